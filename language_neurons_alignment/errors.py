@@ -1,0 +1,75 @@
+"""Every error that this package raises on purpose.
+
+    LNAError                         exit 1: explained in one line
+    ├── SettingsError                exit 2: a value that the caller chose cannot be used
+    ├── CorpusError                  a dataset file, a record or a sequence cannot be used
+    ├── ArtifactError                a stored file cannot be read or written
+    │   ├── MissingArtifactError     it is not there
+    │   └── ConflictError            something else stands in its place
+    ├── IncompatibleError            results that do not belong together
+    ├── SweepError                   no λ in the range does what AutoSweep looks for
+    └── EngineError                  a model cannot be run as asked
+        ├── MissingEngineError       the engine, or a package that it needs, is not installed
+        ├── UnknownArchitectureError the model's neuron site is not known
+        ├── TallyError               the tokens counted are not the tokens of the corpus
+        └── SilentHookError          a hook that had to fire never did
+
+A message says, in one line: what failed; what was seen; what was expected; what to do next.
+"""
+
+from __future__ import annotations
+
+
+class LNAError(Exception):
+    """The root: catch this to catch every error that the toolkit raises on purpose."""
+
+
+class SettingsError(LNAError, ValueError):
+    """A value that the caller chose cannot be used (a rate that is not a rate, an unknown language)."""
+
+
+class CorpusError(LNAError):
+    """A dataset file, a record in it, or a token sequence made from it cannot be used."""
+
+
+class ArtifactError(LNAError):
+    """A stored file cannot be read or written: torn, of another kind, no space, no permission."""
+
+
+class MissingArtifactError(ArtifactError, FileNotFoundError):
+    """A stored file that a step needs is not there."""
+
+    def __str__(self) -> str:  # FileNotFoundError formats itself from errno; ours is the message alone
+        return str(self.args[0]) if self.args else ""
+
+
+class ConflictError(ArtifactError):
+    """A file made from other inputs or settings stands where this result belongs."""
+
+
+class IncompatibleError(LNAError):
+    """Results that do not belong together: other shapes, other models, other languages."""
+
+
+class SweepError(LNAError):
+    """AutoSweep found no λ in the range for which no selected neuron belongs to every language."""
+
+
+class EngineError(LNAError):
+    """A model cannot be loaded, or cannot be run as asked."""
+
+
+class MissingEngineError(EngineError):
+    """The engine asked for, or a package that it needs, is not installed."""
+
+
+class UnknownArchitectureError(EngineError):
+    """The model's architecture has no known neuron site, so its numbers would be silently wrong."""
+
+
+class TallyError(EngineError):
+    """The engine counted other tokens than the corpus holds: some missing, some twice."""
+
+
+class SilentHookError(EngineError):
+    """A counting or intervening hook that had to fire never did."""

@@ -1,0 +1,47 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# Shapes in type hints are checked while the tests run, and only then.
+install_import_hook("language_neurons_alignment.core", "beartype.beartype")
+
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network, so none may reach for it
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def shared_folder(name: str) -> Path:
+    """A folder of real data beside the repository; the test is skipped, saying so, where it is not there."""
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"real data are not at hand: ../shared/{name} is not beside this repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mistral_reference() -> Path:
+    """Real counts of Mistral-7B over MGSM, and the published mask."""
+    return shared_folder("reference/mistral-7b-mgsm")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The demo's model, a real one, as a folder; made from its package at the first call."""
+    from language_neurons_alignment.demo_model import demo_model_path
+    from language_neurons_alignment.errors import MissingEngineError
+
+    try:
+        return demo_model_path()
+    except MissingEngineError as missing:
+        pytest.skip(str(missing))
