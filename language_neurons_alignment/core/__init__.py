@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: what this project exists for."""
