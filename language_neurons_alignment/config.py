@@ -1,0 +1,206 @@
+"""Settings that several steps share, validated once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .errors import SettingsError
+from .languages import DEFAULT_LANGUAGES, LANGUAGE_NAMES, language_code, language_name, parse_languages
+
+__all__ = [
+    "AVERAGES",
+    "CLASSES",
+    "DEFAULT_BAR",
+    "DEFAULT_LANGUAGES",
+    "DEFAULT_MAP",
+    "DEFAULT_RANGE",
+    "DEFAULT_TOP_RATE",
+    "LANGUAGE_NAMES",
+    "MASK_CLASSES",
+    "OVERLONG",
+    "SCALES",
+    "TEXTS",
+    "MapSettings",
+    "PipelineSettings",
+    "Selection",
+    "SweepRange",
+    "check_choice",
+    "check_share",
+    "language_code",
+    "language_name",
+    "parse_languages",
+]
+
+DEFAULT_TOP_RATE = 0.01
+DEFAULT_BAR = 0.95
+
+CLASSES = ("specific", "related", "general")
+MASK_CLASSES = ("specific", "related")
+"""The classes that make up a language's mask."""
+TEXTS = ("instruction", "answer", "full")
+OVERLONG = ("error", "truncate", "skip")
+SCALES = ("percent", "log1p")
+AVERAGES = ("token", "text")
+
+
+def check_share(value: float, name: str, example: float) -> None:
+    """Raise SettingsError unless `value` is a share in (0, 1]."""
+    if not (math.isfinite(value) and 0.0 < value <= 1.0):
+        raise SettingsError(f"the {name} must be above 0 and at most 1, got {value!r}: give for example {example}")
+
+
+def check_choice(value: str, choices: Sequence[str], flag: str) -> None:
+    """Raise SettingsError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise SettingsError(f"{flag} must be one of {', '.join(choices)}; got {value!r}")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What decides which neurons are language neurons (SPEC 3).
+
+    Attributes:
+        top_rate: share of all neurons that is selected, in (0, 1].
+        lam: λ, how much a large peak probability lowers the score; finite, not negative.
+        bar: share of all probabilities that τ lies above, in (0, 1].
+
+    Raises:
+        SettingsError: NaN or out of range.
+    """
+
+    top_rate: float
+    lam: float
+    bar: float = DEFAULT_BAR
+
+    def __post_init__(self) -> None:
+        check_share(self.top_rate, "top rate (-r)", 0.01)
+        check_share(self.bar, "bar (-b)", 0.95)
+        if not (math.isfinite(self.lam) and self.lam >= 0):
+            raise SettingsError(
+                f"λ (-l) must be a finite number of at least 0, got {self.lam!r}: "
+                "take the one that `lna autosweep` prints"
+            )
+
+
+@dataclass(frozen=True)
+class SweepRange:
+    """Where and how AutoSweep looks for λ (SPEC 4).
+
+    Attributes:
+        lo: smallest λ considered.
+        hi: largest λ considered.
+        eps: bisection stops at an interval of this length.
+        exact: solve for the supremum instead of bisecting; eps is not used then.
+
+    Raises:
+        SettingsError: not 0 ≤ lo ≤ hi, or an eps that is not above 0.
+    """
+
+    lo: float = 0.0
+    hi: float = 0.2
+    eps: float = 1e-3
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.lo) and math.isfinite(self.hi) and 0 <= self.lo <= self.hi):
+            raise SettingsError(
+                f"the range of λ must be 0 <= lo <= hi, got --lo {self.lo!r} --hi {self.hi!r}: "
+                "give for example --lo 0 --hi 0.2"
+            )
+        if not (math.isfinite(self.eps) and self.eps > 0):
+            raise SettingsError(f"--eps must be a finite number above 0, got {self.eps!r}: give for example 1e-3")
+        for name in ("lo", "hi", "eps"):  # λ is a float, also where a whole number was given
+            object.__setattr__(self, name, float(getattr(self, name)))
+
+
+DEFAULT_RANGE = SweepRange()
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """What is switched off, what is scored, and how it is shown (SPEC 6).
+
+    Attributes:
+        classes: classes of neurons that are deactivated; kept in the order of `CLASSES`, each once.
+        text: "instruction", "answer" or "full".
+        overlong: "error", "truncate" or "skip".
+        scale: of the figure, "percent" or "log1p".
+        average: of the figure, "token" or "text".
+
+    Raises:
+        SettingsError: a choice that there is not.
+    """
+
+    classes: tuple[str, ...] = MASK_CLASSES
+    text: str = "instruction"
+    overlong: str = "error"
+    scale: str = "percent"
+    average: str = "token"
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            raise SettingsError(f"--classes names no class: give any of {','.join(CLASSES)}")
+        for name in self.classes:
+            check_choice(name, CLASSES, "--classes")
+        check_choice(self.text, TEXTS, "--text")
+        check_choice(self.overlong, OVERLONG, "--overlong")
+        check_choice(self.scale, SCALES, "--scale")
+        check_choice(self.average, AVERAGES, "--average")
+        object.__setattr__(self, "classes", tuple(name for name in CLASSES if name in self.classes))
+
+    @property
+    def variant(self) -> str:
+        """What tells this choice of classes and text from the default, in the files' names."""
+        classes = "" if self.classes == MASK_CLASSES else f".{'-'.join(self.classes)}"
+        return classes + ("" if self.text == TEXTS[0] else f".{self.text}")
+
+
+DEFAULT_MAP = MapSettings()
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """The choices of a whole run.
+
+    Attributes:
+        top_rate: share of neurons selected.
+        bar: activation bar.
+        search: where AutoSweep looks for λ.
+        lam: a λ to use instead of AutoSweep's.
+        map: what the perplexity map shows.
+        force: do every step again, whatever is there.
+
+    Raises:
+        SettingsError: NaN or out of range; checked here, before hours are spent.
+    """
+
+    top_rate: float = DEFAULT_TOP_RATE
+    bar: float = DEFAULT_BAR
+    search: SweepRange = DEFAULT_RANGE
+    lam: float | None = None
+    map: MapSettings = DEFAULT_MAP
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        Selection(self.top_rate, self.search.lo if self.lam is None else self.lam, self.bar)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """The second of four parts: "2/4" → (2, 4).
+
+    Raises:
+        SettingsError: not K/N with 1 <= K <= N.
+    """
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal()):
+        raise SettingsError(f"--shard must be K/N, got {text!r}: for example 1/4")
+    check_shard(int(part), int(parts))
+    return int(part), int(parts)
+
+
+def check_shard(part: int, parts: int) -> None:
+    """Raise SettingsError unless 1 <= part <= parts."""
+    if not 1 <= part <= parts:
+        raise SettingsError(f"a shard is K/N with 1 <= K <= N, got {part}/{parts}: for example 1/4")

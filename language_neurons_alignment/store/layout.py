@@ -1,0 +1,100 @@
+"""Where results lie: the paths that users were promised (SPEC 2, 5, 6)."""
+
+from __future__ import annotations
+
+import glob
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The paths of one model's results on one dataset.
+
+    Attributes:
+        root: the folder under which all outputs lie.
+        dataset: name of the dataset (`-s`).
+        model: `<Name>-<tag>`, as in file names.
+    """
+
+    root: Path
+    dataset: str
+    model: str
+
+    def __post_init__(self) -> None:
+        for name, what, example in (
+            (self.dataset, "dataset (-s)", "mgsm"),
+            (self.model, "model (--model-name)", "Llama"),
+        ):
+            if name in ("", "..") or name != Path(name).name:
+                raise SettingsError(
+                    f"the name of the {what} must be a plain name without folders, got {name!r}: for example {example}"
+                )
+
+    def activation(self, language: str, *, prefix: bool = False) -> Path:
+        """The count file of a language, over whole texts or over prefixes."""
+        name = f"{'prefix.' if prefix else ''}activation.{language}.{self.model}.pt"
+        return self.root / "activations" / self.dataset / name
+
+    def mask(self, top_rate: float, lam: float) -> Path:
+        """The mask file at a top rate and λ; its description lies beside it with the ending .json."""
+        return self._rated("activation_masks", top_rate, lam) / f"mask.{self.model}"
+
+    def perplexity(self, top_rate: float, lam: float, *, variant: str = "") -> Path:
+        """The perplexity map's path without its ending; `variant` names a choice of classes or text."""
+        return self._rated("ppl_maps", top_rate, lam) / f"ppl.{self.model}{variant}"
+
+    def _rated(self, kind: str, top_rate: float, lam: float) -> Path:
+        """The folder `<top_rate>-<λ>`: written one way, found by value whichever way it was written."""
+        parent = self.root / kind / self.dataset
+        written = parent / f"{float(top_rate)!r}-{abs(float(lam))!r}"  # abs: −0.0 is 0.0
+        if written.exists() or not parent.is_dir():
+            return written
+        same = [folder for folder in sorted(parent.iterdir()) if _rates(folder.name) == (top_rate, lam)]
+        return same[0] if same else written
+
+
+def find_layout(root: Path, dataset: str, name: str, tag: str) -> Layout:
+    """The layout of a model's results, by the name given; where only another name has results, by that one.
+
+    The tag is what tells models apart. A workflow that counts under the family read from the config and sweeps under
+    a name typed by hand still means the same files.
+    """
+    wanted = Layout(root, dataset, f"{name}-{tag}")
+    folder = root / "activations" / dataset
+    if not folder.is_dir() or any(folder.glob(f"activation.*.{glob.escape(wanted.model)}.pt")):
+        return wanted
+    pattern = re.compile(rf"activation\.[^.]+\.(\w+)-{re.escape(tag)}\.pt")
+    others = {found[1] for path in folder.iterdir() if (found := pattern.fullmatch(path.name))}
+    return Layout(root, dataset, f"{others.pop()}-{tag}") if len(others) == 1 else wanted
+
+
+def with_ending(path: Path, ending: str) -> Path:
+    """Add an ending to a name that may itself hold dots (`Path.with_suffix` would cut a model's version number)."""
+    return path.with_name(path.name + ending)
+
+
+def model_tag(model_path: str) -> str:
+    """The last part of a model's path or hub id."""
+    tag = Path(model_path).name
+    if tag in ("", ".."):
+        tag = Path(model_path).resolve().name
+    if not tag or not model_path:
+        raise SettingsError(
+            f"the model path {model_path!r} has no last part to name results by: give a folder or a hub id"
+        )
+    return tag
+
+
+def _rates(folder: str) -> tuple[float, float] | None:
+    """(top rate, λ) of a folder's name, or None; exponents may hold a minus of their own ("1e-05-0.1")."""
+    for position, character in enumerate(folder):
+        if character == "-":
+            try:
+                return float(folder[:position]), float(folder[position + 1 :])
+            except ValueError:
+                continue
+    return None

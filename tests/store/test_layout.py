@@ -1,0 +1,173 @@
+"""Where results lie, to the letter of SPEC 2, 5, 6 and of the seed's README."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from language_neurons_alignment.errors import SettingsError
+from language_neurons_alignment.store.layout import Layout, find_layout, model_tag, with_ending
+
+ROOT = Path("out")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path, "mgsm", "Mistral-Mistral-7B-v0.1")
+
+
+def test_every_path_is_the_one_that_users_were_promised() -> None:
+    layout = Layout(ROOT, "mgsm", "Mistral-MODEL")
+    promised = {
+        layout.activation("en"): "out/activations/mgsm/activation.en.Mistral-MODEL.pt",
+        layout.activation("zh", prefix=True): "out/activations/mgsm/prefix.activation.zh.Mistral-MODEL.pt",
+        layout.mask(0.01, 0.109375): "out/activation_masks/mgsm/0.01-0.109375/mask.Mistral-MODEL",
+        with_ending(layout.mask(0.01, 0.109375), ".json"): (
+            "out/activation_masks/mgsm/0.01-0.109375/mask.Mistral-MODEL.json"
+        ),
+        with_ending(layout.perplexity(0.01, 0.109375), ".png"): "out/ppl_maps/mgsm/0.01-0.109375/ppl.Mistral-MODEL.png",
+        with_ending(layout.perplexity(0.1, 0, variant=".specific.answer"), ".csv"): (
+            "out/ppl_maps/mgsm/0.1-0.0/ppl.Mistral-MODEL.specific.answer.csv"
+        ),
+    }
+    for path, text in promised.items():
+        assert path.as_posix() == text
+
+
+def test_a_name_with_dots_keeps_them_all(layout: Layout) -> None:
+    assert layout.activation("en").name == "activation.en.Mistral-Mistral-7B-v0.1.pt"
+    assert layout.mask(0.01, 0.1).name == "mask.Mistral-Mistral-7B-v0.1"
+    assert with_ending(layout.perplexity(0.01, 0.1), ".json").name == "ppl.Mistral-Mistral-7B-v0.1.json"
+
+
+@pytest.mark.parametrize(
+    ("written", "top_rate", "lam"),
+    [
+        ("0.10-0.00", 0.1, 0.0),
+        ("0.1-0", 0.1, 0),
+        ("1e-1-0.0", 0.1, 0.0),
+        ("1e-05-0.1", 1e-5, 0.1),
+        ("0.01-1e-05", 0.01, 1e-5),
+        ("0.01-0.00001", 0.01, 1e-5),
+        ("1E-3-1E-4", 0.001, 0.0001),
+    ],
+)
+def test_a_folder_is_found_by_value_however_it_was_written(
+    layout: Layout, written: str, top_rate: float, lam: float
+) -> None:
+    for kind in ("activation_masks", "ppl_maps"):
+        (layout.root / kind / "mgsm" / written).mkdir(parents=True)
+        (layout.root / kind / "mgsm" / "notes").mkdir()
+        (layout.root / kind / "mgsm" / "0.2-0.3").mkdir()
+    assert layout.mask(top_rate, lam).parent.name == written
+    assert layout.perplexity(top_rate, lam).parent.name == written
+
+
+def test_the_seeds_flags_find_the_folder_that_identify_writes(layout: Layout) -> None:
+    layout.mask(0.1, 0.0).parent.mkdir(parents=True)
+    assert layout.mask(0.1, 0.0).parent.name == "0.1-0.0"
+    assert layout.mask(float("0.10"), float("0")).parent.name == "0.1-0.0"
+    assert layout.mask(float("0.10"), float("-0")).parent.name == "0.1-0.0"
+
+
+@given(st.floats(1e-9, 1), st.floats(0, 1e6))
+def test_what_is_written_for_two_rates_is_read_back_as_the_same_two(top_rate: float, lam: float) -> None:
+    folder = Layout(ROOT, "mgsm", "Llama-x").mask(top_rate, lam).parent.name
+    readings = [
+        (float(folder[:k]), float(folder[k + 1 :]))
+        for k, character in enumerate(folder)
+        if character == "-" and _is_float(folder[:k]) and _is_float(folder[k + 1 :])
+    ]
+    assert readings[0] == (top_rate, lam)
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("dataset", ["", ".", "..", "a/b", "/abs", "a/", "../mgsm"])
+def test_a_dataset_name_that_would_leave_its_folder_is_refused(dataset: str) -> None:
+    with pytest.raises(SettingsError, match="dataset"):
+        Layout(ROOT, dataset, "Llama-x")
+
+
+@pytest.mark.parametrize("name", ["a/b", "../../etc"])
+def test_a_model_name_that_would_leave_its_folder_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match="model"):
+        Layout(ROOT, "mgsm", f"{name}-x")
+
+
+@pytest.mark.parametrize("dataset", ["mgsm", "my data", "v1.2", "mgsm-24", "数学"])
+def test_any_plain_name_is_a_dataset(dataset: str) -> None:
+    assert dataset in Layout(ROOT, dataset, "Llama-x").activation("en").parts
+
+
+@pytest.mark.parametrize(
+    ("path", "tag"),
+    [
+        ("/ABS/PATH/TO/MODEL", "MODEL"),
+        ("/ABS/PATH/TO/MODEL/", "MODEL"),
+        ("mistralai/Mistral-7B-v0.1", "Mistral-7B-v0.1"),
+        ("models/a.b-c_d", "a.b-c_d"),
+    ],
+)
+def test_the_tag_is_the_last_part_of_the_path(path: str, tag: str) -> None:
+    assert model_tag(path) == tag
+
+
+def test_the_tag_of_the_current_folder_is_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "my-model" / "inner"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert (model_tag("."), model_tag("./"), model_tag("..")) == ("inner", "inner", "my-model")
+
+
+@pytest.mark.parametrize("path", ["", os.sep])
+def test_a_path_without_a_last_part_is_refused(path: str) -> None:
+    with pytest.raises(SettingsError, match="no last part"):
+        model_tag(path)
+
+
+def touch(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def test_results_under_another_family_name_are_found_by_their_tag(tmp_path: Path) -> None:
+    touch(Layout(tmp_path, "mgsm", "Llama-my-model-1.5").activation("en"))
+    assert find_layout(tmp_path, "mgsm", "Mistral", "my-model-1.5").model == "Llama-my-model-1.5"
+    assert find_layout(tmp_path, "mgsm", "Llama", "my-model-1.5").model == "Llama-my-model-1.5"
+
+
+def test_the_name_given_wins_where_it_has_results(tmp_path: Path) -> None:
+    touch(Layout(tmp_path, "mgsm", "Llama-x").activation("en"))
+    touch(Layout(tmp_path, "mgsm", "Mistral-x").activation("en"))
+    assert find_layout(tmp_path, "mgsm", "Mistral", "x").model == "Mistral-x"
+    assert find_layout(tmp_path, "mgsm", "Llama", "x").model == "Llama-x"
+
+
+def test_between_two_other_names_nothing_is_guessed(tmp_path: Path) -> None:
+    touch(Layout(tmp_path, "mgsm", "Llama-x").activation("en"))
+    touch(Layout(tmp_path, "mgsm", "Mistral-x").activation("en"))
+    assert find_layout(tmp_path, "mgsm", "Qwen2", "x").model == "Qwen2-x"
+
+
+def test_another_model_whose_tag_ends_alike_is_not_taken_for_it(tmp_path: Path) -> None:
+    touch(Layout(tmp_path, "mgsm", "Llama-big-x").activation("en"))
+    touch(Layout(tmp_path, "other", "Llama-x").activation("en"))
+    assert find_layout(tmp_path, "mgsm", "Mistral", "x").model == "Mistral-x"
+
+
+def test_a_tag_full_of_pattern_characters_is_taken_literally(tmp_path: Path) -> None:
+    touch(Layout(tmp_path, "mgsm", "Llama-a[b]*.c").activation("en"))
+    assert find_layout(tmp_path, "mgsm", "Llama", "a[b]*.c").model == "Llama-a[b]*.c"
+    assert find_layout(tmp_path, "mgsm", "Mistral", "a[b]*.c").model == "Llama-a[b]*.c"
+    assert find_layout(tmp_path, "mgsm", "Mistral", "ab.c").model == "Mistral-ab.c"
