@@ -1,0 +1,1 @@
+"""A dataset file → records → token sequences with their spans."""
