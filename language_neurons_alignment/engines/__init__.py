@@ -1,0 +1,133 @@
+"""Engines: ways to run a model. Each is loaded only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Any
+
+from ..errors import SettingsError
+from .base import Engine, ModelInfo, Progress
+
+__all__ = ["ENGINES", "Engine", "EngineSettings", "EngineSource", "ModelInfo", "Progress", "load_engine"]
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """Where an engine is, and what only it knows.
+
+    Attributes:
+        module: imported when the engine is asked for.
+        name: its class there.
+        options: what its `load` takes besides the model's path and the precision.
+    """
+
+    module: str
+    name: str
+    options: tuple[str, ...]
+
+
+ENGINES = {
+    "transformers": EngineSpec(
+        "language_neurons_alignment.engines.transformers", "TransformersEngine", ("device", "batch_tokens")
+    ),
+    "vllm": EngineSpec(
+        "language_neurons_alignment.engines.vllm",
+        "VLLMEngine",
+        (
+            "batch_tokens",
+            "tensor_parallel_size",
+            "pipeline_parallel_size",
+            "distributed_executor_backend",
+            "engine_args",
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Which engine, and how.
+
+    Attributes:
+        model_path: folder or hub id.
+        engine: "transformers", "vllm" or "auto" (vLLM where it is installed and there is a GPU).
+        dtype: precision, or "auto" for the model's own.
+        options: what only one engine knows (device, tensor_parallel_size, …), passed to its `load`.
+    """
+
+    model_path: str
+    engine: str = "auto"
+    dtype: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class EngineSource:
+    """A model that is loaded when it is first asked for, once, and closed at the end.
+
+    Use it as a context manager: a step that finds its results already there never loads the model.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.settings = settings
+        self._engine: Engine | None = None
+
+    @property
+    def explicit(self) -> dict[str, str]:
+        """What the caller asked for by name; results made otherwise are not the ones wanted."""
+        asked = {"engine": self.settings.engine, "dtype": self.settings.dtype}
+        return {key: value for key, value in asked.items() if value != "auto"}
+
+    def __call__(self) -> Engine:
+        """The loaded engine."""
+        if self._engine is None:
+            self._engine = load_engine(self.settings)
+        return self._engine
+
+    def __enter__(self) -> EngineSource:
+        """Nothing is loaded yet."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the engine, if it was loaded."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+
+def load_engine(settings: EngineSettings) -> Engine:
+    """Load a model in the engine that `settings` names.
+
+    Raises:
+        SettingsError: no such engine.
+        EngineError: it cannot be loaded; see the kinds in `errors`.
+    """
+    name = _automatic(settings.options) if settings.engine == "auto" else settings.engine
+    if name not in ENGINES:
+        raise SettingsError(f"unknown engine {name!r}: choose from {', '.join(ENGINES)}, auto")
+    spec = ENGINES[name]
+    foreign = sorted(set(settings.options) - set(spec.options))
+    if foreign:
+        raise SettingsError(
+            f"the {name} engine has no option {', '.join(foreign)}: it has {', '.join(spec.options)}; "
+            "choose another --engine, or leave the option out"
+        )
+    engine = getattr(import_module(spec.module), spec.name)
+    return engine.load(settings.model_path, dtype=settings.dtype, **settings.options)
+
+
+def _automatic(options: Mapping[str, Any]) -> str:
+    """The engine whose options are given; else vLLM on a GPU, where it is installed; else transformers."""
+    for name, other in (("vllm", "transformers"), ("transformers", "vllm")):
+        if set(options) & (set(ENGINES[name].options) - set(ENGINES[other].options)):
+            return name
+    if find_spec("vllm") is None:
+        return "transformers"
+    import torch
+
+    return "vllm" if torch.cuda.is_available() else "transformers"

@@ -1,0 +1,78 @@
+"""What every engine does, and nothing of how (SPEC 2 and 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..core.counts import LanguageCounts
+from ..core.interventions import Intervention
+from ..core.perplexity import TextLikelihood
+from ..corpus.sequences import PromptGroup, ScoredText, Tokenizer
+
+Progress = Callable[[int], None]
+"""Called with the number of tokens just done."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a loaded model.
+
+    Attributes:
+        path: the path or hub id that it was loaded from.
+        architecture: the class named in the model's config.
+        layers: decoder layers.
+        d_mlp: neurons per layer (`intermediate_size`).
+        max_length: the longest sequence that the model allows, in tokens.
+        dtype: the precision in which it runs ("bfloat16", …).
+    """
+
+    path: str
+    architecture: str
+    layers: int
+    d_mlp: int
+    max_length: int
+    dtype: str
+
+
+class Engine(Protocol):
+    """A loaded model that counts and scores.
+
+    Attributes:
+        model: what was loaded.
+        tokenizer: the model's own.
+        provenance: engine name, versions, device: plain values, stored with every result.
+    """
+
+    model: ModelInfo
+    tokenizer: Tokenizer
+    provenance: dict[str, str | int | float | bool]
+
+    def count(self, groups: Sequence[PromptGroup], *, progress: Progress) -> LanguageCounts:
+        """Count firings over the full and the prefix sequences of `groups`, each token exactly once, in one pass.
+
+        A prefix shared by several answers is computed once and counted for each. `total_tokens` of what is returned
+        is the engine's own tally of the tokens that its hooks saw, not what it was asked for.
+
+        Raises:
+            SilentHookError: a hook did not fire.
+        """
+        ...
+
+    def log_likelihood(self, texts: Sequence[ScoredText], *, progress: Progress) -> list[TextLikelihood]:
+        """The negative log-likelihood of each text's actual tokens, from its `start` on, never of its first token."""
+        ...
+
+    def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:
+        """While the context is open, the model runs under `intervention`; after it, also by exception, as before.
+
+        Raises:
+            SilentHookError: when the context closes, if the model ran and the intervention never took hold.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back the memory and the processes that the engine holds."""
+        ...

@@ -1,0 +1,86 @@
+"""Forward hooks that are always removed, and interventions that are held to having fired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from torch import Tensor, nn
+
+from ...core.interventions import Intervention, LayerIntervention
+from ...errors import IncompatibleError, SilentHookError
+from ..sites import NeuronSite
+
+ForwardHook = Callable[[nn.Module, tuple[object, ...], Tensor], Tensor | None]
+
+
+@contextmanager
+def hooked(hooks: Sequence[tuple[nn.Module, ForwardHook]]) -> Iterator[None]:
+    """While the context is open, these modules have these forward hooks, in this order; after it, never."""
+    with ExitStack() as stack:
+        for module, hook in hooks:
+            stack.callback(module.register_forward_hook(hook).remove)
+        yield
+
+
+@contextmanager
+def intervened(decoder: nn.Module, sites: Sequence[NeuronSite], intervention: Intervention) -> Iterator[None]:
+    """While the context is open, the touched neurons of `decoder` are under `intervention`.
+
+    Raises:
+        IncompatibleError: the intervention is made for a model of another shape.
+        SilentHookError: at the end, if the model ran and a touched layer's hook did not fire in each forward.
+    """
+    _check_shape(intervention, sites)
+    changes = [_Change(intervention.layer(layer), layer) for layer in intervention.layers]
+    if not changes:
+        yield
+        return
+    forwards = 0
+
+    def count_forward(_module: nn.Module, _inputs: tuple[object, ...]) -> None:
+        nonlocal forwards
+        forwards += 1
+
+    watch = decoder.register_forward_pre_hook(count_forward)
+    try:
+        with hooked([(sites[change.layer].module, change) for change in changes]):
+            yield
+    finally:
+        watch.remove()
+    _check_fired(changes, forwards)
+
+
+class _Change:
+    """The forward hook that changes one layer's activations, and knows how often it did."""
+
+    def __init__(self, intervention: LayerIntervention, layer: int) -> None:
+        self.layer = layer
+        self.fired = 0
+        self._intervention = intervention
+
+    def __call__(self, _module: nn.Module, _inputs: tuple[object, ...], activation: Tensor) -> Tensor:
+        here = self._intervention
+        if (here.scale.device, here.scale.dtype) != (activation.device, activation.dtype):  # the first time only
+            here = self._intervention = here.to(device=activation.device, dtype=activation.dtype)
+        self.fired += 1
+        return here.apply_(activation)
+
+
+def _check_shape(intervention: Intervention, sites: Sequence[NeuronSite]) -> None:
+    shape, expected = tuple(intervention.scale.shape), (len(sites), sites[0].d_mlp)
+    if shape != expected:
+        raise IncompatibleError(
+            f"the intervention is for a model of shape {shape} (layers, d_mlp), this one has {expected}: "
+            "take the mask that was made for this model"
+        )
+
+
+def _check_fired(changes: Sequence[_Change], forwards: int) -> None:
+    silent = [change for change in changes if change.fired != forwards]
+    if silent:
+        raise SilentHookError(
+            f"the intervention acted {silent[0].fired} times in layer {silent[0].layer} although the model ran "
+            f"{forwards} times ({len(silent)} of {len(changes)} layers): results under it cannot be trusted; "
+            "check that no fused kernel or compiled forward replaces the model's MLP"
+        )

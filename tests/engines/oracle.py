@@ -1,0 +1,126 @@
+"""A naive engine: the plain model with textbook attention, one sequence at a time, no cache, no batch.
+
+Full and prefix sequences run by themselves. Written without the engines' code, to be compared with them. It finds
+neurons in its own way: the activation module is replaced by a wrapper that looks at, or changes, what passes through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from language_neurons_alignment.core.counts import LanguageCounts, SpanCounts
+from language_neurons_alignment.core.interventions import Intervention
+from language_neurons_alignment.core.perplexity import TextLikelihood
+from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText
+from language_neurons_alignment.engines.base import ModelInfo
+
+_ACTIVATIONS = ("act_fn", "activation_fn", "act", "gelu_impl")
+
+
+class Tap(nn.Module):
+    """Stands in for an activation function: applies it, then what is asked for, and remembers the result."""
+
+    def __init__(self, function: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+        self.changes: list[tuple[Tensor, Tensor]] = []
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        activation = self.function(x)
+        for scale, shift in self.changes:
+            changed = torch.where(scale == 0, shift.expand_as(activation), activation * scale + shift)
+            activation = torch.where((scale != 1) | (shift != 0), changed, activation)
+        self.seen.append(activation.reshape(-1, activation.shape[-1]))
+        return activation
+
+
+class NaiveEngine:
+    """The oracle, in the shape of an engine."""
+
+    def __init__(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+        # eager: the only attention that does all of what every architecture asks for (Gemma 2 caps its scores)
+        loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+        self.network = loaded.eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.taps = _tap(self.network)
+        config = self.network.config
+        width = self._activations((1,))[0].shape[1]
+        name = config.architectures[0]
+        longest = config.get_text_config().max_position_embeddings
+        self.model = ModelInfo(str(folder), name, len(self.taps), width, longest, "float32")
+        self.provenance: dict[str, str | int | float | bool] = {"engine": "oracle"}
+
+    def count(
+        self, groups: Sequence[PromptGroup], *, progress: Callable[[int], None] = lambda _: None
+    ) -> LanguageCounts:
+        spans = []
+        for sequences in ([f for g in groups for f in g.full], [g.prefix for g in groups for _ in g.full]):
+            total, over_zero = 0, torch.zeros(self.model.layers, self.model.d_mlp, dtype=torch.int64)
+            for sequence in sequences:
+                if sequence:
+                    activations = self._activations(sequence)
+                    total += activations[0].shape[0]
+                    over_zero += torch.stack([(one > 0).sum(0) for one in activations])
+                    progress(len(sequence))
+            spans.append(SpanCounts(total, over_zero))
+        return LanguageCounts(*spans)
+
+    def log_likelihood(
+        self, texts: Sequence[ScoredText], *, progress: Callable[[int], None] = lambda _: None
+    ) -> list[TextLikelihood]:
+        results = []
+        for text in texts:
+            first = max(text.start, 1)
+            if first >= len(text.tokens):
+                results.append(TextLikelihood(0.0, 0))
+                continue
+            with torch.no_grad():
+                logits = self.network(input_ids=torch.tensor([text.tokens])).logits[0].double()
+            losses = nn.functional.cross_entropy(
+                logits[first - 1 : -1], torch.tensor(text.tokens[first:]), reduction="sum"
+            )
+            results.append(TextLikelihood(losses.item(), len(text.tokens) - first))
+            progress(len(text.tokens))
+        return results
+
+    @contextmanager
+    def intervene(self, intervention: Intervention) -> Iterator[None]:
+        dtype = self.network.dtype
+        for tap, scale, shift in zip(
+            self.taps, intervention.scale.to(dtype), intervention.shift.to(dtype), strict=True
+        ):
+            tap.changes.append((scale, shift))
+        try:
+            yield
+        finally:
+            for tap in self.taps:
+                tap.changes.pop()
+
+    def close(self) -> None:
+        del self.network
+
+    def _activations(self, tokens: tuple[int, ...]) -> list[Tensor]:
+        for tap in self.taps:
+            tap.seen.clear()
+        with torch.no_grad():
+            self.network(input_ids=torch.tensor([tokens]))
+        return [torch.cat(tap.seen) for tap in self.taps]
+
+
+def _tap(network: nn.Module) -> list[Tap]:
+    """Replace the activation module of every decoder layer; a vision tower keeps its own."""
+    taps = []
+    for name, module in list(network.named_modules()):
+        for attribute in _ACTIVATIONS:
+            if isinstance(module._modules.get(attribute), nn.Module) and "vision" not in name:
+                tap = Tap(getattr(module, attribute))
+                setattr(module, attribute, tap)
+                taps.append(tap)
+    return taps

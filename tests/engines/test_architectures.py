@@ -1,0 +1,102 @@
+"""Every supported architecture, against the plain model, one sequence at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from language_neurons_alignment.core.interventions import Intervention
+from language_neurons_alignment.engines.sites import ARCHITECTURES
+from language_neurons_alignment.engines.transformers import TransformersEngine
+from tests.engines.contract import assert_close, assert_same_counts, assert_tally, groups_of, scored_texts, some_neurons
+from tests.engines.oracle import NaiveEngine
+from tests.tiny_models import CONFIGS, MODELS, save_tiny_model
+
+Pair = tuple[TransformersEngine, NaiveEngine]
+
+SHORT = {
+    "What is 2 + 3?\nx ab": ["c is five. 2 + 3", " so 5", "", "c", " é the 你好"],
+    "A farmer has the eggs": [" and 3 are left."] * 2,
+    "Short: ab": ["c"],
+    "Über the ab ": ["abc " * 8, "ab"],
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    folder = save_tiny_model(request.param, tmp_path_factory.mktemp("models") / request.param)
+    engine = TransformersEngine.load(folder, device="cpu", batch_tokens=128)
+    yield engine, NaiveEngine(folder)
+    engine.close()
+
+
+def test_every_known_architecture_is_tried() -> None:
+    assert set(CONFIGS) == set(ARCHITECTURES)
+
+
+def test_counts_are_the_oracle_s(pair: Pair) -> None:
+    engine, oracle = pair
+    groups = groups_of(engine.tokenizer, SHORT)
+    counts = engine.count(groups)
+    assert_tally(counts, groups)
+    assert_same_counts(counts, oracle.count(groups))
+    assert 0.05 < counts.full.over_zero.float().mean() / counts.full.total_tokens < 0.95
+
+
+def test_likelihood_is_the_plain_model_s_cross_entropy(pair: Pair) -> None:
+    engine, oracle = pair
+    texts = [text for text in scored_texts(engine.tokenizer) if len(text.tokens) <= engine.model.max_length]
+    assert_close(engine.log_likelihood(texts), oracle.log_likelihood(texts))
+
+
+def test_deactivation_is_the_oracle_s(pair: Pair) -> None:
+    engine, oracle = pair
+    groups, intervention = groups_of(engine.tokenizer, SHORT), Intervention.zero(some_neurons(engine))
+    texts = [text for text in scored_texts(engine.tokenizer) if len(text.tokens) <= engine.model.max_length]
+    plain = engine.log_likelihood(texts)
+    with engine.intervene(intervention), oracle.intervene(intervention):
+        masked = engine.log_likelihood(texts)
+        assert_close(masked, oracle.log_likelihood(texts))
+        assert_same_counts(engine.count(groups), oracle.count(groups))
+    assert sum(x.nll for x in masked) != pytest.approx(sum(x.nll for x in plain), rel=1e-4)
+    assert engine.log_likelihood(texts) == plain
+
+
+EQUATIONS = {
+    "llama": lambda mlp, x: F.silu(x @ mlp.gate_proj.weight.T),
+    "mistral": lambda mlp, x: F.silu(x @ mlp.gate_proj.weight.T),
+    "qwen2": lambda mlp, x: F.silu(x @ mlp.gate_proj.weight.T),
+    "qwen3": lambda mlp, x: F.silu(x @ mlp.gate_proj.weight.T),
+    "olmo2": lambda mlp, x: F.silu(x @ mlp.gate_proj.weight.T),
+    "gemma2": lambda mlp, x: F.gelu(x @ mlp.gate_proj.weight.T, approximate="tanh"),
+    "gemma3_text": lambda mlp, x: F.gelu(x @ mlp.gate_proj.weight.T, approximate="tanh"),
+    "gemma3": lambda mlp, x: F.gelu(x @ mlp.gate_proj.weight.T, approximate="tanh"),
+    "phi3": lambda mlp, x: F.silu(x @ mlp.gate_up_proj.weight[:96].T),
+    "gpt_neox": lambda mlp, x: F.gelu(F.linear(x, mlp.dense_h_to_4h.weight, mlp.dense_h_to_4h.bias)),
+    "bloom": lambda mlp, x: F.gelu(F.linear(x, mlp.dense_h_to_4h.weight, mlp.dense_h_to_4h.bias), approximate="tanh"),
+    "opt": lambda fc1, x: F.relu(F.linear(x, fc1.weight, fc1.bias)),
+    "llama-relu": lambda mlp, x: F.relu(x @ mlp.gate_proj.weight.T),
+    "llama-gelu": lambda mlp, x: F.gelu(x @ mlp.gate_proj.weight.T, approximate="tanh"),
+}
+"""The definition of SPEC, "words", written out: act(gate x), or act(fc1 x) where there is no gate."""
+
+
+@pytest.mark.parametrize("kind", EQUATIONS)
+def test_the_site_is_what_the_equation_says(kind: str, tmp_path: Path) -> None:
+    engine = TransformersEngine.load(save_tiny_model(kind, tmp_path / kind), device="cpu")
+    network = engine._network
+    layers = network.decoder.get_submodule(ARCHITECTURES[kind.split("-")[0]].layers)
+    inputs, outputs = {}, {}
+    for index, (layer, site) in enumerate(zip(layers, network.sites, strict=True)):
+        mlp = layer.fc1 if kind == "opt" else layer.mlp
+        mlp.register_forward_pre_hook(lambda m, args, index=index: inputs.__setitem__(index, (m, args[0])))
+        site.module.register_forward_hook(lambda m, args, out, index=index: outputs.__setitem__(index, out))
+    with torch.no_grad():
+        network.run(torch.tensor([[1, 20, 30, 40, 50, 60]]))
+    assert sorted(outputs) == list(range(engine.model.layers))
+    for index, (mlp, x) in inputs.items():
+        torch.testing.assert_close(outputs[index], EQUATIONS[kind](mlp, x), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,107 @@
+"""Neuron sites: known by architecture, checked on the model, refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from language_neurons_alignment.engines.describe import longest_sequence, rope_switch
+from language_neurons_alignment.engines.sites import ARCHITECTURES, architecture_of, find_sites
+from language_neurons_alignment.engines.transformers import TransformersEngine
+from language_neurons_alignment.errors import EngineError, UnknownArchitectureError
+from tests.tiny_models import CONFIGS, tiny_config
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_every_layer_s_site_is_a_module_of_its_own_and_of_the_config_s_width(kind: str) -> None:
+    config = tiny_config(kind)
+    with torch.device("meta"):
+        decoder = AutoModelForCausalLM.from_config(config).get_decoder()
+    sites = find_sites(decoder, architecture_of(config))
+    text = config.get_text_config()
+    width = {"opt": "ffn_dim"}.get(kind, "intermediate_size")
+    assert [site.layer for site in sites] == list(range(text.num_hidden_layers))
+    assert {site.d_mlp for site in sites} == {4 * text.hidden_size if kind == "bloom" else getattr(text, width)}
+    assert len({id(site.module) for site in sites}) == len(sites)
+
+
+def test_an_unknown_architecture_is_refused_by_name_with_what_is_known(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}))
+    with pytest.raises(UnknownArchitectureError, match=r"GPT2LMHeadModel .*'gpt2'.*bloom, gemma2, .*qwen3"):
+        TransformersEngine.load(tmp_path, device="cpu")
+
+
+def test_an_architecture_that_nobody_knows_is_refused_too(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "martian"}))
+    with pytest.raises(UnknownArchitectureError, match="martian"):
+        TransformersEngine.load(tmp_path, device="cpu")
+    with pytest.raises(UnknownArchitectureError, match="martian"):
+        architecture_of(SimpleNamespace(model_type="martian", architectures=None))
+
+
+def decoder_of(*layers: nn.Module) -> nn.Module:
+    decoder = nn.Module()
+    decoder.layers = nn.ModuleList(layers)
+    return decoder
+
+
+def layer_of(width: int = 8, activation: nn.Module | None = None) -> nn.Module:
+    layer = nn.Module()
+    layer.mlp = nn.Module()
+    layer.mlp.gate_proj = nn.Linear(4, width)
+    layer.mlp.act_fn = activation or nn.SiLU()
+    return layer
+
+
+def test_layers_that_are_not_built_as_promised_are_refused() -> None:
+    llama = ARCHITECTURES["llama"]
+    assert len(find_sites(decoder_of(layer_of(), layer_of()), llama)) == 2
+    with pytest.raises(UnknownArchitectureError, match=r"layer 1 .* no module 'mlp.act_fn'"):
+        find_sites(decoder_of(layer_of(), nn.Linear(2, 2)), llama)
+    with pytest.raises(UnknownArchitectureError, match=r"different widths .8, 16 neurons"):
+        find_sites(decoder_of(layer_of(8), layer_of(16)), llama)
+    with pytest.raises(UnknownArchitectureError, match="no decoder layers"):
+        find_sites(decoder_of(), llama)
+    with pytest.raises(UnknownArchitectureError, match="no module 'layers'"):
+        find_sites(nn.Module(), llama)
+    shared = nn.SiLU()
+    with pytest.raises(EngineError, match="share one activation module"):
+        find_sites(decoder_of(layer_of(activation=shared), layer_of(activation=shared)), llama)
+
+
+def test_a_projection_of_unknown_width_is_refused() -> None:
+    layer = layer_of()
+    layer.mlp.gate_proj = nn.Identity()
+    with pytest.raises(UnknownArchitectureError, match="gate_proj is a Identity with no out_features"):
+        find_sites(decoder_of(layer), ARCHITECTURES["llama"])
+
+
+@pytest.mark.parametrize(
+    ("config", "tokenizer", "longest"),
+    [
+        ({"max_position_embeddings": 2048}, 10**30, 2048),
+        ({"max_position_embeddings": 2048}, 512, 512),
+        ({"seq_length": 1024}, 10**30, 1024),
+        ({}, 4096, 4096),
+        ({}, 10**30, 1_000_000_000),
+    ],
+)
+def test_the_longest_sequence_is_what_config_and_tokenizer_both_allow(
+    config: dict, tokenizer: int, longest: int
+) -> None:
+    assert longest_sequence(SimpleNamespace(**config), SimpleNamespace(model_max_length=tokenizer)) == longest
+
+
+def test_only_longrope_switches_by_length() -> None:
+    long = {"rope_type": "longrope", "original_max_position_embeddings": 4096}
+    assert rope_switch(SimpleNamespace(rope_parameters=long)) == 4096
+    assert rope_switch(SimpleNamespace(rope_parameters={"full_attention": long, "sliding_attention": {}})) == 4096
+    yarn = {"rope_type": "yarn", "original_max_position_embeddings": 4096}
+    assert rope_switch(SimpleNamespace(rope_parameters=yarn)) is None
+    assert rope_switch(SimpleNamespace()) is None

@@ -1,0 +1,157 @@
+"""Tiny random models of every supported architecture, as ordinary model folders on disk.
+
+    folder = save_tiny_model("mistral", tmp_path / "mistral")
+
+Deterministic by seed, made in well under a second each. The Llama and the Mistral one can be loaded by vLLM too
+(heads of 32, twice as many query heads as key heads, everything divisible by 2 for tensor parallelism).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+LAYERS, D_MLP, HIDDEN, VOCABULARY, MAX_LENGTH = 3, 96, 128, 320, 2048
+SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
+MERGES = (("a", "b"), ("ab", "c"), ("Ġ", "a"), ("t", "h"), ("th", "e"), ("Ġ", "the"), ("Ã", "©"))
+"""Byte-pair merges; "ab" + "c" merge across a border between an instruction and its answer."""
+
+_COMMON: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": HIDDEN,
+    "intermediate_size": D_MLP,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": MAX_LENGTH,
+}
+_GEMMA: dict[str, Any] = {**_COMMON, "head_dim": 32, "sliding_window": 8, "query_pre_attn_scalar": 32}
+_GEMMA3: dict[str, Any] = {
+    **_GEMMA,
+    "num_hidden_layers": 4,
+    "sliding_window_pattern": 2,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}
+_VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": _COMMON,
+    "mistral": {**_COMMON, "head_dim": 32, "sliding_window": None},
+    "qwen2": _COMMON,
+    "qwen3": {**_COMMON, "head_dim": 32},
+    "gemma2": {**_GEMMA, "final_logit_softcapping": 0.5, "attn_logit_softcapping": 1.0},
+    "gemma3_text": _GEMMA3,
+    "gemma3": {"text_config": _GEMMA3, "vision_config": {**_VISION, "image_size": 28, "patch_size": 14}},
+    "phi3": _COMMON,
+    "olmo2": _COMMON,
+    "gpt_neox": {**_COMMON, "num_key_value_heads": 4, "hidden_act": "gelu"},
+    "opt": {**_COMMON, "ffn_dim": D_MLP, "word_embed_proj_dim": 64, "do_layer_norm_before": True},
+    "bloom": {**_COMMON, "n_layer": LAYERS, "n_head": 4, "seq_length": MAX_LENGTH},
+}
+"""Config values by `model_type`; Gemma and one Mistral variant attend through windows shorter than a prompt."""
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mistral-window": ("mistral", {"sliding_window": 8}),
+    "opt-post-norm": ("opt", {"do_layer_norm_before": False}),
+    "llama-gelu": ("llama", {"hidden_act": "gelu_pytorch_tanh"}),
+    "llama-relu": ("llama", {"hidden_act": "relu"}),
+    "llama-odd": ("llama", {"intermediate_size": 51}),
+    "phi3-longrope": (
+        "phi3",
+        {
+            "max_position_embeddings": 64,
+            "original_max_position_embeddings": 16,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0] * 16,
+                "long_factor": [4.0] * 16,
+                "original_max_position_embeddings": 16,
+            },
+        },
+    ),
+}
+"""Other configurations of the same architectures, each with a trap of its own."""
+
+ARCHITECTURES = tuple(CONFIGS)
+MODELS = (*CONFIGS, *VARIANTS)
+
+
+def save_tiny_model(
+    kind: str,
+    folder: Path,
+    *,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    spread: float = 0.2,
+    **changes: object,
+) -> Path:
+    """A random model of this kind in `folder`: config, safetensors, tokenizer.
+
+    Args:
+        kind: one of `MODELS`.
+        folder: made if it is not there.
+        seed: of the weights.
+        dtype: of the weights.
+        spread: their standard deviation; large enough for attention and MLPs to matter.
+        changes: config values in place of the usual ones.
+    """
+    config = tiny_config(kind, **changes)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        for name, parameter in model.named_parameters():
+            with torch.no_grad():
+                parameter.copy_(torch.randn_like(parameter) * spread + (1.0 if _is_scale(name, parameter) else 0.0))
+    save_quietly(model.to(dtype), folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def tiny_config(kind: str, **changes: object) -> PreTrainedConfig:
+    """The config of such a model."""
+    model_type, variant = VARIANTS.get(kind, (kind, {}))
+    specials = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    return AutoConfig.for_model(model_type, **{**specials, **CONFIGS[model_type], **variant, **changes})
+
+
+def save_quietly(model: PreTrainedModel, folder: Path) -> None:
+    """`save_pretrained` without its progress bar."""
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    model.save_pretrained(folder)
+    if bars:
+        logging.enable_progress_bar()
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of any text: 256 bytes, a few merges, and a BOS in front."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*SPECIALS, *alphabet, *("".join(merge) for merge in MERGES)]
+    backend = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=list(MERGES)))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return wrap_tokenizer(backend)
+
+
+def wrap_tokenizer(backend: Tokenizer) -> PreTrainedTokenizerFast:
+    """A tokenizer with this project's special tokens, as transformers saves and loads it."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=MAX_LENGTH,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _is_scale(name: str, parameter: torch.Tensor) -> bool:
+    return parameter.dim() == 1 and "norm" in name and name.endswith("weight")
