@@ -1,0 +1,115 @@
+"""Step 2: AutoSweep, the largest λ for which no selected neuron belongs to every language (SPEC 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from .config import (
+    DEFAULT_BAR,
+    DEFAULT_LANGUAGES,
+    DEFAULT_RANGE,
+    DEFAULT_TOP_RATE,
+    SweepRange,
+    check_share,
+    parse_languages,
+)
+from .core.exact_sweep import exact_lambda
+from .core.sweep import Observer, bisect_lambda, unobserved
+from .identify import load_answer_counts
+from .session import results_of
+from .store.layout import Layout
+
+
+@dataclass(frozen=True)
+class AutoSweep:
+    """What AutoSweep found.
+
+    Attributes:
+        lam: λ.
+        shown: λ in decimals, at least 6; read back, it is λ.
+        appear: the histogram at λ: selected neurons above τ in exactly j languages, j = 0..K.
+        evaluations: how many λ were evaluated.
+    """
+
+    lam: float
+    shown: str
+    appear: list[int]
+    evaluations: int
+
+
+def autosweep(
+    layout: Layout,
+    languages: Sequence[str],
+    *,
+    top_rate: float,
+    bar: float = DEFAULT_BAR,
+    search: SweepRange = DEFAULT_RANGE,
+    observe: Observer = unobserved,
+) -> AutoSweep:
+    """Find λ from the stored counts, which are read once; nothing is written.
+
+    Args:
+        layout: where the counts lie.
+        languages: codes.
+        top_rate: share of neurons selected.
+        bar: activation bar.
+        search: range of λ, and bisection or exact.
+        observe: called at each evaluation with λ and its histogram.
+
+    Raises:
+        SweepError: no λ in the range is fine; appear[K] at both ends is in the message.
+        SettingsError, MissingArtifactError, ArtifactError, IncompatibleError: as the steps it is made of.
+    """
+    check_share(top_rate, "top rate (-r)", DEFAULT_TOP_RATE)
+    check_share(bar, "bar (-b)", DEFAULT_BAR)
+    statistics = load_answer_counts(layout, languages).statistics(bar=bar)
+    if search.exact:
+        found = exact_lambda(statistics, top_rate=top_rate, lo=search.lo, hi=search.hi, observe=observe)
+    else:
+        found = bisect_lambda(
+            statistics, top_rate=top_rate, lo=search.lo, hi=search.hi, eps=search.eps, observe=observe
+        )
+    return AutoSweep(found.lam, show_lambda(found.lam), found.appear, found.evaluations)
+
+
+def quick_autosweep(
+    model_name: str | None = None,
+    model_path: str = "",
+    dataset: str = "",
+    toprate: float = DEFAULT_TOP_RATE,
+    lo: float = 0.0,
+    hi: float = 0.2,
+    eps: float = 1e-3,
+    bar: float = DEFAULT_BAR,
+    *,
+    langs: str | Iterable[str] = DEFAULT_LANGUAGES,
+    exact: bool = False,
+    root: str | Path = ".",
+) -> float:
+    """λ as a float, from the counts under `root`; prints nothing.
+
+    Args:
+        model_name: as in file names; None reads the family from the model's config.
+        model_path: folder or hub id; only its last part is needed.
+        dataset: name of the dataset.
+        toprate: share of neurons selected.
+        lo: smallest λ considered.
+        hi: largest λ considered.
+        eps: precision of the bisection.
+        bar: activation bar.
+        langs: languages, by code or name; the paper's ten by default.
+        exact: solve for the supremum instead of a bisection.
+        root: folder under which results lie.
+    """
+    layout = results_of(model_path, dataset, model_name=model_name, root=root)
+    search = SweepRange(lo=lo, hi=hi, eps=eps, exact=exact)
+    return autosweep(layout, parse_languages(langs), top_rate=toprate, bar=bar, search=search).lam
+
+
+def show_lambda(lam: float) -> str:
+    """λ in positional decimals, at least 6 and as many as it has: read back, it is the same λ, and so itself fine."""
+    whole, _, decimals = format(Decimal(repr(lam)), "f").partition(".")
+    return f"{whole}.{decimals.ljust(6, '0')}"

@@ -1,0 +1,5 @@
+"""`python -m language_neurons_alignment.cli`."""
+
+from . import main
+
+main()

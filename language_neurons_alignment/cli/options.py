@@ -1,0 +1,160 @@
+"""The flags that commands share, each described once, in groups that belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..config import DEFAULT_LANGUAGES, DEFAULT_MAP, DEFAULT_RANGE, MASK_CLASSES, MapSettings, SweepRange
+from ..errors import SettingsError
+from .state import enable_debug
+
+Data = Annotated[Path, typer.Option("-d", "--data", help="Corpus file: JSON list or JSON lines.", show_default=False)]
+Languages = Annotated[
+    str | None,
+    typer.Option(
+        "--langs", help="Languages, by code or name, in order: en,es,fr.", show_default=",".join(DEFAULT_LANGUAGES)
+    ),
+]
+TopRate = Annotated[float, typer.Option("-r", "--top-rate", help="Share of all neurons to select.")]
+Bar = Annotated[float, typer.Option("-b", "--bar", help="Activation bar: share of all probabilities below τ.")]
+Lam = Annotated[float, typer.Option("-l", "--lam", help="λ, as `lna autosweep` prints it.", show_default=False)]
+Overlong = Annotated[
+    str, typer.Option("--overlong", help="Sequences longer than the model allows: error, truncate, skip.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace results that are there.")]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Where results lie and how they are told."""
+
+    root: Annotated[
+        Path, typer.Option("--root", help="Folder under which results lie.", show_default="current folder")
+    ] = Path()
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.", callback=enable_debug, is_eager=True)
+    ] = False
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which model on which dataset: what results are named by."""
+
+    model_path: Annotated[str, typer.Option("--model-path", help="Model folder or hub id.", show_default=False)]
+    dataset: Annotated[
+        str, typer.Option("-s", "--dataset", help="Dataset name, in the results' paths.", show_default=False)
+    ]
+    model_name: Annotated[
+        str | None,
+        typer.Option("--model-name", help="Name in file names.", show_default="the family in the model's config"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """Where AutoSweep looks for λ."""
+
+    lo: Annotated[float, typer.Option("--lo", help="Smallest λ.")] = DEFAULT_RANGE.lo
+    hi: Annotated[float, typer.Option("--hi", help="Largest λ.")] = DEFAULT_RANGE.hi
+    eps: Annotated[float, typer.Option("--eps", help="Bisection ends at an interval of this length.")] = (
+        DEFAULT_RANGE.eps
+    )
+    exact: Annotated[bool, typer.Option("--exact", help="Solve for the largest λ instead of bisecting.")] = False
+
+    def range(self) -> SweepRange:
+        """As the use-cases take it."""
+        return SweepRange(lo=self.lo, hi=self.hi, eps=self.eps, exact=self.exact)
+
+
+@dataclass(frozen=True)
+class Map:
+    """What a perplexity map shows."""
+
+    classes: Annotated[
+        str, typer.Option("--classes", help="Neurons to deactivate: any of specific,related,general.")
+    ] = ",".join(MASK_CLASSES)
+    text: Annotated[str, typer.Option("--text", help="Text to score: instruction, answer, full.")] = DEFAULT_MAP.text
+    scale: Annotated[str, typer.Option("--scale", help="Change shown: percent, or log1p as in the paper.")] = (
+        DEFAULT_MAP.scale
+    )
+    average: Annotated[
+        str, typer.Option("--average", help="Perplexity shown: per token, or the mean over texts (text).")
+    ] = DEFAULT_MAP.average
+    overlong: Overlong = DEFAULT_MAP.overlong
+
+    def settings(self) -> MapSettings:
+        """As the use-cases take it."""
+        classes = tuple(name.strip() for name in self.classes.split(",") if name.strip())
+        return MapSettings(
+            classes=classes, text=self.text, overlong=self.overlong, scale=self.scale, average=self.average
+        )
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Which engine runs the model, and how; what is not given is left to the engine."""
+
+    engine: Annotated[str, typer.Option("--engine", help="transformers, vllm, or auto.", rich_help_panel="Engine")] = (
+        "auto"
+    )
+    dtype: Annotated[
+        str,
+        typer.Option("--dtype", help="auto (the model's own), float32, bfloat16, float16.", rich_help_panel="Engine"),
+    ] = "auto"
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            help="transformers: cpu, cuda, cuda:1, mps.",
+            show_default="the best there is",
+            rich_help_panel="Engine",
+        ),
+    ] = None
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option("--batch-tokens", help="Tokens per batch.", show_default="by device", rich_help_panel="Engine"),
+    ] = None
+    tensor_parallel_size: Annotated[
+        int | None,
+        typer.Option("--tensor-parallel-size", help="vllm: ranks that share each layer.", rich_help_panel="Engine"),
+    ] = None
+    pipeline_parallel_size: Annotated[
+        int | None,
+        typer.Option("--pipeline-parallel-size", help="vllm: ranks that share the layers.", rich_help_panel="Engine"),
+    ] = None
+    distributed_executor_backend: Annotated[
+        str | None,
+        typer.Option("--distributed-executor-backend", help="vllm: mp or ray.", rich_help_panel="Engine"),
+    ] = None
+    engine_arg: Annotated[
+        list[str] | None,
+        typer.Option("--engine-arg", metavar="K=V", help="vllm: any other of its options.", rich_help_panel="Engine"),
+    ] = None
+
+    def choices(self) -> dict[str, Any]:
+        """What `open_session` takes: engine, precision, and the options that were given."""
+        options = {
+            "device": self.device,
+            "batch_tokens": self.batch_tokens,
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "pipeline_parallel_size": self.pipeline_parallel_size,
+            "distributed_executor_backend": self.distributed_executor_backend,
+            "engine_args": dict(_key_value(one) for one in self.engine_arg or []) or None,
+        }
+        given = {name: value for name, value in options.items() if value is not None}
+        return {"engine": self.engine, "dtype": self.dtype, **given}
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    """The key and the value of K=V; what a value means is the engine's to say."""
+    key, equals, value = text.partition("=")
+    if not (equals and key.strip()):
+        raise SettingsError(
+            f"--engine-arg must be K=V, got {text!r}: for example --engine-arg gpu_memory_utilization=0.8"
+        )
+    return key.strip().replace("-", "_"), value

@@ -1,0 +1,96 @@
+"""`lna run`: all four steps; and what `lna demo` shares with it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..config import DEFAULT_BAR, DEFAULT_TOP_RATE, PipelineSettings, parse_languages
+from . import options
+from .activation import report_reuse
+from .identify import histogram_table, language_table
+from .output import result
+from .ppl import map_data, map_files, map_table, report_map_reuse
+from .progress import Bars, show_evaluation
+
+if TYPE_CHECKING:
+    from ..pipeline import PipelineResult
+    from ..session import Session
+
+
+def run(
+    model: options.Model,
+    data: options.Data,
+    results: options.Results,
+    search: options.Search,
+    shown: options.Map,
+    engine: options.Engine,
+    langs: Annotated[
+        str | None,
+        typer.Option(
+            "--langs", help="Languages, by code or name, in order: en,es,fr.", show_default="those of the corpus"
+        ),
+    ] = None,
+    top_rate: options.TopRate = DEFAULT_TOP_RATE,
+    bar: options.Bar = DEFAULT_BAR,
+    lam: Annotated[
+        float | None, typer.Option("-l", "--lam", help="A λ to use.", show_default="AutoSweep finds it")
+    ] = None,
+    force: options.Force = False,
+) -> None:
+    """Count all languages, find λ, identify, map: the model loaded once; a second run does what is missing."""
+    settings = PipelineSettings(
+        top_rate=top_rate, bar=bar, search=search.range(), lam=lam, map=shown.settings(), force=force
+    )
+    languages = None if langs is None else parse_languages(langs)
+    from ..session import open_session
+
+    work = open_session(
+        model.model_path, data, model.dataset, model_name=model.model_name, root=results.root, **engine.choices()
+    )
+    with work:
+        run_and_report(work, languages, settings, as_json=results.as_json)
+
+
+def run_and_report(
+    work: Session, languages: tuple[str, ...] | None, settings: PipelineSettings, *, as_json: bool
+) -> None:
+    """Run the pipeline and print what it found and where it lies."""
+    from ..pipeline import corpus_languages, run_pipeline
+
+    with Bars() as bars:
+        done = run_pipeline(
+            work, languages or corpus_languages(work.corpus), settings, start=bars.start, observe=show_evaluation
+        )
+    report_reuse(done.collected)
+    report_map_reuse(done.map)
+    result(_lines(done, settings), _data(done), as_json=as_json)
+
+
+def _lines(done: PipelineResult, settings: PipelineSettings) -> list[str]:
+    description = done.identification.description
+    best = [] if done.sweep is None else [f"best λ = {done.sweep.shown}", ""]
+    return [
+        *best,
+        *histogram_table(description),
+        "",
+        *language_table(description),
+        "",
+        *map_table(done.map, settings.map),
+        "",
+        f"masks    {done.identification.path}",
+        *(f"{kind + ' map':<8} {path}" for kind, path in map_files(done.map).items()),
+    ]
+
+
+def _data(done: PipelineResult) -> dict[str, object]:
+    return {
+        "lambda": done.identification.description.lam,
+        "mask": done.identification.path,
+        "activations": {one.language: one.paths for one in done.collected},
+        "reused": [one.language for one in done.collected if one.reused],
+        "identification": asdict(done.identification.description),
+        "map": map_data(done.map),
+    }

@@ -1,0 +1,28 @@
+"""From flags to what the use-cases take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..config import DEFAULT_LANGUAGES, parse_languages
+from .options import Model, Results
+from .progress import note
+
+if TYPE_CHECKING:
+    from ..session import Layout
+
+
+def languages_or_default(names: str | None) -> tuple[str, ...]:
+    """The languages of `--langs`, or the paper's ten."""
+    return DEFAULT_LANGUAGES if names is None else parse_languages(names)
+
+
+def existing_layout(model: Model, results: Results) -> Layout:
+    """Where a model's results lie; says so when it found them under another name."""
+    from ..session import results_name, results_of
+
+    layout = results_of(model.model_path, model.dataset, model_name=model.model_name, root=results.root)
+    wanted = results_name(model.model_path, model.model_name)
+    if layout.model != wanted:
+        note(f"no counts of {wanted} in {results.root.absolute()}; using those of {layout.model}")
+    return layout

@@ -1,0 +1,90 @@
+"""All four steps in a row, on one loaded model; a second run does only what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .activation import Collected, collect_activations
+from .autosweep import AutoSweep, autosweep
+from .config import DEFAULT_LANGUAGES, PipelineSettings, Selection
+from .core.sweep import Observer, unobserved
+from .corpus.records import Corpus
+from .identify import Identification, identify
+from .ppl import MapResult, perplexity_map
+from .session import Session, StartWork, silent
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """What a whole run made.
+
+    Attributes:
+        collected: the counts, per language.
+        sweep: AutoSweep's result; None where λ was given.
+        identification: the neurons found.
+        map: the perplexity map.
+    """
+
+    collected: list[Collected]
+    sweep: AutoSweep | None
+    identification: Identification
+    map: MapResult
+
+
+def run_pipeline(
+    session: Session,
+    languages: Sequence[str],
+    settings: PipelineSettings,
+    *,
+    start: StartWork = silent,
+    observe: Observer = unobserved,
+) -> PipelineResult:
+    """Count every language, find λ, identify the neurons, map the perplexities.
+
+    Args:
+        session: model, corpus and place.
+        languages: codes, in the order of the mask file.
+        settings: the choices.
+        start: told of each stretch of work, for progress bars.
+        observe: called at each λ that AutoSweep evaluates.
+
+    Raises:
+        LNAError: as the steps do; what earlier steps stored stays.
+    """
+    overlong = settings.map.overlong
+    collected = [
+        collect_activations(session, language, overlong=overlong, force=settings.force, start=start)
+        for language in languages
+    ]
+    sweep, lam = None, settings.lam
+    if lam is None:
+        sweep = autosweep(
+            session.layout,
+            languages,
+            top_rate=settings.top_rate,
+            bar=settings.bar,
+            search=settings.search,
+            observe=observe,
+        )
+        lam = sweep.lam
+    selection = Selection(settings.top_rate, lam, settings.bar)
+    identification = identify(session.layout, languages, selection, force=settings.force)
+    drawn = perplexity_map(
+        session,
+        languages,
+        top_rate=selection.top_rate,
+        lam=selection.lam,
+        settings=settings.map,
+        force=settings.force,
+        start=start,
+    )
+    return PipelineResult(collected, sweep, identification, drawn)
+
+
+def corpus_languages(corpus: Corpus) -> tuple[str, ...]:
+    """A corpus's languages: the default ones in their order, then others as they occur."""
+    present = corpus.languages
+    return tuple(code for code in DEFAULT_LANGUAGES if code in present) + tuple(
+        code for code in present if code not in DEFAULT_LANGUAGES
+    )

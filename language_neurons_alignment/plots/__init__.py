@@ -1,0 +1,1 @@
+"""Numbers → figures, which the caller saves."""

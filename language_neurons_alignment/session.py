@@ -1,0 +1,96 @@
+"""What every step that runs a model is given: a model, a corpus, and a place for results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .corpus.records import Corpus, read_corpus
+from .engines import EngineSettings, EngineSource
+from .store.checkpoint import Checkpoint, fetch_config, model_family, read_checkpoint
+from .store.layout import Layout, find_layout, model_tag
+
+StartWork = Callable[[str, int], Callable[[int], None]]
+"""Called with a label and the tokens to do; gives what is called with the tokens just done."""
+
+
+def silent(label: str, tokens: int) -> Callable[[int], None]:
+    """No progress shown."""
+    return lambda done: None
+
+
+@dataclass(frozen=True)
+class Session:
+    """One model at work on one dataset. As a context manager it closes the model at the end.
+
+    Attributes:
+        layout: where results lie.
+        corpus: the dataset.
+        checkpoint: the model as it lies on disk, so that a step can see whether its results are there already.
+        source: gives the loaded model, once it is needed.
+    """
+
+    layout: Layout
+    corpus: Corpus
+    checkpoint: Checkpoint
+    source: EngineSource
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.source.__exit__(kind, error, trace)
+
+
+def open_session(
+    model_path: str,
+    corpus: Corpus | str | Path,
+    dataset: str,
+    *,
+    model_name: str | None = None,
+    root: str | Path = ".",
+    existing: bool = False,
+    engine: str = "auto",
+    dtype: str = "auto",
+    **options: Any,
+) -> Session:
+    """Name a model, a corpus and a place; the model is loaded when a step first needs it.
+
+    Args:
+        model_path: folder or hub id.
+        corpus: a corpus, or the path of its file.
+        dataset: name of the dataset, in the results' paths.
+        model_name: as in file names; by default the family in the model's config.
+        root: folder under which results lie.
+        existing: go on from results that are there, also under another name (`find_layout`).
+        engine: "transformers", "vllm", or "auto".
+        dtype: precision; "auto" is the model's own.
+        options: what only one engine knows (device, batch_tokens, …).
+
+    Raises:
+        SettingsError: a name that cannot be part of a path.
+        CorpusError: the corpus cannot be read.
+        ArtifactError: the model's config is damaged.
+    """
+    fetch_config(model_path)
+    checkpoint = read_checkpoint(model_path)
+    layout = Layout(Path(root), dataset, results_name(model_path, model_name))
+    if existing:
+        layout = results_of(model_path, dataset, model_name=model_name, root=root)
+    read = corpus if isinstance(corpus, Corpus) else read_corpus(Path(corpus))
+    return Session(layout, read, checkpoint, EngineSource(EngineSettings(model_path, engine, dtype, options)))
+
+
+def results_of(model_path: str, dataset: str, *, model_name: str | None = None, root: str | Path = ".") -> Layout:
+    """Where a model's results lie, for steps that need no model; found under another name too (`find_layout`)."""
+    return find_layout(Path(root), dataset, model_name or model_family(model_path), model_tag(model_path))
+
+
+def results_name(model_path: str, model_name: str | None = None) -> str:
+    """`<Name>-<tag>`, as in file names (SPEC 2)."""
+    return f"{model_name or model_family(model_path)}-{model_tag(model_path)}"

@@ -1,0 +1,158 @@
+"""The program as its own process: the seed's workflow verbatim, what is imported, signals, terminals."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from language_neurons_alignment.store.layout import Layout
+from tests.tiny_models import save_tiny_model
+from tests.workspace import TEN, leftovers, store_counts, write_corpus
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SEED = REPOSITORY.parent / "shared" / "design" / "seed-readme.md"
+MODULE = (sys.executable, "-m", "language_neurons_alignment.cli")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, with this repository's package, this Python first in the path, and one thread."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    python_path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PATH": path, "PYTHONPATH": python_path, "OMP_NUM_THREADS": "1", **more}
+
+
+def process(*arguments: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments, cwd=cwd, env=environment(**more), capture_output=True, text=True, encoding="utf-8", check=False
+    )
+
+
+def loaded_by(code: str, cwd: Path) -> set[str]:
+    """The top-level packages that some code loads, in a process of its own."""
+    done = process(sys.executable, "-c", f"{code}\nimport sys; print('loaded', *sys.modules)", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()[1:]}
+
+
+HEAVY = {"torch", "transformers", "vllm", "matplotlib", "seaborn", "numpy", "jaxtyping"}
+
+
+def calling(*arguments: str) -> str:
+    """Code that calls the program in its own process and goes on after it."""
+    return (
+        f"import sys; sys.argv = {['lna', *arguments]!r}\n"
+        "from language_neurons_alignment.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as ended:\n    assert not ended.code, ended.code\n"
+    )
+
+
+def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
+    loaded = loaded_by("import language_neurons_alignment as lna; lna.__version__; dir(lna); lna.SweepRange", tmp_path)
+    assert "language_neurons_alignment" in loaded
+    assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("run", "--help"), ("--version",)])
+def test_help_loads_nothing_heavy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    loaded = loaded_by(calling(*arguments), tmp_path)
+    assert "typer" in loaded
+    assert not loaded & HEAVY
+
+
+def test_sweeping_and_identifying_load_no_engine_and_no_plots(tmp_path: Path) -> None:
+    store_counts(Layout(tmp_path, "mgsm", "Mistral-MODEL"))
+    flags = ("--model-path", "/ABS/PATH/TO/MODEL", "-s", "mgsm", "-r", "0.1")
+    loaded = loaded_by(calling("autosweep", *flags) + calling("identify", "-l", "0.0", *flags), tmp_path)
+    assert "torch" in loaded
+    assert not loaded & {"transformers", "tokenizers", "vllm", "matplotlib", "seaborn", "huggingface_hub"}
+
+
+def workflow() -> str:
+    """The bash block *Full Workflow* of the seed's README."""
+    if not SEED.is_file():
+        pytest.skip(f"the seed's README is not at hand: {SEED} is not there")
+    (block,) = re.findall(r"Full Workflow.*?```\n(.*?)```", SEED.read_text(encoding="utf-8"), re.DOTALL)
+    assert block.count("/ABS/PATH/TO/MODEL") == 4
+    return block
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "family"), [("mistral", "Mistral"), ("llama", "Llama")])
+def test_the_seeds_full_workflow_runs_verbatim_with_only_the_model_path_changed(
+    tmp_path: Path, kind: str, family: str
+) -> None:
+    script = workflow()
+    model = save_tiny_model(kind, tmp_path / "my-model-v0.1")
+    write_corpus(tmp_path / "datasets" / "mgsm.json")
+    script = script.replace("/ABS/PATH/TO/MODEL", str(model)) + '\nprintf "LAM=<%s>\\n" "$LAM"\n'
+    done = process("bash", "-e", "-u", "-o", "pipefail", "-c", script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    caught = re.search(r"^LAM=<(.*)>$", done.stdout, re.MULTILINE)
+    assert caught, "LAM is one line"
+    lam = float(caught[1])
+    assert 0.0 <= lam <= 0.2
+    name, rates = f"{family}-my-model-v0.1", f"0.01-{lam!r}"
+    promised = [
+        *(f"activations/mgsm/{p}activation.{code}.{name}.pt" for code in TEN for p in ("", "prefix.")),
+        f"activation_masks/mgsm/{rates}/mask.{name}",
+        f"activation_masks/mgsm/{rates}/mask.{name}.json",
+        *(f"ppl_maps/mgsm/{rates}/ppl.{name}.{ending}" for ending in ("png", "json", "csv")),
+    ]
+    assert [path for path in promised if not (tmp_path / path).is_file()] == []
+    assert leftovers(tmp_path) == []
+
+
+def test_a_terminal_without_greek_letters_gets_an_escape_and_no_traceback(tmp_path: Path) -> None:
+    store_counts(Layout(tmp_path, "mgsm", "Mistral-MODEL"))
+    flags = ("autosweep", "--model-path", "/ABS/PATH/TO/MODEL", "-s", "mgsm", "-r", "0.1")
+    done = process(*MODULE, *flags, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"best \\u03bb = [0-9.]+\n", done.stdout)
+
+
+def test_an_error_of_a_real_process_is_one_line_on_stderr_and_with_debug_a_traceback(tmp_path: Path) -> None:
+    flags = ("autosweep", "--model-path", "/ABS/PATH/TO/MODEL", "-s", "mgsm")
+    done = process(*MODULE, *flags, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"lna: activations/mgsm/activation\.en\.Mistral-MODEL\.pt is not there: .*\n", done.stderr)
+    done = process(*MODULE, *flags, "--debug", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+def test_ctrl_c_in_the_middle_of_a_run_is_exit_130_one_line_and_no_half_file(tmp_path: Path) -> None:
+    """SIGINT while the perplexity map grows: what is done stays, and the same command goes on from there."""
+    model = save_tiny_model("llama", tmp_path / "tiny-llama")
+    write_corpus(tmp_path / "corpus.json")
+    patched = (
+        "import signal, os\n"
+        "from language_neurons_alignment.store.ppl_file import PerplexityFile\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job comes with it ignored
+        "add, done = PerplexityFile.add, []\n"
+        "def slow(self, *a, **k):\n"
+        "    add(self, *a, **k); done.append(1)\n"
+        "    if len(done) == 4: os.kill(os.getpid(), signal.SIGINT)\n"
+        "PerplexityFile.add = slow\n"
+        "import sys; sys.argv = ['lna', *sys.argv[1:]]\n"
+        "from language_neurons_alignment.cli import main\n"
+        "main()\n"
+    )
+    flags = ("run", "--model-path", str(model), "-d", "corpus.json", "-s", "small", "--langs", "en,es", "-r", "0.1",
+             "-l", "0.0", "-b", "0.8")  # fmt: skip
+    done = process(sys.executable, "-c", patched, *flags, cwd=tmp_path)
+    assert done.returncode in (130, -signal.SIGINT), done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.rstrip().splitlines()[-1].startswith("lna: interrupted; what was finished is stored")
+    assert done.stdout == ""
+    assert leftovers(tmp_path) == []
+    done = process(*MODULE, *flags, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert '"computed": 2' in done.stdout

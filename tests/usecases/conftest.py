@@ -1,0 +1,71 @@
+"""A tiny Llama on disk, a small corpus, and what comes of them: made once, copied for each test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from language_neurons_alignment.config import PipelineSettings, SweepRange
+from language_neurons_alignment.pipeline import PipelineResult, run_pipeline
+from language_neurons_alignment.session import Session, open_session
+from tests.tiny_models import save_tiny_model
+from tests.workspace import small_records, write_corpus
+
+LANGUAGES = ("en", "es", "sw")
+SETTINGS = PipelineSettings(top_rate=0.1, bar=0.8, search=SweepRange(0.0, 2.0))
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny models run fastest on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, a corpus, and the results of the whole pipeline."""
+    folder = tmp_path_factory.mktemp("made")
+    save_tiny_model("llama", folder / "tiny-llama")
+    write_corpus(folder / "corpus.json", small_records(LANGUAGES))
+    with open_session(str(folder / "tiny-llama"), folder / "corpus.json", "small", root=folder / "out") as session:
+        run_pipeline(session, LANGUAGES, SETTINGS)
+    return folder
+
+
+@pytest.fixture
+def work(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, to change."""
+    return Path(shutil.copytree(made, tmp_path / "work"))
+
+
+@pytest.fixture
+def fresh(work: Path) -> Path:
+    """A model and a corpus, and no results yet."""
+    shutil.rmtree(work / "out")
+    return work
+
+
+Open = Callable[..., Session]
+
+
+def opened(folder: Path, **choices: object) -> Session:
+    """The session of such a folder."""
+    return open_session(
+        str(folder / "tiny-llama"),
+        folder / "corpus.json",
+        "small",
+        **{"root": folder / "out", "device": "cpu", **choices},  # type: ignore[arg-type]
+    )
+
+
+def run(folder: Path, settings: PipelineSettings = SETTINGS, **choices: object) -> PipelineResult:
+    """The whole pipeline on it."""
+    with opened(folder, **choices) as session:
+        return run_pipeline(session, LANGUAGES, settings)

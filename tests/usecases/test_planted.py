@@ -1,0 +1,39 @@
+"""Neurons that were planted by hand are the neurons that the whole pipeline finds, and no others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from language_neurons_alignment.config import PipelineSettings
+from language_neurons_alignment.core.masks import from_mask_list
+from language_neurons_alignment.languages import language_code
+from language_neurons_alignment.pipeline import corpus_languages, run_pipeline
+from language_neurons_alignment.session import open_session
+from language_neurons_alignment.store.mask_file import load_mask_list
+from tests.planted import D_MLP, LANGUAGES, LAYERS, PlantedModel, planted_records
+
+
+@pytest.mark.slow
+def test_the_pipeline_finds_exactly_the_planted_neurons_and_mutes_exactly_their_languages(tmp_path: Path) -> None:
+    truth = PlantedModel.save(tmp_path / "planted")
+    (tmp_path / "corpus.json").write_text(json.dumps(planted_records()), encoding="utf-8")
+    settings = PipelineSettings(top_rate=len(truth.planted) / (LAYERS * D_MLP))
+    with open_session(str(truth.folder), tmp_path / "corpus.json", "words", root=tmp_path, device="cpu") as session:
+        languages = corpus_languages(session.corpus)
+        done = run_pipeline(session, languages, settings)
+    assert languages == tuple(language_code(name) for name in languages)
+    by_code = {language_code(name): name for name in LANGUAGES}
+    stored = from_mask_list(load_mask_list(done.identification.path), d_mlp=D_MLP)
+    for k, code in enumerate(languages):
+        assert torch.equal(stored[..., k], truth.belonging(by_code[code])), f"the neurons of {by_code[code]}"
+    assert done.sweep is not None
+    assert done.sweep.appear[-1] == 0
+    assert done.identification.classes.general.sum() == len(truth.everywhere)
+    change = done.map.map.change()
+    own = change.diagonal()
+    others = change[~torch.eye(len(languages), dtype=torch.bool)]
+    assert float(own.min()) > 2 * max(1.0, float(others.max())), "each language suffers most from its own neurons"
