@@ -1,0 +1,140 @@
+"""Putting the ranks' reports together by global layer and neuron, and believing them only if they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from ...core.counts import LanguageCounts, SpanCounts
+from ...errors import EngineError, SilentHookError, TallyError
+from .checks import not_finite
+from .wire import Message, unpack
+
+
+@dataclass(frozen=True)
+class PassStatistics:
+    """What the scheduler did in one pass.
+
+    Attributes:
+        steps: forwards.
+        rows: token positions computed, also again, padding aside.
+        requests: sequences run.
+        chunked: sequences whose prefill took more than one step.
+        cached_tokens: positions that the prefix cache saved at a sequence's first step.
+        preemptions: times that a sequence had to go back to an earlier position.
+    """
+
+    steps: int = 0
+    rows: int = 0
+    requests: int = 0
+    chunked: int = 0
+    cached_tokens: int = 0
+    preemptions: int = 0
+
+    def __add__(self, other: PassStatistics) -> PassStatistics:
+        """Two passes together."""
+        return PassStatistics(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+def statistics(reports: Sequence[Message]) -> PassStatistics:
+    """What the scheduler did, as the first rank saw it."""
+    seen = reports[0]["statistics"]
+    return PassStatistics(**{name: seen[name] for name in PassStatistics.__dataclass_fields__})
+
+
+def check_pass(reports: Sequence[Message]) -> None:
+    """Hold the ranks' reports against the tree and against each other.
+
+    Raises:
+        TallyError: tokens that were never seen, or that are not the tree's, or ranks that disagree.
+        SilentHookError: a layer's hook did not fire for every row.
+        EngineError: the model computed NaN or infinity.
+    """
+    for report in reports:
+        where = f"rank (pipeline {report['pipeline_rank']}, tensor {report['tensor_rank']})"
+        silent = [
+            layer for layer, rows in zip(report["layers"], report["layer_rows"], strict=True) if rows != report["fed"]
+        ]
+        if silent:
+            raise SilentHookError(
+                f"the hooks of layers {silent[:4]} on {where} did not see each of the {report['fed']} rows fed; "
+                "a fused kernel, a compiled forward or a quantized MLP may bypass them; try --engine transformers"
+            )
+        if report["unseen"] or report["wrong"] or report["statistics"]["strangers"]:
+            raise TallyError(
+                f"{where} saw other tokens than the corpus holds: {report['unseen']} never came, "
+                f"{report['wrong']} rows held another token or position, "
+                f"{report['statistics']['strangers']} requests were unknown; nothing was counted"
+            )
+        if report["infinite"]:
+            raise EngineError(not_finite("hidden states"))
+    tallies = sorted({tuple(report["tally"]) for report in reports})
+    if len(tallies) > 1:
+        raise TallyError(
+            f"the ranks counted different numbers of tokens (full, prefix): {tallies}; nothing was counted"
+        )
+
+
+def assemble(reports: Sequence[Message], *, layers: int, d_mlp: int) -> LanguageCounts:
+    """The whole model's counts: each rank's neurons at their global place.
+
+    Raises:
+        TallyError: neurons that no rank, or more than one rank, reported.
+    """
+    over_zero = torch.zeros(2, layers, d_mlp, dtype=torch.int64)
+    covered = torch.zeros(layers, d_mlp, dtype=torch.int32)
+    for report in reports:
+        width, own = report["neurons"], torch.tensor(report["layers"], dtype=torch.int64)
+        counts = unpack(report, "counts", np.int64).reshape(len(own), 2, width).copy()
+        here = slice(report["tensor_rank"] * width, (report["tensor_rank"] + 1) * width)
+        over_zero[:, own, here] += torch.from_numpy(counts).transpose(0, 1)
+        covered[own, here] += 1
+    if not bool((covered == 1).all()):
+        raise TallyError(
+            f"{int((covered == 0).sum())} neurons were reported by no rank and {int((covered > 1).sum())} by several; "
+            "nothing was counted: please report this with the model and the parallel sizes"
+        )
+    full, prefix = reports[0]["tally"]
+    return LanguageCounts(SpanCounts(full, over_zero[0]), SpanCounts(prefix, over_zero[1]))
+
+
+def node_losses(reports: Sequence[Message], *, wanted: np.ndarray) -> Float32[np.ndarray, " node"]:
+    """The likelihood of each wanted node, from a rank that has the logits.
+
+    Raises:
+        TallyError: one that was never computed, or twice.
+    """
+    for report in reports:
+        if report["nll"] is None:
+            continue
+        known = unpack(report, "known", np.uint8)
+        if known.any() or not wanted.any():
+            wrong = int((known[wanted] != 1).sum())
+            if wrong:
+                raise TallyError(
+                    f"the likelihood of {wrong} of {int(wanted.sum())} tokens was not computed exactly once"
+                )
+            return unpack(report, "nll", np.float32)
+    raise TallyError("no rank computed a likelihood: this vLLM gives the logits to none of the workers")
+
+
+def check_acted(reports: Sequence[Message], *, touched: bool) -> None:
+    """Hold an intervention to having acted in each forward of each layer that it touches.
+
+    Raises:
+        SilentHookError: it did not.
+    """
+    if touched and not any(report["acted"] for report in reports):
+        raise SilentHookError("the intervention reached no layer on any rank: results under it cannot be trusted")
+    for report in reports:
+        silent = [layer for layer, times in report["acted"] if times != report["forwards"]]
+        if silent:
+            raise SilentHookError(
+                f"the intervention did not act in layers {silent[:4]} although the model ran "
+                f"{report['forwards']} times: results under it cannot be trusted; "
+                "a fused kernel or a compiled forward may bypass the model's MLP"
+            )

@@ -1,0 +1,193 @@
+"""The vLLM engine: counts and likelihoods from a model that runs in vLLM's workers (SPEC 2 and 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+
+from ...core.counts import LanguageCounts
+from ...core.interventions import Intervention
+from ...core.perplexity import TextLikelihood
+from ...corpus.sequences import PromptGroup, ScoredText, Tokenizer
+from ...errors import EngineError, IncompatibleError
+from ..base import ModelInfo, Progress
+from .assembly import PassStatistics, assemble, check_acted, check_pass, node_losses, statistics
+from .checks import check_lengths, not_finite
+from .process import Process
+from .request import Launch
+from .tree import TokenTree, WeightedTree, shards
+from .wire import Message, pack_intervention, pack_tree
+
+SHARD = 2_000_000
+"""Tokens of a corpus that are one tree; a longer corpus is counted shard by shard."""
+
+
+class VLLMEngine:
+    """A model in vLLM that counts and scores; the `Engine` protocol says what it promises.
+
+    Attributes:
+        model: what was loaded.
+        tokenizer: the model's own.
+        provenance: engine, versions, parallel sizes: plain values.
+        last_pass: what the scheduler did in the last `count` or `log_likelihood`.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        tokenizer: Tokenizer,
+        *,
+        info: ModelInfo,
+        provenance: Mapping[str, str | int | float | bool],
+    ) -> None:
+        """Take over a running vLLM; `load` is the usual way."""
+        self.model = info
+        self.tokenizer = tokenizer
+        self.provenance = dict(provenance)
+        self.last_pass = PassStatistics()
+        self._process = process
+        self._current = Intervention.identity(info.layers, info.d_mlp)
+
+    @classmethod
+    def load(
+        cls,
+        model_path: str,
+        *,
+        dtype: str = "auto",
+        tensor_parallel_size: int = 1,
+        pipeline_parallel_size: int = 1,
+        distributed_executor_backend: str | None = None,
+        batch_tokens: int | None = None,
+        engine_args: Mapping[str, Any] | None = None,
+        revision: str | None = None,
+    ) -> VLLMEngine:
+        """Start vLLM on a model, and try the hooks on every rank before anything else.
+
+        Raises:
+            MissingEngineError: vLLM is not installed.
+            UnknownArchitectureError: the model's neuron sites in vLLM are not known.
+            SilentHookError: the hooks do not fire.
+            EngineError: vLLM cannot run it as asked.
+        """
+        from .loading import load
+
+        process, tokenizer, info, provenance = load(
+            Launch(
+                model_path, dtype, tensor_parallel_size, pipeline_parallel_size,
+                distributed_executor_backend, batch_tokens, engine_args or {},
+            ),
+            revision=revision,
+        )  # fmt: skip
+        engine = cls(process, tokenizer, info=info, provenance=provenance)
+        try:
+            engine.self_test()
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    def count(self, groups: Sequence[PromptGroup], *, progress: Progress) -> LanguageCounts:
+        """Count firings over the full and the prefix sequences of `groups`, each token exactly once, in one pass."""
+        answered = [group for group in groups if group.full]
+        sequences = (tokens for group in answered for tokens in (group.prefix, *group.full))
+        check_lengths(sequences, longest=self.model.max_length)
+        total, done = LanguageCounts.zero(self.model.layers, self.model.d_mlp), PassStatistics()
+        for shard in shards(answered, tokens=SHARD):
+            weighted = WeightedTree.of(shard)
+            if not weighted.tree.nodes:
+                continue
+            message = pack_tree(weighted.tree, weights=np.stack([weighted.full, weighted.prefix]))
+            reports = self._run(weighted.tree, message, weights=weighted.full, progress=progress)
+            total += assemble(reports, layers=self.model.layers, d_mlp=self.model.d_mlp)
+            done += statistics(reports)
+        self.last_pass = done
+        return total
+
+    def log_likelihood(self, texts: Sequence[ScoredText], *, progress: Progress) -> list[TextLikelihood]:
+        """The negative log-likelihood of each text's actual tokens, from its `start` on, never of its first token."""
+        check_lengths((text.tokens for text in texts), longest=self.model.max_length)
+        tree = TokenTree.of(text.tokens for text in texts)
+        if not tree.nodes:
+            return [TextLikelihood(0.0, 0) for _ in texts]
+        wanted = np.zeros(tree.nodes, dtype=bool)
+        for text in texts:
+            wanted[_scored(tree, text)] = True
+        times = tree.weights((text.tokens, 1) for text in texts)
+        reports = self._run(tree, pack_tree(tree, scored=wanted), weights=times, progress=progress)
+        self.last_pass = statistics(reports)
+        losses = node_losses(reports, wanted=wanted).astype(np.float64)
+        if not np.isfinite(losses[wanted]).all():
+            raise EngineError(not_finite("logits"))
+        return [TextLikelihood(float(losses[_scored(tree, text)].sum()), text.scored_tokens) for text in texts]
+
+    @contextmanager
+    def intervene(self, intervention: Intervention) -> Iterator[None]:
+        """While the context is open, the model runs under `intervention`, on top of what is in force already."""
+        if intervention.scale.shape != self._current.scale.shape:
+            raise IncompatibleError(
+                f"the intervention is for a model of shape {tuple(intervention.scale.shape)} (layers, d_mlp), "
+                f"this one has {tuple(self._current.scale.shape)}: take the mask that was made for this model"
+            )
+        before = self._current
+        self._switch(before.then(intervention))
+        try:
+            yield
+        except BaseException:
+            with suppress(EngineError):  # what went wrong matters more than a vLLM that may be gone
+                self._switch(before, check=False)
+            raise
+        self._switch(before)
+
+    def self_test(self) -> None:
+        """One small request, counted, scored and under an intervention: every hook on every rank must fire for it.
+
+        Raises:
+            SilentHookError: one did not.
+            TallyError: tokens were missed.
+        """
+        tokens = tuple(range(1, 1 + min(8, self.model.max_length)))
+        group = PromptGroup(tokens[:3], (tokens,))
+        self.count([group], progress=lambda _: None)
+        everything = Intervention.identity(self.model.layers, self.model.d_mlp)
+        everything = Intervention(everything.scale * 0, everything.shift)
+        with self.intervene(everything):
+            silenced = self.count([group], progress=lambda _: None)
+        if silenced.full.over_zero.any():
+            raise EngineError(
+                "deactivating every neuron left some firing: this vLLM does not run the model as expected"
+            )
+        self.log_likelihood([ScoredText(tokens)], progress=lambda _: None)
+        self.last_pass = PassStatistics()
+
+    def close(self) -> None:
+        """End vLLM's processes and give back their memory."""
+        self._process.close()
+
+    def _run(self, tree: TokenTree, message: Message, *, weights: np.ndarray, progress: Progress) -> list[Message]:
+        self._process.forget_prefixes()  # what another pass left in the cache would never be fed, so never be seen
+        self._process.rpc("lna_begin", message)
+        try:
+            self._process.feed(tree, weights=weights, progress=progress)
+        except BaseException:
+            self._process.abandon()
+            raise
+        reports = self._process.rpc("lna_end")
+        check_pass(reports)
+        return reports
+
+    def _switch(self, intervention: Intervention, *, check: bool = True) -> None:
+        """Put an intervention in force in every worker; each pass begins with an empty prefix cache anyway."""
+        was_touched = bool(self._current.touched.any())
+        message = pack_intervention(intervention) if bool(intervention.touched.any()) else None
+        reports = self._process.rpc("lna_intervene", message)
+        self._current = intervention
+        if check:
+            check_acted(reports, touched=was_touched)
+
+
+def _scored(tree: TokenTree, text: ScoredText) -> np.ndarray:
+    """The nodes whose likelihood a text's is made of."""
+    return tree.paths[text.tokens][max(text.start, 1) :] if text.scored_tokens else np.zeros(0, dtype=np.int32)

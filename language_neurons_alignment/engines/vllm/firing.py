@@ -1,0 +1,158 @@
+"""Counting firings in the layers of one rank, and changing activations there.
+
+    over_zero[span, layer, neuron] = Σ_row weight[span, row] · [activation[row, neuron] > 0]
+
+as one matrix product per layer. It is exact: weights are split into digits below 2¹⁰ (which TF32 still holds), and what
+is added up in float32 is moved to int64 before any sum can reach 2²⁴.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from ...core.interventions import LayerIntervention
+from .sites import RankSite
+
+DIGIT = 1024
+_EXACT = 2**24
+_BLOCK = {"cpu": 2**18, "cuda": 2**24}
+"""Activations looked at in one go, by device: what a cache holds, or what fills a GPU."""
+
+
+@dataclass(frozen=True)
+class RowWeights:
+    """How often each row of a step counts.
+
+    Attributes:
+        digits: [plane, row]: full, prefix, then full / 2¹⁰, prefix / 2¹⁰, …
+        largest: the largest sum over rows in any plane.
+    """
+
+    digits: Tensor
+    largest: int
+
+    @classmethod
+    def of(cls, weights: Int64[np.ndarray, "span row"], *, planes: int, device: torch.device) -> RowWeights:
+        """The weights of a step's rows, in as many planes as the whole tree needs."""
+        digits = np.concatenate([weights // DIGIT**power % DIGIT for power in range(planes // 2)])
+        on_device = torch.from_numpy(digits.astype(np.float32)).to(device, non_blocking=True)
+        return cls(on_device, int(digits.sum(axis=1).max(initial=0)))
+
+
+class FiringSums:
+    """The firings counted so far in this rank's layers."""
+
+    def __init__(
+        self, sites: Sequence[RankSite], weights: Int64[np.ndarray, "span node"], *, device: torch.device
+    ) -> None:
+        """Start from zero.
+
+        Args:
+            sites: the rank's layers.
+            weights: of all nodes, for the number of digits that they need.
+            device: where the model computes.
+        """
+        largest = int(weights.max(initial=0))
+        self.planes = 2 * max(1, -(-largest.bit_length() // 10))
+        self._row = {site.layer: index for index, site in enumerate(sites)}
+        self._device = device
+        self._sums: Tensor | None = None
+        self._total: Tensor | None = None
+        self._held = 0
+        self._fired: Tensor | None = None
+
+    def make_room(self, coming: int) -> None:
+        """Before a step: move what float32 holds to int64 if the step could overflow it."""
+        if self._held + coming >= _EXACT:
+            self.flush()
+        self._held += coming
+
+    def add(
+        self, layer: int, activation: Tensor, weights: RowWeights, *, changed: tuple[Tensor, Tensor] | None
+    ) -> None:
+        """Count one layer's firings in one step.
+
+        Args:
+            layer: by its number in the model.
+            activation: [row, neuron]: anything of the activation's sign.
+            weights: of the first rows; the rest is padding.
+            changed: neurons whose activation was changed, and what it is now.
+        """
+        neurons = activation.shape[1]
+        sums = self._sums_for(neurons)[self._row[layer]]
+        rows = weights.digits.shape[1]
+        block = max(16, _BLOCK.get(activation.device.type, _BLOCK["cuda"]) // neurons)
+        fired = self._buffer(min(block, rows), neurons)
+        for start in range(0, rows, block):
+            stop = min(start + block, rows)
+            here = torch.gt(activation[start:stop], 0, out=fired[: stop - start])
+            if changed is not None:
+                here[:, changed[0]] = (changed[1][start:stop] > 0).to(here.dtype)
+            sums.addmm_(weights.digits[:, start:stop], here)
+
+    def flush(self) -> None:
+        """Move what float32 holds to int64."""
+        if self._sums is not None and self._total is not None:
+            for power in range(self.planes // 2):
+                self._total += self._sums[:, 2 * power : 2 * power + 2].to(torch.int64) * DIGIT**power
+            self._sums.zero_()
+        self._held = 0
+
+    def total(self, neurons: int) -> Int64[Tensor, "layer span neuron"]:
+        """Everything counted, on the CPU."""
+        self._sums_for(neurons)
+        self.flush()
+        assert self._total is not None  # made by _sums_for
+        return self._total.cpu()
+
+    def _sums_for(self, neurons: int) -> Tensor:
+        if self._sums is None:
+            self._sums = torch.zeros(len(self._row), self.planes, neurons, device=self._device)
+            self._total = torch.zeros(len(self._row), 2, neurons, dtype=torch.int64, device=self._device)
+        return self._sums
+
+    def _buffer(self, rows: int, neurons: int) -> Tensor:
+        if self._fired is None or self._fired.shape[0] < rows:
+            self._fired = torch.empty(rows, neurons, device=self._device)
+        return self._fired
+
+
+def change_(site: RankSite, inputs: Tensor, output: Tensor, change: LayerIntervention) -> Tensor:
+    """Put an intervention on a layer's activations, in place in what its module returned.
+
+        merged  out[:, i] ← (s · act(gate[:, i]) + b) · up[:, i]
+        plain   out[:, i] ← s · out[:, i] + b
+
+    act is the module itself with up = 1, so it is the model's own function in the model's own precision.
+
+    Returns:
+        The changed activations, [row, touched].
+    """
+    index = change.neurons
+    if not site.merged:
+        activation = output[:, index]
+        _affine_(activation, change)
+        output[:, index] = activation
+        return activation
+    neurons = inputs.shape[1] // 2
+    gate = inputs[:, :neurons][:, index]
+    activation = site.module.forward(torch.cat([gate, torch.ones_like(gate)], dim=-1))
+    _affine_(activation, change)
+    output[:, index] = activation * inputs[:, neurons:][:, index]
+    return activation
+
+
+def _affine_(activation: Tensor, change: LayerIntervention) -> None:
+    everything = torch.arange(activation.shape[-1], device=activation.device)
+    LayerIntervention(everything, change.scale, change.shift).apply_(activation)
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """[…, neuron] as [row, neuron]: vLLM's transformers backend keeps a batch axis."""
+    return tensor.view(-1, tensor.shape[-1])

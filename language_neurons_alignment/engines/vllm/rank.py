@@ -1,0 +1,191 @@
+"""One rank of the model: its neuron sites, its intervention, its hooks and wrappers, put on and taken off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ...core.interventions import LayerIntervention
+from .firing import change_, flat
+from .sites import RankSite, rank_sites
+from .wire import Message, unpack_intervention
+
+
+class Observer(Protocol):
+    """Who looks on while a rank runs."""
+
+    def step(self, scheduled: Any) -> None:
+        """A step begins (None: it is over)."""
+
+    def before(self, inputs: Mapping[str, Any]) -> None:
+        """The model is about to run on these inputs."""
+
+    def layer(self, site: RankSite, inputs: Tensor, changed: tuple[Tensor, Tensor] | None) -> None:
+        """A layer's activation module ran."""
+
+    def after(self, output: object) -> None:
+        """The model ran."""
+
+
+@dataclass
+class Rank:
+    """The part of a model that lives in this worker.
+
+    Attributes:
+        runner: vLLM's model runner.
+        model: what it runs.
+        sites: the neuron sites of this rank's layers.
+        tensor_rank: which share of each layer's neurons is here.
+        pipeline_rank: which share of the layers.
+        last: the final hidden states come out here.
+        d_mlp: neurons per layer on this rank.
+        changes: the intervention in force, by layer, with neurons numbered as they are here.
+        acted: how often it did, by layer.
+        forwards: how often the model ran since the intervention changed.
+        observer: the pass that looks on.
+    """
+
+    runner: Any
+    model: nn.Module
+    sites: tuple[RankSite, ...]
+    tensor_rank: int
+    pipeline_rank: int
+    last: bool
+    d_mlp: int
+    changes: dict[int, LayerIntervention] = field(default_factory=dict)
+    acted: dict[int, int] = field(default_factory=dict)
+    forwards: int = 0
+    observer: Observer | None = None
+    _handles: list[Any] = field(default_factory=list)
+    _here: RankSite | None = None
+
+    @classmethod
+    def of(cls, runner: Any, *, model_type: str, d_mlp: int) -> Rank:
+        """Find out what runs here, in a model with `d_mlp` neurons per layer."""
+        from vllm.distributed import get_pp_group, get_tp_group
+
+        model, tensor, pipeline = runner.get_model(), get_tp_group(), get_pp_group()
+        if not pipeline.is_first_rank and runner.intermediate_tensors is None:
+            _make_intermediate_tensors(runner)
+        return cls(
+            runner=runner,
+            model=model,
+            sites=rank_sites(model, model_type=model_type),
+            tensor_rank=tensor.rank_in_group,
+            pipeline_rank=pipeline.rank_in_group,
+            last=pipeline.is_last_rank,
+            d_mlp=d_mlp // tensor.world_size,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.runner.device
+
+    def describe(self) -> Message:
+        """Plain values for the driver."""
+        bases = [f"{base.__module__}.{base.__qualname__}" for base in type(self.runner).__mro__]
+        compilation = self.runner.vllm_config.compilation_config
+        return {
+            "runner": bases[0],
+            "v1_runner": "vllm.v1.worker.gpu_model_runner.GPUModelRunner" in bases
+            and hasattr(self.runner, "_model_forward"),
+            "eager": bool(self.runner.model_config.enforce_eager) and int(compilation.mode) == 0,
+            "class": type(self.model).__name__,
+            "device": str(self.device),
+            "tensor_rank": self.tensor_rank,
+            "pipeline_rank": self.pipeline_rank,
+            "last": self.last,
+            "layers": [site.layer for site in self.sites],
+            "neurons": self.d_mlp,
+        }
+
+    def change(self, message: Mapping[str, Any] | None) -> Message:
+        """Replace the intervention; report how often the last one acted, by layer, and how often the model ran."""
+        report = {"forwards": self.forwards, "acted": [[layer, self.acted[layer]] for layer in self.changes]}
+        offset, dtype = self.tensor_rank * self.d_mlp, self.runner.model_config.dtype
+        parts = {} if message is None else unpack_intervention(message, offset=offset, width=self.d_mlp)
+        mine = {site.layer for site in self.sites}
+        self.changes = {k: part.to(device=self.device, dtype=dtype) for k, part in parts.items() if k in mine}
+        self.acted = dict.fromkeys(self.changes, 0)
+        self.forwards = 0
+        self._wire()
+        return report
+
+    def start(self, observer: Observer) -> None:
+        """Let a pass look on."""
+        self.observer = observer
+        self._wire()
+
+    def drop_pass(self) -> None:
+        """Nobody looks on any more."""
+        self.observer = None
+        self._wire()
+
+    def _wire(self) -> None:
+        """Put on exactly the hooks and wrappers that are needed now."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        for name in ("execute_model", "_model_forward"):
+            self.runner.__dict__.pop(name, None)
+        if self.observer is None and not self.changes:
+            return
+        self.runner._model_forward = self._forward(self.runner._model_forward)
+        if self.observer is not None:
+            self.runner.execute_model = self._execute(self.runner.execute_model, self.observer)
+        self._handles += [site.block.register_forward_pre_hook(self._enter(site)) for site in self.sites]
+        modules = {id(site.module): site.module for site in self.sites}
+        self._handles += [module.register_forward_hook(self._hook) for module in modules.values()]
+
+    def _execute(self, original: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
+        def execute_model(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+            observer.step(scheduler_output)
+            try:
+                return original(scheduler_output, *args, **kwargs)
+            finally:
+                observer.step(None)
+
+        return execute_model
+
+    def _forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def _model_forward(*args: Any, **kwargs: Any) -> Any:
+            named = {**dict(zip(("input_ids", "positions"), args, strict=False)), **kwargs}
+            self.forwards += 1
+            if self.observer is not None:
+                self.observer.before(named)
+            output = original(*args, **kwargs)
+            if self.observer is not None:
+                self.observer.after(output)
+            return output
+
+        return _model_forward
+
+    def _enter(self, site: RankSite) -> Callable[..., None]:
+        def enter(_block: nn.Module, _args: tuple[object, ...]) -> None:
+            self._here = site
+
+        return enter
+
+    def _hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        site = self._here
+        if site is None or site.module is not module:
+            raise RuntimeError(f"{type(module).__name__} ran outside of the layer that it belongs to")
+        inputs, change, changed = flat(args[0]), self.changes.get(site.layer), None
+        if change is not None:
+            changed = (change.neurons, change_(site, inputs, flat(output), change))
+            self.acted[site.layer] += 1
+        if self.observer is not None:
+            self.observer.layer(site, inputs if site.merged else flat(output), changed)
+        return output
+
+
+def _make_intermediate_tensors(runner: Any) -> None:
+    """What a later pipeline stage receives its input in; vLLM 0.32 makes it while profiling, which it skips on CPUs."""
+    runner.intermediate_tensors = runner.get_model().make_empty_intermediate_tensors(
+        batch_size=runner.max_num_tokens, dtype=runner.model_config.dtype, device=runner.device
+    )

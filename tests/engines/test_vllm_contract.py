@@ -1,0 +1,21 @@
+"""The engine contract on real vLLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from language_neurons_alignment.engines.vllm import VLLMEngine
+from tests.engines.contract import EngineContract
+from tests.engines.vllm_engines import needs_vllm, open_vllm
+
+pytestmark = [pytest.mark.vllm, needs_vllm]
+
+
+def load_vllm(folder: Path, *, batch_tokens: int | None = None) -> VLLMEngine:
+    return open_vllm(folder, batch_tokens=batch_tokens)
+
+
+class TestVLLM(EngineContract):
+    load = staticmethod(load_vllm)

@@ -1,0 +1,137 @@
+"""Real vLLM on a real model and on other architectures, and how it starts and ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from language_neurons_alignment.core.interventions import Intervention
+from language_neurons_alignment.core.perplexity import perplexity
+from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText
+from language_neurons_alignment.engines.transformers import TransformersEngine
+from language_neurons_alignment.engines.vllm import VLLMEngine
+from language_neurons_alignment.errors import EngineError
+from tests.engines.contract import assert_tally, groups_of, ignore, some_neurons
+from tests.engines.vllm_engines import needs_vllm, open_vllm
+from tests.tiny_models import save_tiny_model
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, needs_vllm]
+
+QUESTIONS = {
+    "A farmer has 12 eggs and sells 5 of them. How many eggs are left?\n": ["12 - 5 = 7. Seven eggs are left.", "7"],
+    "Un fermier a 12 œufs et en vend 5. Combien lui en reste-t-il ?\n": ["12 - 5 = 7. Il reste sept œufs."],
+    "Ein Bauer hat 12 Eier und verkauft 5. Wie viele bleiben übrig?\n": ["12 - 5 = 7. Es bleiben sieben Eier."],
+    "农夫有12个鸡蛋，卖掉5个，还剩几个？\n": ["12 - 5 = 7，还剩七个鸡蛋。"],
+}
+
+
+@pytest.fixture(scope="module")
+def pair(smollm2: Path) -> Iterator[tuple[VLLMEngine, TransformersEngine]]:
+    mine = open_vllm(smollm2, dtype="auto", engine_args={"max_model_len": 512})
+    yield mine, TransformersEngine.load(smollm2, device="cpu")
+    mine.close()
+
+
+class TestSmolLM2:
+    def test_bfloat16_counts_agree_with_the_transformers_engine(
+        self, pair: tuple[VLLMEngine, TransformersEngine]
+    ) -> None:
+        mine, theirs = pair
+        assert mine.model.dtype == theirs.model.dtype == "bfloat16"
+        groups = groups_of(mine.tokenizer, QUESTIONS)
+        counts, others = mine.count(groups, progress=ignore), theirs.count(groups, progress=ignore)
+        assert_tally(counts, groups)
+        assert counts.full.total_tokens == others.full.total_tokens
+        assert counts.prefix.total_tokens == others.prefix.total_tokens
+        apart = (counts.full.over_zero - others.full.over_zero).abs().sum() / others.full.over_zero.sum()
+        assert float(apart) < 0.02, "bfloat16 rounds differently in two libraries, but not more than this"
+
+    def test_bfloat16_perplexities_agree_also_masked(self, pair: tuple[VLLMEngine, TransformersEngine]) -> None:
+        mine, theirs = pair
+        texts = [ScoredText(full) for group in groups_of(mine.tokenizer, QUESTIONS) for full in group.full]
+        for off in (torch.zeros(30, 1536, dtype=torch.bool), some_neurons(mine, share=0.05)):
+            with mine.intervene(Intervention.zero(off)), theirs.intervene(Intervention.zero(off)):
+                one = perplexity(mine.log_likelihood(texts, progress=ignore))
+                other = perplexity(theirs.log_likelihood(texts, progress=ignore))
+            assert one.tokens == other.tokens
+            assert one.token == pytest.approx(other.token, rel=0.02)
+
+
+def test_close_ends_every_process_and_a_closed_engine_says_so(tmp_path: Path) -> None:
+    folder = save_tiny_model("llama", tmp_path / "llama")
+    before = processes()
+    engine = open_vllm(folder)
+    assert processes() - before, "vLLM must run in processes of its own for this test to mean anything"
+    longest = tuple(range(4, 260)) * 8
+    groups = [PromptGroup(longest[:5], (longest,))]
+    assert len(longest) == engine.model.max_length
+    assert_tally(engine.count(groups, progress=ignore), groups)
+    with pytest.raises(EngineError, match=r"1 sequences are longer .* up to 2049 tokens, at most 2048"):
+        engine.count([PromptGroup((1,), ((*longest, 1),))], progress=ignore)
+    engine.close()
+    engine.close()
+    assert not processes() - before
+    with pytest.raises(EngineError, match="closed"):
+        engine.count(groups, progress=ignore)
+
+
+def test_hooks_that_do_not_fire_are_noticed_at_load(tmp_path: Path) -> None:
+    """A worker whose MLPs bypass their activation module, as a fused kernel would."""
+    folder = save_tiny_model("llama", tmp_path / "llama")
+    script = f"""
+        from language_neurons_alignment.engines.vllm import VLLMEngine, launch
+        if __name__ == "__main__":
+            launch.WORKER = "tests.engines.vllm_bypass.BypassingWorker"
+            try:
+                VLLMEngine.load({str(folder)!r}, engine_args={{"kv_cache_memory_bytes": 2**27}})
+            except Exception as error:
+                print(type(error).__name__, str(error))
+    """
+    assert run(script, tmp_path).startswith("SilentHookError the hooks of layers [0, 1, 2] on rank")
+
+
+def test_vllm_says_nothing_on_stdout_and_its_refusals_are_one_line(tmp_path: Path) -> None:
+    folder = save_tiny_model("llama-relu", tmp_path / "relu")
+    script = f"""
+        from language_neurons_alignment.engines.vllm import VLLMEngine
+        if __name__ == "__main__":
+            try:
+                VLLMEngine.load({str(folder)!r}, engine_args={{"kv_cache_memory_bytes": 2**27}})
+            except Exception as error:
+                print(type(error).__name__, str(error))
+    """
+    out = run(script, tmp_path)
+    assert len(out.splitlines()) == 1
+    assert out.startswith("EngineError vLLM cannot load")
+
+
+def run(script: str, folder: Path) -> str:
+    """A program's stdout; from a file, because vLLM's workers import it again."""
+    file = folder / "program.py"
+    file.write_text(textwrap.dedent(script))
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, str(file)], capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def processes() -> set[int]:
+    """This process's children and theirs that run vLLM."""
+    import psutil
+
+    found = psutil.Process().children(recursive=True)
+    return {
+        one.pid
+        for one in found
+        if one.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(one.cmdline())
+    }

