@@ -26,6 +26,7 @@ class TestTransformersOnGPU(EngineContract):
     load = staticmethod(load_on_gpu)
 
 
+@pytest.mark.vllm
 @needs_vllm
 class TestVLLMOnGPU(EngineContract):
     """vLLM takes the GPU by itself where its build is the one for GPUs."""
