@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that start vLLM on one process: their engines are costly, and two at a time would share two cores."""
+    """Keep the tests that start vLLM on one process: engines are costly, and two cores cannot bear two of them."""
     for item in items:
         if item.get_closest_marker("vllm"):
             item.add_marker(pytest.mark.xdist_group("vllm"))
