@@ -107,7 +107,7 @@ def read_numbered(path: Path, *, report: Report = raise_at_once) -> list[tuple[R
         report: told of every error (`read_corpus` lists them); what it is told of is left out.
     """
     numbered: list[tuple[Record, str]] = []
-    text = read_text(path, what="the corpus", advice="give a JSON file in UTF-8 with -d")
+    text = read_text(path, what="the corpus", advice="give a JSON file in UTF-8")
     empty = True
     for item, where in parse_items(text, path, report=report):
         empty = False

@@ -82,7 +82,7 @@ def _delimited(text: str, path: Path, form: TableFormat) -> Iterator[Row]:
                 continue
         if len(cells) != len(names):
             raise CorpusError(
-                f"{path}, line {line}: {len(cells)} columns, expected {len(names)} ({', '.join(names)}); "
+                f"{path}, line {line}: columns found: {len(cells)}, expected: {len(names)} ({', '.join(names)}); "
                 "put a field that holds a tab, comma or line break in double quotes"
             )
         yield dict(zip(names, cells, strict=True)), f"{path}, line {line}"
