@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Record:
         instruction: the question, as the model is given it.
         answers: the generated texts, each a plain continuation of the instruction.
         id: the same for the same question in all languages, where the corpus has such ids.
+        source: the record as it stood in the file, with whatever other keys it has; None for one made by hand.
         target: the known final answer, where there is one: what `lna evaluate` compares with.
         question: the bare question, where a template made the instruction from it.
     """
@@ -33,18 +34,18 @@ class Record:
     instruction: str
     answers: tuple[str, ...]
     id: str | None = None
+    source: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     target: str | None = None
     question: str | None = None
 
     def as_item(self) -> dict[str, Any]:
-        """The record as it stands in a corpus file (SPEC 1), with the keys that it has."""
+        """The record as it stands in a corpus file, its other keys included (SPEC 1)."""
+        if self.source is not None:
+            return dict(self.source)
         extra = {"id": self.id, "target": self.target, "question": self.question}
-        return {
-            "lang": self.language,
-            **{key: value for key, value in extra.items() if value is not None},
-            "instruction": self.instruction,
-            "answers": [{"generated": answer} for answer in self.answers],
-        }
+        named = {key: value for key, value in extra.items() if value is not None}
+        answers = [{"generated": answer} for answer in self.answers]
+        return {"lang": self.language, **named, "instruction": self.instruction, "answers": answers}
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _record(item: Any, where: str) -> Record:
     except SettingsError as error:
         raise CorpusError(f"{where}: {error}") from error
     extra = {key: _text_or_none(item.get(key)) for key in ("id", "target", "question")}
-    record = Record(code, instruction, tuple(_answer(answer, where) for answer in answers), **extra)
+    record = Record(code, instruction, tuple(_answer(answer, where) for answer in answers), source=item, **extra)
     check_encodable(record, where)
     return record
 

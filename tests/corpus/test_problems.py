@@ -22,7 +22,10 @@ MORE = {"en": "The tall tree stands behind the old school.", "es": "El árbol al
 GOOD = [
     record
     for code in CODES
-    for record in (Record(code, "".join(SAYINGS[code]), SAYINGS[code][1:], id="1"), Record(code, MORE[code], (), id="2"))
+    for record in (
+        Record(code, "".join(SAYINGS[code]), SAYINGS[code][1:], id="1"),
+        Record(code, MORE[code], (), id="2"),
+    )
 ]
 
 
