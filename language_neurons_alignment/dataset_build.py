@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from .sources.tables import TableFormat
 from .store.corpus_file import write_corpus
 from .version import __version__
 
-__all__ = ["TEMPLATES", "Built", "Columns", "SourceOptions", "TableFormat", "build_dataset"]
+__all__ = ["Built", "Columns", "SourceOptions", "TableFormat", "build_dataset", "list_templates"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,20 @@ def build_dataset(
     written = write_corpus(Path(output), [{**one.as_item(), "built": built} for one in records], force=force)
     changed = changed_prompts(records, tokenizer) if tokenizer else 0
     return Built(Path(output), tuple(records), gathered.empty, changed, not written, built)
+
+
+def list_templates(model_path: str | None = None) -> list[Template]:
+    """The templates that have names; with a model, its own chat template as it looks around "{question}".
+
+    Raises:
+        SettingsError: the model has no chat template.
+        EngineError: it has no tokenizer.
+    """
+    named = dict(TEMPLATES)
+    if model_path is not None:
+        own, _ = _template("chat", model_path)
+        named["chat"] = replace(own, text=own.render("{question}", "en"))
+    return list(named.values())
 
 
 def _order(gathered: Gathered) -> tuple[str, ...]:

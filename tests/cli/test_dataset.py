@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import Lna
 from tests.conftest import shared_folder
-from tests.tiny_models import save_tiny_model
+from tests.tiny_models import save_tiny_model, tiny_tokenizer
 from tests.workspace import small_records, write_corpus
 
 
@@ -115,6 +115,18 @@ def test_templates_shows_each_of_them(lna: Lna) -> None:
     assert [line for line in call.lines if line and not line.startswith(" ")] == ["plain", "instruct", "chat", "FILE"]
     assert "  | ### Response:" in call.lines
     assert lna("dataset", "templates", "--json").json["plain"]["text"] == "{question}"
+
+
+def test_templates_shows_a_model_s_own_or_says_that_it_has_none(lna: Lna, here: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.save_pretrained(here / "plain")
+    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>\n{{ m.content }}{% endfor %}\n<bot>"
+    tokenizer.save_pretrained(here / "chatty")
+    call = lna("dataset", "templates", "--model-path", "chatty")
+    assert call.lines[call.lines.index("chat") + 2 :][:3] == ["  | <user>", "  | {question}", "  | <bot>"]
+    call = lna("dataset", "templates", "--model-path", "plain")
+    assert (call.code, call.out) == (2, "")
+    assert "the model at plain has no chat template" in call.err
 
 
 def test_mgsm_in_eleven_languages_is_built_and_checked(lna: Lna, here: Path) -> None:
