@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .core.interventions import Intervention
     from .core.perplexity_map import PerplexityMap
     from .corpus.records import Corpus, Record, read_corpus
+    from .dataset_build import Built, SourceOptions, build_dataset
+    from .dataset_check import Checked, check_dataset
     from .engines import load_engine
     from .errors import LNAError
     from .identify import Identification
@@ -37,6 +39,9 @@ __all__ = [
     "quick_autosweep",
     "perplexity_map",
     "run_pipeline",
+    # a corpus, made and checked
+    "build_dataset",
+    "check_dataset",
     # what they are given
     "Corpus",
     "Record",
@@ -46,7 +51,10 @@ __all__ = [
     "SweepRange",
     "MapSettings",
     "PipelineSettings",
+    "SourceOptions",
     # what they give back
+    "Built",
+    "Checked",
     "Collected",
     "AutoSweep",
     "Identification",
@@ -85,6 +93,11 @@ _HOME = {
     "MapResult": "ppl",
     "run_pipeline": "pipeline",
     "PipelineResult": "pipeline",
+    "build_dataset": "dataset_build",
+    "Built": "dataset_build",
+    "SourceOptions": "dataset_build",
+    "check_dataset": "dataset_check",
+    "Checked": "dataset_check",
     "Corpus": "corpus.records",
     "Record": "corpus.records",
     "read_corpus": "corpus.records",

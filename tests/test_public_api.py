@@ -16,6 +16,7 @@ EXPORTS = {
     "run_pipeline", "Corpus", "Record", "read_corpus", "Session", "Selection", "SweepRange", "MapSettings",
     "PipelineSettings", "Collected", "AutoSweep", "Identification", "PerplexityMap", "MapResult", "PipelineResult",
     "Neuron_Prob", "Neuron_Mask", "Intervention", "load_engine", "LNAError",
+    "build_dataset", "check_dataset", "SourceOptions", "Built", "Checked",
 }  # fmt: skip
 
 SEED_MODULES = {"activation", "analysis", "autosweep", "cli", "config", "identify", "pipeline", "ppl"}

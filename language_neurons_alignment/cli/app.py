@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from ..version import __version__
 from .activation import activation
 from .autosweep import autosweep
+from .dataset import dataset
 from .demo import demo
 from .flags import spread
 from .identify import identify
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 for command in (demo, run, activation, autosweep, identify, ppl, merge):
     app.command(command.__name__)(spread(command))
+app.add_typer(dataset)
 
 
 def _show_version(value: bool) -> None:
