@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from .corpus.records import Corpus, Record, read_corpus
     from .engines import load_engine
     from .errors import LNAError
+    from .generation import Generated, generate
     from .identify import Identification
     from .pipeline import PipelineResult, run_pipeline
     from .ppl import MapResult, perplexity_map
+    from .sampling import Sampling
     from .session import Session, open_session, results_of
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     # the steps, and all of them in a row
     "open_session",
     "results_of",
+    "generate",
     "collect_activations",
     "quick_autosweep",
     "perplexity_map",
@@ -46,7 +49,9 @@ __all__ = [
     "SweepRange",
     "MapSettings",
     "PipelineSettings",
+    "Sampling",
     # what they give back
+    "Generated",
     "Collected",
     "AutoSweep",
     "Identification",
@@ -76,6 +81,8 @@ _HOME = {
     "open_session": "session",
     "results_of": "session",
     "Session": "session",
+    "generate": "generation",
+    "Generated": "generation",
     "collect_activations": "activation",
     "Collected": "activation",
     "quick_autosweep": "autosweep",
@@ -92,6 +99,7 @@ _HOME = {
     "SweepRange": "config",
     "MapSettings": "config",
     "PipelineSettings": "config",
+    "Sampling": "sampling",
     "PerplexityMap": "core.perplexity_map",
     "Intervention": "core.interventions",
     "Neuron_Prob": "analysis",

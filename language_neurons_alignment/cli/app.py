@@ -16,6 +16,7 @@ from .activation import activation
 from .autosweep import autosweep
 from .demo import demo
 from .flags import spread
+from .generate import generate
 from .identify import identify
 from .merge import merge
 from .ppl import ppl
@@ -43,7 +44,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, run, activation, autosweep, identify, ppl, merge):
+for command in (demo, run, generate, activation, autosweep, identify, ppl, merge):
     app.command(command.__name__)(spread(command))
 
 

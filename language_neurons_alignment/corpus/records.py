@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,22 @@ class Record:
         instruction: the question, as the model is given it.
         answers: the generated texts, each a plain continuation of the instruction.
         id: the same for the same question in all languages, where the corpus has such ids.
+        source: the record as it stood in the file, with whatever other keys it has; None for one made by hand.
     """
 
     language: str
     instruction: str
     answers: tuple[str, ...]
     id: str | None = None
+    source: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+
+    def as_item(self) -> dict[str, Any]:
+        """The record as it stands in a corpus file, its other keys included (SPEC 1)."""
+        if self.source is not None:
+            return dict(self.source)
+        named = {} if self.id is None else {"id": self.id}
+        answers = [{"generated": answer} for answer in self.answers]
+        return {**named, "lang": self.language, "instruction": self.instruction, "answers": answers}
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,15 @@ class Corpus:
                 "choose from these with --langs (-l)"
             )
         return chosen
+
+
+def corpus_of(items: Iterable[Any], path: Path) -> Corpus:
+    """The corpus of these items, as it is read from a file that holds them.
+
+    Raises:
+        CorpusError: an item that is not as SPEC 1 says.
+    """
+    return Corpus(path, tuple(_record(item, f"{path}, record {number}") for number, item in enumerate(items, start=1)))
 
 
 def read_corpus(path: Path) -> Corpus:
@@ -149,7 +168,8 @@ def _record(item: Any, where: str) -> Record:
         code = language_code(language)
     except SettingsError as error:
         raise CorpusError(f"{where}: {error}") from error
-    record = Record(code, instruction, tuple(_answer(answer, where) for answer in answers), _identifier(item.get("id")))
+    texts = tuple(_answer(answer, where) for answer in answers)
+    record = Record(code, instruction, texts, _identifier(item.get("id")), source=item)
     for text in (record.instruction, *record.answers):
         _check_encodable(text, where)
     return record
