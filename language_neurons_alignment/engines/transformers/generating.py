@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -11,7 +12,6 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
-    PreTrainedModel,
     StoppingCriteria,
     StoppingCriteriaList,
     TemperatureLogitsWarper,
@@ -29,7 +29,7 @@ from .loading import quiet
 
 
 def generate_batch(
-    model: PreTrainedModel,
+    model: Any,
     prompts: Sequence[Prompt],
     drafts: Sequence[Draft],
     *,
@@ -39,7 +39,7 @@ def generate_batch(
     """Answer a few prompts together.
 
     Args:
-        model: with a neutral generation config (`loading`).
+        model: a `PreTrainedModel` with a neutral generation config (`loading`).
         prompts: what is answered.
         drafts: where the answers grow.
         sampling: how tokens are chosen.
@@ -52,7 +52,7 @@ def generate_batch(
     watch = Finite(model.device)
     with quiet():
         model.generate(
-            input_ids=tokens,  # pyright: ignore[reportArgumentType] - int64, as it asks for
+            input_ids=tokens,
             attention_mask=attended,
             generation_config=GenerationConfig(
                 do_sample=False,  # the drawing is ours, and its result the largest score
@@ -74,7 +74,9 @@ class Finite(LogitsProcessor):
     def __init__(self, device: torch.device) -> None:
         self._finite = torch.ones((), dtype=torch.bool, device=device)
 
-    def __call__(self, input_ids: Tensor, scores: Float[Tensor, "row vocabulary"]) -> Float[Tensor, "row vocabulary"]:
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride] - a FloatTensor is a Tensor of floats
+        self, input_ids: Tensor, scores: Float[Tensor, "row vocabulary"]
+    ) -> Float[Tensor, "row vocabulary"]:
         """Look."""
         self._finite &= torch.isfinite(scores).all()
         return scores
@@ -96,7 +98,9 @@ class Draw(LogitsProcessor):
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
         self._generators = [torch.Generator(device=device).manual_seed(seed) for seed in seeds]
 
-    def __call__(self, input_ids: Tensor, scores: Float[Tensor, "row vocabulary"]) -> Float[Tensor, "row vocabulary"]:
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride] - a FloatTensor is a Tensor of floats
+        self, input_ids: Tensor, scores: Float[Tensor, "row vocabulary"]
+    ) -> Float[Tensor, "row vocabulary"]:
         """Draw a token for each row."""
         chances = torch.softmax(scores, dim=-1, dtype=torch.float32)
         noise = torch.empty_like(chances)
@@ -112,7 +116,7 @@ class Ending(StoppingCriteria):
         self._drafts = drafts
         self._progress = progress
 
-    def __call__(
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride] - a BoolTensor is a Tensor of bools
         self, input_ids: Int64[Tensor, "row position"], scores: object, **_more: object
     ) -> Bool[Tensor, " row"]:
         """Whether each row has ended."""

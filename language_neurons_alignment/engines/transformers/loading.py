@@ -130,7 +130,7 @@ def load_end_tokens(path: str, *, config: PreTrainedConfig, tokenizer: Any, revi
     """The tokens by which a model ends an answer: of its generation config, that is all that is ever used."""
     try:
         with quiet():
-            generation = GenerationConfig.from_pretrained(path, revision=revision)
+            generation = GenerationConfig.from_pretrained(path, revision=revision or "main")
     except OSError:  # there is none
         generation = None
     return end_tokens(config.get_text_config(), generation, tokenizer)
