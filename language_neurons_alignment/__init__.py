@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from .dataset_check import Checked, check_dataset
     from .engines import load_engine
     from .errors import LNAError
+    from .generation import Generated, generate
     from .identify import Identification
     from .pipeline import PipelineResult, run_pipeline
     from .ppl import MapResult, perplexity_map
+    from .sampling import Sampling
     from .session import Session, open_session, results_of
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     # the steps, and all of them in a row
     "open_session",
     "results_of",
+    "generate",
     "collect_activations",
     "quick_autosweep",
     "perplexity_map",
@@ -52,9 +55,11 @@ __all__ = [
     "MapSettings",
     "PipelineSettings",
     "SourceOptions",
+    "Sampling",
     # what they give back
     "Built",
     "Checked",
+    "Generated",
     "Collected",
     "AutoSweep",
     "Identification",
@@ -84,6 +89,8 @@ _HOME = {
     "open_session": "session",
     "results_of": "session",
     "Session": "session",
+    "generate": "generation",
+    "Generated": "generation",
     "collect_activations": "activation",
     "Collected": "activation",
     "quick_autosweep": "autosweep",
@@ -105,6 +112,7 @@ _HOME = {
     "SweepRange": "config",
     "MapSettings": "config",
     "PipelineSettings": "config",
+    "Sampling": "sampling",
     "PerplexityMap": "core.perplexity_map",
     "Intervention": "core.interventions",
     "Neuron_Prob": "analysis",

@@ -10,7 +10,7 @@ from .core.counts import check_tally
 from .corpus.encode import EncodedCorpus, encode_groups
 from .corpus.records import records_hash
 from .errors import ConflictError
-from .session import Session, StartWork, silent
+from .session import Session, StartWork, silent, with_stored_answers
 from .store.counts_file import Meta, load_counts, save_counts
 from .store.layout import Layout
 from .version import __version__
@@ -39,7 +39,7 @@ def collect_activations(
     """Count one language and store its two files; where they are there already, from the same inputs, do nothing.
 
     Args:
-        session: model, corpus and place.
+        session: model, corpus and place; a corpus without answers stands for this model's own (`with_stored_answers`).
         language: code of the language to count.
         overlong: what to do with sequences longer than the model allows: "error", "truncate" or "skip".
         force: count again whatever is there.
@@ -51,6 +51,7 @@ def collect_activations(
         TallyError: the engine did not count exactly the corpus's tokens; nothing is written.
     """
     check_choice(overlong, OVERLONG, "--overlong")
+    session = with_stored_answers(session)
     layout, checkpoint, source = session.layout, session.checkpoint, session.source
     records = session.corpus.of_language(language)
     wanted: Meta = {

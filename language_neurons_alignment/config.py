@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .errors import SettingsError
 from .languages import DEFAULT_LANGUAGES, LANGUAGE_NAMES, language_code, language_name, parse_languages
+from .sampling import GREEDY, Sampling
 
 __all__ = [
     "AVERAGES",
@@ -170,6 +171,8 @@ class PipelineSettings:
         search: where AutoSweep looks for λ.
         lam: a λ to use instead of AutoSweep's.
         map: what the perplexity map shows.
+        answers: where the corpus has questions alone: how many the model answers each with.
+        sampling: … and how.
         force: do every step again, whatever is there.
 
     Raises:
@@ -181,9 +184,12 @@ class PipelineSettings:
     search: SweepRange = DEFAULT_RANGE
     lam: float | None = None
     map: MapSettings = DEFAULT_MAP
+    answers: int = 1
+    sampling: Sampling = GREEDY
     force: bool = False
 
     def __post_init__(self) -> None:
+        self.sampling.check_answers(self.answers)
         Selection(self.top_rate, self.search.lo if self.lam is None else self.lam, self.bar)
 
 

@@ -6,11 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Bool
 from torch import Tensor
 
-from .config import DEFAULT_LANGUAGES
+from .config import DEFAULT_LANGUAGES, MASK_CLASSES
+from .core.interventions import Intervention
 from .core.masks import MaskList, from_mask_list, neurons_of_language
 from .engines import ModelInfo
 from .errors import IncompatibleError, MissingArtifactError, SettingsError
@@ -93,6 +95,47 @@ class StoredMask:
                 f"{self.path} was made from other counts than those that are there now: run `lna identify --force`"
             )
         return counts.statistics(bar=self.description.bar).universal
+
+
+@dataclass(frozen=True)
+class Deactivation:
+    """A language's neurons to be switched off.
+
+    Attributes:
+        mask: where they are found.
+        language: whose.
+        classes: of which classes.
+    """
+
+    mask: StoredMask
+    language: str
+    classes: tuple[str, ...] = MASK_CLASSES
+
+    def intervention(self, model: ModelInfo) -> Intervention:
+        """What it does to a model.
+
+        Raises:
+            SettingsError: the mask does not have the language, an unknown class, or no such neurons in it.
+            IncompatibleError: the mask is another model's.
+        """
+        neurons = self.mask.neurons_of(self.language, self.classes, model)
+        if not neurons.any():
+            raise SettingsError(
+                f"{self.mask.path} has no {', '.join(self.classes)} neurons of {self.language}, so switching them off "
+                "would change nothing: choose other --classes, or another mask (-r, -l)"
+            )
+        return Intervention.zero(neurons)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values, for provenance."""
+        rates = self.mask.description
+        return {
+            "language": self.language,
+            "classes": list(self.classes),
+            "top_rate": None if rates is None else rates.top_rate,
+            "lambda": None if rates is None else rates.lam,
+            "mask": self.mask.digest_of(self.classes),
+        }
 
 
 def open_mask(layout: Layout, *, top_rate: float, lam: float, checkpoint: Checkpoint) -> StoredMask:

@@ -10,9 +10,10 @@ from .autosweep import AutoSweep, autosweep
 from .config import DEFAULT_LANGUAGES, PipelineSettings, Selection
 from .core.sweep import Observer, unobserved
 from .corpus.records import Corpus
+from .generation import Generated, ensure_answers
 from .identify import Identification, identify
 from .ppl import MapResult, perplexity_map
-from .session import Session, StartWork, silent
+from .session import Session, StartAnswers, silent
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class PipelineResult:
     """What a whole run made.
 
     Attributes:
+        generated: the answers that the model wrote first; None where the corpus had some.
         collected: the counts, per language.
         sweep: AutoSweep's result; None where λ was given.
         identification: the neurons found.
         map: the perplexity map.
     """
 
+    generated: Generated | None
     collected: list[Collected]
     sweep: AutoSweep | None
     identification: Identification
@@ -37,10 +40,12 @@ def run_pipeline(
     languages: Sequence[str],
     settings: PipelineSettings,
     *,
-    start: StartWork = silent,
+    start: StartAnswers = silent,
     observe: Observer = unobserved,
 ) -> PipelineResult:
     """Count every language, find λ, identify the neurons, map the perplexities.
+
+    Where the corpus has questions alone, the model answers them first.
 
     Args:
         session: model, corpus and place.
@@ -53,6 +58,15 @@ def run_pipeline(
         LNAError: as the steps do; what earlier steps stored stays.
     """
     overlong = settings.map.overlong
+    session, generated = ensure_answers(
+        session,
+        languages,
+        answers=settings.answers,
+        sampling=settings.sampling,
+        overlong=overlong,
+        force=settings.force,
+        start=start,
+    )
     collected = [
         collect_activations(session, language, overlong=overlong, force=settings.force, start=start)
         for language in languages
@@ -79,7 +93,7 @@ def run_pipeline(
         force=settings.force,
         start=start,
     )
-    return PipelineResult(collected, sweep, identification, drawn)
+    return PipelineResult(generated, collected, sweep, identification, drawn)
 
 
 def corpus_languages(corpus: Corpus) -> tuple[str, ...]:

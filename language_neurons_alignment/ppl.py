@@ -18,7 +18,7 @@ from .corpus.sequences import ScoredText
 from .engines import Engine
 from .masks import StoredMask, open_mask
 from .plots.ppl_heatmap import ppl_heatmap
-from .session import Session, StartWork, silent
+from .session import Session, StartWork, silent, with_stored_answers
 from .store.layout import with_ending
 from .store.ppl_file import PerplexityFile, precision_of, save_csv, save_figure
 
@@ -55,7 +55,7 @@ def perplexity_map(
     """Compute the cells of a map that are missing, and draw it.
 
     Args:
-        session: model, corpus and place.
+        session: model, corpus and place; a corpus without answers stands for this model's own (`with_stored_answers`).
         languages: rows and columns; None for all languages of the mask.
         top_rate: of the mask.
         lam: λ of the mask.
@@ -69,6 +69,7 @@ def perplexity_map(
         ConflictError: the map's file holds cells of other inputs, and not `force`.
     """
     Selection(top_rate, lam)
+    session = with_stored_answers(session)
     mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     chosen = tuple(languages or mask.languages)
     mask.check_languages(chosen)

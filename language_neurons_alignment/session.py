@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
+from .corpus.answered import generation_of, has_answers, same_questions
 from .corpus.records import Corpus, read_corpus
 from .engines import EngineSettings, EngineSource
 from .store.checkpoint import Checkpoint, fetch_config, model_family, read_checkpoint
@@ -17,9 +18,33 @@ StartWork = Callable[[str, int], Callable[[int], None]]
 """Called with a label and the tokens to do; gives what is called with the tokens just done."""
 
 
-def silent(label: str, tokens: int) -> Callable[[int], None]:
+class Work(Protocol):
+    """Is told of work whose amount is known only when it is done."""
+
+    def __call__(self, done: int) -> None:
+        """Tokens just done."""
+
+    def spare(self, tokens: int) -> None:
+        """Tokens that were expected and will not come: an answer ended before it had to."""
+
+
+StartAnswers = Callable[[str, int], Work]
+"""Called with a label and the most tokens that there can be; gives who is told of what comes."""
+
+
+class _Unseen:
+    """Progress that nobody looks at."""
+
+    def __call__(self, done: int) -> None:
+        pass
+
+    def spare(self, tokens: int) -> None:
+        pass
+
+
+def silent(label: str, tokens: int) -> Work:
     """No progress shown."""
-    return lambda done: None
+    return _Unseen()
 
 
 @dataclass(frozen=True)
@@ -84,6 +109,26 @@ def open_session(
         layout = results_of(model_path, dataset, model_name=model_name, root=root)
     read = corpus if isinstance(corpus, Corpus) else read_corpus(Path(corpus))
     return Session(layout, read, checkpoint, EngineSource(EngineSettings(model_path, engine, dtype, options)))
+
+
+def with_stored_answers(session: Session) -> Session:
+    """The same session; where its corpus has questions alone, with the answers that this model wrote to them.
+
+    `lna run` writes them (`Layout.answers`); whatever is later given the same questions then means the same texts.
+    Answers to other questions, or of a model with other weights, are left where they are.
+    """
+    path = session.layout.answers()
+    if has_answers(session.corpus.records) or not path.exists():
+        return session
+    stored = read_corpus(path)
+    return replace(session, corpus=stored) if _belong(stored, session) else session
+
+
+def _belong(stored: Corpus, session: Session) -> bool:
+    hashes = {name: getattr(session.checkpoint, name) for name in ("config_hash", "weights_hash")}
+    made = [found for record in stored.records if (found := generation_of(record)) is not None]
+    ours = all({name: one.get(name) for name in hashes} == hashes for one in made)
+    return ours and same_questions(stored, session.corpus)
 
 
 def results_of(model_path: str, dataset: str, *, model_name: str | None = None, root: str | Path = ".") -> Layout:

@@ -12,7 +12,8 @@ from language_neurons_alignment import config, errors
 from language_neurons_alignment.core import masks, perplexity_map
 
 EXPORTS = {
-    "__version__", "open_session", "results_of", "collect_activations", "quick_autosweep", "perplexity_map",
+    "__version__", "open_session", "results_of", "generate", "Generated", "Sampling",
+    "collect_activations", "quick_autosweep", "perplexity_map",
     "run_pipeline", "Corpus", "Record", "read_corpus", "Session", "Selection", "SweepRange", "MapSettings",
     "PipelineSettings", "Collected", "AutoSweep", "Identification", "PerplexityMap", "MapResult", "PipelineResult",
     "Neuron_Prob", "Neuron_Mask", "Intervention", "load_engine", "LNAError",

@@ -10,6 +10,7 @@ from ..config import OVERLONG, check_choice, language_code, language_name, parse
 from . import options
 from .output import result
 from .progress import Bars, note
+from .setup import answered
 
 if TYPE_CHECKING:
     from ..activation import Collected
@@ -38,6 +39,7 @@ def activation(
     work = open_session(
         model.model_path, data, model.dataset, model_name=model.model_name, root=results.root, **engine.choices()
     )
+    work = answered(work)
     if part is not None:
         work = shard_session(work, *part)
     with work, Bars() as bars:

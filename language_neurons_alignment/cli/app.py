@@ -17,6 +17,7 @@ from .autosweep import autosweep
 from .dataset import dataset
 from .demo import demo
 from .flags import spread
+from .generate import generate
 from .identify import identify
 from .merge import merge
 from .ppl import ppl
@@ -44,7 +45,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, run, activation, autosweep, identify, ppl, merge):
+for command in (demo, run, generate, activation, autosweep, identify, ppl, merge):
     app.command(command.__name__)(spread(command))
 app.add_typer(dataset)
 

@@ -10,6 +10,7 @@ import typer
 
 from ..config import DEFAULT_LANGUAGES, DEFAULT_MAP, DEFAULT_RANGE, MASK_CLASSES, MapSettings, SweepRange
 from ..errors import SettingsError
+from ..sampling import GREEDY, Sampling
 from .state import enable_debug
 
 Data = Annotated[Path, typer.Option("-d", "--data", help="Corpus file: JSON list or JSON lines.", show_default=False)]
@@ -101,10 +102,60 @@ class Map:
 
     def settings(self) -> MapSettings:
         """As the use-cases take it."""
-        classes = tuple(name.strip() for name in self.classes.split(",") if name.strip())
         return MapSettings(
-            classes=classes, text=self.text, overlong=self.overlong, scale=self.scale, average=self.average
+            classes=parse_classes(self.classes),
+            text=self.text,
+            overlong=self.overlong,
+            scale=self.scale,
+            average=self.average,
         )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How many answers a model writes, and how."""
+
+    answers: Annotated[
+        int, typer.Option("-n", "--answers", help="Answers per question.", rich_help_panel="Answers")
+    ] = 1
+    temperature: Annotated[
+        float,
+        typer.Option("--temperature", help="0: always the likeliest token (greedy).", rich_help_panel="Answers"),
+    ] = GREEDY.temperature
+    top_p: Annotated[
+        float,
+        typer.Option(
+            "--top-p", help="Draw from the likeliest tokens that make up this probability.", rich_help_panel="Answers"
+        ),
+    ] = GREEDY.top_p
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", help="An answer ends here at the latest.", rich_help_panel="Answers")
+    ] = GREEDY.max_new_tokens
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stop",
+            metavar="TEXT",
+            help=r"End an answer in front of this text; may be given several times. \n is a line break.",
+            show_default="nothing",
+            rich_help_panel="Answers",
+        ),
+    ] = None
+    seed: Annotated[
+        int, typer.Option("--seed", help="Of the random numbers of sampled answers.", rich_help_panel="Answers")
+    ] = GREEDY.seed
+
+    def sampling(self) -> Sampling:
+        """As the use-cases take it, and refused here where so many answers cannot differ."""
+        chosen = Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_new_tokens=self.max_new_tokens,
+            stop=tuple(text.replace("\\n", "\n") for text in self.stop or ()),
+            seed=self.seed,
+        )
+        chosen.check_answers(self.answers)
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -160,6 +211,11 @@ class Engine:
         }
         given = {name: value for name, value in options.items() if value is not None}
         return {"engine": self.engine, "dtype": self.dtype, **given}
+
+
+def parse_classes(names: str) -> tuple[str, ...]:
+    """The classes of "specific,related"."""
+    return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def _key_value(text: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from ..config import DEFAULT_TOP_RATE, MapSettings, Selection, language_name, pa
 from . import options
 from .output import result, table
 from .progress import Bars, note
+from .setup import answered
 
 if TYPE_CHECKING:
     from ..ppl import MapResult
@@ -31,7 +32,7 @@ def ppl(
     from ..session import open_session
 
     named = {"model_name": model.model_name, "root": results.root, "existing": True}
-    work = open_session(model.model_path, data, model.dataset, **named, **engine.choices())
+    work = answered(open_session(model.model_path, data, model.dataset, **named, **engine.choices()))
     with work, Bars() as bars:
         drawn = perplexity_map(
             work, languages, top_rate=top_rate, lam=lam, settings=settings, force=force, start=bars.start

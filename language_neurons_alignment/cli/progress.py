@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 from tqdm import tqdm
+
+
+class Bar:
+    """One bar: called with the tokens just done."""
+
+    def __init__(self, label: str, tokens: int) -> None:
+        self._bar = tqdm(total=tokens, desc=label, unit="tok", unit_scale=True, file=sys.stderr, mininterval=0.5)
+
+    def __call__(self, done: int) -> None:
+        """Move on."""
+        self._bar.update(done)
+
+    def spare(self, tokens: int) -> None:
+        """Expect so many tokens less, so that the time left is that of the work left."""
+        self._bar.total -= tokens
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
 
 
 class Bars:
     """One bar after the other: starting one ends the one before. Use as a context manager."""
 
     def __init__(self) -> None:
-        self._bar: tqdm | None = None
+        self._bar: Bar | None = None
 
-    def start(self, label: str, tokens: int) -> Callable[[int], None]:
+    def start(self, label: str, tokens: int) -> Bar:
         """Begin a bar over `tokens`; what is returned advances it."""
         self.end()
-        bar = tqdm(total=tokens, desc=label, unit="tok", unit_scale=True, file=sys.stderr, mininterval=0.5)
-        self._bar = bar
-
-        def advance(done: int) -> None:
-            bar.update(done)
-
-        return advance
+        self._bar = Bar(label, tokens)
+        return self._bar
 
     def end(self) -> None:
         """Close the bar that is open, if one is."""

@@ -10,10 +10,11 @@ import typer
 from ..config import DEFAULT_BAR, DEFAULT_TOP_RATE, PipelineSettings, parse_languages
 from . import options
 from .activation import report_reuse
+from .generate import answer_data, answer_table, report_answers
 from .identify import histogram_table, language_table
 from .output import result
 from .ppl import map_data, map_files, map_table, report_map_reuse
-from .progress import Bars, show_evaluation
+from .progress import Bars, note, show_evaluation
 
 if TYPE_CHECKING:
     from ..pipeline import PipelineResult
@@ -26,6 +27,7 @@ def run(
     results: options.Results,
     search: options.Search,
     shown: options.Map,
+    answers: options.Answers,
     engine: options.Engine,
     langs: Annotated[
         str | None,
@@ -40,9 +42,20 @@ def run(
     ] = None,
     force: options.Force = False,
 ) -> None:
-    """Count all languages, find λ, identify, map: the model loaded once; a second run does what is missing."""
+    """Count all languages, find λ, identify, map: the model loaded once; a second run does what is missing.
+
+    A corpus of questions alone is answered first, by the model itself, as -n, --temperature and the like say; the
+    answers are kept under --root. A corpus with answers in some of the languages and none in others is refused.
+    """
     settings = PipelineSettings(
-        top_rate=top_rate, bar=bar, search=search.range(), lam=lam, map=shown.settings(), force=force
+        top_rate=top_rate,
+        bar=bar,
+        search=search.range(),
+        lam=lam,
+        map=shown.settings(),
+        answers=answers.answers,
+        sampling=answers.sampling(),
+        force=force,
     )
     languages = None if langs is None else parse_languages(langs)
     from ..session import open_session
@@ -64,6 +77,9 @@ def run_and_report(
         done = run_pipeline(
             work, languages or corpus_languages(work.corpus), settings, start=bars.start, observe=show_evaluation
         )
+    if done.generated is not None:
+        note(f"the corpus has questions alone; this model's own answers are in {done.generated.corpus.path}")
+        report_answers(done.generated)
     report_reuse(done.collected)
     report_map_reuse(done.map)
     result(_lines(done, settings), _data(done), as_json=as_json)
@@ -72,7 +88,9 @@ def run_and_report(
 def _lines(done: PipelineResult, settings: PipelineSettings) -> list[str]:
     description = done.identification.description
     best = [] if done.sweep is None else [f"best λ = {done.sweep.shown}", ""]
+    written = [] if done.generated is None else [*answer_table(done.generated), ""]
     return [
+        *written,
         *best,
         *histogram_table(description),
         "",
@@ -81,12 +99,14 @@ def _lines(done: PipelineResult, settings: PipelineSettings) -> list[str]:
         *map_table(done.map, settings.map),
         "",
         f"masks    {done.identification.path}",
+        *([] if done.generated is None else [f"answers  {done.generated.corpus.path}"]),
         *(f"{kind + ' map':<8} {path}" for kind, path in map_files(done.map).items()),
     ]
 
 
 def _data(done: PipelineResult) -> dict[str, object]:
     return {
+        "answers": None if done.generated is None else answer_data(done.generated),
         "lambda": done.identification.description.lam,
         "mask": done.identification.path,
         "activations": {one.language: one.paths for one in done.collected},

@@ -9,12 +9,22 @@ from .options import Model, Results
 from .progress import note
 
 if TYPE_CHECKING:
-    from ..session import Layout
+    from ..session import Layout, Session
 
 
 def languages_or_default(names: str | None) -> tuple[str, ...]:
     """The languages of `--langs`, or the paper's ten."""
     return DEFAULT_LANGUAGES if names is None else parse_languages(names)
+
+
+def answered(work: Session) -> Session:
+    """The session with this model's own answers, where the corpus has questions alone; says so."""
+    from ..session import with_stored_answers
+
+    stored = with_stored_answers(work)
+    if stored.corpus is not work.corpus:
+        note(f"{work.corpus.path} has questions alone; using this model's own answers, {stored.corpus.path}")
+    return stored
 
 
 def existing_layout(model: Model, results: Results) -> Layout:

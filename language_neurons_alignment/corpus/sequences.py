@@ -16,6 +16,12 @@ class Tokenizer(Protocol):
         """Token ids, with the tokenizer's own special tokens."""
         ...
 
+    def decode(
+        self, token_ids: list[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool
+    ) -> str | list[str]:
+        """Their text (a Hugging Face tokenizer gives a list for lists of lists, which it is never handed here)."""
+        ...
+
 
 @dataclass(frozen=True)
 class PromptGroup:

@@ -10,7 +10,9 @@ from typing import Protocol
 from ..core.counts import LanguageCounts
 from ..core.interventions import Intervention
 from ..core.perplexity import TextLikelihood
+from ..corpus.prompts import GeneratedAnswer, Prompt
 from ..corpus.sequences import PromptGroup, ScoredText, Tokenizer
+from ..sampling import Sampling
 
 Progress = Callable[[int], None]
 """Called with the number of tokens just done."""
@@ -27,6 +29,7 @@ class ModelInfo:
         d_mlp: neurons per layer (`intermediate_size`).
         max_length: the longest sequence that the model allows, in tokens.
         dtype: the precision in which it runs ("bfloat16", …).
+        end_tokens: the tokens by which it ends an answer.
     """
 
     path: str
@@ -35,10 +38,11 @@ class ModelInfo:
     d_mlp: int
     max_length: int
     dtype: str
+    end_tokens: tuple[int, ...] = ()
 
 
 class Engine(Protocol):
-    """A loaded model that counts and scores.
+    """A loaded model that counts, scores and answers.
 
     Attributes:
         model: what was loaded.
@@ -63,6 +67,25 @@ class Engine(Protocol):
 
     def log_likelihood(self, texts: Sequence[ScoredText], *, progress: Progress) -> list[TextLikelihood]:
         """The negative log-likelihood of each text's actual tokens, from its `start` on, never of its first token."""
+        ...
+
+    def generate(self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress) -> list[GeneratedAnswer]:
+        """The model's own answers, in the order of the prompts, by `sampling` and nothing else.
+
+        An answer depends on its prompt, its number and `sampling`; in exact arithmetic on nothing else, neither on
+        the batch that it stands in nor on the order. `progress` adds up to the tokens of the answers.
+
+        Raises:
+            EngineError: a prompt that leaves no room for an answer, or a model that computes NaN.
+        """
+        ...
+
+    def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
+        """The batches, by position, in which `generate` answers these prompts: always the same for the same ones.
+
+        Who stores answers as they come calls `generate` batch by batch: then a run that was cut off and goes on
+        computes exactly what one that was not does, rounding included.
+        """
         ...
 
     def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:

@@ -39,6 +39,10 @@ class Layout:
         name = f"{'prefix.' if prefix else ''}activation.{language}.{self.model}.pt"
         return self.root / "activations" / self.dataset / name
 
+    def answers(self) -> Path:
+        """The corpus that this model wrote the answers of, where the dataset has questions alone."""
+        return self.root / "answers" / self.dataset / f"answers.{self.model}.json"
+
     def mask(self, top_rate: float, lam: float) -> Path:
         """The mask file at a top rate and λ; its description lies beside it with the ending .json."""
         return self._rated("activation_masks", top_rate, lam) / f"mask.{self.model}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,25 @@ from tests.engines.oracle import NaiveEngine
 from tests.planted import PlantedModel
 from tests.tiny_models import save_tiny_model
 
+MISLEADING = {
+    "do_sample": True,
+    "temperature": 0.2,
+    "top_k": 2,
+    "top_p": 0.5,
+    "repetition_penalty": 1.9,
+    "no_repeat_ngram_size": 2,
+    "max_new_tokens": 3,
+    "suppress_tokens": [165, 289],
+    "eos_token_id": [2, 45],
+}
+
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_model("llama", tmp_path_factory.mktemp("models") / "tiny-llama")
+    """With a generation config that would change every answer, if anything of it but the end tokens were used."""
+    folder = save_tiny_model("llama", tmp_path_factory.mktemp("models") / "tiny-llama")
+    (folder / "generation_config.json").write_text(json.dumps(MISLEADING), encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="session")

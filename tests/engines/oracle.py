@@ -6,8 +6,10 @@ neurons in its own way: the activation module is replaced by a wrapper that look
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,8 +19,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from language_neurons_alignment.core.counts import LanguageCounts, SpanCounts
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import TextLikelihood
+from language_neurons_alignment.corpus.prompts import GeneratedAnswer, Prompt
 from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText
 from language_neurons_alignment.engines.base import ModelInfo
+from language_neurons_alignment.sampling import Sampling
 
 _ACTIVATIONS = ("act_fn", "activation_fn", "act", "gelu_impl")
 
@@ -54,7 +58,7 @@ class NaiveEngine:
         width = self._activations((1,))[0].shape[1]
         name = config.architectures[0]
         longest = config.get_text_config().max_position_embeddings
-        self.model = ModelInfo(str(folder), name, len(self.taps), width, longest, "float32")
+        self.model = ModelInfo(str(folder), name, len(self.taps), width, longest, "float32", _ends(folder))
         self.provenance: dict[str, str | int | float | bool] = {"engine": "oracle"}
 
     def count(
@@ -90,6 +94,39 @@ class NaiveEngine:
             progress(len(text.tokens))
         return results
 
+    def generate(
+        self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Callable[[int], None] = lambda _: None
+    ) -> list[GeneratedAnswer]:
+        assert sampling.greedy, "the oracle takes the likeliest token; it draws none"
+        answers = [self._answer(prompt.tokens, sampling) for prompt in prompts]
+        progress(sum(len(answer.tokens) for answer in answers))
+        return answers
+
+    def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
+        return [[index] for index in range(len(prompts))]
+
+    def probabilities(self, tokens: Sequence[int]) -> Tensor:
+        """Of the next token, in float64."""
+        with torch.no_grad():
+            logits = self.network(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
+        return torch.softmax(logits.double(), dim=-1)
+
+    def _answer(self, prompt: Sequence[int], sampling: Sampling) -> GeneratedAnswer:
+        """Token after token from the whole sequence, without a cache; the text is read anew after each."""
+        new: list[int] = []
+        read = partial(self.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        while True:
+            token = int(self.probabilities([*prompt, *new]).argmax())
+            if token in self.model.end_tokens:
+                return GeneratedAnswer(read([*prompt, *new])[len(read(prompt)) :], tuple(new), "eos")
+            new.append(token)
+            text = read([*prompt, *new])[len(read(prompt)) :]
+            found = [text.index(stop) for stop in sampling.stop if stop in text]
+            if found:
+                return GeneratedAnswer(text[: min(found)], tuple(new), "stop")
+            if len(new) == sampling.max_new_tokens or len(prompt) + len(new) == self.model.max_length:
+                return GeneratedAnswer(text.rstrip("\ufffd"), tuple(new), "length")
+
     @contextmanager
     def intervene(self, intervention: Intervention) -> Iterator[None]:
         dtype = self.network.dtype
@@ -112,6 +149,12 @@ class NaiveEngine:
         with torch.no_grad():
             self.network(input_ids=torch.tensor([tokens]))
         return [torch.cat(tap.seen) for tap in self.taps]
+
+
+def _ends(folder: Path) -> tuple[int, ...]:
+    """The end tokens, from the file that names them."""
+    named = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    return tuple(named) if isinstance(named, list) else (named,)
 
 
 def _tap(network: nn.Module) -> list[Tap]:

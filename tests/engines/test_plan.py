@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText, Tokens
-from language_neurons_alignment.engines.transformers.plan import Job, Row, batches, fed_tokens, plan, trunk_batches
+from language_neurons_alignment.engines.batching import batches
+from language_neurons_alignment.engines.transformers.plan import Job, Row, fed_tokens, plan, trunk_batches
 
 tokens = st.lists(st.integers(0, 2), max_size=6).map(tuple)
 """Few tokens, so that sequences often share their beginnings."""

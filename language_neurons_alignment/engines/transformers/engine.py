@@ -15,21 +15,29 @@ from transformers import PreTrainedModel
 from ...core.counts import LanguageCounts
 from ...core.interventions import Intervention
 from ...core.perplexity import TextLikelihood
+from ...corpus.prompts import GeneratedAnswer, Prompt
 from ...corpus.sequences import PromptGroup, ScoredText, Tokenizer, Tokens
 from ...errors import EngineError, SettingsError
+from ...sampling import Sampling
 from ..base import ModelInfo, Progress
+from ..batching import answer_batches, batches
+from ..drafts import check_prompts, start_drafts
 from . import loading
 from .batch import Batch
 from .counting import FiringCounter
 from .feeding import feed, feed_jobs
+from .generating import generate_batch
 from .guards import check_sequences, out_of_memory
 from .hooks import hooked, intervened
 from .likelihood import score
 from .network import Network
-from .plan import Row, batches, plan, trunk_batches
+from .plan import Row, plan, trunk_batches
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 """Padded tokens per forward, by device, where the caller names none."""
+
+ANSWER_TOKENS = {"cpu": 8192, "cuda": 16384, "mps": 8192}
+"""Tokens of prompts and answers in the KV cache at a time, by device, where the caller names none."""
 
 
 def ignore(_tokens: int) -> None:
@@ -58,6 +66,7 @@ class TransformersEngine:
         self._loaded: Network | None = Network.of(model)
         device = self._loaded.device
         self._budget = batch_tokens or BATCH_TOKENS.get(device.type, 4096)
+        self._answering = batch_tokens or ANSWER_TOKENS.get(device.type, 8192)
         self.provenance: dict[str, str | int | float | bool] = {
             "engine": "transformers",
             "transformers": transformers.__version__,
@@ -98,7 +107,8 @@ class TransformersEngine:
         config = loading.load_config(path, revision)
         tokenizer = loading.load_tokenizer(path, revision)
         model = loading.load_weights(path, config=config, dtype=precision, revision=revision)
-        info = loading.describe(model, path=str(model_path), tokenizer=tokenizer)
+        ends = loading.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
+        info = loading.describe(model, path=str(model_path), tokenizer=tokenizer, ends=ends)
         return cls(loading.move(model, where), tokenizer, info=info, batch_tokens=batch_tokens)
 
     def count(self, groups: Sequence[PromptGroup], *, progress: Progress = ignore) -> LanguageCounts:
@@ -147,6 +157,36 @@ class TransformersEngine:
                     results[index] = likelihood
                 progress(batch.full_tokens)
         return results
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress = ignore
+    ) -> list[GeneratedAnswer]:
+        """The model's own answers, in the order of the prompts, by `sampling` and nothing else.
+
+        Raises:
+            EngineError: a prompt leaves no room for an answer, memory runs out, or the model computes NaN.
+        """
+        network, model = self._network, self.model
+        check_prompts(prompts, longest=model.max_length)
+        self._check([prompt.tokens for prompt in prompts])
+        answers: dict[int, GeneratedAnswer] = {}
+        with out_of_memory(self._answering), torch.inference_mode():
+            for batch in self.answer_batches(prompts, sampling=sampling):
+                some = [prompts[index] for index in batch]
+                drafts = start_drafts(some, sampling=sampling, model=model, tokenizer=self.tokenizer)
+                given = generate_batch(network.model, some, drafts, sampling=sampling, progress=progress)
+                answers.update(zip(batch, given, strict=True))
+        return [answers[index] for index in range(len(prompts))]
+
+    def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
+        """The batches in which `generate` answers these prompts."""
+        return answer_batches(
+            prompts,
+            new=sampling.max_new_tokens,
+            longest=self.model.max_length,
+            budget=self._answering,
+            switch=self._network.switch,
+        )
 
     def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:
         """While the context is open, the model runs under `intervention`; after it, also by exception, as before.

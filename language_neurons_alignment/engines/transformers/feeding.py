@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from ..base import Progress
+from ..batching import batches
 from .batch import Batch
 from .counting import FiringCounter
 from .network import Network
-from .plan import Job, Row, batches
+from .plan import Job, Row
 
 
 def feed(

@@ -10,11 +10,19 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from ...errors import EngineError, SettingsError
 from ..base import ModelInfo
 from ..describe import longest_sequence
+from ..drafts import end_tokens
 from ..sites import ARCHITECTURES, architecture_of, class_name, find_sites, unknown_architecture
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -114,7 +122,18 @@ def load_weights(
             f"the weights at {path} are incomplete: {len(wrong)} are missing or have another shape ({wrong[0]}, …) and "
             "would have been random; fetch the model again"
         )
+    model.generation_config = GenerationConfig()  # its own would fill in whatever a caller leaves open
     return model.eval()
+
+
+def load_end_tokens(path: str, *, config: PreTrainedConfig, tokenizer: Any, revision: str | None) -> tuple[int, ...]:
+    """The tokens by which a model ends an answer: of its generation config, that is all that is ever used."""
+    try:
+        with quiet():
+            generation = GenerationConfig.from_pretrained(path, revision=revision or "main")
+    except OSError:  # there is none
+        generation = None
+    return end_tokens(config.get_text_config(), generation, tokenizer)
 
 
 def _attention(config: PreTrainedConfig) -> str | None:
@@ -159,7 +178,7 @@ def looks_local(path: str) -> bool:
     return path.startswith((os.sep, ".", "~")) or path.count("/") > 1
 
 
-def describe(model: PreTrainedModel, *, path: str, tokenizer: Any) -> ModelInfo:
+def describe(model: PreTrainedModel, *, path: str, tokenizer: Any, ends: tuple[int, ...] = ()) -> ModelInfo:
     """What is known of a loaded model."""
     sites = find_sites(model.get_decoder(), architecture_of(model.config))
     return ModelInfo(
@@ -169,6 +188,7 @@ def describe(model: PreTrainedModel, *, path: str, tokenizer: Any) -> ModelInfo:
         d_mlp=sites[0].d_mlp,
         max_length=longest_sequence(model.config.get_text_config(), tokenizer),
         dtype=str(model.dtype).removeprefix("torch."),
+        end_tokens=ends,
     )
 
 

@@ -44,6 +44,7 @@ class Network:
     """A model's parts.
 
     Attributes:
+        model: all of it, which generates.
         decoder: the model without its lm_head.
         sites: where its neurons are, layer by layer.
         head: its lm_head.
@@ -51,6 +52,7 @@ class Network:
         switch: sequences of more tokens than this are computed differently from their first token on (`rope_switch`).
     """
 
+    model: PreTrainedModel
     decoder: nn.Module
     sites: tuple[NeuronSite, ...]
     head: Head
@@ -69,6 +71,7 @@ class Network:
         if lm_head is None:
             raise EngineError(f"{type(model).__name__} has no lm_head: it is no causal language model")
         return cls(
+            model,
             decoder,
             find_sites(decoder, architecture_of(model.config)),
             Head(lm_head, getattr(model.config, "final_logit_softcapping", None)),

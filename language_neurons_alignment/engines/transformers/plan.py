@@ -12,13 +12,10 @@ a boundary case     trunk   p p p p                  full n, prefix n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 from ...corpus.sequences import PromptGroup, Tokens, common_length
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -101,32 +98,6 @@ def _apart(prefix: Tokens, answers: dict[Tokens, int]) -> list[Job]:
     """Every sequence by itself."""
     rows = [Row(prefix, 0, sum(answers.values()), len(prefix)), *(Row(tokens, n) for tokens, n in answers.items())]
     return [Job(row) for row in rows if row.tokens]
-
-
-def batches(
-    items: Iterable[Item], *, length: Callable[[Item], int], budget: int, before: int = 0, switch: int | None = None
-) -> Iterator[list[Item]]:
-    """Items in batches of at most `budget` padded tokens (but at least one item), the longest first.
-
-    Args:
-        items: in any order.
-        length: how many tokens of an item are fed.
-        budget: items × (tokens before + longest item) stays within it.
-        before: tokens that stand in the cache before each item, and need memory like those that are fed.
-        switch: sequences on the two sides of it never share a batch (`rope_switch`).
-    """
-    batch: list[Item] = []
-    width = 0
-    for item in sorted(items, key=length, reverse=True):
-        whole = before + length(item)
-        switched = switch is not None and whole <= switch < width
-        if batch and (switched or (len(batch) + 1) * width > budget):
-            yield batch
-            batch = []
-        width = width if batch else whole
-        batch.append(item)
-    if batch:
-        yield batch
 
 
 def trunk_batches(jobs: Iterable[Job], *, budget: int) -> Iterator[list[Job]]:

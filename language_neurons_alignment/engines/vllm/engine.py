@@ -11,9 +11,13 @@ import numpy as np
 from ...core.counts import LanguageCounts
 from ...core.interventions import Intervention
 from ...core.perplexity import TextLikelihood
+from ...corpus.prompts import GeneratedAnswer, Prompt
 from ...corpus.sequences import PromptGroup, ScoredText, Tokenizer
 from ...errors import EngineError, IncompatibleError
+from ...sampling import Sampling
 from ..base import ModelInfo, Progress
+from ..batching import answer_batches
+from ..drafts import check_prompts, start_drafts
 from .assembly import PassStatistics, assemble, check_acted, check_pass, node_losses, statistics
 from .checks import check_lengths, not_finite
 from .process import Process
@@ -23,6 +27,9 @@ from .wire import Message, pack_intervention, pack_tree
 
 SHARD = 2_000_000
 """Tokens of a corpus that are one tree; a longer corpus is counted shard by shard."""
+
+ANSWER_TOKENS = {"cpu": 2**13, "cuda": 2**18}
+"""Tokens of prompts and answers that are with vLLM at a time: enough to keep it busy, few enough to lose to a kill."""
 
 
 class VLLMEngine:
@@ -123,6 +130,24 @@ class VLLMEngine:
             raise EngineError(not_finite("logits"))
         return [TextLikelihood(float(losses[_scored(tree, text)].sum()), text.scored_tokens) for text in texts]
 
+    def generate(self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress) -> list[GeneratedAnswer]:
+        """The model's own answers, in the order of the prompts, by `sampling` and nothing else."""
+        model = self.model
+        check_prompts(prompts, longest=model.max_length)
+        drafts = start_drafts(prompts, sampling=sampling, model=model, tokenizer=self.tokenizer)
+        for batch in self.answer_batches(prompts, sampling=sampling):
+            some = [(prompts[index], drafts[index]) for index in batch]
+            with self._observed("lna_watch", "lna_watched") as infinite:
+                self._process.answer(some, sampling=sampling, ends=model.end_tokens, progress=progress)
+            if any(infinite):
+                raise EngineError(not_finite("hidden states"))
+        return [draft.answer() for draft in drafts]
+
+    def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
+        """The batches in which `generate` answers these prompts: large, for vLLM makes its own out of them."""
+        budget = ANSWER_TOKENS["cpu" if self.provenance.get("device") == "cpu" else "cuda"]
+        return answer_batches(prompts, new=sampling.max_new_tokens, longest=self.model.max_length, budget=budget)
+
     @contextmanager
     def intervene(self, intervention: Intervention) -> Iterator[None]:
         """While the context is open, the model runs under `intervention`, on top of what is in force already."""
@@ -167,16 +192,29 @@ class VLLMEngine:
         self._process.close()
 
     def _run(self, tree: TokenTree, message: Message, *, weights: np.ndarray, progress: Progress) -> list[Message]:
-        self._process.forget_prefixes()  # what another pass left in the cache would never be fed, so never be seen
-        self._process.rpc("lna_begin", message)
-        try:
+        with self._observed("lna_begin", "lna_end", message) as reports:
             self._process.feed(tree, weights=weights, progress=progress)
-        except BaseException:
-            self._process.abandon()
-            raise
-        reports = self._process.rpc("lna_end")
         check_pass(reports)
         return reports
+
+    @contextmanager
+    def _observed(self, begin: str, end: str, *message: Message) -> Iterator[list[Any]]:
+        """While the context is open, the workers look on; what they report is in the list when it is closed.
+
+        It begins with an empty prefix cache: what another pass left there would never be fed, so never be seen, and
+        may have been computed under another intervention.
+        """
+        reports: list[Any] = []
+        self._process.forget_prefixes()
+        self._process.rpc(begin, *message)
+        try:
+            yield reports
+        except BaseException:
+            self._process.abandon()
+            with suppress(EngineError):  # what went wrong matters more
+                self._process.rpc(end)
+            raise
+        reports += self._process.rpc(end)
 
     def _switch(self, intervention: Intervention, *, check: bool = True) -> None:
         """Put an intervention in force in every worker; each pass begins with an empty prefix cache anyway."""

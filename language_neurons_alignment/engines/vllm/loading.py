@@ -28,7 +28,7 @@ def load(launch: Launch, *, revision: str | None) -> tuple[Process, Tokenizer, M
     """Check, start, attach."""
     version = check_installed()
     options = check_options(launch.extra)
-    from ..transformers.loading import load_config, load_tokenizer, looks_local
+    from ..transformers.loading import load_config, load_end_tokens, load_tokenizer, looks_local
 
     if looks_local(launch.path):
         launch = replace(launch, path=str(Path(launch.path).expanduser()))
@@ -46,7 +46,8 @@ def load(launch: Launch, *, revision: str | None) -> tuple[Process, Tokenizer, M
     except BaseException:
         process.close()
         raise
-    info = _describe(config, launch, longest=limit - 1)
+    ends = load_end_tokens(launch.path, config=config, tokenizer=tokenizer, revision=revision)
+    info = _describe(config, launch, longest=limit - 1, ends=ends)
     return process, tokenizer, info, _provenance(version, launch, ranks)
 
 
@@ -84,7 +85,7 @@ def check_ranks(ranks: Sequence[Message], launch: Launch) -> None:
             )
 
 
-def _describe(config: Any, launch: Launch, *, longest: int) -> ModelInfo:
+def _describe(config: Any, launch: Launch, *, longest: int, ends: tuple[int, ...]) -> ModelInfo:
     return ModelInfo(
         path=launch.path,
         architecture=class_name(config) or config.model_type,
@@ -92,6 +93,7 @@ def _describe(config: Any, launch: Launch, *, longest: int) -> ModelInfo:
         d_mlp=neurons_per_layer(config),
         max_length=longest,
         dtype=launch.dtype,
+        end_tokens=ends,
     )
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ...corpus.prompts import Prompt
+from ...corpus.sequences import Tokens
 from ...errors import EngineError
+from ...sampling import Sampling
 from ..base import Progress
+from ..drafts import Draft
+from .decoding import sampling_parameters
 from .launch import explained
 from .tree import TokenTree
 from .wire import Message
@@ -18,6 +25,25 @@ _WINDOW = 4096
 
 _GRACE = 10.0
 """Seconds that vLLM's processes have to end by themselves."""
+
+
+Take = Callable[[Any], bool]
+"""Takes what a step gave for a request (a `RequestOutput`); whether that was all that is wanted of it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What vLLM is asked to run.
+
+    Attributes:
+        tokens: what is read.
+        sampling: `vllm.SamplingParams`.
+        take: what is done with what comes.
+    """
+
+    tokens: Tokens
+    sampling: Any
+    take: Take
 
 
 class Process:
@@ -54,45 +80,82 @@ class Process:
             progress: told when a leaf is done.
         """
         from vllm import SamplingParams
-        from vllm.inputs.engine import tokens_input
 
         sampling = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
-        waiting = iter(self._work(tree, weights))
-        worth: dict[str, int] = {}
-        engine = self.engine
-        with explained("vLLM failed while it read the corpus"):
-            while True:
-                while len(self._open) < _WINDOW and (job := next(waiting, None)) is not None:
-                    self._number += 1
-                    name = f"lna-{self._number}"
-                    worth[name] = job[1]
-                    self._open.add(name)
-                    engine.add_request(name, tokens_input(list(job[0])), sampling)
-                if not self._open:
-                    return
-                for output in engine.step():
-                    if output.finished:
-                        self._open.discard(output.request_id)
-                        progress(worth.pop(output.request_id, 0))
 
-    def _work(self, tree: TokenTree, weights: np.ndarray) -> list[tuple[tuple[int, ...], int]]:
-        """Each leaf, and how many tokens of the corpus stand on the nodes that it brings."""
-        work, done = [], 0
-        for leaf in tree.leaves:
-            end = int(tree.paths[leaf][-1]) + 1
-            work.append((leaf, int(weights[done:end].sum())))
-            done = end
-        return work
+        def read(worth: int) -> Take:
+            def take(output: Any) -> bool:
+                progress(worth if output.finished else 0)
+                return output.finished
+
+            return take
+
+        with explained("vLLM failed while it read the corpus"):
+            self._run(Request(leaf, sampling, read(worth)) for leaf, worth in _leaves(tree, weights))
+
+    def answer(
+        self, drafts: Sequence[tuple[Prompt, Draft]], *, sampling: Sampling, ends: Sequence[int], progress: Progress
+    ) -> None:
+        """Write the answers to some prompts.
+
+        Args:
+            drafts: what is answered, and where the answers grow.
+            sampling: how tokens are chosen.
+            ends: the model's end tokens.
+            progress: told of each token that is part of an answer.
+        """
+
+        def write(draft: Draft) -> Take:
+            def take(output: Any) -> bool:
+                before = len(draft.tokens)
+                for token in output.outputs[0].token_ids:
+                    draft.add(token)
+                progress(len(draft.tokens) - before)
+                return output.finished or draft.finish is not None
+
+            return take
+
+        def request(prompt: Prompt, draft: Draft) -> Request:
+            seed = sampling.seed_for(prompt.tokens, prompt.number)
+            return Request(
+                prompt.tokens, sampling_parameters(sampling, limit=draft.limit, seed=seed, ends=ends), write(draft)
+            )
+
+        with explained("vLLM failed while it answered"):
+            self._run(request(*one) for one in drafts)
+
+    def _run(self, requests: Iterable[Request]) -> None:
+        """Run requests, a window of them at a time; one that has given all that is wanted of it is dropped."""
+        from vllm.inputs.engine import tokens_input
+
+        waiting = iter(requests)
+        running: dict[str, Take] = {}
+        engine = self.engine
+        while True:
+            while len(self._open) < _WINDOW and (request := next(waiting, None)) is not None:
+                self._number += 1
+                name = f"lna-{self._number}"
+                running[name] = request.take
+                self._open.add(name)
+                engine.add_request(name, tokens_input(list(request.tokens)), request.sampling)
+            if not self._open:
+                return
+            for output in engine.step():
+                name = output.request_id
+                if name in running and running[name](output):
+                    del running[name]
+                    self._open.discard(name)
+                    if not output.finished:
+                        engine.abort_request([name])
 
     def abandon(self) -> None:
-        """Drop what is running, and the pass that looked on, after an error or Ctrl-C."""
+        """Drop what is running after an error or Ctrl-C."""
         with suppress(Exception):
             engine = self.engine
             engine.abort_request(sorted(self._open))
             self._open.clear()
             while engine.has_unfinished_requests():
                 engine.step()
-            engine.collective_rpc("lna_end")
 
     def forget_prefixes(self) -> None:
         """Empty the prefix cache: it was filled under another intervention.
@@ -117,3 +180,12 @@ class Process:
             engine.engine_core.shutdown(timeout=_GRACE)
         with suppress(Exception):
             engine.renderer.shutdown()
+
+
+def _leaves(tree: TokenTree, weights: np.ndarray) -> Iterator[tuple[Tokens, int]]:
+    """Each leaf, and how many tokens of the corpus stand on the nodes that it brings."""
+    done = 0
+    for leaf in tree.leaves:
+        end = int(tree.paths[leaf][-1]) + 1
+        yield leaf, int(weights[done:end].sum())
+        done = end

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from .decoding import FiniteWatch
 from .rank import Rank
 from .session import Pass
 from .wire import Message
@@ -25,11 +26,12 @@ class NeuronWorker:
     model_runner: Any
     lna_rank: Rank
     lna_pass: Pass | None
+    lna_watcher: FiniteWatch | None
 
     def lna_attach(self, model_type: str, d_mlp: int) -> Message:
         """Find the neuron sites of this rank, and say what runs here."""
         self.lna_rank = Rank.of(self.model_runner, model_type=model_type, d_mlp=d_mlp)
-        self.lna_pass = None
+        self.lna_pass = self.lna_watcher = None
         return self.lna_rank.describe()
 
     def lna_begin(self, message: Mapping[str, Any]) -> None:
@@ -46,6 +48,18 @@ class NeuronWorker:
             raise RuntimeError("lna_end without lna_begin")
         with torch.inference_mode():
             return ended.report()
+
+    def lna_watch(self) -> None:
+        """From now on, look for NaN in what the model computes."""
+        self.lna_rank.drop_pass()
+        self.lna_watcher = FiniteWatch(self.lna_rank)
+        self.lna_rank.start(self.lna_watcher)
+
+    def lna_watched(self) -> int:
+        """Stop looking; in how many steps there was NaN or infinity."""
+        watcher, self.lna_watcher = self.lna_watcher, None
+        self.lna_rank.drop_pass()
+        return 0 if watcher is None else watcher.infinite
 
     def lna_intervene(self, message: Mapping[str, Any] | None) -> Message:
         """Replace the intervention (None: none), and say how often the one before it acted."""

@@ -1,0 +1,111 @@
+"""`lna generate`, and `lna run` on questions: flags, tables, notes, errors in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Lna
+from tests.cli.test_commands import assert_one_line
+from tests.workspace import contents, small_records, write_corpus
+
+FEW = ("--max-new-tokens", 4)
+
+
+@pytest.fixture
+def asked(here: Path) -> Path:
+    """The tiny model and questions in three languages; the current folder."""
+    write_corpus(here / "q.json", [{**one, "answers": []} for one in small_records(("en", "es", "sw"), questions=2)])
+    return here
+
+
+def generated(path: str) -> list[dict[str, Any]]:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def test_answers_are_written_shown_by_language_and_kept_the_next_time(lna: Lna, asked: Path) -> None:
+    command = ("generate", "--model-path", "tiny-llama", "-d", "q.json", "-o", "out/a.json", *FEW)
+    first = lna(*command)
+    assert first.code == 0, first.err
+    assert first.lines[0].split() == [
+        "language",
+        "questions",
+        "answers",
+        "new",
+        "new",
+        "tokens",
+        "cut",
+        "off",
+        "by",
+        "length",
+    ]
+    assert [line.split()[:4] for line in first.lines[2:5]] == [
+        ["English", "2", "2", "2"], ["Spanish", "2", "2", "2"], ["Swahili", "2", "2", "2"],
+    ]  # fmt: skip
+    assert first.lines[-1] == "out/a.json"
+    before = contents(asked)
+    again = lna(*command)
+    assert "every question has its answers already: out/a.json (--overwrite answers anew)" in again.err
+    assert contents(asked) == before
+    anew = lna(*command, "--overwrite", "--json").json
+    assert (anew["made"], anew["resumed"], anew["skipped"], anew["path"]) == (6, 0, 0, "out/a.json")
+    assert anew["languages"]["en"]["tokens"] <= 8
+
+
+def test_every_flag_reaches_the_answers(lna: Lna, asked: Path) -> None:
+    call = lna(
+        "generate", "--model-path", "tiny-llama", "-d", "q.json", "-o", "a.json", "-n", 2, "--temperature", 0.7,
+        "--top-p", 0.9, "--seed", 5, "--stop", "\\n\\n", "--stop", "Q:", "--langs", "Spanish", *FEW,
+    )  # fmt: skip
+    assert call.code == 0, call.err
+    written = generated("a.json")
+    assert [len(one["answers"]) for one in written] == [0, 0, 2, 2, 0, 0]
+    assert written[2]["generation"]["sampling"] == {
+        "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 4, "stop": ["\n\n", "Q:"], "seed": 5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "named"),
+    [
+        (("-n", 2), 2, "-n 2 at --temperature 0"),
+        (("--top-p", 0.5), 2, "would do nothing at --temperature 0"),
+        (("--temperature", "nan"), 2, "--temperature"),
+        (("--stop", ""), 2, "--stop"),
+        (("--overlong", "drop"), 2, "--overlong"),
+        (("--langs", "fr"), 1, "no records in 'fr'"),
+        (("--deactivate", "es"), 2, "--deactivate needs the λ"),
+        (("--deactivate", "es", "-l", 0.1), 1, "activation_masks"),
+        (("--deactivate", "es", "-l", 0.1, "--classes", "typo"), 2, "--classes"),
+        (("--max-new-tokens", 2048), 1, "6 of 6 prompts are too long"),
+    ],
+)
+def test_what_cannot_be_is_one_line(lna: Lna, asked: Path, flags: tuple[object, ...], code: int, named: str) -> None:
+    call = lna("generate", "--model-path", "tiny-llama", "-d", "q.json", "-o", "a.json", *flags)
+    assert_one_line(call, code, named)
+    assert not Path("a.json").exists()
+
+
+def test_a_run_on_questions_says_what_it_did_and_the_steps_by_hand_find_the_same(lna: Lna, asked: Path) -> None:
+    model = ("--model-path", "tiny-llama", "-d", "q.json", "-s", "words")
+    flags = ("run", *model, "-r", 0.1, "-b", 0.8, "--hi", 2, "-n", 2, "--temperature", 1, *FEW)
+    first = lna(*flags)
+    assert first.code == 0, first.err
+    own = "answers/words/answers.Llama-tiny-llama.json"
+    assert f"the corpus has questions alone; this model's own answers are in {own}" in first.err
+    assert f"answers  {own}" in first.lines
+    second = lna(*flags, "--json")
+    assert second.json["answers"]["made"] == 0
+    assert second.json["reused"] == ["en", "es", "sw"]
+    lam = second.json["lambda"]
+    counted = lna("activation", "-l", "es", *model, "--json")
+    assert counted.json["reused"] is True
+    assert f"q.json has questions alone; using this model's own answers, {own}" in counted.err
+    drawn = lna("ppl", *model, "-r", 0.1, "-l", lam, "--json")
+    assert drawn.json["computed"] == 0
+    off = lna("generate", *model[:4], "-s", "words", "-o", "off.json", "--deactivate", "Spanish", "-r", 0.1, "-l", lam)
+    assert off.code == 0, off.err
+    assert {one["generation"]["deactivated"]["language"] for one in generated("off.json")} == {"es"}

@@ -1,0 +1,44 @@
+"""Which prompts are answered together."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from language_neurons_alignment.corpus.prompts import Prompt
+from language_neurons_alignment.engines.batching import answer_batches
+
+LONGEST = 40
+prompts_of_any_length = st.lists(st.integers(1, LONGEST - 1).map(lambda n: Prompt((1,) * n)), max_size=30)
+limits = st.tuples(st.integers(1, 20), st.integers(1, 200), st.none() | st.integers(5, 30))
+
+
+@given(prompts_of_any_length, limits)
+def test_every_prompt_is_in_one_batch_and_batches_stay_within_the_budget(
+    prompts: list[Prompt], limit: tuple[int, int, int | None]
+) -> None:
+    new, budget, switch = limit
+    batches = answer_batches(prompts, new=new, longest=LONGEST, budget=budget, switch=switch)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(prompts)))
+    for batch in batches:
+        lengths = [len(prompts[index].tokens) for index in batch]
+        assert len(batch) == 1 or len(batch) * (max(lengths) + new) <= budget
+        assert len(batch) == 1 or max(lengths) + new <= LONGEST, "who has less room would run over the model's length"
+        if switch is not None and len(batch) > 1:
+            assert max(lengths) + new <= switch or min(lengths) > switch
+
+
+@given(prompts_of_any_length, limits)
+def test_a_batch_by_itself_is_one_batch_again_in_the_same_order(
+    prompts: list[Prompt], limit: tuple[int, int, int | None]
+) -> None:
+    new, budget, switch = limit
+    for batch in answer_batches(prompts, new=new, longest=LONGEST, budget=budget, switch=switch):
+        some = [prompts[index] for index in batch]
+        again = answer_batches(some, new=new, longest=LONGEST, budget=budget, switch=switch)
+        assert again == [list(range(len(batch)))]
+
+
+def test_prompts_of_like_length_stand_together() -> None:
+    prompts = [Prompt((1,) * n) for n in (3, 9, 4, 8)]
+    assert answer_batches(prompts, new=1, longest=LONGEST, budget=20) == [[1, 3], [2, 0]]
