@@ -120,7 +120,9 @@ def test_templates_shows_each_of_them(lna: Lna) -> None:
 def test_templates_shows_a_model_s_own_or_says_that_it_has_none(lna: Lna, here: Path) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.save_pretrained(here / "plain")
-    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>\n{{ m.content }}{% endfor %}{{ '\\n' }}<bot>"
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}<{{ m.role }}>\n{{ m.content }}{% endfor %}{{ '\\n' }}<bot>"
+    )
     tokenizer.save_pretrained(here / "chatty")
     call = lna("dataset", "templates", "--model-path", "chatty")
     assert call.lines[call.lines.index("chat") + 2 :][:3] == ["  | <user>", "  | {question}", "  | <bot>"]
