@@ -16,6 +16,7 @@ from .progress import note
 if TYPE_CHECKING:
     from ..dataset_build import Built, SourceOptions
 
+_HEADER = ("language", "records", "answers", "characters")
 _BENCHMARK, _TABLE = "Benchmarks", "Tables and folders"
 
 
@@ -153,17 +154,20 @@ def build(
     )
     rows = built.rows()
     _remarks(built, fewest=min(row[1] for row in rows), limit=limit)
-    shown = {
+    named = [[language_name(code), *numbers] for code, *numbers in rows]
+    lines = [*table(list(_HEADER), named), "", str(built.path)]
+    result(lines, _data(built), as_json=telling.as_json)
+
+
+def _data(built: Built) -> dict[str, object]:
+    return {
         "path": built.path,
-        "languages": [dict(zip(("language", "records", "answers", "characters"), row, strict=True)) for row in rows],
+        "languages": [dict(zip(_HEADER, row, strict=True)) for row in built.rows()],
         "empty": built.empty,
         "changed_prompts": built.changed,
         "reused": built.reused,
         "built": built.built,
     }
-    named = [[language_name(code), *numbers] for code, *numbers in rows]
-    lines = [*table(["language", "records", "answers", "characters"], named), "", str(built.path)]
-    result(lines, shown, as_json=telling.as_json)
 
 
 def _remarks(built: Built, *, fewest: int, limit: int | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..languages import language_name
-from .language_id import identify_languages, known_languages
+from .language_id import Verdict, identify_languages, known_languages
 from .records import Record
 
 Numbered = Sequence[tuple[Record, str]]
@@ -80,35 +80,47 @@ def other_languages(numbered: Numbered) -> Iterator[Problem]:
     Where that is more than half of a language's questions, the language is not what it claims to be: an error.
     Answers are judged too, but only warned of: a model may well answer in another language.
     """
-    languages = dict.fromkeys(record.language for record, _ in numbered)
-    known = set(known_languages(languages))
+    languages = tuple(dict.fromkeys(record.language for record, _ in numbered))
+    known = known_languages(languages)
     for code in languages:
         if code not in known:
             yield Problem("language", f"{language_name(code)} is not among the languages that can be told: not judged")
-    judged = [(record, where) for record, where in numbered if record.language in known]
-    texts = [
-        (record.language, text, where if n == 0 else f"{where}, answer {n}", n == 0)
-        for record, where in judged
-        for n, text in enumerate([record.question or record.instruction, *record.answers])
-    ]
-    verdicts = identify_languages([text for _, text, _, _ in texts], known)
     asked, wrong = Counter[str](), Counter[str]()
-    for (claimed, text, where, is_question), verdict in zip(texts, verdicts, strict=True):
-        if verdict is None:
-            continue
-        asked[claimed] += is_question
-        if verdict.contradicts(claimed):
-            wrong[claimed] += is_question
-            seen = (
-                f"looks like {language_name(verdict.language)} ({verdict.confidence:.2f}), not {language_name(claimed)}"
-            )
-            yield Problem("language", f"{where}: {seen}: {_short(text)}")
+    for one, verdict in _judged(numbered, known):
+        asked[one.claimed] += one.is_question
+        if verdict.contradicts(one.claimed):
+            wrong[one.claimed] += one.is_question
+            yield Problem("language", f"{one.where}: {_seen(one.claimed, verdict)}: {_short(one.text)}")
     for code, number in wrong.items():
         if number > asked[code] / 2:
-            message = (
-                f"{language_name(code)}: {number} of {asked[code]} questions that can be judged are in another language"
-            )
-            yield Problem("language", message, error=True)
+            found = f"{number} of {asked[code]} questions that can be judged are in another language"
+            yield Problem("language", f"{language_name(code)}: {found}", error=True)
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A question or an answer, the language that it claims, and where it stands."""
+
+    claimed: str
+    text: str
+    where: str
+    is_question: bool
+
+
+def _judged(numbered: Numbered, known: Sequence[str]) -> Iterator[tuple[_Text, Verdict]]:
+    """The texts that are long enough to be judged, with what was made out."""
+    texts = [
+        _Text(record.language, text, where if n == 0 else f"{where}, answer {n}", n == 0)
+        for record, where in numbered
+        if record.language in known
+        for n, text in enumerate([record.question or record.instruction, *record.answers])
+    ]
+    verdicts = identify_languages([one.text for one in texts], known)
+    return ((one, verdict) for one, verdict in zip(texts, verdicts, strict=True) if verdict is not None)
+
+
+def _seen(claimed: str, verdict: Verdict) -> str:
+    return f"looks like {language_name(verdict.language)} ({verdict.confidence:.2f}), not {language_name(claimed)}"
 
 
 def _place(where: str) -> str:
