@@ -18,8 +18,8 @@ from tests.workspace import TEN, write_corpus
 
 WORDS = {
     "en": ("Question", "Answer"), "ru": ("Вопрос", "Ответ"), "es": ("Pregunta", "Respuesta"),
-    "fr": ("Question", "Réponse"), "de": ("Frage", "Antwort"), "zh": ("问题", "答案"), "ja": ("質問", "答え"), "bn": ("প্রশ্ন", "উত্তর"),
-    "th": ("คำถาม", "คำตอบ"), "sw": ("Swali", "Jibu"),
+    "fr": ("Question", "Réponse"), "de": ("Frage", "Antwort"), "zh": ("问题", "答案"), "ja": ("質問", "答え"),
+    "bn": ("প্রশ্ন", "উত্তর"), "th": ("คำถาม", "คำตอบ"), "sw": ("Swali", "Jibu"),
 }  # fmt: skip
 SUMS = ((3, 4), (12, 5), (7, 9), (20, 22))
 ANSWERING = ("-n", "2", "--temperature", "0.8", "--max-new-tokens", "16", "--seed", "1", "--batch-tokens", "256")
