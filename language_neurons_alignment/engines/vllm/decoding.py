@@ -55,7 +55,7 @@ class Rewindable(torch.Generator):
 
     def __new__(cls, like: torch.Generator) -> Rewindable:
         """On the same device."""
-        return super().__new__(cls, device=like.device)
+        return super().__new__(cls, device=like.device)  # pyright: ignore[reportCallIssue] - torch's stub has no __new__
 
     def mark(self) -> None:
         """A step begins here."""
@@ -65,9 +65,9 @@ class Rewindable(torch.Generator):
         """One draw."""
         return 4
 
-    def set_offset(self, offset: int) -> None:
+    def set_offset(self, offset: int) -> torch.Generator:
         """Take the step's draw back."""
-        self.set_state(self._marked)
+        return self.set_state(self._marked)
 
 
 class AnswerWatch:
