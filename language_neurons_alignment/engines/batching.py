@@ -56,9 +56,13 @@ def answer_batches(
         return len(prompts[index].tokens) + new
 
     def alone(index: int) -> bool:
-        crosses = switch is not None and len(prompts[index].tokens) <= switch < length(index)
-        return crosses or length(index) > longest
+        return crosses(prompts[index], new=new, switch=switch) or length(index) > longest
 
     singles = [[index] for index in range(len(prompts)) if alone(index)]
     rest = [index for index in range(len(prompts)) if not alone(index)]
     return [*singles, *batches(rest, length=length, budget=budget, switch=switch)]
+
+
+def crosses(prompt: Prompt, *, new: int, switch: int | None) -> bool:
+    """Whether an answer of `new` tokens may take a sequence over the length beyond which all of it changes."""
+    return switch is not None and len(prompt.tokens) <= switch < len(prompt.tokens) + new

@@ -10,8 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from language_neurons_alignment.core.interventions import Intervention
+from language_neurons_alignment.corpus.prompts import Prompt
 from language_neurons_alignment.engines.sites import ARCHITECTURES
 from language_neurons_alignment.engines.transformers import TransformersEngine
+from language_neurons_alignment.sampling import Sampling
 from tests.engines.contract import assert_close, assert_same_counts, assert_tally, groups_of, scored_texts, some_neurons
 from tests.engines.oracle import NaiveEngine
 from tests.tiny_models import CONFIGS, MODELS, save_tiny_model
@@ -100,3 +102,19 @@ def test_the_site_is_what_the_equation_says(kind: str, tmp_path: Path) -> None:
     assert sorted(outputs) == list(range(engine.model.layers))
     for index, (mlp, x) in inputs.items():
         torch.testing.assert_close(outputs[index], EQUATIONS[kind](mlp, x), rtol=1e-4, atol=1e-5)
+
+
+QUESTIONS = ("What is 2 + 3?", "ab", "Über the ab ", "A farmer has the 12")
+
+
+def test_greedy_answers_are_the_argmax_oracle_s_with_and_without_neurons(pair: Pair) -> None:
+    engine, oracle = pair
+    prompts, sampling = [Prompt(tuple(engine.tokenizer.encode(text))) for text in QUESTIONS], Sampling(max_new_tokens=8)
+    plain = engine.generate(prompts, sampling=sampling)
+    assert plain == oracle.generate(prompts, sampling=sampling)
+    off = Intervention.zero(some_neurons(engine))
+    with engine.intervene(off), oracle.intervene(off):
+        masked = engine.generate(prompts, sampling=sampling)
+        assert masked == oracle.generate(prompts, sampling=sampling)
+    assert masked != plain
+    assert engine.generate(prompts, sampling=sampling) == plain

@@ -20,7 +20,7 @@ from ...corpus.sequences import PromptGroup, ScoredText, Tokenizer, Tokens
 from ...errors import EngineError, SettingsError
 from ...sampling import Sampling
 from ..base import ModelInfo, Progress
-from ..batching import answer_batches, batches
+from ..batching import answer_batches, batches, crosses
 from ..drafts import check_prompts, start_drafts
 from . import loading
 from .batch import Batch
@@ -174,7 +174,8 @@ class TransformersEngine:
             for batch in self.answer_batches(prompts, sampling=sampling):
                 some = [prompts[index] for index in batch]
                 drafts = start_drafts(some, sampling=sampling, model=model, tokenizer=self.tokenizer)
-                given = generate_batch(network.model, some, drafts, sampling=sampling, progress=progress)
+                cache = not any(crosses(one, new=sampling.max_new_tokens, switch=network.switch) for one in some)
+                given = generate_batch(network.model, some, drafts, sampling=sampling, progress=progress, cache=cache)
                 answers.update(zip(batch, given, strict=True))
         return [answers[index] for index in range(len(prompts))]
 

@@ -35,6 +35,7 @@ def generate_batch(
     *,
     sampling: Sampling,
     progress: Progress,
+    cache: bool = True,
 ) -> list[GeneratedAnswer]:
     """Answer a few prompts together.
 
@@ -44,6 +45,7 @@ def generate_batch(
         drafts: where the answers grow.
         sampling: how tokens are chosen.
         progress: told of each token that is part of an answer.
+        cache: keep what was computed for the tokens before; not where a later token changes that.
 
     Raises:
         EngineError: NaN or infinity.
@@ -58,7 +60,7 @@ def generate_batch(
                 do_sample=False,  # the drawing is ours, and its result the largest score
                 max_new_tokens=max(draft.limit for draft in drafts),
                 pad_token_id=0,
-                use_cache=True,
+                use_cache=cache,
             ),
             logits_processor=LogitsProcessorList([watch, *_choice(sampling, prompts, model.device)]),
             stopping_criteria=StoppingCriteriaList([Ending(drafts, progress)]),

@@ -1,4 +1,4 @@
-"""How vLLM is told to choose tokens, and whether the model computed numbers while it did."""
+"""How vLLM is told to choose tokens, and who looks on while it does."""
 
 from __future__ import annotations
 
@@ -41,8 +41,37 @@ def sampling_parameters(sampling: Sampling, *, limit: int, seed: int, ends: Sequ
     )
 
 
-class FiniteWatch:
-    """Looks for NaN and infinity in what the model computes while it answers; an `Observer` of a rank."""
+class Rewindable(torch.Generator):
+    """Random numbers on a CPU that vLLM can take back.
+
+    Where a prompt is read in several steps, vLLM draws a token after each and takes the draw back by moving CUDA's
+    offset, which generators on CPUs do not have: there the engine would end. Here it goes back to where the step began.
+    """
+
+    def __init__(self, like: torch.Generator) -> None:
+        """Go on from where another one is."""
+        self.set_state(like.get_state())
+        self._marked = self.get_state()
+
+    def __new__(cls, like: torch.Generator) -> Rewindable:
+        """On the same device."""
+        return super().__new__(cls, device=like.device)  # pyright: ignore[reportCallIssue] - torch's stub has no __new__
+
+    def mark(self) -> None:
+        """A step begins here."""
+        self._marked = self.get_state()
+
+    def get_offset(self) -> int:
+        """One draw."""
+        return 4
+
+    def set_offset(self, offset: int) -> torch.Generator:
+        """Take the step's draw back."""
+        return self.set_state(self._marked)
+
+
+class AnswerWatch:
+    """Looks on while the model answers, for NaN and infinity; an `Observer` of a rank."""
 
     def __init__(self, rank: Rank) -> None:
         """Nothing seen yet."""
@@ -55,7 +84,16 @@ class FiniteWatch:
         self._rows = 0 if scheduled is None else scheduled.total_num_scheduled_tokens
 
     def before(self, inputs: Mapping[str, Any]) -> None:
-        """Nothing to do."""
+        """On a CPU, see to it that the step's draws can be taken back."""
+        if self._rank.device.type != "cpu":
+            return
+        runner = self._rank.runner
+        for row, generator in runner.input_batch.generators.items():
+            if not isinstance(generator, Rewindable):
+                generator = Rewindable(generator)
+                runner.input_batch.generators[row] = generator
+                runner.requests[runner.input_batch.req_ids[row]].generator = generator
+            generator.mark()
 
     def layer(self, site: RankSite, inputs: Tensor, changed: tuple[Tensor, Tensor] | None) -> None:
         """Nothing to do."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .decoding import FiniteWatch
+from .decoding import AnswerWatch
 from .rank import Rank
 from .session import Pass
 from .wire import Message
@@ -26,7 +26,7 @@ class NeuronWorker:
     model_runner: Any
     lna_rank: Rank
     lna_pass: Pass | None
-    lna_watcher: FiniteWatch | None
+    lna_watcher: AnswerWatch | None
 
     def lna_attach(self, model_type: str, d_mlp: int) -> Message:
         """Find the neuron sites of this rank, and say what runs here."""
@@ -52,7 +52,7 @@ class NeuronWorker:
     def lna_watch(self) -> None:
         """From now on, look for NaN in what the model computes."""
         self.lna_rank.drop_pass()
-        self.lna_watcher = FiniteWatch(self.lna_rank)
+        self.lna_watcher = AnswerWatch(self.lna_rank)
         self.lna_rank.start(self.lna_watcher)
 
     def lna_watched(self) -> int:
