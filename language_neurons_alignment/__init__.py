@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .core.interventions import Intervention
     from .core.perplexity_map import PerplexityMap
     from .corpus.records import Corpus, Record, read_corpus
+    from .dataset_build import Built, SourceOptions, build_dataset
+    from .dataset_check import Checked, check_dataset
     from .engines import load_engine
     from .errors import LNAError
     from .identify import Identification
@@ -40,6 +42,9 @@ __all__ = [
     "quick_autosweep",
     "perplexity_map",
     "run_pipeline",
+    # a corpus, made and checked
+    "build_dataset",
+    "check_dataset",
     # what the neurons tell, of one model and of several
     "open_neurons",
     "analysis_of",
@@ -53,8 +58,11 @@ __all__ = [
     "SweepRange",
     "MapSettings",
     "PipelineSettings",
+    "SourceOptions",
     "Choice",
     # what they give back
+    "Built",
+    "Checked",
     "Collected",
     "AutoSweep",
     "Identification",
@@ -98,6 +106,11 @@ _HOME = {
     "MapResult": "ppl",
     "run_pipeline": "pipeline",
     "PipelineResult": "pipeline",
+    "build_dataset": "dataset_build",
+    "Built": "dataset_build",
+    "SourceOptions": "dataset_build",
+    "check_dataset": "dataset_check",
+    "Checked": "dataset_check",
     "open_neurons": "model_neurons",
     "ModelNeurons": "model_neurons",
     "Choice": "model_neurons",

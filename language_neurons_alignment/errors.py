@@ -8,6 +8,7 @@
     │   └── ConflictError            something else stands in its place
     ├── IncompatibleError            results that do not belong together
     ├── SweepError                   no λ in the range does what AutoSweep looks for
+    ├── MissingPackageError          an optional package that a step needs is not installed
     └── EngineError                  a model cannot be run as asked
         ├── MissingEngineError       the engine, or a package that it needs, is not installed
         ├── UnknownArchitectureError the model's neuron site is not known
@@ -53,6 +54,18 @@ class IncompatibleError(LNAError):
 
 class SweepError(LNAError):
     """AutoSweep found no λ in the range for which no selected neuron belongs to every language."""
+
+
+class MissingPackageError(LNAError):
+    """An optional package that a step needs is not installed."""
+
+    @classmethod
+    def of(cls, package: str, *, purpose: str, extra: str) -> MissingPackageError:
+        """The error that names the package, what it is for, and the command that installs it."""
+        return cls(
+            f"{purpose} needs the package {package}, which is not installed: "
+            f"pip install 'language_neurons_alignment[{extra}]'"
+        )
 
 
 class EngineError(LNAError):

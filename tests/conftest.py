@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -17,6 +18,17 @@ settings.load_profile("steady")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network, so none may reach for it
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Tiny models run fastest on one thread: on more, busy cores make every small operation wait for them.
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests that start vLLM on one process: engines are costly, and two cores cannot bear two of them."""
+    for item in items:
+        if item.get_closest_marker("vllm"):
+            item.add_marker(pytest.mark.xdist_group("vllm"))
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -16,6 +16,7 @@ EXPORTS = {
     "run_pipeline", "Corpus", "Record", "read_corpus", "Session", "Selection", "SweepRange", "MapSettings",
     "PipelineSettings", "Collected", "AutoSweep", "Identification", "PerplexityMap", "MapResult", "PipelineResult",
     "Neuron_Prob", "Neuron_Mask", "Intervention", "load_engine", "LNAError",
+    "build_dataset", "check_dataset", "SourceOptions", "Built", "Checked",
     "open_neurons", "ModelNeurons", "Choice", "analysis_of", "Analysis", "comparison_of", "Comparison",
 }  # fmt: skip
 

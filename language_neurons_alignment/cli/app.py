@@ -16,6 +16,7 @@ from .activation import activation
 from .analyze import analyze
 from .autosweep import autosweep
 from .compare import compare
+from .dataset import dataset
 from .demo import demo
 from .flags import spread
 from .identify import identify
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 for command in (demo, run, activation, autosweep, identify, ppl, merge, analyze, compare, import_mask):
     app.command(command.__name__.replace("_", "-"))(spread(command))
+app.add_typer(dataset)
 
 
 def _show_version(value: bool) -> None:

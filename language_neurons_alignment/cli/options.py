@@ -37,6 +37,20 @@ Overlong = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace results that are there.")]
 
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an error.", callback=enable_debug, is_eager=True)
+]
+
+
+@dataclass(frozen=True)
+class Telling:
+    """How a result is told, of a command that leaves none under --root."""
+
+    as_json: AsJson = False
+    debug: Debug = False
+
+
 @dataclass(frozen=True)
 class Results:
     """Where results lie and how they are told."""
@@ -44,10 +58,8 @@ class Results:
     root: Annotated[
         Path, typer.Option("--root", help="Folder under which results lie.", show_default="current folder")
     ] = Path()
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.", callback=enable_debug, is_eager=True)
-    ] = False
+    as_json: AsJson = False
+    debug: Debug = False
 
 
 @dataclass(frozen=True)

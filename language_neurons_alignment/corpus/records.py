@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import CorpusError, SettingsError
 from ..languages import language_code
+from .items import Report, parse_items, raise_at_once, read_text
 
 SCHEMA = '{"lang": str, "instruction": str, "answers": [{"generated": str}, …]}'
 
@@ -24,12 +25,27 @@ class Record:
         instruction: the question, as the model is given it.
         answers: the generated texts, each a plain continuation of the instruction.
         id: the same for the same question in all languages, where the corpus has such ids.
+        source: the record as it stood in the file, with whatever other keys it has; None for one made by hand.
+        target: the known final answer, where there is one: what `lna evaluate` compares with.
+        question: the bare question, where a template made the instruction from it.
     """
 
     language: str
     instruction: str
     answers: tuple[str, ...]
     id: str | None = None
+    source: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    target: str | None = None
+    question: str | None = None
+
+    def as_item(self) -> dict[str, Any]:
+        """The record as it stands in a corpus file, its other keys included (SPEC 1)."""
+        if self.source is not None:
+            return dict(self.source)
+        extra = {"id": self.id, "target": self.target, "question": self.question}
+        named = {key: value for key, value in extra.items() if value is not None}
+        answers = [{"generated": answer} for answer in self.answers]
+        return {"lang": self.language, **named, "instruction": self.instruction, "answers": answers}
 
 
 @dataclass(frozen=True)
@@ -81,15 +97,28 @@ def read_corpus(path: Path) -> Corpus:
         CorpusError: no such file, not JSON, empty, or a record that is not as SPEC 1 says; the message names the file
             and the record or line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not UTF-8 at byte {error.start}"
-        raise CorpusError(f"cannot read the corpus {path}: {reason}; give a JSON file with -d") from error
-    records = tuple(_record(item, where) for item, where in _items(text, path))
-    if not records:
-        raise CorpusError(f"the corpus {path} is empty: expected a list of records {SCHEMA}")
-    return Corpus(path, records)
+    return Corpus(path, tuple(record for record, _ in read_numbered(path)))
+
+
+def read_numbered(path: Path, *, report: Report = raise_at_once) -> list[tuple[Record, str]]:
+    """The records of a corpus file, each with where it stands ("mgsm.json, record 3").
+
+    Args:
+        path: the file.
+        report: told of every error (`read_corpus` lists them); what it is told of is left out.
+    """
+    numbered: list[tuple[Record, str]] = []
+    text = read_text(path, what="the corpus", advice="give a JSON file in UTF-8")
+    empty = True
+    for item, where in parse_items(text, path, report=report):
+        empty = False
+        try:
+            numbered.append((_record(item, where), where))
+        except CorpusError as error:
+            report(error)
+    if empty and not text.strip().strip("[] \n"):
+        report(CorpusError(f"the corpus {path} is empty: expected a list of records {SCHEMA}"))
+    return numbered
 
 
 def records_hash(records: Sequence[Record]) -> str:
@@ -111,29 +140,6 @@ def _record_hash(record: Record) -> str:
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
-def _items(text: str, path: Path) -> Iterator[tuple[Any, str]]:
-    """The records as parsed, each with a description of where it stands."""
-    if text.lstrip().startswith("["):
-        try:
-            items = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise CorpusError(
-                f"{path}, line {error.lineno}: not valid JSON ({error.msg}); is the file cut off?"
-            ) from error
-        for number, item in enumerate(items, start=1):
-            yield item, f"{path}, record {number}"
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield json.loads(line), f"{path}, line {number}"
-        except json.JSONDecodeError as error:
-            raise CorpusError(
-                f"{path}, line {number}: not valid JSON ({error.msg}); expected a JSON list, or one record a line"
-            ) from error
-
-
 def _record(item: Any, where: str) -> Record:
     if not isinstance(item, dict):
         raise CorpusError(f"{where}: expected a record {SCHEMA}, got {type(item).__name__}")
@@ -149,9 +155,9 @@ def _record(item: Any, where: str) -> Record:
         code = language_code(language)
     except SettingsError as error:
         raise CorpusError(f"{where}: {error}") from error
-    record = Record(code, instruction, tuple(_answer(answer, where) for answer in answers), _identifier(item.get("id")))
-    for text in (record.instruction, *record.answers):
-        _check_encodable(text, where)
+    extra = {key: _text_or_none(item.get(key)) for key in ("id", "target", "question")}
+    record = Record(code, instruction, tuple(_answer(answer, where) for answer in answers), source=item, **extra)
+    check_encodable(record, where)
     return record
 
 
@@ -161,16 +167,17 @@ def _answer(answer: Any, where: str) -> str:
     return answer["generated"]
 
 
-def _check_encodable(text: str, where: str) -> None:
+def check_encodable(record: Record, where: str) -> None:
     """Refuse half of a surrogate pair: JSON can spell it, but it is no text and no tokenizer reads it."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise CorpusError(
-            f"{where}: character {error.start + 1} of a text is half of a surrogate pair ({text[error.start]!a}); "
-            "write the file again with whole characters"
-        ) from error
+    for text in (record.instruction, *record.answers, *(record.id or "", record.target or "", record.question or "")):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise CorpusError(
+                f"{where}: character {error.start + 1} of a text is half of a surrogate pair ({text[error.start]!a}); "
+                "write the file again with whole characters"
+            ) from error
 
 
-def _identifier(value: Any) -> str | None:
+def _text_or_none(value: Any) -> str | None:
     return None if value is None else str(value)

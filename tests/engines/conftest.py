@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.engines.oracle import NaiveEngine
 from tests.planted import PlantedModel
@@ -26,12 +24,3 @@ def tiny_llama_oracle(tiny_llama: Path) -> NaiveEngine:
 @pytest.fixture(scope="session")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> PlantedModel:
     return PlantedModel.save(tmp_path_factory.mktemp("models") / "planted")
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny models run fastest on one thread: on more, busy cores make every small operation wait for them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
+from safetensors.torch import load_file, save_file
 
 from language_neurons_alignment.config import PipelineSettings, SweepRange
 from language_neurons_alignment.pipeline import PipelineResult, run_pipeline
 from language_neurons_alignment.session import Session, open_session
+from language_neurons_alignment.store.layout import Layout
 from tests.tiny_models import save_tiny_model
-from tests.workspace import small_records, write_corpus
+from tests.workspace import ForbiddenSource, small_records, write_corpus
 
 LANGUAGES = ("en", "es", "sw")
 SETTINGS = PipelineSettings(top_rate=0.1, bar=0.8, search=SweepRange(0.0, 2.0))
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny models run fastest on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +62,23 @@ def run(folder: Path, settings: PipelineSettings = SETTINGS, **choices: object) 
     """The whole pipeline on it."""
     with opened(folder, **choices) as session:
         return run_pipeline(session, LANGUAGES, settings)
+
+
+def idle(session: Session) -> Session:
+    """The same session with a model that must not be loaded."""
+    return replace(session, source=ForbiddenSource())
+
+
+def layout_of(folder: Path) -> Layout:
+    return Layout(folder / "out", "small", "Llama-tiny-llama")
+
+
+def change_weights(folder: Path) -> None:
+    path = folder / "tiny-llama" / "model.safetensors"
+    weights = load_file(path)
+    weights["model.norm.weight"] = weights["model.norm.weight"] * 1.5
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def change_corpus(folder: Path) -> None:
+    write_corpus(folder / "corpus.json", small_records(LANGUAGES, questions=4))

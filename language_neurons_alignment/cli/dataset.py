@@ -1,0 +1,18 @@
+"""`lna dataset`: make a corpus, and check one."""
+
+from __future__ import annotations
+
+import typer
+
+from .dataset_build import build
+from .dataset_check import check
+from .dataset_templates import templates
+from .flags import spread
+
+dataset = typer.Typer(
+    name="dataset",
+    help="Make a corpus from a benchmark, a table or a folder of text, and check it.",
+    no_args_is_help=True,
+)
+for command in (build, check, templates):
+    dataset.command(command.__name__)(spread(command))

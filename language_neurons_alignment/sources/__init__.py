@@ -1,0 +1,1 @@
+"""Where corpora come from: public benchmarks, tables, folders of text → records with bare questions."""

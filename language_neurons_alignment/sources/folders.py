@@ -1,0 +1,121 @@
+"""A folder with a file for each language: a sentence a line, as FLORES has it, or a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..corpus.items import read_text
+from ..corpus.records import Record
+from ..errors import CorpusError, SettingsError
+from .columns import DEFAULT_COLUMNS, Columns, Gathered, gather
+from .tables import PLAIN_TABLE, TableFormat, is_table, read_rows
+from .tags import language_of_tag, same_language
+
+
+def language_files(folder: Path, languages: tuple[str, ...] | None) -> dict[str, Path]:
+    """The file of each language; its name begins with the language: `te.txt`, `Telugu.tsv`, `tel_Telu.devtest`.
+
+    Args:
+        folder: hidden files and folders in it are passed over.
+        languages: those wanted; with None, every file must be a language's.
+
+    Raises:
+        CorpusError: no such folder, no file for a language wanted, two for one, or a file that is no language's.
+    """
+    if not folder.is_dir():
+        raise CorpusError(
+            f"there is no folder {folder}: give one with a file for each language, such as te.txt and en.txt"
+        )
+    found: dict[str, Path] = {}
+    for path in sorted(one for one in folder.iterdir() if one.is_file() and not one.name.startswith(".")):
+        code = _language(path, languages)
+        if code is None:
+            continue
+        if code in found:
+            raise CorpusError(
+                f"{folder} has two files in {code!r}: {found[code].name} and {path.name}; keep one of them"
+            )
+        found[code] = path
+    missing = [code for code in languages or () if code not in found]
+    if missing or not found:
+        raise CorpusError(
+            f"{folder} has no file for {', '.join(missing) or 'any language'}: it has "
+            f"{', '.join(found) or 'none'}; a file's name begins with its language, such as te.txt or tel_Telu.devtest"
+        )
+    return {code: found[code] for code in languages or found}
+
+
+def read_folder(
+    folder: Path,
+    languages: tuple[str, ...] | None,
+    *,
+    columns: Columns,
+    form: TableFormat,
+    aligned: bool = True,
+    prefix: str = "",
+) -> Gathered:
+    """The records of such a folder.
+
+    Args:
+        folder: with a file for each language.
+        languages: those wanted, in order; None: all that there are.
+        columns: of tables; text files have none.
+        form: of tables.
+        aligned: line n says the same in every text file, so its number is the record's id.
+        prefix: put before these numbers.
+
+    Raises:
+        SettingsError: columns are named, and there are text files.
+        CorpusError: as `language_files`; or text files of unequal length that are said to be aligned.
+    """
+    gathered, lengths = Gathered(()), dict[str, int]()
+    for code, path in language_files(folder, languages).items():
+        if is_table(path):
+            gathered += gather(read_rows(path, form), columns, language=code)
+        elif columns != DEFAULT_COLUMNS or form != PLAIN_TABLE:
+            raise SettingsError(
+                f"{path} is text, a question a line, and has no columns: leave out the flags for tables"
+            )
+        else:
+            lines = sentence_lines(path)
+            lengths[path.name] = len(lines)
+            gathered += _sentences(lines, code, prefix if aligned else None)
+    if aligned and len(set(lengths.values())) > 1:
+        raise CorpusError(
+            f"the files in {folder} have different numbers of lines ({_listed(lengths)}), so line n is not the same "
+            "sentence in all of them: mend them, or say --unaligned where they are different texts"
+        )
+    return gathered
+
+
+def _language(path: Path, languages: tuple[str, ...] | None) -> str | None:
+    """A file's language; None where it is none of those wanted."""
+    tag = path.name.split(".")[0]
+    if languages is not None:
+        return next((code for code in languages if same_language(tag, code)), None)
+    try:
+        return language_of_tag(tag)
+    except SettingsError as error:
+        raise CorpusError(
+            f"{path}: its name does not begin with a language, such as te.txt or tel_Telu.devtest; rename or move it, "
+            "or name the languages wanted with --langs"
+        ) from error
+
+
+def sentence_lines(path: Path) -> list[str]:
+    """A text file's lines; only real line breaks end one, not the exotic separators that `splitlines` knows."""
+    lines = read_text(path, advice="save it as UTF-8").replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _sentences(lines: list[str], language: str, prefix: str | None) -> Gathered:
+    records = tuple(
+        Record(language, line, (), id=None if prefix is None else f"{prefix}{number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    )
+    return Gathered(records, len(lines) - len(records))
+
+
+def _listed(lengths: dict[str, int]) -> str:
+    return ", ".join(f"{name} {lines}" for name, lines in lengths.items())

@@ -1,0 +1,106 @@
+"""One source, whichever kind it is: a benchmark by name, a table, a folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..corpus.records import records_hash
+from ..errors import CorpusError, SettingsError
+from .benchmarks import BENCHMARKS, read_benchmark
+from .columns import DEFAULT_COLUMNS, Columns, Gathered, gather
+from .folders import read_folder
+from .tables import PLAIN_TABLE, TableFormat, read_rows
+from .tags import language_of_tag
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a source is read; what does not fit the source is an error.
+
+    Attributes:
+        folder: with a benchmark's files; None: the hub.
+        split: of a benchmark.
+        revision: of a benchmark on the hub.
+        columns: of a table.
+        lang: the one language of a table.
+        form: of a TSV or CSV file.
+        aligned: in a folder of text, line n says the same in every file.
+    """
+
+    folder: Path | None = None
+    split: str | None = None
+    revision: str | None = None
+    columns: Columns = DEFAULT_COLUMNS
+    lang: str | None = None
+    form: TableFormat = PLAIN_TABLE
+    aligned: bool = True
+
+
+DEFAULT_OPTIONS = SourceOptions()
+
+
+def read_source(source: str, languages: tuple[str, ...] | None, options: SourceOptions) -> Gathered:
+    """The records of a source, with their bare questions.
+
+    Args:
+        source: a benchmark's name, or the path of a table or of a folder with a file for each language.
+        languages: those wanted, in order; None: a benchmark's ten, or all there are.
+        options: how it is read.
+
+    Raises:
+        SettingsError: an option that is not for this source.
+        CorpusError: there is no such source, or it cannot be read.
+    """
+    if source in BENCHMARKS:
+        return _read_benchmark(source, languages, options)
+    foreign = {"--from": options.folder, "--split": options.split, "--revision": options.revision}
+    if any(value is not None for value in foreign.values()):
+        given = ", ".join(flag for flag, value in foreign.items() if value is not None)
+        raise SettingsError(f"{given} is for {', '.join(BENCHMARKS)} only, and the source is {source!r}: leave it out")
+    path = Path(source)
+    if path.is_dir():
+        if options.lang or options.columns.lang:
+            raise SettingsError("in a folder each file's name says its language: leave out --lang and --lang-column")
+        return read_folder(path, languages, columns=options.columns, form=options.form, aligned=options.aligned)
+    if not path.exists():
+        raise CorpusError(
+            f"there is no source {source!r}: give {', '.join(BENCHMARKS)}, or the path of a table or folder"
+        )
+    if options.lang and options.columns.lang:
+        raise SettingsError("--lang and --lang-column both say the language: give one of them")
+    if not options.aligned:
+        raise SettingsError(f"--unaligned is for a folder of text files, and {source} is a file: leave it out")
+    language = None if options.lang is None else language_of_tag(options.lang)
+    return gather(read_rows(path, options.form), options.columns, language=language)
+
+
+def _read_benchmark(name: str, languages: tuple[str, ...] | None, options: SourceOptions) -> Gathered:
+    own = replace(options.columns, answers=None)
+    if own != DEFAULT_COLUMNS or options.lang or options.form != PLAIN_TABLE or not options.aligned:
+        raise SettingsError(f"the columns of {name} are known: leave out the flags that name or describe them")
+    if options.folder is not None and options.revision:
+        raise SettingsError("--revision is the hub's, and --from reads files on disk: give one of them")
+    return read_benchmark(
+        BENCHMARKS[name],
+        languages,
+        folder=options.folder,
+        split=options.split,
+        answers=options.columns.answers,
+        revision=options.revision,
+    )
+
+
+def describe_source(source: str, options: SourceOptions, gathered: Gathered) -> dict[str, Any]:
+    """Where the questions come from; the digest is that of the bare questions and gold answers that were read."""
+    given: dict[str, Any] = {"source": source, "digest": records_hash(gathered.records)}
+    if source in BENCHMARKS:
+        benchmark = BENCHMARKS[source]
+        given["from"] = benchmark.hub if options.folder is None else str(options.folder)
+        given["split"] = options.split or next(iter(benchmark.splits))
+        given |= {"revision": options.revision} if options.revision else {}
+        given |= {"answers": options.columns.answers} if options.columns.answers else {}
+    elif Path(source).is_file():
+        given["columns"] = {key: value for key, value in asdict(options.columns).items() if value is not None}
+    return given

