@@ -223,6 +223,12 @@ def _notes(named: Sequence[tuple[str, ModelNeurons]]) -> list[str]:
                 f"{first} and {name} saw questions of different length in {', '.join(differing)}: other questions, "
                 "another number of answers to them, or another tokenizer, so not all that differs comes from training"
             )
+        lams = (base.description.lam, other.description.lam)
+        if lams[0] != lams[1]:
+            notes.append(
+                f"{first} and {name} have λ {lams[0]:.6f} and {lams[1]:.6f}: part of what differs is λ's doing; "
+                "compare with -l at one λ too"
+            )
         if base.description.counts and base.description.counts == other.description.counts:
             notes.append(f"{first} and {name} have the same counts: nothing moved because nothing differs")
     return notes

@@ -260,12 +260,21 @@ def test_one_model_is_no_comparison(tmp_path: Path) -> None:
         comparison_of(models(tmp_path, 0))
 
 
+def test_models_with_a_lambda_each_are_told_to_be_compared_at_one_too(tmp_path: Path) -> None:
+    pair = [open_neurons(made(tmp_path, f"Llama-{k}", seed=k), replace(CHOICE, lam=0.1 + k / 10)) for k in range(2)]
+    assert comparison_of(pair).notes == (
+        "Llama-0 and Llama-1 have λ 0.100000 and 0.200000: part of what differs is λ's doing; "
+        "compare with -l at one λ too",
+    )
+
+
 def test_what_else_than_training_may_differ_is_noted(tmp_path: Path) -> None:
     base, same = models(tmp_path, 0)[0], open_neurons(made(tmp_path, "Llama-copy"), CHOICE)
     assert "same counts" in comparison_of([base, same]).notes[0]
     longer = made(tmp_path, "Llama-1", seed=1)
     save_counts(longer, "sw", made_up_counts(SHAPE, tokens=2000, seed=9), {"config_hash": "c", "language": "sw"})
-    notes = comparison_of([base, open_neurons(longer, CHOICE)]).notes
+    one_lambda = [open_neurons(layout, replace(CHOICE, lam=0.1)) for layout in (base.layout, longer)]
+    notes = comparison_of(one_lambda).notes
     assert len(notes) == 1
     assert "questions of different length in sw" in notes[0]
 
