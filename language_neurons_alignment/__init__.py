@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import activation, analysis, autosweep, cli, config, errors, identify, pipeline, ppl
+    from . import activation, analysis, analyze, autosweep, cli, compare, config, errors, identify, pipeline, ppl
     from .activation import Collected, collect_activations
     from .analysis import Neuron_Mask, Neuron_Prob
+    from .analyze import Analysis, analysis_of
     from .autosweep import AutoSweep, quick_autosweep
+    from .compare import Comparison, comparison_of
     from .config import MapSettings, PipelineSettings, Selection, SweepRange
     from .core.interventions import Intervention
     from .core.perplexity_map import PerplexityMap
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from .errors import LNAError
     from .generation import Generated, generate
     from .identify import Identification
+    from .model_neurons import Choice, ModelNeurons, open_neurons
     from .pipeline import PipelineResult, run_pipeline
     from .ppl import MapResult, perplexity_map
     from .sampling import Sampling
@@ -45,6 +48,10 @@ __all__ = [
     # a corpus, made and checked
     "build_dataset",
     "check_dataset",
+    # what the neurons tell, of one model and of several
+    "open_neurons",
+    "analysis_of",
+    "comparison_of",
     # what they are given
     "Corpus",
     "Record",
@@ -56,6 +63,7 @@ __all__ = [
     "PipelineSettings",
     "SourceOptions",
     "Sampling",
+    "Choice",
     # what they give back
     "Built",
     "Checked",
@@ -66,6 +74,9 @@ __all__ = [
     "PerplexityMap",
     "MapResult",
     "PipelineResult",
+    "ModelNeurons",
+    "Analysis",
+    "Comparison",
     # neurons by hand
     "Neuron_Prob",
     "Neuron_Mask",
@@ -76,8 +87,10 @@ __all__ = [
     # the modules
     "activation",
     "analysis",
+    "analyze",
     "autosweep",
     "cli",
+    "compare",
     "config",
     "errors",
     "identify",
@@ -105,6 +118,13 @@ _HOME = {
     "SourceOptions": "dataset_build",
     "check_dataset": "dataset_check",
     "Checked": "dataset_check",
+    "open_neurons": "model_neurons",
+    "ModelNeurons": "model_neurons",
+    "Choice": "model_neurons",
+    "analysis_of": "analyze",
+    "Analysis": "analyze",
+    "comparison_of": "compare",
+    "Comparison": "compare",
     "Corpus": "corpus.records",
     "Record": "corpus.records",
     "read_corpus": "corpus.records",

@@ -13,12 +13,15 @@ from typer.core import TyperGroup
 
 from ..version import __version__
 from .activation import activation
+from .analyze import analyze
 from .autosweep import autosweep
+from .compare import compare
 from .dataset import dataset
 from .demo import demo
 from .flags import spread
 from .generate import generate
 from .identify import identify
+from .import_mask import import_mask
 from .merge import merge
 from .ppl import ppl
 from .run import run
@@ -45,8 +48,8 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, run, generate, activation, autosweep, identify, ppl, merge):
-    app.command(command.__name__)(spread(command))
+for command in (demo, run, generate, activation, autosweep, identify, ppl, merge, analyze, compare, import_mask):
+    app.command(command.__name__.replace("_", "-"))(spread(command))
 app.add_typer(dataset)
 
 

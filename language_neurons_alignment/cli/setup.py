@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..config import DEFAULT_LANGUAGES, parse_languages
-from .options import Model, Results
+from .options import Model, Neurons, Results, Search
 from .progress import note
 
 if TYPE_CHECKING:
+    from ..model_neurons import Choice
     from ..session import Layout, Session
 
 
@@ -25,6 +26,14 @@ def answered(work: Session) -> Session:
     if stored.corpus is not work.corpus:
         note(f"{work.corpus.path} has questions alone; using this model's own answers, {stored.corpus.path}")
     return stored
+
+
+def chosen_neurons(neurons: Neurons, search: Search) -> Choice:
+    """Which neurons the flags mean."""
+    from ..model_neurons import Choice
+
+    languages = None if neurons.langs is None else parse_languages(neurons.langs)
+    return Choice(neurons.top_rate, neurons.lam, neurons.bar, languages, search.range())
 
 
 def existing_layout(model: Model, results: Results) -> Layout:
