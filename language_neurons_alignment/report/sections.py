@@ -1,0 +1,122 @@
+"""What a report consists of: figures with a paragraph on how to read them, tables, and what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..plots.charts import Chart, Key, Row
+
+
+@dataclass(frozen=True)
+class View:
+    """One of the ways in which a figure can be looked at.
+
+    Attributes:
+        name: in file names; empty where the figure has but one view.
+        label: on its button.
+        chart: what it shows.
+    """
+
+    name: str
+    label: str
+    chart: Chart
+
+
+@dataclass(frozen=True)
+class FigureSection:
+    """A figure.
+
+    Attributes:
+        name: in file names and links.
+        title: what it shows.
+        reading: how to read it, one paragraph.
+        views: the ways to look at it, the most useful first.
+        note: what these very numbers say, in a sentence; may be empty.
+    """
+
+    name: str
+    title: str
+    reading: str
+    views: tuple[View, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class TableSection:
+    """A table of its own, such as the provenance."""
+
+    name: str
+    title: str
+    reading: str
+    header: Row
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class MissingSection:
+    """A figure whose results are not there: why, and the command that makes them."""
+
+    name: str
+    title: str
+    reason: str
+    command: str
+
+
+Section = FigureSection | TableSection | MissingSection
+
+
+@dataclass(frozen=True)
+class Part:
+    """Sections that belong together: one model, the comparison, the provenance."""
+
+    name: str
+    title: str
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole report.
+
+    Attributes:
+        title: the model's name, or both models'.
+        subtitle: dataset and settings, in a line.
+        facts: the few numbers that one wants first: (number, what it is).
+        parts: in the order of reading.
+        languages: codes of all languages that occur.
+        layers: decoder layers.
+    """
+
+    title: str
+    subtitle: str
+    facts: tuple[tuple[str, str], ...]
+    parts: tuple[Part, ...]
+    languages: tuple[str, ...]
+    layers: int
+
+    @property
+    def figures(self) -> list[FigureSection]:
+        """All figures, in the order of reading."""
+        return [section for part in self.parts for section in part.sections if isinstance(section, FigureSection)]
+
+
+def single(chart: Chart) -> tuple[View, ...]:
+    """The views of a figure that has but one."""
+    return (View("", "", chart),)
+
+
+def file_name(figure: FigureSection, view: View) -> str:
+    """The name of a view's files, without ending."""
+    return f"{figure.name}-{view.name}" if view.name else figure.name
+
+
+def exact(value: Key) -> str:
+    """A number for a table or a hover: whole ones whole, others to six digits."""
+    if isinstance(value, str):
+        return value
+    if value != value:
+        return "–"
+    if value in (float("inf"), float("-inf")):
+        return "∞" if value > 0 else "−∞"
+    text = f"{int(value):,}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:,.6g}"
+    return text.replace("-", "−") if "e" not in text else text
