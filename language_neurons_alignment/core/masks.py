@@ -16,6 +16,8 @@ MaskList = list[list[Tensor]]
 """List[K] of List[layers] of sorted LongTensor: the neurons of each language and layer."""
 
 CLASSES = ("specific", "related", "general")
+MASK_CLASSES = CLASSES[:2]
+"""The classes that make up a language's mask."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,201 @@
+"""The layers cut into contiguous stages: how many does the class profile show? The paper reads four off figure 3.
+
+With x_l the profile of layer l, every class brought to mean 0 and variance 1 so that each weighs the same, the best m
+stages are those of least cost, and dynamic programming over the last cut finds them:
+
+    cost(i, j)  = Σ_{i ≤ l < j} |x_l − mean(x_i … x_{j−1})|²
+    best(1, j)  = cost(0, j)
+    best(m, j)  = min_{i < j} best(m − 1, i) + cost(i, j)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from ..errors import SettingsError
+from ..frames import Columns, Framed
+from .class_profile import ClassProfile
+from .masks import CLASSES
+
+MOST_STAGES = 6
+PERMUTATIONS = 499
+
+Stage = tuple[int, int]
+"""A stage's first layer, and the layer after its last."""
+
+
+@dataclass(frozen=True)
+class Segmentation(Framed):
+    """The best cut of the layers into m stages, for m = 1, 2, …, and how much each further stage is worth.
+
+        explained[m] = 1 − cost[m] / cost[1]
+        gain[m]      = explained[m] − explained[m − 1]
+        bic[m]       = n ln(cost[m] / n) + (m·d + m − 1) ln n,   n = layers · d values; the lowest is the best
+        p[m]         = how often noise alone gains what the m-th stage gains (`stage_p_value`)
+
+    Both criteria take what a stage leaves over for noise that does not know its neighbours. A profile that changes
+    smoothly over the layers gains by every further cut, so they tend to name too many stages rather than too few.
+
+    Attributes:
+        classes: the d classes whose profile is cut; one that is the same in every layer says nothing and is left out.
+        layers: how many there are.
+        cuts: of m stages, the first layers of all but the first.
+        cost: left over within the stages.
+        p: NaN for m = 1, which nothing is compared with.
+    """
+
+    classes: tuple[str, ...]
+    layers: int
+    cuts: tuple[tuple[int, ...], ...]
+    cost: Float64[Tensor, " m"]
+    p: Float64[Tensor, " m"]
+
+    @property
+    def explained(self) -> Float64[Tensor, " m"]:
+        """Share of the profile's variance that m stages explain; NaN for a profile that is the same in every layer."""
+        return 1.0 - self.cost / self.cost[0]
+
+    @property
+    def gain(self) -> Float64[Tensor, " m"]:
+        """What the m-th stage adds to the share explained; NaN for m = 1."""
+        return torch.cat([torch.tensor([math.nan], dtype=torch.float64), self.explained.diff()])
+
+    @property
+    def bic(self) -> Float64[Tensor, " m"]:
+        """Bayes's information criterion of m stages; −∞ where they explain everything."""
+        features = len(self.classes)
+        m, n = torch.arange(1, len(self.cost) + 1, dtype=torch.float64), self.layers * features
+        return n * (self.cost / n).log() + (m * features + m - 1) * math.log(max(n, 1))
+
+    @property
+    def best(self) -> int:
+        """The number of stages of lowest BIC."""
+        return int(self.bic.nan_to_num(nan=math.inf).argmin()) + 1
+
+    def supported(self, *, level: float = 0.05) -> int:
+        """The number of stages up to which each was better than noise: p ≤ level for 2, 3, … up to it."""
+        worth = (self.p[1:] <= level).long()
+        return 1 + int(worth.cumprod(dim=0).sum())
+
+    def stages(self, count: int) -> list[Stage]:
+        """The best `count` stages.
+
+        Raises:
+            SettingsError: as many were not looked at.
+        """
+        if not 1 <= count <= len(self.cuts):
+            raise SettingsError(
+                f"the layers were cut into 1 to {len(self.cuts)} stages, not {count}: name one of these"
+            )
+        ends = (0, *self.cuts[count - 1], self.layers)
+        return list(pairwise(ends))
+
+    def columns(self) -> Columns:
+        """One row a number of stages: stages, cuts (joined by blanks), cost, explained, gain, bic, p."""
+        return {
+            "stages": list(range(1, len(self.cuts) + 1)),
+            "cuts": [" ".join(map(str, cuts)) for cuts in self.cuts],
+            **{name: getattr(self, name).tolist() for name in ("cost", "explained", "gain", "bic", "p")},
+        }
+
+
+def segment_profile(
+    profile: ClassProfile,
+    *,
+    classes: Sequence[str] = CLASSES,
+    most: int = MOST_STAGES,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> Segmentation:
+    """Cut a class profile into 1 to `most` stages.
+
+    Args:
+        profile: neurons per layer and class.
+        classes: those that decide; classes that the profile does not have are left out.
+        most: the largest number of stages, at most one a layer.
+        permutations: for `p`.
+        seed: of the permutations.
+    """
+    counted = {name: profile.of(name).to(torch.float64) for name in classes if name in profile.classes}
+    varying = {name: column for name, column in counted.items() if bool((column != column[0]).any())}
+    standard = [(column - column.mean()) / column.std(correction=0) for column in varying.values()]
+    values = torch.stack(standard, dim=1) if standard else torch.zeros(len(profile.counts), 0, dtype=torch.float64)
+    cost, cuts = segment(values, most=min(most, len(values)))
+    p = [math.nan]
+    for fewer in cuts[:-1]:
+        p.append(stage_p_value(values, cuts=fewer, permutations=permutations, seed=seed))
+    return Segmentation(tuple(varying), len(values), tuple(cuts), cost, torch.tensor(p, dtype=torch.float64))
+
+
+def segment(
+    values: Float64[Tensor, "layer feature"], *, most: int
+) -> tuple[Float64[Tensor, " m"], list[tuple[int, ...]]]:
+    """The least cost of 1 … `most` stages, and their cuts; of equally good cuts the earliest."""
+    best, origins = _optima(_stage_costs(values), most=most)
+    cuts: list[tuple[int, ...]] = []
+    for m in range(most):
+        end, backwards = len(values), []
+        for origin in reversed(origins[:m]):
+            end = int(origin[end])
+            backwards.append(end)
+        cuts.append(tuple(reversed(backwards)))
+    return best, cuts
+
+
+def stage_p_value(
+    values: Float64[Tensor, "layer feature"], *, cuts: Sequence[int], permutations: int, seed: int
+) -> float:
+    """How often one stage more would gain as much if these stages were all there is.
+
+        F = cost[m] / cost[m + 1],   p = (1 + #{F* ≥ F}) / (1 + permutations)
+
+    F* is F of the m stages' means with their residuals dealt to the layers anew, both costs being optimal again, as
+    they were for F. Nothing is left to gain where m stages explain everything: p = 1.
+    """
+    fitted = _fit(values, cuts)
+    residual, most = values - fitted, len(cuts) + 2
+    if not residual.any():
+        return 1.0
+    order = torch.rand(permutations, len(values), generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
+    shuffled = torch.cat([values.unsqueeze(0), fitted + residual[order]])
+    best, _ = _optima(_stage_costs(shuffled), most=most)
+    ratio = best[:, -2] / best[:, -1]
+    return float((1 + (ratio[1:] >= ratio[0]).sum()) / (1 + permutations))
+
+
+def _fit(values: Float64[Tensor, "layer feature"], cuts: Sequence[int]) -> Float64[Tensor, "layer feature"]:
+    """Each layer's stage mean."""
+    stages = values.tensor_split(list(cuts))
+    return torch.cat([stage.mean(dim=0, keepdim=True).expand_as(stage) for stage in stages])
+
+
+def _stage_costs(values: Float64[Tensor, "*many layer feature"]) -> Float64[Tensor, "*many start end"]:
+    """cost(i, j) of every stage, from sums of values and of squares; ∞ where it would be empty."""
+    zero = torch.zeros_like(values[..., :1, :])
+    sums = torch.cat([zero, values.cumsum(dim=-2)], dim=-2)
+    squares = torch.cat([zero, (values**2).cumsum(dim=-2)], dim=-2).sum(dim=-1)
+    places = torch.arange(sums.shape[-2])
+    length = places.unsqueeze(0) - places.unsqueeze(1)
+    between = (sums.unsqueeze(-3) - sums.unsqueeze(-2)).square().sum(dim=-1)
+    cost = (squares.unsqueeze(-2) - squares.unsqueeze(-1) - between / length.clamp(min=1)).clamp(min=0.0)
+    return cost.masked_fill(length < 1, math.inf)
+
+
+def _optima(
+    costs: Float64[Tensor, "*many start end"], *, most: int
+) -> tuple[Float64[Tensor, "*many m"], list[Int64[Tensor, "*many end"]]]:
+    """best(m, layers) for m = 1 … `most`; and from m = 2 on, where the last stage of the first j layers begins."""
+    best, origins = [costs[..., 0, :]], []
+    for _ in range(most - 1):
+        reached = best[-1].unsqueeze(-1) + costs
+        shortest = reached.min(dim=-2)
+        best.append(shortest.values)
+        origins.append(shortest.indices)
+    return torch.stack([one[..., -1] for one in best], dim=-1), origins
