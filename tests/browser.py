@@ -41,7 +41,7 @@ class Browser:
         self._devtools("Emulation.setDeviceMetricsOverride",
                        {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False})  # fmt: skip
 
-    def media(self, *, dark: bool = False, medium: str = "screen") -> None:
+    def media(self, *, dark: bool = False, medium: str = "") -> None:
         """The colour scheme that the reader prefers, and screen or print."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._devtools("Emulation.setEmulatedMedia", {"media": medium, "features": [scheme]})

@@ -13,6 +13,8 @@ from .palette import INKS
 
 _QUIET = "0.45"
 _LONG_NAMES = 3
+_ROOMY = 4
+"""So few places have room for names that are not slanted."""
 
 
 def bars(chart: Bars, *, title: str = "") -> Figure:
@@ -90,7 +92,7 @@ def _name_places(axes: Axes, chart: Bars) -> None:
         axes.set_ylabel(chart.x.label)
         axes.invert_yaxis()
         return
-    slanted = max(map(len, chart.x.names)) > _LONG_NAMES
+    slanted = max(map(len, chart.x.names)) > _LONG_NAMES and len(places) > _ROOMY
     turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {"rotation": 0}
     every = 1 if len(places) <= 40 else 5
     axes.set_xticks(places[::every], chart.x.names[::every], **turned)

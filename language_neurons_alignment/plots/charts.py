@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..languages import language_name
+from .numbers import number_at_bar, short
 
 Key = str | int | float
 Row = tuple[Key, ...]
+
+_ROOMY = 12
+"""With so few columns a cell holds a number of six digits."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,13 @@ class Heatmap:
             for row, values in zip(self.rows.keys, self.values, strict=True)
             for column, value in zip(self.columns.keys, values, strict=True)
         ]
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """What is written into the cells: counts in full where there is room, else as short as it can be said."""
+        if not self.diverging and not self.digits and len(self.columns.keys) <= _ROOMY:
+            return [[number_at_bar(value) or "–" for value in row] for row in self.values]
+        return [[short(value, digits=self.digits, signed=self.diverging) for value in row] for row in self.values]
 
     @property
     def largest(self) -> float:

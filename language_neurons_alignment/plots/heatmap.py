@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from .charts import Axis, Heatmap
-from .numbers import short, tick
+from .numbers import tick
 from .palette import DIVERGING, SEQUENTIAL
 
 _ANNOTATE_UP_TO = 40
@@ -94,10 +94,9 @@ def _annotate(axes: Axes, chart: Heatmap, *, fontsize: float) -> None:
     (mesh,) = (drawn for drawn in axes.collections if isinstance(drawn, QuadMesh))
     mesh.update_scalarmappable()
     colours = np.asarray(mesh.get_facecolor()).reshape(len(chart.values), -1, 4)
-    for i, row in enumerate(chart.values):
-        for j, value in enumerate(row):
-            ink = "0.1" if math.isnan(value) or _luminance(colours[i, j]) > 0.25 else "white"
-            text = short(value, digits=chart.digits, signed=chart.diverging)
+    for i, row in enumerate(chart.texts):
+        for j, text in enumerate(row):
+            ink = "0.1" if math.isnan(chart.values[i][j]) or _luminance(colours[i, j]) > 0.25 else "white"
             written = axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", color=ink, fontsize=fontsize)
             written.set_in_layout(False)  # it lies inside its cell: measuring it takes time and changes nothing
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ..plots.charts import Axis, Bars, Chart, Heatmap, Lines, Mark
-from ..plots.numbers import number_at_bar, scale_ticks, short, symlog, tick
+from ..plots.numbers import number_at_bar, scale_ticks, symlog, tick
 from ..plots.palette import DIVERGING, DIVERGING_DARK, SEQUENTIAL, SEQUENTIAL_DARK
 from .sections import exact
 
@@ -34,7 +34,7 @@ def _heatmap(chart: Heatmap) -> Plain:
         "rows": _axis(chart.rows),
         "columns": _axis(chart.columns),
         "values": [[_on_scale(value, chart) for value in row] for row in chart.values],
-        "texts": [[short(value, digits=chart.digits, signed=chart.diverging) for value in row] for row in chart.values],
+        "texts": chart.texts,
         "exact": [[exact(value) for value in row] for row in chart.values],
         "label": chart.label,
         "diverging": chart.diverging,

@@ -54,12 +54,12 @@ class TableSection:
 
 @dataclass(frozen=True)
 class MissingSection:
-    """A figure whose results are not there: why, and the command that makes them."""
+    """A figure that cannot be drawn: why, and the command that makes what it needs, if one does."""
 
     name: str
     title: str
     reason: str
-    command: str
+    command: str = ""
 
 
 Section = FigureSection | TableSection | MissingSection

@@ -25,7 +25,9 @@ def languages_section(profile: LanguageProfile) -> FigureSection:
         "is done by neurons that it uses for every language, and these are in no mask. Many specific neurons may mean a "
         "language that the model treats apart, or a script of its own.",
         single(chart),
-        f"From {int(sizes.min()):,} ({chart.x.names[fewest]}) to {int(sizes.max()):,} ({chart.x.names[most]}) neurons.",
+        f"From {int(sizes.min()):,} ({chart.x.names[fewest]}) to {int(sizes.max()):,} ({chart.x.names[most]}) neurons."
+        if fewest != most
+        else "",
     )
 
 

@@ -44,7 +44,11 @@ def stages_section(stages: Segmentation) -> FigureSection:
         ),
     )
     best, supported = stages.best, stages.supported()
-    note = f"BIC prefers {best} stages; each stage up to {supported} gains more than noise would (p ≤ 0.05)."
+    note = f"By BIC: {best}. " + (
+        f"Each stage up to {supported} gains more than noise would (p ≤ 0.05)."
+        if supported > 1
+        else "No second stage gains more than noise would (p > 0.05)."
+    )
     if len(gain) >= STAGES:
         note += f" The fourth stage adds {gain[STAGES - 1]:.1f} points to {explained[STAGES - 2]:.1f} %."
     return FigureSection(

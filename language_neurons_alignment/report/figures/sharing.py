@@ -7,9 +7,10 @@ from ...core.overlap import Overlap
 from ...core.sharing import Sharing
 from ...languages import language_name
 from ...plots.charts import Bars, Heatmap, Panel, Series, language_axis, plain_axis
-from ..sections import FigureSection, View, exact, single
+from ..sections import FigureSection, MissingSection, View, exact, single
 
 _SETS = 20
+_SETS_TITLE = "The most common sets of languages"
 
 
 def shared_section(above: LanguagesAbove) -> FigureSection:
@@ -53,9 +54,11 @@ def overlap_section(overlap: Overlap) -> FigureSection:
     )
 
 
-def sets_section(sharing: Sharing) -> FigureSection:
+def sets_section(sharing: Sharing) -> FigureSection | MissingSection:
     """The most common sets of languages that related neurons serve."""
     related = [row for row, size in enumerate(sharing.sets.sum(dim=1).tolist()) if size > 1]
+    if not related:
+        return MissingSection("sets", _SETS_TITLE, "No neuron is related to several languages.")
     rows = related[:_SETS]
     names = [", ".join(map(language_name, sharing.named(row))) for row in rows]
     counts = sharing.counts.tolist()
@@ -69,7 +72,7 @@ def sets_section(sharing: Sharing) -> FigureSection:
     shown = sum(counts[row] for row in rows)
     return FigureSection(
         "sets",
-        "The most common sets of languages",
+        _SETS_TITLE,
         "Each bar is a set of languages that some related neurons serve, exactly this set and no other. Families and scripts "
         "come first where a model has learnt them as such. A long tail of rare sets is usual: where a "
         "probability is near τ, chance decides on which side it falls.",
@@ -87,10 +90,8 @@ def _closest(overlap: Overlap) -> str:
     """The pair of largest Jaccard."""
     jaccard, names = overlap.jaccard.nan_to_num(), list(map(language_name, overlap.languages))
     pairs = [(float(jaccard[i, j]), i, j) for i in range(len(names)) for j in range(i)]
-    if not pairs:
-        return ""
-    value, i, j = max(pairs)
-    return f"Closest: {names[j]} and {names[i]}, with {value:.2f}."
+    value, i, j = max(pairs, default=(0.0, 0, 0))
+    return "" if value == 0 else f"Closest: {names[j]} and {names[i]}, with {value:.2f}."
 
 
 def _cut(name: str, most: int = 48) -> str:

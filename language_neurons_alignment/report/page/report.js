@@ -6,6 +6,7 @@
   const chosen = { languages: new Set(page.languages), from: 0, to: page.layers - 1 };
   const PRINTED_WIDTH = 690; // of an A4 sheet, in CSS pixels
   const DASHES = { specific: "solid", related: "dash", general: "dot", unassigned: "dashdot" };
+  const EDGES = 190; // beside a heatmap: names, colour bar
   let printing = false;
 
   const theme = () => page.themes[scheme.matches && !printing ? "dark" : "light"];
@@ -21,18 +22,22 @@
     return count(axis.keys.length).filter((i) => !wanted || wanted(axis.keys[i]));
   }
 
-  function side(axis, places) {
-    const every = places.length > 40 ? 5 : 1;
+  const long = (axis) => Math.max(...axis.names.map((name) => name.length));
+
+  // An axis that names its places: as many of them as there is room for.
+  function side(axis, places, room) {
+    const needed = long(axis) > 3 ? 13 : 8 * long(axis) + 4;
+    const every = [1, 2, 5, 10, 20, 50].find((step) => (step * room) / Math.max(places.length, 1) >= needed) || 100;
     const shown = count(places.length).filter((n) => n % every === 0);
     const names = shown.map((n) => escaped(axis.names[places[n]]));
     return { title: { text: escaped(axis.label), standoff: 8 }, tickmode: "array", tickvals: shown, ticktext: names,
              showgrid: false, zeroline: false, ticks: "", automargin: true };
   }
 
-  const long = (axis) => Math.max(...axis.names.map((name) => name.length));
+  const slant = (axis, cell) => (long(axis) > 3 && 7 * long(axis) > cell ? -45 : 0);
 
   // ── Charts → plotly ────────────────────────────────────────────────────────────────────────────────────────────
-  function heatmap(chart, colours) {
+  function heatmap(chart, colours, room) {
     const rows = kept(chart.rows), columns = kept(chart.columns);
     const pick = (table) => rows.map((i) => columns.map((j) => table[i][j]));
     const told = rows.map((i) => columns.map((j) =>
@@ -43,10 +48,13 @@
     const shapes = !chart.diagonal ? [] : rows.flatMap((i, n) => columns.flatMap((j, m) =>
       chart.rows.keys[i] !== chart.columns.keys[j] ? [] :
         [{ type: "rect", x0: m - 0.5, x1: m + 0.5, y0: n - 0.5, y1: n + 0.5, line: { color: colours.text, width: 1.5 } }]));
+    const width = EDGES + columns.length * (dense ? 8 : Math.max(18, 4.8 * letters + 2));
+    const cell = (Math.max(printing ? 0 : width, room) - EDGES) / Math.max(columns.length, 1);
+    const height = rows.length * (rows.length === columns.length ? 30 : 26);
     return {
       data: [{
         type: "heatmap", x: count(columns.length), y: count(rows.length), z: pick(chart.values), customdata: told,
-        text: texts, texttemplate: dense ? "" : "%{text}", textfont: { size: columns.length > 16 ? 9 : 11 },
+        text: texts, texttemplate: dense ? "" : "%{text}", textfont: { size: Math.min(11, Math.max(5, (cell - 2) / (0.58 * letters))) },
         hovertemplate: `${escaped(chart.rows.label)}: <b>%{customdata[0]}</b><br>${escaped(chart.columns.label)}: ` +
           `<b>%{customdata[1]}</b><br>${escaped(chart.label)}: <b>%{customdata[2]}</b><extra></extra>`,
         colorscale: scale.map((colour, n) => [n / (scale.length - 1), colour]),
@@ -55,27 +63,29 @@
                     tickvals: chart.ticks.map((tick) => tick[0]), ticktext: chart.ticks.map((tick) => tick[1]) },
       }],
       layout: {
-        xaxis: { ...side(chart.columns, columns), range: [-0.5, columns.length - 0.5],
-                 tickangle: long(chart.columns) > 3 ? -45 : 0 },
-        yaxis: { ...side(chart.rows, rows), range: [rows.length - 0.5, -0.5] },
-        shapes, height: 150 + rows.length * (rows.length === columns.length ? 30 : 26),
+        xaxis: { ...side(chart.columns, columns, cell * columns.length), range: [-0.5, columns.length - 0.5],
+                 tickangle: slant(chart.columns, cell) },
+        yaxis: { ...side(chart.rows, rows, 10 * height), range: [rows.length - 0.5, -0.5] },
+        shapes, height: 150 + height,
         plot_bgcolor: colours.missing,
       },
-      width: 230 + columns.length * (dense ? 8 : Math.max(20, 6.2 * letters + 4)),
+      width,
       empty: !rows.length || !columns.length,
     };
   }
 
-  function bars(chart, colours) {
+  function bars(chart, colours, room) {
     const places = kept(chart.x), lying = chart.horizontal;
-    const room = 1 / chart.panels.length, axes = {}, data = [];
+    const width = lying ? 420 : 110 + places.length * (chart.numbers ? 22 : 9);
+    const share = 1 / chart.panels.length, axes = {}, data = [];
     const legends = Math.max(...chart.panels.map((panel) => panel.series.length)) > 1;
     const [along, across] = lying ? ["y", "x"] : ["x", "y"];
     chart.panels.forEach((panel, n) => {
       const number = n ? String(n + 1) : "";
       axes[`${across}axis${number}`] = {
-        title: { text: escaped(panel.label) }, gridcolor: colours.grid, zerolinecolor: colours.quiet, automargin: true,
-        ...(lying ? {} : { domain: [1 - (n + 1) * room + (n === chart.panels.length - 1 ? 0 : 0.03), 1 - n * room] }),
+        title: { text: escaped(panel.label) }, tickformat: ",~g", gridcolor: colours.grid, zerolinecolor: colours.quiet, automargin: true,
+        ...(panel.series.some((one) => one.values.some((value) => value)) ? {} : { range: [0, 1] }),
+        ...(lying ? {} : { domain: [1 - (n + 1) * share + (n === chart.panels.length - 1 ? 0 : 0.03), 1 - n * share] }),
       };
       panel.series.forEach((one) => data.push({
         type: "bar", orientation: lying ? "h" : "v", name: escaped(one.name), legendgroup: one.name,
@@ -92,8 +102,8 @@
     });
     const start = places.length ? places[0] : 0;
     axes[`${along}axis`] = {
-      ...side(chart.x, places), range: lying ? [places.length - 0.4, -0.6] : [-0.6, places.length - 0.4],
-      tickangle: !lying && long(chart.x) > 3 ? -45 : 0,
+      ...side(chart.x, places, lying ? Infinity : Math.max(room, width) - 110), range: lying ? [places.length - 0.4, -0.6] : [-0.6, places.length - 0.4],
+      tickangle: lying ? 0 : slant(chart.x, (Math.max(room, width) - 110) / Math.max(places.length, 1)),
       ...(lying ? {} : { anchor: chart.panels.length > 1 ? `y${chart.panels.length}` : "y" }),
     };
     const height = lying ? 90 + 24 * places.length : 110 + Math.max(190, 150 * chart.panels.length) + (legends ? 20 : 0);
@@ -101,7 +111,7 @@
       data,
       layout: { ...axes, ...acrossLines(chart.marks, start, places.length, colours, "bottom"), height, bargap: 0.2,
                 barmode: chart.stacked ? "stack" : "group", showlegend: legends },
-      width: lying ? 420 : 110 + places.length * (chart.numbers ? 22 : 9),
+      width,
       empty: !places.length,
     };
   }
@@ -116,7 +126,7 @@
       data,
       layout: {
         xaxis: { title: { text: escaped(chart.xLabel) }, gridcolor: colours.grid, zeroline: false, automargin: true },
-        yaxis: { title: { text: escaped(chart.yLabel) }, gridcolor: colours.grid, zerolinecolor: colours.quiet,
+        yaxis: { title: { text: escaped(chart.yLabel) }, tickformat: ",~g", gridcolor: colours.grid, zerolinecolor: colours.quiet,
                  rangemode: "tozero", automargin: true },
         ...acrossLines(chart.marks, 0, Infinity, colours, "top"), height: 380, showlegend: data.length > 1,
       },
@@ -141,12 +151,13 @@
     const plot = figure.querySelector(".plot"), colours = theme();
     const view = figure.querySelector(".views input:checked");
     const chart = page.figures[figure.id][view ? Number(view.value) : 0];
-    const { data, layout, width, empty } = kinds[chart.kind](chart, colours);
+    figure.classList.remove("nothing"); // what is hidden has no width
+    const room = printing ? PRINTED_WIDTH : plot.parentElement.clientWidth;
+    const { data, layout, width, empty } = kinds[chart.kind](chart, colours, room);
     figure.classList.toggle("nothing", empty);
     if (empty) return;
-    const room = printing ? PRINTED_WIDTH : plot.parentElement.clientWidth;
     Plotly.react(plot, data, {
-      width: printing ? room : Math.max(room, width), margin: { l: 10, r: 10, t: 34, b: 10 }, paper_bgcolor: "rgba(0,0,0,0)",
+      width: printing ? room : Math.max(room, width), margin: { l: 10, r: 10, t: 30, b: 10 }, paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)", font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colours.text },
       hoverlabel: { bgcolor: colours.paper, bordercolor: colours.quiet, font: { color: colours.text }, align: "left" },
       legend: { orientation: "h", x: 1, xanchor: "right", y: 1, yanchor: "bottom" }, dragmode: "zoom", ...layout,
@@ -188,5 +199,6 @@
   addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(() => printing || drawAll(), 120); });
   addEventListener("beforeprint", () => print(true));
   addEventListener("afterprint", () => print(false));
+  if (matchMedia("(max-width: 60rem)").matches) document.getElementById("page-controls").open = false;
   filtered();
 })();
