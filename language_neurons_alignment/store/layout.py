@@ -47,6 +47,14 @@ class Layout:
         """The perplexity map's path without its ending; `variant` names a choice of classes or text."""
         return self._rated("ppl_maps", top_rate, lam) / f"ppl.{self.model}{variant}"
 
+    def report(self, top_rate: float, lam: float, *, others: int = 0) -> Path:
+        """The report's path without its ending; pictures and tables lie in the folder of that name.
+
+        A report that compares this model with others says with how many.
+        """
+        against = f".against-{others}" if others else ""
+        return self._rated("reports", top_rate, lam) / f"report.{self.model}{against}"
+
     def _rated(self, kind: str, top_rate: float, lam: float) -> Path:
         """The folder `<top_rate>-<λ>`: written one way, found by value whichever way it was written."""
         parent = self.root / kind / self.dataset
