@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from .charts import Bars, Panel, Series
+from .heatmap import slant
 from .numbers import number_at_bar
 from .palette import INKS
 
@@ -82,7 +83,9 @@ def _bars(
     else:
         drawn = axes.bar(places, values, width, bottom=base, **style)
     if chart.numbers:
-        axes.bar_label(drawn, [number_at_bar(value) for value in values], padding=2, fontsize=8 if len(values) <= 16 else 6.5)
+        axes.bar_label(
+            drawn, [number_at_bar(value) for value in values], padding=2, fontsize=8 if len(values) <= 16 else 6.5
+        )
 
 
 def _name_places(axes: Axes, chart: Bars) -> None:
@@ -93,8 +96,9 @@ def _name_places(axes: Axes, chart: Bars) -> None:
         axes.invert_yaxis()
         return
     slanted = max(map(len, chart.x.names)) > _LONG_NAMES and len(places) > _ROOMY
-    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {"rotation": 0}
     every = 1 if len(places) <= 40 else 5
-    axes.set_xticks(places[::every], chart.x.names[::every], **turned)
+    axes.set_xticks(places[::every], chart.x.names[::every])
+    if slanted:
+        slant(axes)
     axes.set_xlim(-0.7, len(places) - 0.3)
     axes.set_xlabel(chart.x.label)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import seaborn as sns
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
@@ -35,23 +34,22 @@ def heatmap(chart: Heatmap, *, title: str = "") -> Figure:
     figure = Figure(figsize=(max(6.9, wide * width + 3.6), max(3.2, high * height + 2.2)), layout="constrained")
     axes = figure.subplots()
     largest = chart.largest
-    sns.heatmap(
+    mesh = axes.pcolormesh(
         np.clip(values, -largest, largest),
-        ax=axes,
         cmap=LinearSegmentedColormap.from_list("lna", DIVERGING if chart.diverging else SEQUENTIAL),
         norm=_norm(chart),
-        square=height == width,
-        linewidths=0.5,
-        cbar_kws={
-            "label": chart.label,
-            "shrink": 0.8,
-            "format": FuncFormatter(lambda value, _: tick(value, signed=chart.diverging)),
-        },
-        xticklabels=False,  # named below: seaborn would draw the figure twice to see whether names overlap
-        yticklabels=False,
+        edgecolors="white",
+        linewidth=0.5 if width <= _ANNOTATE_UP_TO else 0.0,
     )
+    axes.invert_yaxis()
+    axes.set_aspect("equal" if height == width else "auto")
     axes.set_facecolor(_NO_NUMBER)
-    figure.axes[-1].yaxis.set_minor_locator(NullLocator())
+    ticks = FuncFormatter(lambda value, _: tick(value, signed=chart.diverging))
+    bar = figure.colorbar(mesh, ax=axes, label=chart.label, shrink=0.8, format=ticks)
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue] - matplotlib's own stub takes it for something else
+    for side in axes.spines.values():
+        side.set_visible(False)
     if width <= _ANNOTATE_UP_TO:
         _annotate(axes, chart, fontsize=9.0 if width <= 16 else 7.0)
     if chart.diagonal:
@@ -77,12 +75,19 @@ def _norm(chart: Heatmap) -> Normalize:
 def _label(axes: Axes, chart: Heatmap) -> None:
     axes.set_xlabel(chart.columns.label)
     axes.set_ylabel(chart.rows.label)
-    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if _long(chart.columns) else {"rotation": 0}
     every = 1 if len(chart.columns.keys) <= _ANNOTATE_UP_TO else 5
     places = np.arange(len(chart.columns.keys)) + 0.5
-    axes.set_xticks(places[::every], chart.columns.names[::every], **slanted)
+    axes.set_xticks(places[::every], chart.columns.names[::every])
+    if _long(chart.columns):
+        slant(axes)
     axes.set_yticks(np.arange(len(chart.rows.keys)) + 0.5, chart.rows.names)
     axes.tick_params(length=0)
+
+
+def slant(axes: Axes) -> None:
+    """Slant the names along the bottom, each ending at its place."""
+    for name in axes.get_xticklabels():
+        name.set(rotation=45, ha="right", rotation_mode="anchor")
 
 
 def _long(axis: Axis) -> bool:

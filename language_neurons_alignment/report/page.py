@@ -9,12 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from ..languages import language_name
-from ..plots.charts import Chart, Heatmap, Key, Row
+from ..plots.charts import Chart, Heatmap, Row
 from ..plots.palette import INKS
 from ..version import __version__
 from .describe import alternative_text
 from .payload import SCALES, chart_payload
-from .sections import FigureSection, MissingSection, Report, Section, TableSection, exact, file_name
+from .sections import MissingSection, Report, Section, TableSection, exact, file_name
 
 _MOST_ROWS = 400
 """A longer table is no reading: it lies in the CSV file."""
@@ -43,7 +43,7 @@ def render_page(report: Report, *, folder: str) -> str:
     pages = _templates()
     return pages.get_template("report.html").render(
         report=report,
-        parts=[{"title": part.title if len(report.parts) > 1 else "", "sections": [_plain(one, folder) for one in part.sections]}
+        parts=[{"title": part.title, "sections": [_plain(one, folder) for one in part.sections]}
                for part in report.parts],
         languages=[(code, language_name(code)) for code in report.languages],
         folder=folder,
@@ -111,8 +111,3 @@ def _table(header: Row, rows: list[Row] | tuple[Row, ...]) -> dict[str, Any]:
     """A table of texts, and which of its columns hold words."""
     words = [any(isinstance(row[column], str) for row in rows) for column in range(len(header))]
     return {"header": header, "rows": [[exact(cell) for cell in row] for row in rows], "text": words, "corner": ""}
-
-
-def figure_views(report: Report) -> list[tuple[FigureSection, str, Chart, Key]]:
-    """Every picture of a report: its section, the name of its files, its chart, and the view's label."""
-    return [(figure, file_name(figure, view), view.chart, view.label) for figure in report.figures for view in figure.views]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..plots.charts import Chart, Key, Row
 
@@ -98,6 +99,23 @@ class Report:
     def figures(self) -> list[FigureSection]:
         """All figures, in the order of reading."""
         return [section for part in self.parts for section in part.sections if isinstance(section, FigureSection)]
+
+
+class Picture(NamedTuple):
+    """One view of a figure, as it is drawn and stored: its title, the name of its files, and what it shows."""
+
+    title: str
+    name: str
+    chart: Chart
+
+
+def pictures(report: Report) -> list[Picture]:
+    """Every view of every figure, in the order of reading."""
+    return [
+        Picture(f"{figure.title}: {view.label}" if view.label else figure.title, file_name(figure, view), view.chart)
+        for figure in report.figures
+        for view in figure.views
+    ]
 
 
 def single(chart: Chart) -> tuple[View, ...]:

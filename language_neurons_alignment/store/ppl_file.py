@@ -143,7 +143,10 @@ def load_map(path: Path) -> tuple[PerplexityMap, Provenance]:
     if content is None:
         raise MissingArtifactError(f"{file.path} is not there: make it with `lna ppl`")
     made_from = content["provenance"]
-    return PerplexityMap(tuple(made_from["corpus"]), file.cells_of(content)), {**made_from, **(content.get("engine") or {})}
+    return PerplexityMap(tuple(made_from["corpus"]), file.cells_of(content)), {
+        **made_from,
+        **(content.get("engine") or {}),
+    }
 
 
 def precision_of(engine: Provenance) -> Provenance:

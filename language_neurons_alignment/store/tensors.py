@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from typing import IO, Any
+from zipfile import is_zipfile
 
 import torch
 
@@ -31,7 +32,7 @@ def load_tensors(path: Path, *, remedy: str, lazy: bool = False) -> Any:
         ArtifactError: it cannot be read: torn, not a torch file, or holding objects that would run code.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy and is_zipfile(path))
     except FileNotFoundError:
         raise MissingArtifactError(f"{path} is not there: {remedy}") from None
     except Exception as error:  # torch raises a dozen kinds for a torn or foreign file

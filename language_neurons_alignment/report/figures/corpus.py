@@ -43,11 +43,11 @@ def corpus_section(texts: Sequence[CountedText]) -> FigureSection:
     return FigureSection(
         "corpus",
         "What was counted",
-        "A neuron's activation probability is the share of a language's answer tokens on which it fires, so the answer "
-        "tokens are what everything below rests on; question tokens are counted too and taken away. Languages need not "
-        "have equally many tokens, but one with few has noisy probabilities: with n tokens, the standard error of a "
-        "probability would be at most 0.5/√n if tokens were independent, and is more as they are not. A language that a tokenizer "
-        "cuts into bytes has many tokens for the same text.",
+        "A neuron's activation probability is the share of a language's answer tokens on which it fires, so the "
+        "answer tokens are what everything below rests on; question tokens are counted too and taken away. Languages "
+        "need not have equally many tokens, but one with few has noisy probabilities: with n tokens, the standard "
+        "error of a probability would be at most 0.5/√n if tokens were independent, and is more as they are not. A "
+        "language that a tokenizer cuts into bytes has many tokens for the same text.",
         single(chart),
         f"The least text: {chart.x.names[texts.index(least)]}, {least.answer_tokens:,} answer tokens (a standard error "
         f"of at most {0.5 / max(least.answer_tokens, 1) ** 0.5:.4f}).",

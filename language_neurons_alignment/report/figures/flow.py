@@ -27,10 +27,11 @@ def flow_section(flow: ClassFlow, *, before: str, after: str) -> FigureSection:
     return FigureSection(
         "flow",
         "Where neurons went",
-        "Row: a neuron's class in the first model. Column: the class of the same neuron (same layer, same index) in the second. "
-        "Framed: neurons that kept their class. Below and above the frame are the moves: specific → related is a neuron "
-        "that came to serve more languages, related → general one that came to serve all. “None” are neurons that were not "
-        "selected, the great majority. Colours are logarithmic, so that single neurons stay visible.",
+        "Row: a neuron's class in the first model. Column: the class of the same neuron (same layer, same index) in "
+        "the second. Framed: neurons that kept their class. Below and above the frame are the moves: specific → "
+        "related is a neuron that came to serve more languages, related → general one that came to serve all. “None” "
+        "are neurons that were not selected, the great majority. Colours are logarithmic, so that single neurons stay "
+        "visible.",
         single(chart),
         f"Of {exact(int(classed))} neurons that are in a class in either model, {exact(int(stayed))} kept it.",
     )
@@ -45,16 +46,14 @@ def change_section(flow: ClassFlow, *, before: str, after: str) -> FigureSection
         for counts in (flow.change, flow.before, flow.after)
     )
     changes = [Panel(f"{name}, change", (Series(name, change[name], name),)) for name in shown]
-    both = [
-        Panel(name, (Series(before, one[name], "before"), Series(after, other[name], "after"))) for name in shown
-    ]
+    both = [Panel(name, (Series(before, one[name], "before"), Series(after, other[name], "after"))) for name in shown]
     totals = ", ".join(f"{name} {sum(change[name]):+,.0f}".replace("-", "−") for name in shown)
     return FigureSection(
         "change",
         "What changed in each layer",
-        "How many neurons of each class every layer has more (above 0) or fewer (below 0) in the second model. In the paper, "
-        "alignment brings specific and related neurons to the first layers, general ones to the middle, and turns specific "
-        "neurons into related ones late. Compare with the second view: a large change of a small count "
+        "How many neurons of each class every layer has more (above 0) or fewer (below 0) in the second model. In the "
+        "paper, alignment brings specific and related neurons to the first layers, general ones to the middle, and "
+        "turns specific neurons into related ones late. Compare with the second view: a large change of a small count "
         "and a small change of a large one look alike here.",
         (
             View("change", "change", Bars(layers, tuple(changes))),

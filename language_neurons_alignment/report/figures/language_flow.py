@@ -24,12 +24,12 @@ def gained_lost_section(flow: LanguageFlow) -> FigureSection:
     return FigureSection(
         "gained-lost",
         "What each language gained and lost",
-        "Above 0: neurons that only the second model has for a language; below 0: neurons that only the first one has. Tall bars on "
-        "both sides are a mask that was dealt anew rather than one that grew. The views by layer show the net change: blue where a "
-        "language lost neurons, red where it gained. If languages that were never trained change like the trained ones, that is what "
-        "the paper calls spontaneous multilingual alignment.",
+        "Above 0: neurons that only the second model has for a language; below 0: neurons that only the first one "
+        "has. Tall bars on both sides are a mask that was dealt anew rather than one that grew. The views by layer "
+        "show the net change: blue where a language lost neurons, red where it gained. If languages that were never "
+        "trained change like the trained ones, that is what the paper calls spontaneous multilingual alignment.",
         tuple(views),
-        f"Net, the most: {names[most]} ({_signed(int(net[most]))}); the least: {names[least]} ({_signed(int(net[least]))}).",
+        f"Net, from {names[least]} ({_signed(int(net[least]))}) to {names[most]} ({_signed(int(net[most]))}).",
     )
 
 
@@ -49,9 +49,10 @@ def alike_section(flow: LanguageFlow) -> FigureSection:
     return FigureSection(
         "alike",
         "How much stays the same",
-        "Jaccard is the share of neurons that both models have, of those that either has; the share kept is of the first model's "
-        "neurons alone. 1 is the same set. The paper finds more than nine tenths kept after alignment: it moves few neurons. A neuron "
-        "that stays with its language and goes from specific to related is lost by the one class and kept by the mask.",
+        "Jaccard is the share of neurons that both models have, of those that either has; the share kept is of the "
+        "first model's neurons alone. 1 is the same set. The paper finds more than nine tenths kept after alignment: "
+        "it moves few neurons. A neuron that stays with its language and goes from specific to related is lost by the "
+        "one class and kept by the mask.",
         single(Bars(language_axis(flow.languages), tuple(panels))),
         note,
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ...core.class_profile import LanguageProfile
+from ...core.groups import GroupMeans
 from ...plots.charts import Bars, Heatmap, Panel, Series, language_axis, layer_axis
 from ..sections import FigureSection, View, single
 
 
-def languages_section(profile: LanguageProfile) -> FigureSection:
+def languages_section(profile: LanguageProfile, means: GroupMeans) -> FigureSection:
     """Specific and related neurons of each language."""
     per_language = profile.per_language.T.tolist()
     series = [
@@ -20,14 +21,13 @@ def languages_section(profile: LanguageProfile) -> FigureSection:
     return FigureSection(
         "languages",
         "The neurons of each language",
-        "A bar is a language's mask: its specific neurons, and the related ones that it shares with some other languages; a related "
-        "neuron stands in the bar of every language that it serves. English usually has few: what a model does in English "
-        "is done by neurons that it uses for every language, and these are in no mask. Many specific neurons may mean a "
-        "language that the model treats apart, or a script of its own.",
+        "A bar is a language's mask: its specific neurons, and the related ones that it shares with some other "
+        "languages; a related neuron stands in the bar of every language that it serves. English usually has few: "
+        "what a model does in English is done by neurons that it uses for every language, and these are in no mask. "
+        "Many specific neurons may mean a language that the model treats apart, or a script of its own.",
         single(chart),
-        f"From {int(sizes.min()):,} ({chart.x.names[fewest]}) to {int(sizes.max()):,} ({chart.x.names[most]}) neurons."
-        if fewest != most
-        else "",
+        f"From {int(sizes.min()):,} ({chart.x.names[fewest]}) to {int(sizes.max()):,} ({chart.x.names[most]}) neurons. "
+        f"On average {_means(means)}.",
     )
 
 
@@ -36,13 +36,23 @@ def language_layers_section(profile: LanguageProfile) -> FigureSection:
     return FigureSection(
         "language-layers",
         "Where each language's neurons lie",
-        "One row a language, one column a layer. Two bands of colour, early and late, with little between them are the shape "
-        "that the paper describes: a language is recognised at the bottom and spoken at the top, and the middle layers work "
-        "for all of them. Compare rows: languages whose bands stand elsewhere, or who have only one, are treated otherwise.",
+        "One row a language, one column a layer. Two bands of colour, early and late, with little between them are "
+        "the shape that the paper describes: a language is recognised at the bottom and spoken at the top, and the "
+        "middle layers work for all of them. Compare rows: languages whose bands stand elsewhere, or who have only "
+        "one, are treated otherwise.",
         (
             View("mask", "specific + related", _heatmap(profile, profile.classes)),
             *(View(name, name, _heatmap(profile, (name,))) for name in profile.classes),
         ),
+    )
+
+
+def _means(means: GroupMeans) -> str:
+    """The mean numbers of each group of languages."""
+    rows = zip(means.groups, means.means.tolist(), strict=True)
+    return "; ".join(
+        f"{group}: " + ", ".join(f"{mean:,.0f} {name}" for name, mean in zip(means.classes, row, strict=True))
+        for group, row in rows
     )
 
 

@@ -20,12 +20,13 @@ def layers_section(profile: ClassProfile, stages: Segmentation) -> FigureSection
     return FigureSection(
         "layers",
         "The classes over the layers",
-        "Each panel counts one class, layer by layer; mind that the panels have scales of their own. The dashed lines cut "
+        "Each panel counts one class, layer by layer; mind that the panels have scales of their own. The dashed lines "
+        "cut "
         f"the layers into the {cut} contiguous stages within which the profile of the classes is as even as it can be "
-        "(least squares, found by dynamic programming). The paper reads four stages off this picture: understanding (an "
-        "early peak of specific and related neurons), shared reasoning (a middle of almost only general ones), turning back to "
-        "a language (a late peak), and output (general neurons at their most in the last layer). Whether this model shows "
-        "four is the next figure's question.",
+        "(least squares, found by dynamic programming). The paper reads four stages off this picture: understanding "
+        "(an early peak of specific and related neurons), shared reasoning (a middle of almost only general ones), "
+        "turning back to a language (a late peak), and output (general neurons at their most in the last layer). "
+        "Whether this model shows four is the next figure's question.",
         single(Bars(layer_axis(len(profile.counts)), tuple(panels), marks=tuple(marks))),
         _extremes(profile, shown),
     )
@@ -54,11 +55,11 @@ def stages_section(stages: Segmentation) -> FigureSection:
     return FigureSection(
         "stages",
         "Are there four stages?",
-        "The share of the profile's variance that 1 to 6 contiguous stages explain. It can only grow, so what matters is where "
-        "a further stage stops to pay: a bend in the first panel, the lowest bar of the second (Bayes's information criterion, which "
-        "charges for every stage), or the last p below 0.05 in the third (how often permuted residuals gain as much). A "
-        "profile that changes smoothly over the layers gains by every further cut, so both criteria tend to name too many "
-        "stages rather than too few.",
+        "The share of the profile's variance that 1 to 6 contiguous stages explain. It can only grow, so what matters "
+        "is where a further stage stops to pay: a bend in the first panel, the lowest bar of the second (Bayes's "
+        "information criterion, which charges for every stage), or the last p below 0.05 in the third (how often "
+        "permuted residuals gain as much). A profile that changes smoothly over the layers gains by every further "
+        "cut, so both criteria tend to name too many stages rather than too few.",
         single(chart),
         note,
     )

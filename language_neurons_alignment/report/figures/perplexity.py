@@ -26,11 +26,12 @@ def perplexity_section(maps: Mapping[str, PerplexityMap]) -> FigureSection:
     return FigureSection(
         "perplexity",
         "What breaks when a language's neurons are off",
-        "Row: the language whose neurons are switched off, in every layer, for every token. Column: the language of the text that "
-        "the model then has to predict. A number is the change of perplexity against the undisturbed model. Read along a "
-        "row: the framed cell on the diagonal should stand out, its relatives may suffer with it, and the rest should not. A row that "
-        "is strong everywhere is a set of neurons that everything needs; a column that is strong everywhere is a language that is "
-        "easily disturbed. Colours are logarithmic beyond the first tick, so that small effects stay visible beside large ones.",
+        "Row: the language whose neurons are switched off, in every layer, for every token. Column: the language of "
+        "the text that the model then has to predict. A number is the change of perplexity against the undisturbed "
+        "model. Read along a row: the framed cell on the diagonal should stand out, its relatives may suffer with it, "
+        "and the rest should not. A row that is strong everywhere is a set of neurons that everything needs; a column "
+        "that is strong everywhere is a language that is easily disturbed. Colours are logarithmic beyond the first "
+        "tick, so that small effects stay visible beside large ones.",
         tuple(views),
         _diagonal(next(iter(maps.values()))),
     )

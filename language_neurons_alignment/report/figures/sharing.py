@@ -25,12 +25,34 @@ def shared_section(above: LanguagesAbove) -> FigureSection:
     return FigureSection(
         "shared",
         "How many languages share a neuron",
-        "All neurons of the model, selected or not, by the number of languages in which they fire on more than τ of the answer "
-        "tokens. The curve falls from left to right, and rises again at K: neurons of all languages, the general ones, are more "
-        "than those of most. In the paper, alignment makes the first fewer and "
-        "the last more.",
+        "All neurons of the model, selected or not, by the number of languages in which they fire on more than τ of "
+        "the answer tokens. The curve falls from left to right, and rises again at K: neurons of all languages, the "
+        "general ones, are more than those of most. In the paper, alignment makes the first fewer and the last more.",
         single(chart),
         f"Not drawn: {counts[0]:,} of {sum(counts):,} neurons are above τ in no language. General: {counts[last]:,}.",
+    )
+
+
+def shared_change_section(before: LanguagesAbove, after: LanguagesAbove, *, names: tuple[str, str]) -> FigureSection:
+    """The same for two models, side by side."""
+    counts = [one.all.sum(dim=0).tolist() for one in (before, after)]
+    last = len(counts[0]) - 1
+    series = [
+        Series(name, tuple(map(float, of_one[1:])), ink)
+        for name, of_one, ink in zip(names, counts, ("before", "after"), strict=True)
+    ]
+    chart = Bars(
+        plain_axis(range(1, last + 1), "languages in which a neuron is above τ"), (Panel("neurons", tuple(series)),)
+    )
+    general, specific = (counts[1][n] - counts[0][n] for n in (last, 1))
+    return FigureSection(
+        "shared-change",
+        "How many languages share a neuron, in both models",
+        "All neurons, selected or not, by the number N of languages in which they are above τ, in the first model and "
+        "in the second. τ is each model's own. In the paper's pairs, fewer neurons are left with one language (N = 1) "
+        "and more serve several or all: neurons come to be shared.",
+        single(chart),
+        f"N = 1: {specific:+,}; N = {last}, the general ones: {general:+,}.".replace("-", "−"),
     )
 
 
@@ -42,10 +64,10 @@ def overlap_section(overlap: Overlap) -> FigureSection:
     return FigureSection(
         "overlap",
         "What languages have in common",
-        "Jaccard: of the neurons that either language has, the share that both have; 1 on the diagonal by definition, 0 where "
-        "two languages share nothing. Relatives may stand out (Spanish and French), and so may languages whose text the tokenizer cuts up alike. The "
-        "second view counts the common neurons, with a language's whole mask on the diagonal: a large mask has more in common "
-        "with everything, which Jaccard corrects for.",
+        "Jaccard: of the neurons that either language has, the share that both have; 1 on the diagonal by definition, "
+        "0 where two languages share nothing. Relatives may stand out (Spanish and French), and so may languages "
+        "whose text the tokenizer cuts up alike. The second view counts the common neurons, with a language's whole "
+        "mask on the diagonal: a large mask has more in common with everything, which Jaccard corrects for.",
         (
             View("jaccard", "Jaccard", Heatmap(axis, axis, _no_diagonal(jaccard), "Jaccard", digits=2)),
             View("counts", "common neurons", Heatmap(axis, axis, counts, "common neurons", diagonal=True)),
@@ -73,8 +95,8 @@ def sets_section(sharing: Sharing) -> FigureSection | MissingSection:
     return FigureSection(
         "sets",
         _SETS_TITLE,
-        "Each bar is a set of languages that some related neurons serve, exactly this set and no other. Families and scripts "
-        "come first where a model has learnt them as such. A long tail of rare sets is usual: where a "
+        "Each bar is a set of languages that some related neurons serve, exactly this set and no other. Families and "
+        "scripts come first where a model has learnt them as such. A long tail of rare sets is usual: where a "
         "probability is near τ, chance decides on which side it falls.",
         single(chart),
         f"{len(related):,} sets occur; the {len(rows)} shown hold {exact(shown)} of {exact(total)} related neurons.",

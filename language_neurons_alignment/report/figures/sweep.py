@@ -29,10 +29,10 @@ def appear_section(appear: Sequence[int], *, lam: float) -> FigureSection:
     return FigureSection(
         "appear",
         "How many languages the selected neurons belong to",
-        "The neurons of lowest score, sorted by the number N of languages in which they fire on more than τ of the answer "
-        "tokens. N = 1 makes a neuron language-specific, 1 < N < K language-related. N = 0 are selected for their low "
-        "entropy, but fire too rarely to belong anywhere: they are in no mask. AutoSweep takes the largest λ at which the "
-        "last bar, neurons of all K languages, is empty.",
+        "The neurons of lowest score, sorted by the number N of languages in which they fire on more than τ of the "
+        "answer tokens. N = 1 makes a neuron language-specific, 1 < N < K language-related. N = 0 are selected for "
+        "their low entropy, but fire too rarely to belong anywhere: they are in no mask. AutoSweep takes the largest "
+        "λ at which the last bar, neurons of all K languages, is empty.",
         single(chart),
         f"At λ = {lam!r}, {appear[last]:,} of {sum(appear):,} selected neurons belong to all {last} languages.",
     )
@@ -43,10 +43,11 @@ def path_section(path: LambdaPath, *, lam: float) -> FigureSection:
     return FigureSection(
         "lambda-path",
         "The λ path",
-        "λ is the method's one free parameter: the larger it is, the more a high activation probability counts against an "
-        "even spread over languages. To the left, rare neurons of one language fill the selection; to the right, neurons "
-        "that fire often, and at last those that fire in all languages. The λ of this report is the dashed line. If "
-        "the curves are flat around it the classes do not hang on its exact value; where they are steep, they do.",
+        "λ is the method's one free parameter: the larger it is, the more a high activation probability counts "
+        "against an even spread over languages. To the left, rare neurons of one language fill the selection; to the "
+        "right, neurons that fire often, and at last those that fire in all languages. The λ of this report is the "
+        "dashed line. If the curves are flat around it the classes do not hang on its exact value; where they are "
+        "steep, they do.",
         (View("classes", "classes", _by_class(path, lam)), View("every-n", "every number of languages", _every(path))),
         f"Over this range the histogram changes at {max(len(path.edges) - 2, 0):,} values of λ.",
     )

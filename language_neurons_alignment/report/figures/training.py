@@ -19,9 +19,10 @@ def training_section(path: TrainingPath) -> FigureSection:
     return FigureSection(
         "training",
         "Along the training",
-        "The models in the order given: the first, and what became of it. The first view counts each class in the whole model; the "
-        "others show in which layers it grows or shrinks against the first model (red: more, blue: fewer). A change that "
-        "comes early and stays is what the training did; one that comes and goes is noise between checkpoints.",
+        "The models in the order given: the first, and what became of it. The first view counts each class in the "
+        "whole model; the others show in which layers it grows or shrinks against the first model (red: more, blue: "
+        "fewer). A change that comes early and stays is what the training did; one that comes and goes is noise "
+        "between checkpoints.",
         tuple(views),
     )
 
