@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import activation, analysis, autosweep, cli, config, errors, identify, pipeline, ppl
+    from . import activation, analysis, analyze, autosweep, cli, compare, config, errors, identify, pipeline, ppl
     from .activation import Collected, collect_activations
     from .analysis import Neuron_Mask, Neuron_Prob
+    from .analyze import Analysis, analysis_of
     from .autosweep import AutoSweep, quick_autosweep
+    from .compare import Comparison, comparison_of
     from .config import MapSettings, PipelineSettings, Selection, SweepRange
     from .core.interventions import Intervention
     from .core.perplexity_map import PerplexityMap
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from .engines import load_engine
     from .errors import LNAError
     from .identify import Identification
+    from .model_neurons import Choice, ModelNeurons, open_neurons
     from .pipeline import PipelineResult, run_pipeline
     from .ppl import MapResult, perplexity_map
     from .session import Session, open_session, results_of
@@ -37,6 +40,10 @@ __all__ = [
     "quick_autosweep",
     "perplexity_map",
     "run_pipeline",
+    # what the neurons tell, of one model and of several
+    "open_neurons",
+    "analysis_of",
+    "comparison_of",
     # what they are given
     "Corpus",
     "Record",
@@ -46,6 +53,7 @@ __all__ = [
     "SweepRange",
     "MapSettings",
     "PipelineSettings",
+    "Choice",
     # what they give back
     "Collected",
     "AutoSweep",
@@ -53,6 +61,9 @@ __all__ = [
     "PerplexityMap",
     "MapResult",
     "PipelineResult",
+    "ModelNeurons",
+    "Analysis",
+    "Comparison",
     # neurons by hand
     "Neuron_Prob",
     "Neuron_Mask",
@@ -63,8 +74,10 @@ __all__ = [
     # the modules
     "activation",
     "analysis",
+    "analyze",
     "autosweep",
     "cli",
+    "compare",
     "config",
     "errors",
     "identify",
@@ -85,6 +98,13 @@ _HOME = {
     "MapResult": "ppl",
     "run_pipeline": "pipeline",
     "PipelineResult": "pipeline",
+    "open_neurons": "model_neurons",
+    "ModelNeurons": "model_neurons",
+    "Choice": "model_neurons",
+    "analysis_of": "analyze",
+    "Analysis": "analyze",
+    "comparison_of": "compare",
+    "Comparison": "compare",
     "Corpus": "corpus.records",
     "Record": "corpus.records",
     "read_corpus": "corpus.records",

@@ -11,7 +11,7 @@ from .core.masks import to_mask_list
 from .core.perplexity_map import PerplexityMap
 from .errors import MissingArtifactError
 from .masks import StoredMask
-from .neurons import DEFAULT_CHOICE, Choice, ModelNeurons, open_neurons
+from .model_neurons import DEFAULT_CHOICE, Choice, ModelNeurons, open_neurons
 from .report.figures.corpus import CountedText
 from .report.model import Gap
 from .store.counts_file import load_origin

@@ -29,6 +29,7 @@ class AnswerCounts:
         languages: codes, in the order of the last axis.
         counts: c_full − c_prefix.
         tokens: t_full − t_prefix.
+        prefix_tokens: t_prefix, which the answers do not change.
         hashes: digest of each language's files.
         config_hash: of the model's config; "" where the files do not tell.
         weights_hash: of the model's weights; likewise.
@@ -37,6 +38,7 @@ class AnswerCounts:
     languages: tuple[str, ...]
     counts: Int[Tensor, "layer neuron lang"]
     tokens: Int[Tensor, " lang"]
+    prefix_tokens: Int[Tensor, " lang"]
     hashes: dict[str, str]
     config_hash: str
     weights_hash: str
@@ -56,7 +58,7 @@ class Identification:
         mask: the neurons that belong to each language.
         classes: the paper's classes.
         description: everything about it in plain values, as stored beside the mask.
-        path: the mask file.
+        path: the mask file, whether it is written or not.
     """
 
     statistics: NeuronStatistics
@@ -75,7 +77,7 @@ def load_answer_counts(layout: Layout, languages: Sequence[str]) -> AnswerCounts
         IncompatibleError: the languages were not counted on the same model.
     """
     table: Tensor | None = None
-    tokens, hashes, origins = [], {}, {}
+    tokens, prefix_tokens, hashes, origins = [], [], {}, {}
     for k, language in enumerate(languages):
         counts, meta = load_counts(layout, language)
         answers = answer_counts(counts.full.over_zero, counts.prefix.over_zero)
@@ -89,11 +91,14 @@ def load_answer_counts(layout: Layout, languages: Sequence[str]) -> AnswerCounts
             )
         table[..., k] = answers
         tokens.append(counts.full.total_tokens - counts.prefix.total_tokens)
+        prefix_tokens.append(counts.prefix.total_tokens)
         hashes[language] = counts_hash(counts)
         origins[language] = (str(meta.get("config_hash") or ""), str(meta.get("weights_hash") or ""))
     config_hash, weights_hash = _common_origin(origins)
     assert table is not None  # languages are never empty: parse_languages
-    return AnswerCounts(tuple(languages), table, torch.tensor(tokens), hashes, config_hash, weights_hash)
+    return AnswerCounts(
+        tuple(languages), table, torch.tensor(tokens), torch.tensor(prefix_tokens), hashes, config_hash, weights_hash
+    )
 
 
 def identify(layout: Layout, languages: Sequence[str], selection: Selection, *, force: bool = False) -> Identification:
@@ -103,7 +108,14 @@ def identify(layout: Layout, languages: Sequence[str], selection: Selection, *, 
         ConflictError: a mask made from other counts, or with another bar, stands there, and not `force`.
         SettingsError, MissingArtifactError, ArtifactError, IncompatibleError: as the steps it is made of.
     """
-    counts = load_answer_counts(layout, languages)
+    found = find_neurons(layout, load_answer_counts(layout, languages), selection)
+    save_mask(found.path, found.mask, found.description, force=force)
+    return found
+
+
+def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> Identification:
+    """Find the language neurons in counts at hand; nothing is written."""
+    languages = counts.languages
     statistics = counts.statistics(bar=selection.bar)
     selected = select(statistics, top_rate=selection.top_rate, lam=selection.lam)
     mask = language_mask(statistics, selected)
@@ -127,7 +139,6 @@ def identify(layout: Layout, languages: Sequence[str], selection: Selection, *, 
         version=__version__,
     )
     path = layout.mask(selection.top_rate, selection.lam)
-    save_mask(path, mask, description, force=force)
     return Identification(statistics, selected, mask, classes, description, path)
 
 

@@ -87,6 +87,11 @@ class StoredMask:
                 f"{self.path} has no description beside it, so its general neurons are unknown: "
                 "make it with `lna identify`"
             )
+        if self.description.bar is None:
+            raise MissingArtifactError(
+                f"{self.path} was imported, so its general neurons are unknown: leave general out of --classes, or "
+                "count the model and make a mask with `lna identify`"
+            )
         counts = load_answer_counts(self.layout, self.languages)
         if counts.hashes != self.description.counts:
             raise IncompatibleError(

@@ -11,8 +11,9 @@ from .analyze import analysis_of
 from .compare import Comparison, PairComparison, comparison_of
 from .config import DEFAULT_RANGE, SweepRange
 from .core.languages_above import LanguagesAbove, count_languages_above
+from .errors import SettingsError
 from .evidence import Evidence, Subject, gather
-from .neurons import ModelNeurons
+from .model_neurons import ModelNeurons
 from .plots.draw import draw
 from .plots.write import write_png, write_svg
 from .report.comparison import PairResults, pair_parts
@@ -20,11 +21,11 @@ from .report.figures.training import training_section
 from .report.model import ModelResults, model_sections
 from .report.page import render_page
 from .report.provenance import provenance_section
-from .report.sections import MissingSection, Part, Report, pictures
+from .report.sections import Part, Report, pictures
 from .store.atomic import write_text
 from .store.picture_files import save_pictures
 
-__all__ = ["Subject", "WrittenReport", "report"]
+__all__ = ["Subject", "WrittenReport", "compose", "report"]
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,11 @@ class WrittenReport:
         report: what it says.
         page: the HTML file.
         pictures: PNG, SVG and CSV of every view of every figure, in the order of reading.
-        missing: title of a figure that could not be drawn → why, and the command that makes what it needs.
     """
 
     report: Report
     page: Path
     pictures: list[Path]
-    missing: dict[str, str]
 
 
 def report(
@@ -60,14 +59,15 @@ def report(
         out: the page; by default under the first model's results. Pictures lie in a folder of its name.
 
     Raises:
+        SettingsError: a page whose name does not end in .html.
         MissingArtifactError: a model has neither counts nor a mask.
         IncompatibleError: models that cannot be compared.
         LNAError: what is there cannot be used.
     """
-    found = [gather(subject) for subject in subjects]
-    compared = comparison_of([one.neurons for one in found], trained=trained) if len(found) > 1 else None
-    told = assemble(found, compared, search=search)
-    page = out or _default_page(found)
+    if out is not None and out.suffix != ".html":
+        raise SettingsError(f"--out must name a page that ends in .html, got {out}: for example {out.name}.html")
+    told = compose(subjects, trained=trained, search=search)
+    page = out or _default_page(subjects, told)
     folder = page.with_suffix("")
     written = []
     for title, name, chart in pictures(told):
@@ -75,17 +75,17 @@ def report(
         writers = {".png": partial(write_png, drawn), ".svg": partial(write_svg, drawn)}
         written += save_pictures(folder / name, writers, header=chart.header, rows=chart.table)
     write_text(page, render_page(told, folder=folder.name))
-    sections = [section for part in told.parts for section in part.sections]
-    missing = {
-        section.title: " ".join(filter(None, [section.reason, section.command]))
-        for section in sections
-        if isinstance(section, MissingSection)
-    }
-    return WrittenReport(told, page, written, missing)
+    return WrittenReport(told, page, written)
 
 
-def assemble(found: Sequence[Evidence], compared: Comparison | None, *, search: SweepRange) -> Report:
-    """What the page says; nothing is written."""
+def compose(subjects: Sequence[Subject], *, trained: Sequence[str] = (), search: SweepRange = DEFAULT_RANGE) -> Report:
+    """What a report says; nothing is drawn, and nothing written.
+
+    Raises:
+        LNAError: as `report`.
+    """
+    found = [gather(subject) for subject in subjects]
+    compared = comparison_of([one.neurons for one in found], trained=trained) if len(found) > 1 else None
     first, described = found[0], found[0].neurons.description
     names = compared.names if compared else (first.neurons.layout.model,)
     parts = [] if compared is None else _comparison_parts(compared)
@@ -96,6 +96,7 @@ def assemble(found: Sequence[Evidence], compared: Comparison | None, *, search: 
     return Report(
         title=" → ".join(names),
         subtitle=_subtitle(first.neurons),
+        rates=(described.top_rate, described.lam),
         facts=_facts(first.neurons),
         parts=tuple(parts),
         languages=first.neurons.languages,
@@ -152,9 +153,9 @@ def _above(neurons: ModelNeurons) -> LanguagesAbove | None:
     return count_languages_above(statistics.languages_above, selected, languages=len(neurons.languages))
 
 
-def _default_page(found: Sequence[Evidence]) -> Path:
-    described = found[0].neurons.description
-    path = found[0].neurons.layout.report(described.top_rate, described.lam, others=len(found) - 1)
+def _default_page(subjects: Sequence[Subject], told: Report) -> Path:
+    first, *others = (subject.layout for subject in subjects)
+    path = first.report(*told.rates, others=[other.model for other in others])
     return path.with_name(f"{path.name}.html")
 
 

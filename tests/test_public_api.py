@@ -16,13 +16,15 @@ EXPORTS = {
     "run_pipeline", "Corpus", "Record", "read_corpus", "Session", "Selection", "SweepRange", "MapSettings",
     "PipelineSettings", "Collected", "AutoSweep", "Identification", "PerplexityMap", "MapResult", "PipelineResult",
     "Neuron_Prob", "Neuron_Mask", "Intervention", "load_engine", "LNAError",
+    "open_neurons", "ModelNeurons", "Choice", "analysis_of", "Analysis", "comparison_of", "Comparison",
 }  # fmt: skip
 
 SEED_MODULES = {"activation", "analysis", "autosweep", "cli", "config", "identify", "pipeline", "ppl"}
+LATER_MODULES = {"errors", "analyze", "compare"}
 
 
 def test_the_exports_are_these_and_all_of_them_are_there() -> None:
-    assert EXPORTS | SEED_MODULES | {"errors"} == set(lna.__all__)
+    assert set(lna.__all__) == EXPORTS | SEED_MODULES | LATER_MODULES
     assert len(lna.__all__) == len(set(lna.__all__))
     for name in lna.__all__:
         assert getattr(lna, name) is not None
@@ -31,8 +33,8 @@ def test_the_exports_are_these_and_all_of_them_are_there() -> None:
         assert getattr(lna, name).__name__ == name
 
 
-@pytest.mark.parametrize("module", sorted(SEED_MODULES))
-def test_the_modules_of_the_seed_stay_importable_and_are_modules_whatever_was_imported_first(module: str) -> None:
+@pytest.mark.parametrize("module", sorted(SEED_MODULES | LATER_MODULES))
+def test_the_modules_stay_importable_and_are_modules_whatever_was_imported_first(module: str) -> None:
     imported = importlib.import_module(f"language_neurons_alignment.{module}")
     assert inspect.ismodule(imported)
     assert getattr(lna, module) is imported
@@ -65,5 +67,6 @@ def test_every_error_has_the_one_root_and_a_place_in_the_tree() -> None:
 
 def test_choices_are_the_same_in_the_settings_and_in_the_core() -> None:
     assert config.CLASSES == masks.CLASSES
+    assert config.MASK_CLASSES == masks.MASK_CLASSES
     assert config.SCALES == perplexity_map.SCALES
     assert config.AVERAGES == perplexity_map.AVERAGES

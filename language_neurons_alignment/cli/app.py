@@ -13,12 +13,16 @@ from typer.core import TyperGroup
 
 from ..version import __version__
 from .activation import activation
+from .analyze import analyze
 from .autosweep import autosweep
+from .compare import compare
 from .demo import demo
 from .flags import spread
 from .identify import identify
+from .import_mask import import_mask
 from .merge import merge
 from .ppl import ppl
+from .report import report
 from .run import run
 from .state import Interrupted
 
@@ -43,8 +47,8 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, run, activation, autosweep, identify, ppl, merge):
-    app.command(command.__name__)(spread(command))
+for command in (demo, run, activation, autosweep, identify, ppl, merge, analyze, compare, import_mask, report):
+    app.command(command.__name__.replace("_", "-"))(spread(command))
 
 
 def _show_version(value: bool) -> None:

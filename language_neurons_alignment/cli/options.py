@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import DEFAULT_LANGUAGES, DEFAULT_MAP, DEFAULT_RANGE, MASK_CLASSES, MapSettings, SweepRange
+from ..config import (
+    DEFAULT_BAR,
+    DEFAULT_LANGUAGES,
+    DEFAULT_MAP,
+    DEFAULT_RANGE,
+    DEFAULT_TOP_RATE,
+    MASK_CLASSES,
+    MapSettings,
+    SweepRange,
+)
 from ..errors import SettingsError
 from .state import enable_debug
 
@@ -53,6 +62,29 @@ class Model:
         str | None,
         typer.Option("--model-name", help="Name in file names.", show_default="the family in the model's config"),
     ] = None
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """Which of a model's neurons are looked at; what is not given is as in the mask that is there."""
+
+    top_rate: TopRate = DEFAULT_TOP_RATE
+    lam: Annotated[
+        float | None,
+        typer.Option("-l", "--lam", help="λ.", show_default="that of the mask that is there, else AutoSweep's"),
+    ] = None
+    bar: Annotated[
+        float | None,
+        typer.Option("-b", "--bar", help="Activation bar.", show_default=f"the mask's, else {DEFAULT_BAR}"),
+    ] = None
+    langs: Annotated[
+        str | None,
+        typer.Option("--langs", help="Languages, in order: en,es,fr.", show_default="the mask's, else the ten"),
+    ] = None
+    mask_only: Annotated[
+        bool,
+        typer.Option("--mask-only", help="Read the mask and no counts: classes specific and related alone."),
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def report(
     named = [options.Model(name, model.dataset, model.model_name) for name in (model.model_path, *(others or []))]
     subjects = [Subject(existing_layout(one, results), choice, one.model_path, neurons.mask_only) for one in named]
     written = write_report(subjects, trained=aligned, search=search.range(), out=out)
-    for title, remedy in written.missing.items():
+    for title, remedy in written.report.missing.items():
         note(f"not drawn: {title}. {remedy}")
     result(report_lines(written), report_data(written), as_json=results.as_json)
 
@@ -58,4 +58,4 @@ def report_lines(written: WrittenReport) -> list[str]:
 
 def report_data(written: WrittenReport) -> dict[str, object]:
     """The same, as plain values."""
-    return {"page": written.page, "pictures": written.pictures, "missing": written.missing}
+    return {"page": written.page, "pictures": written.pictures, "missing": written.report.missing}

@@ -5,16 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..config import DEFAULT_LANGUAGES, parse_languages
-from .options import Model, Results
+from .options import Model, Neurons, Results, Search
 from .progress import note
 
 if TYPE_CHECKING:
+    from ..model_neurons import Choice
     from ..session import Layout
 
 
 def languages_or_default(names: str | None) -> tuple[str, ...]:
     """The languages of `--langs`, or the paper's ten."""
     return DEFAULT_LANGUAGES if names is None else parse_languages(names)
+
+
+def chosen_neurons(neurons: Neurons, search: Search) -> Choice:
+    """Which neurons the flags mean."""
+    from ..model_neurons import Choice
+
+    languages = None if neurons.langs is None else parse_languages(neurons.langs)
+    return Choice(neurons.top_rate, neurons.lam, neurons.bar, languages, search.range())
 
 
 def existing_layout(model: Model, results: Results) -> Layout:

@@ -31,7 +31,7 @@ class TrainingPath(Framed):
     classes: tuple[str, ...]
     per_layer: Int64[Tensor, "model layer class"]
     language_classes: tuple[str, ...]
-    per_language: Int64[Tensor, "model lang class"]
+    per_language: Int64[Tensor, "model lang language_class"]
 
     @property
     def totals(self) -> Int64[Tensor, "model class"]:

@@ -82,6 +82,7 @@ class Report:
     Attributes:
         title: the model's name, or both models'.
         subtitle: dataset and settings, in a line.
+        rates: top rate and λ of the (first) model's neurons.
         facts: the few numbers that one wants first: (number, what it is).
         parts: in the order of reading.
         languages: codes of all languages that occur.
@@ -90,6 +91,7 @@ class Report:
 
     title: str
     subtitle: str
+    rates: tuple[float, float]
     facts: tuple[tuple[str, str], ...]
     parts: tuple[Part, ...]
     languages: tuple[str, ...]
@@ -99,6 +101,12 @@ class Report:
     def figures(self) -> list[FigureSection]:
         """All figures, in the order of reading."""
         return [section for part in self.parts for section in part.sections if isinstance(section, FigureSection)]
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Title of each figure that could not be drawn → why, and the command that makes what it needs."""
+        sections = [section for part in self.parts for section in part.sections if isinstance(section, MissingSection)]
+        return {section.title: " ".join(filter(None, [section.reason, section.command])) for section in sections}
 
 
 class Picture(NamedTuple):

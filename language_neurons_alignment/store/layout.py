@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SettingsError
+
+_LONGEST_NAME = 160
+"""File systems allow 255 bytes; endings need some."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,32 @@ class Layout:
         """The perplexity map's path without its ending; `variant` names a choice of classes or text."""
         return self._rated("ppl_maps", top_rate, lam) / f"ppl.{self.model}{variant}"
 
-    def report(self, top_rate: float, lam: float, *, others: int = 0) -> Path:
-        """The report's path without its ending; pictures and tables lie in the folder of that name.
+    def analysis(self, top_rate: float, lam: float) -> Path:
+        """The analysis's path without its ending; its tables stand beside it."""
+        return self._rated("analysis", top_rate, lam) / f"analysis.{self.model}"
 
-        A report that compares this model with others says with how many.
-        """
-        against = f".against-{others}" if others else ""
-        return self._rated("reports", top_rate, lam) / f"report.{self.model}{against}"
+    def comparison(self, others: Sequence[str], rates: str) -> Path:
+        """The path, without its ending, of this model's comparison with others, at rates that are written in a word."""
+        return self.root / "comparisons" / self.dataset / rates / f"compare.{self._with(others)}"
+
+    def report(self, top_rate: float, lam: float, *, others: Sequence[str] = ()) -> Path:
+        """The path, without its ending, of the report on this model and others; a folder so named has its pictures."""
+        return self._rated("reports", top_rate, lam) / f"report.{self._with(others)}"
+
+    def lambdas(self, top_rate: float) -> list[float]:
+        """The λ, ascending, at which this model has a mask of this top rate."""
+        parent = self.root / "activation_masks" / self.dataset
+        folders = parent.iterdir() if parent.is_dir() else ()
+        found = [(_rates(folder.name), folder / f"mask.{self.model}") for folder in folders]
+        return sorted({rates[1] for rates, mask in found if rates and rates[0] == top_rate and mask.is_file()})
+
+    def _with(self, others: Sequence[str]) -> str:
+        """The name of this model and others together."""
+        name = "..".join([self.model, *others])
+        if len(name) <= _LONGEST_NAME:
+            return name
+        digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+        return f"{len(others) + 1}-models-{digest}"
 
     def _rated(self, kind: str, top_rate: float, lam: float) -> Path:
         """The folder `<top_rate>-<λ>`: written one way, found by value whichever way it was written."""
@@ -78,6 +102,22 @@ def find_layout(root: Path, dataset: str, name: str, tag: str) -> Layout:
     pattern = re.compile(rf"activation\.[^.]+\.(\w+)-{re.escape(tag)}\.pt")
     others = {found[1] for path in folder.iterdir() if (found := pattern.fullmatch(path.name))}
     return Layout(root, dataset, f"{others.pop()}-{tag}") if len(others) == 1 else wanted
+
+
+def layout_of_mask(path: Path) -> tuple[Layout, float, float]:
+    """The layout, top rate and λ of a mask file, read off its path.
+
+    Raises:
+        SettingsError: it does not lie at `…/activation_masks/<dataset>/<top_rate>-<λ>/mask.<Name>-<tag>`.
+    """
+    whole = path.absolute()
+    rates = _rates(whole.parent.name)
+    if not (rates and whole.name.startswith("mask.") and whole.parents[2].name == "activation_masks"):
+        raise SettingsError(
+            f"{path} is not at …/activation_masks/<dataset>/<top rate>-<λ>/mask.<Name>-<tag>, which tells what it is "
+            "of: bring it there with `lna import-mask`"
+        )
+    return Layout(whole.parents[3], whole.parents[1].name, whole.name.removeprefix("mask.")), *rates
 
 
 def with_ending(path: Path, ending: str) -> Path:

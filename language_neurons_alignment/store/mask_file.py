@@ -17,6 +17,7 @@ from .layout import with_ending
 from .tensors import load_tensors, save_tensors
 
 IDENTIFY = "make it with `lna identify`"
+REPLACE = "replace it with `lna identify --force`"
 
 
 @dataclass(frozen=True)
@@ -27,24 +28,25 @@ class MaskDescription:
         languages: codes, in the order of the mask file.
         top_rate: share of neurons selected.
         lam: λ.
-        bar: activation bar.
-        threshold: τ.
-        appear: selected neurons above τ in exactly j languages, j = 0..K.
-        classes: neurons per class ("specific", "related", "general", "unassigned").
+        bar: activation bar; None of an imported mask, which does not tell.
+        threshold: τ; None likewise.
+        appear: selected neurons above τ in exactly j languages, j = 0..K; of an imported mask empty.
+        classes: neurons per class ("specific", "related", "general", "unassigned"; of an imported mask the first two).
         neurons: neurons per language.
         layers: decoder layers of the model.
         d_mlp: neurons per layer.
-        counts: digest of each language's counts.
+        counts: digest of each language's counts; of an imported mask empty.
         config_hash: of the model's config; empty for counts that do not tell.
         weights_hash: of the model's weights; empty likewise.
         version: of this package.
+        source: of an imported mask, the file's name and its digest.
     """
 
     languages: list[str]
     top_rate: float
     lam: float
-    bar: float
-    threshold: float
+    bar: float | None
+    threshold: float | None
     appear: list[int]
     classes: dict[str, int]
     neurons: dict[str, int]
@@ -54,6 +56,7 @@ class MaskDescription:
     config_hash: str
     weights_hash: str
     version: str
+    source: dict[str, str] | None = None
 
 
 def save_mask(
@@ -65,25 +68,25 @@ def save_mask(
         ConflictError: another mask stands there (another bar, other counts or languages), and not `force`.
     """
     if path.exists() and not force:
-        _refuse_other(path, description)
+        refuse_other(path, description)
     text = json.dumps(asdict(description), indent=1, ensure_ascii=False) + "\n"
     with atomic_files(_description_path(path), path) as (description_file, mask_file):
         description_file.write(text.encode("utf-8"))
         save_tensors(to_mask_list(mask), mask_file)
 
 
-def load_mask_list(path: Path) -> MaskList:
-    """Read a mask file, ours or one published elsewhere.
+def load_mask_list(path: Path, *, remedy: str = IDENTIFY) -> MaskList:
+    """Read a mask file, ours or one published elsewhere; `remedy` is what to do when it is missing or torn.
 
     Raises:
         MissingArtifactError: it is not there.
         ArtifactError: it is torn, or not a mask.
     """
-    stored = load_tensors(path, remedy=IDENTIFY)
+    stored = load_tensors(path, remedy=remedy)
     listed = isinstance(stored, list) and all(isinstance(per_layer, list) for per_layer in stored)
     if not listed or not all(_is_indices(neurons) for per_layer in stored for neurons in per_layer):
         raise ArtifactError(
-            f"{path} is not a mask: expected a list of languages of lists of layers of indices; {IDENTIFY}"
+            f"{path} is not a mask: expected a list of languages of lists of layers of indices; {remedy}"
         )
     return stored
 
@@ -114,15 +117,14 @@ def _description_path(path: Path) -> Path:
     return with_ending(path, ".json")
 
 
-def _refuse_other(path: Path, new: MaskDescription) -> None:
+def refuse_other(path: Path, new: MaskDescription) -> None:
     """Raise ConflictError when the mask at `path` was made from anything else than `new` describes."""
     old = load_description(path)
     if old is None:
-        raise ConflictError(
-            f"{path} is there without a description of what it was made from: use --force to replace it"
-        )
-    for name in ("languages", "bar", "counts"):
+        raise ConflictError(f"{path} is there without a description of what it was made from: {REPLACE}")
+    for name in ("source", "languages", "bar", "counts"):
         seen, wanted = getattr(old, name), getattr(new, name)
         if seen != wanted:
-            shown = f"has {name} {seen}, this one {wanted}" if name != "counts" else "was made from other counts"
-            raise ConflictError(f"{path} {shown}: use --force to replace it, or another --root")
+            other = {"counts": "was made from other counts", "source": "is an imported mask, or of another import"}
+            shown = other.get(name, f"has {name} {seen}, this one {wanted}")
+            raise ConflictError(f"{path} {shown}: {REPLACE}, or use another --root")

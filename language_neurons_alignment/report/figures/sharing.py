@@ -58,7 +58,7 @@ def shared_change_section(before: LanguagesAbove, after: LanguagesAbove, *, name
 
 def overlap_section(overlap: Overlap) -> FigureSection:
     """How alike the masks of two languages are."""
-    axis = language_axis(overlap.languages)
+    axis, other = language_axis(overlap.languages), language_axis(overlap.languages, "other language")
     jaccard = tuple(map(tuple, overlap.jaccard.tolist()))
     counts = tuple(tuple(map(float, row)) for row in overlap.counts.tolist())
     return FigureSection(
@@ -69,8 +69,8 @@ def overlap_section(overlap: Overlap) -> FigureSection:
         "whose text the tokenizer cuts up alike. The second view counts the common neurons, with a language's whole "
         "mask on the diagonal: a large mask has more in common with everything, which Jaccard corrects for.",
         (
-            View("jaccard", "Jaccard", Heatmap(axis, axis, _no_diagonal(jaccard), "Jaccard", digits=2)),
-            View("counts", "common neurons", Heatmap(axis, axis, counts, "common neurons", diagonal=True)),
+            View("jaccard", "Jaccard", Heatmap(axis, other, _no_diagonal(jaccard), "Jaccard", digits=2)),
+            View("counts", "common neurons", Heatmap(axis, other, counts, "common neurons", diagonal=True)),
         ),
         _closest(overlap),
     )
