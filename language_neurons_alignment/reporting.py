@@ -89,10 +89,10 @@ def compose(subjects: Sequence[Subject], *, trained: Sequence[str] = (), search:
     first, described = found[0], found[0].neurons.description
     names = compared.names if compared else (first.neurons.layout.model,)
     parts = [] if compared is None else _comparison_parts(compared)
-    parts.append(Part("model", names[0], model_sections(_results(first, search))))
+    parts.append(Part("model", names[0] if compared else "What was found", model_sections(_results(first, search))))
     facts = dict(zip(names, (one.facts for one in found), strict=True))
     notes = compared.notes if compared else ()
-    parts.append(Part("origin", "Provenance", (provenance_section(facts, notes),)))
+    parts.append(Part("origin", "Where it comes from", (provenance_section(facts, notes),)))
     return Report(
         title=" → ".join(names),
         subtitle=_subtitle(first.neurons),

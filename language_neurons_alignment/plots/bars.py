@@ -45,14 +45,17 @@ def bars(chart: Bars, *, title: str = "") -> Figure:
 
 def _panel(axes: Axes, chart: Bars, panel: Panel) -> None:
     """One panel's series, on each other or side by side."""
-    places, base = np.arange(len(chart.x.keys)), np.zeros(len(chart.x.keys))
+    places = np.arange(len(chart.x.keys))
+    top, bottom = np.zeros(len(places)), np.zeros(len(places))
     side_by_side = 1 if chart.stacked else len(panel.series)
     width = 0.82 / side_by_side
     for number, series in enumerate(panel.series):
         shift = 0.0 if chart.stacked else (number - (side_by_side - 1) / 2) * width
         values = np.array(series.values, dtype=float)
+        base = np.where(values < 0, bottom, top)
         _bars(axes, chart, series, places + shift, values, base, width, hatched=len(panel.series) > 1)
-        base = base + np.nan_to_num(values) if chart.stacked else base
+        if chart.stacked:
+            top, bottom = top + np.nan_to_num(values).clip(min=0), bottom + np.nan_to_num(values).clip(max=0)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     numbers = axes.xaxis if chart.horizontal else axes.yaxis

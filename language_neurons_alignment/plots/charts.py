@@ -138,7 +138,7 @@ class Bars:
     Attributes:
         x: the places.
         panels: from top to bottom.
-        stacked: whether series stand on each other, or side by side.
+        stacked: whether series stand on each other (those below 0 hang below each other), or side by side.
         horizontal: whether bars lie; for places with long names.
         marks: lines between places, counted from 0: 2.5 lies after the third.
         numbers: whether to write each number at its bar; of stacked bars where each place has one.

@@ -108,6 +108,17 @@ def test_the_language_filter_acts_on_every_figure_that_has_languages(browser: Br
     clean(browser, written.page)
 
 
+def test_what_was_lost_hangs_below_zero_and_what_was_gained_stands_on_it(
+    browser: Browser, written: WrittenReport
+) -> None:
+    browser.open(written.page)
+    bars = "return document.querySelector('#gained-lost .plot').calcdata[arguments[0]].map((bar) => [bar.b, bar.s])"
+    gained, lost = browser.run(bars, 0), browser.run(bars, 1)
+    assert all(base == 0 and size >= 0 for base, size in gained)
+    assert all(base == 0 and size <= 0 for base, size in lost)
+    assert any(size < 0 for _, size in lost)
+
+
 def test_the_layer_filter_acts_on_every_figure_that_has_layers(browser: Browser, written: WrittenReport) -> None:
     browser.open(written.page)
     script = """const box = document.getElementById(arguments[0]); box.value = arguments[1];

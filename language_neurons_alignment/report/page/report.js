@@ -83,7 +83,7 @@
     chart.panels.forEach((panel, n) => {
       const number = n ? String(n + 1) : "";
       axes[`${across}axis${number}`] = {
-        title: { text: escaped(panel.label) }, tickformat: ",~g", gridcolor: colours.grid, zerolinecolor: colours.quiet, automargin: true,
+        title: { text: escaped(panel.label) }, tickformat: ",.10~r", gridcolor: colours.grid, zerolinecolor: colours.quiet, automargin: true,
         ...(panel.series.some((one) => one.values.some((value) => value)) ? {} : { range: [0, 1] }),
         ...(lying ? {} : { domain: [1 - (n + 1) * share + (n === chart.panels.length - 1 ? 0 : 0.03), 1 - n * share] }),
       };
@@ -110,7 +110,7 @@
     return {
       data,
       layout: { ...axes, ...acrossLines(chart.marks, start, places.length, colours, "bottom"), height, bargap: 0.2,
-                barmode: chart.stacked ? "stack" : "group", showlegend: legends },
+                barmode: chart.stacked ? "relative" : "group", showlegend: legends },
       width,
       empty: !places.length,
     };
@@ -126,7 +126,7 @@
       data,
       layout: {
         xaxis: { title: { text: escaped(chart.xLabel) }, gridcolor: colours.grid, zeroline: false, automargin: true },
-        yaxis: { title: { text: escaped(chart.yLabel) }, tickformat: ",~g", gridcolor: colours.grid, zerolinecolor: colours.quiet,
+        yaxis: { title: { text: escaped(chart.yLabel) }, tickformat: ",.10~r", gridcolor: colours.grid, zerolinecolor: colours.quiet,
                  rangemode: "tozero", automargin: true },
         ...acrossLines(chart.marks, 0, Infinity, colours, "top"), height: 380, showlegend: data.length > 1,
       },
