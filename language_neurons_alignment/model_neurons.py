@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from .autosweep import autosweep
 from .config import DEFAULT_BAR, DEFAULT_LANGUAGES, DEFAULT_RANGE, DEFAULT_TOP_RATE, Selection, SweepRange
 from .core.class_profile import ClassMembers, class_members, mask_members
-from .core.masks import from_mask_list
-from .errors import MissingArtifactError, SettingsError
+from .core.masks import from_mask_list, to_mask_list
+from .errors import ConflictError, MissingArtifactError, SettingsError
 from .identify import Identification, find_neurons, load_answer_counts
 from .store.layout import Layout, layout_of_mask
-from .store.mask_file import MaskDescription, load_description, load_mask_list, refuse_other
+from .store.mask_file import REPLACE, MaskDescription, load_description, load_mask_list, refuse_other
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _from_counts(layout: Layout, languages: Sequence[str], selection: Selection,
     counts = load_answer_counts(layout, languages)
     found = find_neurons(layout, counts, selection)
     if found.path.exists():
-        refuse_other(found.path, found.description)
+        _check_same(found)
     return ModelNeurons(
         layout,
         found.description,
@@ -145,6 +146,23 @@ def _from_counts(layout: Layout, languages: Sequence[str], selection: Selection,
         found,
         dict(zip(languages, counts.prefix_tokens.tolist(), strict=True)),
     )
+
+
+def _check_same(found: Identification) -> None:
+    """Raise ConflictError unless the mask on disk, which other steps use, holds the neurons that were found."""
+    stored = load_mask_list(found.path)
+    ours = to_mask_list(found.mask)
+    if len(stored) == len(ours) and all(_same(*pair) for pair in zip(stored, ours, strict=True)):
+        return
+    refuse_other(found.path, found.description)
+    raise ConflictError(f"{found.path} holds other neurons than its counts give: {REPLACE}, or use another --root")
+
+
+def _same(stored: Sequence[Tensor], ours: Sequence[Tensor]) -> bool:
+    """Whether a language has the same neurons in every layer; masks made elsewhere need not be sorted."""
+    if len(stored) != len(ours):
+        return False
+    return all(torch.equal(one.long().sort().values, other) for one, other in zip(stored, ours, strict=True))
 
 
 def _from_mask(layout: Layout, path: Path, lam_from: str) -> ModelNeurons:

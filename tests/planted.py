@@ -16,7 +16,7 @@ meaningless words in its place. The lm_head also reads the index, so that each w
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,20 +75,29 @@ class PlantedModel:
     languages = LANGUAGES
 
     @classmethod
-    def save(cls, folder: Path, *, speaks: bool = True, seed: int = 0) -> PlantedModel:
+    def save(
+        cls,
+        folder: Path,
+        *,
+        speaks: bool = True,
+        seed: int = 0,
+        moved: Mapping[Neuron, frozenset[str]] | None = None,
+    ) -> PlantedModel:
         """Make the model in `folder`.
 
         Args:
             folder: made if it is not there.
             speaks: the neurons of a single language carry its words to the lm_head; else no neuron does anything.
             seed: decides which neurons are planted.
+            moved: (layer, neuron) → other languages than the model without moves has there, perhaps none or all.
         """
         places = [(layer, neuron) for layer in range(LAYERS) for neuron in range(D_MLP)]
         random.Random(seed).shuffle(places)
         sets = _planted_sets()
-        planted = dict(zip(places, sets, strict=False))
+        moved = moved or {}
+        planted = dict(zip(places, sets, strict=False)) | dict(moved)
         rest = places[len(sets) :]
-        truth = cls(folder, planted, frozenset(rest[:16]), frozenset(rest[16:96]))
+        truth = cls(folder, planted, frozenset(rest[:16]) - moved.keys(), frozenset(rest[16:96]) - moved.keys())
         save_quietly(_network(truth, speaks=speaks), folder)
         planted_tokenizer().save_pretrained(folder)
         return truth

@@ -18,7 +18,9 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 FEW = 80
-"""So few lines are compared pair by pair."""
+"""So few different lines are compared pair by pair."""
+MANY = 4096
+"""More lines than this are not looked at together, alike or not."""
 RESOLUTION = 1e-12
 """Below this, λ is finer than the scores that it separates."""
 _SAME_SCORE = 1e-12
@@ -86,19 +88,24 @@ class Contest:
         """
         if self.hi - self.lo < RESOLUTION or len(self.above) == 0 or bool((self.above == self.above[0]).all()):
             return True
-        if len(self.above) <= FEW:
+        if self.few():
             return False
         after_lo = np.lexsort((-self.peak, self.scores(self.lo)))
         before_hi = np.lexsort((self.peak, self.scores(self.hi)))
         return bool((after_lo == before_hi).all())
 
+    def few(self) -> bool:
+        """Whether there are few different lines: neurons that hardly ever fire share theirs with hundreds of others."""
+        return len(self.above) <= FEW or (len(self.above) <= MANY and len(self._different()) <= FEW)
+
     def turns(self) -> Float64[np.ndarray, " turn"]:
-        """The λ inside the interval at which lines cross for the last place, ascending; for few lines.
+        """The λ inside the interval at which lines cross for the last place, ascending; for few different lines.
 
         Lines i and j cross at (e_i − e_j) / (r_i − r_j). It changes the selection only where, of the lines that meet
         there, some are selected and some are not: fewer than `places` lines lie below, and more below or in it.
         """
-        i, j = np.triu_indices(len(self.above), k=1)
+        different = self._different()
+        i, j = (different[side] for side in np.triu_indices(len(different), k=1))
         steeper = self.peak[i] - self.peak[j]
         i, j, steeper = i[steeper != 0], j[steeper != 0], steeper[steeper != 0]
         crossing = (self.entropy[i] - self.entropy[j]) / steeper
@@ -110,3 +117,7 @@ class Contest:
         met = (scores <= height + _SAME_SCORE).sum(axis=1)
         turns = np.sort(crossing[(below < self.places) & (self.places < met)])
         return turns[np.diff(turns, prepend=self.lo) > RESOLUTION]
+
+    def _different(self) -> Int64[np.ndarray, " different"]:
+        """One line of each kind."""
+        return np.unique(self.entropy + 1j * self.peak, return_index=True)[1]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import SettingsError
 from ..frames import Columns, Framed
-from .contest import FEW, Contest
+from .contest import Contest
 from .selection import NeuronStatistics, lowest, rank_of_share
 from .sweep import check_range
 
@@ -108,7 +108,7 @@ def _follow(whole: Contest) -> tuple[list[float], list[Int64[np.ndarray, " n_lan
     while waiting:
         contest = waiting.pop().narrowed()
         settled = contest.settled()
-        if not settled and len(contest.above) > FEW:
+        if not settled and not contest.few():
             waiting += reversed(contest.halves())
             continue
         starts = np.array([contest.lo] if settled else [contest.lo, *contest.turns()])

@@ -20,9 +20,14 @@ def model_shape(model_path: str) -> tuple[int, int]:
     config: Any = load_config(model_path, None)
     architecture_of(config)
     text = config.get_text_config()
-    layers, hidden = getattr(text, "num_hidden_layers", None), getattr(text, "hidden_size", None)
-    named = [getattr(text, name, None) for name in ("intermediate_size", "ffn_dim")]
-    d_mlp = next((width for width in named if width), hidden and 4 * hidden)  # BLOOM names none: its MLPs are 4 × wider
+    layers, d_mlp = getattr(text, "num_hidden_layers", None), _width(text)
     if not (isinstance(layers, int) and isinstance(d_mlp, int)):
         raise EngineError(f"the config of {model_path} does not tell how many layers and neurons it has")
     return layers, d_mlp
+
+
+def _width(text: Any) -> int | None:
+    """Neurons per layer; BLOOM's config names no width: its MLPs are 4 times as wide as its residual stream."""
+    if text.model_type == "bloom":
+        return 4 * text.hidden_size
+    return getattr(text, "intermediate_size", None) or getattr(text, "ffn_dim", None)

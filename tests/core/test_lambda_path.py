@@ -43,8 +43,7 @@ def test_the_path_is_what_a_selection_at_each_lambda_counts(
 ) -> None:
     statistics = coarse_statistics(seed) if coarse else random_statistics(seed, languages=4)
     with pytest.MonkeyPatch.context() as patched:
-        for module in ("contest", "lambda_path"):
-            patched.setattr(f"language_neurons_alignment.core.{module}.FEW", few)
+        patched.setattr(contest, "FEW", few)
         path = lambda_path(statistics, top_rate=top_rate, lo=0.0, hi=2.0)
     expected = identified(statistics, top_rate, lam)
     assert path.at(lam) == expected
