@@ -9,13 +9,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-_DPI = 160
+_DPI = 150
+_COMPRESSION = 3
+"""PNG level; the usual 6 makes files a seventh smaller and writing them a fifth slower."""
 
 
 def write_png(figure: Figure, file: IO[bytes]) -> None:
     """Draw a figure as pixels; its layout stands from then on."""
     figure.set_dpi(_DPI)
-    FigureCanvasAgg(figure).print_png(file)
+    FigureCanvasAgg(figure).print_png(file, pil_kwargs={"compress_level": _COMPRESSION})
     figure.set_layout_engine("none")
 
 

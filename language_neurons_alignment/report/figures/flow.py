@@ -33,7 +33,7 @@ def flow_section(flow: ClassFlow, *, before: str, after: str) -> FigureSection:
         "are neurons that were not selected, the great majority. Colours are logarithmic, so that single neurons stay "
         "visible.",
         single(chart),
-        f"Of {exact(int(classed))} neurons that are selected or general in either model, {exact(int(stayed))} stayed so.",
+        f"Of {exact(int(classed))} neurons selected or general in either model, {exact(int(stayed))} stayed so.",
     )
 
 
