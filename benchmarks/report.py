@@ -2,8 +2,8 @@
 
     python benchmarks/report.py [--counts FOLDER]
 
-Two figures: the use-case alone, everything imported, and the whole command in a process of its own. Nothing is written into
-the repository.
+Two figures: the use-case alone, everything imported, and the whole command in a process of its own. Nothing is written
+into the repository.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@
         [{ type: "rect", x0: m - 0.5, x1: m + 0.5, y0: n - 0.5, y1: n + 0.5, line: { color: colours.text, width: 1.5 } }]));
     const width = EDGES + columns.length * (dense ? 8 : Math.max(18, 4.8 * letters + 2));
     const cell = (Math.max(printing ? 0 : width, room) - EDGES) / Math.max(columns.length, 1);
-    const height = rows.length * (rows.length === columns.length ? 30 : 26);
+    const height = Math.max(170, rows.length * (rows.length === columns.length ? 30 : 26)); // room for the colour bar
     return {
       data: [{
         type: "heatmap", x: count(columns.length), y: count(rows.length), z: pick(chart.values), customdata: told,
