@@ -24,6 +24,7 @@ from .identify import identify
 from .import_mask import import_mask
 from .merge import merge
 from .ppl import ppl
+from .report import report
 from .run import run
 from .state import Interrupted
 
@@ -48,7 +49,20 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, run, generate, activation, autosweep, identify, ppl, merge, analyze, compare, import_mask):
+for command in (
+    demo,
+    run,
+    generate,
+    activation,
+    autosweep,
+    identify,
+    ppl,
+    merge,
+    analyze,
+    compare,
+    report,
+    import_mask,
+):
     app.command(command.__name__.replace("_", "-"))(spread(command))
 app.add_typer(dataset)
 

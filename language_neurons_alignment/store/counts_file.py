@@ -17,6 +17,8 @@ from .tensors import load_tensors, save_tensors
 
 Meta = dict[str, Any]
 
+COLLECT = "collect it with `lna activation`"
+
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -50,7 +52,7 @@ def load_counts(layout: Layout, language: str) -> tuple[LanguageCounts, Meta]:
 
 def load_span(path: Path) -> tuple[SpanCounts, Meta]:
     """Read one count file. Files made elsewhere have no `meta`; it is empty then."""
-    content = load_tensors(path, remedy="collect it with `lna activation`")
+    content = load_tensors(path, remedy=COLLECT)
     counts = content.get("over_zero") if isinstance(content, dict) else None
     total = content.get("total_tokens") if isinstance(content, dict) else None
     if isinstance(total, torch.Tensor) and total.numel() == 1:
@@ -68,6 +70,19 @@ def load_span(path: Path) -> tuple[SpanCounts, Meta]:
         )
     meta = content.get("meta")
     return SpanCounts(total, counts.to(torch.int64)), meta if isinstance(meta, dict) else {}
+
+
+def load_origin(path: Path) -> tuple[int, Meta]:
+    """Of a count file, the tokens counted and where they come from; its counts are not read.
+
+    Raises:
+        MissingArtifactError, ArtifactError: as `load_span`.
+    """
+    content = load_tensors(path, remedy=COLLECT, lazy=True)
+    if not isinstance(content, dict) or "total_tokens" not in content:
+        raise ArtifactError(f"{path} is not a count file: it has no total_tokens; delete it and {COLLECT}")
+    meta = content.get("meta")
+    return int(content["total_tokens"]), meta if isinstance(meta, dict) else {}
 
 
 def counts_hash(counts: LanguageCounts) -> str:

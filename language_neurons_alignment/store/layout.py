@@ -62,11 +62,11 @@ class Layout:
 
     def comparison(self, others: Sequence[str], rates: str) -> Path:
         """The path, without its ending, of this model's comparison with others, at rates that are written in a word."""
-        name = "..".join([self.model, *others])
-        if len(name) > _LONGEST_NAME:
-            digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
-            name = f"{len(others) + 1}-models-{digest}"
-        return self.root / "comparisons" / self.dataset / rates / f"compare.{name}"
+        return self.root / "comparisons" / self.dataset / rates / f"compare.{self._with(others)}"
+
+    def report(self, top_rate: float, lam: float, *, others: Sequence[str] = ()) -> Path:
+        """The path, without its ending, of the report on this model and others; a folder so named has its pictures."""
+        return self._rated("reports", top_rate, lam) / f"report.{self._with(others)}"
 
     def lambdas(self, top_rate: float) -> list[float]:
         """The λ, ascending, at which this model has a mask of this top rate."""
@@ -74,6 +74,14 @@ class Layout:
         folders = parent.iterdir() if parent.is_dir() else ()
         found = [(_rates(folder.name), folder / f"mask.{self.model}") for folder in folders]
         return sorted({rates[1] for rates, mask in found if rates and rates[0] == top_rate and mask.is_file()})
+
+    def _with(self, others: Sequence[str]) -> str:
+        """The name of this model and others together."""
+        name = "..".join([self.model, *others])
+        if len(name) <= _LONGEST_NAME:
+            return name
+        digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+        return f"{len(others) + 1}-models-{digest}"
 
     def _rated(self, kind: str, top_rate: float, lam: float) -> Path:
         """The folder `<top_rate>-<λ>`: written one way, found by value whichever way it was written."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core.perplexity import Perplexity
 from ..core.perplexity_map import PerplexityMap
-from ..errors import ArtifactError, ConflictError
+from ..errors import ArtifactError, ConflictError, MissingArtifactError
 from .atomic import atomic_file, unwritable, write_text
 from .layout import with_ending
 
@@ -50,12 +50,20 @@ class PerplexityFile:
             ConflictError: cells made from another model, mask, corpus, engine or dtype are in the file.
             ArtifactError: the file cannot be read.
         """
-        stored = None if self._replace else self._content()
+        stored = None if self._replace else self.content()
         if stored is None:
             return {}
         self._check_provenance(stored, engine or {})
+        return self.cells_of(stored)
+
+    def cells_of(self, content: dict[str, Any]) -> Cells:
+        """The cells in what was read.
+
+        Raises:
+            ArtifactError: one of them is no cell.
+        """
         try:
-            return dict(map(_cell, stored["cells"]))
+            return dict(map(_cell, content["cells"]))
         except (KeyError, TypeError, ValueError) as error:
             raise self._unreadable(error) from error
 
@@ -99,11 +107,16 @@ class PerplexityFile:
 
     def _merged_provenance(self) -> Provenance:
         """Ours, with the digests of the languages that earlier runs did."""
-        stored = None if self._replace else self._content()
+        stored = None if self._replace else self.content()
         corpus = {**(stored["provenance"]["corpus"] if stored else {}), **self.provenance["corpus"]}
         return {**self.provenance, "corpus": corpus}
 
-    def _content(self) -> dict[str, Any] | None:
+    def content(self) -> dict[str, Any] | None:
+        """All that is in the file, as it stands; None where there is none.
+
+        Raises:
+            ArtifactError: it cannot be read.
+        """
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             if not (isinstance(content["cells"], list) and isinstance(content["provenance"]["corpus"], dict)):
@@ -116,6 +129,24 @@ class PerplexityFile:
 
     def _unreadable(self, error: Exception) -> ArtifactError:
         return ArtifactError(f"{self.path} cannot be read ({error!r}): delete it and run `lna ppl` again")
+
+
+def load_map(path: Path) -> tuple[PerplexityMap, Provenance]:
+    """Read a stored map whoever made it: all its languages, and the provenance to judge it by. `path` has no ending.
+
+    Raises:
+        MissingArtifactError: it is not there.
+        ArtifactError: it cannot be read.
+    """
+    file = PerplexityFile(path, {})
+    content = file.content()
+    if content is None:
+        raise MissingArtifactError(f"{file.path} is not there: make it with `lna ppl`")
+    made_from = content["provenance"]
+    return PerplexityMap(tuple(made_from["corpus"]), file.cells_of(content)), {
+        **made_from,
+        **(content.get("engine") or {}),
+    }
 
 
 def precision_of(engine: Provenance) -> Provenance:

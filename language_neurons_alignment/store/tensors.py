@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from typing import IO, Any
+from zipfile import is_zipfile
 
 import torch
 
@@ -18,19 +19,20 @@ def save_tensors(content: Any, file: IO[bytes]) -> None:
     file.write(buffer.getbuffer())
 
 
-def load_tensors(path: Path, *, remedy: str) -> Any:
+def load_tensors(path: Path, *, remedy: str, lazy: bool = False) -> Any:
     """`torch.load` with `weights_only=True`, its failures told in one line.
 
     Args:
         path: the file.
         remedy: what to do when it is missing or torn.
+        lazy: read a tensor's values only when they are used.
 
     Raises:
         MissingArtifactError: it is not there.
         ArtifactError: it cannot be read: torn, not a torch file, or holding objects that would run code.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy and is_zipfile(path))
     except FileNotFoundError:
         raise MissingArtifactError(f"{path} is not there: {remedy}") from None
     except Exception as error:  # torch raises a dozen kinds for a torn or foreign file

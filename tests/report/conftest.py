@@ -1,0 +1,91 @@
+"""Results of two made-up models, one of them with perplexity maps, and the page that comes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from language_neurons_alignment.config import Selection
+from language_neurons_alignment.core.masks import to_mask_list
+from language_neurons_alignment.core.perplexity import Perplexity
+from language_neurons_alignment.core.perplexity_map import UNDISTURBED
+from language_neurons_alignment.identify import Identification, identify
+from language_neurons_alignment.masks import StoredMask
+from language_neurons_alignment.model_neurons import Choice
+from language_neurons_alignment.reporting import Subject, WrittenReport, report
+from language_neurons_alignment.store.counts_file import save_counts
+from language_neurons_alignment.store.layout import Layout, with_ending
+from tests.workspace import META, TEN, made_up_counts
+
+SHAPE = (6, 80)
+RATES = Selection(0.2, 0.25, 0.8)
+CHOICE = Choice(RATES.top_rate, RATES.lam, RATES.bar)
+
+
+def counted(root: Path, model: str, languages: Sequence[str] = TEN, *, seed: int = 0) -> Layout:
+    """Made-up counts of a model."""
+    layout = Layout(root, "mgsm", model)
+    for number, code in enumerate(languages):
+        counts = made_up_counts(SHAPE, seed=seed + number)
+        save_counts(layout, code, counts, {**META, "language": code, "sequences": 7, "engine": "made up"})
+    return layout
+
+
+def identified(layout: Layout, languages: Sequence[str] = TEN) -> Identification:
+    """The mask of it."""
+    return identify(layout, languages, RATES)
+
+
+def mapped(layout: Layout, found: Identification, *, classes: Sequence[str] = (), cells: int | None = None) -> Path:
+    """A perplexity map of that mask: row i, column j has 100 · (1 + (i + 1) / (j + 1)); `cells` cuts it short."""
+    languages = found.description.languages
+    off = tuple(classes) or ("specific", "related")
+    mask = StoredMask(layout, found.path, tuple(languages), to_mask_list(found.mask), found.description)
+    plain = [
+        {"deactivated": row, "text_language": column}
+        | asdict(Perplexity(100.0 * (1 + i / (j + 1)), 50.0 * (1 + i / (j + 1)), 1.0, 9, 3))
+        for i, row in enumerate((UNDISTURBED, *languages))
+        for j, column in enumerate(languages)
+    ]
+    content = {
+        "provenance": {"mask": mask.digest_of(off), "corpus": dict.fromkeys(languages, "0f")},
+        "engine": {"engine": "made up", "dtype": "float32"},
+        "cells": plain[:cells],
+    }  # fmt: skip
+    path = layout.perplexity(RATES.top_rate, RATES.lam, variant=f".{'-'.join(classes)}" if classes else "")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with_ending(path, ".json").write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors are fastest on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="package")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with results of Llama-base, which has maps, and of Llama-aligned; their dataset's name is hostile."""
+    root = tmp_path_factory.mktemp("results")
+    base = counted(root, "Llama-base")
+    found = identified(base)
+    mapped(base, found)
+    mapped(base, found, classes=("specific",))
+    identified(counted(root, "Llama-aligned", seed=40))
+    return root
+
+
+@pytest.fixture(scope="package")
+def written(results: Path) -> WrittenReport:
+    """The report on both."""
+    subjects = [Subject(Layout(results, "mgsm", name), CHOICE, name) for name in ("Llama-base", "Llama-aligned")]
+    return report(subjects, trained=("zh", "de"))
