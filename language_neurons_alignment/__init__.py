@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .model_neurons import Choice, ModelNeurons, open_neurons
     from .pipeline import PipelineResult, run_pipeline
     from .ppl import MapResult, perplexity_map
+    from .reporting import compose
     from .sampling import Sampling
     from .session import Session, open_session, results_of
 
@@ -52,6 +53,7 @@ __all__ = [
     "open_neurons",
     "analysis_of",
     "comparison_of",
+    "compose",
     # what they are given
     "Corpus",
     "Record",
@@ -124,6 +126,7 @@ _HOME = {
     "analysis_of": "analyze",
     "Analysis": "analyze",
     "comparison_of": "compare",
+    "compose": "reporting",
     "Comparison": "compare",
     "Corpus": "corpus.records",
     "Record": "corpus.records",

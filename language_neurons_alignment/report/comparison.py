@@ -48,7 +48,7 @@ def pair_parts(pairs: Sequence[PairResults]) -> list[Part]:
 def _sections(pair: PairResults) -> list[Section]:
     before, after = pair.names
     sections: list[Section] = [
-        flow_section(pair.classes, before=before, after=after),
+        flow_section(pair.classes),
         change_section(pair.classes, before=before, after=after),
         gained_lost_section(pair.languages),
         alike_section(pair.languages),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from jaxtyping import Int64
+from torch import Tensor
+
 from ...core.class_profile import NO_CLASS, UNASSIGNED
 from ...core.flow import ClassFlow
 from ...plots.charts import Bars, Heatmap, Panel, Series, layer_axis, plain_axis
@@ -10,13 +13,13 @@ from ..sections import FigureSection, View, exact, single
 _SAID = {UNASSIGNED: "selected, no language", NO_CLASS: "none"}
 
 
-def flow_section(flow: ClassFlow, *, before: str, after: str) -> FigureSection:
+def flow_section(flow: ClassFlow) -> FigureSection:
     """How many neurons went from each class to each."""
     names = [_SAID.get(state, state) for state in flow.states]
     total = flow.total
     chart = Heatmap(
-        rows=plain_axis(flow.states, f"class in {before}", names),
-        columns=plain_axis(flow.states, f"class in {after}", names),
+        rows=plain_axis(flow.states, "class in the first", names),
+        columns=plain_axis(flow.states, "class in the second model", names),
         values=tuple(tuple(map(float, row)) for row in total.tolist()),
         label="neurons",
         linear_up_to=10.0,
@@ -63,6 +66,6 @@ def change_section(flow: ClassFlow, *, before: str, after: str) -> FigureSection
     )
 
 
-def _column(counts, state: int) -> tuple[float, ...]:  # noqa: ANN001
+def _column(counts: Int64[Tensor, "layer state"], state: int) -> tuple[float, ...]:
     """One class over the layers."""
     return tuple(map(float, counts[:, state].tolist()))
