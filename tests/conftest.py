@@ -22,15 +22,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Tiny models run fastest on one thread: on more, busy cores make every small operation wait for them.
 torch.set_num_threads(1)
 
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that start vLLM on one process: engines are costly, and two cores cannot bear two of them."""
-    for item in items:
-        if item.get_closest_marker("vllm"):
-            item.add_marker(pytest.mark.xdist_group("vllm"))
-
-
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
