@@ -142,8 +142,8 @@ class Process:
                 return
             for output in engine.step():
                 name = output.request_id
-                if name in running and running[name](output):
-                    del running[name]
+                if running[name](output) if name in running else output.finished:
+                    running.pop(name, None)
                     self._open.discard(name)
                     if not output.finished:
                         engine.abort_request([name])
