@@ -120,7 +120,7 @@ def comparison_of(models: Sequence[ModelNeurons], *, trained: Sequence[str] = ()
     by_language = [language_profile(one.mask, members=one.members, languages=languages) for one in models]
     named = list(zip(names, models, strict=True))
     pairs = tuple(_pair(named[0], other, groups) for other in named[1:])
-    steps = tuple(_pair(one, other, groups) for one, other in pairwise(named)) if len(models) > 2 else pairs
+    steps = (pairs[0], *(_pair(one, other, groups) for one, other in pairwise(named[1:])))
     return Comparison(
         models=tuple(models),
         names=names,

@@ -90,15 +90,6 @@ class Corpus:
         return chosen
 
 
-def corpus_of(items: Iterable[Any], path: Path) -> Corpus:
-    """The corpus of these items, as it is read from a file that holds them.
-
-    Raises:
-        CorpusError: an item that is not as SPEC 1 says.
-    """
-    return Corpus(path, tuple(_record(item, f"{path}, record {number}") for number, item in enumerate(items, start=1)))
-
-
 def read_corpus(path: Path) -> Corpus:
     """Read and check a corpus file.
 
