@@ -28,9 +28,17 @@ NATIVE_DIGITS = {
 }
 GROUPED_BY = {"ru": "\u00a0", "es": ".", "fr": "\u202f", "de": "."}
 ANNOUNCED = {
-    "en": "The answer is {}.", "ru": "Ответ: {}.", "es": "La respuesta es {}.", "fr": "La réponse est {}.", "de": 
-    "de": "Die Antwort ist {}.", "zh": "答案是{}。", "ja": "答えは{}です。", "bn": "উত্তর হল {}।", "th": "คำตอบคือ {}", "sw": "Jibu ni {}.",
-}  # fmt: skip
+    "en": "The answer is {}.",
+    "ru": "Ответ: {}.",
+    "es": "La respuesta es {}.",
+    "fr": "La réponse est {}.",
+    "de": "Die Antwort ist {}.",
+    "zh": "答案是{}。",
+    "ja": "答えは{}です。",
+    "bn": "উত্তর হল {}।",
+    "th": "คำตอบคือ {}",
+    "sw": "Jibu ni {}.",
+}
 
 
 @pytest.mark.parametrize(("language", "answer", "number"), ANSWERS)

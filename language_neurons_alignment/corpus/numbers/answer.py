@@ -4,9 +4,9 @@ The rule. The first of these that is there tells, and of several alike the last 
 
     1. #### 18        the number that follows directly
     2. \boxed{18}     the number in the box; behind its last "=" where there is one
-    3. "The answer is 18", "Antwort: 18", "答えは18です", "উত্তর হল ১৮" and the like: the number that follows directly, or
-       what an expression there comes to ("5 + 6 = 11"); else the last number of the sentence, or, behind a colon, of
-       the paragraph
+    3. "The answer is 18", "Antwort: 18", "答えは18です", "উত্তর হল ১৮" and the like: the number that follows
+       directly, or what an expression there comes to ("5 + 6 = 11"); else the last number of the sentence, or, behind
+       a colon, of the paragraph
     4. the last number of the text
 
 Signs beside a number are not part of it: 50 % is 50, $18 is 18. Dates, times of day, ordinals ("2nd"), the numbers of
