@@ -22,7 +22,7 @@ def read_answer_lines(path: Path) -> list[Plain]:
         ArtifactError: it cannot be read.
     """
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in path.read_bytes().splitlines()]  # bytes: texts hold other line ends
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
