@@ -100,11 +100,10 @@ class EvaluationFile:
             ConflictError: cells of another engine or dtype are in the file.
             ArtifactError: a file cannot be written; what was there stays.
         """
-        cells = {**self.read(engine=precision_of(engine))}
-        cells |= {
-            (row, language): "".join(LETTERS[one["right"], one["in_language"]] for one in answers if one["lang"] == language)
-            for language in asked
-        }
+        letters = dict.fromkeys(asked, "")
+        for one in answers:
+            letters[one["lang"]] += LETTERS[one["right"], one["in_language"]]
+        cells = {**self.read(engine=precision_of(engine)), **{(row, code): made for code, made in letters.items()}}
         stored = self._content() or {"provenance": {}, "asked": {}}
         kept = [] if self._replace else [one for one in read_answer_lines(self.row(row)) if one["lang"] not in asked]
         content = {
