@@ -32,6 +32,7 @@ __all__ = [
     "check_choice",
     "check_controls",
     "check_share",
+    "in_order",
     "language_code",
     "language_name",
     "parse_languages",
@@ -71,6 +72,19 @@ def check_controls(sets: int) -> None:
             f"--controls must be at least 2, for one control has no range, or 0 for none; got {sets}: "
             f"give for example {DEFAULT_CONTROLS}"
         )
+
+
+def in_order(classes: Sequence[str]) -> tuple[str, ...]:
+    """Classes of neurons in the order of `CLASSES`, each once.
+
+    Raises:
+        SettingsError: a class that there is not, or none.
+    """
+    if not classes:
+        raise SettingsError(f"--classes names no class: give any of {','.join(CLASSES)}")
+    for name in classes:
+        check_choice(name, CLASSES, "--classes")
+    return tuple(name for name in CLASSES if name in classes)
 
 
 @dataclass(frozen=True)
@@ -162,16 +176,12 @@ class MapSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.classes:
-            raise SettingsError(f"--classes names no class: give any of {','.join(CLASSES)}")
-        for name in self.classes:
-            check_choice(name, CLASSES, "--classes")
         check_choice(self.text, TEXTS, "--text")
         check_choice(self.overlong, OVERLONG, "--overlong")
         check_choice(self.scale, SCALES, "--scale")
         check_choice(self.average, AVERAGES, "--average")
         check_controls(self.controls)
-        object.__setattr__(self, "classes", tuple(name for name in CLASSES if name in self.classes))
+        object.__setattr__(self, "classes", in_order(self.classes))
 
     @property
     def variant(self) -> str:

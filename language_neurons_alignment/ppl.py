@@ -135,7 +135,9 @@ def _parts(
     """The map's own file and, where there are to be controls, theirs beside it: a map is whole without them."""
     made_from = _provenance(session, rows, records, settings)
     languages, names = tuple(records), rows.names(tuple(records))
-    wanted = [("perplexity", path, made_from, (UNDISTURBED, *names))]
+    wanted: list[tuple[str, Path, dict[str, Any], tuple[str, ...]]] = [
+        ("perplexity", path, made_from, (UNDISTURBED, *names))
+    ]
     if settings.controls:
         controlled = {**made_from, **rows.controls.describe()}
         wanted.append(("controls", controls_path(path), controlled, control_rows(names, settings.controls)))

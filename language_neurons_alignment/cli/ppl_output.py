@@ -65,10 +65,10 @@ class _Effects:
 
     def cell(self, i: int, j: int) -> list[object]:
         """Change, interval, control's range, and where the change lies."""
-        shown = [self.number(i, j), _span(self._interval, i, j, digits=self._digits)]
-        return shown if self._control is None else [
-            *shown, _span(self._control, i, j, digits=self._digits), MARKS[self._inside[i][j]]
-        ]  # fmt: skip
+        shown: list[object] = [self.number(i, j), _span(self._interval, i, j, digits=self._digits)]
+        if self._control is not None:
+            shown += [_span(self._control, i, j, digits=self._digits), MARKS[self._inside[i][j]]]
+        return shown
 
     @property
     def header(self) -> list[str]:
