@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .analyze import Analysis, analysis_of
     from .autosweep import AutoSweep, quick_autosweep
     from .causal.doing import Doing, intervene
+    from .causal.evaluate import Evaluated, evaluate
+    from .causal.evaluation_settings import EvaluationSettings
     from .causal.neuron_sets import NeuronSource, neuron_source
     from .compare import Comparison, comparison_of
     from .config import MapSettings, PipelineSettings, Selection, SweepRange
@@ -47,6 +49,7 @@ __all__ = [
     "collect_activations",
     "quick_autosweep",
     "perplexity_map",
+    "evaluate",
     "run_pipeline",
     # a corpus, made and checked
     "build_dataset",
@@ -64,6 +67,7 @@ __all__ = [
     "Selection",
     "SweepRange",
     "MapSettings",
+    "EvaluationSettings",
     "PipelineSettings",
     "SourceOptions",
     "Sampling",
@@ -77,6 +81,7 @@ __all__ = [
     "Identification",
     "PerplexityMap",
     "MapResult",
+    "Evaluated",
     "PipelineResult",
     "ModelNeurons",
     "Analysis",
@@ -119,6 +124,9 @@ _HOME = {
     "Identification": "identify",
     "perplexity_map": "ppl",
     "MapResult": "ppl",
+    "evaluate": "causal.evaluate",
+    "Evaluated": "causal.evaluate",
+    "EvaluationSettings": "causal.evaluation_settings",
     "run_pipeline": "pipeline",
     "PipelineResult": "pipeline",
     "build_dataset": "dataset_build",

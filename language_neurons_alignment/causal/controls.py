@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..core.controls import matched_controls
+from ..core.perplexity_map import control_row
 from ..core.probability import activation_probability
 from ..engines import ModelInfo
 from ..errors import IncompatibleError, MissingArtifactError
@@ -111,13 +112,13 @@ class Controls:
 
 def control_rows(rows: Sequence[str], sets: int) -> tuple[str, ...]:
     """The names of the control rows, `fr~1`; the first set of every row before the second of any."""
-    return tuple(f"{row}~{number}" for number in range(1, sets + 1) for row in rows)
+    return tuple(control_row(row, number) for number in range(1, sets + 1) for row in rows)
 
 
 def of_control(name: str) -> tuple[str, int]:
-    """The row and the number of a control row's name."""
-    row, _, number = name.rpartition("~")
-    return row, int(number)
+    """The row that a control row is of, and its number; 0 where the name is a row's own."""
+    row, _, number = name.partition("~")
+    return row, int(number or 0)
 
 
 def _seed(seed: int, row: str, number: int) -> int:

@@ -90,13 +90,14 @@ def evaluate(
     doing = Doing.parse(settings.do)
     mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     chosen = tuple(languages or mask.languages)
+    if doing.words:
+        mask.check_languages(chosen)
     records = {language: session.corpus.of_language(language) for language in chosen}
     check_answerable([record for of_language in records.values() for record in of_language])
-    controls, seed = None, settings.sampling.seed
-    if settings.controls:
-        controls = Controls.open(session.layout, mask, classes=settings.classes, seed=seed)
     source = NeuronSource.open(session.layout, mask, settings.classes)
-    rows = Rows.of(doing, source, chosen, sets=settings.controls, controls=controls)
+    doing.check(source)
+    controls = Controls.open(session.layout, mask, classes=settings.classes, seed=settings.sampling.seed)
+    rows = Rows(doing, source, controls)
     variant = settings.variant + (f".{doing.slug}" if doing.slug else "")
     path = session.layout.evaluation(top_rate, lam, variant=variant)
     work = EvaluationWork(session, rows, records, settings, force, start)
@@ -104,15 +105,15 @@ def evaluate(
     with alone(file.path):
         answered = work.answer(file)
         cells = file.read(engine=session.source.explicit)
-        result = accuracy_map(rows, chosen, cells, file.asked())
-        found = effects(result, settings.show, seed=seed)
-        png, csv = _draw(path, rows, result, found, measure=settings.show, title=session.layout.model)
+        result = accuracy_map(work, cells, file.asked())
+        found = effects(result, settings.show, seed=settings.sampling.seed)
+        png, csv = _draw(path, doing, result, found, measure=settings.show, title=session.layout.model)
     return Evaluated(
         result,
         settings.show,
         found,
-        selective(result, settings.show, seed=seed) if rows.by_language else None,
-        None if controls is None else controls.matched_by,
+        selective(result, settings.show, seed=settings.sampling.seed) if doing.words else None,
+        controls.matched_by if settings.controls else None,
         file.path,
         csv,
         png,
@@ -122,11 +123,11 @@ def evaluate(
 
 
 def _draw(
-    path: Path, rows: Rows, result: AccuracyMap, found: Effects, *, measure: str, title: str
+    path: Path, doing: Doing, result: AccuracyMap, found: Effects, *, measure: str, title: str
 ) -> tuple[Path, Path]:
     """The heatmap and its table; another measure than the accuracy stands in their names."""
     name = path if measure == MEASURES[0] else with_ending(path, f".{measure}")
-    done = ", ".join(rows.doing.texts)
+    done = ", ".join(doing.texts)
     figure = accuracy_heatmap(result, found, measure, title=title, done=done)
     table = table_rows(result, found, measure)
     png, csv = save_pictures(name, {".png": lambda file: write_png(figure, file)}, header=HEADER, rows=table)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..config import MASK_CLASSES, OVERLONG, MapSettings, check_choice
+from ..config import DEFAULT_CONTROLS, DEFAULT_DO, MASK_CLASSES, OVERLONG, check_choice, check_controls, in_order
 from ..errors import SettingsError
 from ..sampling import GREEDY, Sampling
 
 MEASURES = ("accuracy", "number", "language")
-DEFAULT_CONTROLS = 5
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class EvaluationSettings:
         SettingsError: a choice that there is not.
     """
 
-    do: tuple[str, ...] = ("zero each",)
+    do: tuple[str, ...] = DEFAULT_DO
     classes: tuple[str, ...] = MASK_CLASSES
     sampling: Sampling = GREEDY
     overlong: str = "error"
@@ -41,18 +40,12 @@ class EvaluationSettings:
         check_choice(self.overlong, OVERLONG, "--overlong")
         check_choice(self.show, MEASURES, "--show")
         check_controls(self.controls)
-        object.__setattr__(self, "classes", MapSettings(classes=self.classes).classes)
+        object.__setattr__(self, "classes", in_order(self.classes))
 
     @property
     def variant(self) -> str:
         """What tells this choice of classes from the default, in the files' names."""
-        return MapSettings(classes=self.classes).variant
-
-
-def check_controls(sets: int) -> None:
-    """Raise SettingsError unless so many sets of controls have a range."""
-    if sets < 0 or sets == 1:
-        raise SettingsError(f"--controls must be 0 (none) or at least 2, since a range needs two; got {sets}: give 5")
+        return "" if self.classes == MASK_CLASSES else f".{'-'.join(self.classes)}"
 
 
 DEFAULT_EVALUATION = EvaluationSettings()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core.accuracy_map import AccuracyMap, Effects
 from ..store.evaluation_file import LETTERS, Cells
-from .rows import Rows
+from .evaluation_work import EvaluationWork
 
 HEADER = (
     "row", "language", "questions", "right", "unclear", "share", "change", "low", "high", "p", "p_adjusted",
@@ -20,27 +20,26 @@ HEADER = (
 """Shares and changes in percentage points; low and high are the ends of the 95 % interval of the change."""
 
 
-def accuracy_map(rows: Rows, languages: Sequence[str], cells: Cells, asked: Mapping[str, Sequence[str]]) -> AccuracyMap:
+def accuracy_map(work: EvaluationWork, cells: Cells, asked: Mapping[str, Sequence[str]]) -> AccuracyMap:
     """The tensors of what is stored.
 
     Args:
-        rows: which of the rows.
-        languages: which of the languages.
+        work: which rows and languages.
         cells: (row, language) → a letter for each answer.
         asked: language → its questions, in the order of these.
     """
+    languages = tuple(work.records)
     items = dict.fromkeys(item for language in languages for item in asked[language])
     place = {item: number for number, item in enumerate(items)}
-    number, spoken, unclear, there = torch.zeros(4, len(rows.names), len(languages), len(items), dtype=torch.bool)
+    number, spoken, unclear, there = torch.zeros(4, len(work.names), len(languages), len(items), dtype=torch.bool)
     by_letter = {letter: (right, known is True, known is None, True) for (right, known), letter in LETTERS.items()}
-    for r, row in enumerate(rows.names):
+    for r, row in enumerate(work.names):
         for k, language in enumerate(languages):
             at = torch.tensor([place[item] for item in asked[language]])
             outcomes = torch.tensor([by_letter[letter] for letter in cells[row, language]])
             for side, tensor in enumerate((number, spoken, unclear, there)):
                 tensor[r, k, at] = outcomes[:, side]
-    controls = rows.names[1 + len(rows.changed) :]
-    return AccuracyMap(rows.changed, tuple(languages), controls, there[0], number, spoken, unclear)
+    return AccuracyMap(work.changed, languages, work.controls, there[0], number, spoken, unclear)
 
 
 def table_rows(result: AccuracyMap, found: Effects, measure: str) -> list[list[object]]:

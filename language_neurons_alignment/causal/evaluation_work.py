@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..core.perplexity_map import UNDISTURBED
 from ..corpus.prompts import Prompt
 from ..corpus.records import Record
 from ..engines import Engine
@@ -18,6 +19,7 @@ from ..store.evaluation_file import EvaluationFile
 from ..store.journal import Plain
 from ..store.ppl_file import precision_of
 from .answer_rows import answer_row, askable, row_journal
+from .controls import control_rows, of_control
 from .evaluation_settings import EvaluationSettings
 from .judging import answer_line, judge
 from .rows import Rows
@@ -32,7 +34,7 @@ class EvaluationWork:
 
     Attributes:
         session: model, corpus and place.
-        rows: what is done to the model.
+        rows: what is done to the model in each row.
         records: language → its questions.
         settings: how they are asked.
         force: whether answers of an unfinished run with other settings are dropped.
@@ -46,17 +48,32 @@ class EvaluationWork:
     force: bool
     start: StartAnswers
 
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The rows in which something is done to the languages' neurons."""
+        return self.rows.names(tuple(self.records))
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The rows in which it is done to others."""
+        return control_rows(self.changed, self.settings.controls)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All rows, in the order in which they are done."""
+        return (UNDISTURBED, *self.changed, *self.controls)
+
     def provenance(self) -> Plain:
         """What decides the outcome of an answer."""
-        sampling = self.settings.sampling
+        sampling, rows = self.settings.sampling, self.rows
         return {
             "sampling": {**asdict(sampling), "stop": list(sampling.stop)},
             "overlong_policy": self.settings.overlong,
             "config_hash": self.session.checkpoint.config_hash,
             "weights_hash": self.session.checkpoint.weights_hash,
             "candidates": list(self.session.corpus.languages),
-            "controls": None if self.rows.controls is None else self.rows.controls.describe(),
-            "rows": self.rows.describe(),
+            "controls": rows.controls.describe() if self.settings.controls else None,
+            "rows": {row: rows.doing.bind(each=row).describe(rows.source) for row in self.changed},
             "questions": {language: _digest(records) for language, records in self.records.items()},
         }
 
@@ -68,7 +85,7 @@ class EvaluationWork:
         """
         done = file.read(engine=self.session.source.explicit)
         todo: dict[str, list[str]] = {}
-        for row in self.rows.names:
+        for row in self.names:
             there = {language for name, language in done if name == row}
             _drop_spent_journal(file, row, there)
             if missing := [language for language in self.records if language not in there]:
@@ -77,7 +94,9 @@ class EvaluationWork:
             return 0
         engine = self.session.source()
         file.read(engine=precision_of(engine.provenance))
-        self.rows.check(list(todo), engine.model)
+        for row in todo:
+            if of_control(row)[1] <= 1:  # a control that can be drawn once can be drawn again
+                self.rows.intervention(row, engine.model)
         asked = self._asked(engine)
         labels = {row: f"answering, {row} ({number}/{len(todo)})" for number, row in enumerate(todo, start=1)}
         return sum(
@@ -109,9 +128,10 @@ class EvaluationWork:
     def _made_from(self, row: str, languages: Mapping[str, Any]) -> Plain:
         """The part of the provenance that decides this row's answers in these languages."""
         whole = self.provenance()
-        if row in whole["rows"] or row == self.rows.names[0]:
+        of, number = of_control(row)
+        if not number:
             del whole["controls"]
-        whole["rows"] = {name: made for name, made in whole["rows"].items() if name == row.split("~")[0]}
+        whole["rows"] = {name: made for name, made in whole["rows"].items() if name == of}
         whole["questions"] = {language: whole["questions"][language] for language in languages}
         return whole
 

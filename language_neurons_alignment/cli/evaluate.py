@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..causal.evaluation_settings import DEFAULT_CONTROLS, MEASURES, EvaluationSettings
-from ..config import OVERLONG, check_choice, language_name, parse_languages
+from ..causal.evaluation_settings import MEASURES, EvaluationSettings
+from ..config import DEFAULT_CONTROLS, DEFAULT_DO, OVERLONG, check_choice, language_name, parse_languages
 from ..errors import SettingsError
 from . import options
-from .doing_options import PANEL, Doing
+from .doing_options import Doing
 from .output import result, table
 from .progress import Bars, note
 
 if TYPE_CHECKING:
     from ..causal.evaluate import Evaluated
-
-_EACH = "zero each"
 
 
 def evaluate(
@@ -27,15 +25,10 @@ def evaluate(
     decoding: options.Decoding,
     results: options.Results,
     engine: options.Engine,
-    controls: Annotated[
-        int,
-        typer.Option(
-            "--controls", help="Random sets of as many neurons, for each change; 0: none.", rich_help_panel=PANEL
-        ),
-    ] = DEFAULT_CONTROLS,
-    show: Annotated[
-        str, typer.Option("--show", help=f"What figure and table show: {', '.join(MEASURES)}.")
-    ] = MEASURES[0],
+    controls: options.ControlSets = DEFAULT_CONTROLS,
+    show: Annotated[str, typer.Option("--show", help=f"What figure and table show: {', '.join(MEASURES)}.")] = MEASURES[
+        0
+    ],
     langs: options.Languages = None,
     overlong: options.Overlong = OVERLONG[0],
     force: options.Force = False,
@@ -47,7 +40,7 @@ def evaluate(
     """
     languages = None if langs is None else parse_languages(langs)
     check_choice(overlong, OVERLONG, "--overlong")
-    steps = doing.steps(_EACH)
+    steps = doing.steps(*DEFAULT_DO)
     if doing.lam is None:
         raise SettingsError("evaluate needs the λ of a mask: give -l as it was given to `lna identify`")
     settings = EvaluationSettings(

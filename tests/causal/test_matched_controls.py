@@ -125,4 +125,4 @@ def test_what_is_drawn_shows_in_the_provenance(layout: Layout) -> None:
 
 def test_control_rows_come_set_by_set_and_are_read_back() -> None:
     assert control_rows(("en", "fr"), 2) == ("en~1", "fr~1", "en~2", "fr~2")
-    assert [of_control(name) for name in ("fr~12", "do~1")] == [("fr", 12), ("do", 1)]
+    assert [of_control(name) for name in ("fr~12", "do~1", "fr")] == [("fr", 12), ("do", 1), ("fr", 0)]

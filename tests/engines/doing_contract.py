@@ -20,7 +20,7 @@ from tests.engines.oracle import NaiveEngine
 STEPS = {
     "zero": ["zero es"],
     "scale": ["scale:2 es"],
-    "set": ["set:0.25 es"],
+    "set": ["set:1.5 es"],
     "mean": ["mean:en es"],
     "replace": ["replace:es en:specific"],
     "add": ["add:en:0.5 es"],
@@ -55,7 +55,7 @@ class DoingContract:
             assert engine.generate(prompts, sampling=GREEDY, progress=ignore) == oracle.generate(
                 prompts, sampling=GREEDY
             )
-        assert perplexity(changed).token != pytest.approx(perplexity(plain).token, rel=1e-4)
+        assert [one.nll for one in changed] != pytest.approx([one.nll for one in plain], rel=1e-3)
         assert engine.log_likelihood(texts, progress=ignore) == plain
 
     def test_zero_by_any_name_is_deactivation_bit_for_bit(self, engine: Engine) -> None:
