@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .causal.doing import Doing, intervene
     from .causal.evaluate import Evaluated, evaluate
     from .causal.evaluation_settings import EvaluationSettings
+    from .causal.means import AnswerMoments, answer_moments
     from .causal.neuron_sets import NeuronSource, neuron_source
     from .compare import Comparison, comparison_of
     from .config import MapSettings, PipelineSettings, Selection, SweepRange
@@ -94,6 +95,8 @@ __all__ = [
     "NeuronSource",
     "Doing",
     "Intervention",
+    "answer_moments",
+    "AnswerMoments",
     "load_engine",
     # every error's root
     "LNAError",
@@ -158,6 +161,8 @@ _HOME = {
     "Intervention": "core.interventions",
     "Neuron_Prob": "analysis",
     "Neuron_Mask": "analysis",
+    "answer_moments": "causal.means",
+    "AnswerMoments": "causal.means",
     "load_engine": "engines",
     "LNAError": "errors",
 }
