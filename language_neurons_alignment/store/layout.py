@@ -61,6 +61,10 @@ class Layout:
         """The perplexity map's path without its ending; `variant` names a choice of classes or text."""
         return self._rated("ppl_maps", top_rate, lam) / f"ppl.{self.model}{variant}"
 
+    def evaluation(self, top_rate: float, lam: float, *, variant: str = "") -> Path:
+        """The evaluation's path without its ending; `variant` names a choice of classes or of what is done."""
+        return self._rated("evaluations", top_rate, lam) / f"evaluate.{self.model}{variant}"
+
     def analysis(self, top_rate: float, lam: float) -> Path:
         """The analysis's path without its ending; its tables stand beside it."""
         return self._rated("analysis", top_rate, lam) / f"analysis.{self.model}"
