@@ -182,6 +182,7 @@ class PipelineSettings:
         bar: activation bar.
         search: where AutoSweep looks for λ.
         lam: a λ to use instead of AutoSweep's.
+        moments: add up the activations too while counting.
         map: what the perplexity map shows.
         answers: where the corpus has questions alone: how many the model answers each with.
         sampling: … and how.
@@ -195,6 +196,7 @@ class PipelineSettings:
     bar: float = DEFAULT_BAR
     search: SweepRange = DEFAULT_RANGE
     lam: float | None = None
+    moments: bool = False
     map: MapSettings = DEFAULT_MAP
     answers: int = 1
     sampling: Sampling = GREEDY

@@ -35,6 +35,10 @@ Lam = Annotated[float, typer.Option("-l", "--lam", help="λ, as `lna autosweep` 
 Overlong = Annotated[
     str, typer.Option("--overlong", help="Sequences longer than the model allows: error, truncate, skip.")
 ]
+Moments = Annotated[
+    bool,
+    typer.Option("--moments", help="Add up the activations too: their means are what some interventions put in place."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace results that are there.")]
 
 

@@ -40,6 +40,7 @@ def run(
     lam: Annotated[
         float | None, typer.Option("-l", "--lam", help="A λ to use.", show_default="AutoSweep finds it")
     ] = None,
+    moments: options.Moments = False,
     force: options.Force = False,
 ) -> None:
     """Count all languages, find λ, identify, map: the model loaded once; a second run does what is missing.
@@ -52,6 +53,7 @@ def run(
         bar=bar,
         search=search.range(),
         lam=lam,
+        moments=moments,
         map=shown.settings(),
         answers=answers.answers,
         sampling=answers.sampling(),

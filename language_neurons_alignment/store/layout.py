@@ -51,6 +51,11 @@ class Layout:
         name = f"{'prefix.' if prefix else ''}activation.{language}.{self.model}.pt"
         return self.root / "activations" / self.dataset / name
 
+    def moments(self, language: str, *, prefix: bool = False) -> Path:
+        """The file of a language's activation moments, over whole texts or over prefixes; beside its counts."""
+        name = f"{'prefix.' if prefix else ''}moments.{language}.{self.model}.pt"
+        return self.root / "activations" / self.dataset / name
+
     def answers(self) -> Path:
         """The corpus that this model wrote the answers of, where the dataset has questions alone."""
         return self.root / "answers" / self.dataset / f"answers.{self.model}.json"
