@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .analysis import Neuron_Mask, Neuron_Prob
     from .analyze import Analysis, analysis_of
     from .autosweep import AutoSweep, quick_autosweep
+    from .causal.doing import Doing, intervene
+    from .causal.neuron_sets import NeuronSource, neuron_source
     from .compare import Comparison, comparison_of
     from .config import MapSettings, PipelineSettings, Selection, SweepRange
     from .core.interventions import Intervention
@@ -79,9 +81,13 @@ __all__ = [
     "ModelNeurons",
     "Analysis",
     "Comparison",
-    # neurons by hand
+    # neurons by hand, and what is done to them
     "Neuron_Prob",
     "Neuron_Mask",
+    "intervene",
+    "neuron_source",
+    "NeuronSource",
+    "Doing",
     "Intervention",
     "load_engine",
     # every error's root
@@ -137,6 +143,10 @@ _HOME = {
     "PipelineSettings": "config",
     "Sampling": "sampling",
     "PerplexityMap": "core.perplexity_map",
+    "intervene": "causal.doing",
+    "Doing": "causal.doing",
+    "neuron_source": "causal.neuron_sets",
+    "NeuronSource": "causal.neuron_sets",
     "Intervention": "core.interventions",
     "Neuron_Prob": "analysis",
     "Neuron_Mask": "analysis",

@@ -33,6 +33,7 @@ __all__ = [
     "SweepRange",
     "check_choice",
     "check_share",
+    "in_order",
     "language_code",
     "language_name",
     "parse_languages",
@@ -60,6 +61,19 @@ def check_choice(value: str, choices: Sequence[str], flag: str) -> None:
     """Raise SettingsError unless `value` is one of `choices`."""
     if value not in choices:
         raise SettingsError(f"{flag} must be one of {', '.join(choices)}; got {value!r}")
+
+
+def in_order(classes: Sequence[str]) -> tuple[str, ...]:
+    """Classes of neurons in the order of `CLASSES`, each once.
+
+    Raises:
+        SettingsError: a class that there is not, or none.
+    """
+    if not classes:
+        raise SettingsError(f"--classes names no class: give any of {','.join(CLASSES)}")
+    for name in classes:
+        check_choice(name, CLASSES, "--classes")
+    return tuple(name for name in CLASSES if name in classes)
 
 
 @dataclass(frozen=True)
@@ -153,15 +167,11 @@ class MapSettings:
     average: str = "token"
 
     def __post_init__(self) -> None:
-        if not self.classes:
-            raise SettingsError(f"--classes names no class: give any of {','.join(CLASSES)}")
-        for name in self.classes:
-            check_choice(name, CLASSES, "--classes")
         check_choice(self.text, TEXTS, "--text")
         check_choice(self.overlong, OVERLONG, "--overlong")
         check_choice(self.scale, SCALES, "--scale")
         check_choice(self.average, AVERAGES, "--average")
-        object.__setattr__(self, "classes", tuple(name for name in CLASSES if name in self.classes))
+        object.__setattr__(self, "classes", in_order(self.classes))
 
     @property
     def variant(self) -> str:
