@@ -15,6 +15,8 @@ __all__ = [
     "AVERAGES",
     "CLASSES",
     "DEFAULT_BAR",
+    "DEFAULT_CONTROLS",
+    "DEFAULT_DO",
     "DEFAULT_LANGUAGES",
     "DEFAULT_MAP",
     "DEFAULT_METHOD",
@@ -32,6 +34,7 @@ __all__ = [
     "Selection",
     "SweepRange",
     "check_choice",
+    "check_controls",
     "check_share",
     "in_order",
     "language_code",
@@ -49,6 +52,9 @@ TEXTS = ("instruction", "answer", "full")
 OVERLONG = ("error", "truncate", "skip")
 SCALES = ("percent", "log1p")
 AVERAGES = ("token", "text")
+DEFAULT_DO = ("zero each",)
+DEFAULT_CONTROLS = 5
+"""Control sets for each row of a map."""
 
 
 def check_share(value: float, name: str, example: float) -> None:
@@ -61,6 +67,15 @@ def check_choice(value: str, choices: Sequence[str], flag: str) -> None:
     """Raise SettingsError unless `value` is one of `choices`."""
     if value not in choices:
         raise SettingsError(f"{flag} must be one of {', '.join(choices)}; got {value!r}")
+
+
+def check_controls(sets: int) -> None:
+    """Raise SettingsError unless so many control sets have a range."""
+    if sets < 0 or sets == 1:
+        raise SettingsError(
+            f"--controls must be at least 2, for one control has no range, or 0 for none; got {sets}: "
+            f"give for example {DEFAULT_CONTROLS}"
+        )
 
 
 def in_order(classes: Sequence[str]) -> tuple[str, ...]:
@@ -155,6 +170,9 @@ class MapSettings:
         overlong: "error", "truncate" or "skip".
         scale: of the figure, "percent" or "log1p".
         average: of the figure, "token" or "text".
+        do: what is done in each row (`causal.doing`); "each" in it stands for the row's language.
+        controls: sets of random neurons that each row is held against; 0: none.
+        seed: of the controls.
 
     Raises:
         SettingsError: a choice that there is not.
@@ -165,12 +183,16 @@ class MapSettings:
     overlong: str = "error"
     scale: str = "percent"
     average: str = "token"
+    do: tuple[str, ...] = DEFAULT_DO
+    controls: int = DEFAULT_CONTROLS
+    seed: int = 0
 
     def __post_init__(self) -> None:
         check_choice(self.text, TEXTS, "--text")
         check_choice(self.overlong, OVERLONG, "--overlong")
         check_choice(self.scale, SCALES, "--scale")
         check_choice(self.average, AVERAGES, "--average")
+        check_controls(self.controls)
         object.__setattr__(self, "classes", in_order(self.classes))
 
     @property

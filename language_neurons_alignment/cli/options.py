@@ -10,6 +10,8 @@ import typer
 
 from ..config import (
     DEFAULT_BAR,
+    DEFAULT_CONTROLS,
+    DEFAULT_DO,
     DEFAULT_LANGUAGES,
     DEFAULT_MAP,
     DEFAULT_RANGE,
@@ -120,6 +122,20 @@ class Search:
         return SweepRange(lo=self.lo, hi=self.hi, eps=self.eps, exact=self.exact)
 
 
+ControlSets = Annotated[
+    int,
+    typer.Option("--controls", help="Random sets of neurons that each row is held against; 0: none.", min=0),
+]
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What effects are held against."""
+
+    controls: ControlSets = DEFAULT_CONTROLS
+    seed: Annotated[int, typer.Option("--seed", help="Of the random sets of neurons.")] = DEFAULT_MAP.seed
+
+
 @dataclass(frozen=True)
 class Map:
     """What a perplexity map shows."""
@@ -136,7 +152,17 @@ class Map:
     ] = DEFAULT_MAP.average
     overlong: Overlong = DEFAULT_MAP.overlong
 
-    def settings(self) -> MapSettings:
+    do: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--do",
+            metavar="STEP",
+            help="What is done in each row; may be given several times. `each` is the row's language.",
+            show_default=DEFAULT_DO[0],
+        ),
+    ] = None
+
+    def settings(self, *, controls: int, seed: int) -> MapSettings:
         """As the use-cases take it."""
         return MapSettings(
             classes=parse_classes(self.classes),
@@ -144,6 +170,9 @@ class Map:
             overlong=self.overlong,
             scale=self.scale,
             average=self.average,
+            do=tuple(self.do or DEFAULT_DO),
+            controls=controls,
+            seed=seed,
         )
 
 
@@ -178,7 +207,7 @@ class Answers:
         ),
     ] = None
     seed: Annotated[
-        int, typer.Option("--seed", help="Of the random numbers of sampled answers.", rich_help_panel="Answers")
+        int, typer.Option("--seed", help="Of sampled answers, and of controls.", rich_help_panel="Answers")
     ] = GREEDY.seed
 
     def sampling(self) -> Sampling:

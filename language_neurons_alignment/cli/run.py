@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import DEFAULT_BAR, DEFAULT_TOP_RATE, PipelineSettings, parse_languages
+from ..config import DEFAULT_BAR, DEFAULT_CONTROLS, DEFAULT_TOP_RATE, PipelineSettings, parse_languages
 from . import options
 from .activation import report_reuse
 from .generate import answer_data, answer_table, report_answers
 from .identify import histogram_table, language_table
 from .output import result
-from .ppl import map_data, map_files, map_table, report_map_reuse
+from .ppl import report_map_reuse
+from .ppl_output import map_data, map_files, map_table
 from .progress import Bars, note, show_evaluation
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def run(
     shown: options.Map,
     answers: options.Answers,
     engine: options.Engine,
+    controls: options.ControlSets = DEFAULT_CONTROLS,
     langs: Annotated[
         str | None,
         typer.Option(
@@ -54,7 +56,7 @@ def run(
         search=search.range(),
         lam=lam,
         moments=moments,
-        map=shown.settings(),
+        map=shown.settings(controls=controls, seed=answers.seed),
         answers=answers.answers,
         sampling=answers.sampling(),
         force=force,

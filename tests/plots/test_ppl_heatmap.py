@@ -18,7 +18,7 @@ from language_neurons_alignment.core.perplexity import Perplexity
 from language_neurons_alignment.core.perplexity_map import UNDISTURBED, PerplexityMap
 from language_neurons_alignment.errors import IncompatibleError, SettingsError
 from language_neurons_alignment.plots.ppl_heatmap import ppl_heatmap
-from language_neurons_alignment.store.ppl_file import save_figure
+from language_neurons_alignment.store.ppl_table import save_figure
 
 TEN = ("en", "ru", "es", "fr", "de", "zh", "ja", "bn", "th", "sw")
 THIRTY = (
