@@ -18,6 +18,7 @@ EXPORTS = {
     "PipelineSettings", "Collected", "AutoSweep", "Identification", "PerplexityMap", "MapResult", "PipelineResult",
     "Neuron_Prob", "Neuron_Mask", "Intervention", "load_engine", "LNAError",
     "build_dataset", "check_dataset", "SourceOptions", "Built", "Checked",
+    "intervene", "Doing", "neuron_source", "NeuronSource",
     "open_neurons", "ModelNeurons", "Choice", "analysis_of", "Analysis", "comparison_of", "Comparison", "compose",
 }  # fmt: skip
 

@@ -43,8 +43,8 @@ class Intervention:
         shift: float | Float[Tensor, "layer neuron"] = 0.0,
     ) -> Intervention:
         """a ← scale · a + shift on `neurons`, of a number or of each neuron's own; the others are left alone."""
-        wanted = torch.as_tensor(shift, dtype=torch.float32)
-        return cls(torch.where(neurons, float(scale), 1.0), torch.where(neurons, wanted, 0.0))
+        factor, summand = (torch.as_tensor(one, dtype=torch.float32) for one in (scale, shift))
+        return cls(torch.where(neurons, factor, 1.0), torch.where(neurons, summand, 0.0))
 
     @classmethod
     def zero(cls, neurons: Bool[Tensor, "layer neuron"]) -> Intervention:

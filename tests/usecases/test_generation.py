@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
+from language_neurons_alignment.causal.doing import Doing
+from language_neurons_alignment.causal.neuron_sets import NeuronSource, neuron_source
 from language_neurons_alignment.corpus.records import read_corpus
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import ConflictError, CorpusError, EngineError, SettingsError
 from language_neurons_alignment.generation import Generated, ensure_answers, generate
-from language_neurons_alignment.causal.doing import Doing
-from language_neurons_alignment.causal.neuron_sets import NeuronSource, neuron_source
 from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.sampling import Sampling
 from language_neurons_alignment.session import Session, open_session
@@ -411,7 +411,7 @@ def test_changing_no_neuron_is_refused(masked: tuple[Path, Session, float]) -> N
     assert empty.mask is not None
     for per_layer in empty.mask.neurons:
         per_layer[:] = [indices[:0] for indices in per_layer]
-    with pytest.raises(SettingsError, match="'zero es' would change nothing, for .* has no specific, related neurons"):
+    with pytest.raises(SettingsError, match=r"'zero es' would change nothing, for .* has no specific, related neurons"):
         generate(session, out=folder / "off.json", sampling=GREEDY, do=OFF, neurons=empty)
 
 
