@@ -19,21 +19,24 @@ if TYPE_CHECKING:
 PANEL = "Changed neurons"
 
 
+Do = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--do",
+        metavar="'OP SET'",
+        help="zero, scale:a, set:v, mean:LANG, replace:LANG, add:LANG:α or diffmean:LANG; on LANG, LANG:classes, "
+        "@file, or several with ' + ' and ' - '. May be given several times: done in that order.",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Doing:
     """What is done to neurons, and the mask that tells which are a language's."""
 
-    do: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--do",
-            metavar="'OP SET'",
-            help="zero, scale:a, set:v, mean:LANG, replace:LANG, add:LANG:α or diffmean:LANG; on LANG, LANG:classes, "
-            "@file, or several with ' + ' and ' - '. May be given several times: done in that order.",
-            show_default=False,
-            rich_help_panel=PANEL,
-        ),
-    ] = None
+    do: Do = None
     classes: Annotated[
         str, typer.Option("--classes", help="Of a LANG: any of specific,related,general.", rich_help_panel=PANEL)
     ] = ",".join(MASK_CLASSES)

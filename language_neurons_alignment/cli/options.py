@@ -152,17 +152,7 @@ class Map:
     ] = DEFAULT_MAP.average
     overlong: Overlong = DEFAULT_MAP.overlong
 
-    do: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--do",
-            metavar="STEP",
-            help="What is done in each row; may be given several times. `each` is the row's language.",
-            show_default=DEFAULT_DO[0],
-        ),
-    ] = None
-
-    def settings(self, *, controls: int, seed: int) -> MapSettings:
+    def settings(self, *, controls: int, seed: int, do: tuple[str, ...] = DEFAULT_DO) -> MapSettings:
         """As the use-cases take it."""
         return MapSettings(
             classes=parse_classes(self.classes),
@@ -170,7 +160,7 @@ class Map:
             overlong=self.overlong,
             scale=self.scale,
             average=self.average,
-            do=tuple(self.do or DEFAULT_DO),
+            do=do,
             controls=controls,
             seed=seed,
         )
