@@ -23,6 +23,7 @@ from .generate import generate
 from .identify import identify
 from .import_mask import import_mask
 from .merge import merge
+from .methods import methods
 from .ppl import ppl
 from .report import report
 from .run import run
@@ -57,6 +58,7 @@ for command in (
     autosweep,
     identify,
     ppl,
+    methods,
     merge,
     analyze,
     compare,
