@@ -16,6 +16,7 @@ from ..core.identifiers.mean_difference import effect_size, mean_difference
 from ..core.identifiers.random import random_anywhere, random_like
 from ..core.masks import language_mask
 from ..core.selection import NeuronStatistics, rank_of_share, select
+from ..errors import SettingsError
 from ..method import EQUAL_N, LAPE, MEAN_DIFFERENCE
 from ..store.layout import Layout
 from .means import answer_moments
@@ -81,6 +82,8 @@ def _at_random(statistics: NeuronStatistics, selection: Selection) -> MethodMask
     layers, d_mlp, languages = statistics.member.shape
     neurons, seed = selection.method.neurons, selection.method.seed
     if neurons is not None:
+        if neurons > layers * d_mlp:
+            raise SettingsError(f"--neurons {neurons} is more than the {layers * d_mlp} that the model has: give fewer")
         mask = random_anywhere(layers, d_mlp, languages=languages, neurons=neurons, seed=seed)
         return MethodMask(mask, {"neurons": neurons, "seed": seed})
     assert selection.lam is not None  # Selection has checked it

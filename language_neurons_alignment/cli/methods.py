@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import DEFAULT_METHOD, METHODS, Method
+from ..config import (
+    DEFAULT_MAP,
+    DEFAULT_METHOD,
+    DEFAULT_TOP_RATE,
+    MASK_CLASSES,
+    METHODS,
+    MapSettings,
+    Method,
+    parse_languages,
+)
 from ..method import EQUAL_N, RANDOM
 from . import options
 from .output import result, table
 from .progress import Bars, note
-from .setup import answered, chosen_neurons
+from .setup import answered
 
 if TYPE_CHECKING:
     from ..causal.methods import MethodComparison
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Which neurons, and what of them is switched off to score which text."""
+
+    lam: Annotated[
+        float | None,
+        typer.Option("-l", "--lam", help="λ of entropy-lambda.", show_default="that of the mask, else AutoSweep's"),
+    ] = None
+    bar: Annotated[
+        float | None, typer.Option("-b", "--bar", help="Activation bar.", show_default="the mask's, else 0.95")
+    ] = None
+    langs: options.Languages = None
+    classes: Annotated[
+        str, typer.Option("--classes", help="Neurons to deactivate: any of specific,related,general.")
+    ] = ",".join(MASK_CLASSES)
+    text: Annotated[str, typer.Option("--text", help="Text to score: instruction, answer, full.")] = DEFAULT_MAP.text
+    overlong: options.Overlong = DEFAULT_MAP.overlong
+
+    def shown(self) -> MapSettings:
+        """As the use-cases take it: maps without controls, for random is one of the methods."""
+        return MapSettings(options.parse_classes(self.classes), self.text, self.overlong, controls=0)
 
 
 def methods(
@@ -23,9 +55,9 @@ def methods(
     data: options.Data,
     results: options.Results,
     engine: options.Engine,
-    neurons: options.Neurons,
     search: options.Search,
-    shown: options.Map,
+    settings: Compared,
+    top_rate: options.TopRate = DEFAULT_TOP_RATE,
     names: Annotated[
         str | None,
         typer.Option(
@@ -45,16 +77,18 @@ def methods(
     Each method finds its neurons from the same counts, at the same top rate and bar; each language's are switched off,
     and perplexity tells. What is there from `lna identify --method` and `lna ppl --method` is used.
     """
-    choice = chosen_neurons(neurons, search)
-    settings = replace(shown.settings(), controls=0)
-    wanted = _methods(names, per_language, mask_seed)
+    wanted, shown = _methods(names, per_language, mask_seed), settings.shown()
+    languages = None if settings.langs is None else parse_languages(settings.langs)
     from ..causal.methods import compare_methods
+    from ..model_neurons import Choice
     from ..session import open_session
+
+    choice = Choice(top_rate, settings.lam, settings.bar, languages, search.range())
 
     named = {"model_name": model.model_name, "root": results.root, "existing": True}
     work = answered(open_session(model.model_path, data, model.dataset, **named, **engine.choices()))
     with work, Bars() as bars:
-        done = compare_methods(work, wanted, choice=choice, settings=settings, force=force, start=bars.start)
+        done = compare_methods(work, wanted, choice=choice, settings=shown, force=force, start=bars.start)
     for name, why in done.left_out.items():
         note(f"{name} is left out, for there are {why}")
     there = sum(len(one.map.rows) * len(one.map.languages) - one.computed for one in done.maps)
