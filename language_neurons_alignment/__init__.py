@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .analyze import Analysis, analysis_of
     from .autosweep import AutoSweep, quick_autosweep
     from .causal.doing import Doing, intervene
+    from .causal.methods import MethodComparison, compare_methods
     from .causal.neuron_sets import NeuronSource, neuron_source
     from .compare import Comparison, comparison_of
     from .config import MapSettings, PipelineSettings, Selection, SweepRange
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .errors import LNAError
     from .generation import Generated, generate
     from .identify import Identification
+    from .method import Method
     from .model_neurons import Choice, ModelNeurons, open_neurons
     from .pipeline import PipelineResult, run_pipeline
     from .ppl import MapResult, perplexity_map
@@ -55,6 +57,7 @@ __all__ = [
     "open_neurons",
     "analysis_of",
     "comparison_of",
+    "compare_methods",
     "compose",
     # what they are given
     "Corpus",
@@ -68,6 +71,7 @@ __all__ = [
     "SourceOptions",
     "Sampling",
     "Choice",
+    "Method",
     # what they give back
     "Built",
     "Checked",
@@ -81,6 +85,7 @@ __all__ = [
     "ModelNeurons",
     "Analysis",
     "Comparison",
+    "MethodComparison",
     # neurons by hand, and what is done to them
     "Neuron_Prob",
     "Neuron_Mask",
@@ -137,6 +142,9 @@ _HOME = {
     "Corpus": "corpus.records",
     "Record": "corpus.records",
     "read_corpus": "corpus.records",
+    "compare_methods": "causal.methods",
+    "MethodComparison": "causal.methods",
+    "Method": "method",
     "Selection": "config",
     "SweepRange": "config",
     "MapSettings": "config",
