@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from .analyze import Analysis, analysis_of
     from .autosweep import AutoSweep, quick_autosweep
     from .causal.doing import Doing, intervene
+    from .causal.evaluate import Evaluated, evaluate
+    from .causal.evaluation_settings import EvaluationSettings
+    from .causal.means import AnswerMoments, answer_moments
     from .causal.methods import MethodComparison, compare_methods
     from .causal.neuron_sets import NeuronSource, neuron_source
     from .compare import Comparison, comparison_of
@@ -49,6 +52,7 @@ __all__ = [
     "collect_activations",
     "quick_autosweep",
     "perplexity_map",
+    "evaluate",
     "run_pipeline",
     # a corpus, made and checked
     "build_dataset",
@@ -67,6 +71,7 @@ __all__ = [
     "Selection",
     "SweepRange",
     "MapSettings",
+    "EvaluationSettings",
     "PipelineSettings",
     "SourceOptions",
     "Sampling",
@@ -81,6 +86,7 @@ __all__ = [
     "Identification",
     "PerplexityMap",
     "MapResult",
+    "Evaluated",
     "PipelineResult",
     "ModelNeurons",
     "Analysis",
@@ -94,6 +100,8 @@ __all__ = [
     "NeuronSource",
     "Doing",
     "Intervention",
+    "answer_moments",
+    "AnswerMoments",
     "load_engine",
     # every error's root
     "LNAError",
@@ -124,6 +132,9 @@ _HOME = {
     "Identification": "identify",
     "perplexity_map": "ppl",
     "MapResult": "ppl",
+    "evaluate": "causal.evaluate",
+    "Evaluated": "causal.evaluate",
+    "EvaluationSettings": "causal.evaluation_settings",
     "run_pipeline": "pipeline",
     "PipelineResult": "pipeline",
     "build_dataset": "dataset_build",
@@ -158,6 +169,8 @@ _HOME = {
     "Intervention": "core.interventions",
     "Neuron_Prob": "analysis",
     "Neuron_Mask": "analysis",
+    "answer_moments": "causal.means",
+    "AnswerMoments": "causal.means",
     "load_engine": "engines",
     "LNAError": "errors",
 }

@@ -16,7 +16,6 @@ from .store.counts_file import Meta, counts_hash, load_counts, save_counts
 from .store.layout import Layout
 from .version import __version__
 
-
 _COUNTED_BY = ("engine", "dtype")
 """What has to be the same for counting again to give the same counts; known only once the engine is there."""
 
@@ -56,7 +55,7 @@ def collect_activations(
         language: code of the language to count.
         overlong: what to do with sequences longer than the model allows: "error", "truncate" or "skip".
         force: count again whatever is there.
-        moments: add up the activations too. Counts that are there without are made again, and have to come out the same.
+        moments: add up the activations too; counts that are there without are made again, and must come out the same.
         start: told of the work, for a progress bar.
 
     Raises:

@@ -167,12 +167,9 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """How many answers a model writes, and how."""
+class Decoding:
+    """How a model writes its answers."""
 
-    answers: Annotated[
-        int, typer.Option("-n", "--answers", help="Answers per question.", rich_help_panel="Answers")
-    ] = 1
     temperature: Annotated[
         float,
         typer.Option("--temperature", help="0: always the likeliest token (greedy).", rich_help_panel="Answers"),
@@ -201,14 +198,27 @@ class Answers:
     ] = GREEDY.seed
 
     def sampling(self) -> Sampling:
-        """As the use-cases take it, and refused here where so many answers cannot differ."""
-        chosen = Sampling(
+        """As the use-cases take it."""
+        return Sampling(
             temperature=self.temperature,
             top_p=self.top_p,
             max_new_tokens=self.max_new_tokens,
             stop=tuple(text.replace("\\n", "\n") for text in self.stop or ()),
             seed=self.seed,
         )
+
+
+@dataclass(frozen=True)
+class Answers(Decoding):
+    """How many answers a model writes, and how."""
+
+    answers: Annotated[
+        int, typer.Option("-n", "--answers", help="Answers per question.", rich_help_panel="Answers")
+    ] = 1
+
+    def sampling(self) -> Sampling:
+        """As the use-cases take it, and refused here where so many answers cannot differ."""
+        chosen = super().sampling()
         chosen.check_answers(self.answers)
         return chosen
 

@@ -74,7 +74,7 @@ class SpanMoments:
     def _check_shape(self, other: SpanMoments) -> None:
         if self.sum.shape != other.sum.shape:
             raise IncompatibleError(
-                f"cannot put activation moments of shape {tuple(self.sum.shape)} and {tuple(other.sum.shape)} together: "
+                f"activation moments of shape {tuple(self.sum.shape)} and {tuple(other.sum.shape)} do not go together: "
                 "they come from different models"
             )
 

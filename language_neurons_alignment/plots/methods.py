@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ..core.method_table import MEASURES, MethodTable
+from .numbers import tick
 from .palette import INKS
 
 _LINEAR_UP_TO = 10.0
@@ -26,7 +27,7 @@ def methods_figure(table: MethodTable, *, title: str = "") -> Figure:
     _means(change, table, "own", shift=-0.13, color=_OWN, marker="o", label="the language itself")
     _means(change, table, "elsewhere", shift=0.13, color=_ELSEWHERE, marker="s", label="the other languages")
     change.set_xscale("symlog", linthresh=_LINEAR_UP_TO)
-    change.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+,.10g}".replace("-", "−")))
+    change.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(value, signed=True)))
     change.axvline(0, color="0.6", linewidth=0.8)
     change.set_xlabel("change of perplexity with a language's neurons off [%]")
     change.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)

@@ -68,6 +68,10 @@ class Layout:
         """The perplexity map's path without its ending; `variant` names a choice of classes or text."""
         return self._rated("ppl_maps", top_rate, lam) / f"ppl.{self.model}{variant}"
 
+    def evaluation(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
+        """The evaluation's path without its ending; `variant` names a choice of classes or of what is done."""
+        return self._rated("evaluations", top_rate, lam) / f"evaluate.{self.model}{variant}"
+
     def methods(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
         """The path, without its ending, of the comparison of methods at these rates; `variant` as of `perplexity`."""
         return self._rated("methods", top_rate, lam) / f"methods.{self.model}{variant}"

@@ -65,16 +65,14 @@ def moments_hash(moments: LanguageMoments) -> str:
 
 
 def _load_span(path: Path) -> tuple[SpanMoments, dict[str, Any]]:
-    content = load_tensors(path, remedy=COLLECT)
-    known = content if isinstance(content, dict) else {}
-    total, first, second, meta = (known.get(key) for key in ("total_tokens", "sum", "sum_of_squares", "meta"))
-    usable = _is_table(first) and _is_table(second) and isinstance(total, int) and isinstance(meta, dict)
-    if not usable or first.shape != second.shape or total < 0:
-        raise ArtifactError(
-            f"{path} is not a file of activation moments: expected total_tokens, meta, and sum and sum_of_squares, "
-            f"finite float64 of shape [layer, d_mlp]; delete it and {COLLECT}"
-        )
-    return SpanMoments(total, first, second), meta
+    match load_tensors(path, remedy=COLLECT):
+        case {"total_tokens": int(total), "sum": first, "sum_of_squares": second, "meta": dict(meta)}:
+            if total >= 0 and _is_table(first) and _is_table(second) and first.shape == second.shape:
+                return SpanMoments(total, first, second), meta
+    raise ArtifactError(
+        f"{path} is not a file of activation moments: expected total_tokens, meta, and sum and sum_of_squares, "
+        f"finite float64 of shape [layer, d_mlp]; delete it and {COLLECT}"
+    )
 
 
 def _is_table(values: object) -> TypeGuard[torch.Tensor]:

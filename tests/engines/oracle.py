@@ -85,7 +85,7 @@ class NaiveEngine:
                     progress(len(sequence))
             spans.append(SpanCounts(total, over_zero))
             summed.append(SpanMoments(total, torch.from_numpy(plain), torch.from_numpy(squares)))
-        return LanguageCounts(*spans, LanguageMoments(*summed) if moments else None)
+        return LanguageCounts(spans[0], spans[1], LanguageMoments(*summed) if moments else None)
 
     def log_likelihood(
         self, texts: Sequence[ScoredText], *, progress: Callable[[int], None] = lambda _: None

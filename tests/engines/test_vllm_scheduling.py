@@ -23,6 +23,7 @@ from language_neurons_alignment.errors import TallyError
 from tests.engines.contract import assert_close, assert_same_counts, assert_tally, ignore, some_neurons
 from tests.engines.doing_contract import GREEDY, STEPS, sets
 from tests.engines.generation_contract import prompts_of
+from tests.engines.moments_contract import assert_same_moments
 from tests.engines.vllm_engines import needs_vllm, open_vllm
 from tests.tiny_models import save_tiny_model
 
@@ -60,21 +61,24 @@ def reference(mistral: Path) -> tuple[LanguageCounts, list[TextLikelihood], list
     engine = TransformersEngine.load(mistral, device="cpu", dtype="float32")
     with engine.intervene(Intervention.zero(some_neurons(engine))):
         masked = engine.log_likelihood(TEXTS, progress=ignore)
-    return engine.count(GROUPS, progress=ignore), engine.log_likelihood(TEXTS, progress=ignore), masked
+    return engine.count(GROUPS, progress=ignore, moments=True), engine.log_likelihood(TEXTS, progress=ignore), masked
 
 
 def assert_is_the_reference(
     engine: VLLMEngine, reference: tuple[LanguageCounts, list[TextLikelihood], list[TextLikelihood]]
 ) -> None:
     counts, plain, masked = reference
-    counted = engine.count(GROUPS, progress=ignore)
+    counted = engine.count(GROUPS, progress=ignore, moments=True)
     assert_tally(counted, GROUPS)
     assert_same_counts(counted, counts)
+    assert_same_moments(counted, counts)
     assert_close(engine.log_likelihood(TEXTS, progress=ignore), plain)
     with engine.intervene(Intervention.zero(some_neurons(engine))):
         assert_close(engine.log_likelihood(TEXTS, progress=ignore), masked)
-        off = engine.count(GROUPS, progress=ignore)
+        off = engine.count(GROUPS, progress=ignore, moments=True)
     assert not off.full.over_zero[some_neurons(engine)].any()
+    assert off.moments is not None
+    assert not off.moments.full.sum_of_squares[some_neurons(engine)].any()
     assert perplexity(masked).token != pytest.approx(perplexity(plain).token, rel=1e-3)
 
 

@@ -112,7 +112,7 @@ def _check_covered(reports: Sequence[Message], *, layers: int, d_mlp: int) -> No
 
 
 def _gather(reports: Sequence[Message], key: str, dtype: type[np.generic], into: Tensor) -> Tensor:
-    """What the ranks report of their neurons, [own layer, …, own neuron], put where it belongs in [layer, …, neuron]."""
+    """What the ranks report, [own layer, …, own neuron], put where it belongs in [layer, …, neuron]."""
     for report in reports:
         own, here = _place(report)
         part = unpack(report, key, dtype).reshape(len(own), *into.shape[1:-1], report["neurons"]).copy()

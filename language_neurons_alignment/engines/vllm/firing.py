@@ -149,7 +149,7 @@ def change_(site: RankSite, inputs: Tensor, output: Tensor, change: LayerInterve
 
 
 def act(site: RankSite, gate: Tensor) -> Tensor:
-    """act(gate) of a merged module's first half: what the module gives where up = 1."""
+    """The activations that a merged module multiplies by up: what it gives where up = 1."""
     return site.module.forward(torch.cat([gate, torch.ones_like(gate)], dim=-1))
 
 
