@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .causal.evaluate import Evaluated, evaluate
     from .causal.evaluation_settings import EvaluationSettings
     from .causal.means import AnswerMoments, answer_moments
+    from .causal.methods import MethodComparison, compare_methods
     from .causal.neuron_sets import NeuronSource, neuron_source
     from .compare import Comparison, comparison_of
     from .config import MapSettings, PipelineSettings, Selection, SweepRange
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .errors import LNAError
     from .generation import Generated, generate
     from .identify import Identification
+    from .method import Method
     from .model_neurons import Choice, ModelNeurons, open_neurons
     from .pipeline import PipelineResult, run_pipeline
     from .ppl import MapResult, perplexity_map
@@ -59,6 +61,7 @@ __all__ = [
     "open_neurons",
     "analysis_of",
     "comparison_of",
+    "compare_methods",
     "compose",
     # what they are given
     "Corpus",
@@ -73,6 +76,7 @@ __all__ = [
     "SourceOptions",
     "Sampling",
     "Choice",
+    "Method",
     # what they give back
     "Built",
     "Checked",
@@ -87,6 +91,7 @@ __all__ = [
     "ModelNeurons",
     "Analysis",
     "Comparison",
+    "MethodComparison",
     # neurons by hand, and what is done to them
     "Neuron_Prob",
     "Neuron_Mask",
@@ -148,6 +153,9 @@ _HOME = {
     "Corpus": "corpus.records",
     "Record": "corpus.records",
     "read_corpus": "corpus.records",
+    "compare_methods": "causal.methods",
+    "MethodComparison": "causal.methods",
+    "Method": "method",
     "Selection": "config",
     "SweepRange": "config",
     "MapSettings": "config",

@@ -21,6 +21,7 @@ EXPORTS = {
     "evaluate", "Evaluated", "EvaluationSettings",
     "intervene", "Doing", "neuron_source", "NeuronSource",
     "open_neurons", "ModelNeurons", "Choice", "analysis_of", "Analysis", "comparison_of", "Comparison", "compose",
+    "Method", "MethodComparison", "compare_methods",
 }  # fmt: skip
 
 SEED_MODULES = {"activation", "analysis", "autosweep", "cli", "config", "identify", "pipeline", "ppl"}

@@ -147,13 +147,13 @@ def neuron_source(
     lam: float | None = None,
     classes: Sequence[str] = MASK_CLASSES,
 ) -> NeuronSource:
-    """Sets and means of a session's model: its languages by the mask of these rates; with no λ, files alone.
+    """Sets and means of a session's model: its languages by the mask of these rates; where λ is missing, files alone.
 
     Raises:
         MissingArtifactError, ArtifactError, IncompatibleError: as `masks.open_mask`.
     """
     mask = None
-    if lam is not None:
+    if lam is not None or not session.layout.method.has_lambda:
         mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     return NeuronSource.open(session.layout, mask, classes)
 

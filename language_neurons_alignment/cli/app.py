@@ -24,6 +24,7 @@ from .generate import generate
 from .identify import identify
 from .import_mask import import_mask
 from .merge import merge
+from .methods import methods
 from .ppl import ppl
 from .report import report
 from .run import run
@@ -59,6 +60,7 @@ for command in (
     identify,
     ppl,
     evaluate,
+    methods,
     merge,
     analyze,
     compare,
