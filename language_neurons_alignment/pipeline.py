@@ -68,7 +68,9 @@ def run_pipeline(
         start=start,
     )
     collected = [
-        collect_activations(session, language, overlong=overlong, force=settings.force, start=start)
+        collect_activations(
+            session, language, overlong=overlong, blocks=settings.blocks, force=settings.force, start=start
+        )
         for language in languages
     ]
     sweep, lam = None, settings.lam

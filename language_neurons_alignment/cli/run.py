@@ -40,6 +40,7 @@ def run(
     lam: Annotated[
         float | None, typer.Option("-l", "--lam", help="A λ to use.", show_default="AutoSweep finds it")
     ] = None,
+    blocks: options.Blocks = None,
     force: options.Force = False,
 ) -> None:
     """Count all languages, find λ, identify, map: the model loaded once; a second run does what is missing.
@@ -55,6 +56,7 @@ def run(
         map=shown.settings(),
         answers=answers.answers,
         sampling=answers.sampling(),
+        blocks=blocks,
         force=force,
     )
     languages = None if langs is None else parse_languages(langs)

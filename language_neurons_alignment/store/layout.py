@@ -44,6 +44,11 @@ class Layout:
         name = f"{'prefix.' if prefix else ''}activation.{language}.{self.model}.pt"
         return self.root / "activations" / self.dataset / name
 
+    def blocks(self, language: str, *, prefix: bool = False) -> Path:
+        """The file of a language's counts in blocks of the corpus, over whole texts or over prefixes."""
+        name = f"{'prefix.' if prefix else ''}blocks.{language}.{self.model}.pt"
+        return self.root / "activations" / self.dataset / name
+
     def answers(self) -> Path:
         """The corpus that this model wrote the answers of, where the dataset has questions alone."""
         return self.root / "answers" / self.dataset / f"answers.{self.model}.json"
@@ -59,6 +64,11 @@ class Layout:
     def analysis(self, top_rate: float, lam: float) -> Path:
         """The analysis's path without its ending; its tables stand beside it."""
         return self._rated("analysis", top_rate, lam) / f"analysis.{self.model}"
+
+    def stability(self, top_rate: float, lam: str, *, other: str = "") -> Path:
+        """The path, without its ending, of the stability of this model's neurons; `lam` is λ, or how it is found."""
+        name = f"stability.{self.model}{f'..{other}' if other else ''}"
+        return self.root / "stability" / self.dataset / f"{float(top_rate)!r}-{lam}" / name
 
     def comparison(self, others: Sequence[str], rates: str) -> Path:
         """The path, without its ending, of this model's comparison with others, at rates that are written in a word."""
