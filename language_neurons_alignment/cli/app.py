@@ -26,6 +26,7 @@ from .merge import merge
 from .ppl import ppl
 from .report import report
 from .run import run
+from .stability import stability
 from .state import Interrupted
 
 
@@ -60,6 +61,7 @@ for command in (
     merge,
     analyze,
     compare,
+    stability,
     report,
     import_mask,
 ):
