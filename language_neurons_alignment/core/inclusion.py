@@ -100,7 +100,7 @@ def number_interval(
 ) -> Interval:
     """Where the mean over corpora of this size and kind lies, for numbers that are found in each.
 
-        whole ± t(B − 1, (1 + level) / 2) · √(B / (B − 1)) · sd(drawn)
+        whole ± t(B − 1, (1 + level) / 2) · √(B / (B − 1)) · sd(drawn)        cut at 0: none of them is negative
 
     Not where the number of an endless corpus lies: noise makes classes smaller or larger on average, and resampling
     adds as much noise again. That shifts the middle of the draws, so their quantiles are no interval for either; their
@@ -118,4 +118,4 @@ def number_interval(
     square = torch.where(there, drawn - middle, 0.0).square().sum(dim=0)
     spread = (square / (often - 1) * blocks / (blocks - 1)).sqrt()  # NaN where it was found once or never
     reach = float(stats.t.ppf((1 + level) / 2, blocks - 1))
-    return Interval(whole - reach * spread, whole + reach * spread)
+    return Interval((whole - reach * spread).clamp(min=0), whole + reach * spread)
