@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from .analysis import Neuron_Mask, Neuron_Prob
     from .analyze import Analysis, analysis_of
     from .autosweep import AutoSweep, quick_autosweep
+    from .causal.doing import Doing, intervene
+    from .causal.evaluate import Evaluated, evaluate
+    from .causal.evaluation_settings import EvaluationSettings
+    from .causal.means import AnswerMoments, answer_moments
+    from .causal.neuron_sets import NeuronSource, neuron_source
     from .compare import Comparison, comparison_of
     from .config import MapSettings, PipelineSettings, Selection, SweepRange
     from .core.interventions import Intervention
@@ -45,6 +50,7 @@ __all__ = [
     "collect_activations",
     "quick_autosweep",
     "perplexity_map",
+    "evaluate",
     "run_pipeline",
     # a corpus, made and checked
     "build_dataset",
@@ -62,6 +68,7 @@ __all__ = [
     "Selection",
     "SweepRange",
     "MapSettings",
+    "EvaluationSettings",
     "PipelineSettings",
     "SourceOptions",
     "Sampling",
@@ -75,14 +82,21 @@ __all__ = [
     "Identification",
     "PerplexityMap",
     "MapResult",
+    "Evaluated",
     "PipelineResult",
     "ModelNeurons",
     "Analysis",
     "Comparison",
-    # neurons by hand
+    # neurons by hand, and what is done to them
     "Neuron_Prob",
     "Neuron_Mask",
+    "intervene",
+    "neuron_source",
+    "NeuronSource",
+    "Doing",
     "Intervention",
+    "answer_moments",
+    "AnswerMoments",
     "load_engine",
     # every error's root
     "LNAError",
@@ -113,6 +127,9 @@ _HOME = {
     "Identification": "identify",
     "perplexity_map": "ppl",
     "MapResult": "ppl",
+    "evaluate": "causal.evaluate",
+    "Evaluated": "causal.evaluate",
+    "EvaluationSettings": "causal.evaluation_settings",
     "run_pipeline": "pipeline",
     "PipelineResult": "pipeline",
     "build_dataset": "dataset_build",
@@ -137,9 +154,15 @@ _HOME = {
     "PipelineSettings": "config",
     "Sampling": "sampling",
     "PerplexityMap": "core.perplexity_map",
+    "intervene": "causal.doing",
+    "Doing": "causal.doing",
+    "neuron_source": "causal.neuron_sets",
+    "NeuronSource": "causal.neuron_sets",
     "Intervention": "core.interventions",
     "Neuron_Prob": "analysis",
     "Neuron_Mask": "analysis",
+    "answer_moments": "causal.means",
+    "AnswerMoments": "causal.means",
     "load_engine": "engines",
     "LNAError": "errors",
 }

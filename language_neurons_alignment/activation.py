@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -12,14 +13,17 @@ from .config import OVERLONG, check_block_number, check_choice
 from .core.blocks import LanguageBlocks
 from .core.counts import LanguageCounts, check_tally
 from .corpus.encode import EncodedCorpus, answered_positions, check_blocks, encode_groups
-from .corpus.records import records_hash
+from .corpus.records import Record, records_hash
 from .engines.base import Engine
-from .errors import ConflictError
+from .errors import ConflictError, IncompatibleError, MissingArtifactError
 from .session import Session, StartWork, silent, with_stored_answers
 from .store.blocks_file import load_blocks, save_blocks
-from .store.counts_file import Meta, load_counts, save_counts
+from .store.counts_file import Meta, counts_hash, load_counts, save_counts
 from .store.layout import Layout
 from .version import __version__
+
+_COUNTED_BY = ("engine", "dtype")
+"""What has to be the same for counting again to give the same counts; known only once the engine is there."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +32,17 @@ class Collected:
 
     Attributes:
         language: code.
-        paths: the full and the prefix file.
+        paths: the full and the prefix file; then those of the moments, if they were asked for.
         meta: provenance, as stored.
         reused: they were there already, made from the same model, corpus and settings.
+        recounted: the counts were there, but not the moments: counted again, they came out the same.
     """
 
     language: str
     paths: list[Path]
     meta: Meta
     reused: bool
+    recounted: bool = False
 
 
 def collect_activations(
@@ -46,9 +52,10 @@ def collect_activations(
     overlong: str = "error",
     blocks: int | None = None,
     force: bool = False,
+    moments: bool = False,
     start: StartWork = silent,
 ) -> Collected:
-    """Count one language and store its two files; where they are there already, from the same inputs, do nothing.
+    """Count one language and store its files; where they are there already, from the same inputs, do nothing.
 
     Args:
         session: model, corpus and place; a corpus without answers stands for this model's own (`with_stored_answers`).
@@ -56,10 +63,12 @@ def collect_activations(
         overlong: what to do with sequences longer than the model allows: "error", "truncate" or "skip".
         blocks: keep the counts in so many blocks of the corpus too, for `lna stability`; None: not.
         force: count again whatever is there.
+        moments: add up the activations too; counts that are there without are made again, and must come out the same.
         start: told of the work, for a progress bar.
 
     Raises:
-        ConflictError: counts of another model, corpus or setting, or not in these blocks, stand there, and not `force`.
+        ConflictError: counts of another model, corpus or setting, or not in these blocks, stand there, and not `force`;
+            or counts that came out differently now that moments are wanted.
         CorpusError: no records, no answers, sequences too long, or a block without any.
         TallyError: the engine did not count exactly the corpus's tokens; nothing is written.
     """
@@ -74,31 +83,42 @@ def collect_activations(
         "overlong_policy": overlong,
         **source.explicit,
     }
-    if blocks is not None:
-        check_block_number(blocks)
-        check_blocks(answered_positions(records), blocks)
-    paths = [layout.activation(language), layout.activation(language, prefix=True)]
-    if not force and paths[0].exists():  # the full file is written last: a prefix file alone is half a result
+    _check_blocks(records, blocks)
+    before = None if force else _stored(layout, language, wanted)
+    if before is not None:
         _check_blocks_there(layout, language, blocks)
-        return Collected(language, paths, _matching_meta(layout, language, wanted), reused=True)
+        if not moments or before[0].moments is not None:
+            return Collected(language, _paths(layout, language, moments=moments), before[1], reused=True)
     engine = source()
+    if before is not None:
+        _check_same(layout, language, before[1], {key: engine.provenance[key] for key in _COUNTED_BY})
     encoded = encode_groups(records, engine.tokenizer, max_length=engine.model.max_length, overlong=overlong)
     parts = [encoded] if blocks is None else encoded.in_blocks(blocks)
-    counted = _count_parts(engine, parts, start(language, encoded.full_tokens))
+    counted = _count_parts(engine, parts, start(language, encoded.full_tokens), moments=moments)
+    counts = reduce(add, counted)
+    if before is not None:
+        _check_unchanged(layout, language, before[0], counts)
     meta = {**wanted, **_describe(encoded), **engine.provenance, "language": language, "version": __version__}
     if blocks is not None:
         save_blocks(layout, language, LanguageBlocks.of(counted), meta)
-    save_counts(layout, language, reduce(add, counted), meta)
-    return Collected(language, paths, meta, reused=False)
+    paths = save_counts(layout, language, counts, meta)
+    return Collected(language, paths, meta, reused=False, recounted=before is not None)
+
+
+def _check_blocks(records: Sequence[Record], blocks: int | None) -> None:
+    """Raise, before a model is loaded, where the records cannot be kept in these blocks."""
+    if blocks is not None:
+        check_block_number(blocks)
+        check_blocks(answered_positions(records), blocks)
 
 
 def _count_parts(
-    engine: Engine, parts: Sequence[EncodedCorpus], progress: Callable[[int], None]
+    engine: Engine, parts: Sequence[EncodedCorpus], progress: Callable[[int], None], *, moments: bool
 ) -> list[LanguageCounts]:
     """Count disjoint parts of a language's corpus, each with its tally; the counts of the whole are their sum."""
     counted = []
     for part in parts:
-        counts = engine.count(part.groups, progress=progress)
+        counts = engine.count(part.groups, progress=progress, moments=moments)
         check_tally(counts, full_tokens=part.full_tokens, prefix_tokens=part.prefix_tokens)
         counted.append(counts)
     return counted
@@ -117,16 +137,42 @@ def _check_blocks_there(layout: Layout, language: str, blocks: int | None) -> No
         )
 
 
-def _matching_meta(layout: Layout, language: str, wanted: Meta) -> Meta:
-    """The provenance of counts that are there, if it is the one wanted."""
-    _, meta = load_counts(layout, language)
+def _stored(layout: Layout, language: str, wanted: Meta) -> tuple[LanguageCounts, Meta] | None:
+    """The counts that are there, if they are the ones wanted, with moments that belong to them, if there are any."""
+    if not layout.activation(language).exists():  # the full file is written last: a prefix file alone is half a result
+        return None
+    counts, meta = load_counts(layout, language)
+    _check_same(layout, language, meta, wanted)
+    with suppress(MissingArtifactError, IncompatibleError):  # moments of other counts are none of these
+        return load_counts(layout, language, moments=True)
+    return counts, meta
+
+
+def _paths(layout: Layout, language: str, *, moments: bool) -> list[Path]:
+    """A language's files, in the order of `save_counts`."""
+    kinds = [layout.activation, layout.moments] if moments else [layout.activation]
+    return [path(language, prefix=prefix) for path in kinds for prefix in (False, True)]
+
+
+def _check_same(layout: Layout, language: str, meta: Meta, wanted: Meta) -> None:
+    """Hold the provenance of counts that are there against the one wanted."""
     for key, value in wanted.items():
         if meta.get(key) != value:
             raise ConflictError(
                 f"{layout.activation(language)} is there with {key} {meta.get(key)!r}, this run has {value!r}: "
                 "use --force to count again, or another --root or -s"
             )
-    return meta
+
+
+def _check_unchanged(layout: Layout, language: str, before: LanguageCounts, counts: LanguageCounts) -> None:
+    """Hold counts that were made again, for their moments, against those that are there."""
+    if counts_hash(before) != counts_hash(counts):
+        apart = (before.full.over_zero != counts.full.over_zero) | (before.prefix.over_zero != counts.prefix.over_zero)
+        raise ConflictError(
+            f"{layout.activation(language)} was counted without moments, and counted again {int(apart.sum())} of "
+            f"{apart.numel()} neurons come out differently, so the moments would not be theirs: count on the same "
+            "engine with batches of the same size, or use --force to replace the counts too"
+        )
 
 
 def _describe(encoded: EncodedCorpus) -> Meta:

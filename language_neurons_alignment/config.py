@@ -14,6 +14,8 @@ __all__ = [
     "AVERAGES",
     "CLASSES",
     "DEFAULT_BAR",
+    "DEFAULT_CONTROLS",
+    "DEFAULT_DO",
     "DEFAULT_LANGUAGES",
     "DEFAULT_MAP",
     "DEFAULT_RANGE",
@@ -28,7 +30,9 @@ __all__ = [
     "Selection",
     "SweepRange",
     "check_choice",
+    "check_controls",
     "check_share",
+    "in_order",
     "language_code",
     "language_name",
     "parse_languages",
@@ -46,6 +50,9 @@ TEXTS = ("instruction", "answer", "full")
 OVERLONG = ("error", "truncate", "skip")
 SCALES = ("percent", "log1p")
 AVERAGES = ("token", "text")
+DEFAULT_DO = ("zero each",)
+DEFAULT_CONTROLS = 5
+"""Control sets for each row of a map."""
 
 
 def check_share(value: float, name: str, example: float) -> None:
@@ -64,6 +71,28 @@ def check_block_number(blocks: int) -> None:
     """Raise SettingsError unless a corpus can be kept in so many blocks and vary between them."""
     if blocks < 2:
         raise SettingsError(f"--blocks must be at least 2, got {blocks}: give for example {DEFAULT_BLOCKS}")
+
+
+def check_controls(sets: int) -> None:
+    """Raise SettingsError unless so many control sets have a range."""
+    if sets < 0 or sets == 1:
+        raise SettingsError(
+            f"--controls must be at least 2, for one control has no range, or 0 for none; got {sets}: "
+            f"give for example {DEFAULT_CONTROLS}"
+        )
+
+
+def in_order(classes: Sequence[str]) -> tuple[str, ...]:
+    """Classes of neurons in the order of `CLASSES`, each once.
+
+    Raises:
+        SettingsError: a class that there is not, or none.
+    """
+    if not classes:
+        raise SettingsError(f"--classes names no class: give any of {','.join(CLASSES)}")
+    for name in classes:
+        check_choice(name, CLASSES, "--classes")
+    return tuple(name for name in CLASSES if name in classes)
 
 
 @dataclass(frozen=True)
@@ -137,6 +166,9 @@ class MapSettings:
         overlong: "error", "truncate" or "skip".
         scale: of the figure, "percent" or "log1p".
         average: of the figure, "token" or "text".
+        do: what is done in each row (`causal.doing`); "each" in it stands for the row's language.
+        controls: sets of random neurons that each row is held against; 0: none.
+        seed: of the controls.
 
     Raises:
         SettingsError: a choice that there is not.
@@ -147,17 +179,17 @@ class MapSettings:
     overlong: str = "error"
     scale: str = "percent"
     average: str = "token"
+    do: tuple[str, ...] = DEFAULT_DO
+    controls: int = DEFAULT_CONTROLS
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.classes:
-            raise SettingsError(f"--classes names no class: give any of {','.join(CLASSES)}")
-        for name in self.classes:
-            check_choice(name, CLASSES, "--classes")
         check_choice(self.text, TEXTS, "--text")
         check_choice(self.overlong, OVERLONG, "--overlong")
         check_choice(self.scale, SCALES, "--scale")
         check_choice(self.average, AVERAGES, "--average")
-        object.__setattr__(self, "classes", tuple(name for name in CLASSES if name in self.classes))
+        check_controls(self.controls)
+        object.__setattr__(self, "classes", in_order(self.classes))
 
     @property
     def variant(self) -> str:
@@ -178,6 +210,7 @@ class PipelineSettings:
         bar: activation bar.
         search: where AutoSweep looks for λ.
         lam: a λ to use instead of AutoSweep's.
+        moments: add up the activations too while counting.
         map: what the perplexity map shows.
         answers: where the corpus has questions alone: how many the model answers each with.
         sampling: … and how.
@@ -192,6 +225,7 @@ class PipelineSettings:
     bar: float = DEFAULT_BAR
     search: SweepRange = DEFAULT_RANGE
     lam: float | None = None
+    moments: bool = False
     map: MapSettings = DEFAULT_MAP
     answers: int = 1
     sampling: Sampling = GREEDY

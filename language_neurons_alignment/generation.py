@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .answering import answer_prompts
+from .causal.doing import NOTHING, Doing
+from .causal.neuron_sets import NeuronSource
 from .config import OVERLONG, check_choice
 from .corpus.answered import Place, has_answers, open_places, with_all_answers
 from .corpus.prompts import Prompt, fitting_prompts
@@ -15,7 +16,6 @@ from .corpus.records import Corpus, Record
 from .engines import Engine
 from .errors import CorpusError
 from .generation_file import AnswerFile
-from .masks import Deactivation
 from .sampling import GREEDY, Sampling
 from .session import Session, StartAnswers, silent
 from .store.journal import alone
@@ -94,7 +94,8 @@ def generate(
     answers: int = 1,
     sampling: Sampling = GREEDY,
     overlong: str = "error",
-    off: Deactivation | None = None,
+    do: Doing = NOTHING,
+    neurons: NeuronSource | None = None,
     overwrite: bool = False,
     start: StartAnswers = silent,
 ) -> Generated:
@@ -111,7 +112,8 @@ def generate(
         sampling: how they are drawn.
         overlong: what to do where prompt and answer are longer than the model allows: "error", "truncate" (shorter
             answers) or "skip" (none).
-        off: neurons that are switched off while the model answers.
+        do: what is done to neurons while the model answers.
+        neurons: where the neurons that it names come from (`neuron_source`); None: files alone.
         overwrite: drop the answers that are there, of these languages.
         start: told of the work, for a progress bar.
 
@@ -127,7 +129,9 @@ def generate(
     chosen = tuple(languages or session.corpus.languages)
     for language in chosen:
         session.corpus.of_language(language)
-    file = AnswerFile(Path(out), session, chosen, sampling=sampling, off=off, overwrite=overwrite)
+    source = neurons or NeuronSource.open(session.layout, None)
+    described = do.describe(source) if do.steps else None
+    file = AnswerFile(Path(out), session, chosen, sampling=sampling, intervention=described, overwrite=overwrite)
     with alone(file.path):
         records = file.there_already()
         wanted = open_places(records, chosen, answers)
@@ -141,14 +145,14 @@ def generate(
         places = [wanted[index] for index in fits]
         generation = file.check_engine(engine, records, wanted)
         known = file.resume(records, places, generation, answers=answers, overlong=overlong)
-        intervention = None if off is None else off.intervention(engine.model)
+        intervention = do.intervention(source, engine.model)
         given = answer_prompts(
             engine,
             [prompts[index] for index in fits],
             sampling=sampling,
             journal=file.journal,
             known=known,
-            under=nullcontext if intervention is None else lambda: engine.intervene(intervention),
+            under=lambda: engine.intervene(intervention),
             start=lambda tokens: start("answering", tokens),
         )
         corpus = file.settle(with_all_answers(records, dict(zip(places, given, strict=True)), generation=generation))

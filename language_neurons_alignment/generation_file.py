@@ -13,7 +13,6 @@ from .corpus.answered import Place, generation_of, same_questions, without_answe
 from .corpus.records import Corpus, Record, read_corpus
 from .engines import Engine
 from .errors import ConflictError
-from .masks import Deactivation
 from .sampling import Sampling
 from .session import Session
 from .store.corpus_file import write_corpus
@@ -36,7 +35,7 @@ class AnswerFile:
         languages: Sequence[str],
         *,
         sampling: Sampling,
-        off: Deactivation | None,
+        intervention: Plain | None,
         overwrite: bool,
     ) -> None:
         """Name the file, and what its answers are to be made from; see `generation.generate`."""
@@ -51,7 +50,7 @@ class AnswerFile:
             "config_hash": checkpoint.config_hash,
             "weights_hash": checkpoint.weights_hash,
             "sampling": {**asdict(sampling), "stop": list(sampling.stop)},
-            "deactivated": None if off is None else off.describe(),
+            "intervention": intervention,
         }
 
     def there_already(self) -> tuple[Record, ...]:
@@ -123,6 +122,7 @@ class AnswerFile:
             made = generation_of(record)
             if record.language not in self._languages or not record.answers or made is None:
                 continue
+            made = {"intervention": made.get("deactivated"), **made}  # as answers were described before --do
             if any(made.get(key) != wanted[key] for key in keys):
                 differs = differing({key: made.get(key) for key in keys}, {key: wanted[key] for key in keys})
                 raise ConflictError(

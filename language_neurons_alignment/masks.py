@@ -1,4 +1,4 @@
-"""A mask as other steps use it: found by its rates, checked against the model, turned into interventions."""
+"""A mask as other steps use it: found by its rates, checked against the model."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jaxtyping import Bool
 from torch import Tensor
 
-from .config import DEFAULT_LANGUAGES, MASK_CLASSES
-from .core.interventions import Intervention
+from .config import DEFAULT_LANGUAGES
 from .core.masks import MaskList, from_mask_list, neurons_of_language
 from .engines import ModelInfo
 from .errors import IncompatibleError, MissingArtifactError, SettingsError
@@ -20,6 +18,9 @@ from .identify import load_answer_counts
 from .store.checkpoint import Checkpoint
 from .store.layout import Layout
 from .store.mask_file import MaskDescription, load_description, load_mask_list
+
+UNNAMED = "unnamed"
+"""The language of a mask that was published without a description and has one language only."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,16 @@ class StoredMask:
                 f"{self.path} has no neurons of {', '.join(unknown)}: choose --langs from {', '.join(self.languages)}"
             )
 
+    def check_model(self, checkpoint: Checkpoint) -> None:
+        """Raise IncompatibleError where the mask was made from another model; one that does not tell passes."""
+        for name in ("config_hash", "weights_hash"):
+            made_from, given = getattr(self.description, name, ""), getattr(checkpoint, name)
+            if made_from and given and made_from != given:
+                raise IncompatibleError(
+                    f"{self.path} was made from a model with other {name.split('_')[0]}: give that model, or count and "
+                    "identify this one (under another --model-name or --root)"
+                )
+
     def _general(self) -> Bool[Tensor, "layer neuron"]:
         """The general neurons, which no mask holds: from the counts that this mask was made from."""
         if self.description is None:
@@ -102,47 +113,6 @@ class StoredMask:
         return counts.statistics(bar=self.description.bar).universal
 
 
-@dataclass(frozen=True)
-class Deactivation:
-    """A language's neurons to be switched off.
-
-    Attributes:
-        mask: where they are found.
-        language: whose.
-        classes: of which classes.
-    """
-
-    mask: StoredMask
-    language: str
-    classes: tuple[str, ...] = MASK_CLASSES
-
-    def intervention(self, model: ModelInfo) -> Intervention:
-        """What it does to a model.
-
-        Raises:
-            SettingsError: the mask does not have the language, an unknown class, or no such neurons in it.
-            IncompatibleError: the mask is another model's.
-        """
-        neurons = self.mask.neurons_of(self.language, self.classes, model)
-        if not neurons.any():
-            raise SettingsError(
-                f"{self.mask.path} has no {', '.join(self.classes)} neurons of {self.language}, so switching them off "
-                "would change nothing: choose other --classes, or another mask (-r, -l)"
-            )
-        return Intervention.zero(neurons)
-
-    def describe(self) -> dict[str, Any]:
-        """Plain values, for provenance."""
-        rates = self.mask.description
-        return {
-            "language": self.language,
-            "classes": list(self.classes),
-            "top_rate": None if rates is None else rates.top_rate,
-            "lambda": None if rates is None else rates.lam,
-            "mask": self.mask.digest_of(self.classes),
-        }
-
-
 def open_mask(layout: Layout, *, top_rate: float, lam: float, checkpoint: Checkpoint) -> StoredMask:
     """Find a mask by its rates and check that it was made from this model.
 
@@ -151,20 +121,26 @@ def open_mask(layout: Layout, *, top_rate: float, lam: float, checkpoint: Checkp
         ArtifactError: it is torn or not a mask.
         IncompatibleError: it was made from another model's counts, or names another number of languages.
     """
-    path = layout.mask(top_rate, lam)
+    mask = read_mask(layout, layout.mask(top_rate, lam))
+    mask.check_model(checkpoint)
+    return mask
+
+
+def read_mask(layout: Layout, path: Path) -> StoredMask:
+    """A mask file, wherever it lies, with the description beside it.
+
+    Raises:
+        MissingArtifactError: it is not there.
+        ArtifactError: it is torn or not a mask.
+        IncompatibleError: its description names another number of languages, or there is none and it has not the ten.
+    """
     neurons, description = load_mask_list(path), load_description(path)
     languages = DEFAULT_LANGUAGES if description is None else tuple(description.languages)
+    if description is None and len(neurons) == 1:
+        languages = (UNNAMED,)
     if len(neurons) != len(languages):
         raise IncompatibleError(
             f"{path} has {len(neurons)} languages, expected {len(languages)} ({', '.join(languages)}): "
-            "run `lna identify` again"
+            "run `lna identify` again, or name its languages with `lna import-mask`"
         )
-    if description is not None:
-        for name in ("config_hash", "weights_hash"):
-            made_from, given = getattr(description, name), getattr(checkpoint, name)
-            if made_from and given and made_from != given:
-                raise IncompatibleError(
-                    f"{path} was made from a model with other {name.split('_')[0]}: give that model, or count and "
-                    "identify this one (under another --model-name or --root)"
-                )
     return StoredMask(layout, path, languages, neurons, description)

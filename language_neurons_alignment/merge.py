@@ -18,6 +18,7 @@ from .session import Session
 from .store.blocks_file import load_blocks, save_blocks
 from .store.counts_file import Meta, load_counts, save_counts
 from .store.layout import Layout
+from .store.moments_file import has_moments
 from .version import __version__
 
 _SAME = ("config_hash", "weights_hash", "overlong_policy", "engine", "dtype")
@@ -34,7 +35,7 @@ class Merged:
         language: code.
         shards: how many were added.
         tokens: of the whole, full sequences.
-        paths: the full and the prefix file.
+        paths: the full and the prefix file; then those of the moments, where the shards have any.
     """
 
     language: str
@@ -109,7 +110,8 @@ def merge_counts(layout: Layout, shards: Sequence[Layout], *, force: bool = Fals
 
     Raises:
         MissingArtifactError: a shard lacks a language that another one has.
-        IncompatibleError: shards of different models or settings, or the same shard twice.
+        IncompatibleError: shards of different models or settings, some with moments and some without, or the same
+            shard twice.
         ConflictError: counts are there already, and not `force`.
     """
     languages = _languages(shards)
@@ -126,7 +128,7 @@ def _merge_language(layout: Layout, shards: Sequence[Layout], language: str) -> 
     blocks = _merged_blocks(shards, language)
     metas: list[Meta] = []
     for shard in shards:
-        counts, meta = load_counts(shard, language)
+        counts, meta = load_counts(shard, language, moments=has_moments(shard, language))
         _check_belongs(shard, meta, metas)
         metas.append(meta)
         total = counts if total is None else total + counts

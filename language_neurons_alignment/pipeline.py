@@ -69,7 +69,13 @@ def run_pipeline(
     )
     collected = [
         collect_activations(
-            session, language, overlong=overlong, blocks=settings.blocks, force=settings.force, start=start
+            session,
+            language,
+            overlong=overlong,
+            blocks=settings.blocks,
+            moments=settings.moments,
+            force=settings.force,
+            start=start,
         )
         for language in languages
     ]

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .causal.controls import Controls, control_rows
+from .causal.doing import Doing
+from .causal.neuron_sets import NeuronSource
+from .causal.rows import Rows
+from .causal.scoring import Part, score_missing
 from .config import DEFAULT_MAP, MapSettings, Selection
-from .core.interventions import Intervention
-from .core.perplexity import perplexity
+from .core.perplexity_effects import (
+    MeasuredSelectivity,
+    PerplexityEffects,
+    perplexity_effects,
+    perplexity_selectivity,
+)
 from .core.perplexity_map import UNDISTURBED, PerplexityMap, cells_to_do
-from .corpus.encode import encode_texts
 from .corpus.records import Record, records_hash
-from .corpus.sequences import ScoredText
-from .engines import Engine
 from .masks import StoredMask, open_mask
 from .plots.ppl_heatmap import ppl_heatmap
 from .session import Session, StartWork, silent, with_stored_answers
 from .store.layout import with_ending
-from .store.ppl_file import PerplexityFile, precision_of, save_csv, save_figure
+from .store.ppl_file import PerplexityFile, controls_path, precision_of
+from .store.ppl_table import save_csv, save_figure
 
 
 @dataclass(frozen=True)
@@ -28,18 +34,32 @@ class MapResult:
     """A finished map and where it lies.
 
     Attributes:
-        map: the perplexities.
+        map: the perplexities, with their controls.
         png: the heatmap.
         csv: the table.
         json: the cells with their provenance.
+        controls: those of the controls; None without.
+        matched_by: what the controls have in common with what they are controls for.
         computed: cells that this run computed; the others were there.
+        controls_computed: likewise, of the controls.
     """
 
     map: PerplexityMap
     png: Path
     csv: Path
     json: Path
+    controls: Path | None
+    matched_by: str
     computed: int
+    controls_computed: int
+
+    def effects(self, *, scale: str = "percent", average: str = "token") -> PerplexityEffects:
+        """Every change with its interval and its control's range."""
+        return perplexity_effects(self.map, scale=scale, average=average)
+
+    def selectivity(self, *, average: str = "token") -> MeasuredSelectivity | None:
+        """How selective each language's neurons are; None where rows are no languages."""
+        return perplexity_selectivity(self.map, average=average)
 
 
 def perplexity_map(
@@ -52,85 +72,103 @@ def perplexity_map(
     force: bool = False,
     start: StartWork = silent,
 ) -> MapResult:
-    """Compute the cells of a map that are missing, and draw it.
+    """Compute the cells of a map and of its controls that are missing, and draw it.
 
     Args:
         session: model, corpus and place; a corpus without answers stands for this model's own (`with_stored_answers`).
         languages: rows and columns; None for all languages of the mask.
         top_rate: of the mask.
         lam: λ of the mask.
-        settings: what is deactivated, scored and shown.
+        settings: what is done, to which neurons, held against how many controls; what is scored and shown.
         force: compute every cell again.
         start: told of the work, for a progress bar.
 
     Raises:
-        MissingArtifactError: there is no such mask.
+        MissingArtifactError: there is no such mask, or no moments that the steps need.
         IncompatibleError: the mask is another model's.
         ConflictError: the map's file holds cells of other inputs, and not `force`.
     """
     Selection(top_rate, lam)
+    doing = Doing.parse(settings.do)
     session = with_stored_answers(session)
     mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     chosen = tuple(languages or mask.languages)
     mask.check_languages(chosen)
+    rows = _rows(session, mask, doing, settings)
     records = {language: session.corpus.of_language(language) for language in chosen}
-    path = session.layout.perplexity(top_rate, lam, variant=settings.variant)
-    file = PerplexityFile(path, _provenance(session, mask, records, settings), replace=force)
-    todo = cells_to_do(chosen, file.read(engine=session.source.explicit))
-    if todo:
-        _compute(session.source(), file, todo, mask=mask, records=records, settings=settings, start=start)
-    result = PerplexityMap(chosen, file.read())
+    variant = settings.variant + (f".{doing.slug}" if doing.slug else "")
+    path = session.layout.perplexity(top_rate, lam, variant=variant)
+    parts = _parts(path, session, rows, records, settings, force=force)
+    if any(part.todo for part in parts):
+        score_missing(session.source(), parts, rows=rows, records=records, settings=settings, start=start)
+    result = _read(parts, chosen, rows, settings)
+    own, *controls = parts
     return MapResult(
         result,
         png=_draw(path, result, settings, title=session.layout.model),
         csv=save_csv(path, result),
-        json=file.path,
-        computed=sum(len(columns) for columns in todo.values()),
+        json=own.file.path,
+        controls=controls[0].file.path if controls else None,
+        matched_by=rows.controls.matched_by,
+        computed=own.cells,
+        controls_computed=sum(part.cells for part in controls),
     )
 
 
-def _compute(
-    engine: Engine,
-    file: PerplexityFile,
-    todo: Mapping[str, Sequence[str]],
-    *,
-    mask: StoredMask,
+def _rows(session: Session, mask: StoredMask, doing: Doing, settings: MapSettings) -> Rows:
+    """What is done in each row; refused here where that cannot be."""
+    source = NeuronSource.open(session.layout, mask, settings.classes)
+    doing.check(source)
+    controls = Controls.open(session.layout, mask, classes=settings.classes, seed=settings.seed)
+    return Rows(doing, source, controls)
+
+
+def _parts(
+    path: Path,
+    session: Session,
+    rows: Rows,
     records: Mapping[str, Sequence[Record]],
     settings: MapSettings,
-    start: StartWork,
-) -> None:
-    """Score the missing cells, row by row, each put on disk when it is done. What can be refused is refused first."""
-    file.read(engine=precision_of(engine.provenance))
-    off = {row: mask.neurons_of(row, settings.classes, engine.model) for row in todo if row != UNDISTURBED}
-    texts = _encode(engine, records, settings)
-    tokens = {language: sum(len(one.tokens) for one in encoded) for language, encoded in texts.items()}
-    progress = start("perplexity", sum(tokens[column] for columns in todo.values() for column in columns))
-    for row, columns in todo.items():
-        for column in columns:
-            with engine.intervene(Intervention.zero(off[row])) if row in off else nullcontext():
-                likelihoods = engine.log_likelihood(texts[column], progress=progress)
-            # stored only now: closing the context has shown that the intervention took hold
-            file.add(row, column, perplexity(likelihoods), engine=engine.provenance)
+    *,
+    force: bool,
+) -> list[Part]:
+    """The map's own file and, where there are to be controls, theirs beside it: a map is whole without them."""
+    made_from = _provenance(session, rows, records, settings)
+    languages, names = tuple(records), rows.names(tuple(records))
+    wanted: list[tuple[str, Path, dict[str, Any], tuple[str, ...]]] = [
+        ("perplexity", path, made_from, (UNDISTURBED, *names))
+    ]
+    if settings.controls:
+        controlled = {**made_from, **rows.controls.describe()}
+        wanted.append(("controls", controls_path(path), controlled, control_rows(names, settings.controls)))
+    parts = []
+    for name, place, provenance, some in wanted:
+        file = PerplexityFile(place, provenance, replace=force)
+        parts.append(Part(name, file, cells_to_do(some, languages, file.read(engine=session.source.explicit))))
+    return parts
 
 
-def _encode(
-    engine: Engine, records: Mapping[str, Sequence[Record]], settings: MapSettings
-) -> dict[str, list[ScoredText]]:
-    length = engine.model.max_length
-    return {
-        language: encode_texts(
-            of_language, engine.tokenizer, text=settings.text, max_length=length, overlong=settings.overlong
-        )
-        for language, of_language in records.items()
-    }
+def _read(parts: Sequence[Part], languages: tuple[str, ...], rows: Rows, settings: MapSettings) -> PerplexityMap:
+    """The finished map.
+
+    Raises:
+        ConflictError: its controls come from another engine or precision.
+    """
+    own, *controls = parts
+    result = PerplexityMap(languages, own.file.read(), rows.names(languages))
+    for part in controls:
+        cells = part.file.read(engine=precision_of(own.file.engine()))
+        result = result.with_controls(cells, sets=settings.controls)
+    return result
 
 
 def _provenance(
-    session: Session, mask: StoredMask, records: Mapping[str, Sequence[Record]], settings: MapSettings
+    session: Session, rows: Rows, records: Mapping[str, Sequence[Record]], settings: MapSettings
 ) -> dict[str, Any]:
     """What decides the value of a cell."""
     return {
-        "mask": mask.digest_of(settings.classes),
+        **({"do": rows.doing.describe(rows.source)} if rows.doing.slug else {}),
+        "mask": rows.controls.mask.digest_of(settings.classes),
         "classes": list(settings.classes),
         "text": settings.text,
         "overlong_policy": settings.overlong,

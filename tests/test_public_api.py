@@ -16,8 +16,9 @@ EXPORTS = {
     "collect_activations", "quick_autosweep", "perplexity_map",
     "run_pipeline", "Corpus", "Record", "read_corpus", "Session", "Selection", "SweepRange", "MapSettings",
     "PipelineSettings", "Collected", "AutoSweep", "Identification", "PerplexityMap", "MapResult", "PipelineResult",
-    "Neuron_Prob", "Neuron_Mask", "Intervention", "load_engine", "LNAError",
+    "Neuron_Prob", "Neuron_Mask", "Intervention", "answer_moments", "AnswerMoments", "load_engine", "LNAError",
     "build_dataset", "check_dataset", "SourceOptions", "Built", "Checked",
+    "intervene", "Doing", "neuron_source", "NeuronSource",
     "open_neurons", "ModelNeurons", "Choice", "analysis_of", "Analysis", "comparison_of", "Comparison", "compose",
 }  # fmt: skip
 

@@ -28,6 +28,7 @@ def activation(
     ] = None,
     overlong: options.Overlong = "error",
     blocks: options.Blocks = None,
+    moments: options.Moments = False,
     force: options.Force = False,
 ) -> None:
     """Count, for every neuron, the tokens on which it fires: over whole texts and over the questions alone."""
@@ -46,15 +47,27 @@ def activation(
     if part is not None:
         work = shard_session(work, *part)
     with work, Bars() as bars:
-        collected = collect_activations(work, language, overlong=overlong, blocks=blocks, force=force, start=bars.start)
+        collected = collect_activations(
+            work, language, overlong=overlong, blocks=blocks, moments=moments, force=force, start=bars.start
+        )
     report_reuse([collected])
-    full, prefix = collected.paths
-    shown = {"language": language, "full": full, "prefix": prefix, "reused": collected.reused, "meta": collected.meta}
-    result([str(full), str(prefix)], shown, as_json=results.as_json)
+    full, prefix, *summed = collected.paths
+    shown = {
+        "language": language,
+        "full": full,
+        "prefix": prefix,
+        **dict(zip(("moments", "prefix_moments"), summed, strict=False)),
+        "reused": collected.reused,
+        "meta": collected.meta,
+    }
+    result([str(path) for path in collected.paths], shown, as_json=results.as_json)
 
 
 def report_reuse(collected: list[Collected]) -> None:
-    """Say which languages were there already: doing nothing is never silent."""
+    """Say which languages were there already, in whole or in part: neither is ever silent."""
     there = [language_name(one.language) for one in collected if one.reused]
     if there:
         note(f"already counted from the same model and corpus: {', '.join(there)} (--force counts again)")
+    again = [language_name(one.language) for one in collected if one.recounted]
+    if again:
+        note(f"counted before, but without moments: {', '.join(again)}; counted again, and the counts are the same")

@@ -18,6 +18,7 @@ from .autosweep import autosweep
 from .compare import compare
 from .dataset import dataset
 from .demo import demo
+from .evaluate import evaluate
 from .flags import spread
 from .generate import generate
 from .identify import identify
@@ -58,6 +59,7 @@ for command in (
     autosweep,
     identify,
     ppl,
+    evaluate,
     merge,
     analyze,
     compare,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..config import DEFAULT_TOP_RATE, PipelineSettings
+from ..config import DEFAULT_CONTROLS, DEFAULT_TOP_RATE, MapSettings, PipelineSettings
 from . import options
 from .progress import note
 from .run import run_and_report
@@ -21,11 +21,12 @@ def demo(
     fast: Annotated[
         bool, typer.Option("--fast", help="A few questions in four languages: a minute, not minutes.")
     ] = False,
+    controls: options.ControlSets = 0,
     top_rate: options.TopRate = DEFAULT_TOP_RATE,
     force: options.Force = False,
 ) -> None:
     """Find the language neurons of a small real model on the questions that come with this package."""
-    settings = PipelineSettings(top_rate=top_rate, force=force)
+    settings = PipelineSettings(top_rate=top_rate, map=MapSettings(controls=controls), force=force)
     from ..demo import DEMO_DATASET, FAST_DATASET, demo_corpus
     from ..demo_model import demo_model_path
     from ..session import open_session
@@ -40,3 +41,8 @@ def demo(
     dataset = FAST_DATASET if fast else DEMO_DATASET
     with open_session(model_path, corpus, dataset, root=results.root, **choices) as work:
         run_and_report(work, None, settings, as_json=results.as_json)
+    if not controls:
+        note(
+            f"no controls, to be quick: `lna demo{' --fast' if fast else ''} --controls {DEFAULT_CONTROLS}` holds "
+            "every change against random neurons, and computes nothing else again"
+        )

@@ -2,128 +2,114 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import (
-    DEFAULT_TOP_RATE,
-    MASK_CLASSES,
-    OVERLONG,
-    MapSettings,
-    Selection,
-    check_choice,
-    language_code,
-    language_name,
-    parse_languages,
-)
+from ..config import OVERLONG, check_choice, language_name, parse_languages
 from ..errors import SettingsError
 from . import options
+from .doing_options import PANEL, Doing
 from .output import result, table
 from .progress import Bars, note
 
 if TYPE_CHECKING:
+    from ..causal.doing import Doing as Steps
     from ..generation import Generated
-    from ..masks import Deactivation
-    from ..session import Session
-
-_OFF = "Neurons switched off"
 
 
-def generate(
-    model_path: Annotated[str, typer.Option("--model-path", help="Model folder or hub id.", show_default=False)],
-    data: options.Data,
+@dataclass(frozen=True)
+class Asked:
+    """Which questions are answered, by which model, into which file."""
+
+    model_path: Annotated[str, typer.Option("--model-path", help="Model folder or hub id.", show_default=False)]
+    data: options.Data
     out: Annotated[
         Path,
         typer.Option("-o", "--out", help="Corpus file to write; it may be that of -d.", show_default=False),
-    ],
-    answers: options.Answers,
-    results: options.Results,
-    engine: options.Engine,
+    ]
     langs: Annotated[
         str | None,
         typer.Option("--langs", help="Languages to answer, by code or name.", show_default="those of the corpus"),
-    ] = None,
+    ] = None
     overlong: Annotated[
         str,
         typer.Option(
             "--overlong", help="Prompt and answer longer than the model allows: error, truncate (the answer), skip."
         ),
-    ] = "error",
+    ] = "error"
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Drop the answers that are there, and answer anew.")
-    ] = False,
-    deactivate: Annotated[
-        str | None,
-        typer.Option(
-            "--deactivate",
-            metavar="LANG",
-            help="Answer with this language's neurons off.",
-            show_default="none",
-            rich_help_panel=_OFF,
-        ),
-    ] = None,
-    top_rate: Annotated[
-        float, typer.Option("-r", "--top-rate", help="Of the mask.", rich_help_panel=_OFF)
-    ] = DEFAULT_TOP_RATE,
-    lam: Annotated[
-        float | None, typer.Option("-l", "--lam", help="λ of the mask.", show_default=False, rich_help_panel=_OFF)
-    ] = None,
+    ] = False
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Where the mask lies."""
+
     dataset: Annotated[
         str | None,
         typer.Option(
-            "-s", "--dataset", help="Dataset of the mask.", show_default="the name of -d", rich_help_panel=_OFF
+            "-s", "--dataset", help="Dataset of the mask.", show_default="the name of -d", rich_help_panel=PANEL
         ),
-    ] = None,
+    ] = None
     model_name: Annotated[
         str | None,
         typer.Option(
-            "--model-name", help="Name in the mask's file name.", show_default="the family", rich_help_panel=_OFF
+            "--model-name", help="Name in the mask's file name.", show_default="the family", rich_help_panel=PANEL
         ),
-    ] = None,
-    classes: Annotated[
-        str, typer.Option("--classes", help="Any of specific,related,general.", rich_help_panel=_OFF)
-    ] = ",".join(MASK_CLASSES),
+    ] = None
+    deactivate: Annotated[
+        str | None,
+        typer.Option("--deactivate", metavar="LANG", help="Short for --do 'zero LANG'.", rich_help_panel=PANEL),
+    ] = None
+
+
+def generate(
+    asked: Asked, answers: options.Answers, results: options.Results, engine: options.Engine, doing: Doing, mask: Mask
 ) -> None:
     """Let the model answer each question: the corpus that its neurons are counted on.
 
     Answers that are there are kept, and filled up to -n. A run that was cut off, also by a kill, goes on where it
     stopped when the same command is given again, and ends with the same file.
     """
-    languages, sampling = None if langs is None else parse_languages(langs), answers.sampling()
-    check_choice(overlong, OVERLONG, "--overlong")
-    if deactivate is not None:
-        deactivate = language_code(deactivate)
-        Selection(top_rate, _required(lam))
-    chosen = MapSettings(classes=options.parse_classes(classes)).classes
+    languages, sampling = None if asked.langs is None else parse_languages(asked.langs), answers.sampling()
+    check_choice(asked.overlong, OVERLONG, "--overlong")
+    steps = _steps(doing, mask.deactivate)
     from ..generation import generate as answer
     from ..session import open_session
 
-    work = open_session(
-        model_path,
-        data,
-        dataset or data.stem,
-        model_name=model_name,
-        root=results.root,
-        existing=deactivate is not None,
-        **engine.choices(),
-    )
-    off = None if deactivate is None else _deactivation(work, deactivate, top_rate, _required(lam), chosen)
+    place = {"model_name": mask.model_name, "root": results.root, "existing": steps.needs_mask}
+    work = open_session(asked.model_path, asked.data, mask.dataset or asked.data.stem, **place, **engine.choices())
+    neurons = doing.neurons(work, steps)
     with work, Bars() as bars:
         done = answer(
             work,
             languages,
-            out=out,
+            out=asked.out,
             answers=answers.answers,
             sampling=sampling,
-            overlong=overlong,
-            off=off,
-            overwrite=overwrite,
+            overlong=asked.overlong,
+            do=steps,
+            neurons=neurons,
+            overwrite=asked.overwrite,
             start=bars.start,
         )
     report_answers(done)
     result([*answer_table(done), "", str(done.corpus.path)], answer_data(done), as_json=results.as_json)
+
+
+def _steps(doing: Doing, deactivate: str | None) -> Steps:
+    """What is done to neurons, said in either way."""
+    if deactivate is None:
+        return doing.steps()
+    if doing.do:
+        raise SettingsError(
+            f"--deactivate {deactivate} is short for --do 'zero {deactivate}': give it as one of the --do, in its order"
+        )
+    return doing.steps(f"zero {deactivate}")
 
 
 def report_answers(done: Generated) -> None:
@@ -154,17 +140,3 @@ def answer_data(done: Generated) -> dict[str, object]:
         "skipped": done.skipped,
         "languages": {one.language: one.plain() for one in done.per_language},
     }
-
-
-def _required(lam: float | None) -> float:
-    if lam is None:
-        raise SettingsError("--deactivate needs the λ of a mask: give -l as it was given to `lna identify`")
-    return lam
-
-
-def _deactivation(work: Session, language: str, top_rate: float, lam: float, classes: tuple[str, ...]) -> Deactivation:
-    from ..masks import Deactivation, open_mask
-
-    mask = open_mask(work.layout, top_rate=top_rate, lam=lam, checkpoint=work.checkpoint)
-    mask.check_languages([language])
-    return Deactivation(mask, language, classes)

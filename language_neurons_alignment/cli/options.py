@@ -10,6 +10,8 @@ import typer
 
 from ..config import (
     DEFAULT_BAR,
+    DEFAULT_CONTROLS,
+    DEFAULT_DO,
     DEFAULT_LANGUAGES,
     DEFAULT_MAP,
     DEFAULT_RANGE,
@@ -42,6 +44,10 @@ Blocks = Annotated[
         help="Keep the counts in so many blocks of the corpus too, for `lna stability`.",
         show_default="none",
     ),
+]
+Moments = Annotated[
+    bool,
+    typer.Option("--moments", help="Add up the activations too: their means are what some interventions put in place."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace results that are there.")]
 
@@ -124,6 +130,20 @@ class Search:
         return SweepRange(lo=self.lo, hi=self.hi, eps=self.eps, exact=self.exact)
 
 
+ControlSets = Annotated[
+    int,
+    typer.Option("--controls", help="Random sets of neurons that each row is held against; 0: none.", min=0),
+]
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What effects are held against."""
+
+    controls: ControlSets = DEFAULT_CONTROLS
+    seed: Annotated[int, typer.Option("--seed", help="Of the random sets of neurons.")] = DEFAULT_MAP.seed
+
+
 @dataclass(frozen=True)
 class Map:
     """What a perplexity map shows."""
@@ -140,7 +160,7 @@ class Map:
     ] = DEFAULT_MAP.average
     overlong: Overlong = DEFAULT_MAP.overlong
 
-    def settings(self) -> MapSettings:
+    def settings(self, *, controls: int, seed: int, do: tuple[str, ...] = DEFAULT_DO) -> MapSettings:
         """As the use-cases take it."""
         return MapSettings(
             classes=parse_classes(self.classes),
@@ -148,16 +168,16 @@ class Map:
             overlong=self.overlong,
             scale=self.scale,
             average=self.average,
+            do=do,
+            controls=controls,
+            seed=seed,
         )
 
 
 @dataclass(frozen=True)
-class Answers:
-    """How many answers a model writes, and how."""
+class Decoding:
+    """How a model writes its answers."""
 
-    answers: Annotated[
-        int, typer.Option("-n", "--answers", help="Answers per question.", rich_help_panel="Answers")
-    ] = 1
     temperature: Annotated[
         float,
         typer.Option("--temperature", help="0: always the likeliest token (greedy).", rich_help_panel="Answers"),
@@ -182,18 +202,31 @@ class Answers:
         ),
     ] = None
     seed: Annotated[
-        int, typer.Option("--seed", help="Of the random numbers of sampled answers.", rich_help_panel="Answers")
+        int, typer.Option("--seed", help="Of sampled answers, and of controls.", rich_help_panel="Answers")
     ] = GREEDY.seed
 
     def sampling(self) -> Sampling:
-        """As the use-cases take it, and refused here where so many answers cannot differ."""
-        chosen = Sampling(
+        """As the use-cases take it."""
+        return Sampling(
             temperature=self.temperature,
             top_p=self.top_p,
             max_new_tokens=self.max_new_tokens,
             stop=tuple(text.replace("\\n", "\n") for text in self.stop or ()),
             seed=self.seed,
         )
+
+
+@dataclass(frozen=True)
+class Answers(Decoding):
+    """How many answers a model writes, and how."""
+
+    answers: Annotated[
+        int, typer.Option("-n", "--answers", help="Answers per question.", rich_help_panel="Answers")
+    ] = 1
+
+    def sampling(self) -> Sampling:
+        """As the use-cases take it, and refused here where so many answers cannot differ."""
+        chosen = super().sampling()
         chosen.check_answers(self.answers)
         return chosen
 

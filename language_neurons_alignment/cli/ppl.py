@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..config import DEFAULT_TOP_RATE, MapSettings, Selection, language_name, parse_languages
+from ..config import DEFAULT_DO, DEFAULT_TOP_RATE, Selection, parse_languages
 from . import options
-from .output import result, table
+from .doing_options import Do
+from .output import result
+from .ppl_output import map_data, map_files, map_table
 from .progress import Bars, note
 from .setup import answered
 
@@ -21,12 +23,20 @@ def ppl(
     results: options.Results,
     engine: options.Engine,
     shown: options.Map,
+    against: options.Controls,
     top_rate: options.TopRate = DEFAULT_TOP_RATE,
     langs: options.Languages = None,
+    do: Do = None,
     force: options.Force = False,
 ) -> None:
-    """Map how each language's perplexity changes when each language's neurons are switched off."""
-    languages, settings = None if langs is None else parse_languages(langs), shown.settings()
+    """Map how each language's perplexity changes when each language's neurons are switched off.
+
+    Every change comes with its 95 % interval over other texts, and with what as many random neurons do: sets of no
+    language, matched by layer and by activity. Changes within that range are marked. --do does something else than
+    switching neurons off (`zero each`); `each` is the language of the row, and without it there is one row.
+    """
+    languages = None if langs is None else parse_languages(langs)
+    settings = shown.settings(controls=against.controls, seed=against.seed, do=tuple(do or DEFAULT_DO))
     Selection(top_rate, lam)
     from ..ppl import perplexity_map
     from ..session import open_session
@@ -47,38 +57,12 @@ def ppl(
 
 def report_map_reuse(drawn: MapResult) -> None:
     """Say how many cells were there already: doing nothing is never silent."""
-    there = len(drawn.map.rows) * len(drawn.map.languages) - drawn.computed
-    if there:
-        note(f"{there} cells of the perplexity map were there already (--force computes them again)")
-
-
-def map_table(drawn: MapResult, settings: MapSettings) -> list[str]:
-    """Each language's own change beside the largest on any other language, and on English."""
-    change = drawn.map.change(scale=settings.scale, average=settings.average).tolist()
-    languages = drawn.map.languages
-    unit = "%" if settings.scale == "percent" else ""
-    rows = []
-    for k, code in enumerate(languages):
-        others = {other: change[k][j] for j, other in enumerate(languages) if j != k}
-        worst = max(others, key=lambda other: others[other]) if others else None
-        shown = f"{others[worst]:+.1f}{unit} ({language_name(worst)})" if worst else ""
-        rows.append([language_name(code), f"{change[k][k]:+.1f}{unit}", shown])
-    return table(["neurons off", "own perplexity", "largest change elsewhere"], rows)
-
-
-def map_files(drawn: MapResult) -> dict[str, Any]:
-    """Where the map lies."""
-    return {"png": drawn.png, "json": drawn.json, "csv": drawn.csv}
-
-
-def map_data(drawn: MapResult) -> dict[str, Any]:
-    """The map as plain values."""
-    values = drawn.map.values().tolist()
-    return {
-        "languages": drawn.map.languages,
-        "rows": drawn.map.rows,
-        "perplexity": values,
-        "percent": drawn.map.change().tolist(),
-        "computed": drawn.computed,
-        **map_files(drawn),
-    }
+    whole = len(drawn.map.rows) * len(drawn.map.languages)
+    controls = len(drawn.map.controls) * len(drawn.map.changed) * len(drawn.map.languages)
+    for what, there in (("map", whole - drawn.computed), ("map's controls", controls - drawn.controls_computed)):
+        if there:
+            note(f"{there} cells of the perplexity {what} were there already (--force computes them again)")
+    if drawn.controls and drawn.matched_by == "layer":
+        note(
+            "the controls are matched by layer alone: by activity too where all languages are counted (lna activation)"
+        )

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import DEFAULT_BAR, DEFAULT_TOP_RATE, PipelineSettings, parse_languages
+from ..config import DEFAULT_BAR, DEFAULT_CONTROLS, DEFAULT_TOP_RATE, PipelineSettings, parse_languages
 from . import options
 from .activation import report_reuse
 from .generate import answer_data, answer_table, report_answers
 from .identify import histogram_table, language_table
 from .output import result
-from .ppl import map_data, map_files, map_table, report_map_reuse
+from .ppl import report_map_reuse
+from .ppl_output import map_data, map_files, map_table
 from .progress import Bars, note, show_evaluation
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def run(
     shown: options.Map,
     answers: options.Answers,
     engine: options.Engine,
+    controls: options.ControlSets = DEFAULT_CONTROLS,
     langs: Annotated[
         str | None,
         typer.Option(
@@ -41,6 +43,7 @@ def run(
         float | None, typer.Option("-l", "--lam", help="A λ to use.", show_default="AutoSweep finds it")
     ] = None,
     blocks: options.Blocks = None,
+    moments: options.Moments = False,
     force: options.Force = False,
 ) -> None:
     """Count all languages, find λ, identify, map: the model loaded once; a second run does what is missing.
@@ -53,7 +56,8 @@ def run(
         bar=bar,
         search=search.range(),
         lam=lam,
-        map=shown.settings(),
+        moments=moments,
+        map=shown.settings(controls=controls, seed=answers.seed),
         answers=answers.answers,
         sampling=answers.sampling(),
         blocks=blocks,

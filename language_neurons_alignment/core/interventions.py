@@ -17,7 +17,9 @@ class Intervention:
     """Replace each activation a[l, i] by scale[l, i] · a[l, i] + shift[l, i], in every layer, for every token.
 
     `scale = 1, shift = 0` leaves a neuron alone; `scale = 0` sets it to `shift` whatever it was (also where it was
-    not finite). Affine maps compose to affine maps, so several interventions in a stated order are one.
+    not finite). Affine maps compose to affine maps, so several interventions in a stated order are one. The map is
+    computed in float32 and rounded once, to the precision of the activations: under bfloat16 a value that neurons are
+    set to is the nearest bfloat16, and a factor is not rounded at all.
 
     Attributes:
         scale: factor per neuron.
@@ -33,9 +35,21 @@ class Intervention:
         return cls(torch.ones(layers, d_mlp), torch.zeros(layers, d_mlp))
 
     @classmethod
+    def on(
+        cls,
+        neurons: Bool[Tensor, "layer neuron"],
+        *,
+        scale: float = 1.0,
+        shift: float | Float[Tensor, "layer neuron"] = 0.0,
+    ) -> Intervention:
+        """a ← scale · a + shift on `neurons`, of a number or of each neuron's own; the others are left alone."""
+        factor, summand = (torch.as_tensor(one, dtype=torch.float32) for one in (scale, shift))
+        return cls(torch.where(neurons, factor, 1.0), torch.where(neurons, summand, 0.0))
+
+    @classmethod
     def zero(cls, neurons: Bool[Tensor, "layer neuron"]) -> Intervention:
         """Deactivate: set the activations of `neurons` to 0 (SPEC 6)."""
-        return cls(torch.where(neurons, 0.0, 1.0), torch.zeros(neurons.shape))
+        return cls.on(neurons, scale=0.0)
 
     def then(self, after: Intervention) -> Intervention:
         """This intervention, and `after` on its result.
@@ -73,17 +87,13 @@ class LayerIntervention:
     scale: Float[Tensor, " touched"]
     shift: Float[Tensor, " touched"]
 
-    def to(self, *, device: torch.device, dtype: torch.dtype) -> LayerIntervention:
-        """The same, where and in the precision in which the activations are."""
-        return LayerIntervention(
-            self.neurons.to(device),
-            self.scale.to(device=device, dtype=dtype),
-            self.shift.to(device=device, dtype=dtype),
-        )
+    def to(self, device: torch.device) -> LayerIntervention:
+        """The same, where the activations are."""
+        return LayerIntervention(self.neurons.to(device), self.scale.to(device), self.shift.to(device))
 
     def apply_(self, activation: Tensor) -> Tensor:
         """Change an activation tensor of shape [..., neuron] in place, and return it."""
         before = activation[..., self.neurons]
         after = torch.where(self.scale == 0, self.shift, before * self.scale + self.shift)
-        activation[..., self.neurons] = after
+        activation[..., self.neurons] = after.to(activation.dtype)
         return activation

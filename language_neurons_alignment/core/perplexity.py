@@ -32,6 +32,7 @@ class Perplexity:
         nll: Σ nll, in nats.
         tokens: Σ tokens.
         texts: texts with at least one scored token.
+        likelihoods: theirs, one by one, in the order of the texts; empty where only sums are known.
     """
 
     token: float
@@ -39,6 +40,7 @@ class Perplexity:
     nll: float
     tokens: int
     texts: int
+    likelihoods: tuple[TextLikelihood, ...] = ()
 
 
 def perplexity(likelihoods: Sequence[TextLikelihood]) -> Perplexity:
@@ -55,7 +57,7 @@ def perplexity(likelihoods: Sequence[TextLikelihood]) -> Perplexity:
     nll = math.fsum(one.nll for one in scored)
     tokens = sum(one.tokens for one in scored)
     mean_of_texts = math.fsum(one.nll / one.tokens for one in scored) / len(scored)
-    return Perplexity(_exp(nll / tokens), _exp(mean_of_texts), nll, tokens, len(scored))
+    return Perplexity(_exp(nll / tokens), _exp(mean_of_texts), nll, tokens, len(scored), tuple(scored))
 
 
 def _exp(mean_nll: float) -> float:

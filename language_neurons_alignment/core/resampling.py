@@ -57,7 +57,8 @@ def resampling_weights(items: int, *, draws: int = DRAWS, seed: int = 0) -> Floa
 def interval(draws: Float64[Tensor, "draw *cell"], *, level: float = LEVEL) -> Interval:
     """The percentile interval: what the middle `level` of the draws spans, cell by cell."""
     tail = (1 - level) / 2
-    low, high = np.quantile(draws.numpy(), [tail, 1 - tail], axis=0)
+    with np.errstate(invalid="ignore"):  # between infinities there is nothing, which NaN says
+        low, high = np.quantile(draws.numpy(), [tail, 1 - tail], axis=0)
     return Interval(torch.as_tensor(low), torch.as_tensor(high))
 
 

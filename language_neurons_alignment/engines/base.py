@@ -54,11 +54,12 @@ class Engine(Protocol):
     tokenizer: Tokenizer
     provenance: dict[str, str | int | float | bool]
 
-    def count(self, groups: Sequence[PromptGroup], *, progress: Progress) -> LanguageCounts:
+    def count(self, groups: Sequence[PromptGroup], *, progress: Progress, moments: bool = False) -> LanguageCounts:
         """Count firings over the full and the prefix sequences of `groups`, each token exactly once, in one pass.
 
         A prefix shared by several answers is computed once and counted for each. `total_tokens` of what is returned
-        is the engine's own tally of the tokens that its hooks saw, not what it was asked for.
+        is the engine's own tally of the tokens that its hooks saw, not what it was asked for. With `moments`, the
+        activations of the same tokens, and their squares, are added up in the same pass (`LanguageCounts.moments`).
 
         Raises:
             SilentHookError: a hook did not fire.

@@ -61,6 +61,7 @@ class Heatmap:
         linear_up_to: the colour scale is linear up to this size and logarithmic above it; None: linear throughout.
         digits: decimals shown in a cell.
         diagonal: whether to frame the cells in which row and column are the same.
+        inside: the cells whose number lies in its control's range, and so may be chance; None without controls.
     """
 
     rows: Axis
@@ -71,19 +72,20 @@ class Heatmap:
     linear_up_to: float | None = None
     digits: int = 0
     diagonal: bool = False
+    inside: tuple[tuple[bool, ...], ...] | None = None
 
     @property
     def header(self) -> Row:
         """The columns of its table."""
-        return (self.rows.label, self.columns.label, self.label)
+        return (self.rows.label, self.columns.label, self.label, *([] if self.inside is None else ["within control"]))
 
     @property
     def table(self) -> list[Row]:
         """One row a cell."""
         return [
-            (row, column, value)
-            for row, values in zip(self.rows.keys, self.values, strict=True)
-            for column, value in zip(self.columns.keys, values, strict=True)
+            (row, column, self.values[i][j], *([] if self.inside is None else ["yes" if self.inside[i][j] else "no"]))
+            for i, row in enumerate(self.rows.keys)
+            for j, column in enumerate(self.columns.keys)
         ]
 
     @property

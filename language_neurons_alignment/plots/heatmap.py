@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -20,6 +21,9 @@ from .palette import DIVERGING, SEQUENTIAL
 _ANNOTATE_UP_TO = 40
 _NO_NUMBER = "0.85"
 """The grey of a cell in which infinity is compared with infinity."""
+_FADED = 0.65
+"""How much white lies over a cell inside its control's range."""
+INSIDE = "within the control's range: random neurons do as much"
 
 
 def heatmap(chart: Heatmap, *, title: str = "") -> Figure:
@@ -31,7 +35,9 @@ def heatmap(chart: Heatmap, *, title: str = "") -> Figure:
     values = np.array(chart.values, dtype=np.float64)
     height, width = values.shape
     wide, high = _side(width), _side(height)
-    figure = Figure(figsize=(max(6.9, wide * width + 3.6), max(3.2, high * height + 2.2)), layout="constrained")
+    legend = 0.0 if chart.inside is None else 0.3
+    size = (max(6.9, wide * width + 3.6), max(3.2, high * height + 2.2) + legend)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     largest = chart.largest
     mesh = axes.pcolormesh(
@@ -50,6 +56,8 @@ def heatmap(chart: Heatmap, *, title: str = "") -> Figure:
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue] - matplotlib's own stub takes it for something else
     for side in axes.spines.values():
         side.set_visible(False)
+    if chart.inside is not None:
+        _fade(figure, axes, chart.inside)
     if width <= _ANNOTATE_UP_TO:
         _annotate(axes, chart, fontsize=9.0 if width <= 16 else 7.0)
     if chart.diagonal:
@@ -58,6 +66,26 @@ def heatmap(chart: Heatmap, *, title: str = "") -> Figure:
     _label(axes, chart)
     axes.set_title(title, fontsize=11)
     return figure
+
+
+def _fade(figure: Figure, axes: Axes, inside: tuple[tuple[bool, ...], ...]) -> None:
+    """Veil and hatch the cells inside their control's range, and say below what that means."""
+    for i, row in enumerate(inside):
+        for j, faded in enumerate(row):
+            if faded:
+                axes.add_patch(Rectangle((j, i), 1, 1, **_veil("0.72")))
+    figure.legend(
+        handles=[Rectangle((0, 0), 1, 1, **_veil("0.6"))],
+        labels=[INSIDE],
+        loc="outside lower center",
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def _veil(ink: str) -> dict[str, Any]:
+    """White that lets a colour through, with lines of `ink`."""
+    return {"facecolor": (1, 1, 1, _FADED), "edgecolor": ink, "hatch": "///", "hatch_linewidth": 0.6, "linewidth": 0}
 
 
 def _side(cells: int) -> float:
@@ -101,7 +129,10 @@ def _annotate(axes: Axes, chart: Heatmap, *, fontsize: float) -> None:
     colours = np.asarray(mesh.get_facecolor()).reshape(len(chart.values), -1, 4)
     for i, row in enumerate(chart.texts):
         for j, text in enumerate(row):
-            ink = "0.1" if math.isnan(chart.values[i][j]) or _luminance(colours[i, j]) > 0.25 else "white"
+            colour = colours[i, j]
+            if chart.inside is not None and chart.inside[i][j]:
+                colour = (1 - _FADED) * colour + _FADED
+            ink = "0.1" if math.isnan(chart.values[i][j]) or _luminance(colour) > 0.25 else "white"
             written = axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", color=ink, fontsize=fontsize)
             written.set_in_layout(False)  # it lies inside its cell: measuring it takes time and changes nothing
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -13,32 +14,49 @@ from ..core.counts import LanguageCounts, SpanCounts
 from ..errors import ArtifactError, IncompatibleError
 from .atomic import atomic_files
 from .layout import Layout
+from .moments_file import load_moments, moments_content
 from .tensors import load_tensors, save_tensors
 
 Meta = dict[str, Any]
 
 COLLECT = "collect it with `lna activation`"
 
+COUNTS_HASH = "counts_hash"
+"""In the provenance of moments: the digest of the counts that they were collected with."""
+
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def save_counts(layout: Layout, language: str, counts: LanguageCounts, meta: Meta) -> list[Path]:
-    """Write a language's prefix and full files; the full one last, so that its presence means that both are there."""
+    """Write a language's files: full, prefix, and those of its moments, where it has any.
+
+    They appear together, the full file last, so that its presence means that all are there.
+    """
     plain = json.loads(json.dumps(meta))  # subclasses of str and int (torch's version is one) would not load again
-    prefix_path, full_path = layout.activation(language, prefix=True), layout.activation(language)
-    with atomic_files(prefix_path, full_path) as files:
-        for span, file in zip((counts.prefix, counts.full), files, strict=True):
-            save_tensors({"total_tokens": span.total_tokens, "over_zero": span.over_zero, "meta": plain}, file)
-    return [full_path, prefix_path]
+    content = {
+        layout.activation(language, prefix=prefix): {
+            "total_tokens": span.total_tokens,
+            "over_zero": span.over_zero,
+            "meta": plain,
+        }
+        for prefix, span in ((False, counts.full), (True, counts.prefix))
+    }
+    if counts.moments is not None:
+        belonging = {**plain, COUNTS_HASH: counts_hash(counts)}
+        content |= moments_content(layout, language, counts.moments, belonging)
+    with atomic_files(*reversed(content)) as files:
+        for what, file in zip(reversed(content.values()), files, strict=True):
+            save_tensors(what, file)
+    return list(content)
 
 
-def load_counts(layout: Layout, language: str) -> tuple[LanguageCounts, Meta]:
-    """Read a language's two files and check that they belong together.
+def load_counts(layout: Layout, language: str, *, moments: bool = False) -> tuple[LanguageCounts, Meta]:
+    """Read a language's two files, and those of its moments if asked to, and check that they belong together.
 
     Raises:
         MissingArtifactError: a file is not there.
-        ArtifactError: a file is torn or not a count file.
-        IncompatibleError: the full and the prefix file come from different models or corpora.
+        ArtifactError: a file is torn or not of its kind.
+        IncompatibleError: the files come from different models or corpora.
     """
     full, meta = load_span(layout.activation(language))
     prefix, prefix_meta = load_span(layout.activation(language, prefix=True))
@@ -47,7 +65,19 @@ def load_counts(layout: Layout, language: str) -> tuple[LanguageCounts, Meta]:
             f"the full and prefix counts of {language!r} do not belong together: {layout.activation(language)} and its "
             "prefix file come from different runs; collect them again with `lna activation --force`"
         )
-    return LanguageCounts(full, prefix), meta
+    counts = LanguageCounts(full, prefix)
+    return (_with_moments(counts, layout, language) if moments else counts), meta
+
+
+def _with_moments(counts: LanguageCounts, layout: Layout, language: str) -> LanguageCounts:
+    """The counts, with the moments that were collected with them."""
+    found, meta = load_moments(layout, language)
+    if meta.get(COUNTS_HASH) != counts_hash(counts):
+        raise IncompatibleError(
+            f"{layout.moments(language)} was collected with other counts than those that are beside it: "
+            "collect them again with `lna activation --moments`"
+        )
+    return replace(counts, moments=found)
 
 
 def load_span(path: Path) -> tuple[SpanCounts, Meta]:

@@ -28,9 +28,10 @@ class Journal:
     Whoever uses it holds `alone(result)`.
     """
 
-    def __init__(self, result: Path) -> None:
-        """Name the journal of this result."""
+    def __init__(self, result: Path, *, anew: str = "--overwrite") -> None:
+        """Name the journal of this result, and the flag by which its command begins anew."""
         self.path = with_ending(result, ".partial.jsonl")
+        self._anew = anew
 
     def start(self, header: Plain, *, replace: bool = False) -> list[Plain]:
         """Go on from the entries that are there, or begin.
@@ -51,7 +52,7 @@ class Journal:
         if lines and not replace:
             raise ConflictError(
                 f"{self.path} is an unfinished run with other settings: {differing(lines[0], header)}; "
-                "give the same command again to finish it, or --overwrite to begin anew"
+                f"give the same command again to finish it, or {self._anew} to begin anew"
             )
         write_text(self.path, _line(header))
         return []

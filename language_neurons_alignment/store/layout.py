@@ -49,6 +49,11 @@ class Layout:
         name = f"{'prefix.' if prefix else ''}blocks.{language}.{self.model}.pt"
         return self.root / "activations" / self.dataset / name
 
+    def moments(self, language: str, *, prefix: bool = False) -> Path:
+        """The file of a language's activation moments, over whole texts or over prefixes; beside its counts."""
+        name = f"{'prefix.' if prefix else ''}moments.{language}.{self.model}.pt"
+        return self.root / "activations" / self.dataset / name
+
     def answers(self) -> Path:
         """The corpus that this model wrote the answers of, where the dataset has questions alone."""
         return self.root / "answers" / self.dataset / f"answers.{self.model}.json"
@@ -60,6 +65,10 @@ class Layout:
     def perplexity(self, top_rate: float, lam: float, *, variant: str = "") -> Path:
         """The perplexity map's path without its ending; `variant` names a choice of classes or text."""
         return self._rated("ppl_maps", top_rate, lam) / f"ppl.{self.model}{variant}"
+
+    def evaluation(self, top_rate: float, lam: float, *, variant: str = "") -> Path:
+        """The evaluation's path without its ending; `variant` names a choice of classes or of what is done."""
+        return self._rated("evaluations", top_rate, lam) / f"evaluate.{self.model}{variant}"
 
     def analysis(self, top_rate: float, lam: float) -> Path:
         """The analysis's path without its ending; its tables stand beside it."""

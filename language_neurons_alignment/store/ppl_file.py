@@ -1,27 +1,25 @@
-"""Perplexity maps on disk: JSON that grows cell by cell, CSV for spreadsheets (SPEC 6)."""
+"""Perplexity maps on disk: JSON that grows cell by cell (SPEC 6)."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from jaxtyping import Float64
-from torch import Tensor
 
 from ..core.perplexity import Perplexity
-from ..core.perplexity_map import PerplexityMap
+from ..core.perplexity_map import PerplexityMap, control_row
 from ..errors import ArtifactError, ConflictError, MissingArtifactError
-from .atomic import atomic_file, unwritable, write_text
+from .atomic import unwritable, write_text
 from .layout import with_ending
+from .ppl_cell import from_plain, to_plain
 
 Cells = dict[tuple[str, str], Perplexity]
 Provenance = dict[str, Any]
+
+FEWEST_SETS = 2
+"""Of controls, for a range."""
 
 
 class PerplexityFile:
@@ -50,11 +48,8 @@ class PerplexityFile:
             ConflictError: cells made from another model, mask, corpus, engine or dtype are in the file.
             ArtifactError: the file cannot be read.
         """
-        stored = None if self._replace else self.content()
-        if stored is None:
-            return {}
-        self._check_provenance(stored, engine or {})
-        return self.cells_of(stored)
+        stored = self._checked(engine or {})
+        return {} if stored is None else self.cells_of(stored)
 
     def cells_of(self, content: dict[str, Any]) -> Cells:
         """The cells in what was read.
@@ -63,8 +58,8 @@ class PerplexityFile:
             ArtifactError: one of them is no cell.
         """
         try:
-            return dict(map(_cell, content["cells"]))
-        except (KeyError, TypeError, ValueError) as error:
+            return dict(map(from_plain, content["cells"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._unreadable(error) from error
 
     def add(self, row: str, column: str, cell: Perplexity, *, engine: Provenance) -> None:
@@ -80,16 +75,34 @@ class PerplexityFile:
         except OSError as error:
             raise unwritable(self.path, error) from error
         try:
-            cells = {**self.read(engine=precision_of(engine)), (row, column): cell}
+            stored = self._checked(precision_of(engine)) or {"cells": [], "provenance": {"corpus": {}}}
             content = {
-                "provenance": self._merged_provenance(),
+                # the digests of languages, and the cells, that earlier runs did stand as they are
+                "provenance": {
+                    **self.provenance,
+                    "corpus": {**stored["provenance"]["corpus"], **self.provenance["corpus"]},
+                },
                 "engine": engine,
-                "cells": [_plain(key, value) for key, value in cells.items()],
+                "cells": [*self._without(stored["cells"], row, column), to_plain((row, column), cell)],
             }
             write_text(self.path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
             self._replace = False
         finally:
             self._lock.release()
+
+    def _checked(self, engine: Provenance) -> dict[str, Any] | None:
+        """All that is in the file, made from the same as ours; None where nothing is there, or it is to be replaced."""
+        stored = None if self._replace else self.content()
+        if stored is not None:
+            self._check_provenance(stored, engine)
+        return stored
+
+    def _without(self, cells: list[Any], row: str, column: str) -> list[Any]:
+        """The other cells, as they stand in the file: in a large map they hold numbers of a hundred thousand texts."""
+        try:
+            return [one for one in cells if (one["deactivated"], one["text_language"]) != (row, column)]
+        except (KeyError, TypeError) as error:
+            raise self._unreadable(error) from error
 
     def _check_provenance(self, stored: Provenance, engine: Provenance) -> None:
         """Raise ConflictError unless the stored cells are made from the same as ours."""
@@ -104,12 +117,6 @@ class PerplexityFile:
                 f"{self.path} holds cells made from another {', '.join(differing).replace('_', ' ')}: "
                 "use --force to compute the map again, or another --root"
             )
-
-    def _merged_provenance(self) -> Provenance:
-        """Ours, with the digests of the languages that earlier runs did."""
-        stored = None if self._replace else self.content()
-        corpus = {**(stored["provenance"]["corpus"] if stored else {}), **self.provenance["corpus"]}
-        return {**self.provenance, "corpus": corpus}
 
     def content(self) -> dict[str, Any] | None:
         """All that is in the file, as it stands; None where there is none.
@@ -127,12 +134,18 @@ class PerplexityFile:
             raise self._unreadable(error) from error
         return content
 
+    def engine(self) -> Provenance:
+        """What the cells were computed by."""
+        return (self.content() or {}).get("engine") or {}
+
     def _unreadable(self, error: Exception) -> ArtifactError:
         return ArtifactError(f"{self.path} cannot be read ({error!r}): delete it and run `lna ppl` again")
 
 
 def load_map(path: Path) -> tuple[PerplexityMap, Provenance]:
     """Read a stored map whoever made it: all its languages, and the provenance to judge it by. `path` has no ending.
+
+    Control sets that are whole, and made from the same as the map, come with it.
 
     Raises:
         MissingArtifactError: it is not there.
@@ -142,58 +155,32 @@ def load_map(path: Path) -> tuple[PerplexityMap, Provenance]:
     content = file.content()
     if content is None:
         raise MissingArtifactError(f"{file.path} is not there: make it with `lna ppl`")
-    made_from = content["provenance"]
-    return PerplexityMap(tuple(made_from["corpus"]), file.cells_of(content)), {
-        **made_from,
-        **(content.get("engine") or {}),
-    }
+    made_from, made_by = content["provenance"], content.get("engine") or {}
+    found = PerplexityMap(tuple(made_from["corpus"]), file.cells_of(content))
+    try:
+        cells = PerplexityFile(controls_path(path), made_from).read(engine=precision_of(made_by))
+    except ConflictError:
+        cells = {}  # of another map: to this one they say nothing
+    sets = whole_sets(found, cells)
+    return found.with_controls(cells, sets=sets) if sets >= FEWEST_SETS else found, {**made_from, **made_by}
+
+
+def whole_sets(result: PerplexityMap, cells: Cells) -> int:
+    """How many control sets of a finished map are there, counted from the first, with no cell missing."""
+    wanted = [(row, text) for row in result.rows for text in result.languages]
+    if any(key not in result.cells for key in wanted):
+        return 0
+    number = 0
+    while all((control_row(row, number + 1), text) in cells for row in result.changed for text in result.languages):
+        number += 1
+    return number
+
+
+def controls_path(path: Path) -> Path:
+    """Where a map's controls lie, without ending."""
+    return with_ending(path, ".controls")
 
 
 def precision_of(engine: Provenance) -> Provenance:
     """Of an engine's provenance, what cells of one map must share."""
     return {key: engine[key] for key in ("engine", "dtype") if key in engine}
-
-
-def save_csv(path: Path, result: PerplexityMap) -> Path:
-    """Write the map as a table: one line per cell. `path` is without ending."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["deactivated", "text_language", "ppl_token", "ppl_text", "percent", "log1p", "nll", "tokens", "texts"]
-    )
-    percent, log1p = (_with_undisturbed(result.change(scale=scale)) for scale in ("percent", "log1p"))
-    for i, row in enumerate(result.rows):
-        for j, column in enumerate(result.languages):
-            cell = result.cells[row, column]
-            writer.writerow(
-                [row, column, cell.token, cell.text, percent[i][j], log1p[i][j], cell.nll, cell.tokens, cell.texts]
-            )
-    written = with_ending(path, ".csv")
-    write_text(written, text.getvalue())
-    return written
-
-
-def save_figure(path: Path, figure: Any, *, dpi: int = 160) -> Path:
-    """Write a matplotlib figure as PNG, whole or not at all. `path` is without ending."""
-    written = with_ending(path, ".png")
-    with atomic_file(written) as file:
-        figure.savefig(file, format="png", dpi=dpi)
-    return written
-
-
-def _with_undisturbed(change: Float64[Tensor, "deactivated lang"]) -> list[list[float]]:
-    """The changes, below a row of none for the undisturbed model."""
-    return [[0.0] * change.shape[1], *change.tolist()]
-
-
-def _plain(key: tuple[str, str], cell: Perplexity) -> dict[str, Any]:
-    """A cell as JSON, which has no infinity: null stands for it."""
-    values = {name: value if math.isfinite(value) else None for name, value in asdict(cell).items()}
-    return {"deactivated": key[0], "text_language": key[1], **values}
-
-
-def _cell(stored: dict[str, Any]) -> tuple[tuple[str, str], Perplexity]:
-    """The inverse of `_plain`."""
-    token, text, nll = (math.inf if stored[name] is None else float(stored[name]) for name in ("token", "text", "nll"))
-    counted = Perplexity(token, text, nll, int(stored["tokens"]), int(stored["texts"]))
-    return (stored["deactivated"], stored["text_language"]), counted

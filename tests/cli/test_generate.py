@@ -77,9 +77,14 @@ def test_every_flag_reaches_the_answers(lna: Lna, asked: Path) -> None:
         (("--stop", ""), 2, "--stop"),
         (("--overlong", "drop"), 2, "--overlong"),
         (("--langs", "fr"), 1, "no records in 'fr'"),
-        (("--deactivate", "es"), 2, "--deactivate needs the λ"),
+        (("--deactivate", "es"), 2, "--do 'zero es' needs the λ"),
         (("--deactivate", "es", "-l", 0.1), 1, "activation_masks"),
         (("--deactivate", "es", "-l", 0.1, "--classes", "typo"), 2, "--classes"),
+        (("--deactivate", "es", "--do", "scale:2 es", "-l", 0.1), 2, "short for --do 'zero es'"),
+        (("--do", "scale:2 es"), 2, "--do 'scale:2 es' needs the λ"),
+        (("--do", "double es", "-l", 0.1), 2, "unknown operation 'double': choose from zero, scale:a"),
+        (("--do", "set:nan @n.json"), 2, "'nan' must be a finite number"),
+        (("--do", "zero @n.json"), 1, "n.json is not there"),
         (("--max-new-tokens", 2048), 1, "6 of 6 prompts are too long"),
     ],
 )
@@ -108,4 +113,4 @@ def test_a_run_on_questions_says_what_it_did_and_the_steps_by_hand_find_the_same
     assert drawn.json["computed"] == 0
     off = lna("generate", *model[:4], "-s", "words", "-o", "off.json", "--deactivate", "Spanish", "-r", 0.1, "-l", lam)
     assert off.code == 0, off.err
-    assert {one["generation"]["deactivated"]["language"] for one in generated("off.json")} == {"es"}
+    assert {tuple(one["generation"]["intervention"]["do"]) for one in generated("off.json")} == {("zero es",)}

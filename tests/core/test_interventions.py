@@ -49,6 +49,27 @@ def test_one_after_the_other_is_the_composition(seed: int) -> None:
     assert torch.equal(apply(first.then(second), activation), apply(second, apply(first, activation)))
 
 
+def test_zero_is_positive_zero_whatever_was_there() -> None:
+    activation = torch.tensor([[[-0.0, 0.0, -3.0]]])
+    for scale in (0.0, -0.0):
+        changed = apply(Intervention.on(torch.ones(1, 3, dtype=torch.bool), scale=scale), activation)
+        assert not changed.signbit().any()
+        assert not changed.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_map_is_computed_in_float32_and_rounded_once(dtype: torch.dtype) -> None:
+    activation = torch.randn(50, 1, 4, generator=torch.Generator().manual_seed(3)).to(dtype)
+    chosen = torch.tensor([[True, True, True, False]])
+    shift = torch.tensor([[0.0, 0.1, 0.003, 5.0]])
+    for scale in (1.003, 0.1, 0.0, 1.0):
+        changed = apply(Intervention.on(chosen, scale=scale, shift=shift), activation)
+        exact = activation.double() * torch.tensor(scale).double() + shift.double()
+        assert changed.dtype == dtype
+        assert torch.equal(changed, torch.where(chosen, exact.float().to(dtype), activation))
+    assert not torch.equal(apply(Intervention.on(chosen, scale=1.003), activation), activation)
+
+
 def test_zero_after_anything_is_zero() -> None:
     chosen = torch.ones(3, 8, dtype=torch.bool)
     both = random_intervention(1).then(Intervention.zero(chosen))

@@ -12,7 +12,8 @@ from language_neurons_alignment.corpus.prompts import Prompt
 from language_neurons_alignment.engines.base import Engine
 from language_neurons_alignment.errors import EngineError
 from language_neurons_alignment.sampling import Sampling
-from tests.engines.contract import EngineContract, assert_same_counts, groups_of, ignore, scored_texts, some_neurons
+from tests.engines.contract import assert_same_counts, groups_of, ignore, scored_texts, some_neurons
+from tests.engines.moments_contract import MomentsContract
 from tests.engines.oracle import NaiveEngine
 from tests.planted import WORDS, PlantedModel
 
@@ -35,7 +36,7 @@ def prompts_of(engine: Engine, texts: tuple[str, ...] = QUESTIONS, *, answers: i
     return [Prompt(tuple(engine.tokenizer.encode(text)), n) for text in texts for n in range(answers)]
 
 
-class GenerationContract(EngineContract):
+class GenerationContract(MomentsContract):
     """The engine contract, and answers."""
 
     def test_it_knows_what_ends_an_answer(self, engine: Engine) -> None:

@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from language_neurons_alignment.core.counts import LanguageCounts, SpanCounts
 from language_neurons_alignment.core.interventions import Intervention
+from language_neurons_alignment.core.moments import LanguageMoments, SpanMoments
 from language_neurons_alignment.core.perplexity import TextLikelihood
 from language_neurons_alignment.corpus.prompts import GeneratedAnswer, Prompt
 from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText
@@ -62,19 +64,28 @@ class NaiveEngine:
         self.provenance: dict[str, str | int | float | bool] = {"engine": "oracle"}
 
     def count(
-        self, groups: Sequence[PromptGroup], *, progress: Callable[[int], None] = lambda _: None
+        self,
+        groups: Sequence[PromptGroup],
+        *,
+        progress: Callable[[int], None] = lambda _: None,
+        moments: bool = False,
     ) -> LanguageCounts:
-        spans = []
+        spans, summed = [], []
         for sequences in ([f for g in groups for f in g.full], [g.prefix for g in groups for _ in g.full]):
-            total, over_zero = 0, torch.zeros(self.model.layers, self.model.d_mlp, dtype=torch.int64)
+            shape = (self.model.layers, self.model.d_mlp)
+            total, over_zero = 0, torch.zeros(shape, dtype=torch.int64)
+            plain, squares = np.zeros(shape), np.zeros(shape)
             for sequence in sequences:
                 if sequence:
                     activations = self._activations(sequence)
                     total += activations[0].shape[0]
                     over_zero += torch.stack([(one > 0).sum(0) for one in activations])
+                    seen = torch.stack(activations).to(torch.float64).numpy()  # [layer, position, neuron]
+                    plain, squares = plain + seen.sum(1), squares + np.square(seen).sum(1)
                     progress(len(sequence))
             spans.append(SpanCounts(total, over_zero))
-        return LanguageCounts(*spans)
+            summed.append(SpanMoments(total, torch.from_numpy(plain), torch.from_numpy(squares)))
+        return LanguageCounts(spans[0], spans[1], LanguageMoments(*summed) if moments else None)
 
     def log_likelihood(
         self, texts: Sequence[ScoredText], *, progress: Callable[[int], None] = lambda _: None

@@ -15,6 +15,7 @@ from language_neurons_alignment.engines.sites import ARCHITECTURES
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.sampling import Sampling
 from tests.engines.contract import assert_close, assert_same_counts, assert_tally, groups_of, scored_texts, some_neurons
+from tests.engines.moments_contract import assert_same_moments
 from tests.engines.oracle import NaiveEngine
 from tests.tiny_models import CONFIGS, MODELS, save_tiny_model
 
@@ -47,6 +48,12 @@ def test_counts_are_the_oracle_s(pair: Pair) -> None:
     assert_tally(counts, groups)
     assert_same_counts(counts, oracle.count(groups))
     assert 0.05 < counts.full.over_zero.float().mean() / counts.full.total_tokens < 0.95
+
+
+def test_moments_are_the_oracle_s(pair: Pair) -> None:
+    engine, oracle = pair
+    groups = groups_of(engine.tokenizer, SHORT)
+    assert_same_moments(engine.count(groups, moments=True), oracle.count(groups, moments=True))
 
 
 def test_likelihood_is_the_plain_model_s_cross_entropy(pair: Pair) -> None:

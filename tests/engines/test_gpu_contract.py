@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from language_neurons_alignment.engines.transformers import TransformersEngine
-from tests.engines.contract import EngineContract
+from tests.engines.moments_contract import MomentsContract
 from tests.engines.test_vllm_contract import load_vllm
 from tests.engines.vllm_engines import needs_vllm
 
@@ -22,13 +22,13 @@ def load_on_gpu(folder: Path, *, batch_tokens: int | None = None) -> Transformer
     return TransformersEngine.load(folder, device="cuda", dtype="float32", batch_tokens=batch_tokens)
 
 
-class TestTransformersOnGPU(EngineContract):
+class TestTransformersOnGPU(MomentsContract):
     load = staticmethod(load_on_gpu)
 
 
 @pytest.mark.vllm
 @needs_vllm
-class TestVLLMOnGPU(EngineContract):
+class TestVLLMOnGPU(MomentsContract):
     """vLLM takes the GPU by itself where its build is the one for GPUs."""
 
     load = staticmethod(load_vllm)

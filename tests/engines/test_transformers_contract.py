@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from language_neurons_alignment.engines.transformers import TransformersEngine
+from tests.engines.doing_contract import DoingContract
 from tests.engines.generation_contract import GenerationContract
 from tests.engines.oracle import NaiveEngine
 
@@ -17,7 +18,7 @@ def load_oracle(folder: Path, *, batch_tokens: int | None = None) -> NaiveEngine
     return NaiveEngine(folder)
 
 
-class TestTransformers(GenerationContract):
+class TestTransformers(DoingContract, GenerationContract):
     load = staticmethod(load_transformers)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from language_neurons_alignment.engines.vllm import VLLMEngine
+from tests.engines.doing_contract import DoingContract
 from tests.engines.generation_contract import GenerationContract
 from tests.engines.vllm_engines import needs_vllm, open_vllm
 
@@ -17,5 +18,5 @@ def load_vllm(folder: Path, *, batch_tokens: int | None = None) -> VLLMEngine:
     return open_vllm(folder, batch_tokens=batch_tokens)
 
 
-class TestVLLM(GenerationContract):
+class TestVLLM(DoingContract, GenerationContract):
     load = staticmethod(load_vllm)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from language_neurons_alignment.causal.doing import intervene
 from language_neurons_alignment.core.counts import LanguageCounts
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import TextLikelihood, perplexity
@@ -20,6 +21,9 @@ from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.vllm import VLLMEngine
 from language_neurons_alignment.errors import TallyError
 from tests.engines.contract import assert_close, assert_same_counts, assert_tally, ignore, some_neurons
+from tests.engines.doing_contract import GREEDY, STEPS, sets
+from tests.engines.generation_contract import prompts_of
+from tests.engines.moments_contract import assert_same_moments
 from tests.engines.vllm_engines import needs_vllm, open_vllm
 from tests.tiny_models import save_tiny_model
 
@@ -57,21 +61,24 @@ def reference(mistral: Path) -> tuple[LanguageCounts, list[TextLikelihood], list
     engine = TransformersEngine.load(mistral, device="cpu", dtype="float32")
     with engine.intervene(Intervention.zero(some_neurons(engine))):
         masked = engine.log_likelihood(TEXTS, progress=ignore)
-    return engine.count(GROUPS, progress=ignore), engine.log_likelihood(TEXTS, progress=ignore), masked
+    return engine.count(GROUPS, progress=ignore, moments=True), engine.log_likelihood(TEXTS, progress=ignore), masked
 
 
 def assert_is_the_reference(
     engine: VLLMEngine, reference: tuple[LanguageCounts, list[TextLikelihood], list[TextLikelihood]]
 ) -> None:
     counts, plain, masked = reference
-    counted = engine.count(GROUPS, progress=ignore)
+    counted = engine.count(GROUPS, progress=ignore, moments=True)
     assert_tally(counted, GROUPS)
     assert_same_counts(counted, counts)
+    assert_same_moments(counted, counts)
     assert_close(engine.log_likelihood(TEXTS, progress=ignore), plain)
     with engine.intervene(Intervention.zero(some_neurons(engine))):
         assert_close(engine.log_likelihood(TEXTS, progress=ignore), masked)
-        off = engine.count(GROUPS, progress=ignore)
+        off = engine.count(GROUPS, progress=ignore, moments=True)
     assert not off.full.over_zero[some_neurons(engine)].any()
+    assert off.moments is not None
+    assert not off.moments.full.sum_of_squares[some_neurons(engine)].any()
     assert perplexity(masked).token != pytest.approx(perplexity(plain).token, rel=1e-3)
 
 
@@ -197,3 +204,17 @@ def test_a_mask_deactivates_exactly_its_neurons_on_both_ranks(two_ranks: VLLMEng
         masked = two_ranks.count(GROUPS, progress=ignore).full.over_zero
     assert not masked[off].any()
     assert torch.equal(masked[~off], plain[~off])
+
+
+@pytest.mark.parametrize("do", STEPS.values(), ids=STEPS)
+def test_steps_are_done_on_both_ranks_as_on_one_model(two_ranks: VLLMEngine, mistral: Path, do: list[str]) -> None:
+    one = TransformersEngine.load(mistral, device="cpu", dtype="float32")
+    plain = two_ranks.log_likelihood(TEXTS, progress=ignore)
+    with intervene(one, do, sets(one)), intervene(two_ranks, do, sets(two_ranks)):
+        assert_close(two_ranks.log_likelihood(TEXTS, progress=ignore), one.log_likelihood(TEXTS, progress=ignore))
+        assert_same_counts(two_ranks.count(GROUPS, progress=ignore), one.count(GROUPS, progress=ignore))
+        prompts = prompts_of(one)
+        assert two_ranks.generate(prompts, sampling=GREEDY, progress=ignore) == one.generate(
+            prompts, sampling=GREEDY, progress=ignore
+        )
+    assert two_ranks.log_likelihood(TEXTS, progress=ignore) == plain

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
+from language_neurons_alignment.causal.doing import Doing
+from language_neurons_alignment.causal.neuron_sets import NeuronSource, neuron_source
 from language_neurons_alignment.corpus.records import read_corpus
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import ConflictError, CorpusError, EngineError, SettingsError
 from language_neurons_alignment.generation import Generated, ensure_answers, generate
-from language_neurons_alignment.masks import Deactivation, open_mask
 from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.sampling import Sampling
 from language_neurons_alignment.session import Session, open_session
@@ -84,7 +85,7 @@ def test_the_settings_stand_in_every_record_answered_and_nothing_that_changes_by
     assert made["sampling"] == {"temperature": 0.8, "top_p": 0.9, "max_new_tokens": 6, "stop": ["K"], "seed": 3}
     assert made["model"] == "Llama-tiny-llama"
     assert made["end_tokens"] == [2]
-    assert made["deactivated"] is None
+    assert made["intervention"] is None
     assert (made["engine"], made["dtype"], made["device"][:3]) == ("transformers", "float32", "cpu")
     assert {"config_hash", "weights_hash", "torch", "transformers", "version", "batch_tokens"} <= set(made)
     assert {json.dumps(item["generation"]) for item in items(asked / "a.json")} == {json.dumps(made)}
@@ -357,9 +358,11 @@ def masked(work: Path) -> Iterator[tuple[Path, Session, float]]:
         yield work, session, lam
 
 
-def deactivation(session: Session, lam: float, **choices: Any) -> Deactivation:
-    mask = open_mask(session.layout, top_rate=0.1, lam=lam, checkpoint=session.checkpoint)
-    return Deactivation(mask, **{"language": "es", **choices})
+OFF = Doing.parse("zero es")
+
+
+def sets(session: Session, lam: float) -> NeuronSource:
+    return neuron_source(session, top_rate=0.1, lam=lam)
 
 
 def test_answers_with_neurons_off_are_those_of_the_engine_under_that_intervention(
@@ -368,30 +371,48 @@ def test_answers_with_neurons_off_are_those_of_the_engine_under_that_interventio
     from language_neurons_alignment.corpus.prompts import Prompt
 
     folder, session, lam = masked
-    off = deactivation(session, lam)
-    done = generate(session, out=folder / "off.json", sampling=GREEDY, off=off)
+    done = generate(session, out=folder / "off.json", sampling=GREEDY, do=OFF, neurons=sets(session, lam))
     plain = generate(session, out=folder / "on.json", sampling=GREEDY)
     engine = session.source()
     prompts = [Prompt(tuple(engine.tokenizer.encode(record.instruction))) for record in done.corpus.records]
-    with engine.intervene(off.intervention(engine.model)):
+    with engine.intervene(OFF.intervention(sets(session, lam), engine.model)):
         expected = engine.generate(prompts, sampling=GREEDY, progress=lambda _: None)
     assert [record.answers[0] for record in done.corpus.records] == [one.text for one in expected]
     assert [record.answers for record in done.corpus.records] != [record.answers for record in plain.corpus.records]
-    made = items(folder / "off.json")[0]["generation"]["deactivated"]
-    assert {key: made[key] for key in ("language", "classes", "top_rate", "lambda")} == {
-        "language": "es", "classes": ["specific", "related"], "top_rate": 0.1, "lambda": lam,
+    made = items(folder / "off.json")[0]["generation"]["intervention"]
+    assert {key: made[key] for key in ("do", "classes", "top_rate", "lambda", "means")} == {
+        "do": ["zero es"], "classes": ["specific", "related"], "top_rate": 0.1, "lambda": lam, "means": {},
     }  # fmt: skip
-    with pytest.raises(ConflictError, match="deactivated"):
+    with pytest.raises(ConflictError, match="intervention"):
         generate(session, out=folder / "off.json", sampling=GREEDY)
 
 
-def test_switching_nothing_off_is_refused(masked: tuple[Path, Session, float]) -> None:
+@pytest.mark.parametrize("before", [None, {"language": "es", "classes": ["specific"], "mask": "00"}])
+def test_answers_described_before_there_was_do_are_known_again(
+    masked: tuple[Path, Session, float], before: dict[str, Any] | None
+) -> None:
+    folder, session, _ = masked
+    generate(session, out=folder / "a.json", sampling=GREEDY)
+    old = items(folder / "a.json")
+    for record in old:
+        del record["generation"]["intervention"]
+        record["generation"]["deactivated"] = before
+    write_corpus(folder / "a.json", old)
+    if before is None:
+        assert not generate(session, out=folder / "a.json", sampling=GREEDY).made
+    else:
+        with pytest.raises(ConflictError, match="intervention"):
+            generate(session, out=folder / "a.json", sampling=GREEDY)
+
+
+def test_changing_no_neuron_is_refused(masked: tuple[Path, Session, float]) -> None:
     folder, session, lam = masked
-    off = deactivation(session, lam)
-    for per_layer in off.mask.neurons:
+    empty = sets(session, lam)
+    assert empty.mask is not None
+    for per_layer in empty.mask.neurons:
         per_layer[:] = [indices[:0] for indices in per_layer]
-    with pytest.raises(SettingsError, match="has no specific, related neurons of es, so switching them off"):
-        generate(session, out=folder / "off.json", sampling=GREEDY, off=off)
+    with pytest.raises(SettingsError, match=r"'zero es' would change nothing, for .* has no specific, related neurons"):
+        generate(session, out=folder / "off.json", sampling=GREEDY, do=OFF, neurons=empty)
 
 
 # ── A run that begins with questions ────────────────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Int64
@@ -57,6 +58,16 @@ class Block:
             send(_up_to(borders), device),
             send(_up_to(lengths), device),
         )
+
+    @cached_property
+    def weights(self) -> Int64[Tensor, "span row*position"]:
+        """How often each position counts for the full and for the prefix sequences; 0 where it is padding."""
+        weights = torch.zeros(2, len(self.full), self.longest, dtype=torch.int64, device=self.full.device)
+        weights[0, :, : self.shortest] = 1
+        weights[0, :, self.shortest :] = self.ends[..., 0]
+        weights[1, :, : self.near] = 1
+        weights[1, :, self.near : self.far] = self.heads[..., 0]
+        return (weights * torch.stack([self.full, self.prefix])).flatten(1)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...core.counts import LanguageCounts, SpanCounts
 from ...errors import EngineError, SilentHookError, TallyError
+from ..moments import MomentSums, language_moments
 from .batch import Batch, Block
 from .guards import not_finite
 from .lanes import Lanes, Scratch, firings
@@ -22,14 +23,15 @@ class FiringCounter:
     Everything stays on the layers' device until `counts`; nothing in between waits for the device.
     """
 
-    def __init__(self, layers: int, d_mlp: int, device: torch.device) -> None:
-        """Start at 0."""
+    def __init__(self, layers: int, d_mlp: int, device: torch.device, *, moments: bool = False) -> None:
+        """Start at 0; `moments`: add up the activations too."""
         self._full = torch.zeros(layers, d_mlp, dtype=torch.int64, device=device)
         self._prefix = torch.zeros(layers, d_mlp, dtype=torch.int64, device=device)
         self._tally = [[0, 0] for _ in range(layers)]
         self._seen = [0] * layers
         self._finite = torch.ones((), dtype=torch.bool, device=device)
         self._scratch = Scratch()
+        self._moments = MomentSums(layers, d_mlp, device) if moments else None
         self._batch: Batch | None = None
 
     def hook(self, layer: int) -> Hook:
@@ -74,7 +76,8 @@ class FiringCounter:
         if any(tally != self._tally[0] for tally in self._tally):
             raise TallyError(f"the layers' hooks saw different numbers of tokens: {self._tally}; nothing was counted")
         full, prefix = self._tally[0]
-        return LanguageCounts(SpanCounts(full, self._full.cpu()), SpanCounts(prefix, self._prefix.cpu()))
+        moments = self._moments and language_moments(self._moments.total(), full_tokens=full, prefix_tokens=prefix)
+        return LanguageCounts(SpanCounts(full, self._full.cpu()), SpanCounts(prefix, self._prefix.cpu()), moments)
 
     def _count(self, layer: int, activation: Tensor) -> None:
         batch = self._batch
@@ -91,8 +94,10 @@ class FiringCounter:
         self._tally[layer][1] += batch.prefix_tokens
         activation = activation.detach().reshape(rows, positions, -1)
         for block in batch.blocks:
-            lanes = Lanes(firings(activation[block.rows, : block.longest], self._scratch))
-            add_firings(lanes, block, self._full[layer], self._prefix[layer])
+            here = activation[block.rows, : block.longest]
+            add_firings(Lanes(firings(here, self._scratch)), block, self._full[layer], self._prefix[layer])
+            if self._moments is not None:
+                self._moments.add(layer, here.flatten(0, 1), block.weights)
 
 
 def add_firings(lanes: Lanes, block: Block, full: Tensor, prefix: Tensor) -> None:

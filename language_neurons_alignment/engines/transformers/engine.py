@@ -111,7 +111,9 @@ class TransformersEngine:
         info = loading.describe(model, path=str(model_path), tokenizer=tokenizer, ends=ends)
         return cls(loading.move(model, where), tokenizer, info=info, batch_tokens=batch_tokens)
 
-    def count(self, groups: Sequence[PromptGroup], *, progress: Progress = ignore) -> LanguageCounts:
+    def count(
+        self, groups: Sequence[PromptGroup], *, progress: Progress = ignore, moments: bool = False
+    ) -> LanguageCounts:
         """Count firings over the full and the prefix sequences of `groups`, each token exactly once, in one pass.
 
         The decoder runs alone, without its lm_head. `progress` adds up to the tokens of the full sequences.
@@ -124,7 +126,7 @@ class TransformersEngine:
         self._check([tokens for group in groups for tokens in (group.prefix, *group.full)])
         jobs = [job for group in groups for job in plan(group, switch=network.switch)]
         alone, shared = [job.trunk for job in jobs if not job.branches], [job for job in jobs if job.branches]
-        counter = FiringCounter(*network.shape, network.device)
+        counter = FiringCounter(*network.shape, network.device, moments=moments)
         hooks = [(site.module, counter.hook(site.layer)) for site in network.sites]
         with out_of_memory(self._budget), torch.inference_mode(), hooked(hooks):
             for rows in batches(alone, length=_row_length, budget=self._budget, switch=network.switch):

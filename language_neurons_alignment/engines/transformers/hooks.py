@@ -61,8 +61,8 @@ class _Change:
 
     def __call__(self, _module: nn.Module, _inputs: tuple[object, ...], activation: Tensor) -> Tensor:
         here = self._intervention
-        if (here.scale.device, here.scale.dtype) != (activation.device, activation.dtype):  # the first time only
-            here = self._intervention = here.to(device=activation.device, dtype=activation.dtype)
+        if here.scale.device != activation.device:  # the first time only
+            here = self._intervention = here.to(activation.device)
         self.fired += 1
         return here.apply_(activation)
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float32
+from torch import Tensor
 
 from ...core.counts import LanguageCounts, SpanCounts
 from ...errors import EngineError, SilentHookError, TallyError
+from ..moments import POWERS, SPANS, language_moments
 from .checks import not_finite
 from .wire import Message, unpack
 
@@ -80,26 +82,49 @@ def check_pass(reports: Sequence[Message]) -> None:
 
 
 def assemble(reports: Sequence[Message], *, layers: int, d_mlp: int) -> LanguageCounts:
-    """The whole model's counts: each rank's neurons at their global place.
+    """The whole model's counts, with their moments if those were asked for: each rank's neurons at their global place.
 
     Raises:
         TallyError: neurons that no rank, or more than one rank, reported.
     """
-    over_zero = torch.zeros(2, layers, d_mlp, dtype=torch.int64)
+    _check_covered(reports, layers=layers, d_mlp=d_mlp)
+    over_zero = _gather(reports, "counts", np.int64, torch.zeros(layers, 2, d_mlp, dtype=torch.int64))
+    full, prefix = reports[0]["tally"]
+    moments = None
+    if reports[0]["moments"] is not None:
+        sums = torch.zeros(layers, POWERS, SPANS, d_mlp, dtype=torch.float64)
+        sums = _gather(reports, "moments", np.float64, sums)
+        moments = language_moments(sums, full_tokens=full, prefix_tokens=prefix)
+    counts = over_zero.transpose(0, 1).contiguous()
+    return LanguageCounts(SpanCounts(full, counts[0]), SpanCounts(prefix, counts[1]), moments)
+
+
+def _check_covered(reports: Sequence[Message], *, layers: int, d_mlp: int) -> None:
     covered = torch.zeros(layers, d_mlp, dtype=torch.int32)
     for report in reports:
-        width, own = report["neurons"], torch.tensor(report["layers"], dtype=torch.int64)
-        counts = unpack(report, "counts", np.int64).reshape(len(own), 2, width).copy()
-        here = slice(report["tensor_rank"] * width, (report["tensor_rank"] + 1) * width)
-        over_zero[:, own, here] += torch.from_numpy(counts).transpose(0, 1)
+        own, here = _place(report)
         covered[own, here] += 1
     if not bool((covered == 1).all()):
         raise TallyError(
             f"{int((covered == 0).sum())} neurons were reported by no rank and {int((covered > 1).sum())} by several; "
             "nothing was counted: please report this with the model and the parallel sizes"
         )
-    full, prefix = reports[0]["tally"]
-    return LanguageCounts(SpanCounts(full, over_zero[0]), SpanCounts(prefix, over_zero[1]))
+
+
+def _gather(reports: Sequence[Message], key: str, dtype: type[np.generic], into: Tensor) -> Tensor:
+    """What the ranks report, [own layer, …, own neuron], put where it belongs in [layer, …, neuron]."""
+    for report in reports:
+        own, here = _place(report)
+        part = unpack(report, key, dtype).reshape(len(own), *into.shape[1:-1], report["neurons"]).copy()
+        into[own, ..., here] = torch.from_numpy(part)
+    return into
+
+
+def _place(report: Message) -> tuple[Tensor, slice]:
+    """The layers of a rank, and its neurons in them."""
+    width = report["neurons"]
+    start = report["tensor_rank"] * width
+    return torch.tensor(report["layers"], dtype=torch.int64), slice(start, start + width)
 
 
 def node_losses(reports: Sequence[Message], *, wanted: np.ndarray) -> Float32[np.ndarray, " node"]:

@@ -96,17 +96,18 @@ class VLLMEngine:
             raise
         return engine
 
-    def count(self, groups: Sequence[PromptGroup], *, progress: Progress) -> LanguageCounts:
+    def count(self, groups: Sequence[PromptGroup], *, progress: Progress, moments: bool = False) -> LanguageCounts:
         """Count firings over the full and the prefix sequences of `groups`, each token exactly once, in one pass."""
         answered = [group for group in groups if group.full]
         sequences = (tokens for group in answered for tokens in (group.prefix, *group.full))
         check_lengths(sequences, longest=self.model.max_length)
-        total, done = LanguageCounts.zero(self.model.layers, self.model.d_mlp), PassStatistics()
+        total, done = LanguageCounts.zero(self.model.layers, self.model.d_mlp, moments=moments), PassStatistics()
         for shard in shards(answered, tokens=SHARD):
             weighted = WeightedTree.of(shard)
             if not weighted.tree.nodes:
                 continue
-            message = pack_tree(weighted.tree, weights=np.stack([weighted.full, weighted.prefix]))
+            weights = np.stack([weighted.full, weighted.prefix])
+            message = pack_tree(weighted.tree, weights=weights, moments=moments)
             reports = self._run(weighted.tree, message, weights=weighted.full, progress=progress)
             total += assemble(reports, layers=self.model.layers, d_mlp=self.model.d_mlp)
             done += statistics(reports)

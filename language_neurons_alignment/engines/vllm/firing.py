@@ -142,10 +142,15 @@ def change_(site: RankSite, inputs: Tensor, output: Tensor, change: LayerInterve
         return activation
     neurons = inputs.shape[1] // 2
     gate = inputs[:, :neurons][:, index]
-    activation = site.module.forward(torch.cat([gate, torch.ones_like(gate)], dim=-1))
+    activation = act(site, gate)
     _affine_(activation, change)
     output[:, index] = activation * inputs[:, neurons:][:, index]
     return activation
+
+
+def act(site: RankSite, gate: Tensor) -> Tensor:
+    """The activations that a merged module multiplies by up: what it gives where up = 1."""
+    return site.module.forward(torch.cat([gate, torch.ones_like(gate)], dim=-1))
 
 
 def _affine_(activation: Tensor, change: LayerIntervention) -> None:

@@ -107,10 +107,10 @@ class Rank:
     def change(self, message: Mapping[str, Any] | None) -> Message:
         """Replace the intervention; report how often the last one acted, by layer, and how often the model ran."""
         report = {"forwards": self.forwards, "acted": [[layer, self.acted[layer]] for layer in self.changes]}
-        offset, dtype = self.tensor_rank * self.d_mlp, self.runner.model_config.dtype
+        offset = self.tensor_rank * self.d_mlp
         parts = {} if message is None else unpack_intervention(message, offset=offset, width=self.d_mlp)
         mine = {site.layer for site in self.sites}
-        self.changes = {k: part.to(device=self.device, dtype=dtype) for k, part in parts.items() if k in mine}
+        self.changes = {k: part.to(self.device) for k, part in parts.items() if k in mine}
         self.acted = dict.fromkeys(self.changes, 0)
         self.forwards = 0
         self._wire()

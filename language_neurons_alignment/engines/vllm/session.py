@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .feed import Feed, Piece
 from .firing import FiringSums, RowWeights
+from .moments import ActivationSums
 from .rank import Rank
 from .scoring import Scores
 from .sites import RankSite
@@ -25,11 +26,12 @@ class Pass:
         """Take the tree that the driver sent."""
         self._rank = rank
         self._feed = Feed.of(message)
-        self._weights = self._scores = self._sums = None
+        self._weights = self._scores = self._sums = self._moments = None
         if message["weights"] is not None:
             weights = unpack(message, "weights", np.int64).reshape(2, -1)
             self._weights = np.concatenate([weights, np.zeros((2, 1), np.int64)], axis=1)
             self._sums = FiringSums(rank.sites, weights, device=rank.device)
+            self._moments = ActivationSums(rank.sites, rank.d_mlp, rank.device) if message["moments"] else None
         if message["scored"] is not None and rank.last:
             wanted = unpack(message, "scored", np.uint8).astype(bool)
             self._scores = Scores(self._feed, wanted, vocabulary=rank.runner.model_config.get_vocab_size())
@@ -63,6 +65,8 @@ class Pass:
         self._tally += weights.sum(axis=1)
         self._row_weights = RowWeights.of(weights, planes=self._sums.planes, device=self._rank.device)
         self._sums.make_room(self._row_weights.largest)
+        if self._moments is not None:
+            self._moments.weigh(weights)
 
     def _check(self, rows: np.ndarray, inputs: Mapping[str, Any]) -> None:
         positions, tokens = inputs.get("positions"), inputs.get("input_ids")
@@ -75,7 +79,7 @@ class Pass:
                 self._wrong += ((given[: len(rows)] != there) & known).sum()
 
     def layer(self, site: RankSite, inputs: Tensor, changed: tuple[Tensor, Tensor] | None) -> None:
-        """Count a layer's firings."""
+        """Count a layer's firings, and add up its activations if that was asked for."""
         if self._rows is None:
             return
         if inputs.shape[0] != self._now:
@@ -85,6 +89,8 @@ class Pass:
             return
         gate = inputs[:, : self._rank.d_mlp]
         self._sums.add(site.layer, gate, self._row_weights, changed=changed)
+        if self._moments is not None:
+            self._moments.add(site, gate, changed=changed)
 
     def after(self, output: object) -> None:
         """Score the final hidden states, where they are."""
@@ -98,10 +104,12 @@ class Pass:
     def report(self) -> Message:
         """Everything that the driver needs to put the ranks together, and to believe them."""
         counts = None if self._sums is None else self._sums.total(self._rank.d_mlp).numpy().tobytes()
+        moments = None if self._moments is None else self._moments.total().numpy().tobytes()
         nll, known = (None, None) if self._scores is None else self._scores.result()
         return {
             **self._rank.describe(),
             "counts": counts,
+            "moments": moments,
             "nll": nll,
             "known": known,
             "tally": self._tally.tolist(),

@@ -14,13 +14,16 @@ from .tree import TokenTree
 Message = dict[str, Any]
 
 
-def pack_tree(tree: TokenTree, *, weights: np.ndarray | None = None, scored: np.ndarray | None = None) -> Message:
+def pack_tree(
+    tree: TokenTree, *, weights: np.ndarray | None = None, scored: np.ndarray | None = None, moments: bool = False
+) -> Message:
     """A tree for the workers: its leaves' tokens and nodes, and what is wanted of the nodes.
 
     Args:
         tree: what will be fed.
         weights: [2, node], how often each node counts for full and for prefix; None: firings are not counted.
         scored: [node], whether the node's likelihood is wanted; None: none is.
+        moments: add up the activations too, where firings are counted.
     """
     leaves = tree.leaves
     return {
@@ -29,6 +32,7 @@ def pack_tree(tree: TokenTree, *, weights: np.ndarray | None = None, scored: np.
         "paths": _flat(tree.paths[leaf] for leaf in leaves),
         "nodes": tree.nodes,
         "weights": None if weights is None else np.ascontiguousarray(weights, dtype=np.int64).tobytes(),
+        "moments": moments,
         "scored": None if scored is None else np.ascontiguousarray(scored, dtype=np.uint8).tobytes(),
     }
 

@@ -1,0 +1,69 @@
+"""The flags that say what is done to which neurons, the same for every command that changes some."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..config import DEFAULT_TOP_RATE, MASK_CLASSES, Selection, in_order
+from ..errors import SettingsError
+from .options import parse_classes
+
+if TYPE_CHECKING:
+    from ..causal.doing import Doing as Steps
+    from ..causal.neuron_sets import NeuronSource
+    from ..session import Session
+
+PANEL = "Changed neurons"
+
+
+Do = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--do",
+        metavar="'OP SET'",
+        help="zero, scale:a, set:v, mean:LANG, replace:LANG, add:LANG:α or diffmean:LANG; on LANG, LANG:classes, "
+        "@file, or several with ' + ' and ' - '. May be given several times: done in that order.",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What is done to neurons, and the mask that tells which are a language's."""
+
+    do: Do = None
+    classes: Annotated[
+        str, typer.Option("--classes", help="Of a LANG: any of specific,related,general.", rich_help_panel=PANEL)
+    ] = ",".join(MASK_CLASSES)
+    top_rate: Annotated[float, typer.Option("-r", "--top-rate", help="Of the mask.", rich_help_panel=PANEL)] = (
+        DEFAULT_TOP_RATE
+    )
+    lam: Annotated[
+        float | None, typer.Option("-l", "--lam", help="λ of the mask.", show_default=False, rich_help_panel=PANEL)
+    ] = None
+
+    def steps(self, *default: str) -> Steps:
+        """What `--do` says, or the default; refused here, before a model is named, where it cannot be."""
+        from ..causal.doing import Doing as Steps
+
+        steps = Steps.parse(self.do or default)
+        if steps.needs_mask and self.lam is None:
+            raise SettingsError(
+                f"--do {steps.texts[0]!r} needs the λ of a mask: give -l as it was given to `lna identify`"
+            )
+        in_order(parse_classes(self.classes))
+        if self.lam is not None:
+            Selection(self.top_rate, self.lam)
+        return steps
+
+    def neurons(self, work: Session, steps: Steps) -> NeuronSource:
+        """Where the neurons that the steps name come from; the mask is read only where they need it."""
+        from ..causal.neuron_sets import neuron_source
+
+        lam = self.lam if steps.needs_mask else None
+        return neuron_source(work, top_rate=self.top_rate, lam=lam, classes=parse_classes(self.classes))

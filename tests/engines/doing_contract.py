@@ -1,0 +1,102 @@
+"""What every engine must do under the steps of `--do`: the same tests for transformers and for vLLM."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from language_neurons_alignment.causal.doing import Doing, intervene
+from language_neurons_alignment.causal.neuron_sets import NeuronSource
+from language_neurons_alignment.core.interventions import Intervention
+from language_neurons_alignment.core.perplexity import perplexity
+from language_neurons_alignment.engines.base import Engine
+from language_neurons_alignment.sampling import Sampling
+from tests.causal.sets import source_of
+from tests.engines.contract import assert_close, assert_same_counts, groups_of, ignore, scored_texts, some_neurons
+from tests.engines.generation_contract import prompts_of
+from tests.engines.oracle import NaiveEngine
+
+STEPS = {
+    "zero": ["zero es"],
+    "scale": ["scale:2 es"],
+    "set": ["set:1.5 es"],
+    "mean": ["mean:en es"],
+    "replace": ["replace:es en:specific"],
+    "add": ["add:en:0.5 es"],
+    "diffmean": ["diffmean:en es"],
+    "several": ["scale:-1 es + fr", "add:fr:1 en", "zero fr - es"],
+}
+"""Every operation, and several in an order."""
+
+GREEDY = Sampling(max_new_tokens=12)
+
+
+def sets(engine: Engine) -> NeuronSource:
+    """Three languages with neurons in common, in the first and the last layer, and their means."""
+    shape = (engine.model.layers, engine.model.d_mlp)
+    languages = ("en", "es", "fr")
+    draw = torch.Generator().manual_seed(5)
+    means = {language: torch.randn(shape, generator=draw) for language in languages}
+    return source_of(means, **{code: some_neurons(engine, seed=seed) for seed, code in enumerate(languages)})
+
+
+class DoingContract:
+    """Mixed into an engine's contract, for its fixtures `engine` and `oracle`."""
+
+    @pytest.mark.parametrize("do", STEPS.values(), ids=STEPS)
+    def test_each_operation_is_the_oracle_s(self, engine: Engine, oracle: NaiveEngine, do: list[str]) -> None:
+        texts, groups, prompts = scored_texts(engine.tokenizer), groups_of(engine.tokenizer), prompts_of(engine)
+        plain = engine.log_likelihood(texts, progress=ignore)
+        with intervene(engine, do, sets(engine)), intervene(oracle, do, sets(engine)):
+            changed = engine.log_likelihood(texts, progress=ignore)
+            assert_close(changed, oracle.log_likelihood(texts))
+            assert_same_counts(engine.count(groups, progress=ignore), oracle.count(groups))
+            assert engine.generate(prompts, sampling=GREEDY, progress=ignore) == oracle.generate(
+                prompts, sampling=GREEDY
+            )
+        assert [one.nll for one in changed] != pytest.approx([one.nll for one in plain], rel=1e-3)
+        assert engine.log_likelihood(texts, progress=ignore) == plain
+
+    def test_zero_by_any_name_is_deactivation_bit_for_bit(self, engine: Engine) -> None:
+        texts, source = scored_texts(engine.tokenizer), sets(engine)
+        with engine.intervene(Intervention.zero(_neurons(source, "es", engine))):
+            off = engine.log_likelihood(texts, progress=ignore)
+        for text in ("zero es", "scale:0 es", "scale:-0 es", "set:0 es"):
+            with intervene(engine, text, source):
+                assert engine.log_likelihood(texts, progress=ignore) == off, text
+
+    def test_what_changes_nothing_changes_no_bit(self, engine: Engine) -> None:
+        texts, source = scored_texts(engine.tokenizer), sets(engine)
+        plain = engine.log_likelihood(texts, progress=ignore)
+        for do in ([], ["scale:1 es"], ["add:en:0 es"], ["scale:4 es", "scale:0.25 es"], ["zero es - es"]):
+            with intervene(engine, do, source, allow_empty=True):
+                assert engine.log_likelihood(texts, progress=ignore) == plain, do
+
+    def test_the_order_of_steps_matters_and_contexts_nest_in_it(self, engine: Engine) -> None:
+        texts, source, first, second = scored_texts(engine.tokenizer), sets(engine), "scale:3 es", "add:en:1 es"
+        with intervene(engine, [first, second], source):
+            together = engine.log_likelihood(texts, progress=ignore)
+        with intervene(engine, first, source), intervene(engine, second, source):
+            assert_close(engine.log_likelihood(texts, progress=ignore), together)
+        with intervene(engine, [second, first], source):
+            swapped = engine.log_likelihood(texts, progress=ignore)
+        assert perplexity(swapped).nll != pytest.approx(perplexity(together).nll, rel=1e-5)
+
+    @pytest.mark.parametrize("do", STEPS.values(), ids=STEPS)
+    def test_each_operation_is_gone_after_an_exception(self, engine: Engine, do: list[str]) -> None:
+        texts, source = scored_texts(engine.tokenizer), sets(engine)
+        plain = engine.log_likelihood(texts, progress=ignore)
+
+        def fail_inside() -> None:
+            with intervene(engine, do, source):
+                engine.log_likelihood(texts, progress=ignore)
+                raise KeyError("stop")
+
+        with pytest.raises(KeyError, match="stop"):
+            fail_inside()
+        assert engine.log_likelihood(texts, progress=ignore) == plain
+
+
+def _neurons(source: NeuronSource, neurons: str, engine: Engine) -> Tensor:
+    return source.neurons(Doing.parse(f"zero {neurons}").steps[0].terms, engine.model)
