@@ -44,6 +44,8 @@ __all__ = [
 
 DEFAULT_TOP_RATE = 0.01
 DEFAULT_BAR = 0.95
+DEFAULT_BLOCKS = 20
+"""What `--blocks` is usually given: enough for intervals, and each block still has a dozen questions of MGSM."""
 
 CLASSES = ("specific", "related", "general")
 MASK_CLASSES = ("specific", "related")
@@ -67,6 +69,12 @@ def check_choice(value: str, choices: Sequence[str], flag: str) -> None:
     """Raise SettingsError unless `value` is one of `choices`."""
     if value not in choices:
         raise SettingsError(f"{flag} must be one of {', '.join(choices)}; got {value!r}")
+
+
+def check_block_number(blocks: int) -> None:
+    """Raise SettingsError unless a corpus can be kept in so many blocks and vary between them."""
+    if blocks < 2:
+        raise SettingsError(f"--blocks must be at least 2, got {blocks}: give for example {DEFAULT_BLOCKS}")
 
 
 def check_controls(sets: int) -> None:
@@ -218,6 +226,7 @@ class PipelineSettings:
         map: what the perplexity map shows.
         answers: where the corpus has questions alone: how many the model answers each with.
         sampling: … and how.
+        blocks: keep counts in so many blocks of the corpus too; None: not.
         force: do every step again, whatever is there.
 
     Raises:
@@ -232,9 +241,12 @@ class PipelineSettings:
     map: MapSettings = DEFAULT_MAP
     answers: int = 1
     sampling: Sampling = GREEDY
+    blocks: int | None = None
     force: bool = False
 
     def __post_init__(self) -> None:
+        if self.blocks is not None:
+            check_block_number(self.blocks)
         self.sampling.check_answers(self.answers)
         Selection(self.top_rate, self.search.lo if self.lam is None else self.lam, self.bar)
 

@@ -28,6 +28,7 @@ from .methods import methods
 from .ppl import ppl
 from .report import report
 from .run import run
+from .stability import stability
 from .state import Interrupted
 
 
@@ -64,6 +65,7 @@ for command in (
     merge,
     analyze,
     compare,
+    stability,
     report,
     import_mask,
 ):

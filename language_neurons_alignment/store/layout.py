@@ -51,6 +51,11 @@ class Layout:
         name = f"{'prefix.' if prefix else ''}activation.{language}.{self.model}.pt"
         return self.root / "activations" / self.dataset / name
 
+    def blocks(self, language: str, *, prefix: bool = False) -> Path:
+        """The file of a language's counts in blocks of the corpus, over whole texts or over prefixes."""
+        name = f"{'prefix.' if prefix else ''}blocks.{language}.{self.model}.pt"
+        return self.root / "activations" / self.dataset / name
+
     def moments(self, language: str, *, prefix: bool = False) -> Path:
         """The file of a language's activation moments, over whole texts or over prefixes; beside its counts."""
         name = f"{'prefix.' if prefix else ''}moments.{language}.{self.model}.pt"
@@ -79,6 +84,11 @@ class Layout:
     def analysis(self, top_rate: float, lam: float | None) -> Path:
         """The analysis's path without its ending; its tables stand beside it."""
         return self._rated("analysis", top_rate, lam) / f"analysis.{self.model}"
+
+    def stability(self, top_rate: float, lam: str, *, other: str = "") -> Path:
+        """The path, without its ending, of the stability of this model's neurons; `lam` is λ, or how it is found."""
+        name = f"stability.{self.model}{f'..{other}' if other else ''}"
+        return self.root / "stability" / self.dataset / f"{float(top_rate)!r}-{lam}" / name
 
     def comparison(self, others: Sequence[str], rates: str) -> Path:
         """The path, without its ending, of this model's comparison with others, at rates that are written in a word."""
