@@ -65,6 +65,10 @@ class Layout:
         """The evaluation's path without its ending; `variant` names a choice of classes or of what is done."""
         return self._rated("evaluations", top_rate, lam) / f"evaluate.{self.model}{variant}"
 
+    def forcing(self, top_rate: float, lam: float, *, variant: str = "") -> Path:
+        """The forcing table's path without its ending; `variant` names a choice of classes or of what is done."""
+        return self._rated("forcings", top_rate, lam) / f"force.{self.model}{variant}"
+
     def analysis(self, top_rate: float, lam: float) -> Path:
         """The analysis's path without its ending; its tables stand beside it."""
         return self._rated("analysis", top_rate, lam) / f"analysis.{self.model}"
