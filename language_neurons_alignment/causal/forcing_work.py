@@ -11,7 +11,6 @@ from typing import Any
 
 from ..corpus.records import Record
 from ..engines import Engine
-from ..errors import CorpusError
 from ..session import Session, StartAnswers
 from ..store.forcing_file import ForcingFile, Seen
 from ..store.journal import Plain
@@ -49,10 +48,6 @@ class ForcingWork:
         """
         check_identifiable(dict.fromkeys(one for cell in self.cells for one in (cell.source, cell.target) if one))
         for cell in self.cells:
-            if not self.session.corpus.of_language(cell.source):
-                raise CorpusError(
-                    f"{self.session.corpus.path} has no questions in {cell.source}: leave it out with --langs"
-                )
             if cell.target is not None and not cell.number:
                 self.steering.bound(cell).check(self.steering.source)
 
