@@ -83,7 +83,7 @@ def forcing_table(answers: Sequence[Asked], *, draws: int = DRAWS, seed: int = 0
     )
 
 
-def _shares(answers: Sequence[Bool[Tensor, "target item"]]) -> Float64[Tensor, "asked target"]:
+def _shares(answers: Sequence[Bool[Tensor, "target _"]]) -> Float64[Tensor, "asked target"]:
     return torch.stack([one.double().mean(dim=-1) for one in answers])
 
 

@@ -74,8 +74,6 @@ def test_a_model_steered_to_a_language_answers_in_it_and_random_neurons_steer_no
     assert done.answered == 4 * (4 + 16 * 3)
     lines = [json.loads(line) for line in (done.answers / "es.to.de.jsonl").read_text().splitlines()]
     german = set(WORDS["German"].split())
-        ["das", "Haus", "Wasser", "Kinder", "lesen", "gute", "Bücher", "heute", "mit", "vielen", "Freunden", "hier"]
-    )
     assert all(set(one["answer"].split()) <= german for one in lines)
     assert {one["language"] for one in lines} == {"de"}
 
@@ -100,8 +98,6 @@ def test_killed_and_resumed_gives_the_same_bytes(work: Path, tmp_path: Path) -> 
     resumed = forced(other, sources=("es",), targets=("de", "ja"))
     assert 0 < resumed.answered < 4 * (1 + 2 * 3)
     whole, parts = (written(one / "out/forcings") for one in (work, other))
-        sorted(path for path in (one / "out/forcings").rglob("*") if path.is_file()) for one in (work, other)
-    )
     assert whole == parts
     assert len(whole) > 3
 
