@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .causal.doing import Doing, intervene
     from .causal.evaluate import Evaluated, evaluate
     from .causal.evaluation_settings import EvaluationSettings
+    from .causal.forcing import Forced, force_languages
+    from .causal.forcing_settings import ForcingSettings
     from .causal.means import AnswerMoments, answer_moments
     from .causal.methods import MethodComparison, compare_methods
     from .causal.neuron_sets import NeuronSource, neuron_source
@@ -53,6 +55,7 @@ __all__ = [
     "quick_autosweep",
     "perplexity_map",
     "evaluate",
+    "force_languages",
     "run_pipeline",
     # a corpus, made and checked
     "build_dataset",
@@ -72,6 +75,7 @@ __all__ = [
     "SweepRange",
     "MapSettings",
     "EvaluationSettings",
+    "ForcingSettings",
     "PipelineSettings",
     "SourceOptions",
     "Sampling",
@@ -87,6 +91,7 @@ __all__ = [
     "PerplexityMap",
     "MapResult",
     "Evaluated",
+    "Forced",
     "PipelineResult",
     "ModelNeurons",
     "Analysis",
@@ -135,6 +140,9 @@ _HOME = {
     "evaluate": "causal.evaluate",
     "Evaluated": "causal.evaluate",
     "EvaluationSettings": "causal.evaluation_settings",
+    "force_languages": "causal.forcing",
+    "Forced": "causal.forcing",
+    "ForcingSettings": "causal.forcing_settings",
     "run_pipeline": "pipeline",
     "PipelineResult": "pipeline",
     "build_dataset": "dataset_build",

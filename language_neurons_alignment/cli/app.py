@@ -20,6 +20,7 @@ from .dataset import dataset
 from .demo import demo
 from .evaluate import evaluate
 from .flags import spread
+from .force import force
 from .generate import generate
 from .identify import identify
 from .import_mask import import_mask
@@ -62,6 +63,7 @@ for command in (
     ppl,
     evaluate,
     methods,
+    force,
     merge,
     analyze,
     compare,

@@ -81,6 +81,10 @@ class Layout:
         """The path, without its ending, of the comparison of methods at these rates; `variant` as of `perplexity`."""
         return self._rated("methods", top_rate, lam) / f"methods.{self.model}{variant}"
 
+    def forcing(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
+        """The forcing table's path without its ending; `variant` names a choice of classes or of what is done."""
+        return self._rated("forcings", top_rate, lam) / f"force.{self.model}{variant}"
+
     def analysis(self, top_rate: float, lam: float | None) -> Path:
         """The analysis's path without its ending; its tables stand beside it."""
         return self._rated("analysis", top_rate, lam) / f"analysis.{self.model}"
