@@ -68,7 +68,7 @@ def force_languages(
     targets: Sequence[str] | None = None,
     *,
     top_rate: float,
-    lam: float,
+    lam: float | None,
     settings: ForcingSettings | None = None,
     force: bool = False,
     start: StartAnswers = silent,
@@ -83,7 +83,7 @@ def force_languages(
         sources: languages asked in; None for all languages of the mask.
         targets: languages steered to; None for the sources.
         top_rate: of the mask.
-        lam: λ of the mask.
+        lam: λ of the mask; None of a method without.
         settings: what is done, and how answers are drawn; None for the usual ones.
         force: answer everything again.
         start: told of the work, for a progress bar.
@@ -95,7 +95,7 @@ def force_languages(
         IncompatibleError: the mask is another model's.
         ConflictError: the files hold answers made from something else, and not `force`.
     """
-    Selection(top_rate, lam)
+    Selection(top_rate, lam, method=session.layout.method)
     settings = settings or ForcingSettings()
     mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     asked = tuple(sources or mask.languages)

@@ -11,6 +11,7 @@ from ..config import DEFAULT_CONTROLS, OVERLONG, check_choice, language_name, pa
 from ..errors import SettingsError
 from . import options
 from .doing_options import Doing
+from .method_options import By
 from .output import result, table
 from .progress import Bars, note
 
@@ -22,6 +23,7 @@ def force(
     model: options.Model,
     data: options.Data,
     doing: Doing,
+    by: By,
     decoding: options.Decoding,
     results: options.Results,
     engine: options.Engine,
@@ -43,10 +45,11 @@ def force(
     sources = None if langs is None else parse_languages(langs)
     steered = None if targets is None else parse_languages(targets)
     check_choice(overlong, OVERLONG, "--overlong")
-    if doing.lam is None:
+    method = by.chosen()
+    if doing.lam is None and method.has_lambda:
         raise SettingsError("force needs the λ of a mask: give -l as it was given to `lna identify`")
     settings = ForcingSettings(
-        do=doing.steps(*DEFAULT_STEERING).texts,
+        do=doing.steps(*DEFAULT_STEERING, method=method).texts,
         classes=options.parse_classes(doing.classes),
         sampling=decoding.sampling(),
         overlong=overlong,
@@ -55,7 +58,7 @@ def force(
     from ..causal.forcing import force_languages
     from ..session import open_session
 
-    named = {"model_name": model.model_name, "root": results.root, "existing": True}
+    named = {"model_name": model.model_name, "root": results.root, "existing": True, "method": method}
     work = open_session(model.model_path, data, model.dataset, **named, **engine.choices())
     with work, Bars() as bars:
         done = force_languages(
