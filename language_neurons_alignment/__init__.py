@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from .causal.doing import Doing, intervene
     from .causal.evaluate import Evaluated, evaluate
     from .causal.evaluation_settings import EvaluationSettings
+    from .causal.forcing import Forced, force_languages
+    from .causal.forcing_settings import ForcingSettings
     from .causal.means import AnswerMoments, answer_moments
+    from .causal.methods import MethodComparison, compare_methods
     from .causal.neuron_sets import NeuronSource, neuron_source
     from .compare import Comparison, comparison_of
     from .config import MapSettings, PipelineSettings, Selection, SweepRange
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from .errors import LNAError
     from .generation import Generated, generate
     from .identify import Identification
+    from .method import Method
     from .model_neurons import Choice, ModelNeurons, open_neurons
     from .pipeline import PipelineResult, run_pipeline
     from .ppl import MapResult, perplexity_map
@@ -51,6 +55,7 @@ __all__ = [
     "quick_autosweep",
     "perplexity_map",
     "evaluate",
+    "force_languages",
     "run_pipeline",
     # a corpus, made and checked
     "build_dataset",
@@ -59,6 +64,7 @@ __all__ = [
     "open_neurons",
     "analysis_of",
     "comparison_of",
+    "compare_methods",
     "compose",
     # what they are given
     "Corpus",
@@ -69,10 +75,12 @@ __all__ = [
     "SweepRange",
     "MapSettings",
     "EvaluationSettings",
+    "ForcingSettings",
     "PipelineSettings",
     "SourceOptions",
     "Sampling",
     "Choice",
+    "Method",
     # what they give back
     "Built",
     "Checked",
@@ -83,10 +91,12 @@ __all__ = [
     "PerplexityMap",
     "MapResult",
     "Evaluated",
+    "Forced",
     "PipelineResult",
     "ModelNeurons",
     "Analysis",
     "Comparison",
+    "MethodComparison",
     # neurons by hand, and what is done to them
     "Neuron_Prob",
     "Neuron_Mask",
@@ -130,6 +140,9 @@ _HOME = {
     "evaluate": "causal.evaluate",
     "Evaluated": "causal.evaluate",
     "EvaluationSettings": "causal.evaluation_settings",
+    "force_languages": "causal.forcing",
+    "Forced": "causal.forcing",
+    "ForcingSettings": "causal.forcing_settings",
     "run_pipeline": "pipeline",
     "PipelineResult": "pipeline",
     "build_dataset": "dataset_build",
@@ -148,6 +161,9 @@ _HOME = {
     "Corpus": "corpus.records",
     "Record": "corpus.records",
     "read_corpus": "corpus.records",
+    "compare_methods": "causal.methods",
+    "MethodComparison": "causal.methods",
+    "Method": "method",
     "Selection": "config",
     "SweepRange": "config",
     "MapSettings": "config",

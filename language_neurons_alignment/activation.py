@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 
-from .config import OVERLONG, check_choice
+from .config import OVERLONG, check_block_number, check_choice
+from .core.blocks import LanguageBlocks
 from .core.counts import LanguageCounts, check_tally
-from .corpus.encode import EncodedCorpus, encode_groups
-from .corpus.records import records_hash
+from .corpus.encode import EncodedCorpus, answered_positions, check_blocks, encode_groups
+from .corpus.records import Record, records_hash
+from .engines.base import Engine
 from .errors import ConflictError, IncompatibleError, MissingArtifactError
 from .session import Session, StartWork, silent, with_stored_answers
+from .store.blocks_file import load_blocks, save_blocks
 from .store.counts_file import Meta, counts_hash, load_counts, save_counts
 from .store.layout import Layout
 from .version import __version__
@@ -44,6 +50,7 @@ def collect_activations(
     language: str,
     *,
     overlong: str = "error",
+    blocks: int | None = None,
     force: bool = False,
     moments: bool = False,
     start: StartWork = silent,
@@ -54,14 +61,15 @@ def collect_activations(
         session: model, corpus and place; a corpus without answers stands for this model's own (`with_stored_answers`).
         language: code of the language to count.
         overlong: what to do with sequences longer than the model allows: "error", "truncate" or "skip".
+        blocks: keep the counts in so many blocks of the corpus too, for `lna stability`; None: not.
         force: count again whatever is there.
         moments: add up the activations too; counts that are there without are made again, and must come out the same.
         start: told of the work, for a progress bar.
 
     Raises:
-        ConflictError: counts of another model, corpus or setting stand there, and not `force`; or counts that came out
-            differently now that moments are wanted.
-        CorpusError: no records, no answers, or sequences too long.
+        ConflictError: counts of another model, corpus or setting, or not in these blocks, stand there, and not `force`;
+            or counts that came out differently now that moments are wanted.
+        CorpusError: no records, no answers, sequences too long, or a block without any.
         TallyError: the engine did not count exactly the corpus's tokens; nothing is written.
     """
     check_choice(overlong, OVERLONG, "--overlong")
@@ -75,20 +83,58 @@ def collect_activations(
         "overlong_policy": overlong,
         **source.explicit,
     }
+    _check_blocks(records, blocks)
     before = None if force else _stored(layout, language, wanted)
-    if before is not None and (not moments or before[0].moments is not None):
-        return Collected(language, _paths(layout, language, moments=moments), before[1], reused=True)
+    if before is not None:
+        _check_blocks_there(layout, language, blocks)
+        if not moments or before[0].moments is not None:
+            return Collected(language, _paths(layout, language, moments=moments), before[1], reused=True)
     engine = source()
     if before is not None:
         _check_same(layout, language, before[1], {key: engine.provenance[key] for key in _COUNTED_BY})
     encoded = encode_groups(records, engine.tokenizer, max_length=engine.model.max_length, overlong=overlong)
-    counts = engine.count(encoded.groups, progress=start(language, encoded.full_tokens), moments=moments)
-    check_tally(counts, full_tokens=encoded.full_tokens, prefix_tokens=encoded.prefix_tokens)
+    parts = [encoded] if blocks is None else encoded.in_blocks(blocks)
+    counted = _count_parts(engine, parts, start(language, encoded.full_tokens), moments=moments)
+    counts = reduce(add, counted)
     if before is not None:
         _check_unchanged(layout, language, before[0], counts)
     meta = {**wanted, **_describe(encoded), **engine.provenance, "language": language, "version": __version__}
+    if blocks is not None:
+        save_blocks(layout, language, LanguageBlocks.of(counted), meta)
     paths = save_counts(layout, language, counts, meta)
     return Collected(language, paths, meta, reused=False, recounted=before is not None)
+
+
+def _check_blocks(records: Sequence[Record], blocks: int | None) -> None:
+    """Raise, before a model is loaded, where the records cannot be kept in these blocks."""
+    if blocks is not None:
+        check_block_number(blocks)
+        check_blocks(answered_positions(records), blocks)
+
+
+def _count_parts(
+    engine: Engine, parts: Sequence[EncodedCorpus], progress: Callable[[int], None], *, moments: bool
+) -> list[LanguageCounts]:
+    """Count disjoint parts of a language's corpus, each with its tally; the counts of the whole are their sum."""
+    counted = []
+    for part in parts:
+        counts = engine.count(part.groups, progress=progress, moments=moments)
+        check_tally(counts, full_tokens=part.full_tokens, prefix_tokens=part.prefix_tokens)
+        counted.append(counts)
+    return counted
+
+
+def _check_blocks_there(layout: Layout, language: str, blocks: int | None) -> None:
+    """Raise ConflictError unless the counts that are there are kept in these blocks too, where any are wanted."""
+    if blocks is None:
+        return
+    path = layout.blocks(language)
+    there = len(load_blocks(layout, language).full.total_tokens) if path.exists() else 0
+    if there != blocks:
+        raise ConflictError(
+            f"{layout.activation(language)} is there {f'in {there} blocks' if there else 'without blocks'}, this run "
+            f"has --blocks {blocks}: count again with `lna activation --blocks {blocks} --force`"
+        )
 
 
 def _stored(layout: Layout, language: str, wanted: Meta) -> tuple[LanguageCounts, Meta] | None:
@@ -125,7 +171,7 @@ def _check_unchanged(layout: Layout, language: str, before: LanguageCounts, coun
         raise ConflictError(
             f"{layout.activation(language)} was counted without moments, and counted again {int(apart.sum())} of "
             f"{apart.numel()} neurons come out differently, so the moments would not be theirs: count on the same "
-            "engine with batches of the same size, or use --force to replace the counts too"
+            "engine, with the same --batch-tokens and --blocks, or use --force to replace the counts too"
         )
 
 

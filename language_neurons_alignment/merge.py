@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 from .config import check_shard
+from .core.blocks import LanguageBlocks
 from .core.counts import LanguageCounts
 from .corpus.records import add_hashes
 from .errors import ConflictError, IncompatibleError, MissingArtifactError, SettingsError
 from .languages import language_code
 from .session import Session
+from .store.blocks_file import load_blocks, save_blocks
 from .store.counts_file import Meta, load_counts, save_counts
 from .store.layout import Layout
 from .store.moments_file import has_moments
@@ -121,6 +125,7 @@ def merge_counts(layout: Layout, shards: Sequence[Layout], *, force: bool = Fals
 
 def _merge_language(layout: Layout, shards: Sequence[Layout], language: str) -> Merged:
     total: LanguageCounts | None = None
+    blocks = _merged_blocks(shards, language)
     metas: list[Meta] = []
     for shard in shards:
         counts, meta = load_counts(shard, language, moments=has_moments(shard, language))
@@ -129,8 +134,23 @@ def _merge_language(layout: Layout, shards: Sequence[Layout], language: str) -> 
         total = counts if total is None else total + counts
     if total is None:
         raise MissingArtifactError("nothing to merge: name at least one folder of counts")
+    if blocks is not None:
+        save_blocks(layout, language, blocks, _merged_meta(metas))
     paths = save_counts(layout, language, total, _merged_meta(metas))
     return Merged(language, len(metas), total.full.total_tokens, paths)
+
+
+def _merged_blocks(shards: Sequence[Layout], language: str) -> LanguageBlocks | None:
+    """The blocks of the whole, where all shards have any: the first with the first, and so on."""
+    without = [shard for shard in shards if not shard.blocks(language).exists()]
+    if len(without) == len(shards):
+        return None
+    if without:
+        raise IncompatibleError(
+            f"{without[0].blocks(language)} is not there, and other shards have blocks: count all shards with the same "
+            "--blocks"
+        )
+    return reduce(add, (load_blocks(shard, language) for shard in shards))
 
 
 def _languages(shards: Sequence[Layout]) -> list[str]:

@@ -69,7 +69,13 @@ def run_pipeline(
     )
     collected = [
         collect_activations(
-            session, language, overlong=overlong, force=settings.force, moments=settings.moments, start=start
+            session,
+            language,
+            overlong=overlong,
+            blocks=settings.blocks,
+            moments=settings.moments,
+            force=settings.force,
+            start=start,
         )
         for language in languages
     ]

@@ -18,8 +18,10 @@ EXPORTS = {
     "PipelineSettings", "Collected", "AutoSweep", "Identification", "PerplexityMap", "MapResult", "PipelineResult",
     "Neuron_Prob", "Neuron_Mask", "Intervention", "answer_moments", "AnswerMoments", "load_engine", "LNAError",
     "build_dataset", "check_dataset", "SourceOptions", "Built", "Checked",
+    "evaluate", "Evaluated", "EvaluationSettings",
     "intervene", "Doing", "neuron_source", "NeuronSource",
     "open_neurons", "ModelNeurons", "Choice", "analysis_of", "Analysis", "comparison_of", "Comparison", "compose",
+    "Method", "MethodComparison", "compare_methods",
 }  # fmt: skip
 
 SEED_MODULES = {"activation", "analysis", "autosweep", "cli", "config", "identify", "pipeline", "ppl"}

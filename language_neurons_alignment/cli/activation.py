@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import OVERLONG, check_choice, language_code, language_name, parse_shard
+from ..config import OVERLONG, check_block_number, check_choice, language_code, language_name, parse_shard
 from . import options
 from .output import result
 from .progress import Bars, note
@@ -27,12 +27,15 @@ def activation(
         typer.Option("--shard", metavar="K/N", help="Count only the K-th of N parts; `lna merge` adds them."),
     ] = None,
     overlong: options.Overlong = "error",
+    blocks: options.Blocks = None,
     moments: options.Moments = False,
     force: options.Force = False,
 ) -> None:
     """Count, for every neuron, the tokens on which it fires: over whole texts and over the questions alone."""
     language, part = language_code(lang), None if shard is None else parse_shard(shard)
     check_choice(overlong, OVERLONG, "--overlong")
+    if blocks is not None:
+        check_block_number(blocks)
     from ..activation import collect_activations
     from ..merge import shard_session
     from ..session import open_session
@@ -45,7 +48,7 @@ def activation(
         work = shard_session(work, *part)
     with work, Bars() as bars:
         collected = collect_activations(
-            work, language, overlong=overlong, force=force, moments=moments, start=bars.start
+            work, language, overlong=overlong, blocks=blocks, moments=moments, force=force, start=bars.start
         )
     report_reuse([collected])
     full, prefix, *summed = collected.paths

@@ -20,13 +20,16 @@ from .dataset import dataset
 from .demo import demo
 from .evaluate import evaluate
 from .flags import spread
+from .force import force
 from .generate import generate
 from .identify import identify
 from .import_mask import import_mask
 from .merge import merge
+from .methods import methods
 from .ppl import ppl
 from .report import report
 from .run import run
+from .stability import stability
 from .state import Interrupted
 
 
@@ -59,9 +62,12 @@ for command in (
     identify,
     ppl,
     evaluate,
+    methods,
+    force,
     merge,
     analyze,
     compare,
+    stability,
     report,
     import_mask,
 ):

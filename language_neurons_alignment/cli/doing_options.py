@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import DEFAULT_TOP_RATE, MASK_CLASSES, Selection, in_order
+from ..config import DEFAULT_METHOD, DEFAULT_TOP_RATE, MASK_CLASSES, Method, Selection, in_order
 from ..errors import SettingsError
 from .options import parse_classes
 
@@ -19,21 +19,24 @@ if TYPE_CHECKING:
 PANEL = "Changed neurons"
 
 
+Do = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--do",
+        metavar="'OP SET'",
+        help="zero, scale:a, set:v, mean:LANG, replace:LANG, add:LANG:α or diffmean:LANG; on LANG, LANG:classes, "
+        "@file, or several with ' + ' and ' - '. May be given several times: done in that order.",
+        show_default=False,
+        rich_help_panel=PANEL,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Doing:
     """What is done to neurons, and the mask that tells which are a language's."""
 
-    do: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--do",
-            metavar="'OP SET'",
-            help="zero, scale:a, set:v, mean:LANG, replace:LANG, add:LANG:α or diffmean:LANG; on LANG, LANG:classes, "
-            "@file, or several with ' + ' and ' - '. May be given several times: done in that order.",
-            show_default=False,
-            rich_help_panel=PANEL,
-        ),
-    ] = None
+    do: Do = None
     classes: Annotated[
         str, typer.Option("--classes", help="Of a LANG: any of specific,related,general.", rich_help_panel=PANEL)
     ] = ",".join(MASK_CLASSES)
@@ -44,18 +47,18 @@ class Doing:
         float | None, typer.Option("-l", "--lam", help="λ of the mask.", show_default=False, rich_help_panel=PANEL)
     ] = None
 
-    def steps(self, *default: str) -> Steps:
+    def steps(self, *default: str, method: Method = DEFAULT_METHOD) -> Steps:
         """What `--do` says, or the default; refused here, before a model is named, where it cannot be."""
         from ..causal.doing import Doing as Steps
 
         steps = Steps.parse(self.do or default)
-        if steps.needs_mask and self.lam is None:
+        if steps.needs_mask and self.lam is None and method.has_lambda:
             raise SettingsError(
                 f"--do {steps.texts[0]!r} needs the λ of a mask: give -l as it was given to `lna identify`"
             )
         in_order(parse_classes(self.classes))
-        if self.lam is not None:
-            Selection(self.top_rate, self.lam)
+        if self.lam is not None or not method.has_lambda:
+            Selection(self.top_rate, self.lam, method=method)
         return steps
 
     def neurons(self, work: Session, steps: Steps) -> NeuronSource:

@@ -37,6 +37,14 @@ Lam = Annotated[float, typer.Option("-l", "--lam", help="λ, as `lna autosweep` 
 Overlong = Annotated[
     str, typer.Option("--overlong", help="Sequences longer than the model allows: error, truncate, skip.")
 ]
+Blocks = Annotated[
+    int | None,
+    typer.Option(
+        "--blocks",
+        help="Keep the counts in so many blocks of the corpus too, for `lna stability`.",
+        show_default="none",
+    ),
+]
 Moments = Annotated[
     bool,
     typer.Option("--moments", help="Add up the activations too: their means are what some interventions put in place."),
@@ -152,17 +160,7 @@ class Map:
     ] = DEFAULT_MAP.average
     overlong: Overlong = DEFAULT_MAP.overlong
 
-    do: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--do",
-            metavar="STEP",
-            help="What is done in each row; may be given several times. `each` is the row's language.",
-            show_default=DEFAULT_DO[0],
-        ),
-    ] = None
-
-    def settings(self, *, controls: int, seed: int) -> MapSettings:
+    def settings(self, *, controls: int, seed: int, do: tuple[str, ...] = DEFAULT_DO) -> MapSettings:
         """As the use-cases take it."""
         return MapSettings(
             classes=parse_classes(self.classes),
@@ -170,7 +168,7 @@ class Map:
             overlong=self.overlong,
             scale=self.scale,
             average=self.average,
-            do=tuple(self.do or DEFAULT_DO),
+            do=do,
             controls=controls,
             seed=seed,
         )

@@ -10,8 +10,8 @@ from tqdm import tqdm
 class Bar:
     """One bar: called with the tokens just done."""
 
-    def __init__(self, label: str, tokens: int) -> None:
-        self._bar = tqdm(total=tokens, desc=label, unit="tok", unit_scale=True, file=sys.stderr, mininterval=0.5)
+    def __init__(self, label: str, tokens: int, unit: str) -> None:
+        self._bar = tqdm(total=tokens, desc=label, unit=unit, unit_scale=True, file=sys.stderr, mininterval=0.5)
 
     def __call__(self, done: int) -> None:
         """Move on."""
@@ -28,15 +28,16 @@ class Bar:
 
 
 class Bars:
-    """One bar after the other: starting one ends the one before. Use as a context manager."""
+    """One bar after the other: starting one ends the one before. Use as a context manager; `unit` is what is done."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "tok") -> None:
+        self._unit = unit
         self._bar: Bar | None = None
 
     def start(self, label: str, tokens: int) -> Bar:
         """Begin a bar over `tokens`; what is returned advances it."""
         self.end()
-        self._bar = Bar(label, tokens)
+        self._bar = Bar(label, tokens, self._unit)
         return self._bar
 
     def end(self) -> None:

@@ -42,6 +42,7 @@ def run(
     lam: Annotated[
         float | None, typer.Option("-l", "--lam", help="A λ to use.", show_default="AutoSweep finds it")
     ] = None,
+    blocks: options.Blocks = None,
     moments: options.Moments = False,
     force: options.Force = False,
 ) -> None:
@@ -59,6 +60,7 @@ def run(
         map=shown.settings(controls=controls, seed=answers.seed),
         answers=answers.answers,
         sampling=answers.sampling(),
+        blocks=blocks,
         force=force,
     )
     languages = None if langs is None else parse_languages(langs)

@@ -17,11 +17,12 @@ class EncodedCorpus:
 
     Attributes:
         groups: one per record that has answers.
-        sequences: full sequences, one per answer.
+        positions: for each group, the place of its record among the language's, from 0.
         overlong: sequences longer than the model allows, before anything was done about them.
     """
 
     groups: tuple[PromptGroup, ...]
+    positions: tuple[int, ...]
     overlong: int = 0
 
     @property
@@ -44,6 +45,17 @@ class EncodedCorpus:
         """Answers whose tokens do not begin with the whole prefix."""
         return sum(group.boundary_cases for group in self.groups)
 
+    def in_blocks(self, blocks: int) -> list[EncodedCorpus]:
+        """Disjoint parts that together are this corpus: record i in block i mod `blocks`, as in every other language.
+
+        Raises:
+            CorpusError: a block has nothing to count.
+        """
+        check_blocks(self.positions, blocks)
+        pairs = list(zip(self.positions, self.groups, strict=True))
+        parts = [[pair for pair in pairs if pair[0] % blocks == block] for block in range(blocks)]
+        return [EncodedCorpus(tuple(g for _, g in part), tuple(i for i, _ in part)) for part in parts]
+
 
 def encode_groups(
     records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, overlong: str = "error"
@@ -61,13 +73,13 @@ def encode_groups(
         SettingsError: `overlong` is none of the three.
     """
     check_choice(overlong, OVERLONG, "--overlong")
+    positions = answered_positions(records)
     groups = [
         PromptGroup(
             tuple(tokenizer.encode(record.instruction)),
             tuple(tuple(tokenizer.encode(record.instruction + answer)) for answer in record.answers),
         )
-        for record in records
-        if record.answers
+        for record in (records[position] for position in positions)
     ]
     if not groups:
         raise CorpusError(
@@ -80,7 +92,23 @@ def encode_groups(
         groups = [_without_overlong(group, max_length) for group in groups]
     elif too_long:
         groups = [PromptGroup(g.prefix[:max_length], tuple(t[:max_length] for t in g.full)) for g in groups]
-    return EncodedCorpus(tuple(group for group in groups if group.full), too_long)
+    kept = [pair for pair in zip(positions, groups, strict=True) if pair[1].full]
+    return EncodedCorpus(tuple(group for _, group in kept), tuple(position for position, _ in kept), too_long)
+
+
+def answered_positions(records: Sequence[Record]) -> list[int]:
+    """The places of the records that have answers."""
+    return [position for position, record in enumerate(records) if record.answers]
+
+
+def check_blocks(positions: Sequence[int], blocks: int) -> None:
+    """Raise CorpusError unless each of `blocks` blocks has one of these records, position i in block i mod `blocks`."""
+    empty = sorted(set(range(blocks)) - {position % blocks for position in positions})
+    if empty:
+        raise CorpusError(
+            f"{len(positions)} questions with answers leave {len(empty)} of {blocks} blocks empty (the first is block "
+            f"{empty[0] + 1}): give a smaller --blocks"
+        )
 
 
 def encode_texts(

@@ -85,6 +85,9 @@ def _bars(
         drawn = axes.barh(places, values, width, left=base, **style)
     else:
         drawn = axes.bar(places, values, width, bottom=base, **style)
+    if series.low:
+        ends = np.array([values - np.array(series.low), np.array(series.high) - values]).clip(min=0)
+        axes.errorbar(places, base + values, yerr=ends, fmt="none", ecolor="0.2", elinewidth=1.0, capsize=2.0)
     if chart.numbers:
         axes.bar_label(
             drawn, [number_at_bar(value) for value in values], padding=2, fontsize=8 if len(values) <= 16 else 6.5

@@ -110,11 +110,20 @@ class Series:
         name: for the legend.
         values: one a place; NaN where there is none.
         ink: name of its colour in `palette.INKS`.
+        low: lower ends of intervals, one a place; empty where there are none. Bars show them as whiskers.
+        high: upper ends.
     """
 
     name: str
     values: tuple[float, ...]
     ink: str
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    @property
+    def columns(self) -> dict[str, tuple[float, ...]]:
+        """Its numbers in a table, by what is added to its name."""
+        return {"": self.values} | ({" low": self.low, " high": self.high} if self.low else {})
 
 
 @dataclass(frozen=True)
@@ -156,12 +165,13 @@ class Bars:
     @property
     def header(self) -> Row:
         """The columns of its table."""
-        return (self.x.label, *(_column(panel, series) for panel in self.panels for series in panel.series))
+        named = [(_column(panel, series), series) for panel in self.panels for series in panel.series]
+        return (self.x.label, *(name + ending for name, series in named for ending in series.columns))
 
     @property
     def table(self) -> list[Row]:
         """One row a place."""
-        columns = [series.values for panel in self.panels for series in panel.series]
+        columns = [one for panel in self.panels for series in panel.series for one in series.columns.values()]
         return [(key, *values) for key, *values in zip(self.x.keys, *columns, strict=True)]
 
 

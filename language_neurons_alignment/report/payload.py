@@ -35,7 +35,7 @@ def _heatmap(chart: Heatmap) -> Plain:
         "columns": _axis(chart.columns),
         "values": [[_on_scale(value, chart) for value in row] for row in chart.values],
         "texts": chart.texts,
-        "exact": [[exact(value) for value in row] for row in chart.values],
+        "exact": [[_told(chart, i, j) for j in range(len(row))] for i, row in enumerate(chart.values)],
         "label": chart.label,
         "diverging": chart.diverging,
         "end": symlog(chart.largest, linear_up_to=chart.linear_up_to),
@@ -77,6 +77,12 @@ def _lines(chart: Lines) -> Plain:
         "steps": chart.steps,
         "marks": _marks(chart.marks),
     }
+
+
+def _told(chart: Heatmap, i: int, j: int) -> str:
+    """A cell's number for its hover, and whether it may be chance."""
+    mark = " (within the control's range)" if chart.inside is not None and chart.inside[i][j] else ""
+    return exact(chart.values[i][j]) + mark
 
 
 def _axis(axis: Axis) -> Plain:

@@ -107,6 +107,36 @@ def test_moments_are_added_to_counts_that_are_there_and_it_says_so(lna: Lna, her
     assert Path(again.json["moments"]).is_file()
 
 
+def test_a_map_is_told_with_intervals_controls_and_selectivity(lna: Lna, here: Path) -> None:
+    flags = ("--model-path", "tiny-llama", "-d", "datasets/mgsm.json", "-s", "mgsm", "-r", 0.1)
+    assert lna("run", *flags, "--langs", "es,en", "-b", 0.8, "-l", 0.1, "--controls", 0).code == 0
+    mapped = ("ppl", *flags, "-l", 0.1)
+    told = lna(*mapped, "--controls", 2)
+    assert "2 cells of the perplexity map's controls" not in told.err
+    assert re.search(r"neurons off  own perplexity  95 % interval +control's range +largest", told.out)
+    ends = r"[+-][\d.]+ to [+-][\d.]+"
+    assert re.search(rf"^Spanish .*%  +{ends}  +{ends}  +(within|outside) control", told.out, re.MULTILINE), told.out
+    assert re.search(r"^selectivity  precision +recall +F1 +F1 of controls", told.out, re.MULTILINE)
+    assert re.search(r"^Spanish +\d\.\d\d \[", told.out, re.MULTILINE)
+    bare = lna(*mapped, "--controls", 0)
+    assert "control" not in bare.out
+    stored = Path("ppl_maps/mgsm/0.1-0.1/ppl.Llama-tiny-llama.json")
+    stored.write_text(re.sub(r',\s*"text_(nll|tokens)": "[^"]*"', "", stored.read_text()))
+    assert "6 cells know only their sums" in lna(*mapped, "--controls", 0).out
+    one = lna(*mapped, "--do", "scale:2 es", "--controls", 2)
+    assert re.search(r"^do +Spanish +[+-]", one.out, re.MULTILINE), one
+    for path in Path("activations").rglob("*.es.*"):
+        path.unlink()
+    alone = lna(*mapped, "--controls", 2, "--force")
+    assert alone.code == 0, alone.err
+    assert "matched by layer alone" in alone.err
+
+
+def test_a_single_control_has_no_range_and_is_wrong_usage(lna: Lna, here: Path) -> None:
+    flags = ("--model-path", "tiny-llama", "-d", "datasets/mgsm.json", "-s", "mgsm", "-l", 0.1)
+    assert_one_line(lna("ppl", *flags, "--controls", 1), 2, "--controls must be at least 2")
+
+
 # ── Machines ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -127,7 +157,11 @@ def test_json_is_the_only_thing_on_stdout_and_parses(lna: Lna, here: Path) -> No
     assert drawn["rows"] == ["none", "en", "es"]
     assert len(drawn["perplexity"]) == 3
     assert len(drawn["percent"]) == 2
-    assert drawn["computed"] == 6
+    assert (drawn["computed"], drawn["controls_computed"]) == (6, 2 * 2 * 5)
+    assert (drawn["control"]["sets"], drawn["control"]["matched_by"]) == (5, "layer and activity")
+    for ends in (drawn["interval"], drawn["control"]):
+        assert len(ends["low"]) == len(ends["high"]) == len(drawn["within_control"]) == 2
+    assert drawn["selectivity"]["f1"]["low"] <= drawn["selectivity"]["f1"]["value"]
 
 
 def test_the_printed_lambda_is_the_one_that_identify_and_quick_autosweep_mean(lna: Lna, counted: Layout) -> None:

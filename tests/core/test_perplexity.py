@@ -62,11 +62,11 @@ def test_unknown_scales_and_averages_and_missing_cells_are_refused() -> None:
 
 
 def test_only_missing_cells_are_to_do() -> None:
-    cells = example().cells
-    assert cells_to_do(("es", "fr"), cells) == {}
-    assert cells_to_do(("es", "fr"), {}) == {row: ["es", "fr"] for row in (UNDISTURBED, "es", "fr")}
+    cells, rows = example().cells, (UNDISTURBED, "es", "fr")
+    assert cells_to_do(rows, ("es", "fr"), cells) == {}
+    assert cells_to_do(rows, ("es", "fr"), {}) == {row: ["es", "fr"] for row in rows}
     some = {key: cells[key] for key in cells if key != ("es", "fr")}
-    assert cells_to_do(("es", "fr"), some) == {"es": ["fr"]}
+    assert cells_to_do(rows, ("es", "fr"), some) == {"es": ["fr"]}
 
 
 def counts(full: int, prefix: int) -> LanguageCounts:

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from language_neurons_alignment.core.perplexity import Perplexity
 from language_neurons_alignment.core.perplexity_map import UNDISTURBED, PerplexityMap
 from language_neurons_alignment.errors import IncompatibleError, SettingsError
-from language_neurons_alignment.plots.ppl_heatmap import ppl_heatmap
+from language_neurons_alignment.plots.heatmap import INSIDE
+from language_neurons_alignment.plots.ppl_heatmap import ppl_chart, ppl_heatmap
 from language_neurons_alignment.store.ppl_table import save_figure
 
 TEN = ("en", "ru", "es", "fr", "de", "zh", "ja", "bn", "th", "sw")
@@ -210,3 +211,49 @@ def test_it_is_drawn_where_there_is_no_screen_at_all(tmp_path: Path) -> None:
     environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "out.png").is_file()
+
+
+# ── Controls ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def controlled(languages: tuple[str, ...], factors: dict[tuple[str, str], float]) -> PerplexityMap:
+    """A map with three controls, each of which changes everything by −1, 0 or +1 percent."""
+    result = a_map(languages, factors)
+    cells = {
+        (f"{row}~{number}", column): Perplexity(base := (10.0 + j) * (0.98 + number / 100), 2 * base, 1.0, 1, 1)
+        for row in languages
+        for j, column in enumerate(languages)
+        for number in (1, 2, 3)
+    }
+    return result.with_controls(cells, sets=3)
+
+
+def veiled(figure: Figure) -> set[tuple[int, int]]:
+    """(row, column) of the cells that are hatched."""
+    return {(round(p.get_y()), round(p.get_x())) for p in figure.axes[0].patches if p.get_hatch()}  # type: ignore[attr-defined]
+
+
+def test_exactly_the_cells_inside_the_controls_range_are_veiled_and_a_line_says_what_that_means() -> None:
+    factors = {("en", "en"): 3.0, ("es", "es"): 0.5, ("en", "es"): 1.02, ("es", "en"): 0.99}
+    figure = ppl_heatmap(controlled(("en", "es"), factors))
+    assert veiled(figure) == {(0, 1), (1, 0)}
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [INSIDE]
+    assert png(figure) != png(ppl_heatmap(a_map(("en", "es"), factors)))
+    assert not ppl_heatmap(a_map(("en", "es"), factors)).legends
+
+
+def test_numbers_in_veiled_cells_stay_dark_on_light() -> None:
+    wide = {("en", "en"): 1.04, ("es", "es"): 1.0001, ("en", "es"): 1.04, ("es", "en"): 1.04}
+    figure = ppl_heatmap(controlled(("en", "es"), wide), scale="log1p")
+    inks = {text.get_color() for text in figure.axes[0].texts}
+    assert veiled(figure) == {(i, j) for i in range(2) for j in range(2)}
+    assert inks == {"0.1"}
+
+
+def test_the_chart_s_table_tells_what_is_within_control() -> None:
+    factors = {("en", "en"): 3.0, ("es", "es"): 1.0, ("en", "es"): 1.0, ("es", "en"): 1.0}
+    chart = ppl_chart(controlled(("en", "es"), factors))
+    assert chart.header[-1] == "within control"
+    assert [row[-1] for row in chart.table] == ["no", "yes", "yes", "yes"]
+    assert len(ppl_chart(a_map(("en",))).header) == 3

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from language_neurons_alignment.core.perplexity import Perplexity
+from language_neurons_alignment.core.perplexity import Perplexity, TextLikelihood, perplexity
 from language_neurons_alignment.core.perplexity_map import UNDISTURBED, PerplexityMap
 from language_neurons_alignment.errors import ArtifactError, ConflictError
 from language_neurons_alignment.store.ppl_file import PerplexityFile
@@ -46,6 +46,16 @@ def test_cells_come_back_as_they_were_one_by_one(path: Path) -> None:
     other = Perplexity(1.0, 1.0, 0.0, 1, 1)
     opened(path).add("es", "en", other, engine=ENGINE)
     assert opened(path).read() == {(UNDISTURBED, "en"): CELL, ("es", "en"): other}
+
+
+def test_each_text_s_numbers_come_back_to_the_last_digit_and_take_one_line(path: Path) -> None:
+    texts = tuple(TextLikelihood(nll, tokens) for nll, tokens in ((0.1 + 0.2, 3), (1e-17, 1), (123.456789, 250)))
+    cell = perplexity(texts)
+    opened(path).add(UNDISTURBED, "en", cell, engine=ENGINE)
+    assert opened(path).read() == {(UNDISTURBED, "en"): cell}
+    (stored,) = json.loads(opened(path).path.read_text())["cells"]
+    assert stored["text_nll"] == "0.30000000000000004 1e-17 123.456789"
+    assert stored["text_tokens"] == "3 1 250"
 
 
 def test_infinite_perplexities_come_back_and_the_file_is_strict_json(path: Path) -> None:
@@ -125,8 +135,10 @@ def test_a_torn_or_foreign_file_is_an_error_in_one_line(path: Path, text: str) -
 
 
 @pytest.mark.parametrize(
-    "cell", [{}, {"deactivated": "en"}, 5, {"deactivated": "en", "text_language": "en", "token": "x"}]
-)
+    "cell", [{}, {"deactivated": "en"}, 5, {"deactivated": "en", "text_language": "en", "token": "x"},
+     {"deactivated": "en", "text_language": "en", "token": 1, "text": 1, "nll": 1, "tokens": 1, "texts": 1,
+      "text_nll": "1.0 2.0", "text_tokens": "1"}],
+)  # fmt: skip
 def test_a_torn_cell_is_an_error_in_one_line(path: Path, cell: object) -> None:
     path.parent.mkdir()
     path.with_name(path.name + ".json").write_text(json.dumps({"provenance": ORIGIN, "cells": [cell]}))

@@ -33,7 +33,10 @@ def test_a_whole_run_leaves_every_file_where_it_was_promised_and_nothing_else(ma
             for prefix in ("", "prefix.")
         ),
         *(f"activation_masks/small/{rates}/mask.Llama-tiny-llama{ending}" for ending in ("", ".json")),
-        *(f"ppl_maps/small/{rates}/ppl.Llama-tiny-llama.{ending}" for ending in ("png", "json", "csv")),
+        *(
+            f"ppl_maps/small/{rates}/ppl.Llama-tiny-llama.{ending}"
+            for ending in ("png", "json", "csv", "controls.json")
+        ),
     }
     assert leftovers(made) == []
 
@@ -54,7 +57,7 @@ def test_a_second_run_computes_nothing_and_changes_no_file(work: Path) -> None:
 
     again = run_pipeline(idle(opened(work)), LANGUAGES, SETTINGS)
     assert all(one.reused for one in again.collected)
-    assert again.map.computed == 0
+    assert again.map.computed == again.map.controls_computed == 0
     assert contents(work / "out") == before
 
 
@@ -62,7 +65,7 @@ def test_forcing_computes_everything_again_and_finds_the_same(work: Path) -> Non
     before = contents(work / "out")
     again = run(work, replace(SETTINGS, force=True))
     assert not any(one.reused for one in again.collected)
-    assert again.map.computed == 3 * 4
+    assert (again.map.computed, again.map.controls_computed) == (3 * 4, 3 * 3 * 5)
     assert contents(work / "out") == before
 
 
@@ -92,7 +95,7 @@ def test_ranges_that_are_no_ranges_are_refused_before_anything_runs(wrong: dict[
 
 @pytest.mark.parametrize(
     "wrong", [{"classes": ()}, {"classes": ("specific", "typo")}, {"text": "question"}, {"overlong": "drop"},
-              {"scale": "log"}, {"average": "mean"}],
+              {"scale": "log"}, {"average": "mean"}, {"controls": 1}, {"controls": -1}],
 )  # fmt: skip
 def test_choices_that_there_are_not_are_refused_before_anything_runs(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError):

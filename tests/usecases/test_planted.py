@@ -37,3 +37,12 @@ def test_the_pipeline_finds_exactly_the_planted_neurons_and_mutes_exactly_their_
     own = change.diagonal()
     others = change[~torch.eye(len(languages), dtype=torch.bool)]
     assert float(own.min()) > 2 * max(1.0, float(others.max())), "each language suffers most from its own neurons"
+    effects = done.map.effects()
+    assert torch.equal(effects.inside, ~torch.eye(len(languages), dtype=torch.bool)), "all else is within control"
+    controls = torch.stack([one.change() for one in done.map.map.controls])
+    assert controls.abs().max() == 0, "neurons of no language carry nothing"
+    found = done.map.selectivity()
+    assert found is not None
+    assert found.control is not None
+    assert found.measured.precision.min() > 0.99
+    assert found.control.f1.max() == 0

@@ -11,6 +11,11 @@ from ..sections import FigureSection, View, exact
 
 SCALES = {"percent": "percent", "log1p": "ln(1 + PPL)"}
 
+_CONTROLLED = (
+    " Numbers within their control's range are those that as many random neurons of no language, matched by layer and "
+    "by activity, may bring about as well: the tables and pictures mark them, the page tells it when pointed at."
+)
+
 
 def perplexity_section(maps: Mapping[str, PerplexityMap]) -> FigureSection:
     """The maps by what tells them apart ("" for the default classes and text)."""
@@ -31,7 +36,8 @@ def perplexity_section(maps: Mapping[str, PerplexityMap]) -> FigureSection:
         "model. Read along a row: the framed cell on the diagonal should stand out, its relatives may suffer with it, "
         "and the rest should not. A row that is strong everywhere is a set of neurons that everything needs; a column "
         "that is strong everywhere is a language that is easily disturbed. Colours are logarithmic beyond the first "
-        "tick, so that small effects stay visible beside large ones.",
+        "tick, so that small effects stay visible beside large ones."
+        + (_CONTROLLED if any(one.controls for one in maps.values()) else ""),
         tuple(views),
         _diagonal(next(iter(maps.values()))),
     )
