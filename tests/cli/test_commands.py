@@ -93,6 +93,20 @@ def test_run_does_it_all_and_a_second_time_nothing(lna: Lna, here: Path) -> None
     assert list(as_json.json["activations"]) == ["es", "en", "sw"]
 
 
+def test_moments_are_added_to_counts_that_are_there_and_it_says_so(lna: Lna, here: Path) -> None:
+    flags = ("activation", "--model-path", "tiny-llama", "-l", "en", "-d", "datasets/mgsm.json", "-s", "mgsm")
+    plain = lna(*flags)
+    both = lna(*flags, "--moments")
+    assert both.out == plain.out + "".join(
+        f"activations/mgsm/{prefix}moments.en.Llama-tiny-llama.pt\n" for prefix in ("", "prefix.")
+    )
+    assert "counted before, but without moments: English; counted again, and the counts are the same" in both.err
+    again = lna(*flags, "--moments", "--json")
+    assert "already counted" in again.err
+    assert (again.json["reused"], Path(again.json["prefix_moments"]).is_file()) == (True, True)
+    assert Path(again.json["moments"]).is_file()
+
+
 def test_a_map_is_told_with_intervals_controls_and_selectivity(lna: Lna, here: Path) -> None:
     flags = ("--model-path", "tiny-llama", "-d", "datasets/mgsm.json", "-s", "mgsm", "-r", 0.1)
     assert lna("run", *flags, "--langs", "es,en", "-b", 0.8, "-l", 0.1, "--controls", 0).code == 0
