@@ -19,6 +19,7 @@ EXPORTS = {
     "Neuron_Prob", "Neuron_Mask", "Intervention", "load_engine", "LNAError",
     "build_dataset", "check_dataset", "SourceOptions", "Built", "Checked",
     "intervene", "Doing", "neuron_source", "NeuronSource",
+    "force_languages", "Forced", "ForcingSettings",
     "open_neurons", "ModelNeurons", "Choice", "analysis_of", "Analysis", "comparison_of", "Comparison", "compose",
 }  # fmt: skip
 
