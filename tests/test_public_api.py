@@ -20,6 +20,7 @@ EXPORTS = {
     "build_dataset", "check_dataset", "SourceOptions", "Built", "Checked",
     "evaluate", "Evaluated", "EvaluationSettings",
     "intervene", "Doing", "neuron_source", "NeuronSource",
+    "force_languages", "Forced", "ForcingSettings",
     "open_neurons", "ModelNeurons", "Choice", "analysis_of", "Analysis", "comparison_of", "Comparison", "compose",
     "Method", "MethodComparison", "compare_methods",
 }  # fmt: skip

@@ -90,6 +90,7 @@ def test_a_cell_is_answered_once_and_more_targets_are_added_to_those_that_are_th
     assert again.seen[Cell("es", "de")] == ["de"] * 4
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_gives_the_same_bytes(work: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(work, tmp_path / "other"))
     forced(work, sources=("es",), targets=("de", "ja"))
@@ -102,6 +103,7 @@ def test_killed_and_resumed_gives_the_same_bytes(work: Path, tmp_path: Path) -> 
     assert len(whole) > 3
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_unless_forced_and_other_steps_have_files_of_their_own(work: Path) -> None:
     usual = forced(work, sources=("es",), targets=("de",))
     longer = ForcingSettings(sampling=Sampling(temperature=0.0, max_new_tokens=15), controls=2)
