@@ -28,7 +28,7 @@ def synthetic(layers: int, d_mlp: int, languages: int, blocks: int) -> AnswerBlo
     own = torch.rand(1, languages, layers, d_mlp, generator=generator).pow(12)
     counts = torch.empty(blocks, languages, layers, d_mlp)
     for block in counts:
-        block.copy_(((common + own)[0].clamp(max=0.95) * (0.9 + 0.2 * torch.rand(block.shape, generator=generator))))
+        block.copy_((common + own)[0].clamp(max=0.95) * (0.9 + 0.2 * torch.rand(block.shape, generator=generator)))
         block.mul_(15_000).round_().clamp_(max=15_000)
     return AnswerBlocks(counts, torch.full((blocks, languages), 15_000))
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .causal.evaluation_settings import EvaluationSettings
     from .causal.means import AnswerMoments, answer_moments
     from .causal.neuron_sets import NeuronSource, neuron_source
+    from .causal.stability import Stability, StabilitySettings, stability
     from .compare import Comparison, comparison_of
     from .config import MapSettings, PipelineSettings, Selection, SweepRange
     from .core.interventions import Intervention
@@ -60,6 +61,7 @@ __all__ = [
     "analysis_of",
     "comparison_of",
     "compose",
+    "stability",
     # what they are given
     "Corpus",
     "Record",
@@ -87,6 +89,8 @@ __all__ = [
     "ModelNeurons",
     "Analysis",
     "Comparison",
+    "StabilitySettings",
+    "Stability",
     # neurons by hand, and what is done to them
     "Neuron_Prob",
     "Neuron_Mask",
@@ -115,6 +119,9 @@ __all__ = [
 ]
 
 _HOME = {
+    "stability": "causal.stability",
+    "StabilitySettings": "causal.stability",
+    "Stability": "causal.stability",
     "open_session": "session",
     "results_of": "session",
     "Session": "session",

@@ -20,6 +20,7 @@ EXPORTS = {
     "build_dataset", "check_dataset", "SourceOptions", "Built", "Checked",
     "intervene", "Doing", "neuron_source", "NeuronSource",
     "open_neurons", "ModelNeurons", "Choice", "analysis_of", "Analysis", "comparison_of", "Comparison", "compose",
+    "stability", "StabilitySettings", "Stability",
 }  # fmt: skip
 
 SEED_MODULES = {"activation", "analysis", "autosweep", "cli", "config", "identify", "pipeline", "ppl"}
