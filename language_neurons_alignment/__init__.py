@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .causal.means import AnswerMoments, answer_moments
     from .causal.methods import MethodComparison, compare_methods
     from .causal.neuron_sets import NeuronSource, neuron_source
+    from .causal.stability import Stability, StabilitySettings, stability
     from .compare import Comparison, comparison_of
     from .config import MapSettings, PipelineSettings, Selection, SweepRange
     from .core.interventions import Intervention
@@ -66,6 +67,7 @@ __all__ = [
     "comparison_of",
     "compare_methods",
     "compose",
+    "stability",
     # what they are given
     "Corpus",
     "Record",
@@ -97,6 +99,8 @@ __all__ = [
     "Analysis",
     "Comparison",
     "MethodComparison",
+    "StabilitySettings",
+    "Stability",
     # neurons by hand, and what is done to them
     "Neuron_Prob",
     "Neuron_Mask",
@@ -125,6 +129,9 @@ __all__ = [
 ]
 
 _HOME = {
+    "stability": "causal.stability",
+    "StabilitySettings": "causal.stability",
+    "Stability": "causal.stability",
     "open_session": "session",
     "results_of": "session",
     "Session": "session",

@@ -22,7 +22,7 @@ EXPORTS = {
     "intervene", "Doing", "neuron_source", "NeuronSource",
     "force_languages", "Forced", "ForcingSettings",
     "open_neurons", "ModelNeurons", "Choice", "analysis_of", "Analysis", "comparison_of", "Comparison", "compose",
-    "Method", "MethodComparison", "compare_methods",
+    "Method", "MethodComparison", "compare_methods", "stability", "StabilitySettings", "Stability",
 }  # fmt: skip
 
 SEED_MODULES = {"activation", "analysis", "autosweep", "cli", "config", "identify", "pipeline", "ppl"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,8 +14,8 @@ from .setup import existing_layout, languages_or_default
 
 if TYPE_CHECKING:
     from ..causal.stability import Stability
-    from ..frames import Columns
 
+Columns = dict[str, list[Any]]
 _FEW = 10
 """With fewer blocks intervals are wide and their spread poorly known."""
 
