@@ -173,11 +173,12 @@ def ranks(pipeline: int, tensor: int, *, layers: int = 4, d_mlp: int = 6) -> tup
         for t in range(tensor):
             mine = list(range(p * depth, (p + 1) * depth))
             part = truth[:, mine, t * width : (t + 1) * width].transpose(0, 1).contiguous()
+            sums = torch.stack([part / 4, part.double().square()], dim=1)  # [layer, power, span, neuron]
             reports.append({
                 "pipeline_rank": p, "tensor_rank": t, "last": p == pipeline - 1, "layers": mine, "neurons": width,
                 "counts": part.numpy().tobytes(), "tally": [99, 55], "unseen": 0, "wrong": 0, "infinite": 0, "fed": 20,
                 "layer_rows": [20] * depth, "statistics": {"strangers": 0}, "device": "cpu", "nll": None, "known": None,
-                "moments": None,
+                "moments": sums.double().numpy().tobytes(),
             })  # fmt: skip
     return reports, truth
 
@@ -190,6 +191,11 @@ class TestRanks:
         counts = assemble(reports[::-1], layers=4, d_mlp=6)
         assert torch.equal(torch.stack([counts.full.over_zero, counts.prefix.over_zero]), truth)
         assert (counts.full.total_tokens, counts.prefix.total_tokens) == (99, 55)
+        assert counts.moments is not None
+        for span, moments in enumerate((counts.moments.full, counts.moments.prefix)):
+            assert moments.total_tokens == (99, 55)[span]
+            assert torch.equal(moments.sum, truth[span].double() / 4)
+            assert torch.equal(moments.sum_of_squares, truth[span].double().square())
 
     def test_a_missing_or_doubled_rank_is_noticed(self) -> None:
         reports, _ = ranks(2, 2)
