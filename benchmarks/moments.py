@@ -32,7 +32,9 @@ def measure(engine: TransformersEngine, args: argparse.Namespace) -> dict[str, f
     for moments in (False, True):
         engine.count(groups[:2], moments=moments)
     pairs = [
-        tuple(seconds(lambda moments=moments: engine.count(groups, moments=moments), device) for moments in (0, 1))
+        tuple(
+            seconds(lambda moments=moments: engine.count(groups, moments=moments), device) for moments in (False, True)
+        )
         for _ in range(args.repeats)
     ]
     ratios = [with_them[0] / without[0] for without, with_them in pairs]

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from .causal.doing import Doing, intervene
     from .causal.evaluate import Evaluated, evaluate
     from .causal.evaluation_settings import EvaluationSettings
+    from .causal.forcing import Forced, force_languages
+    from .causal.forcing_settings import ForcingSettings
     from .causal.means import AnswerMoments, answer_moments
+    from .causal.methods import MethodComparison, compare_methods
     from .causal.neuron_sets import NeuronSource, neuron_source
     from .causal.stability import Stability, StabilitySettings, stability
     from .compare import Comparison, comparison_of
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from .errors import LNAError
     from .generation import Generated, generate
     from .identify import Identification
+    from .method import Method
     from .model_neurons import Choice, ModelNeurons, open_neurons
     from .pipeline import PipelineResult, run_pipeline
     from .ppl import MapResult, perplexity_map
@@ -52,6 +56,7 @@ __all__ = [
     "quick_autosweep",
     "perplexity_map",
     "evaluate",
+    "force_languages",
     "run_pipeline",
     # a corpus, made and checked
     "build_dataset",
@@ -60,6 +65,7 @@ __all__ = [
     "open_neurons",
     "analysis_of",
     "comparison_of",
+    "compare_methods",
     "compose",
     "stability",
     # what they are given
@@ -71,10 +77,12 @@ __all__ = [
     "SweepRange",
     "MapSettings",
     "EvaluationSettings",
+    "ForcingSettings",
     "PipelineSettings",
     "SourceOptions",
     "Sampling",
     "Choice",
+    "Method",
     # what they give back
     "Built",
     "Checked",
@@ -85,10 +93,12 @@ __all__ = [
     "PerplexityMap",
     "MapResult",
     "Evaluated",
+    "Forced",
     "PipelineResult",
     "ModelNeurons",
     "Analysis",
     "Comparison",
+    "MethodComparison",
     "StabilitySettings",
     "Stability",
     # neurons by hand, and what is done to them
@@ -137,6 +147,9 @@ _HOME = {
     "evaluate": "causal.evaluate",
     "Evaluated": "causal.evaluate",
     "EvaluationSettings": "causal.evaluation_settings",
+    "force_languages": "causal.forcing",
+    "Forced": "causal.forcing",
+    "ForcingSettings": "causal.forcing_settings",
     "run_pipeline": "pipeline",
     "PipelineResult": "pipeline",
     "build_dataset": "dataset_build",
@@ -155,6 +168,9 @@ _HOME = {
     "Corpus": "corpus.records",
     "Record": "corpus.records",
     "read_corpus": "corpus.records",
+    "compare_methods": "causal.methods",
+    "MethodComparison": "causal.methods",
+    "Method": "method",
     "Selection": "config",
     "SweepRange": "config",
     "MapSettings": "config",

@@ -171,7 +171,7 @@ def _check_unchanged(layout: Layout, language: str, before: LanguageCounts, coun
         raise ConflictError(
             f"{layout.activation(language)} was counted without moments, and counted again {int(apart.sum())} of "
             f"{apart.numel()} neurons come out differently, so the moments would not be theirs: count on the same "
-            "engine with batches of the same size, or use --force to replace the counts too"
+            "engine, with the same --batch-tokens and --blocks, or use --force to replace the counts too"
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .errors import SettingsError
 from .languages import DEFAULT_LANGUAGES, LANGUAGE_NAMES, language_code, language_name, parse_languages
+from .method import DEFAULT_METHOD, METHODS, Method
 from .sampling import GREEDY, Sampling
 
 __all__ = [
@@ -18,14 +19,17 @@ __all__ = [
     "DEFAULT_DO",
     "DEFAULT_LANGUAGES",
     "DEFAULT_MAP",
+    "DEFAULT_METHOD",
     "DEFAULT_RANGE",
     "DEFAULT_TOP_RATE",
     "LANGUAGE_NAMES",
     "MASK_CLASSES",
+    "METHODS",
     "OVERLONG",
     "SCALES",
     "TEXTS",
     "MapSettings",
+    "Method",
     "PipelineSettings",
     "Selection",
     "SweepRange",
@@ -101,21 +105,29 @@ class Selection:
 
     Attributes:
         top_rate: share of all neurons that is selected, in (0, 1].
-        lam: λ, how much a large peak probability lowers the score; finite, not negative.
+        lam: λ, how much a large peak probability lowers the score; finite, not negative. None for methods without.
         bar: share of all probabilities that τ lies above, in (0, 1].
+        method: how neurons are found.
 
     Raises:
-        SettingsError: NaN or out of range.
+        SettingsError: NaN or out of range; a rate or λ that the method does not have, or lacks.
     """
 
     top_rate: float
-    lam: float
+    lam: float | None
     bar: float = DEFAULT_BAR
+    method: Method = DEFAULT_METHOD
 
     def __post_init__(self) -> None:
         check_share(self.top_rate, "top rate (-r)", 0.01)
         check_share(self.bar, "bar (-b)", 0.95)
-        if not (math.isfinite(self.lam) and self.lam >= 0):
+        self.method.check_lambda(self.lam)
+        if not self.method.has_rate and self.top_rate != DEFAULT_TOP_RATE:
+            raise SettingsError(
+                f"the method {self.method.name} takes {self.method.neurons} neurons per language: "
+                f"leave the top rate (-r {self.top_rate!r}) out"
+            )
+        if self.lam is not None and not (math.isfinite(self.lam) and self.lam >= 0):
             raise SettingsError(
                 f"λ (-l) must be a finite number of at least 0, got {self.lam!r}: "
                 "take the one that `lna autosweep` prints"

@@ -118,7 +118,7 @@ def generate(
         start: told of the work, for a progress bar.
 
     Raises:
-        SettingsError: several answers by greedy decoding, or another choice that cannot be.
+        SettingsError: several answers by greedy decoding, steps that change nothing, or another choice that cannot be.
         CorpusError: a language without records, or prompts that are too long.
         ConflictError: answers of another model, corpus or setting stand there, and not `overwrite`; or another
             process is at it.
@@ -126,6 +126,7 @@ def generate(
     """
     sampling.check_answers(answers)
     check_choice(overlong, OVERLONG, "--overlong")
+    do.check_bound()
     chosen = tuple(languages or session.corpus.languages)
     for language in chosen:
         session.corpus.of_language(language)

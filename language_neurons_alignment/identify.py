@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from .causal.identifiers import MethodMask, method_mask
 from .config import Selection
 from .core.masks import NeuronClasses, classify, language_mask
 from .core.probability import activation_probability, answer_counts
 from .core.selection import NeuronStatistics, appear, neuron_statistics, select
 from .errors import IncompatibleError
+from .method import ENTROPY_LAMBDA
 from .store.counts_file import counts_hash, load_counts
 from .store.layout import Layout
 from .store.mask_file import MaskDescription, save_mask
@@ -54,7 +56,7 @@ class Identification:
 
     Attributes:
         statistics: of every neuron.
-        selected: the neurons of lowest score.
+        selected: the neurons of lowest score; of other methods than entropy-λ and LAPE, those of any language.
         mask: the neurons that belong to each language.
         classes: the paper's classes.
         description: everything about it in plain values, as stored beside the mask.
@@ -114,32 +116,55 @@ def identify(layout: Layout, languages: Sequence[str], selection: Selection, *, 
 
 
 def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> Identification:
-    """Find the language neurons in counts at hand; nothing is written."""
-    languages = counts.languages
+    """Find the language neurons in counts at hand, by the selection's method; nothing is written.
+
+    Raises:
+        SettingsError: rates that name no neuron.
+        MissingArtifactError, IncompatibleError: mean-difference without moments, or with those of another model.
+    """
+    languages, method = counts.languages, selection.method
     statistics = counts.statistics(bar=selection.bar)
-    selected = select(statistics, top_rate=selection.top_rate, lam=selection.lam)
-    mask = language_mask(statistics, selected)
-    above = statistics.languages_above
+    found, selected, above = _neurons(layout, languages, statistics, selection)
     classes = classify(above, selected, languages=len(languages))
+    classes = replace(classes, general=statistics.universal & (len(languages) > 1))
     layers, d_mlp = selected.shape
     description = MaskDescription(
         languages=list(languages),
-        top_rate=float(selection.top_rate),
-        lam=float(selection.lam),
+        top_rate=float(selection.top_rate) if method.has_rate else float(selected.double().mean()),
+        lam=None if selection.lam is None else float(selection.lam),
         bar=float(selection.bar),
         threshold=statistics.threshold,
         appear=appear(above, selected, languages=len(languages)).tolist(),
         classes=classes.sizes(),
-        neurons=dict(zip(languages, mask.sum(dim=(0, 1)).tolist(), strict=True)),
+        neurons=dict(zip(languages, found.mask.sum(dim=(0, 1)).tolist(), strict=True)),
         layers=layers,
         d_mlp=d_mlp,
         counts=counts.hashes,
         config_hash=counts.config_hash,
         weights_hash=counts.weights_hash,
         version=__version__,
+        method=method.name,
+        parameters=found.parameters,
+        moments=found.moments,
     )
-    path = layout.mask(selection.top_rate, selection.lam)
-    return Identification(statistics, selected, mask, classes, description, path)
+    path = layout.by(method).mask(selection.top_rate, selection.lam)
+    return Identification(statistics, selected, found.mask, classes, description, path)
+
+
+def _neurons(
+    layout: Layout, languages: Sequence[str], statistics: NeuronStatistics, selection: Selection
+) -> tuple[MethodMask, Bool[Tensor, "layer neuron"], Int[Tensor, "layer neuron"]]:
+    """The mask, the selected neurons, and N, which decides a selected neuron's class.
+
+    N is the number of languages in which the neuron is above τ. The other methods do not all ask for that (random for
+    nothing), so theirs is the number of languages whose mask the neuron is in; for LAPE that is the same.
+    """
+    if selection.method.name == ENTROPY_LAMBDA:
+        assert selection.lam is not None  # Selection has checked it
+        selected = select(statistics, top_rate=selection.top_rate, lam=selection.lam)
+        return MethodMask(language_mask(statistics, selected)), selected, statistics.languages_above
+    found = method_mask(layout, languages, statistics, selection)
+    return found, found.mask.any(dim=-1), found.mask.sum(dim=-1)
 
 
 def _common_origin(origins: dict[str, tuple[str, str]]) -> tuple[str, str]:

@@ -113,10 +113,11 @@ class StoredMask:
         return counts.statistics(bar=self.description.bar).universal
 
 
-def open_mask(layout: Layout, *, top_rate: float, lam: float, checkpoint: Checkpoint) -> StoredMask:
-    """Find a mask by its rates and check that it was made from this model.
+def open_mask(layout: Layout, *, top_rate: float, lam: float | None, checkpoint: Checkpoint) -> StoredMask:
+    """Find a mask of the layout's method by its rates, and check that it was made from this model.
 
     Raises:
+        SettingsError: a λ that the method lacks, or does not have.
         MissingArtifactError: it is not there.
         ArtifactError: it is torn or not a mask.
         IncompatibleError: it was made from another model's counts, or names another number of languages.

@@ -67,7 +67,7 @@ def perplexity_map(
     languages: Sequence[str] | None = None,
     *,
     top_rate: float,
-    lam: float,
+    lam: float | None,
     settings: MapSettings = DEFAULT_MAP,
     force: bool = False,
     start: StartWork = silent,
@@ -78,7 +78,7 @@ def perplexity_map(
         session: model, corpus and place; a corpus without answers stands for this model's own (`with_stored_answers`).
         languages: rows and columns; None for all languages of the mask.
         top_rate: of the mask.
-        lam: λ of the mask.
+        lam: λ of the mask; None of a method without.
         settings: what is done, to which neurons, held against how many controls; what is scored and shown.
         force: compute every cell again.
         start: told of the work, for a progress bar.
@@ -88,7 +88,7 @@ def perplexity_map(
         IncompatibleError: the mask is another model's.
         ConflictError: the map's file holds cells of other inputs, and not `force`.
     """
-    Selection(top_rate, lam)
+    Selection(top_rate, lam, method=session.layout.method)
     doing = Doing.parse(settings.do)
     session = with_stored_answers(session)
     mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)

@@ -87,6 +87,7 @@ def compose(subjects: Sequence[Subject], *, trained: Sequence[str] = (), search:
     found = [gather(subject) for subject in subjects]
     compared = comparison_of([one.neurons for one in found], trained=trained) if len(found) > 1 else None
     first, described = found[0], found[0].neurons.description
+    assert described.lam is not None  # a Choice is of entropy-λ
     names = compared.names if compared else (first.neurons.layout.model,)
     parts = [] if compared is None else _comparison_parts(compared)
     parts.append(Part("model", names[0] if compared else "What was found", model_sections(_results(first, search))))
@@ -106,9 +107,10 @@ def compose(subjects: Sequence[Subject], *, trained: Sequence[str] = (), search:
 
 def _results(evidence: Evidence, search: SweepRange) -> ModelResults:
     """The analysis of a model, as its sections take it."""
-    done = analysis_of(evidence.neurons, search=search)
+    done, lam = analysis_of(evidence.neurons, search=search), evidence.neurons.description.lam
+    assert lam is not None  # a Choice is of entropy-λ
     return ModelResults(
-        lam=evidence.neurons.description.lam,
+        lam=lam,
         texts=evidence.texts,
         appear=tuple(evidence.neurons.description.appear),
         classes=done.classes,

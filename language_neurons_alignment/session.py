@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from .corpus.answered import generation_of, has_answers, same_questions
 from .corpus.records import Corpus, read_corpus
 from .engines import EngineSettings, EngineSource
+from .method import DEFAULT_METHOD, Method
 from .store.checkpoint import Checkpoint, fetch_config, model_family, read_checkpoint
 from .store.layout import Layout, find_layout, model_tag
 
@@ -80,6 +81,7 @@ def open_session(
     model_name: str | None = None,
     root: str | Path = ".",
     existing: bool = False,
+    method: Method = DEFAULT_METHOD,
     engine: str = "auto",
     dtype: str = "auto",
     **options: Any,
@@ -93,6 +95,7 @@ def open_session(
         model_name: as in file names; by default the family in the model's config.
         root: folder under which results lie.
         existing: go on from results that are there, also under another name (`find_layout`).
+        method: what finds the neurons whose masks are used.
         engine: "transformers", "vllm", or "auto".
         dtype: precision; "auto" is the model's own.
         options: what only one engine knows (device, batch_tokens, …).
@@ -108,7 +111,9 @@ def open_session(
     if existing:
         layout = results_of(model_path, dataset, model_name=model_name, root=root)
     read = corpus if isinstance(corpus, Corpus) else read_corpus(Path(corpus))
-    return Session(layout, read, checkpoint, EngineSource(EngineSettings(model_path, engine, dtype, options)))
+    return Session(
+        layout.by(method), read, checkpoint, EngineSource(EngineSettings(model_path, engine, dtype, options))
+    )
 
 
 def with_stored_answers(session: Session) -> Session:

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from language_neurons_alignment.autosweep import autosweep, quick_autosweep
-from language_neurons_alignment.config import DEFAULT_LANGUAGES, Selection, SweepRange
+from language_neurons_alignment.config import DEFAULT_LANGUAGES, Method, Selection, SweepRange
+from language_neurons_alignment.core.probability import activation_probability
 from language_neurons_alignment.core.selection import NeuronStatistics, appear, select
 from language_neurons_alignment.errors import SweepError
 from language_neurons_alignment.identify import identify, load_answer_counts
 from language_neurons_alignment.store.layout import Layout
+from tests.lape_reference import lape_by_numpy
 
 MODEL = "Mistral-de76d14562b1da1ba0e52d5b245cf9c0859e2af3"
 APPEAR = [1369, 1866, 617, 310, 153, 127, 59, 40, 27, 20, 0]
@@ -106,3 +108,16 @@ def test_the_exact_lambda_is_where_the_histogram_turns(
     assert universal_selected(found_in, top_rate, max(found.lam - 1e-9, 0)) == 0
     if found.lam < 3.0:
         assert universal_selected(found_in, top_rate, found.lam + 1e-9) > 0
+
+
+def test_lape_is_its_definition_in_numpy_neuron_for_neuron(writable: Layout) -> None:
+    counts = load_answer_counts(writable, DEFAULT_LANGUAGES)
+    expected = lape_by_numpy(
+        activation_probability(counts.counts, tokens=counts.tokens).numpy(), top_rate=0.01, bar=0.95
+    )
+    found = identify(writable, DEFAULT_LANGUAGES, Selection(0.01, None, 0.95, Method("lape")))
+    assert found.path.parent.name == "lape-0.01"
+    assert int(expected.any(axis=2).sum()) == round(0.01 * 32 * 14336), "no language neuron is missing"
+    stored = torch.load(found.path, weights_only=True)
+    for k, layer in product(range(10), range(32)):
+        assert stored[k][layer].tolist() == expected[layer, :, k].nonzero()[0].tolist(), (k, layer)

@@ -18,9 +18,11 @@ EXPORTS = {
     "PipelineSettings", "Collected", "AutoSweep", "Identification", "PerplexityMap", "MapResult", "PipelineResult",
     "Neuron_Prob", "Neuron_Mask", "Intervention", "answer_moments", "AnswerMoments", "load_engine", "LNAError",
     "build_dataset", "check_dataset", "SourceOptions", "Built", "Checked",
+    "evaluate", "Evaluated", "EvaluationSettings",
     "intervene", "Doing", "neuron_source", "NeuronSource",
+    "force_languages", "Forced", "ForcingSettings",
     "open_neurons", "ModelNeurons", "Choice", "analysis_of", "Analysis", "comparison_of", "Comparison", "compose",
-    "stability", "StabilitySettings", "Stability",
+    "Method", "MethodComparison", "compare_methods", "stability", "StabilitySettings", "Stability",
 }  # fmt: skip
 
 SEED_MODULES = {"activation", "analysis", "autosweep", "cli", "config", "identify", "pipeline", "ppl"}

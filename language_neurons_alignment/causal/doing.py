@@ -81,6 +81,11 @@ class Doing:
         languages = {word: language for word, language in given.items() if language is not None}
         return Doing(tuple(step.bind(languages) for step in self.steps))
 
+    def check_bound(self) -> None:
+        """Raise SettingsError where a word stands for no language yet."""
+        if self.words:
+            raise SettingsError(f"{', '.join(sorted(self.words))} stands for no language here: name one")
+
     def check(self, source: NeuronSource) -> None:
         """Raise whatever `intervention` would, as far as it can be told before the model is loaded.
 
@@ -113,8 +118,7 @@ class Doing:
             MissingArtifactError, ArtifactError: a file, or moments, that are not there or damaged.
             IncompatibleError: sets or means of another model.
         """
-        if self.words:
-            raise SettingsError(f"{', '.join(sorted(self.words))} stands for no language here: name one")
+        self.check_bound()
         whole = Intervention.identity(model.layers, model.d_mlp)
         for step in self.steps:
             neurons = source.neurons(step.terms, model)

@@ -60,7 +60,7 @@ def evaluate(
     languages: Sequence[str] | None = None,
     *,
     top_rate: float,
-    lam: float,
+    lam: float | None,
     settings: EvaluationSettings = DEFAULT_EVALUATION,
     force: bool = False,
     start: StartAnswers = silent,
@@ -74,7 +74,7 @@ def evaluate(
         session: model, place, and a corpus whose records have targets.
         languages: asked, and changed; None for all languages of the mask.
         top_rate: of the mask.
-        lam: λ of the mask.
+        lam: λ of the mask; None of a method without.
         settings: what is done, how answers are drawn, what is shown.
         force: answer everything again.
         start: told of the work, for a progress bar.
@@ -86,7 +86,7 @@ def evaluate(
         IncompatibleError: the mask is another model's.
         ConflictError: the files hold answers made from something else, and not `force`.
     """
-    Selection(top_rate, lam)
+    Selection(top_rate, lam, method=session.layout.method)
     doing = Doing.parse(settings.do)
     mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     chosen = tuple(languages or mask.languages)

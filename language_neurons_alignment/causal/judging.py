@@ -49,7 +49,7 @@ def check_answerable(records: Sequence[Record]) -> None:
         raise CorpusError(
             f"{len(without)} of {len(records)} questions have no known number to compare with; the first "
             f"({without[0].id or without[0].instruction[:40]!r}, {without[0].language}) has {seen}: take a corpus with "
-            "numbers, such as `lna dataset build --source mgsm`"
+            "numbers, such as `lna dataset build mgsm` makes"
         )
     check_identifiable(dict.fromkeys(record.language for record in records))
 

@@ -6,14 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from .means import AnswerMoments
 
 from ..config import DEFAULT_TOP_RATE, MASK_CLASSES, in_order
 from ..engines import ModelInfo
@@ -23,6 +19,7 @@ from ..session import Session
 from ..store.checkpoint import read_checkpoint
 from ..store.layout import Layout
 from ..store.neuron_file import load_neurons
+from .means import AnswerMoments, answer_moments
 from .steps import PLACEHOLDERS, Term
 
 
@@ -91,8 +88,6 @@ class NeuronSource:
     def moments(self, language: str) -> AnswerMoments:
         """The stored moments of a language's answers, read once."""
         if language not in self._moments:
-            from .means import answer_moments
-
             self._moments[language] = answer_moments(self.layout, language)
         return self._moments[language]
 
@@ -152,13 +147,13 @@ def neuron_source(
     lam: float | None = None,
     classes: Sequence[str] = MASK_CLASSES,
 ) -> NeuronSource:
-    """Sets and means of a session's model: its languages by the mask of these rates; with no λ, files alone.
+    """Sets and means of a session's model: its languages by the mask of these rates; where λ is missing, files alone.
 
     Raises:
         MissingArtifactError, ArtifactError, IncompatibleError: as `masks.open_mask`.
     """
     mask = None
-    if lam is not None:
+    if lam is not None or not session.layout.method.has_lambda:
         mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     return NeuronSource.open(session.layout, mask, classes)
 

@@ -20,10 +20,12 @@ from .dataset import dataset
 from .demo import demo
 from .evaluate import evaluate
 from .flags import spread
+from .force import force
 from .generate import generate
 from .identify import identify
 from .import_mask import import_mask
 from .merge import merge
+from .methods import methods
 from .ppl import ppl
 from .report import report
 from .run import run
@@ -60,6 +62,8 @@ for command in (
     identify,
     ppl,
     evaluate,
+    methods,
+    force,
     merge,
     analyze,
     compare,

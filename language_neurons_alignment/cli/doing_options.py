@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import DEFAULT_TOP_RATE, MASK_CLASSES, Selection, in_order
+from ..config import DEFAULT_METHOD, DEFAULT_TOP_RATE, MASK_CLASSES, Method, Selection, in_order
 from ..errors import SettingsError
 from .options import parse_classes
 
@@ -47,18 +47,18 @@ class Doing:
         float | None, typer.Option("-l", "--lam", help="λ of the mask.", show_default=False, rich_help_panel=PANEL)
     ] = None
 
-    def steps(self, *default: str) -> Steps:
+    def steps(self, *default: str, method: Method = DEFAULT_METHOD) -> Steps:
         """What `--do` says, or the default; refused here, before a model is named, where it cannot be."""
         from ..causal.doing import Doing as Steps
 
         steps = Steps.parse(self.do or default)
-        if steps.needs_mask and self.lam is None:
+        if steps.needs_mask and self.lam is None and method.has_lambda:
             raise SettingsError(
                 f"--do {steps.texts[0]!r} needs the λ of a mask: give -l as it was given to `lna identify`"
             )
         in_order(parse_classes(self.classes))
-        if self.lam is not None:
-            Selection(self.top_rate, self.lam)
+        if self.lam is not None or not method.has_lambda:
+            Selection(self.top_rate, self.lam, method=method)
         return steps
 
     def neurons(self, work: Session, steps: Steps) -> NeuronSource:

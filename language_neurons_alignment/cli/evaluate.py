@@ -11,6 +11,7 @@ from ..config import DEFAULT_CONTROLS, DEFAULT_DO, OVERLONG, check_choice, langu
 from ..errors import SettingsError
 from . import options
 from .doing_options import Doing
+from .method_options import By
 from .output import result, table
 from .progress import Bars, note
 
@@ -22,6 +23,7 @@ def evaluate(
     model: options.Model,
     data: options.Data,
     doing: Doing,
+    by: By,
     decoding: options.Decoding,
     results: options.Results,
     engine: options.Engine,
@@ -40,8 +42,9 @@ def evaluate(
     """
     languages = None if langs is None else parse_languages(langs)
     check_choice(overlong, OVERLONG, "--overlong")
-    steps = doing.steps(*DEFAULT_DO)
-    if doing.lam is None:
+    method = by.chosen()
+    steps = doing.steps(*DEFAULT_DO, method=method)
+    if doing.lam is None and method.has_lambda:
         raise SettingsError("evaluate needs the λ of a mask: give -l as it was given to `lna identify`")
     settings = EvaluationSettings(
         do=steps.texts,
@@ -54,7 +57,7 @@ def evaluate(
     from ..causal.evaluate import evaluate as answer
     from ..session import open_session
 
-    named = {"model_name": model.model_name, "root": results.root, "existing": True}
+    named = {"model_name": model.model_name, "root": results.root, "existing": True, "method": method}
     work = open_session(model.model_path, data, model.dataset, **named, **engine.choices())
     with work, Bars() as bars:
         done = answer(

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import OVERLONG, check_choice, language_name, parse_languages
+from ..config import OVERLONG, Method, check_choice, language_name, parse_languages
 from ..errors import SettingsError
 from . import options
 from .doing_options import PANEL, Doing
+from .method_options import By
 from .output import result, table
 from .progress import Bars, note
 
@@ -68,7 +69,13 @@ class Mask:
 
 
 def generate(
-    asked: Asked, answers: options.Answers, results: options.Results, engine: options.Engine, doing: Doing, mask: Mask
+    asked: Asked,
+    answers: options.Answers,
+    results: options.Results,
+    engine: options.Engine,
+    doing: Doing,
+    by: By,
+    mask: Mask,
 ) -> None:
     """Let the model answer each question: the corpus that its neurons are counted on.
 
@@ -77,11 +84,12 @@ def generate(
     """
     languages, sampling = None if asked.langs is None else parse_languages(asked.langs), answers.sampling()
     check_choice(asked.overlong, OVERLONG, "--overlong")
-    steps = _steps(doing, mask.deactivate)
+    method = by.chosen()
+    steps = _steps(doing, mask.deactivate, method)
     from ..generation import generate as answer
     from ..session import open_session
 
-    place = {"model_name": mask.model_name, "root": results.root, "existing": steps.needs_mask}
+    place = {"model_name": mask.model_name, "root": results.root, "existing": steps.needs_mask, "method": method}
     work = open_session(asked.model_path, asked.data, mask.dataset or asked.data.stem, **place, **engine.choices())
     neurons = doing.neurons(work, steps)
     with work, Bars() as bars:
@@ -101,15 +109,15 @@ def generate(
     result([*answer_table(done), "", str(done.corpus.path)], answer_data(done), as_json=results.as_json)
 
 
-def _steps(doing: Doing, deactivate: str | None) -> Steps:
+def _steps(doing: Doing, deactivate: str | None, method: Method) -> Steps:
     """What is done to neurons, said in either way."""
     if deactivate is None:
-        return doing.steps()
+        return doing.steps(method=method)
     if doing.do:
         raise SettingsError(
             f"--deactivate {deactivate} is short for --do 'zero {deactivate}': give it as one of the --do, in its order"
         )
-    return doing.steps(f"zero {deactivate}")
+    return doing.steps(f"zero {deactivate}", method=method)
 
 
 def report_answers(done: Generated) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..config import DEFAULT_DO, DEFAULT_TOP_RATE, Selection, parse_languages
 from . import options
 from .doing_options import Do
+from .method_options import By, Lam
 from .output import result
 from .ppl_output import map_data, map_files, map_table
 from .progress import Bars, note
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 def ppl(
     model: options.Model,
     data: options.Data,
-    lam: options.Lam,
     results: options.Results,
     engine: options.Engine,
     shown: options.Map,
     against: options.Controls,
+    by: By,
+    lam: Lam = None,
     top_rate: options.TopRate = DEFAULT_TOP_RATE,
     langs: options.Languages = None,
     do: Do = None,
@@ -37,11 +39,11 @@ def ppl(
     """
     languages = None if langs is None else parse_languages(langs)
     settings = shown.settings(controls=against.controls, seed=against.seed, do=tuple(do or DEFAULT_DO))
-    Selection(top_rate, lam)
+    Selection(top_rate, lam, method=by.chosen())
     from ..ppl import perplexity_map
     from ..session import open_session
 
-    named = {"model_name": model.model_name, "root": results.root, "existing": True}
+    named = {"model_name": model.model_name, "root": results.root, "existing": True, "method": by.chosen()}
     work = answered(open_session(model.model_path, data, model.dataset, **named, **engine.choices()))
     with work, Bars() as bars:
         drawn = perplexity_map(

@@ -6,10 +6,11 @@ import glob
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import SettingsError
+from ..method import DEFAULT_METHOD, Method
 
 _LONGEST_NAME = 160
 """File systems allow 255 bytes; endings need some."""
@@ -23,11 +24,13 @@ class Layout:
         root: the folder under which all outputs lie.
         dataset: name of the dataset (`-s`).
         model: `<Name>-<tag>`, as in file names.
+        method: what finds the neurons: masks, and what is made with them, lie in folders of its name.
     """
 
     root: Path
     dataset: str
     model: str
+    method: Method = DEFAULT_METHOD
 
     def __post_init__(self) -> None:
         for name, what, example in (
@@ -38,6 +41,10 @@ class Layout:
                 raise SettingsError(
                     f"the name of the {what} must be a plain name without folders, got {name!r}: for example {example}"
                 )
+
+    def by(self, method: Method) -> Layout:
+        """The same model's results on the same dataset, by another method."""
+        return replace(self, method=method)
 
     def activation(self, language: str, *, prefix: bool = False) -> Path:
         """The count file of a language, over whole texts or over prefixes."""
@@ -58,19 +65,27 @@ class Layout:
         """The corpus that this model wrote the answers of, where the dataset has questions alone."""
         return self.root / "answers" / self.dataset / f"answers.{self.model}.json"
 
-    def mask(self, top_rate: float, lam: float) -> Path:
+    def mask(self, top_rate: float, lam: float | None) -> Path:
         """The mask file at a top rate and λ; its description lies beside it with the ending .json."""
         return self._rated("activation_masks", top_rate, lam) / f"mask.{self.model}"
 
-    def perplexity(self, top_rate: float, lam: float, *, variant: str = "") -> Path:
+    def perplexity(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
         """The perplexity map's path without its ending; `variant` names a choice of classes or text."""
         return self._rated("ppl_maps", top_rate, lam) / f"ppl.{self.model}{variant}"
 
-    def evaluation(self, top_rate: float, lam: float, *, variant: str = "") -> Path:
+    def evaluation(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
         """The evaluation's path without its ending; `variant` names a choice of classes or of what is done."""
         return self._rated("evaluations", top_rate, lam) / f"evaluate.{self.model}{variant}"
 
-    def analysis(self, top_rate: float, lam: float) -> Path:
+    def methods(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
+        """The path, without its ending, of the comparison of methods at these rates; `variant` as of `perplexity`."""
+        return self._rated("methods", top_rate, lam) / f"methods.{self.model}{variant}"
+
+    def forcing(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
+        """The forcing table's path without its ending; `variant` names a choice of classes or of what is done."""
+        return self._rated("forcings", top_rate, lam) / f"force.{self.model}{variant}"
+
+    def analysis(self, top_rate: float, lam: float | None) -> Path:
         """The analysis's path without its ending; its tables stand beside it."""
         return self._rated("analysis", top_rate, lam) / f"analysis.{self.model}"
 
@@ -83,7 +98,7 @@ class Layout:
         """The path, without its ending, of this model's comparison with others, at rates that are written in a word."""
         return self.root / "comparisons" / self.dataset / rates / f"compare.{self._with(others)}"
 
-    def report(self, top_rate: float, lam: float, *, others: Sequence[str] = ()) -> Path:
+    def report(self, top_rate: float, lam: float | None, *, others: Sequence[str] = ()) -> Path:
         """The path, without its ending, of the report on this model and others; a folder so named has its pictures."""
         return self._rated("reports", top_rate, lam) / f"report.{self._with(others)}"
 
@@ -102,11 +117,11 @@ class Layout:
         digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
         return f"{len(others) + 1}-models-{digest}"
 
-    def _rated(self, kind: str, top_rate: float, lam: float) -> Path:
-        """The folder `<top_rate>-<λ>`: written one way, found by value whichever way it was written."""
+    def _rated(self, kind: str, top_rate: float, lam: float | None) -> Path:
+        """The method's folder; `<top_rate>-<λ>` is written one way, and found by value whichever way it was written."""
         parent = self.root / kind / self.dataset
-        written = parent / f"{float(top_rate)!r}-{abs(float(lam))!r}"  # abs: −0.0 is 0.0
-        if written.exists() or not parent.is_dir():
+        written = parent / self.method.folder(top_rate, lam)
+        if self.method != DEFAULT_METHOD or written.exists() or not parent.is_dir():
             return written
         same = [folder for folder in sorted(parent.iterdir()) if _rates(folder.name) == (top_rate, lam)]
         return same[0] if same else written

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..core.masks import MaskList, to_mask_list
 from ..errors import ArtifactError, ConflictError
+from ..method import ENTROPY_LAMBDA
 from .atomic import atomic_files
 from .layout import with_ending
 from .tensors import load_tensors, save_tensors
@@ -26,8 +27,8 @@ class MaskDescription:
 
     Attributes:
         languages: codes, in the order of the mask file.
-        top_rate: share of neurons selected.
-        lam: λ.
+        top_rate: share of neurons selected; of a method that takes N per language, what they come to.
+        lam: λ; None of methods without.
         bar: activation bar; None of an imported mask, which does not tell.
         threshold: τ; None likewise.
         appear: selected neurons above τ in exactly j languages, j = 0..K; of an imported mask empty.
@@ -40,11 +41,14 @@ class MaskDescription:
         weights_hash: of the model's weights; empty likewise.
         version: of this package.
         source: of an imported mask, the file's name and its digest.
+        method: what found the neurons, one of `METHODS`.
+        parameters: what the method took beside top rate, λ and bar: "neurons" per language, "seed".
+        moments: digest of each language's moments, where the method reads them.
     """
 
     languages: list[str]
     top_rate: float
-    lam: float
+    lam: float | None
     bar: float | None
     threshold: float | None
     appear: list[int]
@@ -57,6 +61,9 @@ class MaskDescription:
     weights_hash: str
     version: str
     source: dict[str, str] | None = None
+    method: str = ENTROPY_LAMBDA
+    parameters: dict[str, int] = field(default_factory=dict)
+    moments: dict[str, str] = field(default_factory=dict)
 
 
 def save_mask(
@@ -122,9 +129,13 @@ def refuse_other(path: Path, new: MaskDescription) -> None:
     old = load_description(path)
     if old is None:
         raise ConflictError(f"{path} is there without a description of what it was made from: {REPLACE}")
-    for name in ("source", "languages", "bar", "counts"):
+    for name in ("source", "languages", "method", "parameters", "bar", "counts", "moments"):
         seen, wanted = getattr(old, name), getattr(new, name)
         if seen != wanted:
-            other = {"counts": "was made from other counts", "source": "is an imported mask, or of another import"}
+            other = {
+                "counts": "was made from other counts",
+                "moments": "was made from other moments",
+                "source": "is an imported mask, or of another import",
+            }
             shown = other.get(name, f"has {name} {seen}, this one {wanted}")
             raise ConflictError(f"{path} {shown}: {REPLACE}, or use another --root")

@@ -1,7 +1,8 @@
-"""A cell of a perplexity map, as JSON holds it."""
+"""The cells of a perplexity map, as JSON holds them."""
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -26,3 +27,10 @@ def from_plain(stored: dict[str, Any]) -> tuple[tuple[str, str], Perplexity]:
     likelihoods = tuple(TextLikelihood(float(one), int(tokens)) for one, tokens in each)
     counted = Perplexity(token, text, nll, int(stored["tokens"]), int(stored["texts"]), likelihoods)
     return (stored["deactivated"], stored["text_language"]), counted
+
+
+def to_json(content: dict[str, Any]) -> str:
+    """A whole file with each cell in a line of its own: a file of controls is written hundreds of times."""
+    head = json.dumps({key: value for key, value in content.items() if key != "cells"}, indent=1, ensure_ascii=False)
+    cells = ",\n  ".join(json.dumps(cell, ensure_ascii=False) for cell in content["cells"])
+    return head.removesuffix("\n}") + f',\n "cells": [\n  {cells}\n ]\n}}\n'

@@ -13,7 +13,7 @@ from ..core.perplexity_map import PerplexityMap, control_row
 from ..errors import ArtifactError, ConflictError, MissingArtifactError
 from .atomic import unwritable, write_text
 from .layout import with_ending
-from .ppl_cell import from_plain, to_plain
+from .ppl_cell import from_plain, to_json, to_plain
 
 Cells = dict[tuple[str, str], Perplexity]
 Provenance = dict[str, Any]
@@ -85,7 +85,7 @@ class PerplexityFile:
                 "engine": engine,
                 "cells": [*self._without(stored["cells"], row, column), to_plain((row, column), cell)],
             }
-            write_text(self.path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+            write_text(self.path, to_json(content))
             self._replace = False
         finally:
             self._lock.release()

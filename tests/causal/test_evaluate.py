@@ -43,7 +43,7 @@ def model(bare: Numbered, tmp_path: Path) -> Numbered:
 
 
 def run(model: Numbered, languages: tuple[str, ...] = ASKED, /, *, force: bool = False, **changes: Any) -> Evaluated:
-    with model.open(batch_tokens=64) as session:
+    with model.open(batch_tokens=128) as session:
         settings = replace(SETTINGS, **changes)
         return evaluate(session, languages, top_rate=model.top_rate, lam=model.lam, settings=settings, force=force)
 
@@ -250,7 +250,7 @@ def killed(model: Numbered, entry: int) -> Numbered:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("entry", [2, 21])
+@pytest.mark.parametrize("entry", [2, 10])
 def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     model: Numbered, entry: int, done: tuple[Numbered, Evaluated]
 ) -> None:
@@ -258,7 +258,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     partial = list(model.folder.rglob("*.partial.jsonl"))
     assert [path.name for path in partial] == [f"{'none' if entry == 2 else 'es'}.jsonl.partial.jsonl"]
     with pytest.raises(ConflictError, match=r"unfinished run with other settings: languages.*--force"):
-        run(model, ("en", "es") if entry == 2 else ("es", "fr", "de"))
+        run(model, ("en", "es"))
     found = run(model)
     assert 0 < found.answered <= 10 * 3 * 6
     assert contents(found.json.parent) == contents(done[1].json.parent)

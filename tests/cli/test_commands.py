@@ -93,18 +93,29 @@ def test_run_does_it_all_and_a_second_time_nothing(lna: Lna, here: Path) -> None
     assert list(as_json.json["activations"]) == ["es", "en", "sw"]
 
 
-def test_a_map_is_told_with_intervals_controls_and_selectivity_and_what_is_missing_is_said(
-    lna: Lna, here: Path
-) -> None:
+def test_moments_are_added_to_counts_that_are_there_and_it_says_so(lna: Lna, here: Path) -> None:
+    flags = ("activation", "--model-path", "tiny-llama", "-l", "en", "-d", "datasets/mgsm.json", "-s", "mgsm")
+    plain = lna(*flags)
+    both = lna(*flags, "--moments")
+    assert both.out == plain.out + "".join(
+        f"activations/mgsm/{prefix}moments.en.Llama-tiny-llama.pt\n" for prefix in ("", "prefix.")
+    )
+    assert "counted before, but without moments: English; counted again, and the counts are the same" in both.err
+    again = lna(*flags, "--moments", "--json")
+    assert "already counted" in again.err
+    assert (again.json["reused"], Path(again.json["prefix_moments"]).is_file()) == (True, True)
+    assert Path(again.json["moments"]).is_file()
+
+
+def test_a_map_is_told_with_intervals_controls_and_selectivity(lna: Lna, here: Path) -> None:
     flags = ("--model-path", "tiny-llama", "-d", "datasets/mgsm.json", "-s", "mgsm", "-r", 0.1)
     assert lna("run", *flags, "--langs", "es,en", "-b", 0.8, "-l", 0.1, "--controls", 0).code == 0
     mapped = ("ppl", *flags, "-l", 0.1)
     told = lna(*mapped, "--controls", 2)
     assert "2 cells of the perplexity map's controls" not in told.err
     assert re.search(r"neurons off  own perplexity  95 % interval +control's range +largest", told.out)
-    assert re.search(
-        r"^Spanish .*%  [+-][\d.]+ to [+-][\d.]+  +[+-][\d.]+ to [+-][\d.]+  (within|outside) control", told.out, re.M
-    )
+    ends = r"[+-][\d.]+ to [+-][\d.]+"
+    assert re.search(rf"^Spanish .*%  +{ends}  +{ends}  +(within|outside) control", told.out, re.MULTILINE), told.out
     assert re.search(r"^selectivity  precision +recall +F1 +F1 of controls", told.out, re.MULTILINE)
     assert re.search(r"^Spanish +\d\.\d\d \[", told.out, re.MULTILINE)
     bare = lna(*mapped, "--controls", 0)

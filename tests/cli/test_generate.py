@@ -83,6 +83,7 @@ def test_every_flag_reaches_the_answers(lna: Lna, asked: Path) -> None:
         (("--deactivate", "es", "--do", "scale:2 es", "-l", 0.1), 2, "short for --do 'zero es'"),
         (("--do", "scale:2 es"), 2, "--do 'scale:2 es' needs the λ"),
         (("--do", "double es", "-l", 0.1), 2, "unknown operation 'double': choose from zero, scale:a"),
+        (("--do", "zero @n.json", "--do", "mean:target @n.json"), 2, "target stands for no language here: name one"),
         (("--do", "set:nan @n.json"), 2, "'nan' must be a finite number"),
         (("--do", "zero @n.json"), 1, "n.json is not there"),
         (("--max-new-tokens", 2048), 1, "6 of 6 prompts are too long"),
@@ -114,3 +115,35 @@ def test_a_run_on_questions_says_what_it_did_and_the_steps_by_hand_find_the_same
     off = lna("generate", *model[:4], "-s", "words", "-o", "off.json", "--deactivate", "Spanish", "-r", 0.1, "-l", lam)
     assert off.code == 0, off.err
     assert {tuple(one["generation"]["intervention"]["do"]) for one in generated("off.json")} == {("zero es",)}
+
+
+def test_what_is_done_to_neurons_needs_a_mask_only_where_it_names_languages(lna: Lna, asked: Path) -> None:
+    Path("n.csv").write_text("layer,neuron\n" + "".join(f"1,{neuron}\n" for neuron in range(60)))
+    answer = ("generate", "--model-path", "tiny-llama", "-d", "q.json", *FEW)
+    for out, do in {"a.json": ["set:3 @n.csv"], "b.json": ["set:3 @n.csv", "zero @n.csv"], "c.json": []}.items():
+        call = lna(*answer, "-o", out, *(flag for step in do for flag in ("--do", step)))
+        assert call.code == 0, call.err
+    written = [generated(out) for out in ("a.json", "b.json", "c.json")]
+    told = [records[0]["generation"]["intervention"] for records in written]
+    assert [one and one["do"] for one in told] == [["set:3 @n.csv"], ["set:3 @n.csv", "zero @n.csv"], None]
+    assert len({json.dumps([one["answers"] for one in records]) for records in written}) == 3
+    assert_one_line(
+        lna(*answer, "-o", "a.json", "--do", "set:2 @n.csv"), 1, "do (['set:3 @n.csv'], not ['set:2 @n.csv'])"
+    )
+    assert_one_line(lna(*answer, "-o", "d.json", "--do", "zero @n.csv - @n.csv"), 2, "take less away")
+
+
+def test_means_are_taken_from_the_moments_of_the_same_model(lna: Lna, here: Path) -> None:
+    model = ("--model-path", "tiny-llama", "-d", "datasets/mgsm.json", "-s", "mgsm", "--langs", "en,es")
+    assert lna("run", *model, "-r", 0.1, "-b", 0.8, "-l", 0.0).code == 0
+    write_corpus(here / "q.json", [{**one, "answers": []} for one in small_records(("en", "es"), questions=1)])
+    answer = ("generate", "--model-path", "tiny-llama", "-d", "q.json", "-s", "mgsm", "-r", 0.1, "-l", 0.0, *FEW)
+    do = ("--do", "replace:en es", "--do", "diffmean:en es:specific + es:related")
+    assert_one_line(lna(*answer, "-o", "a.json", *do), 1, "lna activation --moments")
+    for language in ("en", "es"):
+        assert lna("activation", "-l", language, *model[:6], "--moments").code == 0
+    call = lna(*answer, "-o", "a.json", *do)
+    assert call.code == 0, call.err
+    told = generated("a.json")[0]["generation"]["intervention"]
+    assert told["do"] == ["mean:en es", "diffmean:en es:specific + es:related"]
+    assert set(told["means"]) == {"en", "es"}

@@ -52,7 +52,7 @@ def test_intervals_are_those_of_scipys_paired_bootstrap(average: str) -> None:
         return 100 * (np.exp((after.sum(axis) - before.sum(axis)) / tokens.sum(axis)) - 1)
 
     expected = stats.bootstrap(
-        (base, changed, lengths), change, paired=True, n_resamples=20_000, method="percentile", random_state=1
+        (base, changed, lengths), change, paired=True, n_resamples=20_000, method="percentile", rng=1
     ).confidence_interval
     low, high = float(effects.interval.low[0, 0]), float(effects.interval.high[0, 0])
     assert low == pytest.approx(expected.low, rel=0.03)

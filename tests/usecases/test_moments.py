@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_counts_of_another_engine_are_a_conflict_before_anything_is_counted(work
         collect_activations(session, "en", moments=True, start=never)
 
 
-def never(_label: str, _tokens: int) -> object:
+def never(_label: str, _tokens: int) -> NoReturn:
     raise AssertionError("counting began")
 
 

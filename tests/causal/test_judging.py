@@ -1,0 +1,83 @@
+"""Answers judged by the real lingua: right or wrong number, right, wrong or unknown language."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+
+from language_neurons_alignment.causal.judging import answer_line, check_answerable, judge, shown_number
+from language_neurons_alignment.corpus.records import Record
+from language_neurons_alignment.errors import CorpusError, SettingsError
+
+RIGHT = {
+    "en": "She sells 9 eggs at $2 each, so she makes 18 dollars every day.",
+    "ru": "Она продаёт 9 яиц по 2 доллара, поэтому зарабатывает 18 долларов в день.",
+    "es": "Vende 9 huevos a 2 dólares cada uno, así que gana 18 dólares al día.",
+    "fr": "Elle vend 9 œufs à 2 dollars chacun, elle gagne donc 18 dollars par jour.",
+    "de": "Sie verkauft 9 Eier für je 2 Dollar, also verdient sie 18 Dollar am Tag.",
+    "zh": "她每天以每个2美元的价格卖出9个鸡蛋,所以她每天赚18美元。",
+    "ja": "彼女は卵を9個、1個2ドルで売るので、毎日18ドルを稼ぎます。",
+    "bn": "তিনি প্রতিটি ২ ডলারে ৯টি ডিম বিক্রি করেন, তাই তিনি প্রতিদিন ১৮ ডলার আয় করেন।",
+    "th": "เธอขายไข่ 9 ฟองในราคาฟองละ 2 ดอลลาร์ ดังนั้นเธอได้เงินวันละ 18 ดอลลาร์",
+    "sw": "Anauza mayai 9 kwa dola 2 kila moja, kwa hivyo anapata dola 18 kila siku.",
+}
+
+
+def question(language: str, target: str = "18") -> Record:
+    return Record(language, "…", (), target=target)
+
+
+def test_sentences_in_ten_languages_are_in_their_own_language_and_in_no_other() -> None:
+    asked = list(RIGHT)
+    for answered, text in RIGHT.items():
+        judged = judge([question(language) for language in asked], [text] * len(asked), candidates=asked)
+        assert [one.in_language for one in judged] == [language == answered for language in asked], answered
+        assert judge([question(answered)], [text], candidates=asked)[0].right
+
+
+@pytest.mark.parametrize(
+    "text", ["#### 18", "18", r"\boxed{18}", r"$\frac{36}{2} = \text{} \boxed{18}$", "= 9 × 2 = 18"]
+)
+def test_a_number_alone_is_in_no_language(text: str) -> None:
+    (judged,) = judge([question("fr")], [text], candidates=["fr"])
+    assert judged.right
+    assert judged.seen is None
+    assert judged.in_language is None
+
+
+def test_a_language_that_nobody_asks_in_is_seen_too() -> None:
+    (judged,) = judge([question("fr")], [RIGHT["en"]], candidates=["fr"])
+    assert judged.seen is not None
+    assert (judged.seen.language, judged.in_language) == ("en", False)
+
+
+def test_what_cannot_be_judged_is_refused() -> None:
+    check_answerable([question("fr"), question("te", "1,234")])
+    with pytest.raises(CorpusError, match=r"1 of 2 questions .* has no target: .*lna dataset build mgsm"):
+        check_answerable([question("fr"), Record("fr", "x", ())])
+    with pytest.raises(SettingsError, match="answers in hak cannot be identified"):
+        check_answerable([question("hak")])
+
+
+def test_a_line_says_what_it_was_judged_by() -> None:
+    record = Record("fr", "Q: combien ?\nA:", (), id="q1", target="2.5", question="combien ?")
+    (judged,) = judge([record], ["La réponse est 5/2 litres de lait."], candidates=["fr"])
+    line = answer_line(record, {"generated": "…", "tokens": 9, "finish": "eos"}, judged)
+    assert (line["id"], line["question"], line["number"], line["right"]) == ("q1", "combien ?", "2.5", True)
+    assert (line["language"], line["in_language"], line["finish"]) == ("fr", True, "eos")
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (Fraction(18), "18"),
+        (Fraction(5, 2), "2.5"),
+        (Fraction(1, 3), "1/3"),
+        (Fraction(-1, 8), "-0.125"),
+        (Fraction(10**30), "1" + "0" * 30),
+    ],
+)
+def test_numbers_are_shown_exactly(number: Fraction, shown: str) -> None:
+    assert shown_number(number) == shown
+    assert Fraction(shown) == number
