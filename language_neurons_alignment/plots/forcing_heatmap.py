@@ -18,7 +18,7 @@ def forcing_chart(found: ForcingTable, sources: Sequence[str], targets: Sequence
         rows=language_axis(sources, "language of the question"),
         columns=language_axis(targets, "language steered to"),
         values=tuple(map(tuple, found.change.tolist())),
-        label="change of answers in the language steered to [percentage points]",
+        label="change [percentage points]",
         diverging=True,
         diagonal=tuple(sources) == tuple(targets),
         inside=inside,
@@ -29,5 +29,5 @@ def forcing_heatmap(
     found: ForcingTable, sources: Sequence[str], targets: Sequence[str], *, title: str = "", done: str = ""
 ) -> Figure:
     """Draw a forcing table (`forcing_chart`); `title` is the model's name, `done` what is done to it."""
-    caption = f"{title}\nanswers in the language steered to; done to the model: {done}".strip()
+    caption = f"{title}\nanswers in the language steered to\n{done}".strip()
     return heatmap(forcing_chart(found, sources, targets), title=caption)
