@@ -132,7 +132,7 @@ class Search:
 
 ControlSets = Annotated[
     int,
-    typer.Option("--controls", help="Random sets of neurons that each row is held against; 0: none.", min=0),
+    typer.Option("--controls", help="Random sets of neurons that each row is held against; 0: draw none.", min=0),
 ]
 
 
