@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from .causal.means import AnswerMoments, answer_moments
     from .causal.methods import MethodComparison, compare_methods
     from .causal.neuron_sets import NeuronSource, neuron_source
-    from .causal.stability import Stability, StabilitySettings, stability
+    from .causal.stability import stability
+    from .causal.stability_result import Stability
+    from .causal.stability_settings import StabilitySettings
     from .compare import Comparison, comparison_of
     from .config import MapSettings, PipelineSettings, Selection, SweepRange
     from .core.interventions import Intervention
@@ -130,8 +132,8 @@ __all__ = [
 
 _HOME = {
     "stability": "causal.stability",
-    "StabilitySettings": "causal.stability",
-    "Stability": "causal.stability",
+    "StabilitySettings": "causal.stability_settings",
+    "Stability": "causal.stability_result",
     "open_session": "session",
     "results_of": "session",
     "Session": "session",

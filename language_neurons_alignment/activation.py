@@ -61,7 +61,8 @@ def collect_activations(
         session: model, corpus and place; a corpus without answers stands for this model's own (`with_stored_answers`).
         language: code of the language to count.
         overlong: what to do with sequences longer than the model allows: "error", "truncate" or "skip".
-        blocks: keep the counts in so many blocks of the corpus too, for `lna stability`; None: not.
+        blocks: keep the counts in so many blocks of the corpus too, for `lna stability`; None: not, and blocks that
+            are there stay.
         force: count again whatever is there.
         moments: add up the activations too; counts that are there without are made again, and must come out the same.
         start: told of the work, for a progress bar.
@@ -93,7 +94,8 @@ def collect_activations(
     if before is not None:
         _check_same(layout, language, before[1], {key: engine.provenance[key] for key in _COUNTED_BY})
     encoded = encode_groups(records, engine.tokenizer, max_length=engine.model.max_length, overlong=overlong)
-    parts = [encoded] if blocks is None else encoded.in_blocks(blocks)
+    divided = blocks or (before and _blocks_there(layout, language))  # again as before: batches may round otherwise
+    parts = encoded.in_blocks(divided) if divided else [encoded]
     counted = _count_parts(engine, parts, start(language, encoded.full_tokens), moments=moments)
     counts = reduce(add, counted)
     if before is not None:
@@ -128,13 +130,19 @@ def _check_blocks_there(layout: Layout, language: str, blocks: int | None) -> No
     """Raise ConflictError unless the counts that are there are kept in these blocks too, where any are wanted."""
     if blocks is None:
         return
-    path = layout.blocks(language)
-    there = len(load_blocks(layout, language).full.total_tokens) if path.exists() else 0
+    there = len(load_blocks(layout, language)) if layout.blocks(language).exists() else 0
     if there != blocks:
         raise ConflictError(
             f"{layout.activation(language)} is there {f'in {there} blocks' if there else 'without blocks'}, this run "
             f"has --blocks {blocks}: count again with `lna activation --blocks {blocks} --force`"
         )
+
+
+def _blocks_there(layout: Layout, language: str) -> int | None:
+    """In how many blocks the counts that are there were counted; None in one piece, or where that is not known."""
+    with suppress(MissingArtifactError, IncompatibleError):  # blocks of other counts are none of these
+        return len(load_blocks(layout, language))
+    return None
 
 
 def _stored(layout: Layout, language: str, wanted: Meta) -> tuple[LanguageCounts, Meta] | None:

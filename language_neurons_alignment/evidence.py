@@ -16,7 +16,7 @@ from .report.figures.corpus import CountedText
 from .report.model import Gap
 from .store.counts_file import load_origin
 from .store.layout import Layout, with_ending
-from .store.ppl_file import load_map
+from .store.ppl_map import load_map
 
 
 @dataclass(frozen=True)

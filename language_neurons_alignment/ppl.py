@@ -25,7 +25,8 @@ from .masks import StoredMask, open_mask
 from .plots.ppl_heatmap import ppl_heatmap
 from .session import Session, StartWork, silent, with_stored_answers
 from .store.layout import with_ending
-from .store.ppl_file import PerplexityFile, controls_path, precision_of
+from .store.ppl_file import PerplexityFile, precision_of
+from .store.ppl_map import controls_path, with_stored_controls, with_whole_sets
 from .store.ppl_table import save_csv, save_figure
 
 
@@ -39,7 +40,7 @@ class MapResult:
         csv: the table.
         json: the cells with their provenance.
         controls: those of the controls; None without.
-        matched_by: what the controls have in common with what they are controls for.
+        matched_by: what the controls have in common with what they are controls for; empty without.
         computed: cells that this run computed; the others were there.
         controls_computed: likewise, of the controls.
     """
@@ -79,7 +80,7 @@ def perplexity_map(
         languages: rows and columns; None for all languages of the mask.
         top_rate: of the mask.
         lam: λ of the mask; None of a method without.
-        settings: what is done, to which neurons, held against how many controls; what is scored and shown.
+        settings: what is done, to which neurons, held against at least how many controls; what is scored and shown.
         force: compute every cell again.
         start: told of the work, for a progress bar.
 
@@ -101,15 +102,16 @@ def perplexity_map(
     parts = _parts(path, session, rows, records, settings, force=force)
     if any(part.todo for part in parts):
         score_missing(session.source(), parts, rows=rows, records=records, settings=settings, start=start)
-    result = _read(parts, chosen, rows, settings)
+    result = _read(path, parts, chosen, rows)
     own, *controls = parts
+    kept = PerplexityFile(controls_path(path), own.file.provenance)
     return MapResult(
         result,
         png=_draw(path, result, settings, title=session.layout.model),
         csv=save_csv(path, result),
         json=own.file.path,
-        controls=controls[0].file.path if controls else None,
-        matched_by=rows.controls.matched_by,
+        controls=kept.path if result.controls else None,
+        matched_by=kept.made_from()["control_matched_by"] if result.controls else "",
         computed=own.cells,
         controls_computed=sum(part.cells for part in controls),
     )
@@ -132,7 +134,7 @@ def _parts(
     *,
     force: bool,
 ) -> list[Part]:
-    """The map's own file and, where there are to be controls, theirs beside it: a map is whole without them."""
+    """The map's own file and, where there have to be controls, theirs beside it: a map is whole without them."""
     made_from = _provenance(session, rows, records, settings)
     languages, names = tuple(records), rows.names(tuple(records))
     wanted: list[tuple[str, Path, dict[str, Any], tuple[str, ...]]] = [
@@ -148,18 +150,17 @@ def _parts(
     return parts
 
 
-def _read(parts: Sequence[Part], languages: tuple[str, ...], rows: Rows, settings: MapSettings) -> PerplexityMap:
-    """The finished map.
+def _read(path: Path, parts: Sequence[Part], languages: tuple[str, ...], rows: Rows) -> PerplexityMap:
+    """The finished map, with every set of its controls that is there: none is lost because fewer were asked for.
 
     Raises:
-        ConflictError: its controls come from another engine or precision.
+        ConflictError: controls that were asked for come from another engine or precision.
     """
     own, *controls = parts
-    result = PerplexityMap(languages, own.file.read(), rows.names(languages))
-    for part in controls:
-        cells = part.file.read(engine=precision_of(own.file.engine()))
-        result = result.with_controls(cells, sets=settings.controls)
-    return result
+    result, made_by = PerplexityMap(languages, own.file.read(), rows.names(languages)), own.file.engine()
+    if not controls:
+        return with_stored_controls(result, path, own.file.provenance, made_by)
+    return with_whole_sets(result, controls[0].file.read(engine=precision_of(made_by)))
 
 
 def _provenance(

@@ -24,7 +24,7 @@ from ..store.table_file import save_tables
 from ..version import __version__
 
 ALONE = replace(DEFAULT_MAP, controls=0)
-"""Maps without controls: random is a method here, held against the others."""
+"""No controls are drawn: random is a method here, held against the others. Those that a map has stay its own."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Compared:
     overlong: options.Overlong = DEFAULT_MAP.overlong
 
     def shown(self) -> MapSettings:
-        """As the use-cases take it: maps without controls, for random is one of the methods."""
+        """As the use-cases take it: no controls are drawn, for random is one of the methods."""
         return MapSettings(options.parse_classes(self.classes), self.text, self.overlong, controls=0)
 
 

@@ -62,6 +62,9 @@ class LanguageBlocks:
     full: SpanBlocks
     prefix: SpanBlocks
 
+    def __len__(self) -> int:
+        return len(self.full.total_tokens)
+
     @classmethod
     def of(cls, parts: Sequence[LanguageCounts]) -> LanguageBlocks:
         """Counts of disjoint parts of a language's records as blocks."""

@@ -9,17 +9,13 @@ from typing import Any
 from filelock import FileLock
 
 from ..core.perplexity import Perplexity
-from ..core.perplexity_map import PerplexityMap, control_row
-from ..errors import ArtifactError, ConflictError, MissingArtifactError
+from ..errors import ArtifactError, ConflictError
 from .atomic import unwritable, write_text
 from .layout import with_ending
 from .ppl_cell import from_plain, to_json, to_plain
 
 Cells = dict[tuple[str, str], Perplexity]
 Provenance = dict[str, Any]
-
-FEWEST_SETS = 2
-"""Of controls, for a range."""
 
 
 class PerplexityFile:
@@ -134,51 +130,16 @@ class PerplexityFile:
             raise self._unreadable(error) from error
         return content
 
+    def made_from(self) -> Provenance:
+        """What decided the value of the cells."""
+        return (self.content() or {}).get("provenance") or {}
+
     def engine(self) -> Provenance:
         """What the cells were computed by."""
         return (self.content() or {}).get("engine") or {}
 
     def _unreadable(self, error: Exception) -> ArtifactError:
         return ArtifactError(f"{self.path} cannot be read ({error!r}): delete it and run `lna ppl` again")
-
-
-def load_map(path: Path) -> tuple[PerplexityMap, Provenance]:
-    """Read a stored map whoever made it: all its languages, and the provenance to judge it by. `path` has no ending.
-
-    Control sets that are whole, and made from the same as the map, come with it.
-
-    Raises:
-        MissingArtifactError: it is not there.
-        ArtifactError: it cannot be read.
-    """
-    file = PerplexityFile(path, {})
-    content = file.content()
-    if content is None:
-        raise MissingArtifactError(f"{file.path} is not there: make it with `lna ppl`")
-    made_from, made_by = content["provenance"], content.get("engine") or {}
-    found = PerplexityMap(tuple(made_from["corpus"]), file.cells_of(content))
-    try:
-        cells = PerplexityFile(controls_path(path), made_from).read(engine=precision_of(made_by))
-    except ConflictError:
-        cells = {}  # of another map: to this one they say nothing
-    sets = whole_sets(found, cells)
-    return found.with_controls(cells, sets=sets) if sets >= FEWEST_SETS else found, {**made_from, **made_by}
-
-
-def whole_sets(result: PerplexityMap, cells: Cells) -> int:
-    """How many control sets of a finished map are there, counted from the first, with no cell missing."""
-    wanted = [(row, text) for row in result.rows for text in result.languages]
-    if any(key not in result.cells for key in wanted):
-        return 0
-    number = 0
-    while all((control_row(row, number + 1), text) in cells for row in result.changed for text in result.languages):
-        number += 1
-    return number
-
-
-def controls_path(path: Path) -> Path:
-    """Where a map's controls lie, without ending."""
-    return with_ending(path, ".controls")
 
 
 def precision_of(engine: Provenance) -> Provenance:

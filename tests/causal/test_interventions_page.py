@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from language_neurons_alignment.activation import collect_activations
 from language_neurons_alignment.causal.doing import Doing
 from language_neurons_alignment.config import PipelineSettings
@@ -21,6 +23,7 @@ def text() -> str:
     return PAGE.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_python_of_the_page_does_what_it_says(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     model = save_tiny_model("llama", tmp_path / "tiny-llama")

@@ -13,7 +13,7 @@ import torch
 from language_neurons_alignment.activation import collect_activations
 from language_neurons_alignment.causal.means import answer_moments
 from language_neurons_alignment.causal.methods import MethodComparison, compare_methods
-from language_neurons_alignment.config import METHODS, Method, Selection
+from language_neurons_alignment.config import DEFAULT_MAP, METHODS, Method, Selection
 from language_neurons_alignment.core.identifiers.mean_difference import effect_size
 from language_neurons_alignment.core.masks import from_mask_list
 from language_neurons_alignment.errors import ConflictError, MissingArtifactError, SettingsError
@@ -21,6 +21,7 @@ from language_neurons_alignment.identify import identify
 from language_neurons_alignment.languages import language_code
 from language_neurons_alignment.masks import open_mask
 from language_neurons_alignment.model_neurons import Choice
+from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.session import Session, open_session
 from language_neurons_alignment.store.layout import Layout
 from language_neurons_alignment.store.mask_file import load_description
@@ -120,6 +121,16 @@ def test_a_second_comparison_computes_nothing_and_writes_the_same(session: Sessi
     )
     assert [one.computed for one in again.maps] == [0] * 5
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_map_that_has_controls_is_not_drawn_anew_without_them(session: Session, compared: MethodComparison) -> None:
+    lape, settings = session.layout.by(Method("lape")), replace(DEFAULT_MAP, controls=2, seed=1)
+    drawn = perplexity_map(replace(session, layout=lape), CODES, top_rate=0.05, lam=None, settings=settings)
+    before = {path: path.read_bytes() for path in (drawn.csv, drawn.png)}
+    again = compare_methods(replace(session, source=ForbiddenSource()), [Method("lape")], choice=CHOICE)
+    assert {path: path.read_bytes() for path in before} == before
+    (mine,) = again.maps
+    assert (mine.png, len(mine.map.controls)) == (drawn.png, 2)
 
 
 def test_masks_lie_under_their_methods_names_in_the_public_format(compared: MethodComparison) -> None:

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from language_neurons_alignment.activation import collect_activations
+from language_neurons_alignment.causal.means import answer_moments
 from language_neurons_alignment.config import PipelineSettings
+from language_neurons_alignment.core.counts import LanguageCounts
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import (
     ArtifactError,
@@ -105,6 +107,39 @@ def test_blocks_that_are_there_are_used_again_and_others_are_a_conflict(seven: P
         assert contents(seven / "out") == before
         assert not collect_activations(session, "es", blocks=4, force=True).reused
     assert len(load_blocks(layout_of(seven), "es").full.total_tokens) == 4
+
+
+@pytest.fixture
+def rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A neuron at zero, which rounding makes fire once a pass, however many texts that has."""
+    count = TransformersEngine.count
+
+    def rounded(self: TransformersEngine, groups: list, **named: object) -> LanguageCounts:
+        counts = count(self, groups, **named)  # type: ignore[arg-type]
+        counts.full.over_zero[0, 0] = 1
+        return counts
+
+    monkeypatch.setattr(TransformersEngine, "count", rounded)
+
+
+@pytest.mark.usefixtures("rounding")
+def test_moments_are_counted_in_the_blocks_that_are_there(seven: Path) -> None:
+    with opened(seven) as session:
+        collect_activations(session, "en", blocks=3)
+        before = contents(seven / "out")
+        assert collect_activations(session, "en", moments=True).recounted
+    after = contents(seven / "out")
+    assert {name: after[name] for name in before} == before
+    assert answer_moments(layout_of(seven), "en").tokens > 0
+    assert load_counts(layout_of(seven), "en")[0].full.over_zero[0, 0] == 3
+
+
+@pytest.mark.usefixtures("rounding")
+def test_blocks_of_other_counts_do_not_tell_how_to_count_again(seven: Path) -> None:
+    with opened(seven) as session:
+        collect_activations(session, "en", blocks=3)
+        collect_activations(session, "en", force=True)
+        assert collect_activations(session, "en", moments=True).recounted
 
 
 def test_blocks_of_other_counts_are_refused(seven: Path) -> None:

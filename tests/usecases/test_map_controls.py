@@ -13,7 +13,7 @@ from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import ConflictError, SettingsError
 from language_neurons_alignment.ppl import MapResult, perplexity_map
 from language_neurons_alignment.store.layout import with_ending
-from language_neurons_alignment.store.ppl_file import load_map
+from language_neurons_alignment.store.ppl_map import load_map
 from tests.usecases.conftest import LANGUAGES, idle, layout_of, opened
 from tests.workspace import contents, leftovers
 
@@ -70,9 +70,31 @@ def test_a_map_without_controls_is_whole_and_they_can_be_added_and_grow(work: Pa
     assert (five.computed, five.controls_computed) == (0, 3 * 9)
     assert map_file(work, lam, ".controls.json").read_bytes() == with_five
     with opened(work) as session:
-        settings = MapSettings(controls=2)
-        fewer = perplexity_map(idle(session), top_rate=0.1, lam=lam, settings=settings)
-    assert len(fewer.map.controls) == 2
+        again = [
+            perplexity_map(idle(session), top_rate=0.1, lam=lam, settings=MapSettings(controls=some)) for some in (2, 0)
+        ]
+    assert [len(one.map.controls) for one in again] == [5, 5]
+
+
+@pytest.mark.parametrize("choice", [{"controls": 0}, {"controls": 2, "seed": 1}])
+def test_sets_that_are_there_stay_in_the_picture_and_in_the_table_whatever_is_asked_for(
+    work: Path, lam: float, choice: dict[str, int]
+) -> None:
+    mapped(work, lam, force=True, controls=2, seed=1)
+    drawn = contents(work / "out")
+    done = mapped(work, lam, **choice)
+    assert (done.computed, done.controls_computed, len(done.map.controls)) == (0, 0, 2)
+    assert (done.controls, done.matched_by) == (map_file(work, lam, ".controls.json"), "layer and activity")
+    assert contents(work / "out") == drawn
+
+
+def test_controls_of_another_map_are_left_out_where_none_are_asked_for(work: Path, lam: float) -> None:
+    path = map_file(work, lam, ".controls.json")
+    stored = json.loads(path.read_text())
+    stored["provenance"]["mask"] = "another"
+    path.write_text(json.dumps(stored))
+    done = mapped(work, lam, controls=0)
+    assert (done.controls, done.map.controls, done.matched_by) == (None, (), "")
 
 
 def test_other_sets_are_other_results_and_a_conflict(work: Path, lam: float) -> None:
