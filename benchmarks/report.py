@@ -20,8 +20,8 @@ import torch
 
 from language_neurons_alignment.config import DEFAULT_LANGUAGES
 from language_neurons_alignment.core.counts import LanguageCounts, SpanCounts
-from language_neurons_alignment.model_neurons import Choice
-from language_neurons_alignment.reporting import Subject, report
+from language_neurons_alignment.findings.model_neurons import Choice
+from language_neurons_alignment.findings.reporting import Subject, report
 from language_neurons_alignment.store.counts_file import save_counts
 from language_neurons_alignment.store.layout import Layout
 

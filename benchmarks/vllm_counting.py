@@ -21,7 +21,7 @@ import psutil
 import torch
 
 from language_neurons_alignment.corpus.sequences import PromptGroup, Tokenizer
-from language_neurons_alignment.demo_model import demo_model_path
+from language_neurons_alignment.demo.model import demo_model_path
 from language_neurons_alignment.engines.vllm import VLLMEngine
 from language_neurons_alignment.engines.vllm.tree import WeightedTree
 

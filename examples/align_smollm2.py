@@ -17,8 +17,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from language_neurons_alignment.config import language_code, language_name
-from language_neurons_alignment.demo import demo_corpus_path
-from language_neurons_alignment.demo_model import demo_model_path
+from language_neurons_alignment.demo.corpus import demo_corpus_path
+from language_neurons_alignment.demo.model import demo_model_path
 
 
 def halves(path: Path) -> tuple[list[dict], list[dict]]:

@@ -13,38 +13,38 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import activation, analysis, analyze, autosweep, cli, compare, config, errors, identify, pipeline, ppl
+    from . import activation, analysis, autosweep, cli, config, errors, identify, pipeline, ppl
     from .activation import Collected, collect_activations
     from .analysis import Neuron_Mask, Neuron_Prob
-    from .analyze import Analysis, analysis_of
+    from .answers.generation import Generated, generate
     from .autosweep import AutoSweep, quick_autosweep
-    from .causal.doing import Doing, intervene
-    from .causal.evaluate import Evaluated, evaluate
-    from .causal.evaluation_settings import EvaluationSettings
-    from .causal.forcing import Forced, force_languages
-    from .causal.forcing_settings import ForcingSettings
-    from .causal.means import AnswerMoments, answer_moments
-    from .causal.methods import MethodComparison, compare_methods
-    from .causal.neuron_sets import NeuronSource, neuron_source
-    from .causal.stability import stability
-    from .causal.stability_result import Stability
-    from .causal.stability_settings import StabilitySettings
-    from .compare import Comparison, comparison_of
+    from .causal.evaluation.evaluate import Evaluated, evaluate
+    from .causal.evaluation.settings import EvaluationSettings
+    from .causal.forcing.force import Forced, force_languages
+    from .causal.forcing.settings import ForcingSettings
     from .config import MapSettings, PipelineSettings, Selection, SweepRange
     from .core.interventions import Intervention
     from .core.perplexity_map import PerplexityMap
     from .corpus.records import Corpus, Record, read_corpus
-    from .dataset_build import Built, SourceOptions, build_dataset
-    from .dataset_check import Checked, check_dataset
+    from .dataset.build import Built, SourceOptions, build_dataset
+    from .dataset.check import Checked, check_dataset
     from .engines import load_engine
     from .errors import LNAError
-    from .generation import Generated, generate
+    from .findings.analyze import Analysis, analysis_of
+    from .findings.compare import Comparison, comparison_of
+    from .findings.model_neurons import Choice, ModelNeurons, open_neurons
+    from .findings.reporting import compose
+    from .findings.stability.result import Stability
+    from .findings.stability.settings import StabilitySettings
+    from .findings.stability.stability import stability
     from .identify import Identification
+    from .interventions.doing import Doing, intervene
+    from .interventions.means import AnswerMoments, answer_moments
+    from .interventions.neuron_sets import NeuronSource, neuron_source
     from .method import Method
-    from .model_neurons import Choice, ModelNeurons, open_neurons
+    from .methods.comparison import MethodComparison, compare_methods
     from .pipeline import PipelineResult, run_pipeline
     from .ppl import MapResult, perplexity_map
-    from .reporting import compose
     from .sampling import Sampling
     from .session import Session, open_session, results_of
 
@@ -119,10 +119,8 @@ __all__ = [
     # the modules
     "activation",
     "analysis",
-    "analyze",
     "autosweep",
     "cli",
-    "compare",
     "config",
     "errors",
     "identify",
@@ -131,14 +129,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "stability": "causal.stability",
-    "StabilitySettings": "causal.stability_settings",
-    "Stability": "causal.stability_result",
+    "stability": "findings.stability.stability",
+    "StabilitySettings": "findings.stability.settings",
+    "Stability": "findings.stability.result",
     "open_session": "session",
     "results_of": "session",
     "Session": "session",
-    "generate": "generation",
-    "Generated": "generation",
+    "generate": "answers.generation",
+    "Generated": "answers.generation",
     "collect_activations": "activation",
     "Collected": "activation",
     "quick_autosweep": "autosweep",
@@ -146,32 +144,32 @@ _HOME = {
     "Identification": "identify",
     "perplexity_map": "ppl",
     "MapResult": "ppl",
-    "evaluate": "causal.evaluate",
-    "Evaluated": "causal.evaluate",
-    "EvaluationSettings": "causal.evaluation_settings",
-    "force_languages": "causal.forcing",
-    "Forced": "causal.forcing",
-    "ForcingSettings": "causal.forcing_settings",
+    "evaluate": "causal.evaluation.evaluate",
+    "Evaluated": "causal.evaluation.evaluate",
+    "EvaluationSettings": "causal.evaluation.settings",
+    "force_languages": "causal.forcing.force",
+    "Forced": "causal.forcing.force",
+    "ForcingSettings": "causal.forcing.settings",
     "run_pipeline": "pipeline",
     "PipelineResult": "pipeline",
-    "build_dataset": "dataset_build",
-    "Built": "dataset_build",
-    "SourceOptions": "dataset_build",
-    "check_dataset": "dataset_check",
-    "Checked": "dataset_check",
-    "open_neurons": "model_neurons",
-    "ModelNeurons": "model_neurons",
-    "Choice": "model_neurons",
-    "analysis_of": "analyze",
-    "Analysis": "analyze",
-    "comparison_of": "compare",
-    "compose": "reporting",
-    "Comparison": "compare",
+    "build_dataset": "dataset.build",
+    "Built": "dataset.build",
+    "SourceOptions": "dataset.build",
+    "check_dataset": "dataset.check",
+    "Checked": "dataset.check",
+    "open_neurons": "findings.model_neurons",
+    "ModelNeurons": "findings.model_neurons",
+    "Choice": "findings.model_neurons",
+    "analysis_of": "findings.analyze",
+    "Analysis": "findings.analyze",
+    "comparison_of": "findings.compare",
+    "compose": "findings.reporting",
+    "Comparison": "findings.compare",
     "Corpus": "corpus.records",
     "Record": "corpus.records",
     "read_corpus": "corpus.records",
-    "compare_methods": "causal.methods",
-    "MethodComparison": "causal.methods",
+    "compare_methods": "methods.comparison",
+    "MethodComparison": "methods.comparison",
     "Method": "method",
     "Selection": "config",
     "SweepRange": "config",
@@ -179,15 +177,15 @@ _HOME = {
     "PipelineSettings": "config",
     "Sampling": "sampling",
     "PerplexityMap": "core.perplexity_map",
-    "intervene": "causal.doing",
-    "Doing": "causal.doing",
-    "neuron_source": "causal.neuron_sets",
-    "NeuronSource": "causal.neuron_sets",
+    "intervene": "interventions.doing",
+    "Doing": "interventions.doing",
+    "neuron_source": "interventions.neuron_sets",
+    "NeuronSource": "interventions.neuron_sets",
     "Intervention": "core.interventions",
     "Neuron_Prob": "analysis",
     "Neuron_Mask": "analysis",
-    "answer_moments": "causal.means",
-    "AnswerMoments": "causal.means",
+    "answer_moments": "interventions.means",
+    "AnswerMoments": "interventions.means",
     "load_engine": "engines",
     "LNAError": "errors",
 }

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .activation import Collected, collect_activations
+from .answers.generation import Generated, ensure_answers
 from .autosweep import AutoSweep, autosweep
 from .config import DEFAULT_LANGUAGES, PipelineSettings, Selection
 from .core.sweep import Observer, unobserved
 from .corpus.records import Corpus
-from .generation import Generated, ensure_answers
 from .identify import Identification, identify
 from .ppl import MapResult, perplexity_map
 from .session import Session, StartAnswers, silent

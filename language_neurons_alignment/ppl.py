@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from .causal.controls import Controls, control_rows
-from .causal.doing import Doing
-from .causal.neuron_sets import NeuronSource
 from .causal.rows import Rows
 from .causal.scoring import Part, score_missing
 from .config import DEFAULT_MAP, MapSettings, Selection
@@ -21,6 +19,8 @@ from .core.perplexity_effects import (
 )
 from .core.perplexity_map import UNDISTURBED, PerplexityMap, cells_to_do
 from .corpus.records import Record, records_hash
+from .interventions.doing import Doing
+from .interventions.neuron_sets import NeuronSource
 from .masks import StoredMask, open_mask
 from .plots.ppl_heatmap import ppl_heatmap
 from .session import Session, StartWork, silent, with_stored_answers

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from language_neurons_alignment.analyze import Analysis, analysis_of
 from language_neurons_alignment.config import DEFAULT_LANGUAGES
 from language_neurons_alignment.core.selection import appear, select
+from language_neurons_alignment.findings.analyze import Analysis, analysis_of
+from language_neurons_alignment.findings.model_neurons import Choice, open_neurons
 from language_neurons_alignment.import_mask import import_mask
-from language_neurons_alignment.model_neurons import Choice, open_neurons
 from language_neurons_alignment.store.layout import Layout
 from tests.core.test_segmentation import cost_of
 

@@ -26,7 +26,7 @@ EXPORTS = {
 }  # fmt: skip
 
 SEED_MODULES = {"activation", "analysis", "autosweep", "cli", "config", "identify", "pipeline", "ppl"}
-LATER_MODULES = {"errors", "analyze", "compare"}
+LATER_MODULES = {"errors"}
 
 
 def test_the_exports_are_these_and_all_of_them_are_there() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from ..answering import answer_prompts
+from ..answers.answering import answer_prompts
 from ..core.interventions import Intervention
 from ..corpus.prompts import Prompt, fitting_prompts
 from ..corpus.records import Record

@@ -9,9 +9,9 @@ from ..core.interventions import Intervention
 from ..core.perplexity_map import UNDISTURBED
 from ..engines import ModelInfo
 from ..errors import SettingsError
+from ..interventions.doing import Doing
+from ..interventions.neuron_sets import NeuronSource
 from .controls import Controls, of_control
-from .doing import Doing
-from .neuron_sets import NeuronSource
 
 ONE_ROW = "do"
 """The row of steps that name no `each`."""

@@ -11,7 +11,7 @@ from .progress import note
 from .setup import chosen_neurons, existing_layout
 
 if TYPE_CHECKING:
-    from ..analyze import Analysis
+    from ..findings.analyze import Analysis
 
 PAPER_STAGES = 4
 MOST_SETS = 10
@@ -20,7 +20,7 @@ MOST_SETS = 10
 def analyze(model: options.Model, results: options.Results, neurons: options.Neurons, search: options.Search) -> None:
     """Count classes per layer and language, shared neurons, stages of layers, and follow λ. Needs counts, no model."""
     choice = chosen_neurons(neurons, search)
-    from ..analyze import analyze as analyse
+    from ..findings.analyze import analyze as analyse
 
     layout = existing_layout(model, results)
     found, files = analyse(layout, choice, search=search.range(), mask_only=neurons.mask_only)

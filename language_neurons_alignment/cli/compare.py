@@ -15,8 +15,9 @@ from .progress import note
 from .setup import chosen_neurons, existing_layout
 
 if TYPE_CHECKING:
-    from ..compare import Comparison, PairComparison
-    from ..model_neurons import Choice, ModelNeurons
+    from ..findings.compare import Comparison
+    from ..findings.model_neurons import Choice, ModelNeurons
+    from ..findings.pair import PairComparison
 
 
 def compare(
@@ -49,7 +50,7 @@ def compare(
     Each model has its own λ: that of its one mask at this top rate, or AutoSweep's; -l sets one for all.
     """
     choice, aligned = chosen_neurons(neurons, search), parse_languages(trained) if trained else ()
-    from ..compare import compare as compare_models
+    from ..findings.compare import compare as compare_models
 
     opened = [
         _open(one, dataset, choice=choice, model_name=model_name, results=results, mask_only=neurons.mask_only)
@@ -68,7 +69,7 @@ def _open(
     name: str, dataset: str | None, *, choice: Choice, model_name: str | None, results: options.Results, mask_only: bool
 ) -> ModelNeurons:
     """The neurons of a model that was named by its path or by a mask file."""
-    from ..model_neurons import neurons_of_file, open_neurons
+    from ..findings.model_neurons import neurons_of_file, open_neurons
 
     if Path(name).is_file():
         return neurons_of_file(Path(name), mask_only=mask_only)

@@ -14,7 +14,7 @@ from .output import result, table
 from .progress import note
 
 if TYPE_CHECKING:
-    from ..dataset_build import Built, SourceOptions
+    from ..dataset.build import Built, SourceOptions
 
 _HEADER = ("language", "records", "answers", "characters")
 _BENCHMARK, _TABLE = "Benchmarks", "Tables and folders"
@@ -85,7 +85,7 @@ class Source:
 
     def options(self) -> SourceOptions:
         """As the use-case takes it."""
-        from ..dataset_build import Columns, SourceOptions, TableFormat
+        from ..dataset.build import Columns, SourceOptions, TableFormat
 
         columns = Columns(self.instruction_column, self.lang_column, self.id_column, self.answers, self.target_column)
         return SourceOptions(
@@ -139,7 +139,7 @@ def build(
 ) -> None:
     """Make a corpus: read questions, keep the languages wanted, make the instructions, write JSON."""
     languages = None if langs is None else parse_languages(langs)
-    from ..dataset_build import build_dataset
+    from ..dataset.build import build_dataset
 
     built = build_dataset(
         source,

@@ -14,7 +14,7 @@ from . import options
 from .output import result, table
 
 if TYPE_CHECKING:
-    from ..dataset_check import Checked, LanguageSummary
+    from ..dataset.check import Checked, LanguageSummary
 
 SHOWN = 10
 """Problems of a kind that are shown to people; `--json` shows all."""
@@ -34,7 +34,7 @@ def check(
     ] = False,
 ) -> None:
     """Look for everything that is wrong with a corpus; exit 1 where something is an error, not a warning."""
-    from ..dataset_check import check_dataset
+    from ..dataset.check import check_dataset
 
     found = check_dataset(file, model_path=model_path, identify=not no_language_id)
     shown = {

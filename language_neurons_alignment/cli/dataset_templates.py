@@ -19,7 +19,7 @@ def templates(
     ] = None,
 ) -> None:
     """Show the templates, from a bare question to the instruction that a model is given."""
-    from ..dataset_build import list_templates
+    from ..dataset.build import list_templates
 
     listed = list_templates(model_path)
     lines = [

@@ -27,8 +27,8 @@ def demo(
 ) -> None:
     """Find the language neurons of a small real model on the questions that come with this package."""
     settings = PipelineSettings(top_rate=top_rate, map=MapSettings(controls=controls), force=force)
-    from ..demo import DEMO_DATASET, FAST_DATASET, demo_corpus
-    from ..demo_model import demo_model_path
+    from ..demo.corpus import DEMO_DATASET, FAST_DATASET, demo_corpus
+    from ..demo.model import demo_model_path
     from ..session import open_session
 
     model_path = model or str(demo_model_path())

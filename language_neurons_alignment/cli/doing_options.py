@@ -12,8 +12,8 @@ from ..errors import SettingsError
 from .options import parse_classes
 
 if TYPE_CHECKING:
-    from ..causal.doing import Doing as Steps
-    from ..causal.neuron_sets import NeuronSource
+    from ..interventions.doing import Doing as Steps
+    from ..interventions.neuron_sets import NeuronSource
     from ..session import Session
 
 PANEL = "Changed neurons"
@@ -49,7 +49,7 @@ class Doing:
 
     def steps(self, *default: str, method: Method = DEFAULT_METHOD) -> Steps:
         """What `--do` says, or the default; refused here, before a model is named, where it cannot be."""
-        from ..causal.doing import Doing as Steps
+        from ..interventions.doing import Doing as Steps
 
         steps = Steps.parse(self.do or default)
         if steps.needs_mask and self.lam is None and method.has_lambda:
@@ -63,7 +63,7 @@ class Doing:
 
     def neurons(self, work: Session, steps: Steps) -> NeuronSource:
         """Where the neurons that the steps name come from; the mask is read only where they need it."""
-        from ..causal.neuron_sets import neuron_source
+        from ..interventions.neuron_sets import neuron_source
 
         lam = self.lam if steps.needs_mask else None
         return neuron_source(work, top_rate=self.top_rate, lam=lam, classes=parse_classes(self.classes))

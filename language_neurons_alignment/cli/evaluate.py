@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..causal.evaluation_settings import MEASURES, EvaluationSettings
+from ..causal.evaluation.settings import MEASURES, EvaluationSettings
 from ..config import DEFAULT_CONTROLS, DEFAULT_DO, OVERLONG, check_choice, language_name, parse_languages
 from ..errors import SettingsError
 from . import options
@@ -16,7 +16,7 @@ from .output import result, table
 from .progress import Bars, note
 
 if TYPE_CHECKING:
-    from ..causal.evaluate import Evaluated
+    from ..causal.evaluation.evaluate import Evaluated
 
 
 def evaluate(
@@ -54,7 +54,7 @@ def evaluate(
         controls=controls,
         show=show,
     )
-    from ..causal.evaluate import evaluate as answer
+    from ..causal.evaluation.evaluate import evaluate as answer
     from ..session import open_session
 
     named = {"model_name": model.model_name, "root": results.root, "existing": True, "method": method}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..causal.forcing_settings import DEFAULT_STEERING, ForcingSettings
+from ..causal.forcing.settings import DEFAULT_STEERING, ForcingSettings
 from ..config import DEFAULT_CONTROLS, OVERLONG, check_choice, language_name, parse_languages
 from ..errors import SettingsError
 from . import options
@@ -16,7 +16,7 @@ from .output import result, table
 from .progress import Bars, note
 
 if TYPE_CHECKING:
-    from ..causal.forcing import Forced
+    from ..causal.forcing.force import Forced
 
 
 def force(
@@ -55,7 +55,7 @@ def force(
         overlong=overlong,
         controls=controls,
     )
-    from ..causal.forcing import force_languages
+    from ..causal.forcing.force import force_languages
     from ..session import open_session
 
     named = {"model_name": model.model_name, "root": results.root, "existing": True, "method": method}

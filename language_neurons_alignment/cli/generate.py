@@ -17,8 +17,8 @@ from .output import result, table
 from .progress import Bars, note
 
 if TYPE_CHECKING:
-    from ..causal.doing import Doing as Steps
-    from ..generation import Generated
+    from ..answers.generation import Generated
+    from ..interventions.doing import Doing as Steps
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def generate(
     check_choice(asked.overlong, OVERLONG, "--overlong")
     method = by.chosen()
     steps = _steps(doing, mask.deactivate, method)
-    from ..generation import generate as answer
+    from ..answers.generation import generate as answer
     from ..session import open_session
 
     place = {"model_name": mask.model_name, "root": results.root, "existing": steps.needs_mask, "method": method}

@@ -24,7 +24,7 @@ from .progress import Bars, note
 from .setup import answered
 
 if TYPE_CHECKING:
-    from ..causal.methods import MethodComparison
+    from ..methods.comparison import MethodComparison
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def methods(
     """
     wanted, shown = _methods(names, per_language, mask_seed), settings.shown()
     languages = None if settings.langs is None else parse_languages(settings.langs)
-    from ..causal.methods import compare_methods
-    from ..model_neurons import Choice
+    from ..findings.model_neurons import Choice
+    from ..methods.comparison import compare_methods
     from ..session import open_session
 
     choice = Choice(top_rate, settings.lam, settings.bar, languages, search.range())

@@ -14,7 +14,7 @@ from .progress import note
 from .setup import chosen_neurons, existing_layout
 
 if TYPE_CHECKING:
-    from ..reporting import WrittenReport
+    from ..findings.reporting import WrittenReport
 
 
 def report(
@@ -40,8 +40,8 @@ def report(
     With other models after it, the page shows how they differ from it. Needs counts or a mask, no model.
     """
     choice, aligned = chosen_neurons(neurons, search), parse_languages(trained) if trained else ()
-    from ..reporting import Subject
-    from ..reporting import report as write_report
+    from ..findings.reporting import Subject
+    from ..findings.reporting import report as write_report
 
     named = [options.Model(name, model.dataset, model.model_name) for name in (model.model_path, *(others or []))]
     subjects = [Subject(existing_layout(one, results), choice, one.model_path, neurons.mask_only) for one in named]

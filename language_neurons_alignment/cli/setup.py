@@ -9,7 +9,7 @@ from .options import Model, Neurons, Results, Search
 from .progress import note
 
 if TYPE_CHECKING:
-    from ..model_neurons import Choice
+    from ..findings.model_neurons import Choice
     from ..session import Layout, Session
 
 
@@ -30,7 +30,7 @@ def answered(work: Session) -> Session:
 
 def chosen_neurons(neurons: Neurons, search: Search) -> Choice:
     """Which neurons the flags mean."""
-    from ..model_neurons import Choice
+    from ..findings.model_neurons import Choice
 
     languages = None if neurons.langs is None else parse_languages(neurons.langs)
     return Choice(neurons.top_rate, neurons.lam, neurons.bar, languages, search.range())

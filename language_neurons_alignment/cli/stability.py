@@ -13,7 +13,7 @@ from .progress import Bars, note
 from .setup import existing_layout, languages_or_default
 
 if TYPE_CHECKING:
-    from ..causal.stability_result import Stability
+    from ..findings.stability.result import Stability
 
 Columns = dict[str, list[Any]]
 _FEW = 10
@@ -47,8 +47,8 @@ def stability(
     `lna activation --blocks 20`, or `lna run --blocks 20`, keeps the counts in blocks.
     """
     languages = languages_or_default(langs)
-    from ..causal.stability import stability as examine
-    from ..causal.stability_settings import StabilitySettings
+    from ..findings.stability.settings import StabilitySettings
+    from ..findings.stability.stability import stability as examine
 
     settings = StabilitySettings(top_rate, bar, lam, lo, hi, draws, splits, seed)
     layout = existing_layout(model, results)

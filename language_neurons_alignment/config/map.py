@@ -29,7 +29,7 @@ class MapSettings:
         overlong: "error", "truncate" or "skip".
         scale: of the figure, "percent" or "log1p".
         average: of the figure, "token" or "text".
-        do: what is done in each row (`causal.doing`); "each" in it stands for the row's language.
+        do: what is done in each row (`interventions.steps`); "each" in it stands for the row's language.
         controls: sets of random neurons that each row is held against; 0: none.
         seed: of the controls.
 

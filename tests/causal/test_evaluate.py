@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import torch
 
-from language_neurons_alignment.causal.evaluate import Evaluated, evaluate
-from language_neurons_alignment.causal.evaluation_settings import EvaluationSettings
-from language_neurons_alignment.causal.evaluation_work import question_ids
+from language_neurons_alignment.causal.evaluation.evaluate import Evaluated, evaluate
+from language_neurons_alignment.causal.evaluation.settings import EvaluationSettings
+from language_neurons_alignment.causal.evaluation.work import question_ids
 from language_neurons_alignment.corpus.records import Record
 from language_neurons_alignment.errors import ConflictError, CorpusError, SettingsError
 from language_neurons_alignment.store.journal import alone

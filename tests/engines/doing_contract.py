@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from language_neurons_alignment.causal.doing import Doing, intervene
-from language_neurons_alignment.causal.neuron_sets import NeuronSource
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import perplexity
 from language_neurons_alignment.engines.base import Engine
+from language_neurons_alignment.interventions.doing import Doing, intervene
+from language_neurons_alignment.interventions.neuron_sets import NeuronSource
 from language_neurons_alignment.sampling import Sampling
-from tests.causal.sets import source_of
 from tests.engines.contract import assert_close, assert_same_counts, groups_of, ignore, scored_texts, some_neurons
 from tests.engines.generation_contract import prompts_of
 from tests.engines.oracle import NaiveEngine
+from tests.interventions.sets import source_of
 
 STEPS = {
     "zero": ["zero es"],

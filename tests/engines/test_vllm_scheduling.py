@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from language_neurons_alignment.causal.doing import intervene
 from language_neurons_alignment.core.counts import LanguageCounts
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import TextLikelihood, perplexity
@@ -20,6 +19,7 @@ from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.vllm import VLLMEngine
 from language_neurons_alignment.errors import TallyError
+from language_neurons_alignment.interventions.doing import intervene
 from tests.engines.contract import assert_close, assert_same_counts, assert_tally, ignore, some_neurons
 from tests.engines.doing_contract import GREEDY, STEPS, sets
 from tests.engines.generation_contract import prompts_of

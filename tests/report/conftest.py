@@ -14,10 +14,10 @@ from language_neurons_alignment.config import Selection
 from language_neurons_alignment.core.masks import to_mask_list
 from language_neurons_alignment.core.perplexity import Perplexity
 from language_neurons_alignment.core.perplexity_map import UNDISTURBED
+from language_neurons_alignment.findings.model_neurons import Choice
+from language_neurons_alignment.findings.reporting import Subject, WrittenReport, report
 from language_neurons_alignment.identify import Identification, identify
 from language_neurons_alignment.masks import StoredMask
-from language_neurons_alignment.model_neurons import Choice
-from language_neurons_alignment.reporting import Subject, WrittenReport, report
 from language_neurons_alignment.store.counts_file import save_counts
 from language_neurons_alignment.store.layout import Layout, with_ending
 from tests.workspace import META, TEN, made_up_counts

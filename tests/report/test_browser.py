@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from language_neurons_alignment.findings.reporting import Subject, WrittenReport, compose
 from language_neurons_alignment.report.page import render_page
-from language_neurons_alignment.reporting import Subject, WrittenReport, compose
 from tests.browser import Browser, open_browser
 from tests.report.conftest import CHOICE, counted, identified, mapped
 from tests.workspace import TEN

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from language_neurons_alignment.model_neurons import Choice
+from language_neurons_alignment.findings.model_neurons import Choice
+from language_neurons_alignment.findings.reporting import Subject, compose
 from language_neurons_alignment.plots.charts import Bars
 from language_neurons_alignment.report.page import render_page
 from language_neurons_alignment.report.sections import Report, pictures
-from language_neurons_alignment.reporting import Subject, compose
 from language_neurons_alignment.store.layout import Layout
 
 MODEL = "Mistral-de76d14562b1da1ba0e52d5b245cf9c0859e2af3"

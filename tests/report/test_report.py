@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from language_neurons_alignment import reporting
-from language_neurons_alignment.analyze import analysis_of
-from language_neurons_alignment.compare import comparison_of
 from language_neurons_alignment.errors import IncompatibleError, MissingArtifactError, SettingsError
-from language_neurons_alignment.model_neurons import open_neurons
+from language_neurons_alignment.findings import reporting
+from language_neurons_alignment.findings.analyze import analysis_of
+from language_neurons_alignment.findings.compare import comparison_of
+from language_neurons_alignment.findings.model_neurons import open_neurons
+from language_neurons_alignment.findings.reporting import Subject, WrittenReport, compose, report
 from language_neurons_alignment.report.page import render_page
 from language_neurons_alignment.report.sections import (
     FigureSection,
@@ -27,7 +28,6 @@ from language_neurons_alignment.report.sections import (
     TableSection,
     pictures,
 )
-from language_neurons_alignment.reporting import Subject, WrittenReport, compose, report
 from language_neurons_alignment.store.layout import Layout
 from tests.report.conftest import CHOICE, RATES, counted, identified, mapped
 from tests.workspace import TEN, leftovers

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from language_neurons_alignment.analyze import analysis_of, analyze
 from language_neurons_alignment.autosweep import autosweep
-from language_neurons_alignment.compare import compare, comparison_of
 from language_neurons_alignment.config import Selection, SweepRange
 from language_neurons_alignment.core.masks import to_mask_list
 from language_neurons_alignment.engines.shape import model_shape
@@ -25,10 +23,12 @@ from language_neurons_alignment.errors import (
     SettingsError,
     UnknownArchitectureError,
 )
+from language_neurons_alignment.findings.analyze import analysis_of, analyze
+from language_neurons_alignment.findings.compare import compare, comparison_of
+from language_neurons_alignment.findings.model_neurons import Choice, ModelNeurons, neurons_of_file, open_neurons
 from language_neurons_alignment.identify import identify
 from language_neurons_alignment.import_mask import import_mask
 from language_neurons_alignment.masks import open_mask
-from language_neurons_alignment.model_neurons import Choice, ModelNeurons, neurons_of_file, open_neurons
 from language_neurons_alignment.store.checkpoint import Checkpoint
 from language_neurons_alignment.store.counts_file import save_counts
 from language_neurons_alignment.store.layout import Layout

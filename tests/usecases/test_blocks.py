@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from language_neurons_alignment.activation import collect_activations
-from language_neurons_alignment.causal.means import answer_moments
 from language_neurons_alignment.config import PipelineSettings
 from language_neurons_alignment.core.counts import LanguageCounts
 from language_neurons_alignment.engines.transformers import TransformersEngine
@@ -23,6 +22,7 @@ from language_neurons_alignment.errors import (
     SettingsError,
     TallyError,
 )
+from language_neurons_alignment.interventions.means import answer_moments
 from language_neurons_alignment.merge import find_shards, merge_counts, shard_session
 from language_neurons_alignment.store.blocks_file import load_blocks
 from language_neurons_alignment.store.counts_file import load_counts

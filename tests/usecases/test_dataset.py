@@ -11,7 +11,7 @@ import pytest
 
 from language_neurons_alignment import SourceOptions, build_dataset, check_dataset, read_corpus
 from language_neurons_alignment.corpus.records import Record, records_hash
-from language_neurons_alignment.dataset_build import Columns
+from language_neurons_alignment.dataset.build import Columns
 from language_neurons_alignment.errors import ConflictError, CorpusError, MissingPackageError, SettingsError
 from language_neurons_alignment.languages import DEFAULT_LANGUAGES
 from tests.conftest import shared_folder

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from language_neurons_alignment.activation import collect_activations
-from language_neurons_alignment.causal import forcing_work
-from language_neurons_alignment.causal.forcing import Forced, force_languages
-from language_neurons_alignment.causal.forcing_cells import Cell
-from language_neurons_alignment.causal.forcing_settings import ForcingSettings
+from language_neurons_alignment.causal.forcing import work as forcing_work
+from language_neurons_alignment.causal.forcing.cells import Cell
+from language_neurons_alignment.causal.forcing.force import Forced, force_languages
+from language_neurons_alignment.causal.forcing.settings import ForcingSettings
 from language_neurons_alignment.config import Selection
 from language_neurons_alignment.errors import ConflictError, CorpusError, MissingArtifactError, SettingsError
 from language_neurons_alignment.identify import identify

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from language_neurons_alignment.causal.doing import Doing
-from language_neurons_alignment.causal.neuron_sets import NeuronSource, neuron_source
+from language_neurons_alignment.answers.generation import Generated, ensure_answers, generate
 from language_neurons_alignment.corpus.records import read_corpus
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import ConflictError, CorpusError, EngineError, SettingsError
-from language_neurons_alignment.generation import Generated, ensure_answers, generate
+from language_neurons_alignment.interventions.doing import Doing
+from language_neurons_alignment.interventions.neuron_sets import NeuronSource, neuron_source
 from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.sampling import Sampling
 from language_neurons_alignment.session import Session, open_session
@@ -243,7 +243,7 @@ def test_another_process_at_the_same_file_is_refused(asked: Path) -> None:
 
 KILLED = """
     import os, signal, sys
-    from language_neurons_alignment.generation import generate
+    from language_neurons_alignment.answers.generation import generate
     from language_neurons_alignment.sampling import Sampling
     from language_neurons_alignment.session import open_session
     from language_neurons_alignment.store.journal import Journal

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from language_neurons_alignment.activation import collect_activations
-from language_neurons_alignment.causal.means import answer_moments
 from language_neurons_alignment.errors import (
     ArtifactError,
     ConflictError,
     IncompatibleError,
     MissingArtifactError,
 )
+from language_neurons_alignment.interventions.means import answer_moments
 from language_neurons_alignment.merge import find_shards, merge_counts, shard_session
 from language_neurons_alignment.store.counts_file import load_counts, save_counts
 from language_neurons_alignment.store.layout import Layout

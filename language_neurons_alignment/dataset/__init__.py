@@ -1,0 +1,1 @@
+"""A corpus file: made from a source, and checked."""

@@ -1,0 +1,1 @@
+"""The demo: the whole pipeline on a small real model and a corpus that comes with this package."""

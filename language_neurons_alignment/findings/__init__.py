@@ -1,0 +1,1 @@
+"""What the neurons tell: of one model, of several, and how surely; tables, figures, a page."""

@@ -1,0 +1,1 @@
+"""How much of what was found is chance: intervals, inclusion probabilities, halves, two corpora."""

@@ -1,0 +1,42 @@
+"""Sets and means for the tests of interventions: a mask in memory, means without files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from language_neurons_alignment.core.masks import to_mask_list
+from language_neurons_alignment.engines import ModelInfo
+from language_neurons_alignment.interventions.neuron_sets import NeuronSource
+from language_neurons_alignment.masks import StoredMask
+from language_neurons_alignment.store.layout import Layout
+
+NOWHERE = Layout(Path("nowhere"), "small", "Llama-tiny")
+
+
+def model_of(shape: tuple[int, int], *, dtype: str = "float32", path: str = "nowhere") -> ModelInfo:
+    """A model of this many layers and neurons, which nobody loads."""
+    return ModelInfo(path, "LlamaForCausalLM", *shape, max_length=64, dtype=dtype)
+
+
+def mask_of(**languages: Tensor) -> StoredMask:
+    """A mask without a file: language → its neurons, [layer, neuron]."""
+    stacked = torch.stack([neurons.bool() for neurons in languages.values()], dim=-1)
+    return StoredMask(NOWHERE, Path("nowhere/mask"), tuple(languages), to_mask_list(stacked), None)
+
+
+def source_of(means: dict[str, Tensor] | None = None, **languages: Tensor) -> NeuronSource:
+    """Sets of these languages, and these means as if they were stored."""
+    source = NeuronSource.open(NOWHERE, mask_of(**languages) if languages else None)
+    source._moments.update({language: moments(mean) for language, mean in (means or {}).items()})
+    return source
+
+
+def moments(mean: Tensor, **hashes: str) -> Any:
+    """What `answer_moments` gives, as far as interventions look at it."""
+    known = {"config_hash": "", "weights_hash": "", **hashes}
+    return SimpleNamespace(tokens=9, mean=mean.double(), digest=str(float(mean.sum())), **known)
