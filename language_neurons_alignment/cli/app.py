@@ -50,6 +50,7 @@ app = typer.Typer(
     help="Find the language neurons of multilingual language models, switch them off, and see what breaks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # a docstring's lines are wrapped to the terminal, not kept
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
