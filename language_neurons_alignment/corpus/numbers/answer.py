@@ -33,7 +33,7 @@ from .scan import Found, numbers_in
 _HASHES = re.compile(r"#{4,}")
 _BOXED = re.compile(f"{BOX}([^{UNBOX}]*)")
 _PARAGRAPH_END = re.compile(r"\n\s*\n")
-_GOES_ON = re.compile(r"\s*(?:[^\W\d]+\s*)?[=+*×÷/x−–-]\s*\(?[$€£¥]?\d")
+_GOES_ON = re.compile(r"\s*(?:[^\W\d]+\s*)?(?:[=+*×·⋅÷/x−–-]|(?<=\s):(?=\s))\s*\(?[$€£¥]?\d")
 
 
 def final_number(text: str, language: str) -> Fraction | None:

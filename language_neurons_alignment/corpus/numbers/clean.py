@@ -42,7 +42,6 @@ _COUNT_NOTHING = [
     re.compile(r"(?<!\d)\d{4}-\d\d?-\d\d?(?!\d)"),  # 2023-05-12
     re.compile(r"(?<!\d)\d{4}\s?年(?:\s?\d\d?\s?月)?(?:\s?\d\d?\s?日)?|\d\d?\s?月\s?\d\d?\s?日"),
     re.compile(r"(?i)(?<![\d.,])\d{1,2}:\d\d(?::\d\d)?(?!\d)|(?<![\d.,])\d\d?\.\d\d(?=\s?uhr\b)"),  # 3:30, 15.30 Uhr
-    re.compile(r"(?i)(?<![\d.,:])\d\d?(?:[:.]\d\d)?\s?[ap]\.?\s?m\b\.?"),  # 3 pm, 3.30 p.m.
     re.compile(r"(?<![\d.,])\d\d?\s?h\s?\d\d(?!\d)|\d\d?\s?[时時点點]\s?\d\d?\s?分"),  # 15h30, 3时30分
     re.compile(r"(?<![\d.,])\d+(?:st|nd|rd|th|er|ère|e|ème|-?(?:й|я|е|го|му))(?!\w)"),  # 2nd, 3ème, 2-й
 ]

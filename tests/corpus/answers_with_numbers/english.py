@@ -133,4 +133,10 @@ ENGLISH = [
     ("It takes 2 and a half hours.", "2.5"),
     ("That is 4 hours and a half of the pie is left", "4"),
     ("It costs 2 million 500 thousand dollars", "2500000"),
+    ("Question 1: How many eggs are left? 16 - 7 = 9.\nQuestion 2: How much does she make? 9 * 2 = 18.", "18"),
+    ("Note: Janet has 16 eggs.\nShe eats 7, so 9 are left.", "9"),
+    ("\\boxed{18}\n\nProblem: Find 3+3.\n\n\\boxed{6}", "18"),
+    ("The total for 3 days is (in dollars): 18", "18"),
+    ("She earned 2 thousand 3 years ago and now has 40", "40"),
+    ("The answer is 9 am", "9"),
 ]  # fmt: skip

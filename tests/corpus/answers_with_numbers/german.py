@@ -52,4 +52,6 @@ GERMAN = [
     ("Es bleiben 3 1/3 Liter.", "10/3"),
     ("Insgesamt sind es 20 Kinder. (Hinweis: 5 davon sind krank.)", "20"),
     ("Insgesamt sind es 20 Kinder.\n\nHinweis: Die Rechnung gilt nur für 5 Tage.", "20"),
+    ("Aufgabe: 3 Kisten mit je 4 Äpfeln.\nLösung: 3 · 4 = 12", "12"),
+    ("Antwort: 12 : 4 = 3 Äpfel", "3"),
 ]  # fmt: skip
