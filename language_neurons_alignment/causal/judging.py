@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from ..corpus.language_id import Verdict, identify_languages, known_languages
+from ..corpus.language_id import Verdict, identify_languages, known_languages, letters
 from ..corpus.numbers import final_number, same_number
 from ..corpus.records import Record
 from ..errors import CorpusError, SettingsError
@@ -16,6 +16,9 @@ from ..store.journal import Plain
 
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 r"""A command of LaTeX, such as \boxed or \frac: letters, but of no language."""
+
+SHORT = 20
+"""Letters below which a language counts only if it is likelier than all others together: there, a name misleads."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Judged:
     Attributes:
         number: the final number in it; None where there is none.
         right: whether it is the known one.
-        seen: the language that it is in, and how surely; None where it has too few letters to say.
+        seen: the language that it is in, and how surely; None where it says too little.
         in_language: whether that is the language of the question; None where it cannot be told.
     """
 
@@ -68,9 +71,14 @@ def check_identifiable(languages: Iterable[str]) -> None:
 def languages_seen(texts: Sequence[str], candidates: Iterable[str]) -> list[Verdict | None]:
     """The language of each answer, the likeliest of the candidates and the default ten; formulas aside.
 
-    None where fewer than `language_id.SHORTEST` letters are left: "#### 18" is in no language.
+    None where fewer than `language_id.SHORTEST` letters are left ("#### 18" is in no language), and where fewer than
+    `SHORT` are and no language has more than half of the confidence.
     """
-    return identify_languages([_COMMAND.sub(" ", text) for text in texts], candidates)
+    texts = [_COMMAND.sub(" ", text) for text in texts]
+    return [
+        None if seen and seen.confidence <= 0.5 and letters(text) < SHORT else seen
+        for text, seen in zip(texts, identify_languages(texts, candidates), strict=True)
+    ]
 
 
 def judge(records: Sequence[Record], answers: Sequence[str], *, candidates: Iterable[str]) -> list[Judged]:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 
 import pytest
 
-from language_neurons_alignment.causal.judging import answer_line, check_answerable, judge, shown_number
+from language_neurons_alignment.causal.judging import (
+    answer_line,
+    check_answerable,
+    judge,
+    languages_seen,
+    shown_number,
+)
+from language_neurons_alignment.corpus.language_id import letters
 from language_neurons_alignment.corpus.records import Record
 from language_neurons_alignment.errors import CorpusError, SettingsError
+from language_neurons_alignment.sources.benchmarks import BENCHMARKS, read_benchmark
+from tests.conftest import shared_folder
 
 RIGHT = {
     "en": "She sells 9 eggs at $2 each, so she makes 18 dollars every day.",
@@ -44,6 +54,51 @@ def test_a_number_alone_is_in_no_language(text: str) -> None:
     assert judged.right
     assert judged.seen is None
     assert judged.in_language is None
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "The answer is 18."),
+        ("ru", "Ответ: 18 долларов."),
+        ("es", "La respuesta es 18."),
+        ("fr", "La réponse est 18."),
+        ("de", "Die Antwort ist 18."),
+        ("zh", "所以她每天赚18美元。"),
+        ("zh", "答案是18美元。"),
+        ("ja", "答えは18です。"),
+        ("bn", "উত্তর হল ১৮।"),
+        ("th", "คำตอบคือ 18"),
+        ("sw", "Jibu ni 18 kwa siku."),
+    ],
+)
+def test_short_sentences_are_in_their_language(language: str, text: str) -> None:
+    (judged,) = judge([question(language)], [text], candidates=RIGHT)
+    assert (judged.right, judged.in_language) == (True, True)
+
+
+@pytest.mark.parametrize(("language", "text"), [("fr", "Randy a 37 blocs."), ("de", "Dan hat 2 Dollar.")])
+def test_a_short_answer_whose_name_is_of_another_language_is_unclear(language: str, text: str) -> None:
+    (judged,) = judge([question(language)], [text], candidates=RIGHT)
+    assert judged.in_language is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("low", "high", "most"), [(10, 14, 0.0), (15, 19, 0.05), (20, 29, 0.03), (30, 49, 0.01)])
+def test_short_sentences_of_real_questions_are_seldom_taken_for_another_language(
+    low: int, high: int, most: float
+) -> None:
+    records = [
+        record
+        for name in ("mgsm", "msvamp")
+        for record in read_benchmark(BENCHMARKS[name], tuple(RIGHT), folder=shared_folder(f"data/{name}")).records
+    ]
+    for language in RIGHT:
+        of_it = (one.question or one.instruction for one in records if one.language == language)
+        sentences = sorted({part.strip() for text in of_it for part in re.split(r"(?<=[.?!。？！।])\s*(?!\d)", text)})
+        sentences = [sentence for sentence in sentences if low <= letters(sentence) <= high]
+        seen = [verdict.language for verdict in languages_seen(sentences, RIGHT) if verdict]
+        assert sum(one != language for one in seen) <= most * len(seen), language
 
 
 def test_a_language_that_nobody_asks_in_is_seen_too() -> None:

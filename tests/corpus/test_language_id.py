@@ -6,7 +6,14 @@ import sys
 
 import pytest
 
-from language_neurons_alignment.corpus.language_id import SHORTEST, SURE, Verdict, identify_languages, known_languages
+from language_neurons_alignment.corpus.language_id import (
+    SHORTEST,
+    SURE,
+    Verdict,
+    identify_languages,
+    known_languages,
+    letters,
+)
 from language_neurons_alignment.errors import MissingPackageError
 from language_neurons_alignment.sources.benchmarks import BENCHMARKS, read_benchmark
 from tests.conftest import shared_folder
@@ -20,9 +27,15 @@ def test_ten_languages_and_telugu_are_told_apart() -> None:
     assert [verdict and verdict.language for verdict in verdicts] == [*TEN, "te"]
 
 
-@pytest.mark.parametrize("text", ["", "12 × 3 = 36", "x = y + 2z", "∑ 1/n² = π²/6", "a" * (SHORTEST - 1)])
+@pytest.mark.parametrize("text", ["", "12 × 3 = 36", "x = y + 2z", "∑ 1/n² = π²/6", "a" * (SHORTEST - 1), "答案是18"])
 def test_a_text_of_few_letters_is_not_judged(text: str) -> None:
     assert identify_languages([text], ("en", "fr")) == [None]
+
+
+def test_letters_of_scripts_of_few_languages_count_three_times() -> None:
+    assert letters("She makes $18.") == letters("Еще 18 дней.") + 1 == 8
+    assert letters("答えは18です。") == letters("答案是十八") == 15
+    assert letters("18 × 2 = 36 ％") == 0
 
 
 def test_a_text_in_a_language_that_nobody_claimed_is_seen_too() -> None:

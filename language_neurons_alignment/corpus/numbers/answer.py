@@ -9,10 +9,13 @@ The rule. The first of these that is there tells, and of several alike the last 
        a colon, of the paragraph
     4. the last number of the text
 
-Signs beside a number are not part of it: 50 % is 50, $18 is 18. Dates, times of day, ordinals ("2nd"), the numbers of
-lists and steps, and digits in names ("cm2") are no quantities. Numbers written as words are not read, but for Chinese
-and Japanese numerals right behind an answer phrase. Of a range ("18–20") the last number counts. Which mark cuts off
-decimals: `marks`.
+Not looked at are what follows when the model goes on with a question of its own, remarks ("Note: …") and brackets that
+explain a number (`asides`), unless nothing else holds a number.
+
+Signs beside a number are not part of it: 50 % is 50, $18 is 18. Dates, times of day, ordinals ("2nd"), the
+numbers of lists and steps, and digits in names ("cm2") are no quantities. Numbers written as words are not read, but
+for Chinese and Japanese numerals right behind an answer phrase, and halves and scales beside digits ("2 et demi",
+"5 mil 300"). Of a range ("18–20") the last number counts. Which mark cuts off decimals: `marks`.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import re
 from fractions import Fraction
 
 from ...errors import CorpusError
+from .asides import own_questions, without_asides
 from .clean import BOX, UNBOX, plain
 from .phrases import DIRECTLY, LINK, NOUN, SENTENCE_END
 from .scales import KANJI, east_asian
@@ -29,7 +33,7 @@ from .scan import Found, numbers_in
 _HASHES = re.compile(r"#{4,}")
 _BOXED = re.compile(f"{BOX}([^{UNBOX}]*)")
 _PARAGRAPH_END = re.compile(r"\n\s*\n")
-_GOES_ON = re.compile(r"\s*(?:[^\W\d]+\s*)?[=+*×÷/x−–-]\s*\(?[$€£¥]?\d")
+_GOES_ON = re.compile(r"\s*(?:[^\W\d]+\s*)?(?:[=+*×·⋅÷/x−–-]|(?<=\s):(?=\s))\s*\(?[$€£¥]?\d")
 
 
 def final_number(text: str, language: str) -> Fraction | None:
@@ -40,12 +44,17 @@ def final_number(text: str, language: str) -> Fraction | None:
         language: code of the language that the answer should be in: it settles what "1.234" means, unless the text's
             other numbers do.
     """
-    text = plain(text)
-    numbers = numbers_in(text, language)
-    for rule in (_after_hashes, _in_a_box, _after_a_phrase):
-        value = rule(text, numbers)
+    for end, numbered in own_questions(text):
+        part, numbers = _read(text[:end], language)
+        value = _announced(part, numbers)
         if value is not None:
             return value
+        if numbers and not numbered:
+            return numbers[-1].value
+    part, numbers = _read(text, language)
+    value = _announced(part, numbers)
+    if value is not None:
+        return value
     return numbers[-1].value if numbers else None
 
 
@@ -59,6 +68,22 @@ def same_number(text: str, target: str, language: str) -> bool:
     if wanted is None:
         raise CorpusError(f"the target {target!r} holds no number: give the known answer in digits, for example '18'")
     return final_number(text, language) == wanted
+
+
+def _read(text: str, language: str) -> tuple[str, list[Found]]:
+    """The plain text with its numbers: without asides, unless all its numbers are in them."""
+    whole = plain(text)
+    text = without_asides(whole)
+    numbers = numbers_in(text, language)
+    return (text, numbers) if numbers else (whole, numbers_in(whole, language))
+
+
+def _announced(text: str, numbers: list[Found]) -> Fraction | None:
+    for rule in (_after_hashes, _in_a_box, _after_a_phrase):
+        value = rule(text, numbers)
+        if value is not None:
+            return value
+    return None
 
 
 def _after_hashes(text: str, numbers: list[Found]) -> Fraction | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from .marks import RAW, decimal_mark, read
-from .scales import COMPOUND, east_asian, scale_after, scale_before
+from .scales import COMPOUND, east_asian, goes_on, half_beside, scale_after, scale_before
 
 _VULGAR = "".join(chr(n) for n in [*range(0xBC, 0xBF), *range(0x2150, 0x215F), 0x2189])
 _NUMBER = re.compile(
@@ -39,12 +39,14 @@ class Found:
         digits: of its digits.
         end: behind its digits, fraction and scale.
         value: exact.
+        scale: what words beside it multiplied it by.
     """
 
     start: int
     digits: int
     end: int
     value: Fraction
+    scale: Fraction = Fraction(1)
 
 
 def numbers_in(text: str, language: str) -> list[Found]:
@@ -53,9 +55,19 @@ def numbers_in(text: str, language: str) -> list[Found]:
     numbers: list[Found] = []
     for match in _NUMBER.finditer(text):
         for found in _read(text, match, mark=mark):
-            if not numbers or found.digits >= numbers[-1].end:  # a denominator or a power is part of the number before
+            before = numbers[-1] if numbers else None
+            if before and found.digits < before.end:  # a denominator or a power is part of the number before
+                continue
+            if before and _adds_to(text, before, found):
+                numbers[-1] = replace(before, end=found.end, value=before.value + found.value, scale=found.scale)
+            else:
                 numbers.append(found)
     return numbers
+
+
+def _adds_to(text: str, before: Found, found: Found) -> bool:
+    between = text[before.end : found.start]
+    return goes_on(between, scale=before.scale, following=found.value, its_scale=found.scale)
 
 
 def _read(text: str, match: re.Match[str], *, mark: str) -> Iterator[Found]:
@@ -86,19 +98,21 @@ def _special(match: re.Match[str]) -> Fraction | None:
 
 
 def _whole(text: str, start: int, end: int, value: Fraction) -> Found:
-    """A number with all that changes its value: exponent, denominator, scale, sign."""
+    """A number with all that changes its value: exponent, denominator, scale, half, sign."""
     if power := _EXPONENT.match(text, end):
         end, value = power.end(), value ** int(power[1])
     below = _DENOMINATOR.match(text, end)
     if below and int(below[1]) and text[start - 1 : start] != "/":
         end, value = below.end(), value / int(below[1])
     end, factor = scale_after(text, end)
-    value *= factor * scale_before(text, start)
+    factor *= scale_before(text, start)
+    end, half = half_beside(text, start, end)
+    value = (value + half) * factor
     sign = _SIGN.search(text[max(start - 5, 0) : start])
     first = start - len(sign[0]) if sign else start
     if sign and _is_a_sign(text[:first] if first < 40 else text[first - 40 : first]):
-        return Found(first, start, end, -value)
-    return Found(start, start, end, value)
+        return Found(first, start, end, -value, factor)
+    return Found(start, start, end, value, factor)
 
 
 def _is_a_sign(before: str) -> bool:

@@ -1,0 +1,48 @@
+"""Answers to questions in French, and the number that each comes to."""
+
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+FRENCH = [
+    ("Réponse étape par étape : Roger a commencé avec 5 balles. 5 + 6 = 11. La réponse est 11.", "11"),
+    ("La réponse est 18 $.", "18"),
+    ("Elle gagne 9 × 2 = 18 $ par jour.", "18"),
+    ("Il a réalisé un bénéfice de 70\u202f000 dollars", "70000"),
+    ("Réponse : 1 234,50 €", "1234.50"),
+    ("Réponse\u00a0: 18 œufs", "18"),
+    ("Il reste 3,5 heures.", "3.5"),
+    ("La réponse finale est donc **540 mètres**.", "540"),
+    ("Le bénéfice est de 2 millions d'euros", "2000000"),
+    ("Cela fait 1,5 milliard", "1500000000"),
+    ("Étape 1 : 23 - 15\nÉtape 2 : il lui reste 8 $", "8"),
+    ("Il lui reste la moitié, soit 1/2.", "1/2"),
+    ("La température est de -12 °C", "-12"),
+    ("La hausse est de 25\u00a0%.", "25"),
+    ("La 3ème semaine, il court 540 m", "540"),
+    ("Il court 540 m la 3e semaine", "540"),
+    ("Le film commence à 20h30 et il y a 120 personnes à 15h45.", "120"),
+    ("Il a vendu la maison pour 200,000 dollars", "200000"),
+    ("\\[ \\boxed{18} \\]", "18"),
+    ("Janet gagne donc 9 × 2 = 18 $ par jour au marché.\nLa réponse est 18.", "18"),
+    ("Le coût total est de 1 234,50 €.", "1234.50"),
+    ("Le prix est de 1\u202f234,5 € au total.", "1234.5"),
+    ("Il a donc réalisé un bénéfice de 70\u00a0000 $.", "70000"),
+    ("Il lui faut donc 2 heures et demie.", "2.5"),
+    ("Il met 3 h et demie pour finir le travail, soit 3,5 heures.", "3.5"),
+    ("Étape 1 : Calculons le nombre total de verres : 16 / 2 = 8.\nÉtape 2 : 8 × 3 $ = 24 $ et 8 × 5 $ = 40 $.\nÉtape 3 : 24 + 40 = 64.\n\n**Réponse : Kylar doit payer 64 $.**", "64"),
+    ("Par conséquent, 60 % des élèves restants se sont inscrits en danse.", "60"),
+    ("Le train part à 14h30 et arrive à 16h30, donc le trajet dure 120 minutes.", "120"),
+    ("La réponse finale est : 25.\n\nExplication : en 2020, il avait 20 ans.", "25"),
+    ("Il reste 3/4 du gâteau.", "3/4"),
+    ("La température finale est de -12 °C.", "-12"),
+    ("Il y a 1,5 million d'habitants.", "1500000"),
+    ("La 1ère équipe a gagné 4 matchs de plus que la 2e.", "4"),
+    ("La réponse est $\\boxed{2{,}5}$ heures.", "2.5"),
+    ("La réponse finale est $\\boxed{1\\ 250}$.", "1250"),
+    ("La réponse est 29.\n\nQuestion : Leah avait 32 chocolats.\nRéponse étape par étape : 32 + 42 = 74. La réponse est 74.", "29"),
+    ("Elle a 1.500 euros", "1500"),
+    ("Il parcourt 42,195 km.", "42.195"),
+    ("1.250,75 €", "1250.75"),
+    ("Elle a donc 12 pommes au total.\n\nVérification : 5 + 7 = 12, et 12 - 7 = 5.", "12"),
+]  # fmt: skip

@@ -1,0 +1,48 @@
+"""Answers to questions in Swahili, and the number that each comes to."""
+
+# ruff: noqa: E501
+
+from __future__ import annotations
+
+SWAHILI = [
+    ("Jibu la Hatua kwa Hatua: Roger alianza kwa mipira 5. 5 + 6 = 11. Jibu ni 11.", "11"),
+    ("Jibu ni $18.", "18"),
+    ("Jibu: 18", "18"),
+    ("Anapata 9 * 2 = dola 18 kila siku.", "18"),
+    ("Alipata faida ya $70,000.", "70000"),
+    ("Bei ni Ksh1,500.", "1500"),
+    ("Bei ni shilingi 1,234.50", "1234.50"),
+    ("Jibu ni elfu 5.", "5000"),
+    ("Idadi ya watu ni milioni 2.5", "2500000"),
+    ("Jibu sahihi ni \\boxed{540}.", "540"),
+    ("Kwa hiyo, jibu la mwisho ni mita 540.", "540"),
+    ("Hatua ya 1: 16 - 3 = 13\nHatua ya 2: 13 - 4 = 9", "9"),
+    ("Iliongezeka kwa 150%.", "150"),
+    ("Inachukua saa 3.5", "3.5"),
+    ("Halijoto ni -5", "-5"),
+    ("Alibakiwa na KES 64.", "64"),
+    ("Amekula 1/2 ya keki", "1/2"),
+    ("#### 39", "39"),
+    ("Janet huuza mayai 16 - 3 - 4 = 9 ya bata kila siku.\nYeye hutengeneza $9 * 2 = $18 kila siku kwenye soko la mkulima.\nJibu ni 18.", "18"),
+    ("Kwa hivyo, gharama ya jumla ni shilingi 1,234.50.", "1234.50"),
+    ("Kwa hiyo, Josh alipata faida ya dola 70,000.", "70000"),
+    ("Jibu: TSh 250,000/=", "250000"),
+    ("Bei ni Ksh 1,500/-", "1500"),
+    ("Kampuni ilipata faida ya shilingi milioni 3.", "3000000"),
+    ("Ana shilingi elfu 5.", "5000"),
+    ("Hatua ya 1: 3 × 60 = 180\nHatua ya 2: 180 × 3 = 540\n\nKwa hiyo James anakimbia mita 540 kwa wiki.", "540"),
+    ("Kwa hiyo asilimia 60 ya wanafunzi walijiandikisha.", "60"),
+    ("Treni ilifika saa 10:30 asubuhi, kwa hiyo safari ilichukua dakika 45.", "45"),
+    ("Inachukua saa 2 na nusu.", "2.5"),
+    ("Jibu la mwisho ni **64**. Asante kwa swali lako!", "64"),
+    ("Amebaki na 3/4 ya keki.", "3/4"),
+    ("Halijoto ilishuka hadi -5.", "-5"),
+    ("Jibu ni dola 18 kwa siku.\nMaelezo: 16 - 3 - 4 = 9, kisha 9 x 2 = 18.", "18"),
+    ("Jibu ni 29.\n\nSwali: Leah alikuwa na chokoleti 32.\nJibu la Hatua kwa Hatua: 32 + 42 = 74. Jibu ni 74.", "29"),
+    ("Alilipa shilingi milioni 2 na elfu 50.", "2050000"),
+    ("Jibu ni 1,000/= kwa siku", "1000"),
+    ("Jibu la mwisho: $18 kwa siku.", "18"),
+    ("Atapata jumla ya shilingi laki 2.", "200000"),
+    ("Sh. 2,500/- kwa mwezi", "2500"),
+    ("Ana umri wa miaka 12.\nKumbuka: mwaka una miezi 12, siku 365.", "12"),
+]  # fmt: skip
