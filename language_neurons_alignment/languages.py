@@ -54,6 +54,12 @@ def parse_languages(names: str | Iterable[str]) -> tuple[str, ...]:
     return codes
 
 
+def in_default_order(codes: Iterable[str]) -> tuple[str, ...]:
+    """Each of these languages once: the default ten in their order, then the others as they come."""
+    there = dict.fromkeys(codes)
+    return (*(code for code in DEFAULT_LANGUAGES if code in there), *(c for c in there if c not in DEFAULT_LANGUAGES))
+
+
 def language_name(code: str) -> str:
     """The English name of a language, for tables and figures; the code itself where there is no name."""
     if code in LANGUAGE_NAMES:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from .activation import Collected, collect_activations
 from .answers.generation import Generated, ensure_answers
 from .autosweep import AutoSweep, autosweep
-from .config import DEFAULT_LANGUAGES, PipelineSettings, Selection
+from .config import PipelineSettings, Selection
 from .core.sweep import Observer, unobserved
-from .corpus.records import Corpus
 from .identify import Identification, identify
 from .ppl import MapResult, perplexity_map
 from .session import Session, StartAnswers, silent
@@ -79,18 +78,7 @@ def run_pipeline(
         )
         for language in languages
     ]
-    sweep, lam = None, settings.lam
-    if lam is None:
-        sweep = autosweep(
-            session.layout,
-            languages,
-            top_rate=settings.top_rate,
-            bar=settings.bar,
-            search=settings.search,
-            observe=observe,
-        )
-        lam = sweep.lam
-    selection = Selection(settings.top_rate, lam, settings.bar)
+    sweep, selection = _selection(session, languages, settings, observe)
     identification = identify(session.layout, languages, selection, force=settings.force)
     drawn = perplexity_map(
         session,
@@ -104,9 +92,18 @@ def run_pipeline(
     return PipelineResult(generated, collected, sweep, identification, drawn)
 
 
-def corpus_languages(corpus: Corpus) -> tuple[str, ...]:
-    """A corpus's languages: the default ones in their order, then others as they occur."""
-    present = corpus.languages
-    return tuple(code for code in DEFAULT_LANGUAGES if code in present) + tuple(
-        code for code in present if code not in DEFAULT_LANGUAGES
+def _selection(
+    session: Session, languages: Sequence[str], settings: PipelineSettings, observe: Observer
+) -> tuple[AutoSweep | None, Selection]:
+    """What neurons are selected by: the λ that was given, else AutoSweep's, told beside it."""
+    if settings.lam is not None:
+        return None, Selection(settings.top_rate, settings.lam, settings.bar)
+    sweep = autosweep(
+        session.layout,
+        languages,
+        top_rate=settings.top_rate,
+        bar=settings.bar,
+        search=settings.search,
+        observe=observe,
     )
+    return sweep, Selection(settings.top_rate, sweep.lam, settings.bar)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .causal.controls import Controls, control_rows
+from .causal.controls import control_rows
 from .causal.rows import Rows
 from .causal.scoring import Part, score_missing
 from .config import DEFAULT_MAP, MapSettings, Selection
@@ -20,8 +20,7 @@ from .core.perplexity_effects import (
 from .core.perplexity_map import UNDISTURBED, PerplexityMap, cells_to_do
 from .corpus.records import Record, records_hash
 from .interventions.doing import Doing
-from .interventions.neuron_sets import NeuronSource
-from .masks import StoredMask, open_mask
+from .masks import open_mask
 from .plots.ppl_heatmap import ppl_heatmap
 from .session import Session, StartWork, silent, with_stored_answers
 from .store.layout import with_ending
@@ -95,7 +94,7 @@ def perplexity_map(
     mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     chosen = tuple(languages or mask.languages)
     mask.check_languages(chosen)
-    rows = _rows(session, mask, doing, settings)
+    rows = Rows.open(session.layout, mask, doing, classes=settings.classes, seed=settings.seed)
     records = {language: session.corpus.of_language(language) for language in chosen}
     variant = settings.variant + (f".{doing.slug}" if doing.slug else "")
     path = session.layout.perplexity(top_rate, lam, variant=variant)
@@ -115,14 +114,6 @@ def perplexity_map(
         computed=own.cells,
         controls_computed=sum(part.cells for part in controls),
     )
-
-
-def _rows(session: Session, mask: StoredMask, doing: Doing, settings: MapSettings) -> Rows:
-    """What is done in each row; refused here where that cannot be."""
-    source = NeuronSource.open(session.layout, mask, settings.classes)
-    doing.check(source)
-    controls = Controls.open(session.layout, mask, classes=settings.classes, seed=settings.seed)
-    return Rows(doing, source, controls)
 
 
 def _parts(

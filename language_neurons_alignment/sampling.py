@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from .errors import SettingsError
 
@@ -57,6 +58,10 @@ class Sampling:
     def greedy(self) -> bool:
         """Always the likeliest token."""
         return self.temperature == 0
+
+    def plain(self) -> dict[str, Any]:
+        """As it is stored, and read back."""
+        return {**asdict(self), "stop": list(self.stop)}
 
     def check_answers(self, answers: int) -> None:
         """Raise SettingsError unless so many different answers can be drawn for one question."""

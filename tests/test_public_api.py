@@ -9,7 +9,8 @@ import pytest
 
 import language_neurons_alignment as lna
 from language_neurons_alignment import config, errors
-from language_neurons_alignment.core import masks, perplexity_map
+from language_neurons_alignment.causal.evaluation import settings as evaluation
+from language_neurons_alignment.core import accuracy_map, masks, perplexity_map
 
 EXPORTS = {
     "__version__", "open_session", "results_of", "generate", "Generated", "Sampling",
@@ -76,3 +77,4 @@ def test_choices_are_the_same_in_the_settings_and_in_the_core() -> None:
     assert config.MASK_CLASSES == masks.MASK_CLASSES
     assert config.SCALES == perplexity_map.SCALES
     assert config.AVERAGES == perplexity_map.AVERAGES
+    assert evaluation.MEASURES == accuracy_map.MEASURES

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from ..corpus.prompts import GeneratedAnswer, Prompt
+from ..corpus.answered import Place
+from ..corpus.prompts import GeneratedAnswer, Prompt, fitting_prompts
+from ..corpus.records import Record
 from ..engines import Engine
 from ..sampling import Sampling
 from ..session import Work
@@ -14,6 +16,20 @@ from ..store.journal import Journal, Plain
 
 Under = Callable[[], AbstractContextManager[None]]
 """Opens what a batch is answered under: an intervention, or nothing."""
+
+
+def askable(
+    engine: Engine, records: Sequence[Record], places: Sequence[Place], *, sampling: Sampling, overlong: str
+) -> tuple[list[Place], list[Prompt]]:
+    """The places whose answers the model has room for, and their prompts: instructions as they are counted.
+
+    Raises:
+        CorpusError: some are too long and `overlong` is "error", or none is left.
+    """
+    tokens = {index: tuple(engine.tokenizer.encode(records[index].instruction)) for index in {i for i, _ in places}}
+    prompts = [Prompt(tokens[index], number) for index, number in places]
+    fits = fitting_prompts(prompts, new=sampling.max_new_tokens, max_length=engine.model.max_length, overlong=overlong)
+    return [places[at] for at in fits], [prompts[at] for at in fits]
 
 
 def answer_prompts(

@@ -8,16 +8,14 @@ from pathlib import Path
 
 from ..config import OVERLONG, check_choice
 from ..corpus.answered import Place, has_answers, open_places, with_all_answers
-from ..corpus.prompts import Prompt, fitting_prompts
-from ..corpus.records import Corpus, Record
-from ..engines import Engine
+from ..corpus.records import Corpus
 from ..errors import CorpusError
 from ..interventions.doing import NOTHING, Doing
 from ..interventions.neuron_sets import NeuronSource
 from ..sampling import GREEDY, Sampling
 from ..session import Session, StartAnswers, silent
 from ..store.journal import alone
-from .answering import answer_prompts
+from .answering import answer_prompts, askable
 from .generation_file import AnswerFile
 
 
@@ -139,17 +137,13 @@ def generate(
         if not wanted:
             return Generated(file.settle(records), chosen)
         engine = session.source()
-        prompts = _prompts(engine, records, wanted)
-        fits = fitting_prompts(
-            prompts, new=sampling.max_new_tokens, max_length=engine.model.max_length, overlong=overlong
-        )
-        places = [wanted[index] for index in fits]
+        places, prompts = askable(engine, records, wanted, sampling=sampling, overlong=overlong)
         generation = file.check_engine(engine, records, wanted)
         known = file.resume(records, places, generation, answers=answers, overlong=overlong)
         intervention = do.intervention(source, engine.model)
         given = answer_prompts(
             engine,
-            [prompts[index] for index in fits],
+            prompts,
             sampling=sampling,
             journal=file.journal,
             known=known,
@@ -191,9 +185,3 @@ def ensure_answers(
         session, languages, out=own, answers=answers, sampling=sampling, overlong=overlong, overwrite=force, start=start
     )
     return replace(session, corpus=made.corpus), made
-
-
-def _prompts(engine: Engine, records: Sequence[Record], places: Sequence[Place]) -> list[Prompt]:
-    """Instructions as they are counted (`corpus.encode`)."""
-    tokens = {index: tuple(engine.tokenizer.encode(records[index].instruction)) for index in {i for i, _ in places}}
-    return [Prompt(tokens[index], number) for index, number in places]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from ..errors import ConflictError
 from ..sampling import Sampling
 from ..session import Session
 from ..store.corpus_file import write_corpus
-from ..store.journal import Journal, Plain, differing
+from ..store.journal import Journal, Plain, differing, digest_of
 from ..version import __version__
 
 
@@ -49,7 +47,7 @@ class AnswerFile:
             "model": session.layout.model,
             "config_hash": checkpoint.config_hash,
             "weights_hash": checkpoint.weights_hash,
-            "sampling": {**asdict(sampling), "stop": list(sampling.stop)},
+            "sampling": sampling.plain(),
             "intervention": intervention,
         }
 
@@ -101,7 +99,7 @@ class AnswerFile:
             "answers": answers,
             "overlong": overlong,
             "overwrite": self._overwrite,
-            "questions": hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest(),
+            "questions": digest_of(asked),
         }
         return self.journal.start({**generation, **work}, replace=self._overwrite)
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from ..answers.answering import answer_prompts
+from ..answers.answering import answer_prompts, askable
 from ..core.interventions import Intervention
-from ..corpus.prompts import Prompt, fitting_prompts
+from ..corpus.prompts import Prompt
 from ..corpus.records import Record
 from ..engines import Engine
 from ..sampling import Sampling
@@ -20,7 +20,7 @@ from ..session import StartAnswers
 from ..store.journal import Journal, Plain
 
 
-def askable(
+def fitting_questions(
     engine: Engine, records: Sequence[Record], *, sampling: Sampling, overlong: str
 ) -> tuple[list[Record], list[Prompt]]:
     """The questions that the model has room to answer, and their prompts.
@@ -28,9 +28,9 @@ def askable(
     Raises:
         CorpusError: some are too long and `overlong` is "error", or none is left.
     """
-    prompts = [Prompt(tuple(engine.tokenizer.encode(record.instruction))) for record in records]
-    fits = fitting_prompts(prompts, new=sampling.max_new_tokens, max_length=engine.model.max_length, overlong=overlong)
-    return [records[index] for index in fits], [prompts[index] for index in fits]
+    first = [(index, 0) for index in range(len(records))]
+    places, prompts = askable(engine, records, first, sampling=sampling, overlong=overlong)
+    return [records[index] for index, _ in places], prompts
 
 
 def row_journal(result: Path) -> Journal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,9 @@ from ..core.probability import activation_probability
 from ..engines import ModelInfo
 from ..errors import IncompatibleError, MissingArtifactError
 from ..identify import load_answer_counts
+from ..interventions.doing import Swap
 from ..masks import StoredMask
 from ..store.layout import Layout
-
-Swap = Callable[[Bool[Tensor, "layer neuron"]], Bool[Tensor, "layer neuron"]]
-"""Neurons → the others that take their place."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from ..engines import ModelInfo
 from ..errors import SettingsError
 from ..interventions.doing import Doing
 from ..interventions.neuron_sets import NeuronSource
+from ..masks import StoredMask
+from ..store.layout import Layout
 from .controls import Controls, of_control
 
 ONE_ROW = "do"
@@ -38,6 +40,17 @@ class Rows:
                 f"--do names {', '.join(unknown)}, which a map of rows and texts does not have: "
                 "give `each`, the language of the row, or a language"
             )
+
+    @classmethod
+    def open(cls, layout: Layout, mask: StoredMask, doing: Doing, *, classes: Sequence[str], seed: int) -> Rows:
+        """The rows of these steps, their neurons, and those of controls, coming from a mask.
+
+        Raises:
+            LNAError: as `Doing.check` and `Controls.open`; what cannot be done is refused here.
+        """
+        source = NeuronSource.open(layout, mask, classes)
+        doing.check(source)
+        return cls(doing, source, Controls.open(layout, mask, classes=classes, seed=seed))
 
     def names(self, languages: Sequence[str]) -> tuple[str, ...]:
         """The rows after the undisturbed one."""

@@ -10,7 +10,7 @@ from ..config import OVERLONG, check_block_number, check_choice, language_code, 
 from . import options
 from .output import result
 from .progress import Bars, note
-from .setup import answered
+from .setup import answered, session_of
 
 if TYPE_CHECKING:
     from ..activation import Collected
@@ -38,12 +38,8 @@ def activation(
         check_block_number(blocks)
     from ..activation import collect_activations
     from ..merge import shard_session
-    from ..session import open_session
 
-    work = open_session(
-        model.model_path, data, model.dataset, model_name=model.model_name, root=results.root, **engine.choices()
-    )
-    work = answered(work)
+    work = answered(session_of(model, data, results, engine))
     if part is not None:
         work = shard_session(work, *part)
     with work, Bars() as bars:

@@ -52,14 +52,17 @@ class Doing:
         from ..interventions.doing import Doing as Steps
 
         steps = Steps.parse(self.do or default)
-        if steps.needs_mask and self.lam is None and method.has_lambda:
-            raise SettingsError(
-                f"--do {steps.texts[0]!r} needs the λ of a mask: give -l as it was given to `lna identify`"
-            )
+        if steps.needs_mask:
+            self.check_lambda(f"--do {steps.texts[0]!r}", method)
         in_order(parse_classes(self.classes))
         if self.lam is not None or not method.has_lambda:
             Selection(self.top_rate, self.lam, method=method)
         return steps
+
+    def check_lambda(self, what: str, method: Method) -> None:
+        """Raise SettingsError where there is no λ and the mask that `what` needs has one in its name."""
+        if self.lam is None and method.has_lambda:
+            raise SettingsError(f"{what} needs the λ of a mask: give -l as it was given to `lna identify`")
 
     def neurons(self, work: Session, steps: Steps) -> NeuronSource:
         """Where the neurons that the steps name come from; the mask is read only where they need it."""

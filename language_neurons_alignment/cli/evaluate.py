@@ -8,12 +8,13 @@ import typer
 
 from ..causal.evaluation.settings import MEASURES, EvaluationSettings
 from ..config import DEFAULT_CONTROLS, DEFAULT_DO, OVERLONG, check_choice, language_name, parse_languages
-from ..errors import SettingsError
 from . import options
 from .doing_options import Doing
+from .effect_output import answer_files, effect_cells, effect_data, effect_header, report_answered, report_matching
 from .method_options import By
 from .output import result, table
 from .progress import Bars, note
+from .setup import session_of
 
 if TYPE_CHECKING:
     from ..causal.evaluation.evaluate import Evaluated
@@ -44,8 +45,7 @@ def evaluate(
     check_choice(overlong, OVERLONG, "--overlong")
     method = by.chosen()
     steps = doing.steps(*DEFAULT_DO, method=method)
-    if doing.lam is None and method.has_lambda:
-        raise SettingsError("evaluate needs the λ of a mask: give -l as it was given to `lna identify`")
+    doing.check_lambda("evaluate", method)
     settings = EvaluationSettings(
         do=steps.texts,
         classes=options.parse_classes(doing.classes),
@@ -55,11 +55,8 @@ def evaluate(
         show=show,
     )
     from ..causal.evaluation.evaluate import evaluate as answer
-    from ..session import open_session
 
-    named = {"model_name": model.model_name, "root": results.root, "existing": True, "method": method}
-    work = open_session(model.model_path, data, model.dataset, **named, **engine.choices())
-    with work, Bars() as bars:
+    with session_of(model, data, results, engine, existing=True, method=method) as work, Bars() as bars:
         done = answer(
             work,
             languages,
@@ -70,23 +67,21 @@ def evaluate(
             start=bars.start,
         )
     _remarks(done)
-    files = {"png": done.png, "csv": done.csv, "json": done.json, "answers": done.answers}
-    result([*evaluation_table(done), "", *map(str, files.values())], evaluation_data(done), as_json=results.as_json)
+    files = map(str, answer_files(done).values())
+    result([*evaluation_table(done), "", *files], evaluation_data(done), as_json=results.as_json)
 
 
 def _remarks(done: Evaluated) -> None:
     """What was there already and what is not as one might think: nothing is silent."""
     whole = len(done.map.rows) * int(done.map.asked.sum())
-    if done.answered < whole:
-        note(f"{whole - done.answered} of {whole} answers were there already (--force answers again)")
+    report_answered(done.answered, whole)
     unclear = int(done.map.unclear[0].sum())
     if unclear:
         note(
             f"{unclear} of {int(done.map.asked.sum())} undisturbed answers have too few letters to tell their "
             "language: they do not count as in the right one"
         )
-    if done.matched_by == "layer":
-        note("there are no counts beside the mask, so the controls are matched by layer alone, not by activity")
+    report_matching(done.matched_by)
 
 
 def evaluation_table(done: Evaluated) -> list[str]:
@@ -95,28 +90,21 @@ def evaluation_table(done: Evaluated) -> list[str]:
     rows: list[list[object]] = []
     for k, code in enumerate(done.map.languages):
         r = k if done.selective else 0
-        low, high = found.interval.low[r, k].item(), found.interval.high[r, k].item()
         row: list[object] = [
             language_name(code),
             f"{shares[0, k]:.1f} %",
             f"{shares[r + 1, k]:.1f} %",
-            f"{found.change[r, k]:+.1f} [{low:+.1f}, {high:+.1f}]",
-            _p(found.p_adjusted[r, k].item()),
+            *effect_cells(found, r, k),
         ]
-        if found.control is not None and found.inside is not None:
-            row.append(f"{found.control.low[r, k]:+.1f} … {found.control.high[r, k]:+.1f}")
-            row.append("within control" if found.inside[r, k] else "")
         if done.selective:
             row.append(_selectivity(done, k))
         rows.append(row)
-    control = ["control's range", ""] if found.control is not None else []
-    header = [f"{done.measure} in", "undisturbed", "changed", "points [95 %]", "p", *control]
+    header = [f"{done.measure} in", "undisturbed", "changed", *effect_header(found)]
     return table([*header, *(["selectivity"] if done.selective else [])], rows)
 
 
 def evaluation_data(done: Evaluated) -> dict[str, Any]:
     """The same for every cell, as plain values."""
-    found = done.effects
     data: dict[str, Any] = {
         "measure": done.measure,
         "languages": done.map.languages,
@@ -125,19 +113,8 @@ def evaluation_data(done: Evaluated) -> dict[str, Any]:
         "share": done.map.shares(done.measure).tolist(),
         "unclear": done.map.unclear.sum(dim=-1).tolist(),
         "changed": done.map.changed,
-        "change": found.change.tolist(),
-        "low": found.interval.low.tolist(),
-        "high": found.interval.high.tolist(),
-        "p": found.p.tolist(),
-        "p_adjusted": found.p_adjusted.tolist(),
+        **effect_data(done.effects, done.matched_by),
     }
-    if found.control is not None and found.inside is not None:
-        data |= {
-            "control_low": found.control.low.tolist(),
-            "control_high": found.control.high.tolist(),
-            "inside_control": found.inside.tolist(),
-            "control_matched_by": done.matched_by,
-        }
     if done.selective:
         score, controls = done.selective.score, done.selective.controls
         data["selectivity"] = {
@@ -148,12 +125,7 @@ def evaluation_data(done: Evaluated) -> dict[str, Any]:
             "f1_high": done.selective.interval.high.tolist(),
             "control_f1": None if controls is None else controls.f1.tolist(),
         }
-    files = {"png": done.png, "csv": done.csv, "json": done.json, "answers": done.answers}
-    return {**data, "answered": done.answered, **files}
-
-
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
+    return {**data, "answered": done.answered, **answer_files(done)}
 
 
 def _selectivity(done: Evaluated, k: int) -> str:

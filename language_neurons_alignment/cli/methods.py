@@ -21,7 +21,7 @@ from ..method import EQUAL_N, RANDOM
 from . import options
 from .output import result, table
 from .progress import Bars, note
-from .setup import answered
+from .setup import answered, session_of
 
 if TYPE_CHECKING:
     from ..methods.comparison import MethodComparison
@@ -81,12 +81,9 @@ def methods(
     languages = None if settings.langs is None else parse_languages(settings.langs)
     from ..findings.model_neurons import Choice
     from ..methods.comparison import compare_methods
-    from ..session import open_session
 
     choice = Choice(top_rate, settings.lam, settings.bar, languages, search.range())
-
-    named = {"model_name": model.model_name, "root": results.root, "existing": True}
-    work = answered(open_session(model.model_path, data, model.dataset, **named, **engine.choices()))
+    work = answered(session_of(model, data, results, engine, existing=True))
     with work, Bars() as bars:
         done = compare_methods(work, wanted, choice=choice, settings=shown, force=force, start=bars.start)
     for name, why in done.left_out.items():

@@ -11,7 +11,7 @@ from .method_options import By, Lam
 from .output import result
 from .ppl_output import map_data, map_files, map_table
 from .progress import Bars, note
-from .setup import answered
+from .setup import answered, session_of
 
 if TYPE_CHECKING:
     from ..ppl import MapResult
@@ -39,12 +39,11 @@ def ppl(
     """
     languages = None if langs is None else parse_languages(langs)
     settings = shown.settings(controls=against.controls, seed=against.seed, do=tuple(do or DEFAULT_DO))
-    Selection(top_rate, lam, method=by.chosen())
+    method = by.chosen()
+    Selection(top_rate, lam, method=method)
     from ..ppl import perplexity_map
-    from ..session import open_session
 
-    named = {"model_name": model.model_name, "root": results.root, "existing": True, "method": by.chosen()}
-    work = answered(open_session(model.model_path, data, model.dataset, **named, **engine.choices()))
+    work = answered(session_of(model, data, results, engine, existing=True, method=method))
     with work, Bars() as bars:
         drawn = perplexity_map(
             work, languages, top_rate=top_rate, lam=lam, settings=settings, force=force, start=bars.start

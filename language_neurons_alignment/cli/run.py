@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..config import DEFAULT_BAR, DEFAULT_CONTROLS, DEFAULT_TOP_RATE, PipelineSettings, parse_languages
+from ..languages import in_default_order
 from . import options
 from .activation import report_reuse
 from .generate import answer_data, answer_table, report_answers
@@ -16,6 +17,7 @@ from .output import result
 from .ppl import report_map_reuse
 from .ppl_output import map_data, map_files, map_table
 from .progress import Bars, note, show_evaluation
+from .setup import session_of
 
 if TYPE_CHECKING:
     from ..pipeline import PipelineResult
@@ -64,12 +66,7 @@ def run(
         force=force,
     )
     languages = None if langs is None else parse_languages(langs)
-    from ..session import open_session
-
-    work = open_session(
-        model.model_path, data, model.dataset, model_name=model.model_name, root=results.root, **engine.choices()
-    )
-    with work:
+    with session_of(model, data, results, engine) as work:
         run_and_report(work, languages, settings, as_json=results.as_json)
 
 
@@ -77,11 +74,15 @@ def run_and_report(
     work: Session, languages: tuple[str, ...] | None, settings: PipelineSettings, *, as_json: bool
 ) -> None:
     """Run the pipeline and print what it found and where it lies."""
-    from ..pipeline import corpus_languages, run_pipeline
+    from ..pipeline import run_pipeline
 
     with Bars() as bars:
         done = run_pipeline(
-            work, languages or corpus_languages(work.corpus), settings, start=bars.start, observe=show_evaluation
+            work,
+            languages or in_default_order(work.corpus.languages),
+            settings,
+            start=bars.start,
+            observe=show_evaluation,
         )
     if done.generated is not None:
         note(f"the corpus has questions alone; this model's own answers are in {done.generated.corpus.path}")

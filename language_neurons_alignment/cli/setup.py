@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import DEFAULT_LANGUAGES, parse_languages
-from .options import Model, Neurons, Results, Search
+from ..config import DEFAULT_LANGUAGES, DEFAULT_METHOD, Method, parse_languages
+from .options import Engine, Model, Neurons, Results, Search
 from .progress import note
 
 if TYPE_CHECKING:
@@ -16,6 +17,22 @@ if TYPE_CHECKING:
 def languages_or_default(names: str | None) -> tuple[str, ...]:
     """The languages of `--langs`, or the paper's ten."""
     return DEFAULT_LANGUAGES if names is None else parse_languages(names)
+
+
+def session_of(
+    model: Model,
+    data: Path,
+    results: Results,
+    engine: Engine,
+    *,
+    existing: bool = False,
+    method: Method = DEFAULT_METHOD,
+) -> Session:
+    """What the flags name, opened: `existing` looks for counts that are there under another name too."""
+    from ..session import open_session
+
+    named = {"model_name": model.model_name, "root": results.root, "existing": existing, "method": method}
+    return open_session(model.model_path, data, model.dataset, **named, **engine.choices())
 
 
 def answered(work: Session) -> Session:

@@ -12,7 +12,7 @@ from ..corpus.records import Corpus, Record
 from ..corpus.summary import summarize
 from ..corpus.templates import PLAIN, TEMPLATES, Template, changed_prompts, chat_template, file_template
 from ..errors import CorpusError, SettingsError
-from ..languages import DEFAULT_LANGUAGES, parse_languages
+from ..languages import in_default_order, parse_languages
 from ..sources.choose import choose, of_languages
 from ..sources.columns import Columns, Gathered
 from ..sources.source import DEFAULT_OPTIONS, SourceOptions, describe_source, read_source
@@ -112,11 +112,11 @@ def list_templates(model_path: str | None = None) -> list[Template]:
 
 
 def _order(gathered: Gathered) -> tuple[str, ...]:
-    """The languages that are there: the default ten in their order, the others after them as they come."""
-    there = dict.fromkeys(record.language for record in gathered.records)
+    """The languages that are there."""
+    there = in_default_order(record.language for record in gathered.records)
     if not there:
         raise CorpusError("the source has no question at all: every place where one was expected is empty")
-    return (*(code for code in DEFAULT_LANGUAGES if code in there), *(c for c in there if c not in DEFAULT_LANGUAGES))
+    return there
 
 
 def _template(name: str, model_path: str | None) -> tuple[Template, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from ..core.accuracy_map import AccuracyMap, Effects
-from .charts import Heatmap, language_axis, plain_axis
+from .axes import language_axis, plain_axis
+from .charts import Heatmap
 from .heatmap import heatmap
 
 LABELS = {

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from ..core.forcing import ForcingTable
-from .charts import Heatmap, language_axis
+from .axes import language_axis
+from .charts import Heatmap
 from .heatmap import heatmap
 
 

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from .charts import Axis, Heatmap
+from .axes import Axis
+from .charts import Heatmap
 from .numbers import tick
 from .palette import DIVERGING, SEQUENTIAL
 

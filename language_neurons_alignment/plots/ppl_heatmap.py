@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 
 from ..core.perplexity_effects import range_of_controls
 from ..core.perplexity_map import PerplexityMap
-from .charts import Heatmap, language_axis, plain_axis
+from .axes import language_axis, plain_axis
+from .charts import Heatmap
 from .heatmap import heatmap
 
 LABELS = {"percent": "change of perplexity [%]", "log1p": "change of ln(1 + perplexity)"}

@@ -8,7 +8,8 @@ from typing import Any
 from ..core.halves import ALL
 from ..core.masks import CLASSES
 from ..languages import language_name
-from .charts import Bars, Panel, Series, layer_axis, plain_axis
+from .axes import layer_axis, plain_axis
+from .charts import Bars, Panel, Series
 
 Table = Mapping[str, Sequence[Any]]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..plots.charts import Axis, Bars, Chart, Heatmap, Lines, Mark
+from ..plots.axes import Axis
+from ..plots.charts import Bars, Chart, Heatmap, Lines, Mark
 from ..plots.numbers import number_at_bar, scale_ticks, symlog, tick
 from ..plots.palette import DIVERGING, DIVERGING_DARK, SEQUENTIAL, SEQUENTIAL_DARK
 from .sections import exact

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..plots.charts import Chart, Key, Row
+from ..plots.axes import Key
+from ..plots.charts import Chart, Row
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArtifactError, ConflictError
-from .answer_lines import answer_lines, read_answer_lines
-from .atomic import atomic_files
-from .journal import Plain, differing
-from .layout import with_ending
+from .answer_lines import read_answer_lines
+from .answers_file import AnswersFile
+from .journal import Plain
+from .json_file import read_json
 from .ppl_file import precision_of
 
 Cells = dict[tuple[str, str], str]
@@ -40,13 +39,8 @@ _BY_KEY = ("rows", "questions")
 """Parts of the provenance that are kept for each row or language: other ones may be added later."""
 
 
-class EvaluationFile:
-    """The JSON of one evaluation, and the folder of its answers. Whoever uses it holds `alone(path)`.
-
-    Attributes:
-        path: the JSON.
-        answers: the folder, a file of JSON lines for each row in it.
-    """
+class EvaluationFile(AnswersFile):
+    """The JSON of one evaluation, and the folder of its answers, a file for each row."""
 
     def __init__(self, path: Path, provenance: Plain, *, replace: bool = False) -> None:
         """Name the file.
@@ -57,14 +51,8 @@ class EvaluationFile:
                 language, `controls` is None where no controls are wanted.
             replace: start anew; what is there stays until the first row is done.
         """
-        self.path = with_ending(path, ".json")
-        self.answers = with_ending(path, ".answers")
+        super().__init__(path, replace=replace)
         self.provenance = json.loads(json.dumps(provenance))  # as it is read back: tuples become lists
-        self._replace = replace
-
-    def row(self, name: str) -> Path:
-        """The file of a row's answers."""
-        return self.answers / f"{name}.jsonl"
 
     def read(self, *, engine: Mapping[str, Any]) -> Cells:
         """The cells that are done.
@@ -79,7 +67,7 @@ class EvaluationFile:
         stored = self._content()
         if stored is None:
             return {}
-        self._check(stored, engine)
+        self._check_provenance(stored, engine)
         return {(cell["row"], cell["language"]): cell["outcomes"] for cell in stored["cells"]}
 
     def asked(self) -> dict[str, list[str]]:
@@ -105,7 +93,7 @@ class EvaluationFile:
             letters[one["lang"]] += LETTERS[one["right"], one["in_language"]]
         cells = {**self.read(engine=precision_of(engine)), **{(row, code): made for code, made in letters.items()}}
         stored = self._content() or {"provenance": {}, "asked": {}}
-        kept = [] if self._replace else [one for one in read_answer_lines(self.row(row)) if one["lang"] not in asked]
+        kept = [] if self._replace else [one for one in read_answer_lines(self.lines(row)) if one["lang"] not in asked]
         content = {
             "provenance": _merged(stored["provenance"], self.provenance),
             "engine": engine,
@@ -113,30 +101,16 @@ class EvaluationFile:
             "legend": LEGEND,
             "cells": [_plain(*key, letters) for key, letters in cells.items()],
         }
-        with atomic_files(self.row(row), self.path) as (lines, file):
-            lines.write(answer_lines([*kept, *answers]).encode("utf-8"))
-            file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
-        if self._replace:
+        replaced = self._replace
+        self._write(row, [*kept, *answers], content)
+        if replaced:
             self._drop_others(row)
-        self._replace = False
 
     def _content(self) -> dict[str, Any] | None:
         """All that is in the file; None where there is none, or where it is to be replaced."""
-        if self._replace:
-            return None
-        try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            if not all(isinstance(content[key], kind) for key, kind in _PARTS.items()):
-                raise ValueError("it is no evaluation")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"{self.path} cannot be read ({error!r}): delete it and run `lna evaluate` again"
-            ) from error
-        return content
+        return None if self._replace else read_json(self.path, _is_whole, command="lna evaluate")
 
-    def _check(self, stored: Plain, engine: Mapping[str, Any]) -> None:
+    def _check_provenance(self, stored: Plain, engine: Mapping[str, Any]) -> None:
         """Raise ConflictError unless the stored answers are made from the same as ours."""
         seen, wanted = {**stored["provenance"], **stored["engine"]}, {**self.provenance, **engine}
         for key in _BY_KEY:
@@ -144,21 +118,20 @@ class EvaluationFile:
             seen[key], wanted[key] = ({one: made_from[key][one] for one in shared} for made_from in (seen, wanted))
         if None in (seen["controls"], wanted["controls"]):
             del wanted["controls"]
-        seen = {key: seen.get(key) for key in wanted}
-        if seen != wanted:
-            raise ConflictError(
-                f"{self.path} holds answers made from something else: {differing(seen, wanted)}; "
-                "use --force to answer again, or another --root"
-            )
+        self._check(seen, wanted)
 
     def _drop_others(self, row: str) -> None:
         """Delete the answers that were replaced; journals of rows that are not whole stay."""
         for path in self.answers.glob("*.jsonl"):
-            if path != self.row(row) and not path.name.endswith(".partial.jsonl"):
+            if path != self.lines(row) and not path.name.endswith(".partial.jsonl"):
                 path.unlink()
 
 
 _PARTS = {"provenance": dict, "engine": dict, "asked": dict, "cells": list}
+
+
+def _is_whole(content: Plain) -> bool:
+    return all(isinstance(content[key], kind) for key, kind in _PARTS.items())
 
 
 def _merged(stored: Plain, ours: Plain) -> Plain:

@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ..errors import ArtifactError, ConflictError
-from .answer_lines import answer_lines
-from .atomic import atomic_files
-from .journal import Plain, differing
-from .layout import with_ending
+from .answers_file import AnswersFile
+from .journal import Plain
+from .json_file import read_json
 from .ppl_file import precision_of
 
 Seen = list[str | None]
 """The language of each answer; None where it cannot be told."""
 
 
-class ForcingFile:
-    """The JSON of one forcing table, and the folder of its answers. Whoever uses it holds `alone(path)`.
-
-    Attributes:
-        path: the JSON.
-        answers: the folder, a file of JSON lines for each cell in it.
-    """
-
-    def __init__(self, path: Path, *, replace: bool = False) -> None:
-        """Name the file. `path` is without ending; `replace`: start anew, once the first cell is done."""
-        self.path = with_ending(path, ".json")
-        self.answers = with_ending(path, ".answers")
-        self._replace = replace
-
-    def cell(self, name: str) -> Path:
-        """The file of a cell's answers."""
-        return self.answers / f"{name}.jsonl"
+class ForcingFile(AnswersFile):
+    """The JSON of one forcing table, and the folder of its answers, a file for each cell."""
 
     def read(self, made_from: Mapping[str, Plain], *, engine: Mapping[str, Any]) -> dict[str, Seen]:
         """Those of the cells that are done.
@@ -52,13 +34,7 @@ class ForcingFile:
             if name not in made_from:
                 continue
             wanted = {**json.loads(json.dumps(made_from[name])), **engine}
-            stored = {**cell["made_from"], **cell["engine"]}
-            seen = {key: stored.get(key) for key in wanted}
-            if seen != wanted:
-                raise ConflictError(
-                    f"{self.path} holds answers ({name}) made from something else: {differing(seen, wanted)}; "
-                    "use --force to answer again, or another --root"
-                )
+            self._check({**cell["made_from"], **cell["engine"]}, wanted, which=f" ({name})")
             done[name] = cell["languages"]
         return done
 
@@ -74,26 +50,16 @@ class ForcingFile:
         self.read(others, engine=precision_of(engine))
         languages = [one["language"] for one in answers]
         cells[name] = {"made_from": made_from, "engine": engine, "languages": languages}
-        with atomic_files(self.cell(name), self.path) as (lines, file):
-            lines.write(answer_lines(answers).encode("utf-8"))
-            file.write((json.dumps({"cells": cells}, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
-        self._replace = False
+        self._write(name, answers, {"cells": cells})
 
     def _cells(self) -> dict[str, Any]:
         """All cells in the file; none where there is no file, or where it is to be replaced."""
-        if self._replace:
-            return {}
-        try:
-            cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]
-            if not all(isinstance(cell[key], kind) for cell in cells.values() for key, kind in _PARTS.items()):
-                raise ValueError("it is no forcing table")
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ArtifactError(
-                f"{self.path} cannot be read ({error!r}): delete it and run `lna force` again"
-            ) from error
-        return cells
+        content = None if self._replace else read_json(self.path, _is_whole, command="lna force")
+        return {} if content is None else content["cells"]
 
 
 _PARTS = {"made_from": dict, "engine": dict, "languages": list}
+
+
+def _is_whole(content: Plain) -> bool:
+    return all(isinstance(cell[key], kind) for cell in content["cells"].values() for key, kind in _PARTS.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -136,6 +137,11 @@ def alone(result: Path) -> Iterator[None]:
 
 def _line(entry: Plain) -> str:
     return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def digest_of(content: Any) -> str:
+    """A digest of plain values."""
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
 def differing(seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,14 @@ from filelock import FileLock
 from ..core.perplexity import Perplexity
 from ..errors import ArtifactError, ConflictError
 from .atomic import unwritable, write_text
+from .json_file import read_json, unreadable
 from .layout import with_ending
 from .ppl_cell import from_plain, to_json, to_plain
 
 Cells = dict[tuple[str, str], Perplexity]
 Provenance = dict[str, Any]
+
+_COMMAND = "lna ppl"
 
 
 class PerplexityFile:
@@ -120,15 +122,7 @@ class PerplexityFile:
         Raises:
             ArtifactError: it cannot be read.
         """
-        try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            if not (isinstance(content["cells"], list) and isinstance(content["provenance"]["corpus"], dict)):
-                raise ValueError("no cells in it")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise self._unreadable(error) from error
-        return content
+        return read_json(self.path, _is_whole, command=_COMMAND)
 
     def made_from(self) -> Provenance:
         """What decided the value of the cells."""
@@ -139,7 +133,11 @@ class PerplexityFile:
         return (self.content() or {}).get("engine") or {}
 
     def _unreadable(self, error: Exception) -> ArtifactError:
-        return ArtifactError(f"{self.path} cannot be read ({error!r}): delete it and run `lna ppl` again")
+        return unreadable(self.path, error, command=_COMMAND)
+
+
+def _is_whole(content: Provenance) -> bool:
+    return isinstance(content["cells"], list) and isinstance(content["provenance"]["corpus"], dict)
 
 
 def precision_of(engine: Provenance) -> Provenance:

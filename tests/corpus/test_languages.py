@@ -9,6 +9,7 @@ from language_neurons_alignment.errors import SettingsError
 from language_neurons_alignment.languages import (
     DEFAULT_LANGUAGES,
     LANGUAGE_NAMES,
+    in_default_order,
     language_code,
     language_name,
     parse_languages,
@@ -18,6 +19,12 @@ from language_neurons_alignment.languages import (
 def test_the_ten_stand_in_the_order_that_mask_files_rely_on() -> None:
     assert DEFAULT_LANGUAGES == ("en", "ru", "es", "fr", "de", "zh", "ja", "bn", "th", "sw")
     assert config.DEFAULT_LANGUAGES is DEFAULT_LANGUAGES
+
+
+def test_the_ten_come_first_in_their_order_and_others_as_they_come() -> None:
+    assert in_default_order(["te", "sw", "hi", "en", "te", "sw"]) == ("en", "sw", "te", "hi")
+    assert in_default_order(reversed(DEFAULT_LANGUAGES)) == DEFAULT_LANGUAGES
+    assert in_default_order([]) == ()
 
 
 @pytest.mark.parametrize("code", [*LANGUAGE_NAMES, "ko", "te", "pt-BR", "hi", "yo"])

@@ -12,18 +12,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from language_neurons_alignment.plots.charts import (
-    Bars,
-    Chart,
-    Heatmap,
-    Lines,
-    Mark,
-    Panel,
-    Series,
-    language_axis,
-    layer_axis,
-    plain_axis,
-)
+from language_neurons_alignment.plots.axes import language_axis, layer_axis, plain_axis
+from language_neurons_alignment.plots.charts import Bars, Chart, Heatmap, Lines, Mark, Panel, Series
 from language_neurons_alignment.plots.draw import draw
 from language_neurons_alignment.plots.numbers import number_at_bar, scale_ticks, short, symlog
 from language_neurons_alignment.plots.palette import DIVERGING, DIVERGING_DARK, INKS, SEQUENTIAL, SEQUENTIAL_DARK

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import torch
 
 from language_neurons_alignment.config import Selection
 from language_neurons_alignment.core.masks import to_mask_list
@@ -61,15 +60,6 @@ def mapped(layout: Layout, found: Identification, *, classes: Sequence[str] = ()
     path.parent.mkdir(parents=True, exist_ok=True)
     with_ending(path, ".json").write_text(json.dumps(content), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors are fastest on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="package")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from language_neurons_alignment.config import PipelineSettings, SweepRange
 from language_neurons_alignment.pipeline import PipelineResult, run_pipeline
 from language_neurons_alignment.session import Session, open_session
-from language_neurons_alignment.store.layout import Layout
+from language_neurons_alignment.store.layout import Layout, with_ending
 from tests.tiny_models import save_tiny_model
 from tests.workspace import ForbiddenSource, small_records, write_corpus
 
@@ -45,7 +44,11 @@ def fresh(work: Path) -> Path:
     return work
 
 
-Open = Callable[..., Session]
+@pytest.fixture
+def lam(work: Path) -> float:
+    """λ of the one mask that is there."""
+    (folder,) = (work / "out" / "activation_masks" / "small").iterdir()
+    return float(folder.name.split("-", 1)[1])
 
 
 def opened(folder: Path, **choices: object) -> Session:
@@ -71,6 +74,10 @@ def idle(session: Session) -> Session:
 
 def layout_of(folder: Path) -> Layout:
     return Layout(folder / "out", "small", "Llama-tiny-llama")
+
+
+def map_file(folder: Path, lam: float, ending: str) -> Path:
+    return with_ending(layout_of(folder).perplexity(0.1, lam), ending)
 
 
 def change_weights(folder: Path) -> None:

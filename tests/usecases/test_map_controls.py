@@ -12,20 +12,9 @@ from language_neurons_alignment.config import MapSettings
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import ConflictError, SettingsError
 from language_neurons_alignment.ppl import MapResult, perplexity_map
-from language_neurons_alignment.store.layout import with_ending
 from language_neurons_alignment.store.ppl_map import load_map
-from tests.usecases.conftest import LANGUAGES, idle, layout_of, opened
+from tests.usecases.conftest import LANGUAGES, idle, layout_of, map_file, opened
 from tests.workspace import contents, leftovers
-
-
-@pytest.fixture
-def lam(work: Path) -> float:
-    (folder,) = (work / "out" / "activation_masks" / "small").iterdir()
-    return float(folder.name.split("-", 1)[1])
-
-
-def map_file(work: Path, lam: float, ending: str) -> Path:
-    return with_ending(layout_of(work).perplexity(0.1, lam), ending)
 
 
 def mapped(work: Path, lam: float, *, force: bool = False, **choice: object) -> MapResult:

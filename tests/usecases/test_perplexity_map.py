@@ -24,23 +24,13 @@ from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.session import Session
 from language_neurons_alignment.store.layout import with_ending
 from language_neurons_alignment.store.mask_file import load_mask_list
-from tests.usecases.conftest import LANGUAGES, change_corpus, change_weights, idle, layout_of, opened
+from tests.usecases.conftest import LANGUAGES, change_corpus, change_weights, idle, layout_of, map_file, opened
 from tests.workspace import (
     TEN,
     contents,
     full_disk,
     leftovers,
 )
-
-
-@pytest.fixture
-def lam(work: Path) -> float:
-    (folder,) = (work / "out" / "activation_masks" / "small").iterdir()
-    return float(folder.name.split("-", 1)[1])
-
-
-def map_file(work: Path, lam: float, ending: str) -> Path:
-    return with_ending(layout_of(work).perplexity(0.1, lam), ending)
 
 
 def test_a_map_is_what_the_model_says_with_the_masks_neurons_at_zero(work: Path, lam: float) -> None:

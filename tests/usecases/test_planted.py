@@ -10,8 +10,8 @@ import torch
 
 from language_neurons_alignment.config import PipelineSettings
 from language_neurons_alignment.core.masks import from_mask_list
-from language_neurons_alignment.languages import language_code
-from language_neurons_alignment.pipeline import corpus_languages, run_pipeline
+from language_neurons_alignment.languages import in_default_order, language_code
+from language_neurons_alignment.pipeline import run_pipeline
 from language_neurons_alignment.session import open_session
 from language_neurons_alignment.store.mask_file import load_mask_list
 from tests.planted import D_MLP, LANGUAGES, LAYERS, PlantedModel, planted_records
@@ -23,7 +23,7 @@ def test_the_pipeline_finds_exactly_the_planted_neurons_and_mutes_exactly_their_
     (tmp_path / "corpus.json").write_text(json.dumps(planted_records()), encoding="utf-8")
     settings = PipelineSettings(top_rate=len(truth.planted) / (LAYERS * D_MLP))
     with open_session(str(truth.folder), tmp_path / "corpus.json", "words", root=tmp_path, device="cpu") as session:
-        languages = corpus_languages(session.corpus)
+        languages = in_default_order(session.corpus.languages)
         done = run_pipeline(session, languages, settings)
     assert languages == tuple(language_code(name) for name in languages)
     by_code = {language_code(name): name for name in LANGUAGES}

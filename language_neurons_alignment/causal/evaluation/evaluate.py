@@ -9,7 +9,6 @@ from pathlib import Path
 from ...config import Selection
 from ...core.accuracy_map import AccuracyMap, Effects, Selective, effects, selective
 from ...interventions.doing import Doing
-from ...interventions.neuron_sets import NeuronSource
 from ...masks import open_mask
 from ...plots.accuracy_heatmap import accuracy_heatmap
 from ...plots.write import write_png
@@ -18,7 +17,6 @@ from ...store.evaluation_file import EvaluationFile
 from ...store.journal import alone
 from ...store.layout import with_ending
 from ...store.picture_files import save_pictures
-from ..controls import Controls
 from ..judging import check_answerable
 from ..rows import Rows
 from .settings import DEFAULT_EVALUATION, MEASURES, EvaluationSettings
@@ -94,10 +92,7 @@ def evaluate(
         mask.check_languages(chosen)
     records = {language: session.corpus.of_language(language) for language in chosen}
     check_answerable([record for of_language in records.values() for record in of_language])
-    source = NeuronSource.open(session.layout, mask, settings.classes)
-    doing.check(source)
-    controls = Controls.open(session.layout, mask, classes=settings.classes, seed=settings.sampling.seed)
-    rows = Rows(doing, source, controls)
+    rows = Rows.open(session.layout, mask, doing, classes=settings.classes, seed=settings.sampling.seed)
     variant = settings.variant + (f".{doing.slug}" if doing.slug else "")
     path = session.layout.evaluation(top_rate, lam, variant=variant)
     work = EvaluationWork(session, rows, records, settings, force, start)
@@ -113,7 +108,7 @@ def evaluate(
         settings.show,
         found,
         selective(result, settings.show, seed=settings.sampling.seed) if doing.words else None,
-        controls.matched_by if settings.controls else None,
+        rows.controls.matched_by if settings.controls else None,
         file.path,
         csv,
         png,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ...core.perplexity_map import UNDISTURBED
@@ -16,9 +14,9 @@ from ...engines import Engine
 from ...errors import CorpusError
 from ...session import Session, StartAnswers
 from ...store.evaluation_file import EvaluationFile
-from ...store.journal import Plain
+from ...store.journal import Plain, digest_of
 from ...store.ppl_file import precision_of
-from ..answer_rows import answer_row, askable, row_journal
+from ..answer_rows import answer_row, fitting_questions, row_journal
 from ..controls import control_rows, of_control
 from ..judging import answer_line, judge
 from ..rows import Rows
@@ -65,9 +63,9 @@ class EvaluationWork:
 
     def provenance(self) -> Plain:
         """What decides the outcome of an answer."""
-        sampling, rows = self.settings.sampling, self.rows
+        rows = self.rows
         return {
-            "sampling": {**asdict(sampling), "stop": list(sampling.stop)},
+            "sampling": self.settings.sampling.plain(),
             "overlong_policy": self.settings.overlong,
             "config_hash": self.session.checkpoint.config_hash,
             "weights_hash": self.session.checkpoint.weights_hash,
@@ -110,7 +108,7 @@ class EvaluationWork:
         given = answer_row(
             engine,
             [prompt for _, prompts in asked.values() for prompt in prompts],
-            result=file.row(row),
+            result=file.lines(row),
             made_from={"row": row, "languages": list(asked), **self._made_from(row, asked), **engine.provenance},
             intervention=self.rows.intervention(row, engine.model),
             sampling=self.settings.sampling,
@@ -122,7 +120,7 @@ class EvaluationWork:
         lines = [answer_line(*one) for one in zip(records, given, judged, strict=True)]
         ids = {language: question_ids(of_language) for language, (of_language, _) in asked.items()}
         file.add(row, lines, asked=ids, engine=engine.provenance)
-        row_journal(file.row(row)).remove()
+        row_journal(file.lines(row)).remove()
         return len(lines)
 
     def _made_from(self, row: str, languages: Mapping[str, Any]) -> Plain:
@@ -142,7 +140,7 @@ class EvaluationWork:
             CorpusError: some are too long and are not to be left out, or none of a language is left.
         """
         every = [record for of_language in self.records.values() for record in of_language]
-        fitting = askable(engine, every, sampling=self.settings.sampling, overlong=self.settings.overlong)
+        fitting = fitting_questions(engine, every, sampling=self.settings.sampling, overlong=self.settings.overlong)
         asked: Asked = {language: ([], []) for language in self.records}
         for record, prompt in zip(*fitting, strict=True):
             asked[record.language][0].append(record)
@@ -170,12 +168,12 @@ def question_ids(records: Sequence[Record]) -> list[str]:
 def _digest(records: Sequence[Record]) -> str:
     """A digest of the questions, in their order, and of what their answers are held against."""
     content = [(name, one.instruction, one.target) for name, one in zip(question_ids(records), records, strict=True)]
-    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+    return digest_of(content)
 
 
 def _drop_spent_journal(file: EvaluationFile, row: str, there: set[str]) -> None:
     """Remove a journal whose answers are all stored: a run was cut off between storing them and removing it."""
-    journal = row_journal(file.row(row))
+    journal = row_journal(file.lines(row))
     lines = journal.read()
     if lines and there.issuperset(lines[0]["languages"]):
         journal.remove()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ...core.interventions import Intervention
 from ...engines import ModelInfo
@@ -79,10 +79,9 @@ class Steering:
         self, cell: Cell, *, checkpoint: Checkpoint, questions: Mapping[str, str], candidates: Sequence[str]
     ) -> Plain:
         """All that decides a cell's answers and the languages seen in them, but for the engine."""
-        sampling = self.settings.sampling
         return {
             "cell": cell.name,
-            "sampling": {**asdict(sampling), "stop": list(sampling.stop)},
+            "sampling": self.settings.sampling.plain(),
             "overlong_policy": self.settings.overlong,
             "config_hash": checkpoint.config_hash,
             "weights_hash": checkpoint.weights_hash,

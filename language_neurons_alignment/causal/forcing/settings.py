@@ -4,35 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...config import DEFAULT_CONTROLS, MASK_CLASSES, OVERLONG, check_choice, check_controls, in_order
 from ...errors import SettingsError
-from ...sampling import GREEDY, Sampling
+from ..asking import Asking
 
 DEFAULT_STEERING = ("zero source", "add:target:1 target")
 """The source's neurons silent, the target's raised by their mean in the target language (decision 0039)."""
 
 
 @dataclass(frozen=True)
-class ForcingSettings:
-    """The choices of a forcing.
+class ForcingSettings(Asking):
+    """The choices of a forcing: those of `Asking`, with steps that steer.
 
     Attributes:
         do: steps that are done to the model, in this order; "source" in them is the language asked in, "target" the
             one steered to.
-        classes: of the neurons that a language's name stands for.
-        sampling: how answers are drawn, one a question; its seed draws the controls too.
-        overlong: "error", "truncate" or "skip" (`generation.generate`).
-        controls: random sets of neurons that each steering is held against; 0: none.
 
     Raises:
         SettingsError: a choice that there is not, or steps that name no target.
     """
 
     do: tuple[str, ...] = DEFAULT_STEERING
-    classes: tuple[str, ...] = MASK_CLASSES
-    sampling: Sampling = GREEDY
-    overlong: str = "error"
-    controls: int = DEFAULT_CONTROLS
 
     def __post_init__(self) -> None:
         from ...interventions.doing import Doing  # here, not above: settings are made before torch is loaded
@@ -44,11 +35,4 @@ class ForcingSettings:
                 "name `target`, and may name `source`, the language asked in, but not `each`; for example "
                 "--do 'mean:target target'"
             )
-        check_choice(self.overlong, OVERLONG, "--overlong")
-        check_controls(self.controls)
-        object.__setattr__(self, "classes", in_order(self.classes))
-
-    @property
-    def variant(self) -> str:
-        """What tells this choice of classes from the default, in the files' names."""
-        return "" if self.classes == MASK_CLASSES else f".{'-'.join(self.classes)}"
+        super().__post_init__()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +11,9 @@ from ...corpus.records import Record
 from ...engines import Engine
 from ...session import Session, StartAnswers
 from ...store.forcing_file import ForcingFile, Seen
-from ...store.journal import Plain
+from ...store.journal import Plain, digest_of
 from ...store.ppl_file import precision_of
-from ..answer_rows import answer_row, askable, row_journal
+from ..answer_rows import answer_row, fitting_questions, row_journal
 from ..judging import check_identifiable, languages_seen
 from .cells import Cell, Steering
 
@@ -60,7 +58,7 @@ class ForcingWork:
         """Answer what is missing, cell by cell, each put on disk when it is done; gives the number of new answers."""
         done = self.read(file, engine=self.session.source.explicit)
         for cell in done:
-            row_journal(file.cell(cell.name)).remove()  # a run was cut off between storing its answers and this
+            row_journal(file.lines(cell.name)).remove()  # a run was cut off between storing its answers and this
         todo = [cell for cell in self.cells if cell not in done]
         if not todo:
             return 0
@@ -74,7 +72,7 @@ class ForcingWork:
     def _answer(self, engine: Engine, file: ForcingFile, cell: Cell, place: str) -> int:
         """Answer the questions of a cell, and tell the languages of the answers."""
         settings, made_from = self.steering.settings, self._made_from[cell.name]
-        records, prompts = askable(
+        records, prompts = fitting_questions(
             engine,
             self.session.corpus.of_language(cell.source),
             sampling=settings.sampling,
@@ -83,7 +81,7 @@ class ForcingWork:
         given = answer_row(
             engine,
             prompts,
-            result=file.cell(cell.name),
+            result=file.lines(cell.name),
             made_from={**made_from, **engine.provenance},
             intervention=self.steering.intervention(cell, engine.model),
             sampling=settings.sampling,
@@ -97,7 +95,7 @@ class ForcingWork:
             for record, answer, seen in zip(records, given, verdicts, strict=True)
         ]
         file.add(cell.name, lines, made_from=made_from, engine=engine.provenance)
-        row_journal(file.cell(cell.name)).remove()
+        row_journal(file.lines(cell.name)).remove()
         return len(lines)
 
     @cached_property
@@ -121,7 +119,7 @@ class ForcingWork:
 def _digest(records: Sequence[Record]) -> str:
     """A digest of the questions, in their order."""
     content = [(record.id, record.instruction) for record in records]
-    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+    return digest_of(content)
 
 
 def _line(record: Record, cell: Cell, answer: Plain, seen: tuple[str, float] | None) -> Plain:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...plots.charts import Bars, Panel, Series, language_axis
+from ...plots.axes import language_axis
+from ...plots.charts import Bars, Panel, Series
 from ..sections import FigureSection, single
 
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ...core.class_profile import NO_CLASS, UNASSIGNED
 from ...core.flow import ClassFlow
-from ...plots.charts import Bars, Heatmap, Panel, Series, layer_axis, plain_axis
+from ...plots.axes import layer_axis, plain_axis
+from ...plots.charts import Bars, Heatmap, Panel, Series
 from ..sections import FigureSection, View, exact, single
 
 _SAID = {UNASSIGNED: "selected, no language", NO_CLASS: "none"}

@@ -9,7 +9,8 @@ from torch import Tensor
 from ...core.flow import LanguageFlow
 from ...core.groups import GroupMeans
 from ...languages import language_name
-from ...plots.charts import Bars, Heatmap, Panel, Series, language_axis, layer_axis, plain_axis
+from ...plots.axes import language_axis, layer_axis, plain_axis
+from ...plots.charts import Bars, Heatmap, Panel, Series
 from ..sections import FigureSection, View, single
 
 

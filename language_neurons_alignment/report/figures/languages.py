@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ...core.class_profile import LanguageProfile
 from ...core.groups import GroupMeans
-from ...plots.charts import Bars, Heatmap, Panel, Series, language_axis, layer_axis
+from ...plots.axes import language_axis, layer_axis
+from ...plots.charts import Bars, Heatmap, Panel, Series
 from ..sections import FigureSection, View, single
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ...core.class_profile import ClassProfile
 from ...core.segmentation import Segmentation
-from ...plots.charts import Bars, Mark, Panel, Series, layer_axis, plain_axis
+from ...plots.axes import layer_axis, plain_axis
+from ...plots.charts import Bars, Mark, Panel, Series
 from ..sections import FigureSection, single
 
 STAGES = 4

@@ -6,7 +6,8 @@ from ...core.languages_above import LanguagesAbove
 from ...core.overlap import Overlap
 from ...core.sharing import Sharing
 from ...languages import language_name
-from ...plots.charts import Bars, Heatmap, Panel, Series, language_axis, plain_axis
+from ...plots.axes import language_axis, plain_axis
+from ...plots.charts import Bars, Heatmap, Panel, Series
 from ..sections import FigureSection, MissingSection, View, exact, single
 
 _SETS = 20

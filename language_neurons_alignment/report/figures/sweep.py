@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...core.lambda_path import LambdaPath
-from ...plots.charts import Bars, Heatmap, Lines, Mark, Panel, Series, plain_axis
+from ...plots.axes import plain_axis
+from ...plots.charts import Bars, Heatmap, Lines, Mark, Panel, Series
 from ..sections import FigureSection, View, single
 
 _MOST_PIECES = 1500

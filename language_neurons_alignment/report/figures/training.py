@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ...core.training_path import TrainingPath
-from ...plots.charts import Bars, Heatmap, Panel, Series, layer_axis, plain_axis
+from ...plots.axes import layer_axis, plain_axis
+from ...plots.charts import Bars, Heatmap, Panel, Series
 from ..sections import FigureSection, View
 
 
