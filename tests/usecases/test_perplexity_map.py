@@ -34,6 +34,7 @@ from tests.workspace import (
     contents,
     full_disk,
     leftovers,
+    silent_hooks,
 )
 
 
@@ -236,21 +237,12 @@ def test_cells_of_another_precision_never_stand_in_one_map(work: Path, lam: floa
     assert contents(work / "out") == before
 
 
-def test_an_intervention_that_never_fired_is_an_error_and_its_cells_are_not_kept(
-    work: Path, lam: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_intervention_that_never_fired_is_an_error_and_its_cells_are_not_kept(work: Path, lam: float) -> None:
     map_file(work, lam, ".json").unlink()
-    monkeypatch.setattr("language_neurons_alignment.engines.transformers.hooks.hooked", _no_hooks)
-    with opened(work) as session, pytest.raises(SilentHookError):
+    with opened(work) as session, silent_hooks(), pytest.raises(SilentHookError):
         perplexity_map(session, top_rate=0.1, lam=lam)
     cells = json.loads(map_file(work, lam, ".json").read_text())["cells"]
     assert {cell["deactivated"] for cell in cells} == {"none"}
-
-
-def _no_hooks(_hooks: object) -> object:
-    from contextlib import nullcontext
-
-    return nullcontext()
 
 
 def likelihoods(session: Session) -> list[float]:
