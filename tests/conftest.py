@@ -18,6 +18,11 @@ settings.load_profile("steady")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network, so none may reach for it
 os.environ.setdefault("MPLBACKEND", "Agg")
+# vLLM would bind each of its workers to the same core, whatever else runs there.
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Its workers clean up within a second, but end only when they are told to, for which it waits 5 seconds.
+os.environ.setdefault("VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS", "1")
 
 # Tiny models run fastest on one thread: on more, busy cores make every small operation wait for them.
 torch.set_num_threads(1)

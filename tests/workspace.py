@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -104,4 +104,11 @@ def full_disk(function: str) -> Iterator[None]:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with patch.object(atomic.os, function, refuse):
+        yield
+
+
+@contextmanager
+def silent_hooks() -> Iterator[None]:
+    """While the context is open, the transformers engine's hooks are never called, as under a fused kernel."""
+    with patch("language_neurons_alignment.engines.transformers.hooks.hooked", lambda _hooks: nullcontext()):
         yield

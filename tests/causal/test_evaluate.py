@@ -21,11 +21,11 @@ from language_neurons_alignment.causal.evaluation.evaluate import Evaluated, eva
 from language_neurons_alignment.causal.evaluation.settings import EvaluationSettings
 from language_neurons_alignment.causal.evaluation.work import question_ids
 from language_neurons_alignment.corpus.records import Record
-from language_neurons_alignment.errors import ConflictError, CorpusError, SettingsError
+from language_neurons_alignment.errors import ConflictError, CorpusError, SettingsError, SilentHookError
 from language_neurons_alignment.store.journal import alone
 from tests.causal.numbered import ASKED, SHORT, Numbered
 from tests.usecases.conftest import idle
-from tests.workspace import contents
+from tests.workspace import contents, silent_hooks
 
 SETTINGS = EvaluationSettings(sampling=SHORT, controls=2)
 
@@ -140,6 +140,15 @@ def test_a_step_that_changes_nothing_changes_no_answer(model: Numbered) -> None:
     found = run(model, do=("scale:1 each",), controls=0)
     assert not found.effects.change.any()
     assert lines(found.answers / "fr.jsonl") == lines(found.answers / "none.jsonl")
+
+
+def test_a_row_under_an_intervention_that_never_fired_is_an_error_and_not_kept(model: Numbered) -> None:
+    with silent_hooks(), pytest.raises(SilentHookError, match="cannot be trusted"):
+        run(model, do=("zero fr",), controls=0)
+    (undisturbed,) = model.folder.rglob("none.jsonl")
+    assert not (undisturbed.parent / "do.jsonl").exists()
+    (journal,) = undisturbed.parent.glob("do.jsonl.*")
+    assert not any("answers" in entry for entry in lines(journal)), "a beginning, and nothing in it"
 
 
 # ── What is there already ───────────────────────────────────────────────────────────────────────────────────────────

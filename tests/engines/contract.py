@@ -54,14 +54,21 @@ def assert_tally(counts: LanguageCounts, groups: Sequence[PromptGroup]) -> None:
     check_tally(counts, full_tokens=full, prefix_tokens=prefix)
 
 
+SHARED = 6
+"""The most sequences that pass through one position here: what is rounded there once counts as often."""
+
+
 def assert_same_counts(one: LanguageCounts, other: LanguageCounts, *, exact: bool = False) -> None:
-    """The same numbers, apart from rounding at zero: Σ|Δ| ≤ 2 + 1e-6 · neurons · tokens, nowhere more than 2 apart."""
+    """The same numbers, apart from rounding at zero: up to 2 positions, and a millionth of all, fall on the other side.
+
+    A token too many or too few would be a difference of 1 in each neuron that it makes fire: about half of them.
+    """
     for a, b in ((one.full, other.full), (one.prefix, other.prefix)):
         assert a.total_tokens == b.total_tokens
         apart = (a.over_zero - b.over_zero).abs()
-        allowed = 0 if exact else 2 + 1e-6 * apart.numel() * a.total_tokens
-        assert int(apart.sum()) <= allowed, f"Σ|Δ| = {int(apart.sum())}, at most {allowed} is rounding"
-        assert int(apart.max()) <= 2
+        allowed = 0 if exact else SHARED * (2 + 1e-6 * apart.numel() * a.total_tokens)
+        assert int(apart.sum()) <= min(allowed, apart.numel() / 8), f"Σ|Δ| = {int(apart.sum())}, rounding is {allowed}"
+        assert int(apart.max()) <= 2 * SHARED
 
 
 def assert_close(one: Sequence[TextLikelihood], other: Sequence[TextLikelihood], *, rel: float = 1e-4) -> None:

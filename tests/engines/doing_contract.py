@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -78,7 +80,7 @@ class DoingContract:
         with intervene(engine, [first, second], source):
             together = engine.log_likelihood(texts, progress=ignore)
         with intervene(engine, first, source), intervene(engine, second, source):
-            assert_close(engine.log_likelihood(texts, progress=ignore), together)
+            assert engine.log_likelihood(texts, progress=ignore) == together, "one map either way"
         with intervene(engine, [second, first], source):
             swapped = engine.log_likelihood(texts, progress=ignore)
         assert perplexity(swapped).nll != pytest.approx(perplexity(together).nll, rel=1e-5)
@@ -96,6 +98,32 @@ class DoingContract:
         with pytest.raises(KeyError, match="stop"):
             fail_inside()
         assert engine.log_likelihood(texts, progress=ignore) == plain
+
+    def test_an_exception_in_an_inner_context_leaves_the_outer_one_in_force(self, engine: Engine) -> None:
+        texts, source = scored_texts(engine.tokenizer), sets(engine)
+        plain = engine.log_likelihood(texts, progress=ignore)
+
+        def fail_inside() -> None:
+            with intervene(engine, "add:en:1 es", source):
+                engine.log_likelihood(texts, progress=ignore)
+                raise KeyError("stop")
+
+        with intervene(engine, "scale:3 es", source):
+            outer = engine.log_likelihood(texts, progress=ignore)
+            with pytest.raises(KeyError, match="stop"):
+                fail_inside()
+            assert engine.log_likelihood(texts, progress=ignore) == outer != plain
+        assert engine.log_likelihood(texts, progress=ignore) == plain
+
+    def test_neurons_of_a_file_are_those_that_it_lists(self, engine: Engine, tmp_path: Path) -> None:
+        texts, source = scored_texts(engine.tokenizer), sets(engine)
+        listed = _neurons(source, "es", engine).nonzero().tolist()
+        (tmp_path / "n.csv").write_text("layer,neuron\n" + "".join(f"{layer},{one}\n" for layer, one in listed))
+        for named, by_file in {"es": "@", "en + es": "en + @", "en - es": "en - @"}.items():
+            with intervene(engine, f"scale:-1 {named}", source):
+                expected = engine.log_likelihood(texts, progress=ignore)
+            with intervene(engine, f"scale:-1 {by_file.replace('@', f'@{tmp_path}/n.csv')}", source):
+                assert engine.log_likelihood(texts, progress=ignore) == expected, named
 
 
 def _neurons(source: NeuronSource, neurons: str, engine: Engine) -> Tensor:

@@ -67,6 +67,13 @@ class MomentsContract(EngineContract):
         full, prefix = sum(g.full_tokens for g in groups), sum(g.prefix_tokens for g in groups)
         check_tally(counts, full_tokens=full, prefix_tokens=prefix)
 
+    def test_moments_are_the_same_bits_each_time(self, engine: Engine) -> None:
+        groups = groups_of(engine.tokenizer)
+        one, other = (engine.count(groups, progress=ignore, moments=True) for _ in range(2))
+        for (_, a), (_, b) in zip(spans(one), spans(other), strict=True):
+            assert torch.equal(a.sum, b.sum)
+            assert torch.equal(a.sum_of_squares, b.sum_of_squares)
+
     def test_moments_of_shards_add_up_to_the_whole(self, engine: Engine) -> None:
         groups = groups_of(engine.tokenizer)
         whole = engine.count(groups, progress=ignore, moments=True)

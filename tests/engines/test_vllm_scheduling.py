@@ -1,6 +1,7 @@
 """Real vLLM, whatever its scheduler does: chunks, cache hits, evictions, two ranks. The counts stay the same.
 
-Each test shows that what it is about really happened, from what the workers saw.
+Each test shows that what it is about really happened, from what the workers saw. The scheduler lives in this process
+here (`apart=False`): starting engines is nearly all that these tests cost.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,9 +19,9 @@ from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import TextLikelihood, perplexity
 from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText
 from language_neurons_alignment.engines.transformers import TransformersEngine
-from language_neurons_alignment.engines.vllm import VLLMEngine
-from language_neurons_alignment.errors import TallyError
-from language_neurons_alignment.interventions.doing import intervene
+from language_neurons_alignment.engines.vllm import VLLMEngine, launch
+from language_neurons_alignment.errors import SilentHookError, TallyError
+from language_neurons_alignment.interventions.doing import Doing, intervene
 from tests.engines.contract import assert_close, assert_same_counts, assert_tally, ignore, some_neurons
 from tests.engines.doing_contract import GREEDY, STEPS, sets
 from tests.engines.generation_contract import prompts_of
@@ -84,8 +86,10 @@ def assert_is_the_reference(
 
 @pytest.fixture(scope="module")
 def engine(mistral: Path) -> Iterator[VLLMEngine]:
-    """One rank, and steps that hold the whole corpus."""
-    engine = open_vllm(mistral, batch_tokens=8192)
+    """One rank, steps that hold the whole corpus, and a worker that can do things by hand."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "WORKER", "tests.engines.vllm_by_hand.WorkerByHand")
+        engine = open_vllm(mistral, batch_tokens=8192, apart=False)
     yield engine
     engine.close()
 
@@ -147,44 +151,71 @@ class TestOneRank:
             engine.count(GROUPS, progress=intrude)
 
 
-class TestChunksAndEvictions:
-    def test_chunked_prefill_without_a_cache(self, mistral: Path, reference: tuple) -> None:
-        engine = open_vllm(
-            mistral, batch_tokens=64, engine_args={"enable_prefix_caching": "false", "max_num_seqs": "4"}
-        )
-        try:
-            assert_is_the_reference(engine, reference)
-            engine.count(GROUPS, progress=ignore)
-            seen = engine.last_pass
-            assert seen.chunked >= 20, seen
-            assert seen.cached_tokens == 0, seen
-            assert seen.steps > seen.rows / 64, seen
-        finally:
-            engine.close()
+class TestOneRankByHand:
+    @pytest.mark.parametrize("do", ["zero es", "scale:0 es + fr", "set:0 fr - en"])
+    def test_zero_is_a_mask_by_hand_bit_for_bit(self, engine: VLLMEngine, do: str) -> None:
+        """Masked where the down projection reads: by another hook, at another module, without our intervention."""
+        source = sets(engine)
+        off = source.neurons(Doing.parse(do).steps[0].terms, engine.model)
+        places = {layer: neurons.nonzero().flatten().tolist() for layer, neurons in enumerate(off)}
+        plain = engine.log_likelihood(TEXTS, progress=ignore)
+        with intervene(engine, do, source):
+            zeroed = engine.log_likelihood(TEXTS, progress=ignore)
+        by_hand(engine, "mask_by_hand", places)
+        masked = engine.log_likelihood(TEXTS, progress=ignore)
+        by_hand(engine, "mask_by_hand", {})
+        assert masked == zeroed != plain
+        assert engine.log_likelihood(TEXTS, progress=ignore) == plain
 
-    @pytest.mark.parametrize("caching", ["true", "false"])
-    def test_a_kv_cache_that_is_too_small(self, mistral: Path, reference: tuple, caching: str) -> None:
-        blocks = {
-            "num_gpu_blocks_override": 9,
-            "max_model_len": 200,
-            "enable_prefix_caching": caching,
-            "long_prefill_token_threshold": 16,  # several texts are under way at a time, and outgrow the cache together
-            "scheduler_reserve_full_isl": False,
-        }
-        engine = open_vllm(mistral, batch_tokens=48, engine_args=blocks)
+    def test_hooks_that_do_not_fire_are_an_error_of_everything_that_relies_on_them(self, engine: VLLMEngine) -> None:
+        """`self_test` is what an engine is held to when it is loaded."""
+        off, prompts = Intervention.zero(some_neurons(engine)), prompts_of(engine)
+        counts = engine.count(GROUPS, progress=ignore)
+        by_hand(engine, "fuse", True)
         try:
-            assert_is_the_reference(engine, reference)
-            engine.count(GROUPS, progress=ignore)
-            assert engine.last_pass.preemptions > 0, engine.last_pass
+            for use in (engine.self_test, lambda: engine.count(GROUPS, progress=ignore)):
+                with pytest.raises(SilentHookError, match=r"the hooks of layers \[0, 1, 2\] on rank"):
+                    use()
+            with (
+                pytest.raises(SilentHookError, match=r"did not act in layers \[0, 2\] although"),
+                engine.intervene(off),
+            ):
+                engine.generate(prompts, sampling=GREEDY, progress=ignore)
         finally:
-            engine.close()
+            by_hand(engine, "fuse", False)
+        assert_same_counts(engine.count(GROUPS, progress=ignore), counts, exact=True)
+
+
+def by_hand(engine: VLLMEngine, method: str, argument: Any) -> None:
+    """Call what only the tests' worker has."""
+    engine._process.rpc(method, argument)
+
+
+@pytest.mark.parametrize("caching", ["true", "false"])
+def test_chunks_and_evictions_from_a_kv_cache_that_is_too_small(mistral: Path, reference: tuple, caching: str) -> None:
+    blocks = {
+        "num_gpu_blocks_override": 9,
+        "max_model_len": 200,
+        "enable_prefix_caching": caching,
+        "long_prefill_token_threshold": 16,  # several texts are under way at a time, and outgrow the cache together
+        "scheduler_reserve_full_isl": False,
+    }
+    engine = open_vllm(mistral, batch_tokens=48, engine_args=blocks, apart=False)
+    try:
+        assert_is_the_reference(engine, reference)
+        engine.count(GROUPS, progress=ignore)
+        seen = engine.last_pass
+        assert seen.preemptions > 0, seen
+        assert seen.chunked >= 20, seen
+        assert (seen.cached_tokens > 0) == (caching == "true"), seen
+        assert seen.steps > seen.rows / 48, seen
+    finally:
+        engine.close()
 
 
 @pytest.fixture(scope="module", params=["tensor_parallel_size", "pipeline_parallel_size"])
 def two_ranks(request: pytest.FixtureRequest, mistral: Path) -> Iterator[VLLMEngine]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
-        engine = open_vllm(mistral, **{request.param: 2})
+    engine = open_vllm(mistral, apart=False, **{request.param: 2})
     assert engine.provenance[request.param] == 2
     yield engine
     engine.close()

@@ -15,7 +15,19 @@ needs_vllm = pytest.mark.skipif(
 )
 
 
-def open_vllm(folder: Path, *, dtype: str = "float32", **options: Any) -> VLLMEngine:
-    """A vLLM engine in float32 with room for about 100,000 tokens of a tiny model."""
+def open_vllm(folder: Path, *, dtype: str = "float32", apart: bool = True, **options: Any) -> VLLMEngine:
+    """A vLLM engine in float32 with room for about 100,000 tokens of a tiny model.
+
+    Args:
+        folder: the model.
+        dtype: its precision.
+        apart: vLLM's scheduler has a process of its own, as it always has outside of tests. In this process it starts
+            in half the time; the workers have theirs either way.
+        options: of `VLLMEngine.load`.
+    """
     extra = {"kv_cache_memory_bytes": 2**28, **options.pop("engine_args", {})}
-    return VLLMEngine.load(str(folder), dtype=dtype, engine_args=extra, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        if not apart:
+            patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+            options["distributed_executor_backend"] = "mp"
+        return VLLMEngine.load(str(folder), dtype=dtype, engine_args=extra, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from language_neurons_alignment.errors import (
 )
 from language_neurons_alignment.interventions.means import answer_moments
 from language_neurons_alignment.merge import find_shards, merge_counts, shard_session
+from language_neurons_alignment.store import atomic
 from language_neurons_alignment.store.blocks_file import load_blocks
 from language_neurons_alignment.store.counts_file import load_counts
 from tests.usecases.conftest import LANGUAGES, SETTINGS, idle, layout_of, opened, run
@@ -140,6 +142,32 @@ def test_blocks_of_other_counts_do_not_tell_how_to_count_again(seven: Path) -> N
         collect_activations(session, "en", blocks=3)
         collect_activations(session, "en", force=True)
         assert collect_activations(session, "en", moments=True).recounted
+
+
+@pytest.mark.parametrize("died", range(6))
+def test_killed_while_its_files_are_stored_and_started_again_they_are_the_same(
+    seven: Path, monkeypatch: pytest.MonkeyPatch, died: int
+) -> None:
+    """Two files of blocks, two of moments, two of counts, the full counts last: killed in front of each."""
+    with opened(seven, root=seven / "whole") as session:
+        collect_activations(session, "en", blocks=3, moments=True)
+    put, placed = os.replace, []
+
+    def killed(source: object, target: object) -> None:
+        if len(placed) == died:
+            raise KeyboardInterrupt
+        placed.append(target)
+        put(source, target)  # type: ignore[arg-type]
+
+    with opened(seven) as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(atomic.os, "replace", killed)
+            with pytest.raises(KeyboardInterrupt):
+                collect_activations(session, "en", blocks=3, moments=True)
+        assert not layout_of(seven).activation("en").exists()
+        again = collect_activations(session, "en", blocks=3, moments=True)
+    assert not again.reused
+    assert contents(seven / "out") == contents(seven / "whole")
 
 
 def test_blocks_of_other_counts_are_refused(seven: Path) -> None:

@@ -18,12 +18,19 @@ from language_neurons_alignment.causal.forcing.cells import Cell
 from language_neurons_alignment.causal.forcing.force import Forced, force_languages
 from language_neurons_alignment.causal.forcing.settings import ForcingSettings
 from language_neurons_alignment.config import Selection
-from language_neurons_alignment.errors import ConflictError, CorpusError, MissingArtifactError, SettingsError
+from language_neurons_alignment.errors import (
+    ConflictError,
+    CorpusError,
+    MissingArtifactError,
+    SettingsError,
+    SilentHookError,
+)
 from language_neurons_alignment.identify import identify
 from language_neurons_alignment.sampling import Sampling
 from language_neurons_alignment.session import Session, open_session
 from tests.planted import D_MLP, LAYERS, WORDS, PlantedModel, planted_records
 from tests.usecases.conftest import idle
+from tests.workspace import silent_hooks
 
 LANGUAGES = ("en", "es", "de", "ja")
 NAMES = ["English", "Spanish", "German", "Japanese"]
@@ -116,6 +123,12 @@ def test_other_settings_are_refused_unless_forced_and_other_steps_have_files_of_
     assert silent.table.control is None
     assert silent.table.steered.item() == 0.0
     assert silent.seen[Cell("es", "de")] == [None] * 4, "noise is in no language"
+
+
+def test_steering_that_never_fired_is_an_error(work: Path) -> None:
+    with silent_hooks(), pytest.raises(SilentHookError, match="cannot be trusted"):
+        forced(work, sources=("es",), targets=("de",))
+    assert not list((work / "out/forcings").rglob("*.csv"))
 
 
 def test_what_cannot_be_is_refused_before_the_model_is_loaded(work: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from language_neurons_alignment.answers.generation import Generated, ensure_answers, generate
 from language_neurons_alignment.corpus.records import read_corpus
 from language_neurons_alignment.engines.transformers import TransformersEngine
-from language_neurons_alignment.errors import ConflictError, CorpusError, EngineError, SettingsError
+from language_neurons_alignment.errors import ConflictError, CorpusError, EngineError, SettingsError, SilentHookError
 from language_neurons_alignment.interventions.doing import Doing
 from language_neurons_alignment.interventions.neuron_sets import NeuronSource, neuron_source
 from language_neurons_alignment.ppl import perplexity_map
@@ -27,7 +27,7 @@ from language_neurons_alignment.sampling import Sampling
 from language_neurons_alignment.session import Session, open_session
 from language_neurons_alignment.store.journal import Journal, alone
 from tests.usecases.conftest import LANGUAGES, SETTINGS, change_weights, idle, opened, run
-from tests.workspace import contents, leftovers, small_records, write_corpus
+from tests.workspace import contents, leftovers, silent_hooks, small_records, write_corpus
 
 DRAWN = Sampling(temperature=0.8, max_new_tokens=6, seed=3)
 GREEDY = Sampling(max_new_tokens=6)
@@ -403,6 +403,17 @@ def test_answers_described_before_there_was_do_are_known_again(
     else:
         with pytest.raises(ConflictError, match="intervention"):
             generate(session, out=folder / "a.json", sampling=GREEDY)
+
+
+def test_answers_under_an_intervention_that_never_fired_are_an_error_and_not_kept(
+    masked: tuple[Path, Session, float],
+) -> None:
+    folder, session, lam = masked
+    with silent_hooks(), pytest.raises(SilentHookError, match="cannot be trusted"):
+        generate(session, out=folder / "off.json", sampling=GREEDY, do=OFF, neurons=sets(session, lam))
+    assert not (folder / "off.json").exists()
+    done = generate(session, out=folder / "off.json", sampling=GREEDY, do=OFF, neurons=sets(session, lam))
+    assert not done.resumed
 
 
 def test_changing_no_neuron_is_refused(masked: tuple[Path, Session, float]) -> None:

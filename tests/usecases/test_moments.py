@@ -121,6 +121,18 @@ def test_moments_of_shards_add_to_those_of_the_whole(fresh: Path) -> None:
     layout = shards(fresh, True, True)
     merged = merge_counts(layout, find_shards(layout))
     assert [len(one.paths) for one in merged] == [4] * len(LANGUAGES)
+    for language in LANGUAGES:
+        (first, _), (second, _), (both, _) = (
+            load_counts(one, language, moments=True) for one in (*find_shards(layout), layout)
+        )
+        assert first.moments is not None
+        assert second.moments is not None
+        assert both.moments is not None
+        assert torch.equal(both.moments.full.sum, first.moments.full.sum + second.moments.full.sum)
+        assert torch.equal(
+            both.moments.prefix.sum_of_squares,
+            first.moments.prefix.sum_of_squares + second.moments.prefix.sum_of_squares,
+        )
     with opened(fresh, root=fresh / "whole") as session:
         for language in LANGUAGES:
             collect_activations(session, language, moments=True)

@@ -28,7 +28,7 @@ from .counting import FiringCounter
 from .feeding import feed, feed_jobs
 from .generating import generate_batch
 from .guards import check_sequences, out_of_memory
-from .hooks import hooked, intervened
+from .hooks import hooked
 from .likelihood import score
 from .network import Network
 from .plan import Row, plan, trunk_batches
@@ -194,13 +194,13 @@ class TransformersEngine:
     def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:
         """While the context is open, the model runs under `intervention`; after it, also by exception, as before.
 
-        Contexts nest: the inner one acts on what the outer one left.
+        Contexts nest: the inner one acts on what the outer one left, both in one map.
 
         Raises:
             IncompatibleError: the intervention is made for a model of another shape.
             SilentHookError: when the context closes, if the model ran and the intervention never took hold.
         """
-        return intervened(self._network.decoder, self._network.sites, intervention)
+        return self._network.interventions.on_top(intervention)
 
     def close(self) -> None:
         """Give back the model's memory; the engine cannot be used afterwards."""

@@ -23,32 +23,50 @@ def hooked(hooks: Sequence[tuple[nn.Module, ForwardHook]]) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def intervened(decoder: nn.Module, sites: Sequence[NeuronSite], intervention: Intervention) -> Iterator[None]:
-    """While the context is open, the touched neurons of `decoder` are under `intervention`.
+class Interventions:
+    """What is done to a model's neurons now: nested contexts are one affine map, as the steps of a list are."""
 
-    Raises:
-        IncompatibleError: the intervention is made for a model of another shape.
-        SilentHookError: at the end, if the model ran and a touched layer's hook did not fire in each forward.
-    """
-    _check_shape(intervention, sites)
-    changes = [_Change(intervention.layer(layer), layer) for layer in intervention.layers]
-    if not changes:
-        yield
-        return
-    forwards = 0
+    def __init__(self, decoder: nn.Module, sites: Sequence[NeuronSite]) -> None:
+        """Nothing yet."""
+        self._decoder = decoder
+        self._sites = sites
+        self._current = Intervention.identity(len(sites), sites[0].d_mlp)
+        self._changes: list[_Change] = []
+        self._forwards = 0
+        self._hooks = ExitStack()
 
-    def count_forward(_module: nn.Module, _inputs: tuple[object, ...]) -> None:
-        nonlocal forwards
-        forwards += 1
+    @contextmanager
+    def on_top(self, intervention: Intervention) -> Iterator[None]:
+        """While the context is open, the model runs under `intervention`, on top of what is in force already.
 
-    watch = decoder.register_forward_pre_hook(count_forward)
-    try:
-        with hooked([(sites[change.layer].module, change) for change in changes]):
+        Raises:
+            IncompatibleError: the intervention is made for a model of another shape.
+            SilentHookError: if the model ran and a touched layer's hook did not fire in each forward.
+        """
+        _check_shape(intervention, self._sites)
+        before = self._current
+        try:
+            self._switch(before.then(intervention))
             yield
-    finally:
-        watch.remove()
-    _check_fired(changes, forwards)
+        except BaseException:
+            self._switch(before, check=False)  # what went wrong matters more
+            raise
+        self._switch(before)
+
+    def _switch(self, intervention: Intervention, *, check: bool = True) -> None:
+        """Put another intervention in force, and hold the one before it to having acted."""
+        self._hooks.close()
+        done, forwards = self._changes, self._forwards
+        self._current, self._forwards = intervention, 0
+        self._changes = [_Change(intervention.layer(layer), layer) for layer in intervention.layers]
+        if self._changes:
+            self._hooks.callback(self._decoder.register_forward_pre_hook(self._count_forward).remove)
+            self._hooks.enter_context(hooked([(self._sites[one.layer].module, one) for one in self._changes]))
+        if check:
+            _check_fired(done, forwards)
+
+    def _count_forward(self, _module: nn.Module, _inputs: tuple[object, ...]) -> None:
+        self._forwards += 1
 
 
 class _Change:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from ...errors import EngineError
 from ..describe import rope_switch
 from ..sites import NeuronSite, architecture_of, find_sites
+from .hooks import Interventions
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Network:
         head: its lm_head.
         device: where it is.
         switch: sequences of more tokens than this are computed differently from their first token on (`rope_switch`).
+        interventions: what is done to its neurons.
     """
 
     model: PreTrainedModel
@@ -58,6 +60,7 @@ class Network:
     head: Head
     device: torch.device
     switch: int | None
+    interventions: Interventions
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Network:
@@ -70,13 +73,15 @@ class Network:
         decoder, lm_head = model.get_decoder(), model.get_output_embeddings()
         if lm_head is None:
             raise EngineError(f"{type(model).__name__} has no lm_head: it is no causal language model")
+        sites = find_sites(decoder, architecture_of(model.config))
         return cls(
             model,
             decoder,
-            find_sites(decoder, architecture_of(model.config)),
+            sites,
             Head(lm_head, getattr(model.config, "final_logit_softcapping", None)),
             model.device,
             rope_switch(model.config.get_text_config()),
+            Interventions(decoder, sites),
         )
 
     @property

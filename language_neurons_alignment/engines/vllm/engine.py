@@ -158,8 +158,8 @@ class VLLMEngine:
                 f"this one has {tuple(self._current.scale.shape)}: take the mask that was made for this model"
             )
         before = self._current
-        self._switch(before.then(intervention))
         try:
+            self._switch(before.then(intervention))
             yield
         except BaseException:
             with suppress(EngineError):  # what went wrong matters more than a vLLM that may be gone

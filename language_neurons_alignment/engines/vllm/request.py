@@ -37,6 +37,8 @@ REFUSED = {
     "prefill_context_parallel_size": "ranks would share a step's rows",
     "decode_context_parallel_size": "ranks would share a step's rows",
     "kv_sharing_fast_prefill": "later layers would skip rows",
+    "kv_transfer_config": "states computed under another intervention could come back from outside of vLLM's own cache",
+    "kv_offloading_size": "states computed under another intervention could come back from outside of vLLM's own cache",
     "data_parallel_size": "count independent shards of the corpus instead, and merge them (lna merge)",
 }
 
