@@ -29,7 +29,7 @@ demo: $(STAMPS)/run ## count, identify and map a small real model: a heatmap in 
 # The tests of a file stay together on one of the processes: they share models and running engines. One thread a process: on
 # busy cores every small operation of two threads waits for the slower one, many times longer than it computes.
 test: $(STAMPS)/dev $(STAMPS)/vllm ## every test, the slow ones too
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations=20 --durations-min=5 $(TEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=20 --durations-min=5 $(TEST_ARGS)
 
 CHECKS := ruff-check ruff-format pyright imports docs-build
 .PHONY: $(CHECKS)

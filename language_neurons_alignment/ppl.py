@@ -10,7 +10,7 @@ from typing import Any
 from .causal.controls import control_rows
 from .causal.rows import Rows
 from .causal.scoring import Part, score_missing
-from .config import DEFAULT_MAP, MapSettings, Selection
+from .config import DEFAULT_DO, DEFAULT_MAP, MapSettings, Selection
 from .core.perplexity_effects import (
     MeasuredSelectivity,
     PerplexityEffects,
@@ -96,7 +96,7 @@ def perplexity_map(
     mask.check_languages(chosen)
     rows = Rows.open(session.layout, mask, doing, classes=settings.classes, seed=settings.seed)
     records = {language: session.corpus.of_language(language) for language in chosen}
-    variant = settings.variant + (f".{doing.slug}" if doing.slug else "")
+    variant = settings.variant + doing.variant(DEFAULT_DO)
     path = session.layout.perplexity(top_rate, lam, variant=variant)
     parts = _parts(path, session, rows, records, settings, force=force)
     if any(part.todo for part in parts):
@@ -159,7 +159,7 @@ def _provenance(
 ) -> dict[str, Any]:
     """What decides the value of a cell."""
     return {
-        **({"do": rows.doing.describe(rows.source)} if rows.doing.slug else {}),
+        **({"do": rows.doing.describe(rows.source)} if rows.doing.variant(DEFAULT_DO) else {}),
         "mask": rows.controls.mask.digest_of(settings.classes),
         "classes": list(settings.classes),
         "text": settings.text,

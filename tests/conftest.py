@@ -27,6 +27,16 @@ os.environ.setdefault("VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS", "1")
 # Tiny models run fastest on one thread: on more, busy cores make every small operation wait for them.
 torch.set_num_threads(1)
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with long tests first: a worker that is given the longest one last keeps all others waiting."""
+    first: dict[Path, int] = {}
+    for item in items:
+        rank = 0 if item.get_closest_marker("slow") or item.get_closest_marker("vllm") else 1
+        first[item.path] = min(rank, first.get(item.path, rank))
+    items.sort(key=lambda item: first[item.path])
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -84,23 +84,8 @@ def test_eighty_answers_through_a_kill_none_lost_none_twice_and_their_neurons_ma
     assert [len(one["answers"]) for one in written] == [2] * 40
     said = {(one["lang"], one["id"], answer["generated"]) for one in written for answer in one["answers"]}
     assert len(said) > 70, "samples of one question differ"
-    run = (
-        "run",
-        *model,
-        "-d",
-        "a.json",
-        "-s",
-        "sums",
-        "-r",
-        "0.01",
-        "-b",
-        "0.9",
-        "--hi",
-        "2",
-        "--langs",
-        FOUR,
-        "--json",
-    )
+    rates = ("-r", "0.01", "-b", "0.9", "--hi", "2")
+    run = ("run", *model, "-d", "a.json", "-s", "sums", *rates, "--langs", FOUR, "--controls", "0", "--json")
     mapped = json.loads(lna(*run, cwd=tmp_path).stdout)
     assert mapped["answers"] is None, "the corpus has answers, so nothing is generated"
     assert list(mapped["activations"]) == FOUR.split(",")

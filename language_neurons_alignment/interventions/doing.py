@@ -23,7 +23,6 @@ from .steps import Step, parse_step
 Swap = Callable[[Bool[Tensor, "layer neuron"]], Bool[Tensor, "layer neuron"]]
 """Gives the neurons that a step is done to in place of its own: what a control is."""
 
-_DEFAULT = ("zero each",)
 _LONGEST = 40
 
 
@@ -67,13 +66,12 @@ class Doing:
         by_language = any(term.file is None for step in self.steps for _, term in step.terms)
         return by_language or any(step.operation.name == "diffmean" for step in self.steps)
 
-    @property
-    def slug(self) -> str:
-        """A short word for file names, another one for other steps; "" for `zero each`."""
-        if self.texts == _DEFAULT:
+    def variant(self, usual: Sequence[str]) -> str:
+        """What file names tell of these steps, ".word", another one for other steps; "" for the usual ones."""
+        if self.texts == Doing.parse(usual).texts:
             return ""
         word = re.sub(r"[^a-z0-9.]+", "-", "-".join(self.texts).lower()).strip("-.")[:_LONGEST].rstrip("-.")
-        return f"{word}-{hashlib.blake2b(repr(self.texts).encode(), digest_size=4).hexdigest()}"
+        return f".{word}-{hashlib.blake2b(repr(self.texts).encode(), digest_size=4).hexdigest()}"
 
     def bind(self, *, each: str | None = None, source: str | None = None, target: str | None = None) -> Doing:
         """The same with languages in the place of the words; a word that is given none stays."""

@@ -113,8 +113,9 @@ def test_what_it_needs_is_known_without_a_model() -> None:
         assert Doing.parse(text).needs_mask is needs, text
 
 
-def test_a_slug_is_a_file_name_and_tells_steps_apart() -> None:
-    assert Doing.parse("zero each").slug == ""
+def test_steps_are_told_apart_in_file_names_and_the_usual_ones_are_not_named() -> None:
+    assert Doing.parse("zero  each").variant(["zero each"]) == ""
+    assert Doing.parse("zero each").variant(["zero source"]) != ""
     texts = [
         ["zero fr"],
         ["zero fr + de"],
@@ -126,9 +127,11 @@ def test_a_slug_is_a_file_name_and_tells_steps_apart() -> None:
         ["zero de", "zero fr"],
         ["add:en:0.5 each + @a-very-long/name-of-a-file-that-goes-on-and-on.json"],
     ]
-    slugs = [Doing.parse(text).slug for text in texts]
-    assert len({slug.lower() for slug in slugs}) == len(slugs)
-    for slug in slugs:
+    names = [Doing.parse(text).variant(["zero each"]) for text in texts]
+    assert len({name.lower() for name in names}) == len(names)
+    for dot, *rest in names:
+        slug = "".join(rest)
+        assert dot == "."
         assert len(slug) <= 50
         assert all(character.isascii() and (character.isalnum() or character in "-.") for character in slug)
         assert slug[0] not in "-."

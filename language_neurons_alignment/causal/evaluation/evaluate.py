@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...config import Selection
+from ...config import DEFAULT_DO, Selection
 from ...core.accuracy_map import AccuracyMap, Effects, Selective, effects, selective
 from ...interventions.doing import Doing
 from ...masks import open_mask
@@ -93,7 +93,7 @@ def evaluate(
     records = {language: session.corpus.of_language(language) for language in chosen}
     check_answerable([record for of_language in records.values() for record in of_language])
     rows = Rows.open(session.layout, mask, doing, classes=settings.classes, seed=settings.sampling.seed)
-    variant = settings.variant + (f".{doing.slug}" if doing.slug else "")
+    variant = settings.variant + doing.variant(DEFAULT_DO)
     path = session.layout.evaluation(top_rate, lam, variant=variant)
     work = EvaluationWork(session, rows, records, settings, force, start)
     file = EvaluationFile(path, work.provenance(), replace=force)

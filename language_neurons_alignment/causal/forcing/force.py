@@ -108,7 +108,7 @@ def force_languages(
     cells = cells_of(asked, steered, sets=settings.controls)
     work = ForcingWork(session, steering, cells, mask.languages, force, start)
     work.check()
-    variant = _variant(settings)
+    variant = settings.variant + Doing.parse(settings.do).variant(DEFAULT_STEERING)
     path = session.layout.forcing(top_rate, lam, variant=variant)
     file = ForcingFile(path, replace=force)
     with alone(file.path):
@@ -159,10 +159,3 @@ def _asked(source: str, targets: Sequence[str], seen: Mapping[Cell, Seen], *, se
 
 def _in(target: str, seen: Seen) -> Bool[Tensor, " item"]:
     return torch.tensor([language == target.split("-")[0] for language in seen])
-
-
-def _variant(settings: ForcingSettings) -> str:
-    """What tells a choice of classes and steps from the usual ones, in the files' names."""
-    doing = Doing.parse(settings.do)
-    usual = doing.texts == Doing.parse(DEFAULT_STEERING).texts
-    return settings.variant + ("" if usual else f".{doing.slug}")
