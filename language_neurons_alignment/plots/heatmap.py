@@ -38,7 +38,7 @@ def heatmap(chart: Heatmap, *, title: str = "") -> Figure:
     wide, high = _side(width), _side(height)
     legend = 0.0 if chart.inside is None else 0.3
     size = (max(6.9, wide * width + 3.6), max(3.2, high * height + 2.2) + legend)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout="compressed")  # as constrained, and cells of one shape leave no gaps
     axes = figure.subplots()
     largest = chart.largest
     mesh = axes.pcolormesh(
@@ -65,7 +65,7 @@ def heatmap(chart: Heatmap, *, title: str = "") -> Figure:
         for k in range(min(height, width)):
             axes.add_patch(Rectangle((k, k), 1, 1, fill=False, edgecolor="0.15", linewidth=1.2, clip_on=False))
     _label(axes, chart)
-    axes.set_title(title, fontsize=11)
+    figure.suptitle(title, fontsize=11)  # over the whole figure: a long one would push narrow axes aside
     return figure
 
 

@@ -96,7 +96,7 @@ def test_rows_and_columns_are_named_in_the_order_of_the_map_and_not_transposed()
     names = ["Swahili", "English", "Korean"]
     assert [label.get_text() for label in axes.get_xticklabels()] == names
     assert [label.get_text() for label in axes.get_yticklabels()] == names
-    assert "Llama-tiny" in axes.get_title()
+    assert "Llama-tiny" in figure.get_suptitle()
     assert written(figure, 3)[0][2] == "+200"
     assert axes.yaxis_inverted(), "the first row is at the top"
     assert "off" in axes.get_ylabel()
