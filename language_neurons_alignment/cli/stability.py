@@ -76,6 +76,8 @@ def remarks(found: Stability) -> list[str]:
     notes = []
     if found.blocks < _FEW:
         notes.append(f"{found.blocks} blocks say little about how the corpus varies: count with --blocks 20")
+    if found.halves.blocks[1] == 0:
+        notes.append("fewer than 4 blocks have no quarters, so λ*, classes and masks have no intervals")
     if found.found.lam >= found.settings.hi:
         notes.append(f"every λ up to {found.settings.hi!r} is fine, so λ* is the range's end and has no interval: --hi")
     if found.without_lambda:
