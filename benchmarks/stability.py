@@ -60,7 +60,7 @@ def main() -> None:
     for name, taken in (
         ("one identification, λ found exactly", whole),
         ("one resampling", draws),
-        ("one split into halves", halves),
+        ("one split into halves and quarters", halves),
         ("all intervals of p", intervals),
         ("400 resamplings and 50 splits", 400 * draws + 50 * halves),
     ):

@@ -33,7 +33,7 @@ def stability(
     hi: Annotated[float, typer.Option("--hi", help="Largest λ.")] = DEFAULT_RANGE.hi,
     langs: options.Languages = None,
     draws: Annotated[int, typer.Option("--draws", help="Resamplings of the blocks.")] = 400,
-    splits: Annotated[int, typer.Option("--splits", help="Random cuts of the blocks into halves.")] = 50,
+    splits: Annotated[int, typer.Option("--splits", help="Random cuts of the blocks into halves and quarters.")] = 50,
     seed: Annotated[int, typer.Option("--seed", help="Of resamplings and cuts.")] = 0,
     other: Annotated[
         str | None,
@@ -76,6 +76,8 @@ def remarks(found: Stability) -> list[str]:
     notes = []
     if found.blocks < _FEW:
         notes.append(f"{found.blocks} blocks say little about how the corpus varies: count with --blocks 20")
+    if found.halves.blocks[1] == 0:
+        notes.append("fewer than 4 blocks have no quarters, so λ*, classes and masks have no intervals")
     if found.found.lam >= found.settings.hi:
         notes.append(f"every λ up to {found.settings.hi!r} is fine, so λ* is the range's end and has no interval: --hi")
     if found.without_lambda:
@@ -84,12 +86,12 @@ def remarks(found: Stability) -> list[str]:
 
 
 def number_lines(numbers: Columns) -> list[str]:
-    """λ*, τ and sizes: of the corpus, with their intervals, and the mean of half corpora."""
+    """λ*, τ and sizes: of the corpus, of an endless one as its parts say, and the latter's interval."""
     rows: list[list[object]] = []
-    for name, value, low, high, half in zip(*numbers.values(), strict=True):
+    for name, value, endless, low, high in zip(*numbers.values(), strict=True):
         digits = 6 if name in ("lambda", "threshold") else 0
-        rows.append([name, f"{value:.{digits}f}", f"[{low:.{digits}f}, {high:.{digits}f}]", f"{half:.{digits}f}"])
-    return table(["number", "here", "95 %: corpora of this size", "in halves"], rows)
+        rows.append([name, f"{value:.{digits}f}", f"{endless:.{digits}f}", f"[{low:.{digits}f}, {high:.{digits}f}]"])
+    return table(["number", "here", "endless corpus", "its 95 %"], rows)
 
 
 def language_lines(inclusion: Columns, halves: Columns, probabilities: Columns) -> list[str]:

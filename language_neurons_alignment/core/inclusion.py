@@ -94,21 +94,24 @@ def inclusion(
 def number_interval(
     whole: Float64[Tensor, " number"],
     drawn: Float64[Tensor, "draw number"],
+    endless: Float64[Tensor, " number"],
     *,
     blocks: int,
     level: float = LEVEL,
 ) -> Interval:
-    """Where the mean over corpora of this size and kind lies, for numbers that are found in each.
+    """Where the numbers of an endless corpus lie.
 
-        whole ± t(B − 1, (1 + level) / 2) · √(B / (B − 1)) · sd(drawn)        cut at 0: none of them is negative
+        endless ± t(B − 1, (1 + level) / 2) · √(B / (B − 1) · var(drawn) + (whole − endless)²)
 
-    Not where the number of an endless corpus lies: noise makes classes smaller or larger on average, and resampling
-    adds as much noise again. That shifts the middle of the draws, so their quantiles are no interval for either; their
-    spread is right.
+    cut at 0: none of them is negative. Noise in p makes classes smaller or larger on average, so the interval lies
+    around what the corpus's parts, extrapolated, say of an endless one. The line's last piece, beyond the corpus
+    itself, is seen by nobody: how far it leads counts as a standard error of its own.
 
     Args:
         whole: the numbers of the corpus as it is.
-        drawn: those of the resampled ones; NaN where there was nothing to find, which is left out.
+        drawn: those of the resampled ones; NaN where there was nothing to find, which is left out. Their middle is
+            shifted twice by the noise; only their spread is used.
+        endless: `Halves.endless`.
         blocks: B.
         level: of the interval.
     """
@@ -116,6 +119,6 @@ def number_interval(
     often = there.sum(dim=0)
     middle = drawn.nanmean(dim=0)
     square = torch.where(there, drawn - middle, 0.0).square().sum(dim=0)
-    spread = (square / (often - 1) * blocks / (blocks - 1)).sqrt()  # NaN where it was found once or never
-    reach = float(stats.t.ppf((1 + level) / 2, blocks - 1))
-    return Interval((whole - reach * spread).clamp(min=0), whole + reach * spread)
+    variance = square / (often - 1) * blocks / (blocks - 1)  # NaN where it was found once or never
+    error = float(stats.t.ppf((1 + level) / 2, blocks - 1)) * (variance + (whole - endless).square()).sqrt()
+    return Interval((endless - error).clamp(min=0), endless + error)

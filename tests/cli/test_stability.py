@@ -58,12 +58,12 @@ def test_stability_prints_intervals_and_leaves_tables_pictures_and_tensors(lna: 
     assert again == {file: Path(file).read_bytes() for file in files}
 
 
-def test_the_interval_holds_the_number_of_the_corpus_and_lambda_can_be_held(lna: Lna, two: Path) -> None:
+def test_the_interval_holds_this_and_the_endless_corpus_and_lambda_can_be_held(lna: Lna, two: Path) -> None:
     found = lna("stability", *FLAGS, *FEW, "-s", "mgsm", "-l", 0.125, "--json").json
     numbers = found["tables"]["numbers"]
     assert numbers["number"][:3] == ["lambda", "threshold", "specific"]
-    for value, low, high in zip(numbers["value"], numbers["low"], numbers["high"], strict=True):
-        assert low <= value <= high
+    for value, endless, low, high in zip(*(numbers[name] for name in ("value", "endless", "low", "high")), strict=True):
+        assert low <= min(value, endless) <= max(value, endless) <= high
     assert found["lambda"] == 0.125
     assert found["files"][0] == "stability/mgsm/0.2-0.125/stability.Mistral-base.json"
     identified = lna("identify", *FLAGS[:6], *FLAGS[8:], "-s", "mgsm", "-l", 0.125, "--json").json
@@ -101,7 +101,10 @@ def test_failures_are_one_line(lna: Lna, two: Path) -> None:
     save_counts(Layout(two, "mgsm", "Mistral-base"), "en", made_up_counts((3, 60)), META)
     assert "do not add up" in lna("stability", *FLAGS, *FEW, "-s", "mgsm").err
     kept_in_blocks(two, "mgsm", seed=3, blocks=2)
-    assert "note: 2 blocks say little" in lna("stability", *FLAGS, *FEW, "-s", "mgsm").err
+    few = lna("stability", *FLAGS, *FEW, "-s", "mgsm")
+    assert (few.code, "[nan, nan]" in few.out) == (0, True)
+    assert "note: 2 blocks say little" in few.err
+    assert "no intervals" in few.err
 
 
 def test_counting_in_blocks_from_the_command_line(lna: Lna, here: Path) -> None:

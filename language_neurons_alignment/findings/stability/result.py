@@ -31,9 +31,9 @@ class Stability:
         counts: digest of each language's counts.
         blocks: of the corpus.
         found: the neurons of the whole corpus.
-        numbers: intervals of `Found.numbers`.
+        numbers: intervals of `Found.numbers` of an endless corpus.
         inclusion: each neuron's probability of being in each mask.
-        halves: what halves of the corpus have in common.
+        halves: what halves of the corpus have in common, and where its size leads.
         probability: each neuron's activation probability.
         interval: its interval.
         overlap: what another corpus finds; None where none was named.
@@ -56,8 +56,8 @@ class Stability:
         """The results by the names that their files have."""
         total = 2 + len(STATES) + len(self.languages)
         names = ["lambda", "threshold", *STATES, *(f"mask.{code}" for code in self.languages)]
-        columns = {"value": self.found.numbers, "low": self.numbers.low, "high": self.numbers.high}
-        columns["half"] = self.halves.numbers.nanmean(dim=(0, 1))
+        columns = {"value": self.found.numbers, "endless": self.halves.endless}
+        columns |= {"low": self.numbers.low, "high": self.numbers.high}
         layers = len(self.found.profile)
         tables = {
             "numbers": {"number": names, **{name: one[:total].tolist() for name, one in columns.items()}},

@@ -19,7 +19,7 @@ class StabilitySettings:
         lo: smallest λ considered.
         hi: largest λ considered.
         draws: resamplings of the blocks.
-        splits: random cuts of the blocks into halves.
+        splits: random cuts of the blocks into halves and quarters.
         seed: of both.
 
     Raises:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ...core.blocks import AnswerBlocks
-from ...core.halves import split_halves
+from ...core.halves import identifications, split_halves
 from ...core.inclusion import inclusion, number_interval
 from ...core.probability import activation_probability
 from ...core.probability_interval import probability_interval
@@ -58,7 +58,7 @@ def stability(
             f"no λ in [{settings.lo!r}, {settings.hi!r}] gives appear[K] = 0 on {layout.dataset}: lower the top rate "
             "(-r), raise the bar (-b), or give a λ (-l)"
         )
-    step = start("identifications", settings.draws + 2 * settings.splits)
+    step = start("identifications", settings.draws + identifications(len(blocks), splits=settings.splits))
     chosen = {"languages": languages, "seed": settings.seed, "step": step}
     drawn = inclusion(blocks, settings.procedure, draws=settings.draws, **chosen)
     halves = split_halves(blocks, settings.procedure, splits=settings.splits, **chosen)
@@ -69,7 +69,7 @@ def stability(
         counts=counts.hashes,
         blocks=len(blocks),
         found=found,
-        numbers=number_interval(found.numbers, drawn.numbers, blocks=len(blocks)),
+        numbers=number_interval(found.numbers, drawn.numbers, halves.endless, blocks=len(blocks)),
         inclusion=drawn,
         halves=halves,
         probability=probability,
