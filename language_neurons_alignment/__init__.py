@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .errors import LNAError
     from .findings.analyze import Analysis, analysis_of
     from .findings.compare import Comparison, comparison_of
+    from .findings.methods import MethodComparison, compare_methods
     from .findings.model_neurons import Choice, ModelNeurons, open_neurons
     from .findings.reporting import compose
     from .findings.stability.result import Stability
@@ -39,10 +40,9 @@ if TYPE_CHECKING:
     from .findings.stability.stability import stability
     from .identify import Identification
     from .interventions.doing import Doing, intervene
-    from .interventions.means import AnswerMoments, answer_moments
     from .interventions.neuron_sets import NeuronSource, neuron_source
+    from .means import AnswerMoments, answer_moments
     from .method import Method
-    from .methods.comparison import MethodComparison, compare_methods
     from .pipeline import PipelineResult, run_pipeline
     from .ppl import MapResult, perplexity_map
     from .sampling import Sampling
@@ -154,10 +154,10 @@ _NAMES = {
     "findings.stability.stability": ("stability",),
     "identify": ("Identification",),
     "interventions.doing": ("intervene", "Doing"),
-    "interventions.means": ("answer_moments", "AnswerMoments"),
+    "means": ("answer_moments", "AnswerMoments"),
     "interventions.neuron_sets": ("neuron_source", "NeuronSource"),
     "method": ("Method",),
-    "methods.comparison": ("compare_methods", "MethodComparison"),
+    "findings.methods": ("compare_methods", "MethodComparison"),
     "pipeline": ("run_pipeline", "PipelineResult"),
     "ppl": ("perplexity_map", "MapResult"),
     "sampling": ("Sampling",),

@@ -15,8 +15,8 @@ from .core.masks import NeuronClasses, classify, language_mask
 from .core.probability import activation_probability, answer_counts
 from .core.selection import NeuronStatistics, appear, neuron_statistics, select
 from .errors import IncompatibleError
+from .identifiers import MethodMask, method_mask
 from .method import ENTROPY_LAMBDA
-from .methods.identifiers import MethodMask, method_mask
 from .store.counts_file import counts_hash, load_counts
 from .store.layout import Layout
 from .store.mask_file import MaskDescription, save_mask

@@ -24,7 +24,7 @@ from .progress import Bars, note
 from .setup import answered, session_of
 
 if TYPE_CHECKING:
-    from ..methods.comparison import MethodComparison
+    from ..findings.methods import MethodComparison
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def methods(
     """
     wanted, shown = _methods(names, per_language, mask_seed), settings.shown()
     languages = None if settings.langs is None else parse_languages(settings.langs)
+    from ..findings.methods import compare_methods
     from ..findings.model_neurons import Choice
-    from ..methods.comparison import compare_methods
 
     choice = Choice(top_rate, settings.lam, settings.bar, languages, search.range())
     work = answered(session_of(model, data, results, engine, existing=True))

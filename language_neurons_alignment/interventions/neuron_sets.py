@@ -15,11 +15,11 @@ from ..config import DEFAULT_TOP_RATE, MASK_CLASSES, in_order
 from ..engines import ModelInfo
 from ..errors import IncompatibleError, SettingsError
 from ..masks import StoredMask, open_mask, read_mask
+from ..means import AnswerMoments, answer_moments
 from ..session import Session
 from ..store.checkpoint import read_checkpoint
 from ..store.layout import Layout
 from ..store.neuron_file import load_neurons
-from .means import AnswerMoments, answer_moments
 from .steps import PLACEHOLDERS, Term
 
 

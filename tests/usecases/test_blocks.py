@@ -23,7 +23,7 @@ from language_neurons_alignment.errors import (
     SettingsError,
     TallyError,
 )
-from language_neurons_alignment.interventions.means import answer_moments
+from language_neurons_alignment.means import answer_moments
 from language_neurons_alignment.merge import find_shards, merge_counts, shard_session
 from language_neurons_alignment.store import atomic
 from language_neurons_alignment.store.blocks_file import load_blocks

@@ -17,7 +17,7 @@ from language_neurons_alignment.errors import (
     IncompatibleError,
     MissingArtifactError,
 )
-from language_neurons_alignment.interventions.means import answer_moments
+from language_neurons_alignment.means import answer_moments
 from language_neurons_alignment.merge import find_shards, merge_counts, shard_session
 from language_neurons_alignment.store.counts_file import load_counts, save_counts
 from language_neurons_alignment.store.layout import Layout

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from jaxtyping import Float64
 from torch import Tensor
 
-from ..errors import ArtifactError, MissingArtifactError
-from ..store.counts_file import load_counts
-from ..store.layout import Layout
-from ..store.moments_file import COLLECT, has_moments, moments_hash
+from .errors import ArtifactError, MissingArtifactError
+from .store.counts_file import load_counts
+from .store.layout import Layout
+from .store.moments_file import COLLECT, has_moments, moments_hash
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ..config import Selection
-from ..core.identifiers.equal_n import equal_n
-from ..core.identifiers.lape import lape
-from ..core.identifiers.mean_difference import effect_size, mean_difference
-from ..core.identifiers.random import random_anywhere, random_like
-from ..core.masks import language_mask
-from ..core.selection import NeuronStatistics, rank_of_share, select
-from ..errors import SettingsError
-from ..interventions.means import answer_moments
-from ..method import EQUAL_N, LAPE, MEAN_DIFFERENCE
-from ..store.layout import Layout
+from .config import Selection
+from .core.identifiers.equal_n import equal_n
+from .core.identifiers.lape import lape
+from .core.identifiers.mean_difference import effect_size, mean_difference
+from .core.identifiers.random import random_anywhere, random_like
+from .core.masks import language_mask
+from .core.selection import NeuronStatistics, rank_of_share, select
+from .errors import SettingsError
+from .means import answer_moments
+from .method import EQUAL_N, LAPE, MEAN_DIFFERENCE
+from .store.layout import Layout
 
 
 @dataclass(frozen=True)

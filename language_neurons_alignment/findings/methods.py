@@ -10,7 +10,6 @@ from typing import Any
 from ..config import DEFAULT_MAP, DEFAULT_TOP_RATE, MapSettings, Selection
 from ..core.method_table import MethodTable, method_table
 from ..errors import SettingsError
-from ..findings.model_neurons import DEFAULT_CHOICE, Choice, open_neurons
 from ..identify import AnswerCounts, Identification, find_neurons, load_answer_counts
 from ..method import MEAN_DIFFERENCE, METHODS, Method
 from ..plots.methods import methods_figure
@@ -22,6 +21,7 @@ from ..store.moments_file import has_moments
 from ..store.ppl_table import save_figure
 from ..store.table_file import save_tables
 from ..version import __version__
+from .model_neurons import DEFAULT_CHOICE, Choice, open_neurons
 
 ALONE = replace(DEFAULT_MAP, controls=0)
 """No controls are drawn: random is a method here, held against the others. Those that a map has stay its own."""

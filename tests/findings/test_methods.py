@@ -15,12 +15,12 @@ from language_neurons_alignment.config import DEFAULT_MAP, METHODS, Method, Sele
 from language_neurons_alignment.core.identifiers.mean_difference import effect_size
 from language_neurons_alignment.core.masks import from_mask_list
 from language_neurons_alignment.errors import ConflictError, MissingArtifactError, SettingsError
+from language_neurons_alignment.findings.methods import MethodComparison, compare_methods
 from language_neurons_alignment.findings.model_neurons import Choice
 from language_neurons_alignment.identify import identify
-from language_neurons_alignment.interventions.means import answer_moments
 from language_neurons_alignment.languages import language_code
 from language_neurons_alignment.masks import open_mask
-from language_neurons_alignment.methods.comparison import MethodComparison, compare_methods
+from language_neurons_alignment.means import answer_moments
 from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.session import Session, open_session
 from language_neurons_alignment.store.layout import Layout

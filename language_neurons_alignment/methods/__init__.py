@@ -1,1 +1,0 @@
-"""Other ways to find language neurons, over the same files, and how they compare."""
