@@ -18,7 +18,16 @@ from torch import Tensor
 
 from ..errors import SettingsError
 from .perplexity_map import UNDISTURBED
-from .resampling import DRAWS, Interval, adjusted, control_range, interval, mcnemar, resampling_weights
+from .resampling import (
+    DRAWS,
+    Interval,
+    adjusted,
+    control_range,
+    interval,
+    mcnemar,
+    one_question,
+    resampling_weights,
+)
 from .selectivity import Selectivity, selectivity
 
 MEASURES = ("accuracy", "number", "language")
@@ -137,7 +146,7 @@ def effects(accuracy: AccuracyMap, measure: str = "accuracy", *, draws: int = DR
         interval=interval(100 * (drawn[:, 1:] - drawn[:, :1])),
         p=p,
         p_adjusted=adjusted(p),
-        control=control_range(100 * (_controls(accuracy, shares) - shares[0])) if accuracy.sets else None,
+        control=_range(accuracy, shares),
     )
 
 
@@ -157,6 +166,13 @@ def selective(accuracy: AccuracyMap, measure: str = "accuracy", *, draws: int = 
         interval(selectivity(drawn[:, 0], drawn[:, 1:]).f1),
         controls,
     )
+
+
+def _range(accuracy: AccuracyMap, shares: Float64[Tensor, "row lang"]) -> Interval | None:
+    if not accuracy.sets:
+        return None
+    changes = 100 * (_controls(accuracy, shares) - shares[0])
+    return control_range(changes, least=one_question(accuracy.asked.sum(dim=-1)).expand(changes.shape[1:]))
 
 
 def _controls(accuracy: AccuracyMap, shares: Float64[Tensor, "row lang"]) -> Float64[Tensor, "set changed lang"]:

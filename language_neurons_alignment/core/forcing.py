@@ -9,7 +9,16 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from .resampling import DRAWS, Interval, adjusted, control_range, interval, mcnemar, resampling_weights
+from .resampling import (
+    DRAWS,
+    Interval,
+    adjusted,
+    control_range,
+    interval,
+    mcnemar,
+    one_question,
+    resampling_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,8 @@ def forcing_table(answers: Sequence[Asked], *, draws: int = DRAWS, seed: int = 0
     control = None
     if answers[0].controls.shape[0]:
         shares = torch.stack([one.controls.double().mean(dim=-1) for one in answers], dim=1)
-        control = control_range(100 * (shares - undisturbed))
+        asked = torch.tensor([[one.steered.shape[-1]] for one in answers]).expand_as(undisturbed)
+        control = control_range(100 * (shares - undisturbed), least=one_question(asked))
     return ForcingTable(
         undisturbed,
         steered,

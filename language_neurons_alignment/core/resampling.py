@@ -30,8 +30,9 @@ class Interval:
     high: Float64[Tensor, "*cell"]
 
     def holds(self, value: Float64[Tensor, "*cell"]) -> Tensor:
-        """Whether each value lies in its interval, ends included."""
-        return (value >= self.low) & (value <= self.high)
+        """Whether each value lies in its interval, ends included, also where they were rounded another way."""
+        hair = 1e-9 * (self.low.abs() + self.high.abs())
+        return (value >= self.low - hair) & (value <= self.high + hair)
 
 
 def resampling_weights(items: int, *, draws: int = DRAWS, seed: int = 0) -> Float64[Tensor, "draw item"]:
@@ -62,12 +63,20 @@ def interval(draws: Float64[Tensor, "draw *cell"], *, level: float = LEVEL) -> I
     return Interval(torch.as_tensor(low), torch.as_tensor(high))
 
 
-def control_range(effects: Float64[Tensor, "set *cell"], *, level: float = LEVEL) -> Interval:
+def control_range(
+    effects: Float64[Tensor, "set *cell"], *, least: float | Float64[Tensor, "*cell"] = 0.0, level: float = LEVEL
+) -> Interval:
     """Where the effect of one more control would lie with probability `level`, were the controls normally distributed.
 
-        mean ± t(R − 1, (1 + level) / 2) · sd · √(1 + 1 / R)        R sets
+        mean ± max(t(R − 1, (1 + level) / 2) · sd · √(1 + 1 / R), least)        R sets
 
     The smallest and the largest of a few controls span far less: one more than 5 lies outside them in 2 of 6 cases.
+
+    Args:
+        effects: of the controls.
+        least: the smallest step that effects can take, 0 where they take any. Five sets in which no question turned do
+            not say that none turns in a sixth: of shares, one question either way is always inside.
+        level: of the range.
 
     Raises:
         SettingsError: fewer than two sets have no spread.
@@ -76,8 +85,14 @@ def control_range(effects: Float64[Tensor, "set *cell"], *, level: float = LEVEL
     if sets < 2:
         raise SettingsError(f"a range of controls needs at least 2 sets, got {sets}: --controls 5")
     reach = float(stats.t.ppf((1 + level) / 2, sets - 1)) * (1 + 1 / sets) ** 0.5
-    middle, spread = effects.mean(dim=0), effects.std(dim=0)
-    return Interval(middle - reach * spread, middle + reach * spread)
+    middle = effects.mean(dim=0)
+    around = torch.maximum(reach * effects.std(dim=0), torch.as_tensor(least, dtype=torch.float64))
+    return Interval(middle - around, middle + around)
+
+
+def one_question(asked: Int[Tensor, "*cell"]) -> Float64[Tensor, "*cell"]:
+    """The least that a share of so many questions changes by, in percentage points."""
+    return 100 / asked.double()
 
 
 def mcnemar(only_before: Int[Tensor, "*cell"], only_after: Int[Tensor, "*cell"]) -> Float64[Tensor, "*cell"]:

@@ -5,7 +5,14 @@ import pytest
 import torch
 from scipy import stats
 
-from language_neurons_alignment.core.resampling import adjusted, control_range, interval, mcnemar, resampling_weights
+from language_neurons_alignment.core.resampling import (
+    adjusted,
+    control_range,
+    interval,
+    mcnemar,
+    one_question,
+    resampling_weights,
+)
 from language_neurons_alignment.errors import SettingsError
 
 
@@ -38,6 +45,24 @@ def test_intervals_cover_the_truth() -> None:
 def test_one_more_control_lies_in_the_range_in_95_of_100_cases(sets: int) -> None:
     drawn = torch.randn(sets + 1, 20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(sets))
     assert float(control_range(drawn[:-1]).holds(drawn[-1]).double().mean()) == pytest.approx(0.95, abs=0.005)
+
+
+@pytest.mark.parametrize("share", [0.0005, 0.002, 0.01, 0.05, 0.3])
+@pytest.mark.parametrize("asked", [20, 250])
+def test_where_hardly_a_question_turns_one_more_control_lies_in_the_range_too(asked: int, share: float) -> None:
+    """Without the one question, the range of five sets in which none turned is a point: 5 to 8 of 100 lie outside."""
+    torch.manual_seed(1)
+    turned = torch.distributions.Binomial(asked, torch.full((6, 20_000), share)).sample().double()
+    points = 100 * turned / asked
+    held = control_range(points[:-1], least=float(one_question(torch.tensor(asked)))).holds(points[-1])
+    assert float(held.double().mean()) > 0.945
+
+
+@pytest.mark.parametrize("asked", [3, 7, 20, 49, 250])
+def test_a_change_of_one_question_is_inside_and_of_two_is_not_where_no_control_changed_any(asked: int) -> None:
+    none, right = torch.zeros(5, 2, dtype=torch.float64), torch.tensor([asked - 1, asked - 2], dtype=torch.float64)
+    span = control_range(none, least=one_question(torch.tensor([asked, asked])))
+    assert span.holds(100 * (right / asked - 1)).tolist() == [True, False]
 
 
 def test_a_range_needs_two_sets() -> None:
