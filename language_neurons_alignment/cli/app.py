@@ -19,7 +19,7 @@ from .compare import compare
 from .dataset import dataset
 from .demo import demo
 from .evaluate import evaluate
-from .flags import spread
+from .flags import help_of, spread
 from .force import force
 from .generate import generate
 from .identify import identify
@@ -50,7 +50,6 @@ app = typer.Typer(
     help="Find the language neurons of multilingual language models, switch them off, and see what breaks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",  # a docstring's lines are wrapped to the terminal, not kept
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -72,7 +71,7 @@ for command in (
     report,
     import_mask,
 ):
-    app.command(command.__name__.replace("_", "-"))(spread(command))
+    app.command(command.__name__.replace("_", "-"), help=help_of(command))(spread(command))
 app.add_typer(dataset)
 
 

@@ -7,7 +7,7 @@ import typer
 from .dataset_build import build
 from .dataset_check import check
 from .dataset_templates import templates
-from .flags import spread
+from .flags import help_of, spread
 
 dataset = typer.Typer(
     name="dataset",
@@ -15,4 +15,4 @@ dataset = typer.Typer(
     no_args_is_help=True,
 )
 for command in (build, check, templates):
-    dataset.command(command.__name__)(spread(command))
+    dataset.command(command.__name__, help=help_of(command))(spread(command))

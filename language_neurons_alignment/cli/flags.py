@@ -40,6 +40,11 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     return flat
 
 
+def help_of(command: Callable[..., None]) -> str:
+    """A command's docstring, each paragraph on one line: Typer would keep its line breaks in any terminal."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (inspect.getdoc(command) or "").split("\n\n"))
+
+
 def _fields(group: type[Any]) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     return [

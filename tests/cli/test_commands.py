@@ -340,3 +340,12 @@ def test_the_version_is_shown(lna: Lna) -> None:
     from language_neurons_alignment import __version__
 
     assert lna("--version").out == f"{__version__}\n"
+
+
+def test_help_breaks_no_line_where_the_source_does() -> None:
+    from language_neurons_alignment.cli.app import app
+
+    told = [command.help for command in app.registered_commands]
+    assert len(told) > 15
+    assert any("\n\n" in one for one in told if one), "paragraphs stay"
+    assert not any("\n" in one.replace("\n\n", "") for one in told if one)
