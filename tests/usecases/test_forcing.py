@@ -75,8 +75,10 @@ def test_a_model_steered_to_a_language_answers_in_it_and_random_neurons_steer_no
     assert torch.equal(done.table.change, 100 * (1 - EYE))
     assert done.table.control is not None
     assert done.table.inside is not None
-    assert torch.equal(done.table.control.low, torch.zeros_like(EYE))
-    assert torch.equal(done.table.control.high, torch.zeros_like(EYE))
+    controls = {cell: seen for cell, seen in done.seen.items() if cell.number}
+    assert len(controls) == 16 * 2
+    assert all(set(seen) == {cell.source} for cell, seen in controls.items()), "no answer of any control turned"
+    assert done.table.control.high.unique().tolist() == [25.0], "one question of the four"
     assert torch.equal(done.table.inside, EYE.bool())
     assert done.answered == 4 * (4 + 16 * 3)
     lines = [json.loads(line) for line in (done.answers / "es.to.de.jsonl").read_text().splitlines()]
