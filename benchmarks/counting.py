@@ -22,12 +22,11 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from language_neurons_alignment.corpus.sequences import PromptGroup
-from language_neurons_alignment.engines.batching import batches
+from language_neurons_alignment.corpus.encode import PromptGroup
+from language_neurons_alignment.engines.generation import batches
 from language_neurons_alignment.engines.transformers import TransformersEngine
-from language_neurons_alignment.engines.transformers.batch import Batch
 from language_neurons_alignment.engines.transformers.loading import DTYPES, describe, pick_device
-from language_neurons_alignment.engines.transformers.plan import plan
+from language_neurons_alignment.engines.transformers.plan import Batch, plan
 
 SHAPES = {
     "tiny": ("llama", 256, 688, 4, 4, 2, 1000),

@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from language_neurons_alignment.corpus.sequences import ScoredText
-from language_neurons_alignment.demo.model import demo_model_path
+from language_neurons_alignment._demo import demo_model_path
+from language_neurons_alignment.corpus.encode import ScoredText
 from language_neurons_alignment.engines import EngineSettings, load_engine
 
 VOCABULARY, TOKENS = 152_064, 4096

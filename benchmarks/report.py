@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from language_neurons_alignment.config import DEFAULT_LANGUAGES
+from language_neurons_alignment._report import Subject, report
+from language_neurons_alignment.analysis import Choice
 from language_neurons_alignment.core.counts import LanguageCounts, SpanCounts
-from language_neurons_alignment.findings.model_neurons import Choice
-from language_neurons_alignment.findings.reporting import Subject, report
-from language_neurons_alignment.store.counts_file import save_counts
+from language_neurons_alignment.languages import DEFAULT_LANGUAGES
+from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.layout import Layout
 
 TAG = "de76d14562b1da1ba0e52d5b245cf9c0859e2af3"

@@ -17,12 +17,11 @@ from statistics import median
 
 import torch
 
-from language_neurons_alignment.config import DEFAULT_LANGUAGES
-from language_neurons_alignment.core.exact_sweep import exact_lambda
-from language_neurons_alignment.core.probability import activation_probability
+from language_neurons_alignment.core.counts import activation_probability
 from language_neurons_alignment.core.selection import appear, neuron_statistics, select
-from language_neurons_alignment.core.sweep import bisect_lambda
-from language_neurons_alignment.identify import AnswerCounts, load_answer_counts
+from language_neurons_alignment.core.sweep import bisect_lambda, exact_lambda
+from language_neurons_alignment.languages import DEFAULT_LANGUAGES
+from language_neurons_alignment.store.counts import AnswerCounts, load_answer_counts
 from language_neurons_alignment.store.layout import Layout
 
 TOP_RATE, LAM, BAR = 0.01, 0.109375, 0.95

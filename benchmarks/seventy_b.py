@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from language_neurons_alignment.core.counts import LanguageCounts, SpanCounts
-from language_neurons_alignment.store.counts_file import save_counts
+from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.layout import Layout
 
 CODES = tuple("en ru es fr de zh ja bn th sw pt it nl pl tr ar hi ko vi id cs".split())  # noqa: SIM905 - one a line is no better

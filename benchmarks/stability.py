@@ -12,11 +12,9 @@ from collections.abc import Callable
 
 import torch
 
-from language_neurons_alignment.core.blocks import AnswerBlocks
-from language_neurons_alignment.core.halves import split_halves
-from language_neurons_alignment.core.inclusion import inclusion
-from language_neurons_alignment.core.probability_interval import probability_interval
-from language_neurons_alignment.core.procedure import Procedure
+from language_neurons_alignment.core.counts import AnswerBlocks
+from language_neurons_alignment.core.find import Procedure
+from language_neurons_alignment.core.stability import inclusion, probability_interval, split_halves
 
 FIND = Procedure(top_rate=0.01, bar=0.95, lam=None, lo=0.0, hi=5.0)
 

@@ -19,16 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from language_neurons_alignment.config import DEFAULT_LANGUAGES
-from language_neurons_alignment.core.blocks import AnswerBlocks
-from language_neurons_alignment.core.halves import split_halves
-from language_neurons_alignment.core.inclusion import inclusion, number_interval
-from language_neurons_alignment.core.probability import activation_probability
-from language_neurons_alignment.core.probability_interval import probability_interval
-from language_neurons_alignment.core.procedure import STATES, Procedure
-from language_neurons_alignment.core.scoring import score
-from language_neurons_alignment.core.selection import lowest, neuron_statistics, rank_of_share
-from language_neurons_alignment.identify import load_answer_counts
+from language_neurons_alignment.core.counts import AnswerBlocks, activation_probability
+from language_neurons_alignment.core.find import STATES, Procedure
+from language_neurons_alignment.core.selection import lowest, neuron_statistics, rank_of_share, score
+from language_neurons_alignment.core.stability import inclusion, number_interval, probability_interval, split_halves
+from language_neurons_alignment.languages import DEFAULT_LANGUAGES
+from language_neurons_alignment.store.counts import load_answer_counts
 from language_neurons_alignment.store.layout import Layout
 
 TOP_RATE, BAR = 0.01, 0.95

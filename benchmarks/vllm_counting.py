@@ -20,8 +20,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from language_neurons_alignment.corpus.sequences import PromptGroup, Tokenizer
-from language_neurons_alignment.demo.model import demo_model_path
+from language_neurons_alignment._demo import demo_model_path
+from language_neurons_alignment.corpus.encode import PromptGroup, Tokenizer
 from language_neurons_alignment.engines.vllm import VLLMEngine
 from language_neurons_alignment.engines.vllm.tree import WeightedTree
 

@@ -16,9 +16,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from language_neurons_alignment.config import language_code, language_name
-from language_neurons_alignment.demo.corpus import demo_corpus_path
-from language_neurons_alignment.demo.model import demo_model_path
+from language_neurons_alignment._demo import demo_corpus_path, demo_model_path
+from language_neurons_alignment.languages import language_code, language_name
 
 
 def halves(path: Path) -> tuple[list[dict], list[dict]]:

@@ -14,39 +14,40 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from . import activation, analysis, autosweep, cli, config, errors, identify, pipeline, ppl
+    from ._compare import Comparison, comparison_of
+    from ._dataset import Built, Checked, build_dataset, check_dataset
+    from ._evaluate import Evaluated, evaluate
+    from ._force import Forced, force_languages
+    from ._generate import Generated, generate
+    from ._interventions import NeuronSource, Steps, intervene, neuron_source
+    from ._methods import MethodComparison, compare_methods
+    from ._report import compose
+    from ._session import Session, open_session
+    from ._stability import Stability, StabilitySettings, stability
     from .activation import Collected, collect_activations
-    from .analysis import Neuron_Mask, Neuron_Prob
-    from .answers.generation import Generated, generate
+    from .analysis import Analysis, Choice, ModelNeurons, Neuron_Mask, Neuron_Prob, analysis_of, open_neurons
     from .autosweep import AutoSweep, quick_autosweep
-    from .causal.evaluation.evaluate import Evaluated, evaluate
-    from .causal.evaluation.settings import EvaluationSettings
-    from .causal.forcing.force import Forced, force_languages
-    from .causal.forcing.settings import ForcingSettings
-    from .config import MapSettings, PipelineSettings, Selection, SweepRange
+    from .config import (
+        EvaluationSettings,
+        ForcingSettings,
+        MapSettings,
+        Method,
+        PipelineSettings,
+        Sampling,
+        Selection,
+        SweepRange,
+    )
     from .core.interventions import Intervention
-    from .core.perplexity_map import PerplexityMap
+    from .core.perplexity import PerplexityMap
     from .corpus.records import Corpus, Record, read_corpus
-    from .dataset.build import Built, SourceOptions, build_dataset
-    from .dataset.check import Checked, check_dataset
     from .engines import load_engine
     from .errors import LNAError
-    from .findings.analyze import Analysis, analysis_of
-    from .findings.compare import Comparison, comparison_of
-    from .findings.methods import MethodComparison, compare_methods
-    from .findings.model_neurons import Choice, ModelNeurons, open_neurons
-    from .findings.reporting import compose
-    from .findings.stability.result import Stability
-    from .findings.stability.settings import StabilitySettings
-    from .findings.stability.stability import stability
     from .identify import Identification
-    from .interventions.doing import Doing, intervene
-    from .interventions.neuron_sets import NeuronSource, neuron_source
-    from .means import AnswerMoments, answer_moments
-    from .method import Method
     from .pipeline import PipelineResult, run_pipeline
     from .ppl import MapResult, perplexity_map
-    from .sampling import Sampling
-    from .session import Session, open_session, results_of
+    from .sources.source import SourceOptions
+    from .store.counts import AnswerMoments, answer_moments
+    from .store.layout import results_of
 
 __all__ = [
     "__version__",
@@ -109,7 +110,6 @@ __all__ = [
     "intervene",
     "neuron_source",
     "NeuronSource",
-    "Doing",
     "Intervention",
     "answer_moments",
     "AnswerMoments",
@@ -129,39 +129,99 @@ __all__ = [
 ]
 
 _NAMES = {
-    "activation": ("collect_activations", "Collected"),
-    "analysis": ("Neuron_Prob", "Neuron_Mask"),
-    "answers.generation": ("generate", "Generated"),
-    "autosweep": ("quick_autosweep", "AutoSweep"),
-    "causal.evaluation.evaluate": ("evaluate", "Evaluated"),
-    "causal.evaluation.settings": ("EvaluationSettings",),
-    "causal.forcing.force": ("force_languages", "Forced"),
-    "causal.forcing.settings": ("ForcingSettings",),
-    "config": ("Selection", "SweepRange", "MapSettings", "PipelineSettings"),
+    "_compare": (
+        "Comparison",
+        "comparison_of",
+    ),
+    "_dataset": (
+        "Built",
+        "Checked",
+        "build_dataset",
+        "check_dataset",
+    ),
+    "_evaluate": (
+        "Evaluated",
+        "evaluate",
+    ),
+    "_force": (
+        "Forced",
+        "force_languages",
+    ),
+    "_generate": (
+        "Generated",
+        "generate",
+    ),
+    "_interventions": (
+        "Doing",
+        "NeuronSource",
+        "intervene",
+        "neuron_source",
+    ),
+    "_methods": (
+        "MethodComparison",
+        "compare_methods",
+    ),
+    "_report": ("compose",),
+    "_session": (
+        "Session",
+        "open_session",
+    ),
+    "_stability": (
+        "Stability",
+        "StabilitySettings",
+        "stability",
+    ),
+    "activation": (
+        "Collected",
+        "collect_activations",
+    ),
+    "analysis": (
+        "Analysis",
+        "Choice",
+        "ModelNeurons",
+        "Neuron_Mask",
+        "Neuron_Prob",
+        "analysis_of",
+        "open_neurons",
+    ),
+    "autosweep": (
+        "AutoSweep",
+        "quick_autosweep",
+    ),
+    "config": (
+        "EvaluationSettings",
+        "ForcingSettings",
+        "MapSettings",
+        "Method",
+        "PipelineSettings",
+        "Sampling",
+        "Selection",
+        "SweepRange",
+    ),
     "core.interventions": ("Intervention",),
-    "core.perplexity_map": ("PerplexityMap",),
-    "corpus.records": ("Corpus", "Record", "read_corpus"),
-    "dataset.build": ("build_dataset", "Built", "SourceOptions"),
-    "dataset.check": ("check_dataset", "Checked"),
+    "core.perplexity": ("PerplexityMap",),
+    "corpus.records": (
+        "Corpus",
+        "Record",
+        "read_corpus",
+    ),
     "engines": ("load_engine",),
     "errors": ("LNAError",),
-    "findings.analyze": ("analysis_of", "Analysis"),
-    "findings.compare": ("comparison_of", "Comparison"),
-    "findings.model_neurons": ("open_neurons", "ModelNeurons", "Choice"),
-    "findings.reporting": ("compose",),
-    "findings.stability.result": ("Stability",),
-    "findings.stability.settings": ("StabilitySettings",),
-    "findings.stability.stability": ("stability",),
     "identify": ("Identification",),
-    "interventions.doing": ("intervene", "Doing"),
-    "means": ("answer_moments", "AnswerMoments"),
-    "interventions.neuron_sets": ("neuron_source", "NeuronSource"),
-    "method": ("Method",),
-    "findings.methods": ("compare_methods", "MethodComparison"),
-    "pipeline": ("run_pipeline", "PipelineResult"),
-    "ppl": ("perplexity_map", "MapResult"),
-    "sampling": ("Sampling",),
-    "session": ("open_session", "results_of", "Session"),
+    "pipeline": (
+        "PipelineResult",
+        "run_pipeline",
+    ),
+    "ppl": (
+        "MapResult",
+        "perplexity_map",
+    ),
+    "sources.source": ("SourceOptions",),
+    "store.counts": (
+        "AnswerMoments",
+        "answer_moments",
+    ),
+    "store.layout": ("results_of",),
 }
 """What each module has of this; a name of `__all__` that is in none is a module itself."""
 

@@ -7,20 +7,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from .config import (
-    DEFAULT_BAR,
-    DEFAULT_LANGUAGES,
-    DEFAULT_RANGE,
-    DEFAULT_TOP_RATE,
-    SweepRange,
-    check_share,
-    parse_languages,
-)
-from .core.exact_sweep import exact_lambda
-from .core.sweep import Observer, bisect_lambda, unobserved
-from .identify import load_answer_counts
-from .session import results_of
-from .store.layout import Layout
+from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE, SweepRange, check_share
+from .core.sweep import Observer, bisect_lambda, exact_lambda, unobserved
+from .languages import DEFAULT_LANGUAGES, parse_languages
+from .store.counts import load_answer_counts
+from .store.layout import Layout, results_of
 
 
 @dataclass(frozen=True)

@@ -3,51 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from .config import Selection
-from .core.masks import NeuronClasses, classify, language_mask
-from .core.probability import activation_probability, answer_counts
-from .core.selection import NeuronStatistics, appear, neuron_statistics, select
-from .errors import IncompatibleError
-from .identifiers import MethodMask, method_mask
-from .method import ENTROPY_LAMBDA
-from .store.counts_file import counts_hash, load_counts
+from .config import ENTROPY_LAMBDA, EQUAL_N, LAPE, MEAN_DIFFERENCE, Selection
+from .core.methods import effect_size, equal_n, lape, mean_difference, random_anywhere, random_like
+from .core.selection import NeuronClasses, NeuronStatistics, appear, classify, language_mask, rank_of_share, select
+from .errors import SettingsError
+from .store.counts import AnswerCounts, answer_moments, load_answer_counts
 from .store.layout import Layout
-from .store.mask_file import MaskDescription, save_mask
+from .store.masks import MaskDescription, save_mask
 from .version import __version__
+
+# ── The masks of the methods other than entropy-λ: what each reads, and what `core.identifiers` makes of it.
 
 
 @dataclass(frozen=True)
-class AnswerCounts:
-    """The answer counts of several languages side by side.
+class MethodMask:
+    """What a method found.
 
     Attributes:
-        languages: codes, in the order of the last axis.
-        counts: c_full − c_prefix.
-        tokens: t_full − t_prefix.
-        prefix_tokens: t_prefix, which the answers do not change.
-        hashes: digest of each language's files.
-        config_hash: of the model's config; "" where the files do not tell.
-        weights_hash: of the model's weights; likewise.
+        mask: the neurons of each language.
+        parameters: what it took beside top rate, λ and bar: "neurons" per language, "seed".
+        moments: digest of each language's moments, where they were read.
     """
 
-    languages: tuple[str, ...]
-    counts: Int[Tensor, "layer neuron lang"]
-    tokens: Int[Tensor, " lang"]
-    prefix_tokens: Int[Tensor, " lang"]
-    hashes: dict[str, str]
-    config_hash: str
-    weights_hash: str
+    mask: Bool[Tensor, "layer neuron lang"]
+    parameters: dict[str, int] = field(default_factory=dict)
+    moments: dict[str, str] = field(default_factory=dict)
 
-    def statistics(self, *, bar: float) -> NeuronStatistics:
-        """Entropy, peak and membership of every neuron."""
-        return neuron_statistics(activation_probability(self.counts, tokens=self.tokens), bar=bar)
+
+def method_mask(
+    layout: Layout, languages: Sequence[str], statistics: NeuronStatistics, selection: Selection
+) -> MethodMask:
+    """The language neurons by a method other than entropy-λ.
+
+    Args:
+        layout: where the moments lie that mean-difference reads.
+        languages: codes, in the order of the statistics.
+        statistics: of the counts, at the selection's bar.
+        selection: the method and its rates.
+
+    Raises:
+        SettingsError: a top rate of less than one neuron; more random neurons than the model has.
+        MissingArtifactError, IncompatibleError: mean-difference without moments, or with those of another model.
+    """
+    method = selection.method
+    if method.name == LAPE:
+        return MethodMask(lape(statistics, top_rate=selection.top_rate))
+    if method.name == EQUAL_N:
+        assert method.neurons is not None  # Method gives equal-n its default
+        return MethodMask(equal_n(statistics, neurons=method.neurons), {"neurons": method.neurons})
+    if method.name == MEAN_DIFFERENCE:
+        return _by_mean_difference(layout, languages, selection)
+    return _at_random(statistics, selection)
+
+
+def _by_mean_difference(layout: Layout, languages: Sequence[str], selection: Selection) -> MethodMask:
+    """N neurons a language, or an equal part of the top rate's."""
+    moments = {language: answer_moments(layout, language) for language in languages}
+    mean, variance = (
+        torch.stack([getattr(one, name) for one in moments.values()], dim=-1) for name in ("mean", "variance")
+    )
+    effect = effect_size(mean, variance)
+    neurons = selection.method.neurons or rank_of_share(
+        selection.top_rate / len(languages), mean[..., 0].numel(), "top_rate"
+    )
+    digests = {language: one.digest for language, one in moments.items()}
+    return MethodMask(mean_difference(effect, neurons=neurons), {"neurons": neurons}, digests)
+
+
+def _at_random(statistics: NeuronStatistics, selection: Selection) -> MethodMask:
+    """N neurons a language from anywhere, or as many in each layer as the entropy-λ mask of the same rates has."""
+    layers, d_mlp, languages = statistics.member.shape
+    neurons, seed = selection.method.neurons, selection.method.seed
+    if neurons is not None:
+        if neurons > layers * d_mlp:
+            raise SettingsError(f"--neurons {neurons} is more than the {layers * d_mlp} that the model has: give fewer")
+        mask = random_anywhere(layers, d_mlp, languages=languages, neurons=neurons, seed=seed)
+        return MethodMask(mask, {"neurons": neurons, "seed": seed})
+    assert selection.lam is not None  # Selection has checked it
+    taken = language_mask(statistics, select(statistics, top_rate=selection.top_rate, lam=selection.lam))
+    return MethodMask(random_like(taken.sum(dim=1), d_mlp=d_mlp, seed=seed), {"seed": seed})
 
 
 @dataclass(frozen=True)
@@ -71,47 +112,17 @@ class Identification:
     path: Path
 
 
-def load_answer_counts(layout: Layout, languages: Sequence[str]) -> AnswerCounts:
-    """Read the counts of several languages and put them side by side.
-
-    Raises:
-        MissingArtifactError, ArtifactError: a file is missing or torn.
-        IncompatibleError: the languages were not counted on the same model.
-    """
-    table: Tensor | None = None
-    tokens, prefix_tokens, hashes, origins = [], [], {}, {}
-    for k, language in enumerate(languages):
-        counts, meta = load_counts(layout, language)
-        answers = answer_counts(counts.full.over_zero, counts.prefix.over_zero)
-        if table is None:
-            # one language after the other in memory: what runs over languages then reads memory in order
-            table = torch.empty(len(languages), *answers.shape, dtype=torch.int64).permute(1, 2, 0)
-        if answers.shape != table.shape[:2]:
-            raise IncompatibleError(
-                f"the counts of {language!r} have shape {tuple(answers.shape)}, those of {languages[0]!r} "
-                f"{tuple(table.shape[:2])}: they come from different models; collect {language!r} again"
-            )
-        table[..., k] = answers
-        tokens.append(counts.full.total_tokens - counts.prefix.total_tokens)
-        prefix_tokens.append(counts.prefix.total_tokens)
-        hashes[language] = counts_hash(counts)
-        origins[language] = (str(meta.get("config_hash") or ""), str(meta.get("weights_hash") or ""))
-    config_hash, weights_hash = _common_origin(origins)
-    assert table is not None  # languages are never empty: parse_languages
-    return AnswerCounts(
-        tuple(languages), table, torch.tensor(tokens), torch.tensor(prefix_tokens), hashes, config_hash, weights_hash
-    )
-
-
-def identify(layout: Layout, languages: Sequence[str], selection: Selection, *, force: bool = False) -> Identification:
+def identify(
+    layout: Layout, languages: Sequence[str], selection: Selection, *, overwrite: bool = False
+) -> Identification:
     """Find the language neurons and store their masks.
 
     Raises:
-        ConflictError: a mask made from other counts, or with another bar, stands there, and not `force`.
+        ConflictError: a mask made from other counts, or with another bar, stands there, and not `overwrite`.
         SettingsError, MissingArtifactError, ArtifactError, IncompatibleError: as the steps it is made of.
     """
     found = find_neurons(layout, load_answer_counts(layout, languages), selection)
-    save_mask(found.path, found.mask, found.description, force=force)
+    save_mask(found.path, found.mask, found.description, overwrite=overwrite)
     return found
 
 
@@ -126,7 +137,7 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
     statistics = counts.statistics(bar=selection.bar)
     found, selected, above = _neurons(layout, languages, statistics, selection)
     classes = classify(above, selected, languages=len(languages))
-    classes = replace(classes, general=statistics.universal & (len(languages) > 1))
+    classes = replace(classes, general=statistics.general & (len(languages) > 1))
     layers, d_mlp = selected.shape
     description = MaskDescription(
         languages=list(languages),
@@ -165,15 +176,3 @@ def _neurons(
         return MethodMask(language_mask(statistics, selected)), selected, statistics.languages_above
     found = method_mask(layout, languages, statistics, selection)
     return found, found.mask.any(dim=-1), found.mask.sum(dim=-1)
-
-
-def _common_origin(origins: dict[str, tuple[str, str]]) -> tuple[str, str]:
-    """The one model that all languages were counted on."""
-    first, *others = origins
-    for other in others:
-        if origins[other] != origins[first]:
-            raise IncompatibleError(
-                f"the counts of {first!r} and {other!r} come from different models (config or weights differ): "
-                "collect one of them again with `lna activation --force`"
-            )
-    return origins[first]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ._generate import Generated, ensure_answers
+from ._session import Session, StartAnswers, silent
 from .activation import Collected, collect_activations
-from .answers.generation import Generated, ensure_answers
 from .autosweep import AutoSweep, autosweep
 from .config import PipelineSettings, Selection
 from .core.sweep import Observer, unobserved
 from .identify import Identification, identify
 from .ppl import MapResult, perplexity_map
-from .session import Session, StartAnswers, silent
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def run_pipeline(
         answers=settings.answers,
         sampling=settings.sampling,
         overlong=overlong,
-        force=settings.force,
+        overwrite=settings.overwrite,
         start=start,
     )
     collected = [
@@ -73,20 +73,20 @@ def run_pipeline(
             overlong=overlong,
             blocks=settings.blocks,
             moments=settings.moments,
-            force=settings.force,
+            overwrite=settings.overwrite,
             start=start,
         )
         for language in languages
     ]
     sweep, selection = _selection(session, languages, settings, observe)
-    identification = identify(session.layout, languages, selection, force=settings.force)
+    identification = identify(session.layout, languages, selection, overwrite=settings.overwrite)
     drawn = perplexity_map(
         session,
         languages,
         top_rate=selection.top_rate,
         lam=selection.lam,
         settings=settings.map,
-        force=settings.force,
+        overwrite=settings.overwrite,
         start=start,
     )
     return PipelineResult(generated, collected, sweep, identification, drawn)

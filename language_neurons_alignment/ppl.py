@@ -3,30 +3,114 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .causal.controls import control_rows
-from .causal.rows import Rows
-from .causal.scoring import Part, score_missing
+from ._controls import Rows, control_rows
+from ._interventions import Steps
+from ._session import Session, StartWork, silent, with_stored_answers
 from .config import DEFAULT_DO, DEFAULT_MAP, MapSettings, Selection
-from .core.perplexity_effects import (
+from .core.perplexity import (
+    UNDISTURBED,
     MeasuredSelectivity,
     PerplexityEffects,
+    PerplexityMap,
+    cells_to_do,
+    perplexity,
     perplexity_effects,
     perplexity_selectivity,
 )
-from .core.perplexity_map import UNDISTURBED, PerplexityMap, cells_to_do
+from .corpus.encode import ScoredText, encode_texts
 from .corpus.records import Record, records_hash
-from .interventions.doing import Doing
-from .masks import open_mask
-from .plots.ppl_heatmap import ppl_heatmap
-from .session import Session, StartWork, silent, with_stored_answers
+from .engines import Engine
+from .plots.figures import ppl_heatmap
 from .store.layout import with_ending
-from .store.ppl_file import PerplexityFile, precision_of
-from .store.ppl_map import controls_path, with_stored_controls, with_whole_sets
-from .store.ppl_table import save_csv, save_figure
+from .store.maps import (
+    PerplexityFile,
+    controls_path,
+    precision_of,
+    save_csv,
+    save_figure,
+    with_stored_controls,
+    with_whole_sets,
+)
+from .store.masks import open_mask
+
+# ── Perplexities, cell by cell: each text under each row's intervention, on disk as soon as it is scored.
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file to be completed: the map's own, or that of its controls.
+
+    Attributes:
+        name: for the progress bar.
+        file: where its cells go.
+        todo: row → the columns that are missing in it.
+    """
+
+    name: str
+    file: PerplexityFile
+    todo: Mapping[str, Sequence[str]]
+
+    @property
+    def cells(self) -> int:
+        """How many are missing."""
+        return sum(map(len, self.todo.values()))
+
+
+def score_missing(
+    engine: Engine,
+    parts: Sequence[Part],
+    *,
+    rows: Rows,
+    records: Mapping[str, Sequence[Record]],
+    settings: MapSettings,
+    start: StartWork,
+) -> None:
+    """Score the missing cells, row by row, each put on disk when it is done. What can be refused is refused first.
+
+    Args:
+        engine: the model at work.
+        parts: what is missing; also those that miss nothing, whose cells must be of the same engine.
+        rows: what is done in each row.
+        records: language → its part of the corpus.
+        settings: which text is scored.
+        start: told of each part's work.
+
+    Raises:
+        ConflictError: a file holds cells of another engine or precision.
+        LNAError: as `Rows.intervention` and the engine.
+    """
+    for part in parts:
+        part.file.read(engine=precision_of(engine.provenance))
+        for row in part.todo:
+            rows.intervention(row, engine.model)
+    texts = _encode(engine, records, settings)
+    tokens = {language: sum(len(one.tokens) for one in encoded) for language, encoded in texts.items()}
+    for part in [part for part in parts if part.todo]:
+        progress = start(part.name, sum(tokens[column] for columns in part.todo.values() for column in columns))
+        for row, columns in part.todo.items():
+            change = rows.intervention(row, engine.model)
+            for column in columns:
+                with nullcontext() if change is None else engine.intervene(change):
+                    likelihoods = engine.log_likelihood(texts[column], progress=progress)
+                # stored only now: closing the context has shown that the intervention took hold
+                part.file.add(row, column, perplexity(likelihoods), engine=engine.provenance)
+
+
+def _encode(
+    engine: Engine, records: Mapping[str, Sequence[Record]], settings: MapSettings
+) -> dict[str, list[ScoredText]]:
+    length = engine.model.max_length
+    return {
+        language: encode_texts(
+            of_language, engine.tokenizer, text=settings.text, max_length=length, overlong=settings.overlong
+        )
+        for language, of_language in records.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -69,7 +153,7 @@ def perplexity_map(
     top_rate: float,
     lam: float | None,
     settings: MapSettings = DEFAULT_MAP,
-    force: bool = False,
+    overwrite: bool = False,
     start: StartWork = silent,
 ) -> MapResult:
     """Compute the cells of a map and of its controls that are missing, and draw it.
@@ -80,16 +164,16 @@ def perplexity_map(
         top_rate: of the mask.
         lam: λ of the mask; None of a method without.
         settings: what is done, to which neurons, held against at least how many controls; what is scored and shown.
-        force: compute every cell again.
+        overwrite: compute every cell again.
         start: told of the work, for a progress bar.
 
     Raises:
         MissingArtifactError: there is no such mask, or no moments that the steps need.
         IncompatibleError: the mask is another model's.
-        ConflictError: the map's file holds cells of other inputs, and not `force`.
+        ConflictError: the map's file holds cells of other inputs, and not `overwrite`.
     """
     Selection(top_rate, lam, method=session.layout.method)
-    doing = Doing.parse(settings.do)
+    doing = Steps.parse(settings.do)
     session = with_stored_answers(session)
     mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     chosen = tuple(languages or mask.languages)
@@ -98,7 +182,7 @@ def perplexity_map(
     records = {language: session.corpus.of_language(language) for language in chosen}
     variant = settings.variant + doing.variant(DEFAULT_DO)
     path = session.layout.perplexity(top_rate, lam, variant=variant)
-    parts = _parts(path, session, rows, records, settings, force=force)
+    parts = _parts(path, session, rows, records, settings, overwrite=overwrite)
     if any(part.todo for part in parts):
         score_missing(session.source(), parts, rows=rows, records=records, settings=settings, start=start)
     result = _read(path, parts, chosen, rows)
@@ -123,7 +207,7 @@ def _parts(
     records: Mapping[str, Sequence[Record]],
     settings: MapSettings,
     *,
-    force: bool,
+    overwrite: bool,
 ) -> list[Part]:
     """The map's own file and, where there have to be controls, theirs beside it: a map is whole without them."""
     made_from = _provenance(session, rows, records, settings)
@@ -136,7 +220,7 @@ def _parts(
         wanted.append(("controls", controls_path(path), controlled, control_rows(names, settings.controls)))
     parts = []
     for name, place, provenance, some in wanted:
-        file = PerplexityFile(place, provenance, replace=force)
+        file = PerplexityFile(place, provenance, replace=overwrite)
         parts.append(Part(name, file, cells_to_do(some, languages, file.read(engine=session.source.explicit))))
     return parts
 

@@ -57,7 +57,7 @@ def mistral_reference() -> Path:
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The demo's model, a real one, as a folder; made from its package at the first call."""
-    from language_neurons_alignment.demo.model import demo_model_path
+    from language_neurons_alignment._demo import demo_model_path
     from language_neurons_alignment.errors import MissingEngineError
 
     try:

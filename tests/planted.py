@@ -26,8 +26,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from language_neurons_alignment.corpus.sequences import PromptGroup
-from language_neurons_alignment.corpus.sequences import Tokenizer as AnyTokenizer
+from language_neurons_alignment.corpus.encode import PromptGroup
+from language_neurons_alignment.corpus.encode import Tokenizer as AnyTokenizer
 from tests.tiny_models import MAX_LENGTH, SPECIALS, save_quietly, wrap_tokenizer
 
 WORDS = {

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from language_neurons_alignment.store.mask_file import load_mask_list
+from language_neurons_alignment.store.masks import load_mask_list
 from tests.engines.vllm_engines import needs_vllm
 
 FAST = ("en", "es", "fr", "de")

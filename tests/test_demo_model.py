@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from language_neurons_alignment.demo import model as demo_model
+from language_neurons_alignment import _demo as demo_model
 from language_neurons_alignment.errors import ArtifactError, MissingEngineError
 
 needs_package = pytest.mark.skipif(

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from language_neurons_alignment.config import DEFAULT_LANGUAGES
+from language_neurons_alignment._import_mask import import_mask
+from language_neurons_alignment.analysis import Analysis, Choice, analysis_of, open_neurons
 from language_neurons_alignment.core.selection import appear, select
-from language_neurons_alignment.findings.analyze import Analysis, analysis_of
-from language_neurons_alignment.findings.model_neurons import Choice, open_neurons
-from language_neurons_alignment.import_mask import import_mask
+from language_neurons_alignment.languages import DEFAULT_LANGUAGES
 from language_neurons_alignment.store.layout import Layout
 from tests.core.test_segmentation import cost_of
 

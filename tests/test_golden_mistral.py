@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from language_neurons_alignment.autosweep import autosweep, quick_autosweep
-from language_neurons_alignment.config import DEFAULT_LANGUAGES, Method, Selection, SweepRange
-from language_neurons_alignment.core.probability import activation_probability
+from language_neurons_alignment.config import Method, Selection, SweepRange
+from language_neurons_alignment.core.counts import activation_probability
 from language_neurons_alignment.core.selection import NeuronStatistics, appear, select
 from language_neurons_alignment.errors import SweepError
-from language_neurons_alignment.identify import identify, load_answer_counts
+from language_neurons_alignment.identify import identify
+from language_neurons_alignment.languages import DEFAULT_LANGUAGES
+from language_neurons_alignment.store.counts import load_answer_counts
 from language_neurons_alignment.store.layout import Layout
 from tests.lape_reference import lape_by_numpy
 
@@ -59,7 +61,7 @@ def test_the_published_mask_comes_out_neuron_for_neuron(writable: Layout, mistra
 def test_the_number_of_languages_above_the_threshold_is_the_published_histogram(statistics: NeuronStatistics) -> None:
     expected = [397496, 23235, 9802, 5617, 3693, 2680, 2126, 1982, 2002, 2322, 7797]
     assert torch.bincount(statistics.languages_above.flatten()).tolist() == expected
-    per_layer = statistics.universal.sum(dim=1).tolist()
+    per_layer = statistics.general.sum(dim=1).tolist()
     assert (per_layer[0], per_layer[14], per_layer[31]) == (181, 555, 745)
 
 

@@ -9,8 +9,10 @@ import pytest
 
 import language_neurons_alignment as lna
 from language_neurons_alignment import config, errors
-from language_neurons_alignment.causal.evaluation import settings as evaluation
-from language_neurons_alignment.core import accuracy_map, masks, perplexity_map
+from language_neurons_alignment import config as evaluation
+from language_neurons_alignment.core import accuracy as accuracy_map
+from language_neurons_alignment.core import perplexity as perplexity_map
+from language_neurons_alignment.core import selection as masks
 
 EXPORTS = {
     "__version__", "open_session", "results_of", "generate", "Generated", "Sampling",

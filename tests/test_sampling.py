@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from language_neurons_alignment.config import GREEDY, Sampling
 from language_neurons_alignment.errors import SettingsError
-from language_neurons_alignment.sampling import GREEDY, Sampling
 
 
 @pytest.mark.parametrize(

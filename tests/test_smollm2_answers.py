@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from language_neurons_alignment.store.journal import Journal
+from language_neurons_alignment.store.answers import Journal
 from tests.workspace import write_corpus
 
 WORDS = {

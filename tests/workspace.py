@@ -14,8 +14,8 @@ import torch
 
 from language_neurons_alignment.core.counts import LanguageCounts, SpanCounts
 from language_neurons_alignment.engines import EngineSettings, EngineSource
-from language_neurons_alignment.store import atomic
-from language_neurons_alignment.store.counts_file import save_counts
+from language_neurons_alignment.store import files as atomic
+from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.layout import Layout
 
 TEN = ("en", "ru", "es", "fr", "de", "zh", "ja", "bn", "th", "sw")
@@ -110,5 +110,5 @@ def full_disk(function: str) -> Iterator[None]:
 @contextmanager
 def silent_hooks() -> Iterator[None]:
     """While the context is open, the transformers engine's hooks are never called, as under a fused kernel."""
-    with patch("language_neurons_alignment.engines.transformers.hooks.hooked", lambda _hooks: nullcontext()):
+    with patch("language_neurons_alignment.engines.transformers.network.hooked", lambda _hooks: nullcontext()):
         yield

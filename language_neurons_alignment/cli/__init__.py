@@ -7,7 +7,7 @@ from io import TextIOWrapper
 
 from ..errors import LNAError, SettingsError
 from .app import app
-from .state import STATE, Interrupted
+from .options import STATE, Interrupted
 
 __all__ = ["app", "main"]
 

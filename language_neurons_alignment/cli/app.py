@@ -12,25 +12,12 @@ import typer
 from typer.core import TyperGroup
 
 from ..version import __version__
-from .activation import activation
-from .analyze import analyze
-from .autosweep import autosweep
-from .compare import compare
-from .dataset import dataset
-from .demo import demo
-from .evaluate import evaluate
-from .flags import help_of, spread
-from .force import force
-from .generate import generate
-from .identify import identify
-from .import_mask import import_mask
-from .merge import merge
-from .methods import methods
-from .ppl import ppl
-from .report import report
-from .run import run
-from .stability import stability
-from .state import Interrupted
+from .corpus import dataset, generate
+from .effects import evaluate, force, methods, ppl
+from .findings import analyze, compare, report, stability
+from .neurons import activation, autosweep, identify, import_mask, merge
+from .options import Interrupted, help_of, spread
+from .run import demo, run
 
 
 class Commands(TyperGroup):

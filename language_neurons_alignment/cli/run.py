@@ -7,21 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import DEFAULT_BAR, DEFAULT_CONTROLS, DEFAULT_TOP_RATE, PipelineSettings, parse_languages
-from ..languages import in_default_order
+from ..config import DEFAULT_BAR, DEFAULT_CONTROLS, DEFAULT_TOP_RATE, MapSettings, PipelineSettings
+from ..languages import in_default_order, parse_languages
 from . import options
-from .activation import report_reuse
-from .generate import answer_data, answer_table, report_answers
-from .identify import histogram_table, language_table
-from .output import result
-from .ppl import report_map_reuse
-from .ppl_output import map_data, map_files, map_table
-from .progress import Bars, note, show_evaluation
+from .corpus import answer_data, answer_table, report_answers
+from .effects import map_data, map_files, map_table, report_map_reuse
+from .neurons import histogram_table, language_table, report_reuse
+from .output import Bars, note, result, show_evaluation
 from .setup import session_of
 
 if TYPE_CHECKING:
+    from .._session import Session
     from ..pipeline import PipelineResult
-    from ..session import Session
 
 
 def run(
@@ -63,7 +60,7 @@ def run(
         answers=answers.answers,
         sampling=answers.sampling(),
         blocks=blocks,
-        force=force,
+        overwrite=force,
     )
     languages = None if langs is None else parse_languages(langs)
     with session_of(model, data, results, engine) as work:
@@ -121,3 +118,41 @@ def _data(done: PipelineResult) -> dict[str, object]:
         "identification": asdict(done.identification.description),
         "map": map_data(done.map),
     }
+
+
+# ── `lna demo`: the whole pipeline on a small real model, with nothing to prepare.
+
+
+def demo(
+    results: options.Results,
+    engine: options.Engine,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Model folder or hub id.", show_default="SmolLM2-135M-Instruct")
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="A few questions in four languages: a minute, not minutes.")
+    ] = False,
+    controls: options.ControlSets = 0,
+    top_rate: options.TopRate = DEFAULT_TOP_RATE,
+    force: options.Force = False,
+) -> None:
+    """Find the language neurons of a small real model on the questions that come with this package."""
+    settings = PipelineSettings(top_rate=top_rate, map=MapSettings(controls=controls), overwrite=force)
+    from .._demo import DEMO_DATASET, FAST_DATASET, demo_corpus, demo_model_path
+    from .._session import open_session
+
+    model_path = model or str(demo_model_path())
+    choices = engine.choices()
+    if model is None and engine.dtype == "auto":
+        choices["dtype"] = "float32"  # on most CPUs the faster one, and the precision that the model's file holds
+    corpus = demo_corpus(fast=fast)
+    counted = f"{len(corpus.records)} questions, {len(corpus.languages)} languages"
+    note(f"model   {model_path}\ncorpus  {corpus.path} ({counted})")
+    dataset = FAST_DATASET if fast else DEMO_DATASET
+    with open_session(model_path, corpus, dataset, root=results.root, **choices) as work:
+        run_and_report(work, None, settings, as_json=results.as_json)
+    if not controls:
+        note(
+            f"no controls, to be quick: `lna demo{' --fast' if fast else ''} --controls {DEFAULT_CONTROLS}` holds "
+            "every change against random neurons, and computes nothing else again"
+        )

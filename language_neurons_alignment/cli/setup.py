@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import DEFAULT_LANGUAGES, DEFAULT_METHOD, Method, parse_languages
+from ..config import DEFAULT_METHOD, Method
+from ..languages import DEFAULT_LANGUAGES, parse_languages
 from .options import Engine, Model, Neurons, Results, Search
-from .progress import note
+from .output import note
 
 if TYPE_CHECKING:
-    from ..findings.model_neurons import Choice
-    from ..session import Layout, Session
+    from .._session import Session
+    from ..analysis import Choice
+    from ..store.layout import Layout
 
 
 def languages_or_default(names: str | None) -> tuple[str, ...]:
@@ -29,7 +31,7 @@ def session_of(
     method: Method = DEFAULT_METHOD,
 ) -> Session:
     """What the flags name, opened: `existing` looks for counts that are there under another name too."""
-    from ..session import open_session
+    from .._session import open_session
 
     named = {"model_name": model.model_name, "root": results.root, "existing": existing, "method": method}
     return open_session(model.model_path, data, model.dataset, **named, **engine.choices())
@@ -37,7 +39,7 @@ def session_of(
 
 def answered(work: Session) -> Session:
     """The session with this model's own answers, where the corpus has questions alone; says so."""
-    from ..session import with_stored_answers
+    from .._session import with_stored_answers
 
     stored = with_stored_answers(work)
     if stored.corpus is not work.corpus:
@@ -47,7 +49,7 @@ def answered(work: Session) -> Session:
 
 def chosen_neurons(neurons: Neurons, search: Search) -> Choice:
     """Which neurons the flags mean."""
-    from ..findings.model_neurons import Choice
+    from ..analysis import Choice
 
     languages = None if neurons.langs is None else parse_languages(neurons.langs)
     return Choice(neurons.top_rate, neurons.lam, neurons.bar, languages, search.range())
@@ -55,7 +57,7 @@ def chosen_neurons(neurons: Neurons, search: Search) -> Choice:
 
 def existing_layout(model: Model, results: Results) -> Layout:
     """Where a model's results lie; says so when it found them under another name."""
-    from ..session import results_name, results_of
+    from ..store.layout import results_name, results_of
 
     layout = results_of(model.model_path, model.dataset, model_name=model.model_name, root=results.root)
     wanted = results_name(model.model_path, model.model_name)

@@ -20,9 +20,9 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from ..errors import SettingsError
-from ..frames import Columns, Framed
-from .class_profile import ClassProfile
-from .masks import CLASSES
+from .frames import Columns, Framed
+from .profiles import ClassProfile
+from .selection import CLASSES
 
 MOST_STAGES = 6
 PERMUTATIONS = 499

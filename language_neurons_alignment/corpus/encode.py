@@ -4,11 +4,100 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from ..config import OVERLONG, TEXTS, check_choice
 from ..errors import CorpusError
 from .records import Record
-from .sequences import PromptGroup, ScoredText, Tokenizer, Tokens, common_length
+
+# ── From records to token sequences with their spans (SPEC 1, 2).
+
+Tokens = tuple[int, ...]
+
+
+class Tokenizer(Protocol):
+    """What this package needs of a tokenizer: a Hugging Face one will do."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids, with the tokenizer's own special tokens."""
+        ...
+
+    def decode(
+        self, token_ids: list[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool
+    ) -> str | list[str]:
+        """Their text (a Hugging Face tokenizer gives a list for lists of lists, which it is never handed here)."""
+        ...
+
+
+@dataclass(frozen=True)
+class PromptGroup:
+    """One instruction and the answers that were given to it, as tokens.
+
+    Attributes:
+        prefix: tokenize(instruction); it counts once for every answer.
+        full: tokenize(instruction + generated), one for every answer.
+
+    Usually every full sequence begins with the prefix:
+
+        prefix  p p p p p
+        full 1  p p p p p a a a
+        full 2  p p p p p b b
+
+    Where the tokenizer merges across the border it does not (a *boundary case*), and the rest of the prefix is
+    tokens of its own, which count for the prefix alone:
+
+        prefix  p p p p q
+        full 3  p p p p c c c
+    """
+
+    prefix: Tokens
+    full: tuple[Tokens, ...]
+
+    @property
+    def full_tokens(self) -> int:
+        """Tokens of all full sequences together."""
+        return sum(len(tokens) for tokens in self.full)
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens of the prefix, once for every answer."""
+        return len(self.prefix) * len(self.full)
+
+    @property
+    def borders(self) -> tuple[int, ...]:
+        """For each answer, how many tokens it shares with the prefix from the start."""
+        return tuple(common_length(self.prefix, tokens) for tokens in self.full)
+
+    @property
+    def boundary_cases(self) -> int:
+        """Answers whose tokens do not begin with the whole prefix."""
+        return sum(border < len(self.prefix) for border in self.borders)
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A text whose likelihood is wanted.
+
+    Attributes:
+        tokens: the whole sequence.
+        start: the first position that is scored; what stands before it is context. Position 0 is never scored.
+    """
+
+    tokens: Tokens
+    start: int = 0
+
+    @property
+    def scored_tokens(self) -> int:
+        """How many tokens are scored."""
+        return max(0, len(self.tokens) - max(self.start, 1))
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences share from their start."""
+    for position, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return position
+    return min(len(one), len(other))
 
 
 @dataclass(frozen=True)
@@ -157,3 +246,69 @@ def _check_length(lengths: Sequence[int], max_length: int, overlong: str) -> int
             "leaves nothing: choose --overlong truncate"
         )
     return too_long
+
+
+# ── What a model is asked, and what it answered.
+
+ENDS = ("eos", "stop", "length")
+"""How an answer can end: by the model itself, at a stop string, or because it was long enough."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One answer that is wanted.
+
+    Attributes:
+        tokens: tokenize(instruction), as it is counted (SPEC 1).
+        number: which of the answers to this prompt it is, from 0; samples of other numbers are other samples.
+    """
+
+    tokens: Tokens
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class GeneratedAnswer:
+    """One answer that was given.
+
+    Attributes:
+        text: a plain continuation of the instruction: without special tokens, cut in front of a stop string.
+        tokens: what the model generated, those that spell a stop string included, its end token not.
+        finish: one of `ENDS`.
+    """
+
+    text: str
+    tokens: Tokens
+    finish: str
+
+
+def fitting_prompts(prompts: Sequence[Prompt], *, new: int, max_length: int, overlong: str) -> list[int]:
+    """Which of these prompts a model can answer.
+
+    Args:
+        prompts: all of them.
+        new: how many tokens an answer may have.
+        max_length: the model's longest sequence, prompt and answer together.
+        overlong: what to do where they do not fit: "error", "truncate" (the answer ends where the model's length
+            does) or "skip" (the prompt stays unanswered).
+
+    Raises:
+        CorpusError: some do not fit and `overlong` is "error", none is left, or a prompt leaves no room for an answer.
+        SettingsError: `overlong` is none of the three.
+    """
+    check_choice(overlong, OVERLONG, "--overlong")
+    lengths = [len(prompt.tokens) for prompt in prompts]
+    fits = [index for index, length in enumerate(lengths) if length + new <= max_length]
+    if len(fits) == len(prompts):
+        return fits
+    seen = f"{len(prompts) - len(fits)} of {len(prompts)} prompts are too long: the longest has {max(lengths)} tokens"
+    if overlong == "error":
+        raise CorpusError(
+            f"{seen}, with an answer of up to {new} that is {max(lengths) + new}, the model allows {max_length}; "
+            "choose a smaller --max-new-tokens, --overlong truncate (shorter answers) or --overlong skip"
+        )
+    if overlong == "truncate" and max(lengths) >= max_length:
+        raise CorpusError(f"{seen}, which leaves no room for an answer in {max_length}; choose --overlong skip")
+    if overlong == "skip" and not fits:
+        raise CorpusError(f"{seen}, and --overlong skip leaves none; choose a smaller --max-new-tokens")
+    return fits if overlong == "skip" else list(range(len(prompts)))

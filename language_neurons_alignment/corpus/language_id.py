@@ -66,12 +66,12 @@ def identify_languages(texts: Sequence[str], candidates: Iterable[str]) -> list[
     """
     known = _by_code()
     chosen = {_base(code) for code in (*candidates, *DEFAULT_LANGUAGES)} & set(known)
-    judged = [number for number, text in enumerate(texts) if letters(text) >= SHORTEST]
+    graded = [number for number, text in enumerate(texts) if letters(text) >= SHORTEST]
     verdicts: list[Verdict | None] = [None] * len(texts)
-    if judged:
+    if graded:
         detector = _lingua().LanguageDetectorBuilder.from_languages(*(known[code] for code in sorted(chosen))).build()
-        found = detector.compute_language_confidence_values_in_parallel([texts[n][:LONGEST] for n in judged])
-        for number, values in zip(judged, found, strict=True):
+        found = detector.compute_language_confidence_values_in_parallel([texts[n][:LONGEST] for n in graded])
+        for number, values in zip(graded, found, strict=True):
             verdicts[number] = Verdict(values[0].language.iso_code_639_1.name.lower(), values[0].value)
     return verdicts
 

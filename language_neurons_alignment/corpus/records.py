@@ -4,14 +4,83 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import CorpusError, SettingsError
 from ..languages import language_code
-from .items import Report, parse_items, raise_at_once, read_text
+
+# ── Text files of JSON items, each with the place where it stands: a JSON list, or JSON lines.
+
+Report = Callable[[CorpusError], None]
+"""Told of what is wrong with a file: it raises, or it takes note and reading goes on."""
+
+
+def raise_at_once(error: CorpusError) -> None:
+    """The first error ends the reading."""
+    raise error
+
+
+def read_text(path: Path, *, what: str = "", advice: str) -> str:
+    """The text of a UTF-8 file, with or without a byte-order mark.
+
+    Raises:
+        CorpusError: it cannot be opened, or is not UTF-8; the message names the byte and its line.
+    """
+    named = f"{what} {path}".strip()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorpusError(f"cannot read {named}: {error.strerror}; {advice}") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        bom = 3 if data.startswith(b"\xef\xbb\xbf") else 0  # the decoder counts from behind the mark
+        line = data.count(b"\n", 0, error.start + bom) + 1
+        raise CorpusError(
+            f"cannot read {named}: not UTF-8 at byte {error.start + bom}, line {line}; {advice}"
+        ) from error
+
+
+def parse_items(text: str, path: Path, *, report: Report = raise_at_once) -> Iterator[tuple[Any, str]]:
+    """The items of a JSON list or of JSON lines, each with a description of where it stands.
+
+    Args:
+        text: the file's contents.
+        path: its name, for the descriptions.
+        report: told of what is not JSON. A damaged line is left out; a damaged list is left out as a whole.
+    """
+    if text.lstrip().startswith("["):
+        yield from _listed(text, path, report)
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            item = json.loads(line)
+        except ValueError as error:
+            reason = f"not valid JSON ({_reason(error)})"
+            report(CorpusError(f"{path}, line {number}: {reason}; expected a JSON list, or one record a line"))
+            continue
+        yield item, f"{path}, line {number}"
+
+
+def _listed(text: str, path: Path, report: Report) -> Iterator[tuple[Any, str]]:
+    try:
+        items = json.loads(text)
+    except ValueError as error:
+        line = getattr(error, "lineno", 1)
+        report(CorpusError(f"{path}, line {line}: not valid JSON ({_reason(error)}); is the file cut off?"))
+        return
+    for number, item in enumerate(items, start=1):
+        yield item, f"{path}, record {number}"
+
+
+def _reason(error: ValueError) -> str:
+    return getattr(error, "msg", str(error))
+
 
 SCHEMA = '{"lang": str, "instruction": str, "answers": [{"generated": str}, …]}'
 
@@ -181,3 +250,75 @@ def check_encodable(record: Record, where: str) -> None:
 
 def _text_or_none(value: Any) -> str | None:
     return None if value is None else str(value)
+
+
+# ── Records with a model's own answers: what was asked, what was answered, and how (SPEC 1).
+
+GENERATION = "generation"
+"""The key of a record that tells how its generated answers were made."""
+
+
+Place = tuple[int, int]
+"""Where an answer belongs: which record, and which of its answers, both from 0."""
+
+
+def open_places(records: Sequence[Record], languages: Sequence[str], answers: int) -> list[Place]:
+    """The places that are still empty where each question of these languages is to have `answers` answers."""
+    return [
+        (index, number)
+        for index, record in enumerate(records)
+        if record.language in languages
+        for number in range(len(record.answers), answers)
+    ]
+
+
+def same_questions(one: Corpus, other: Corpus) -> bool:
+    """Whether two corpora ask the same in the same order."""
+    return _questions(one) == _questions(other)
+
+
+def has_answers(records: Sequence[Record]) -> bool:
+    """Whether any of these records has an answer."""
+    return any(record.answers for record in records)
+
+
+def generation_of(record: Record) -> Mapping[str, Any] | None:
+    """How a record's generated answers were made; None where none were."""
+    found = (record.source or {}).get(GENERATION)
+    return found if isinstance(found, dict) else None
+
+
+def without_answers(record: Record) -> Record:
+    """The question alone, with its other keys."""
+    item = {key: value for key, value in record.as_item().items() if key != GENERATION}
+    return replace(record, answers=(), source={**item, "answers": []})
+
+
+def with_all_answers(
+    records: Sequence[Record], given: Mapping[Place, Mapping[str, Any]], *, generation: Mapping[str, Any]
+) -> tuple[Record, ...]:
+    """The records with their new answers, each in the order of its numbers (`with_answers`)."""
+    new: dict[int, list[Mapping[str, Any]]] = {}
+    for place in sorted(given):
+        new.setdefault(place[0], []).append(given[place])
+    return tuple(
+        with_answers(record, new[index], generation=generation) if index in new else record
+        for index, record in enumerate(records)
+    )
+
+
+def with_answers(record: Record, answers: Sequence[Mapping[str, Any]], *, generation: Mapping[str, Any]) -> Record:
+    """A record with further answers behind those that it has; what else stands in it stays.
+
+    Args:
+        record: as it is.
+        answers: {"generated": str, …} each.
+        generation: how they were made.
+    """
+    item = record.as_item()
+    added = {**item, "answers": [*item["answers"], *map(dict, answers)], GENERATION: dict(generation)}
+    return replace(record, answers=(*record.answers, *(one["generated"] for one in answers)), source=added)
+
+
+def _questions(corpus: Corpus) -> list[tuple[str, str]]:
+    return [(record.language, record.instruction) for record in corpus.records]

@@ -10,8 +10,7 @@ from typing import Any, Protocol
 
 from ..errors import SettingsError
 from ..languages import language_name
-from .items import read_text
-from .records import Record
+from .records import Record, read_text
 
 _PLACEHOLDER = re.compile(r"\{(question|language)\}")
 

@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
+from ..core.model import ModelInfo
 from ..errors import SettingsError
-from .base import Engine, ModelInfo, Progress
+from .base import Engine, Progress
 
 __all__ = ["ENGINES", "Engine", "EngineSettings", "EngineSource", "ModelInfo", "Progress", "load_engine"]
 

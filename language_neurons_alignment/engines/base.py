@@ -4,41 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
+from ..config import Sampling
 from ..core.counts import LanguageCounts
 from ..core.interventions import Intervention
+from ..core.model import ModelInfo
 from ..core.perplexity import TextLikelihood
-from ..corpus.prompts import GeneratedAnswer, Prompt
-from ..corpus.sequences import PromptGroup, ScoredText, Tokenizer
-from ..sampling import Sampling
+from ..corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer
 
 Progress = Callable[[int], None]
 """Called with the number of tokens just done."""
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What is known of a loaded model.
-
-    Attributes:
-        path: the path or hub id that it was loaded from.
-        architecture: the class named in the model's config.
-        layers: decoder layers.
-        d_mlp: neurons per layer (`intermediate_size`).
-        max_length: the longest sequence that the model allows, in tokens.
-        dtype: the precision in which it runs ("bfloat16", …).
-        end_tokens: the tokens by which it ends an answer.
-    """
-
-    path: str
-    architecture: str
-    layers: int
-    d_mlp: int
-    max_length: int
-    dtype: str
-    end_tokens: tuple[int, ...] = ()
 
 
 class Engine(Protocol):

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from ..core.moments import LanguageMoments, SpanMoments
+from ..core.counts import LanguageMoments, SpanMoments
 
 BLOCK = {"cpu": 2**18, "cuda": 2**24}
 """Activations looked at in one go, by device: what a cache holds, or what fills a GPU."""

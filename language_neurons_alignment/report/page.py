@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -9,12 +10,166 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from ..languages import language_name
-from ..plots.charts import Chart, Heatmap, Row
-from ..plots.palette import INKS
+from ..plots.charts import (
+    DIVERGING,
+    DIVERGING_DARK,
+    INKS,
+    SEQUENTIAL,
+    SEQUENTIAL_DARK,
+    Axis,
+    Bars,
+    Chart,
+    Heatmap,
+    Lines,
+    Mark,
+    Panel,
+    Row,
+    number_at_bar,
+    scale_ticks,
+    symlog,
+    tick,
+)
 from ..version import __version__
-from .describe import alternative_text
-from .payload import SCALES, chart_payload
-from .sections import MissingSection, Report, Section, TableSection, exact, file_name
+from .sections import FigureSection, MissingSection, Report, Section, TableSection, exact, file_name
+
+# ── Figures in words, for those who cannot see them.
+
+
+def alternative_text(figure: FigureSection) -> str:
+    """What a figure is, and where its extremes lie; the table below it has every number."""
+    return f"{figure.title}. {describe_chart(figure.views[0].chart)} The table of numbers follows."
+
+
+def describe_chart(chart: Chart) -> str:
+    """A chart's kind, size and extremes."""
+    if isinstance(chart, Heatmap):
+        return _heatmap(chart)
+    if isinstance(chart, Bars):
+        return " ".join([f"Bars by {chart.x.label}.", *(_panel(chart, panel) for panel in chart.panels)])
+    names = ", ".join(series.name for series in chart.series)
+    return f"Lines over {chart.x_label} from {exact(chart.x[0])} to {exact(chart.x[-1])}: {names}."
+
+
+def _heatmap(chart: Heatmap) -> str:
+    cells = {
+        (row, column): value
+        for row, values in zip(chart.rows.names, chart.values, strict=True)
+        for column, value in zip(chart.columns.names, values, strict=True)
+        if not math.isnan(value)
+    }
+    size = f"Heatmap of {len(chart.rows.names)} by {len(chart.columns.names)}: {chart.label}."
+    if not cells:
+        return size
+    most = max(cells, key=lambda place: cells[place])
+    return f"{size} Largest: {exact(cells[most])} ({chart.rows.label} {most[0]}, {chart.columns.label} {most[1]})."
+
+
+def _panel(chart: Bars, panel: Panel) -> str:
+    told = []
+    for series in panel.series:
+        known = {name: value for name, value in zip(chart.x.names, series.values, strict=True) if math.isfinite(value)}
+        if known:
+            most = max(known, key=lambda name: known[name])
+            told.append(f"{series.name}, largest {exact(known[most])} at {most}")
+    return "; ".join(told) + "."
+
+
+# ── Charts as plain values for the page's script, which filters them and hands them to plotly.
+
+Json = dict[str, Any]
+
+SCALES = {
+    "light": {"sequential": list(SEQUENTIAL), "diverging": list(DIVERGING)},
+    "dark": {"sequential": list(SEQUENTIAL_DARK), "diverging": list(DIVERGING_DARK)},
+}
+
+
+def chart_payload(chart: Chart) -> Json:
+    """A chart as JSON can hold it: NaN and infinity are text only, and have a place on the colour scale."""
+    if isinstance(chart, Heatmap):
+        return _heatmap_payload(chart)
+    if isinstance(chart, Bars):
+        return _bars(chart)
+    return _lines(chart)
+
+
+def _heatmap_payload(chart: Heatmap) -> Json:
+    ticks = scale_ticks(chart.largest, linear_up_to=chart.linear_up_to, diverging=chart.diverging)
+    return {
+        "kind": "heatmap",
+        "rows": _axis(chart.rows),
+        "columns": _axis(chart.columns),
+        "values": [[_on_scale(value, chart) for value in row] for row in chart.values],
+        "texts": chart.texts,
+        "exact": [[_told(chart, i, j) for j in range(len(row))] for i, row in enumerate(chart.values)],
+        "label": chart.label,
+        "diverging": chart.diverging,
+        "end": symlog(chart.largest, linear_up_to=chart.linear_up_to),
+        "ticks": [[symlog(value, linear_up_to=chart.linear_up_to), tick(value, signed=chart.diverging)]
+                  for value in ticks],
+        "diagonal": chart.diagonal,
+    }  # fmt: skip
+
+
+def _bars(chart: Bars) -> Json:
+    return {
+        "kind": "bars",
+        "x": _axis(chart.x),
+        "panels": [
+            {"label": panel.label, "series": [
+                {"name": one.name, "ink": one.ink, "values": [_number(value) for value in one.values],
+                 "texts": [number_at_bar(value) for value in one.values],
+                 "exact": [exact(value) for value in one.values]}
+                for one in panel.series]}
+            for panel in chart.panels
+        ],
+        "stacked": chart.stacked,
+        "horizontal": chart.horizontal,
+        "numbers": chart.numbers,
+        "marks": _marks(chart.marks),
+    }  # fmt: skip
+
+
+def _lines(chart: Lines) -> Json:
+    return {
+        "kind": "lines",
+        "x": list(chart.x),
+        "xLabel": chart.x_label,
+        "yLabel": chart.y_label,
+        "series": [
+            {"name": one.name, "ink": one.ink, "values": [_number(value) for value in one.values]}
+            for one in chart.series
+        ],
+        "steps": chart.steps,
+        "marks": _marks(chart.marks),
+    }
+
+
+def _told(chart: Heatmap, i: int, j: int) -> str:
+    """A cell's number for its hover, and whether it may be chance."""
+    mark = " (within the control's range)" if chart.inside is not None and chart.inside[i][j] else ""
+    return exact(chart.values[i][j]) + mark
+
+
+def _axis(axis: Axis) -> Json:
+    return {"label": axis.label, "keys": list(axis.keys), "names": list(axis.names), "kind": axis.kind}
+
+
+def _marks(marks: tuple[Mark, ...]) -> list[Json]:
+    return [{"at": mark.at, "name": mark.name} for mark in marks]
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _on_scale(value: float, chart: Heatmap) -> float | None:
+    """Where a number lies on the colour scale; the infinite at its end."""
+    if math.isnan(value):
+        return None
+    within = min(max(value, -chart.largest), chart.largest)
+    return round(symlog(within, linear_up_to=chart.linear_up_to), 6)
+
 
 _MOST_ROWS = 400
 """A longer table is no reading: it lies in the CSV file."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..plots.axes import Key
-from ..plots.charts import Chart, Row
+from ..plots.charts import Chart, Key, Row
 
 
 @dataclass(frozen=True)

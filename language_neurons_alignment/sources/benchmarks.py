@@ -2,19 +2,134 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Any
 
-from ..errors import SettingsError
-from ..languages import DEFAULT_LANGUAGES
-from . import disk
-from .columns import Columns, Gathered, gather
-from .hub import hub_configs, hub_rows
-from .tables import Row
-from .tags import same_language
+from ..corpus.records import read_text
+from ..errors import CorpusError, MissingPackageError, SettingsError
+from ..languages import DEFAULT_LANGUAGES, language_name
+from .folders import language_files, sentence_lines
+from .tables import Columns, Gathered, Row, TableFormat, gather, read_rows, same_language
+
+# ── The benchmarks' files as their authors publish them → rows with the hub's columns.
+
+
+def mgsm_rows(folder: Path, language: str, split: str) -> list[Row]:
+    """`mgsm_<code>.tsv`: question and number, no header, quotes are plain characters; or `exemplars.json`."""
+    if split == "exemplars":
+        return _exemplars(folder / "exemplars.json", language)
+    path = folder / f"mgsm_{language}.tsv"
+    rows = read_rows(_there(path), TableFormat(header=False, quotes=False))
+    if len(rows[0][0]) != 2:
+        raise CorpusError(f"{path}, line 1: {len(rows[0][0])} columns, expected a question, a tab and its number")
+    return [({"question": row["1"], "answer_number": row["2"]}, where) for row, where in rows]
+
+
+def msvamp_rows(folder: Path, language: str, split: str) -> list[Row]:
+    """`test_<Language>.json`: a JSON object a line."""
+    return read_rows(_there(folder / f"test_{language_name(language)}.json"), TableFormat())
+
+
+def flores_rows(folder: Path, language: str, split: str) -> list[Row]:
+    """`<split>/<tag>.<split>`, or `<tag>.<split>`: a sentence a line; the line's number is the id."""
+    home = folder / split if (folder / split).is_dir() else folder
+    path = language_files(home, (language,))[language]
+    lines = enumerate(sentence_lines(path), start=1)
+    return [({"text": line, "id": number}, f"{path}, line {number}") for number, line in lines]
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise CorpusError(f"there is no {path}: give the folder with the benchmark's files with --from DIR")
+    return path
+
+
+def _exemplars(path: Path, language: str) -> list[Row]:
+    """Questions and answers by language and number; the number asked for is read off the English answer."""
+    try:
+        items: dict[str, dict[str, Any]] = json.loads(read_text(_there(path), advice="save it as UTF-8"))
+        english, own = items["en"], items[language]
+        return [
+            (
+                {"question": one["q"], "answer": one["a"], "answer_number": _final(english[n]["a"])},
+                f"{path}, {language} {n}",
+            )
+            for n, one in own.items()
+        ]
+    except json.JSONDecodeError as error:
+        raise CorpusError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); is the file cut off?") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CorpusError(
+            f'{path}: {error!r} is missing or of another kind; expected {{"<code>": {{"1": {{"q": …, "a": …}}, …}}, …}}'
+        ) from error
+
+
+def _final(answer: str) -> str | None:
+    found = re.search(r"The answer is (-?[\d,.]*\d)", answer)
+    return found[1] if found else None
+
+
+# ── Data sets from the Hugging Face hub, by the library `datasets`, which is loaded when it is needed.
+
+
+def hub_rows(name: str, config: str, split: str, *, revision: str | None = None) -> list[Row]:
+    """All rows of one configuration and split.
+
+    Args:
+        name: the data set's id, "juletxara/mgsm".
+        config: its configuration, usually a language.
+        split: "test", …
+        revision: branch, tag or commit; None: the newest.
+
+    Raises:
+        MissingPackageError: `datasets` is not installed.
+        CorpusError: it cannot be fetched: no network, not there, terms not accepted.
+    """
+    library = _library(name)
+    try:
+        loaded = library.load_dataset(name, config, split=split, revision=revision)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CorpusError(
+            f"cannot fetch {name} ({config}, {split}) from the hub: {_reason(error)}; check the network, accept the "
+            "data set's terms and `hf auth login` where it asks for that, or give its files with --from DIR"
+        ) from error
+    return [(dict(row), f"{name} ({config}, {split}), row {number}") for number, row in enumerate(loaded, start=1)]
+
+
+def hub_configs(name: str, *, revision: str | None = None) -> list[str]:
+    """The configurations that a data set has.
+
+    Raises:
+        MissingPackageError: `datasets` is not installed.
+        CorpusError: it cannot be asked.
+    """
+    library = _library(name)
+    try:
+        return list(library.get_dataset_config_names(name, revision=revision))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CorpusError(
+            f"cannot ask the hub for {name}: {_reason(error)}; check the network, or give its files with --from DIR"
+        ) from error
+
+
+def _library(name: str) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        datasets = None
+    if not hasattr(datasets, "load_dataset"):  # a folder datasets/, as this toolkit's users have it
+        raise MissingPackageError.of("datasets", purpose=f"fetching {name} from the hub", extra="data")
+    return datasets
+
+
+def _reason(error: Exception) -> str:
+    """The first line: what comes after it is a stack of advice for other cases."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 @dataclass(frozen=True)
@@ -136,7 +251,7 @@ BENCHMARKS = {
             {"test": "test", "exemplars": "train"},
             Columns("question", id="id", target="answer_number"),
             {"exemplars": "answer"},
-            disk.mgsm_rows,
+            mgsm_rows,
         ),
         Benchmark(
             "msvamp",
@@ -146,7 +261,7 @@ BENCHMARKS = {
             {"test": "test"},
             Columns("m_query", id="id", target="response"),
             {},
-            disk.msvamp_rows,
+            msvamp_rows,
         ),
         Benchmark(
             "flores",
@@ -156,7 +271,7 @@ BENCHMARKS = {
             {"devtest": "devtest", "dev": "dev"},
             Columns("text", id="id"),
             {},
-            disk.flores_rows,
+            flores_rows,
         ),
     )
 }

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..corpus.items import read_text
-from ..corpus.records import Record
+from ..corpus.records import Record, read_text
 from ..errors import CorpusError, SettingsError
-from .columns import DEFAULT_COLUMNS, Columns, Gathered, gather
-from .tables import PLAIN_TABLE, TableFormat, is_table, read_rows
-from .tags import language_of_tag, same_language
+from .tables import (
+    DEFAULT_COLUMNS,
+    PLAIN_TABLE,
+    Columns,
+    Gathered,
+    TableFormat,
+    gather,
+    is_table,
+    language_of_tag,
+    read_rows,
+    same_language,
+)
 
 
 def language_files(folder: Path, languages: tuple[str, ...] | None) -> dict[str, Path]:

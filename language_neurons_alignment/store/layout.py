@@ -9,8 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..config import DEFAULT_METHOD, Method
 from ..errors import SettingsError
-from ..method import DEFAULT_METHOD, Method
+from .checkpoint import model_family
+
+# ── What every step that runs a model is given: a model, a corpus, and a place for results.
+
+
+def results_of(model_path: str, dataset: str, *, model_name: str | None = None, root: str | Path = ".") -> Layout:
+    """Where a model's results lie, for steps that need no model; found under another name too (`find_layout`)."""
+    return find_layout(Path(root), dataset, model_name or model_family(model_path), model_tag(model_path))
+
+
+def results_name(model_path: str, model_name: str | None = None) -> str:
+    """`<Name>-<tag>`, as in file names (SPEC 2)."""
+    return f"{model_name or model_family(model_path)}-{model_tag(model_path)}"
+
 
 _LONGEST_NAME = 160
 """File systems allow 255 bytes; endings need some."""

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from language_neurons_alignment._session import Session, open_session
 from language_neurons_alignment.activation import collect_activations
 from language_neurons_alignment.autosweep import autosweep
-from language_neurons_alignment.config import Selection
+from language_neurons_alignment.config import Sampling, Selection
 from language_neurons_alignment.identify import identify
-from language_neurons_alignment.sampling import Sampling
-from language_neurons_alignment.session import Session, open_session
 from tests.planted import D_MLP, LAYERS, WORDS, PlantedModel, planted_records
 
 TARGET = 12

@@ -17,12 +17,11 @@ from typing import Any
 import pytest
 import torch
 
-from language_neurons_alignment.causal.evaluation.evaluate import Evaluated, evaluate
-from language_neurons_alignment.causal.evaluation.settings import EvaluationSettings
-from language_neurons_alignment.causal.evaluation.work import question_ids
+from language_neurons_alignment._evaluate import Evaluated, evaluate, question_ids
+from language_neurons_alignment.config import EvaluationSettings
 from language_neurons_alignment.corpus.records import Record
 from language_neurons_alignment.errors import ConflictError, CorpusError, SettingsError, SilentHookError
-from language_neurons_alignment.store.journal import alone
+from language_neurons_alignment.store.answers import alone
 from tests.causal.numbered import ASKED, SHORT, Numbered
 from tests.usecases.conftest import idle
 from tests.workspace import contents, silent_hooks
@@ -45,7 +44,7 @@ def model(bare: Numbered, tmp_path: Path) -> Numbered:
 def run(model: Numbered, languages: tuple[str, ...] = ASKED, /, *, force: bool = False, **changes: Any) -> Evaluated:
     with model.open(batch_tokens=128) as session:
         settings = replace(SETTINGS, **changes)
-        return evaluate(session, languages, top_rate=model.top_rate, lam=model.lam, settings=settings, force=force)
+        return evaluate(session, languages, top_rate=model.top_rate, lam=model.lam, settings=settings, overwrite=force)
 
 
 @pytest.fixture(scope="session")
@@ -184,7 +183,7 @@ def test_other_settings_are_a_conflict_until_force(model: Numbered) -> None:
     longer = replace(SHORT, max_new_tokens=15)
     with pytest.raises(ConflictError, match=r"max new tokens \(14, not 15\); use --force"):
         run(model, ("en", "fr"), controls=0, sampling=longer)
-    again = run(model, ("en",), controls=0, sampling=longer, force=True)
+    again = run(model, ("en",), controls=0, sampling=longer, overwrite=True)
     assert again.answered == 2 * 6
     assert sorted(path.name for path in again.answers.iterdir()) == ["en.jsonl", "none.jsonl"]
     corpus = json.loads((model.folder / "corpus.json").read_text(encoding="utf-8"))

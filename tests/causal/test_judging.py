@@ -7,13 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from language_neurons_alignment.causal.judging import (
-    answer_line,
-    check_answerable,
-    judge,
-    languages_seen,
-    shown_number,
-)
+from language_neurons_alignment.corpus.grading import answer_line, check_answerable, grade, languages_seen, shown_number
 from language_neurons_alignment.corpus.language_id import letters
 from language_neurons_alignment.corpus.records import Record
 from language_neurons_alignment.errors import CorpusError, SettingsError
@@ -41,19 +35,19 @@ def question(language: str, target: str = "18") -> Record:
 def test_sentences_in_ten_languages_are_in_their_own_language_and_in_no_other() -> None:
     asked = list(RIGHT)
     for answered, text in RIGHT.items():
-        judged = judge([question(language) for language in asked], [text] * len(asked), candidates=asked)
-        assert [one.in_language for one in judged] == [language == answered for language in asked], answered
-        assert judge([question(answered)], [text], candidates=asked)[0].right
+        graded = grade([question(language) for language in asked], [text] * len(asked), candidates=asked)
+        assert [one.in_language for one in graded] == [language == answered for language in asked], answered
+        assert grade([question(answered)], [text], candidates=asked)[0].right
 
 
 @pytest.mark.parametrize(
     "text", ["#### 18", "18", r"\boxed{18}", r"$\frac{36}{2} = \text{} \boxed{18}$", "= 9 × 2 = 18"]
 )
 def test_a_number_alone_is_in_no_language(text: str) -> None:
-    (judged,) = judge([question("fr")], [text], candidates=["fr"])
-    assert judged.right
-    assert judged.seen is None
-    assert judged.in_language is None
+    (graded,) = grade([question("fr")], [text], candidates=["fr"])
+    assert graded.right
+    assert graded.seen is None
+    assert graded.in_language is None
 
 
 @pytest.mark.parametrize(
@@ -73,14 +67,14 @@ def test_a_number_alone_is_in_no_language(text: str) -> None:
     ],
 )
 def test_short_sentences_are_in_their_language(language: str, text: str) -> None:
-    (judged,) = judge([question(language)], [text], candidates=RIGHT)
-    assert (judged.right, judged.in_language) == (True, True)
+    (graded,) = grade([question(language)], [text], candidates=RIGHT)
+    assert (graded.right, graded.in_language) == (True, True)
 
 
 @pytest.mark.parametrize(("language", "text"), [("fr", "Randy a 37 blocs."), ("de", "Dan hat 2 Dollar.")])
 def test_a_short_answer_whose_name_is_of_another_language_is_unclear(language: str, text: str) -> None:
-    (judged,) = judge([question(language)], [text], candidates=RIGHT)
-    assert judged.in_language is None
+    (graded,) = grade([question(language)], [text], candidates=RIGHT)
+    assert graded.in_language is None
 
 
 @pytest.mark.slow
@@ -102,9 +96,9 @@ def test_short_sentences_of_real_questions_are_seldom_taken_for_another_language
 
 
 def test_a_language_that_nobody_asks_in_is_seen_too() -> None:
-    (judged,) = judge([question("fr")], [RIGHT["en"]], candidates=["fr"])
-    assert judged.seen is not None
-    assert (judged.seen.language, judged.in_language) == ("en", False)
+    (graded,) = grade([question("fr")], [RIGHT["en"]], candidates=["fr"])
+    assert graded.seen is not None
+    assert (graded.seen.language, graded.in_language) == ("en", False)
 
 
 def test_what_cannot_be_judged_is_refused() -> None:
@@ -117,8 +111,8 @@ def test_what_cannot_be_judged_is_refused() -> None:
 
 def test_a_line_says_what_it_was_judged_by() -> None:
     record = Record("fr", "Q: combien ?\nA:", (), id="q1", target="2.5", question="combien ?")
-    (judged,) = judge([record], ["La réponse est 5/2 litres de lait."], candidates=["fr"])
-    line = answer_line(record, {"generated": "…", "tokens": 9, "finish": "eos"}, judged)
+    (graded,) = grade([record], ["La réponse est 5/2 litres de lait."], candidates=["fr"])
+    line = answer_line(record, {"generated": "…", "tokens": 9, "finish": "eos"}, graded)
     assert (line["id"], line["question"], line["number"], line["right"]) == ("q1", "combien ?", "2.5", True)
     assert (line["language"], line["in_language"], line["finish"]) == ("fr", True, "eos")
 

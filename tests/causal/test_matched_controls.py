@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from jaxtyping import Bool
 from torch import Tensor
 
-from language_neurons_alignment.causal.controls import Controls, control_rows, of_control
+from language_neurons_alignment._controls import Controls, control_rows, of_control
 from language_neurons_alignment.config import Selection
 from language_neurons_alignment.engines import ModelInfo
 from language_neurons_alignment.errors import IncompatibleError, SettingsError
-from language_neurons_alignment.identify import identify, load_answer_counts
-from language_neurons_alignment.masks import StoredMask, open_mask
+from language_neurons_alignment.identify import identify
 from language_neurons_alignment.store.checkpoint import Checkpoint
+from language_neurons_alignment.store.counts import load_answer_counts
 from language_neurons_alignment.store.layout import Layout
+from language_neurons_alignment.store.masks import StoredMask, open_mask
 from tests.workspace import store_counts
 
 LANGUAGES = ("en", "es", "fr", "sw")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from language_neurons_alignment.store.counts_file import save_counts
+from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.layout import Layout
 from tests.cli.conftest import Call, Lna
 from tests.workspace import made_up_counts

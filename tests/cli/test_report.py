@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from language_neurons_alignment.findings import reporting
+from language_neurons_alignment import _report as reporting
 from language_neurons_alignment.report.sections import pictures
 from language_neurons_alignment.store.layout import Layout
 from tests.cli.conftest import Lna

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from language_neurons_alignment.core.blocks import LanguageBlocks
-from language_neurons_alignment.store.blocks_file import save_blocks
-from language_neurons_alignment.store.counts_file import save_counts
+from language_neurons_alignment.core.counts import LanguageBlocks
+from language_neurons_alignment.store.counts import save_blocks, save_counts
 from language_neurons_alignment.store.layout import Layout
 from tests.cli.conftest import Lna
 from tests.workspace import META, made_up_counts

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from language_neurons_alignment.core.accuracy_map import AccuracyMap, effects, selective
+from language_neurons_alignment.core.accuracy import AccuracyMap, effects, selective
 from language_neurons_alignment.errors import IncompatibleError, SettingsError
 
 

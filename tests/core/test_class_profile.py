@@ -9,12 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from language_neurons_alignment.core.class_profile import class_members, class_profile, language_profile, mask_members
-from language_neurons_alignment.core.languages_above import count_languages_above
-from language_neurons_alignment.core.masks import classify
-from language_neurons_alignment.core.overlap import language_overlap
-from language_neurons_alignment.core.selection import appear
-from language_neurons_alignment.core.sharing import language_sets
+from language_neurons_alignment.core.profiles import (
+    class_members,
+    class_profile,
+    count_languages_above,
+    language_overlap,
+    language_profile,
+    language_sets,
+    mask_members,
+)
+from language_neurons_alignment.core.selection import appear, classify
 
 CODES = ("en", "es", "sw")
 

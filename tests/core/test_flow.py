@@ -7,16 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from language_neurons_alignment.core.class_profile import (
+from language_neurons_alignment.core.flow import class_flow, language_flow, training_path
+from language_neurons_alignment.core.profiles import (
     class_members,
     class_profile,
+    english_groups,
+    group_means,
     language_profile,
     mask_members,
+    trained_groups,
 )
-from language_neurons_alignment.core.flow import class_flow, language_flow
-from language_neurons_alignment.core.groups import english_groups, group_means, trained_groups
-from language_neurons_alignment.core.masks import classify
-from language_neurons_alignment.core.training_path import training_path
+from language_neurons_alignment.core.selection import classify
 from language_neurons_alignment.errors import IncompatibleError, SettingsError
 
 CODES = ("en", "es", "sw")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from language_neurons_alignment.core.forcing import Asked, forcing_table
+from language_neurons_alignment.core.accuracy import Asked, forcing_table
 
 
 def random_answers(items: int, seed: int, *, sets: int = 3) -> Asked:

@@ -10,10 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from language_neurons_alignment.core.identifiers.equal_n import equal_n
-from language_neurons_alignment.core.identifiers.lape import lape
-from language_neurons_alignment.core.identifiers.mean_difference import effect_size, mean_difference
-from language_neurons_alignment.core.identifiers.random import random_anywhere, random_like
+from language_neurons_alignment.core.methods import (
+    effect_size,
+    equal_n,
+    lape,
+    mean_difference,
+    random_anywhere,
+    random_like,
+)
 from language_neurons_alignment.core.selection import neuron_statistics
 from language_neurons_alignment.errors import SettingsError
 from tests.lape_reference import lape_by_numpy

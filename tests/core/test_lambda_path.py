@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from language_neurons_alignment.core import contest
-from language_neurons_alignment.core.exact_sweep import exact_lambda
+from language_neurons_alignment.core import lambda_path as contest
 from language_neurons_alignment.core.lambda_path import LambdaPath, lambda_path
 from language_neurons_alignment.core.selection import NeuronStatistics, appear, neuron_statistics, select
+from language_neurons_alignment.core.sweep import exact_lambda
 from language_neurons_alignment.errors import SettingsError, SweepError
 from tests.core.test_sweep import planted, random_statistics
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from language_neurons_alignment.core.counts import LanguageCounts, SpanCounts, check_tally
-from language_neurons_alignment.core.moments import LanguageMoments, SpanMoments
+from language_neurons_alignment.core.counts import LanguageCounts, LanguageMoments, SpanCounts, SpanMoments, check_tally
 from language_neurons_alignment.errors import IncompatibleError, TallyError
 
 

@@ -6,8 +6,14 @@ import pytest
 import torch
 
 from language_neurons_alignment.core.counts import LanguageCounts, SpanCounts, check_tally
-from language_neurons_alignment.core.perplexity import Perplexity, TextLikelihood, perplexity
-from language_neurons_alignment.core.perplexity_map import UNDISTURBED, PerplexityMap, cells_to_do
+from language_neurons_alignment.core.perplexity import (
+    UNDISTURBED,
+    Perplexity,
+    PerplexityMap,
+    TextLikelihood,
+    cells_to_do,
+    perplexity,
+)
 from language_neurons_alignment.errors import CorpusError, IncompatibleError, SettingsError, TallyError
 
 

@@ -10,9 +10,17 @@ import pytest
 import torch
 from scipy import stats
 
-from language_neurons_alignment.core.perplexity import Perplexity, TextLikelihood, perplexity
-from language_neurons_alignment.core.perplexity_effects import perplexity_effects, perplexity_selectivity, resampled
-from language_neurons_alignment.core.perplexity_map import UNDISTURBED, PerplexityMap, control_row
+from language_neurons_alignment.core.perplexity import (
+    UNDISTURBED,
+    Perplexity,
+    PerplexityMap,
+    TextLikelihood,
+    control_row,
+    perplexity,
+    perplexity_effects,
+    perplexity_selectivity,
+    resampled,
+)
 from language_neurons_alignment.errors import IncompatibleError
 
 LENGTHS = [5 + 3 * (n % 7) for n in range(40)]

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from language_neurons_alignment.core.probability import activation_probability, answer_counts
-from language_neurons_alignment.core.scoring import activation_threshold, normalised_entropy, normalised_peak, score
+from language_neurons_alignment.core.counts import activation_probability, answer_counts
+from language_neurons_alignment.core.selection import activation_threshold, normalised_entropy, normalised_peak, score
 
 counts = st.lists(st.integers(0, 1000), min_size=2, max_size=12)
 

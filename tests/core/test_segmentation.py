@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from language_neurons_alignment.core.class_profile import ClassProfile
+from language_neurons_alignment.core.profiles import ClassProfile
 from language_neurons_alignment.core.segmentation import Segmentation, segment, segment_profile, stage_p_value
 from language_neurons_alignment.errors import SettingsError
 

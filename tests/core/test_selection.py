@@ -8,14 +8,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from language_neurons_alignment.core.masks import (
+from language_neurons_alignment.core.selection import (
+    appear,
     classify,
     from_mask_list,
     language_mask,
+    lowest,
+    neuron_statistics,
     neurons_of_language,
+    rank_of_share,
+    select,
     to_mask_list,
 )
-from language_neurons_alignment.core.selection import appear, lowest, neuron_statistics, rank_of_share, select
 from language_neurons_alignment.errors import ArtifactError, SettingsError
 
 

@@ -6,18 +6,29 @@ import numpy as np
 import pytest
 import torch
 
-from language_neurons_alignment.core.blocks import AnswerBlocks, LanguageBlocks, SpanBlocks
-from language_neurons_alignment.core.counts import LanguageCounts, SpanCounts
-from language_neurons_alignment.core.design_effect import design_effects, jackknife_variance, typical_effect
-from language_neurons_alignment.core.exact_sweep import exact_lambda
-from language_neurons_alignment.core.halves import Halves, identifications, split_halves
-from language_neurons_alignment.core.inclusion import inclusion, number_interval
-from language_neurons_alignment.core.masks import language_mask
-from language_neurons_alignment.core.probability import activation_probability
-from language_neurons_alignment.core.probability_interval import probability_interval
-from language_neurons_alignment.core.procedure import Procedure
+from language_neurons_alignment.core.counts import (
+    AnswerBlocks,
+    LanguageBlocks,
+    LanguageCounts,
+    SpanBlocks,
+    SpanCounts,
+    activation_probability,
+)
+from language_neurons_alignment.core.find import Procedure
 from language_neurons_alignment.core.resampling import resampling_weights
-from language_neurons_alignment.core.selection import neuron_statistics, select
+from language_neurons_alignment.core.selection import language_mask, neuron_statistics, select
+from language_neurons_alignment.core.stability import (
+    Halves,
+    design_effects,
+    identifications,
+    inclusion,
+    jackknife_variance,
+    number_interval,
+    probability_interval,
+    split_halves,
+    typical_effect,
+)
+from language_neurons_alignment.core.sweep import exact_lambda
 from language_neurons_alignment.errors import IncompatibleError, SettingsError
 
 LANGUAGES = ("en", "es", "sw")

@@ -6,9 +6,8 @@ import math
 import pytest
 import torch
 
-from language_neurons_alignment.core.exact_sweep import exact_lambda
 from language_neurons_alignment.core.selection import NeuronStatistics, appear, neuron_statistics, select
-from language_neurons_alignment.core.sweep import bisect_lambda
+from language_neurons_alignment.core.sweep import bisect_lambda, exact_lambda
 from language_neurons_alignment.errors import SettingsError, SweepError
 
 
@@ -56,9 +55,9 @@ def test_the_exact_lambda_is_the_supremum_that_brute_force_finds(seed: int, top_
         assert universal_selected(statistics, top_rate, found.lam + 1e-9) > 0
 
 
-def planted(lines: list[tuple[float, float]], universal: list[bool]) -> NeuronStatistics:
+def planted(lines: list[tuple[float, float]], general: list[bool]) -> NeuronStatistics:
     """Statistics with score lines e − λ r given outright."""
-    member = torch.tensor([[[flag, flag] for flag in universal]])
+    member = torch.tensor([[[flag, flag] for flag in general]])
     entropy = torch.tensor([[line[0] for line in lines]], dtype=torch.float64)
     peak = torch.tensor([[line[1] for line in lines]], dtype=torch.float64)
     return NeuronStatistics(entropy, peak, member, 0.5)

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from language_neurons_alignment.corpus.encode import encode_groups, encode_texts
+from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText, common_length, encode_groups, encode_texts
 from language_neurons_alignment.corpus.records import Record
-from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText, common_length
 from language_neurons_alignment.errors import CorpusError, SettingsError
 
 BOS = 0

@@ -6,13 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from language_neurons_alignment.corpus.problems import (
-    Problem,
-    duplicates,
-    empty_texts,
-    missing_ids,
-    other_languages,
-)
+from language_neurons_alignment.corpus.checks import Problem, duplicates, empty_texts, missing_ids, other_languages
 from language_neurons_alignment.corpus.records import Record
 from tests.workspace import SAYINGS
 

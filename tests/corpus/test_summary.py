@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from language_neurons_alignment.corpus.checks import LanguageSummary, summarize
 from language_neurons_alignment.corpus.records import Record
-from language_neurons_alignment.corpus.summary import LanguageSummary, summarize
 from tests.tiny_models import tiny_tokenizer
 
 RECORDS = [Record("en", "xa", ("bx", "y")), Record("en", "été", ()), Record("en", "zz", ("zzzz",))]

@@ -20,7 +20,7 @@ from torch import Tensor
 from language_neurons_alignment.core.counts import LanguageCounts, check_tally
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import TextLikelihood, perplexity
-from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText, Tokenizer
+from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText, Tokenizer
 from language_neurons_alignment.engines.base import Engine
 from language_neurons_alignment.errors import IncompatibleError
 from tests.engines.oracle import NaiveEngine

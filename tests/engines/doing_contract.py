@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from language_neurons_alignment._interventions import NeuronSource, Steps, intervene
+from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import perplexity
 from language_neurons_alignment.engines.base import Engine
-from language_neurons_alignment.interventions.doing import Doing, intervene
-from language_neurons_alignment.interventions.neuron_sets import NeuronSource
-from language_neurons_alignment.sampling import Sampling
 from tests.engines.contract import assert_close, assert_same_counts, groups_of, ignore, scored_texts, some_neurons
 from tests.engines.generation_contract import prompts_of
 from tests.engines.oracle import NaiveEngine
@@ -127,4 +126,4 @@ class DoingContract:
 
 
 def _neurons(source: NeuronSource, neurons: str, engine: Engine) -> Tensor:
-    return source.neurons(Doing.parse(f"zero {neurons}").steps[0].terms, engine.model)
+    return source.neurons(Steps.parse(f"zero {neurons}").steps[0].terms, engine.model)

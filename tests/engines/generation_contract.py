@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.core.interventions import Intervention
-from language_neurons_alignment.corpus.prompts import Prompt
+from language_neurons_alignment.corpus.encode import Prompt
 from language_neurons_alignment.engines.base import Engine
 from language_neurons_alignment.errors import EngineError
-from language_neurons_alignment.sampling import Sampling
 from tests.engines.contract import assert_same_counts, groups_of, ignore, scored_texts, some_neurons
 from tests.engines.moments_contract import MomentsContract
 from tests.engines.oracle import NaiveEngine

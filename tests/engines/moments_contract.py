@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from language_neurons_alignment.core.counts import LanguageCounts, check_tally
+from language_neurons_alignment.core.counts import LanguageCounts, SpanMoments, check_tally
 from language_neurons_alignment.core.interventions import Intervention
-from language_neurons_alignment.core.moments import SpanMoments
-from language_neurons_alignment.corpus.sequences import PromptGroup
+from language_neurons_alignment.corpus.encode import PromptGroup
 from language_neurons_alignment.engines.base import Engine
 from tests.engines.contract import TEXTS, EngineContract, assert_same_counts, groups_of, ignore, some_neurons
 from tests.engines.oracle import NaiveEngine

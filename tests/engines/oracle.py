@@ -17,14 +17,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from language_neurons_alignment.core.counts import LanguageCounts, SpanCounts
+from language_neurons_alignment.config import Sampling
+from language_neurons_alignment.core.counts import LanguageCounts, LanguageMoments, SpanCounts, SpanMoments
 from language_neurons_alignment.core.interventions import Intervention
-from language_neurons_alignment.core.moments import LanguageMoments, SpanMoments
+from language_neurons_alignment.core.model import ModelInfo
 from language_neurons_alignment.core.perplexity import TextLikelihood
-from language_neurons_alignment.corpus.prompts import GeneratedAnswer, Prompt
-from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText
-from language_neurons_alignment.engines.base import ModelInfo
-from language_neurons_alignment.sampling import Sampling
+from language_neurons_alignment.corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText
 
 _ACTIVATIONS = ("act_fn", "activation_fn", "act", "gelu_impl")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from language_neurons_alignment.corpus.prompts import Prompt
-from language_neurons_alignment.engines.batching import answer_batches
+from language_neurons_alignment.corpus.encode import Prompt
+from language_neurons_alignment.engines.generation import answer_batches
 
 LONGEST = 40
 prompts_of_any_length = st.lists(st.integers(1, LONGEST - 1).map(lambda n: Prompt((1,) * n)), max_size=30)

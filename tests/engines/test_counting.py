@@ -8,10 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from language_neurons_alignment.engines.transformers.batch import CACHED, Batch
-from language_neurons_alignment.engines.transformers.counting import FiringCounter, add_firings
-from language_neurons_alignment.engines.transformers.lanes import Lanes, Scratch, firings, from_bits, from_comparison
-from language_neurons_alignment.engines.transformers.plan import Row
+from language_neurons_alignment.engines.transformers.counting import (
+    FiringCounter,
+    Lanes,
+    Scratch,
+    add_firings,
+    firings,
+    from_bits,
+    from_comparison,
+)
+from language_neurons_alignment.engines.transformers.plan import CACHED, Batch, Row
 from language_neurons_alignment.errors import EngineError, SilentHookError, TallyError
 
 CPU = torch.device("cpu")

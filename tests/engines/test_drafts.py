@@ -8,11 +8,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from language_neurons_alignment.corpus.prompts import GeneratedAnswer, Prompt
-from language_neurons_alignment.engines.base import ModelInfo
-from language_neurons_alignment.engines.drafts import Draft, check_prompts, end_tokens
+from language_neurons_alignment.config import Sampling
+from language_neurons_alignment.core.model import ModelInfo
+from language_neurons_alignment.corpus.encode import GeneratedAnswer, Prompt
+from language_neurons_alignment.engines.generation import Draft, check_prompts, end_tokens
 from language_neurons_alignment.errors import EngineError
-from language_neurons_alignment.sampling import Sampling
 from tests.tiny_models import tiny_tokenizer, wrap_tokenizer
 
 EOS = 2

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from language_neurons_alignment.core.interventions import Intervention
-from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText
+from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.transformers.network import Network
 from language_neurons_alignment.errors import EngineError, SilentHookError

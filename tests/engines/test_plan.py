@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText, Tokens
-from language_neurons_alignment.engines.batching import batches
+from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText, Tokens
+from language_neurons_alignment.engines.generation import batches
 from language_neurons_alignment.engines.transformers.plan import Job, Row, fed_tokens, plan, trunk_batches
 
 tokens = st.lists(st.integers(0, 2), max_size=6).map(tuple)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText
+from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText
 from language_neurons_alignment.engines import EngineSettings, load_engine
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.transformers.network import Head
@@ -199,9 +199,7 @@ class TestEconomy:
     def test_logits_exist_a_few_at_a_time(self, engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         texts = [ScoredText(full) for group in groups_of(engine.tokenizer) for full in group.full]
         expected, seen = engine.log_likelihood(texts), []
-        monkeypatch.setattr(
-            "language_neurons_alignment.engines.transformers.likelihood._LOGITS", {"cpu": 7 * 320 + 319}
-        )
+        monkeypatch.setattr("language_neurons_alignment.engines.transformers.network._LOGITS", {"cpu": 7 * 320 + 319})
         engine._network.head.projection.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape[0]))
         some = engine.log_likelihood(texts)
         assert max(seen) == 7

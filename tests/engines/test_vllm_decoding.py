@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from language_neurons_alignment.engines.vllm.decoding import AnswerWatch, Rewindable
+from language_neurons_alignment.engines.vllm.passes import AnswerWatch, Rewindable
 
 
 def draw(generator: torch.Generator) -> int:

@@ -11,7 +11,7 @@ import torch
 
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import perplexity
-from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText
+from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.vllm import VLLMEngine
 from language_neurons_alignment.errors import EngineError

@@ -10,8 +10,11 @@ import pytest
 from torch import nn
 
 from language_neurons_alignment.engines import ModelInfo
-from language_neurons_alignment.engines.vllm import VLLMEngine, checks, launch, loading, request
-from language_neurons_alignment.engines.vllm.request import Launch
+from language_neurons_alignment.engines.vllm import VLLMEngine, launch
+from language_neurons_alignment.engines.vllm import engine as loading
+from language_neurons_alignment.engines.vllm import launch as checks
+from language_neurons_alignment.engines.vllm import launch as request
+from language_neurons_alignment.engines.vllm.launch import Launch
 from language_neurons_alignment.engines.vllm.sites import rank_sites
 from language_neurons_alignment.errors import (
     EngineError,

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import torch
 
+from language_neurons_alignment._interventions import Steps, intervene
 from language_neurons_alignment.core.counts import LanguageCounts
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import TextLikelihood, perplexity
-from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText
+from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.vllm import VLLMEngine, launch
 from language_neurons_alignment.errors import SilentHookError, TallyError
-from language_neurons_alignment.interventions.doing import Doing, intervene
 from tests.engines.contract import assert_close, assert_same_counts, assert_tally, ignore, some_neurons
 from tests.engines.doing_contract import GREEDY, STEPS, sets
 from tests.engines.generation_contract import prompts_of
@@ -156,7 +156,7 @@ class TestOneRankByHand:
     def test_zero_is_a_mask_by_hand_bit_for_bit(self, engine: VLLMEngine, do: str) -> None:
         """Masked where the down projection reads: by another hook, at another module, without our intervention."""
         source = sets(engine)
-        off = source.neurons(Doing.parse(do).steps[0].terms, engine.model)
+        off = source.neurons(Steps.parse(do).steps[0].terms, engine.model)
         places = {layer: neurons.nonzero().flatten().tolist() for layer, neurons in enumerate(off)}
         plain = engine.log_likelihood(TEXTS, progress=ignore)
         with intervene(engine, do, source):

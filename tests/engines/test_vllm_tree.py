@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from language_neurons_alignment.corpus.sequences import PromptGroup
+from language_neurons_alignment.corpus.encode import PromptGroup
 from language_neurons_alignment.engines.vllm.tree import TokenTree, WeightedTree, shards
 
 sequences = st.lists(st.lists(st.integers(0, 2), max_size=7).map(tuple), max_size=12)

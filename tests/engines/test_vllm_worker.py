@@ -11,19 +11,13 @@ import torch
 from torch import nn
 
 from language_neurons_alignment.core.interventions import Intervention, LayerIntervention
-from language_neurons_alignment.corpus.sequences import PromptGroup
+from language_neurons_alignment.corpus.encode import PromptGroup
 from language_neurons_alignment.engines.vllm.assembly import assemble, check_acted, check_pass, node_losses
-from language_neurons_alignment.engines.vllm.feed import Feed
 from language_neurons_alignment.engines.vllm.firing import FiringSums, RowWeights, change_
-from language_neurons_alignment.engines.vllm.scoring import Scores
+from language_neurons_alignment.engines.vllm.passes import Feed, Scores
 from language_neurons_alignment.engines.vllm.sites import RankSite
-from language_neurons_alignment.engines.vllm.tree import TokenTree, WeightedTree
-from language_neurons_alignment.engines.vllm.wire import pack_tree
-from language_neurons_alignment.errors import (
-    EngineError,
-    SilentHookError,
-    TallyError,
-)
+from language_neurons_alignment.engines.vllm.tree import TokenTree, WeightedTree, pack_tree
+from language_neurons_alignment.errors import EngineError, SilentHookError, TallyError
 
 CPU = torch.device("cpu")
 A, B = (1, 2, 3, 4, 5, 6), (1, 2, 3, 9, 8)
@@ -240,6 +234,6 @@ def test_the_tree_counts_a_group_through_the_whole_worker_path() -> None:
 
 
 def test_identity_interventions_send_nothing() -> None:
-    from language_neurons_alignment.engines.vllm.wire import pack_intervention, unpack
+    from language_neurons_alignment.engines.vllm.tree import pack_intervention, unpack
 
     assert unpack(pack_intervention(Intervention.identity(2, 3)), "neurons", np.int32).size == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from language_neurons_alignment.findings.stability.corpus_overlap import corpus_overlap
+from language_neurons_alignment.core.stability import corpus_overlap
 
 
 def mask(*rows: str) -> torch.Tensor:

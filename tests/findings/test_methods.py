@@ -10,21 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from language_neurons_alignment._methods import MethodComparison, compare_methods
+from language_neurons_alignment._session import Session, open_session
 from language_neurons_alignment.activation import collect_activations
+from language_neurons_alignment.analysis import Choice
 from language_neurons_alignment.config import DEFAULT_MAP, METHODS, Method, Selection
-from language_neurons_alignment.core.identifiers.mean_difference import effect_size
-from language_neurons_alignment.core.masks import from_mask_list
+from language_neurons_alignment.core.methods import effect_size
+from language_neurons_alignment.core.selection import from_mask_list
 from language_neurons_alignment.errors import ConflictError, MissingArtifactError, SettingsError
-from language_neurons_alignment.findings.methods import MethodComparison, compare_methods
-from language_neurons_alignment.findings.model_neurons import Choice
 from language_neurons_alignment.identify import identify
 from language_neurons_alignment.languages import language_code
-from language_neurons_alignment.masks import open_mask
-from language_neurons_alignment.means import answer_moments
 from language_neurons_alignment.ppl import perplexity_map
-from language_neurons_alignment.session import Session, open_session
+from language_neurons_alignment.store.counts import answer_moments
 from language_neurons_alignment.store.layout import Layout
-from language_neurons_alignment.store.mask_file import load_description
+from language_neurons_alignment.store.masks import load_description, open_mask
 from tests.planted import D_MLP, LAYERS, PlantedModel, planted_records
 from tests.workspace import TEN, ForbiddenSource, contents, store_counts
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from language_neurons_alignment.core.masks import to_mask_list
+from language_neurons_alignment._interventions import NeuronSource
+from language_neurons_alignment.core.selection import to_mask_list
 from language_neurons_alignment.engines import ModelInfo
-from language_neurons_alignment.interventions.neuron_sets import NeuronSource
-from language_neurons_alignment.masks import StoredMask
 from language_neurons_alignment.store.layout import Layout
+from language_neurons_alignment.store.masks import StoredMask
 
 NOWHERE = Layout(Path("nowhere"), "small", "Llama-tiny")
 

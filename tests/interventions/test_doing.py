@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from language_neurons_alignment._interventions import NeuronSource, Steps
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.errors import IncompatibleError, MissingArtifactError, SettingsError
-from language_neurons_alignment.interventions.doing import Doing
-from language_neurons_alignment.interventions.neuron_sets import NeuronSource
 from tests.interventions.sets import NOWHERE, model_of, moments, source_of
 from tests.tiny_models import save_tiny_model
 
@@ -38,7 +37,7 @@ def apply(intervention: Intervention, activation: Tensor = A) -> Tensor:
 
 
 def done(*texts: str, activation: Tensor = A) -> Tensor:
-    return apply(Doing.parse(texts).intervention(SOURCE, MODEL), activation)
+    return apply(Steps.parse(texts).intervention(SOURCE, MODEL), activation)
 
 
 def test_each_operation_is_its_equation() -> None:
@@ -63,7 +62,7 @@ def test_each_operation_is_its_equation() -> None:
 def test_zero_is_deactivation_and_scale_0_is_zero_bit_for_bit() -> None:
     zero = Intervention.zero(SETS["fr"])
     for text in ("zero fr", "scale:0 fr", "scale:-0 fr", "set:0 fr", "set:-0.0 fr"):
-        made = Doing.parse(text).intervention(SOURCE, MODEL)
+        made = Steps.parse(text).intervention(SOURCE, MODEL)
         for one, other in ((made.scale, zero.scale), (made.shift, zero.shift)):
             assert one.dtype == other.dtype
             assert torch.equal(one.view(torch.int32), other.view(torch.int32)), text
@@ -76,7 +75,7 @@ def test_zero_is_deactivation_and_scale_0_is_zero_bit_for_bit() -> None:
 
 @pytest.mark.parametrize("texts", [[], ["scale:1 fr"], ["add:en:0 fr"], ["scale:2 fr", "scale:0.5 fr"]])
 def test_what_changes_nothing_touches_nothing(texts: list[str]) -> None:
-    assert Doing.parse(texts).intervention(SOURCE, MODEL).layers == []
+    assert Steps.parse(texts).intervention(SOURCE, MODEL).layers == []
 
 
 def test_steps_are_done_in_their_order() -> None:
@@ -91,7 +90,7 @@ def test_steps_are_done_in_their_order() -> None:
 
 
 def test_a_swap_puts_other_neurons_in_the_place_of_each_step_s() -> None:
-    doing = Doing.parse(["zero fr", "add:en:1 de"])
+    doing = Steps.parse(["zero fr", "add:en:1 de"])
     swapped = doing.intervention(SOURCE, MODEL, swap=lambda neurons: neurons.roll(1, dims=1))
     expected = Intervention.zero(SETS["fr"].roll(1, dims=1)).then(
         Intervention.on(SETS["de"].roll(1, dims=1), shift=MEANS["en"])
@@ -109,7 +108,7 @@ def test_an_empty_set_is_refused_unless_it_is_allowed(tmp_path: Path) -> None:
         "fr - fr": "no neurons are left in its set",
         f"@{tmp_path}/n.json": "has no neurons in it: give another file",
     }.items():
-        doing = Doing.parse(["zero fr", f"zero {neurons}"])
+        doing = Steps.parse(["zero fr", f"zero {neurons}"])
         with pytest.raises(SettingsError, match=why):
             doing.intervention(empty, MODEL)
         allowed = doing.intervention(empty, MODEL, allow_empty=True)
@@ -118,15 +117,15 @@ def test_an_empty_set_is_refused_unless_it_is_allowed(tmp_path: Path) -> None:
 
 def test_a_word_that_stands_for_no_language_is_refused() -> None:
     with pytest.raises(SettingsError, match="each, target stands for no language here"):
-        Doing.parse(["zero each", "mean:target fr"]).intervention(SOURCE, MODEL)
+        Steps.parse(["zero each", "mean:target fr"]).intervention(SOURCE, MODEL)
 
 
 def test_diffmean_differs_from_the_other_languages_of_the_mask() -> None:
     with pytest.raises(SettingsError, match="diffmean:sw names no language of the mask: choose from en, fr, de"):
-        Doing.parse("diffmean:sw fr").intervention(SOURCE, MODEL)
+        Steps.parse("diffmean:sw fr").intervention(SOURCE, MODEL)
     alone = source_of({"fr": MEANS["fr"]}, fr=SETS["fr"])
     with pytest.raises(SettingsError, match="no other language to differ from"):
-        Doing.parse("diffmean:fr fr").intervention(alone, MODEL)
+        Steps.parse("diffmean:fr fr").intervention(alone, MODEL)
 
 
 @pytest.mark.parametrize(
@@ -140,21 +139,21 @@ def test_diffmean_differs_from_the_other_languages_of_the_mask() -> None:
 )
 def test_numbers_that_the_precision_cannot_hold_are_refused(dtype: str, texts: list[str], largest: str) -> None:
     with pytest.raises(SettingsError, match=rf"comes to numbers above {largest}.*, the largest in {dtype}"):
-        Doing.parse(texts).intervention(SOURCE, model_of(SHAPE, dtype=dtype))
+        Steps.parse(texts).intervention(SOURCE, model_of(SHAPE, dtype=dtype))
 
 
 def test_means_are_asked_for_before_the_model_and_refused_where_they_are_another_model_s(tmp_path: Path) -> None:
     bare = source_of(**SETS)
     for text in ("mean:en fr", "diffmean:fr fr", "add:target:1 each"):
         with pytest.raises(MissingArtifactError, match=r"lna activation --moments"):
-            Doing.parse(text).check(bare)
-    Doing.parse("zero each").check(bare)
+            Steps.parse(text).check(bare)
+    Steps.parse("zero each").check(bare)
     folder = str(save_tiny_model("llama", tmp_path / "tiny-llama"))
     for name in ("config_hash", "weights_hash"):
         other = source_of({}, **SETS)
         other._moments["en"] = moments(MEANS["en"], **{name: "other"})
         with pytest.raises(IncompatibleError, match=f"on a model with other {name.split('_')[0]} than"):
-            Doing.parse("mean:en fr").intervention(other, model_of(SHAPE, path=folder))
+            Steps.parse("mean:en fr").intervention(other, model_of(SHAPE, path=folder))
     with pytest.raises(IncompatibleError, match=r"of \(3, 8\) \(layers, d_mlp\), nowhere has \(4, 8\)"):
         SOURCE.mean("en", model_of((4, 8)))
 
@@ -162,7 +161,7 @@ def test_means_are_asked_for_before_the_model_and_refused_where_they_are_another
 def test_a_description_tells_what_was_done_and_changes_with_it(tmp_path: Path) -> None:
     path = tmp_path / "n.json"
     path.write_text("[[0, 1]]")
-    doing = Doing.parse([f"replace:en fr + @{path}", "zero each"])
+    doing = Steps.parse([f"replace:en fr + @{path}", "zero each"])
     told = doing.describe(SOURCE)
     assert json.loads(json.dumps(told)) == told
     assert told["do"] == [f"mean:en fr + @{path}", "zero each"]
@@ -179,7 +178,7 @@ def test_a_description_tells_what_was_done_and_changes_with_it(tmp_path: Path) -
 
 def test_files_alone_need_no_mask(tmp_path: Path) -> None:
     (tmp_path / "n.csv").write_text("layer,neuron\n2,7\n")
-    doing, source = Doing.parse(f"zero @{tmp_path}/n.csv"), NeuronSource.open(NOWHERE, None)
+    doing, source = Steps.parse(f"zero @{tmp_path}/n.csv"), NeuronSource.open(NOWHERE, None)
     doing.check(source)
     assert doing.intervention(source, MODEL).touched.nonzero().tolist() == [[2, 7]]
     assert doing.describe(source)["lambda"] is None

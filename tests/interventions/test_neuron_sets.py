@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from language_neurons_alignment.core.masks import to_mask_list
+from language_neurons_alignment._interventions import NeuronSource
+from language_neurons_alignment._steps import parse_step
+from language_neurons_alignment.core.selection import to_mask_list
 from language_neurons_alignment.errors import ArtifactError, IncompatibleError, MissingArtifactError, SettingsError
-from language_neurons_alignment.interventions.neuron_sets import NeuronSource
-from language_neurons_alignment.interventions.steps import parse_step
 from tests.interventions.sets import NOWHERE, mask_of, model_of, source_of
 
 SHAPE = (2, 5)

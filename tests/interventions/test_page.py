@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from language_neurons_alignment._interventions import Steps
+from language_neurons_alignment._session import open_session
 from language_neurons_alignment.activation import collect_activations
 from language_neurons_alignment.config import PipelineSettings
-from language_neurons_alignment.interventions.doing import Doing
 from language_neurons_alignment.pipeline import run_pipeline
-from language_neurons_alignment.session import open_session
 from tests.tiny_models import save_tiny_model
 from tests.workspace import TEN, small_records, write_corpus
 
@@ -41,9 +41,9 @@ def test_the_python_of_the_page_does_what_it_says(tmp_path: Path, monkeypatch: A
 
 def test_every_step_and_every_form_on_the_page_can_be_read() -> None:
     steps = re.findall(r'--do "(.*?)"', text())
-    assert Doing.parse(steps).texts == tuple(steps)
+    assert Steps.parse(steps).texts == tuple(steps)
     forms = re.findall(r"^\| `([a-z]+\S*)` \|", text(), re.MULTILINE)[:7]
     assert [form.split(":")[0] for form in forms] == ["zero", "scale", "set", "mean", "replace", "add", "diffmean"]
     for form in forms:
         filled = re.sub(r":[svα](?=$|:)", ":2", form).replace("LANG", "fr")
-        assert Doing.parse(f"{filled} de").steps
+        assert Steps.parse(f"{filled} de").steps

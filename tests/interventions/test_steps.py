@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from language_neurons_alignment._interventions import Steps
+from language_neurons_alignment._steps import Operation, Step, Term, parse_step
 from language_neurons_alignment.errors import SettingsError
-from language_neurons_alignment.interventions.doing import Doing
-from language_neurons_alignment.interventions.steps import Operation, Step, Term, parse_step
 
 FR = ((False, Term("fr")),)
 
@@ -72,15 +72,15 @@ def test_a_step_is_read_and_written_back_as_the_same(text: str, step: Step) -> N
 )
 def test_what_cannot_be_is_said_with_the_step(text: str, named: str) -> None:
     with pytest.raises(SettingsError) as refused:
-        Doing.parse([text])
+        Steps.parse([text])
     assert str(refused.value).startswith(f"the step {text!r} cannot be done: ")
     assert named in str(refused.value)
 
 
 def test_a_number_has_one_way_to_be_written() -> None:
-    assert Doing.parse("scale:2 fr") == Doing.parse(["scale:2.0 fr"]) == Doing.parse("scale:20e-1 fr")
-    assert Doing.parse("set:-0 fr") == Doing.parse("set:0 fr")
-    assert Doing.parse("set:0.1 fr").texts == ("set:0.1 fr",)
+    assert Steps.parse("scale:2 fr") == Steps.parse(["scale:2.0 fr"]) == Steps.parse("scale:20e-1 fr")
+    assert Steps.parse("set:-0 fr") == Steps.parse("set:0 fr")
+    assert Steps.parse("set:0.1 fr").texts == ("set:0.1 fr",)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
@@ -91,17 +91,17 @@ def test_every_number_survives_being_written(number: float) -> None:
 
 
 def test_words_stand_for_languages_until_they_are_bound() -> None:
-    doing = Doing.parse(["zero source", "add:target:2 each - source", "zero @m#target"])
+    doing = Steps.parse(["zero source", "add:target:2 each - source", "zero @m#target"])
     assert doing.words == {"each", "source", "target"}
     bound = doing.bind(source="fr", target="de")
     assert bound.words == {"each"}
     assert bound.bind(each="en").texts == ("zero fr", "add:de:2 en - fr", "zero @m#de")
-    assert Doing.parse("zero fr").bind(each="en") == Doing.parse("zero fr")
+    assert Steps.parse("zero fr").bind(each="en") == Steps.parse("zero fr")
 
 
 def test_what_it_needs_is_known_without_a_model() -> None:
-    assert Doing.parse(["mean:en fr", "add:de:1 fr", "mean:en zh"]).means == ("en", "de")
-    assert Doing.parse("zero fr").means == ()
+    assert Steps.parse(["mean:en fr", "add:de:1 fr", "mean:en zh"]).means == ("en", "de")
+    assert Steps.parse("zero fr").means == ()
     for text, needs in {
         "zero fr": True,
         "zero @a.csv": False,
@@ -110,12 +110,12 @@ def test_what_it_needs_is_known_without_a_model() -> None:
         "zero @m#fr": False,
         "diffmean:en @a.csv": True,
     }.items():
-        assert Doing.parse(text).needs_mask is needs, text
+        assert Steps.parse(text).needs_mask is needs, text
 
 
 def test_steps_are_told_apart_in_file_names_and_the_usual_ones_are_not_named() -> None:
-    assert Doing.parse("zero  each").variant(["zero each"]) == ""
-    assert Doing.parse("zero each").variant(["zero source"]) != ""
+    assert Steps.parse("zero  each").variant(["zero each"]) == ""
+    assert Steps.parse("zero each").variant(["zero source"]) != ""
     texts = [
         ["zero fr"],
         ["zero fr + de"],
@@ -127,7 +127,7 @@ def test_steps_are_told_apart_in_file_names_and_the_usual_ones_are_not_named() -
         ["zero de", "zero fr"],
         ["add:en:0.5 each + @a-very-long/name-of-a-file-that-goes-on-and-on.json"],
     ]
-    names = [Doing.parse(text).variant(["zero each"]) for text in texts]
+    names = [Steps.parse(text).variant(["zero each"]) for text in texts]
     assert len({name.lower() for name in names}) == len(names)
     for dot, *rest in names:
         slug = "".join(rest)

@@ -12,12 +12,28 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from language_neurons_alignment.plots.axes import language_axis, layer_axis, plain_axis
-from language_neurons_alignment.plots.charts import Bars, Chart, Heatmap, Lines, Mark, Panel, Series
-from language_neurons_alignment.plots.draw import draw
-from language_neurons_alignment.plots.numbers import number_at_bar, scale_ticks, short, symlog
-from language_neurons_alignment.plots.palette import DIVERGING, DIVERGING_DARK, INKS, SEQUENTIAL, SEQUENTIAL_DARK
-from language_neurons_alignment.plots.write import write_png, write_svg
+from language_neurons_alignment.plots.charts import (
+    DIVERGING,
+    DIVERGING_DARK,
+    INKS,
+    SEQUENTIAL,
+    SEQUENTIAL_DARK,
+    Bars,
+    Chart,
+    Heatmap,
+    Lines,
+    Mark,
+    Panel,
+    Series,
+    language_axis,
+    layer_axis,
+    number_at_bar,
+    plain_axis,
+    scale_ticks,
+    short,
+    symlog,
+)
+from language_neurons_alignment.plots.draw import draw, write_png, write_svg
 
 NAN = math.nan
 

@@ -14,12 +14,11 @@ import pytest
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
-from language_neurons_alignment.core.perplexity import Perplexity
-from language_neurons_alignment.core.perplexity_map import UNDISTURBED, PerplexityMap
+from language_neurons_alignment.core.perplexity import UNDISTURBED, Perplexity, PerplexityMap
 from language_neurons_alignment.errors import IncompatibleError, SettingsError
-from language_neurons_alignment.plots.heatmap import INSIDE
-from language_neurons_alignment.plots.ppl_heatmap import ppl_chart, ppl_heatmap
-from language_neurons_alignment.store.ppl_table import save_figure
+from language_neurons_alignment.plots.draw import INSIDE
+from language_neurons_alignment.plots.figures import ppl_chart, ppl_heatmap
+from language_neurons_alignment.store.maps import save_figure
 
 TEN = ("en", "ru", "es", "fr", "de", "zh", "ja", "bn", "th", "sw")
 THIRTY = (

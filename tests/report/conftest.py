@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from language_neurons_alignment._report import Subject, WrittenReport, report
+from language_neurons_alignment.analysis import Choice
 from language_neurons_alignment.config import Selection
-from language_neurons_alignment.core.masks import to_mask_list
-from language_neurons_alignment.core.perplexity import Perplexity
-from language_neurons_alignment.core.perplexity_map import UNDISTURBED
-from language_neurons_alignment.findings.model_neurons import Choice
-from language_neurons_alignment.findings.reporting import Subject, WrittenReport, report
+from language_neurons_alignment.core.perplexity import UNDISTURBED, Perplexity
+from language_neurons_alignment.core.selection import to_mask_list
 from language_neurons_alignment.identify import Identification, identify
-from language_neurons_alignment.masks import StoredMask
-from language_neurons_alignment.store.counts_file import save_counts
+from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.layout import Layout, with_ending
+from language_neurons_alignment.store.masks import StoredMask
 from tests.workspace import META, TEN, made_up_counts
 
 SHAPE = (6, 80)

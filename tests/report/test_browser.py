@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from language_neurons_alignment.findings.reporting import Subject, WrittenReport, compose
+from language_neurons_alignment._report import Subject, WrittenReport, compose
 from language_neurons_alignment.report.page import render_page
 from tests.browser import Browser, open_browser
 from tests.report.conftest import CHOICE, counted, identified, mapped

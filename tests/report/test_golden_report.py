@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from language_neurons_alignment.findings.model_neurons import Choice
-from language_neurons_alignment.findings.reporting import Subject, compose
+from language_neurons_alignment._report import Subject, compose
+from language_neurons_alignment.analysis import Choice
 from language_neurons_alignment.plots.charts import Bars
 from language_neurons_alignment.report.page import render_page
 from language_neurons_alignment.report.sections import Report, pictures

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from language_neurons_alignment import _report as reporting
+from language_neurons_alignment._compare import comparison_of
+from language_neurons_alignment._report import Subject, WrittenReport, compose, report
+from language_neurons_alignment.analysis import analysis_of, open_neurons
 from language_neurons_alignment.errors import IncompatibleError, MissingArtifactError, SettingsError
-from language_neurons_alignment.findings import reporting
-from language_neurons_alignment.findings.analyze import analysis_of
-from language_neurons_alignment.findings.compare import comparison_of
-from language_neurons_alignment.findings.model_neurons import open_neurons
-from language_neurons_alignment.findings.reporting import Subject, WrittenReport, compose, report
 from language_neurons_alignment.report.page import render_page
 from language_neurons_alignment.report.sections import (
     FigureSection,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from language_neurons_alignment.corpus.records import Record
 from language_neurons_alignment.errors import CorpusError, SettingsError
-from language_neurons_alignment.sources.choose import choose, of_languages
+from language_neurons_alignment.sources.source import choose, of_languages
 
 LANGUAGES = ("en", "te", "sw")
 

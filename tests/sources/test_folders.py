@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from language_neurons_alignment.errors import CorpusError, SettingsError
-from language_neurons_alignment.sources.columns import DEFAULT_COLUMNS, Columns, Gathered
 from language_neurons_alignment.sources.folders import read_folder
-from language_neurons_alignment.sources.tables import PLAIN_TABLE
+from language_neurons_alignment.sources.tables import DEFAULT_COLUMNS, PLAIN_TABLE, Columns, Gathered
 
 TEXT = {"eng_Latn.dev": "One.\nTwo.\n", "te.txt": "ఒకటి.\r\nరెండు.\r\n", "Swahili.txt": "Moja.\nMbili."}
 

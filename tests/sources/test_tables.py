@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from language_neurons_alignment.errors import CorpusError, MissingPackageError, SettingsError
-from language_neurons_alignment.sources.columns import Columns, gather
-from language_neurons_alignment.sources.tables import PLAIN_TABLE, TableFormat, read_rows
+from language_neurons_alignment.sources.tables import PLAIN_TABLE, Columns, TableFormat, gather, read_rows
 
 COLUMNS = Columns("q", lang="lang", id="id", answers="a", target="n")
 HARD = [

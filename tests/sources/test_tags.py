@@ -6,7 +6,7 @@ import pytest
 
 from language_neurons_alignment.errors import SettingsError
 from language_neurons_alignment.languages import LANGUAGE_NAMES
-from language_neurons_alignment.sources.tags import language_of_tag, same_language
+from language_neurons_alignment.sources.tables import language_of_tag, same_language
 
 FLORES = {
     "eng_Latn": "en", "rus_Cyrl": "ru", "spa_Latn": "es", "fra_Latn": "fr", "deu_Latn": "de", "cmn_Hans": "zh",

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from language_neurons_alignment.errors import ArtifactError
-from language_neurons_alignment.store.atomic import atomic_file, atomic_files, write_text
-from language_neurons_alignment.store.counts_file import save_counts
+from language_neurons_alignment.store.counts import save_counts
+from language_neurons_alignment.store.files import atomic_file, atomic_files, write_text
 from language_neurons_alignment.store.layout import Layout
 from tests.workspace import META, contents, full_disk, leftovers, made_up_counts
 

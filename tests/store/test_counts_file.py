@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from language_neurons_alignment.core.counts import LanguageCounts, SpanCounts
 from language_neurons_alignment.errors import ArtifactError, IncompatibleError, MissingArtifactError
-from language_neurons_alignment.store.counts_file import counts_hash, load_counts, load_span, save_counts
+from language_neurons_alignment.store.counts import counts_hash, load_counts, load_span, save_counts
 from language_neurons_alignment.store.layout import Layout
 from tests.workspace import META, contents, full_disk, made_up_counts
 

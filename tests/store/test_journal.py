@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from language_neurons_alignment.errors import ArtifactError, ConflictError
-from language_neurons_alignment.store.journal import Journal, alone, differing
+from language_neurons_alignment.store.answers import Journal, alone, differing
 from tests.workspace import full_disk
 
 HEADER = {"model": "Llama-tiny", "sampling": {"temperature": 0.5, "stop": ()}, "answers": 2}

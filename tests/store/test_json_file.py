@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from language_neurons_alignment.errors import ArtifactError
-from language_neurons_alignment.store.json_file import read_json
+from language_neurons_alignment.store.files import read_json
 
 
 def has_cells(content: Any) -> bool:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from language_neurons_alignment.core.masks import from_mask_list
+from language_neurons_alignment.core.selection import from_mask_list
 from language_neurons_alignment.errors import ArtifactError, ConflictError, MissingArtifactError
-from language_neurons_alignment.store.mask_file import MaskDescription, load_description, load_mask_list, save_mask
+from language_neurons_alignment.store.masks import MaskDescription, load_description, load_mask_list, save_mask
 from tests.workspace import contents, full_disk
 
 MASK = torch.rand(3, 20, 2, generator=torch.Generator().manual_seed(0)) < 0.2
@@ -123,7 +123,7 @@ def test_a_mask_of_other_inputs_is_a_conflict_until_forced(path: Path, change: d
         save_mask(path, ~MASK, other)
     assert "--force" in str(caught.value)
     assert contents(path.parent) == before
-    save_mask(path, ~MASK, other, force=True)
+    save_mask(path, ~MASK, other, overwrite=True)
     assert load_description(path) == other
     assert torch.equal(from_mask_list(load_mask_list(path), d_mlp=20), ~MASK)
 
@@ -140,5 +140,5 @@ def test_a_full_disk_leaves_the_earlier_mask_and_its_description(path: Path, fun
     save_mask(path, MASK, DESCRIPTION)
     before = contents(path.parent)
     with full_disk(function), pytest.raises(ArtifactError, match="the disk is full"):
-        save_mask(path, ~MASK, replace(DESCRIPTION, bar=0.5), force=True)
+        save_mask(path, ~MASK, replace(DESCRIPTION, bar=0.5), overwrite=True)
     assert contents(path.parent) == before

@@ -14,11 +14,15 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from language_neurons_alignment.core.perplexity import Perplexity, TextLikelihood, perplexity
-from language_neurons_alignment.core.perplexity_map import UNDISTURBED, PerplexityMap
+from language_neurons_alignment.core.perplexity import (
+    UNDISTURBED,
+    Perplexity,
+    PerplexityMap,
+    TextLikelihood,
+    perplexity,
+)
 from language_neurons_alignment.errors import ArtifactError, ConflictError
-from language_neurons_alignment.store.ppl_file import PerplexityFile
-from language_neurons_alignment.store.ppl_table import save_csv
+from language_neurons_alignment.store.maps import PerplexityFile, save_csv
 from tests.workspace import contents, full_disk
 
 ORIGIN = {"mask": "m", "text": "instruction", "corpus": {"en": "1", "es": "2"}}

@@ -11,11 +11,10 @@ import torch
 
 from language_neurons_alignment.core.perplexity import Perplexity
 from language_neurons_alignment.errors import ArtifactError, MissingArtifactError
-from language_neurons_alignment.store.counts_file import load_counts, load_origin
+from language_neurons_alignment.store.counts import load_counts, load_origin
+from language_neurons_alignment.store.files import save_pictures
 from language_neurons_alignment.store.layout import Layout
-from language_neurons_alignment.store.picture_files import save_pictures
-from language_neurons_alignment.store.ppl_file import PerplexityFile
-from language_neurons_alignment.store.ppl_map import load_map
+from language_neurons_alignment.store.maps import PerplexityFile, load_map
 from tests.workspace import leftovers, store_counts
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from language_neurons_alignment.errors import ArtifactError
-from language_neurons_alignment.store.table_file import save_tables
+from language_neurons_alignment.store.files import save_tables
 from tests.workspace import contents, full_disk, leftovers
 
 COLUMNS = {"layer": [0, 1], "jaccard": [0.1 + 0.2, math.nan], "languages": ["en+es", 'a,"b"']}

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from language_neurons_alignment._session import Session, open_session
 from language_neurons_alignment.config import PipelineSettings, SweepRange
 from language_neurons_alignment.pipeline import PipelineResult, run_pipeline
-from language_neurons_alignment.session import Session, open_session
 from language_neurons_alignment.store.layout import Layout, with_ending
 from tests.tiny_models import save_tiny_model
 from tests.workspace import ForbiddenSource, small_records, write_corpus

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from language_neurons_alignment._session import Session
 from language_neurons_alignment.activation import collect_activations
 from language_neurons_alignment.autosweep import autosweep
 from language_neurons_alignment.config import Selection
@@ -22,8 +23,7 @@ from language_neurons_alignment.errors import (
 )
 from language_neurons_alignment.identify import identify
 from language_neurons_alignment.ppl import perplexity_map
-from language_neurons_alignment.session import Session
-from language_neurons_alignment.store.counts_file import load_counts
+from language_neurons_alignment.store.counts import load_counts
 from tests.usecases.conftest import LANGUAGES, change_corpus, change_weights, idle, layout_of, opened, run
 from tests.workspace import (
     ForbiddenSource,
@@ -41,7 +41,7 @@ def test_counts_of_another_model_or_corpus_are_a_conflict_until_forced(work: Pat
         collect_activations(idle(opened(work)), "en")
     assert contents(work / "out") == before
     with opened(work) as session:
-        assert not collect_activations(session, "en", force=True).reused
+        assert not collect_activations(session, "en", overwrite=True).reused
         assert collect_activations(idle(session), "en").reused
 
 

@@ -10,10 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from language_neurons_alignment._compare import compare, comparison_of
+from language_neurons_alignment._import_mask import import_mask
+from language_neurons_alignment.analysis import (
+    Choice,
+    ModelNeurons,
+    analysis_of,
+    analyze,
+    neurons_of_file,
+    open_neurons,
+)
 from language_neurons_alignment.autosweep import autosweep
 from language_neurons_alignment.config import Selection, SweepRange
-from language_neurons_alignment.core.masks import to_mask_list
-from language_neurons_alignment.engines.shape import model_shape
+from language_neurons_alignment.core.selection import to_mask_list
+from language_neurons_alignment.engines.describe import model_shape
 from language_neurons_alignment.errors import (
     ArtifactError,
     ConflictError,
@@ -23,15 +33,11 @@ from language_neurons_alignment.errors import (
     SettingsError,
     UnknownArchitectureError,
 )
-from language_neurons_alignment.findings.analyze import analysis_of, analyze
-from language_neurons_alignment.findings.compare import compare, comparison_of
-from language_neurons_alignment.findings.model_neurons import Choice, ModelNeurons, neurons_of_file, open_neurons
 from language_neurons_alignment.identify import identify
-from language_neurons_alignment.import_mask import import_mask
-from language_neurons_alignment.masks import open_mask
 from language_neurons_alignment.store.checkpoint import Checkpoint
-from language_neurons_alignment.store.counts_file import save_counts
+from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.layout import Layout
+from language_neurons_alignment.store.masks import open_mask
 from tests.tiny_models import ARCHITECTURES, D_MLP, save_tiny_model, tiny_config
 from tests.workspace import contents, leftovers, made_up_counts
 
@@ -323,7 +329,7 @@ def test_importing_again_is_nothing_new_and_another_file_is_a_conflict_until_for
     torch.save([[torch.tensor([0])] * 5] * 3, file)
     with pytest.raises(ConflictError, match="another import"):
         import_mask(file, layout, ("en", "zh", "fr"), **rates)
-    import_mask(file, layout, ("en", "zh", "fr"), **rates, force=True)
+    import_mask(file, layout, ("en", "zh", "fr"), **rates, overwrite=True)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from language_neurons_alignment.activation import collect_activations
+from language_neurons_alignment.activation import collect_activations, find_shards, merge_counts, shard_session
 from language_neurons_alignment.config import PipelineSettings
 from language_neurons_alignment.core.counts import LanguageCounts
 from language_neurons_alignment.engines.transformers import TransformersEngine
@@ -23,11 +23,8 @@ from language_neurons_alignment.errors import (
     SettingsError,
     TallyError,
 )
-from language_neurons_alignment.means import answer_moments
-from language_neurons_alignment.merge import find_shards, merge_counts, shard_session
-from language_neurons_alignment.store import atomic
-from language_neurons_alignment.store.blocks_file import load_blocks
-from language_neurons_alignment.store.counts_file import load_counts
+from language_neurons_alignment.store import files as atomic
+from language_neurons_alignment.store.counts import answer_moments, load_blocks, load_counts
 from tests.usecases.conftest import LANGUAGES, SETTINGS, idle, layout_of, opened, run
 from tests.workspace import contents, small_records, write_corpus
 
@@ -107,7 +104,7 @@ def test_blocks_that_are_there_are_used_again_and_others_are_a_conflict(seven: P
         with pytest.raises(ConflictError, match="without blocks, this run has --blocks 4"):
             collect_activations(idle(session), "es", blocks=4)
         assert contents(seven / "out") == before
-        assert not collect_activations(session, "es", blocks=4, force=True).reused
+        assert not collect_activations(session, "es", blocks=4, overwrite=True).reused
     assert len(load_blocks(layout_of(seven), "es").full.total_tokens) == 4
 
 
@@ -140,7 +137,7 @@ def test_moments_are_counted_in_the_blocks_that_are_there(seven: Path) -> None:
 def test_blocks_of_other_counts_do_not_tell_how_to_count_again(seven: Path) -> None:
     with opened(seven) as session:
         collect_activations(session, "en", blocks=3)
-        collect_activations(session, "en", force=True)
+        collect_activations(session, "en", overwrite=True)
         assert collect_activations(session, "en", moments=True).recounted
 
 
@@ -211,7 +208,7 @@ def test_shards_with_blocks_merge_to_the_blocks_of_the_whole(seven: Path) -> Non
     assert torch.equal(merged.full.total_tokens, sum(part.full.total_tokens for part in parts))
     shards[1].blocks("en").unlink()
     with pytest.raises(IncompatibleError, match="the same --blocks"):
-        merge_counts(layout_of(seven), shards, force=True)
+        merge_counts(layout_of(seven), shards, overwrite=True)
 
 
 def test_a_whole_run_keeps_blocks_of_every_language_and_is_otherwise_the_same(seven: Path) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from language_neurons_alignment._compare import Comparison, comparison_of
+from language_neurons_alignment._session import open_session
 from language_neurons_alignment.activation import collect_activations
-from language_neurons_alignment.findings.compare import Comparison, comparison_of
-from language_neurons_alignment.findings.model_neurons import Choice, ModelNeurons, open_neurons
+from language_neurons_alignment.analysis import Choice, ModelNeurons, open_neurons
 from language_neurons_alignment.languages import language_code, parse_languages
-from language_neurons_alignment.session import open_session
 from tests.planted import D_MLP, LANGUAGES, LAYERS, Neuron, PlantedModel, planted_records
 
 CODES = parse_languages(LANGUAGES)

@@ -11,9 +11,9 @@ import pytest
 
 from language_neurons_alignment import SourceOptions, build_dataset, check_dataset, read_corpus
 from language_neurons_alignment.corpus.records import Record, records_hash
-from language_neurons_alignment.dataset.build import Columns
 from language_neurons_alignment.errors import ConflictError, CorpusError, MissingPackageError, SettingsError
 from language_neurons_alignment.languages import DEFAULT_LANGUAGES
+from language_neurons_alignment.sources.tables import Columns
 from tests.conftest import shared_folder
 from tests.tiny_models import MAX_LENGTH, save_tiny_model, tiny_tokenizer
 from tests.workspace import contents, full_disk, leftovers, small_records, write_corpus
@@ -84,14 +84,14 @@ def test_the_same_corpus_again_is_left_alone_and_another_one_needs_force(folder:
     with pytest.raises(ConflictError, match=r"c\.json is there and holds something else: use --force"):
         build_dataset(folder, path, limit=1)
     assert contents(tmp_path) == before
-    assert len(build_dataset(folder, path, limit=1, force=True).records) == 2
+    assert len(build_dataset(folder, path, limit=1, overwrite=True).records) == 2
 
 
 def test_a_full_disk_leaves_what_was_there_and_nothing_half_written(folder: Path, tmp_path: Path) -> None:
     path = build_dataset(folder, tmp_path / "c.json").path
     before = path.read_bytes()
     with full_disk("fsync"), pytest.raises(Exception, match="disk is full"):
-        build_dataset(folder, path, limit=1, force=True)
+        build_dataset(folder, path, limit=1, overwrite=True)
     assert path.read_bytes() == before
     assert leftovers(tmp_path) == []
 

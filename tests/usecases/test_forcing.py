@@ -12,12 +12,11 @@ from unittest.mock import patch
 import pytest
 import torch
 
+from language_neurons_alignment import _force as forcing_work
+from language_neurons_alignment._force import Cell, Forced, force_languages
+from language_neurons_alignment._session import Session, open_session
 from language_neurons_alignment.activation import collect_activations
-from language_neurons_alignment.causal.forcing import work as forcing_work
-from language_neurons_alignment.causal.forcing.cells import Cell
-from language_neurons_alignment.causal.forcing.force import Forced, force_languages
-from language_neurons_alignment.causal.forcing.settings import ForcingSettings
-from language_neurons_alignment.config import Selection
+from language_neurons_alignment.config import ForcingSettings, Sampling, Selection
 from language_neurons_alignment.errors import (
     ConflictError,
     CorpusError,
@@ -26,8 +25,6 @@ from language_neurons_alignment.errors import (
     SilentHookError,
 )
 from language_neurons_alignment.identify import identify
-from language_neurons_alignment.sampling import Sampling
-from language_neurons_alignment.session import Session, open_session
 from tests.planted import D_MLP, LAYERS, WORDS, PlantedModel, planted_records
 from tests.usecases.conftest import idle
 from tests.workspace import silent_hooks
@@ -118,7 +115,7 @@ def test_other_settings_are_refused_unless_forced_and_other_steps_have_files_of_
     longer = ForcingSettings(sampling=Sampling(temperature=0.0, max_new_tokens=15), controls=2)
     with pytest.raises(ConflictError, match="max new tokens"):
         forced(work, longer, sources=("es",), targets=("de",))
-    assert forced(work, longer, sources=("es",), targets=("de",), force=True).answered == 16
+    assert forced(work, longer, sources=("es",), targets=("de",), overwrite=True).answered == 16
     muted = ForcingSettings(do=("zero source", "zero target"), sampling=SETTINGS.sampling, controls=0)
     silent = forced(work, muted, sources=("es",), targets=("de",))
     assert silent.json != usual.json
@@ -156,14 +153,14 @@ def written(folder: Path) -> dict[str, bytes]:
 @contextmanager
 def dying(*, after: int) -> Iterator[None]:
     """Leave in the middle of the batch after so many cells, as Ctrl-C does."""
-    calls, judge = 0, forcing_work.languages_seen
+    calls, grade = 0, forcing_work.languages_seen
 
     def seen(*args: object) -> object:
         nonlocal calls
         calls += 1
         if calls > after:
             raise KeyboardInterrupt
-        return judge(*args)
+        return grade(*args)
 
     with patch.object(forcing_work, "languages_seen", seen):
         yield

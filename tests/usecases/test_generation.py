@@ -16,16 +16,15 @@ from typing import Any
 
 import pytest
 
-from language_neurons_alignment.answers.generation import Generated, ensure_answers, generate
+from language_neurons_alignment._generate import Generated, ensure_answers, generate
+from language_neurons_alignment._interventions import NeuronSource, Steps, neuron_source
+from language_neurons_alignment._session import Session, open_session
+from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.corpus.records import read_corpus
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import ConflictError, CorpusError, EngineError, SettingsError, SilentHookError
-from language_neurons_alignment.interventions.doing import Doing
-from language_neurons_alignment.interventions.neuron_sets import NeuronSource, neuron_source
 from language_neurons_alignment.ppl import perplexity_map
-from language_neurons_alignment.sampling import Sampling
-from language_neurons_alignment.session import Session, open_session
-from language_neurons_alignment.store.journal import Journal, alone
+from language_neurons_alignment.store.answers import Journal, alone
 from tests.usecases.conftest import LANGUAGES, SETTINGS, change_weights, idle, opened, run
 from tests.workspace import contents, leftovers, silent_hooks, small_records, write_corpus
 
@@ -92,7 +91,7 @@ def test_the_settings_stand_in_every_record_answered_and_nothing_that_changes_by
 
 
 def test_answers_are_the_engine_s_and_the_corpus_can_be_counted(asked: Path) -> None:
-    from language_neurons_alignment.corpus.prompts import Prompt
+    from language_neurons_alignment.corpus.encode import Prompt
 
     done = answer(asked, sampling=GREEDY, n=1)
     engine = TransformersEngine.load(asked / "tiny-llama", device="cpu")
@@ -358,7 +357,7 @@ def masked(work: Path) -> Iterator[tuple[Path, Session, float]]:
         yield work, session, lam
 
 
-OFF = Doing.parse("zero es")
+OFF = Steps.parse("zero es")
 
 
 def sets(session: Session, lam: float) -> NeuronSource:
@@ -368,7 +367,7 @@ def sets(session: Session, lam: float) -> NeuronSource:
 def test_answers_with_neurons_off_are_those_of_the_engine_under_that_intervention(
     masked: tuple[Path, Session, float],
 ) -> None:
-    from language_neurons_alignment.corpus.prompts import Prompt
+    from language_neurons_alignment.corpus.encode import Prompt
 
     folder, session, lam = masked
     done = generate(session, out=folder / "off.json", sampling=GREEDY, do=OFF, neurons=sets(session, lam))
@@ -462,7 +461,7 @@ def test_a_run_on_questions_with_other_choices_is_a_conflict_until_forced(asked:
     other = replace(ASKING, sampling=replace(DRAWN, seed=5))
     with pytest.raises(ConflictError, match="seed"):
         run(asked, other)
-    forced = run(asked, replace(other, force=True))
+    forced = run(asked, replace(other, overwrite=True))
     assert forced.generated is not None
     assert len(forced.generated.made) == 18
     assert not any(one.reused for one in forced.collected)

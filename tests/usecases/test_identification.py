@@ -11,14 +11,9 @@ import torch
 from language_neurons_alignment.analysis import Neuron_Mask, Neuron_Prob
 from language_neurons_alignment.autosweep import autosweep, quick_autosweep, show_lambda
 from language_neurons_alignment.config import Selection, SweepRange
-from language_neurons_alignment.errors import (
-    ConflictError,
-    IncompatibleError,
-    MissingArtifactError,
-    SweepError,
-)
+from language_neurons_alignment.errors import ConflictError, IncompatibleError, MissingArtifactError, SweepError
 from language_neurons_alignment.identify import identify
-from language_neurons_alignment.store.counts_file import save_counts
+from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.layout import Layout, with_ending
 from tests.workspace import (
     TEN,
@@ -116,7 +111,7 @@ def test_a_mask_of_other_counts_bar_or_languages_is_a_conflict_until_forced(coun
     with pytest.raises(ConflictError, match="other counts"):
         identify(counted, TEN, Selection(0.1, 0.0, 0.9))
     assert contents(counted.root / "activation_masks") == before
-    identify(counted, TEN, Selection(0.1, 0.0, 0.9), force=True)
+    identify(counted, TEN, Selection(0.1, 0.0, 0.9), overwrite=True)
     assert contents(counted.root / "activation_masks") != before
 
 

@@ -12,14 +12,14 @@ from language_neurons_alignment.config import MapSettings
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import ConflictError, SettingsError
 from language_neurons_alignment.ppl import MapResult, perplexity_map
-from language_neurons_alignment.store.ppl_map import load_map
+from language_neurons_alignment.store.maps import load_map
 from tests.usecases.conftest import LANGUAGES, idle, layout_of, map_file, opened
 from tests.workspace import contents, leftovers
 
 
 def mapped(work: Path, lam: float, *, force: bool = False, **choice: object) -> MapResult:
     with opened(work) as session:
-        return perplexity_map(session, top_rate=0.1, lam=lam, settings=MapSettings(**choice), force=force)  # type: ignore[arg-type]
+        return perplexity_map(session, top_rate=0.1, lam=lam, settings=MapSettings(**choice), overwrite=force)  # type: ignore[arg-type]
 
 
 def test_killed_between_control_cells_and_resumed_the_files_are_the_same(
@@ -69,7 +69,7 @@ def test_a_map_without_controls_is_whole_and_they_can_be_added_and_grow(work: Pa
 def test_sets_that_are_there_stay_in_the_picture_and_in_the_table_whatever_is_asked_for(
     work: Path, lam: float, choice: dict[str, int]
 ) -> None:
-    mapped(work, lam, force=True, controls=2, seed=1)
+    mapped(work, lam, overwrite=True, controls=2, seed=1)
     drawn = contents(work / "out")
     done = mapped(work, lam, **choice)
     assert (done.computed, done.controls_computed, len(done.map.controls)) == (0, 0, 2)
@@ -91,7 +91,7 @@ def test_other_sets_are_other_results_and_a_conflict(work: Path, lam: float) -> 
     with pytest.raises(ConflictError, match=r"controls\.json holds cells made from another control seed"):
         mapped(work, lam, seed=1)
     assert contents(work / "out") == before
-    assert mapped(work, lam, seed=1, force=True).controls_computed == 45
+    assert mapped(work, lam, seed=1, overwrite=True).controls_computed == 45
 
 
 def test_controls_of_another_engine_or_precision_never_stand_beside_a_map(work: Path, lam: float) -> None:

@@ -8,11 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from language_neurons_alignment.activation import collect_activations
+from language_neurons_alignment.activation import (
+    collect_activations,
+    find_shards,
+    merge_counts,
+    shard_layout,
+    shard_session,
+    shards_at,
+)
 from language_neurons_alignment.corpus.records import add_hashes, read_corpus, records_hash
 from language_neurons_alignment.errors import ConflictError, IncompatibleError, MissingArtifactError, SettingsError
-from language_neurons_alignment.merge import find_shards, merge_counts, shard_layout, shard_session, shards_at
-from language_neurons_alignment.store.counts_file import load_counts
+from language_neurons_alignment.store.counts import load_counts
 from language_neurons_alignment.store.layout import Layout
 from tests.usecases.conftest import LANGUAGES, opened
 from tests.workspace import META, ForbiddenSource, contents, made_up_counts, store_counts
@@ -128,7 +134,7 @@ def test_counts_that_are_there_are_not_replaced_unless_forced(tmp_path: Path) ->
     with pytest.raises(ConflictError, match="--force"):
         merge_counts(target, shards)
     assert contents(tmp_path) == before
-    merge_counts(target, shards, force=True)
+    merge_counts(target, shards, overwrite=True)
     assert load_counts(target, "en")[1]["corpus_hash"] != META["corpus_hash"]
 
 

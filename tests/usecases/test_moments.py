@@ -10,16 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from language_neurons_alignment.activation import collect_activations
-from language_neurons_alignment.errors import (
-    ArtifactError,
-    ConflictError,
-    IncompatibleError,
-    MissingArtifactError,
-)
-from language_neurons_alignment.means import answer_moments
-from language_neurons_alignment.merge import find_shards, merge_counts, shard_session
-from language_neurons_alignment.store.counts_file import load_counts, save_counts
+from language_neurons_alignment.activation import collect_activations, find_shards, merge_counts, shard_session
+from language_neurons_alignment.errors import ArtifactError, ConflictError, IncompatibleError, MissingArtifactError
+from language_neurons_alignment.store.counts import answer_moments, load_counts, save_counts
 from language_neurons_alignment.store.layout import Layout
 from tests.engines.oracle import NaiveEngine
 from tests.usecases.conftest import LANGUAGES, SETTINGS, idle, layout_of, opened, run
@@ -75,7 +68,7 @@ def test_counts_that_come_out_otherwise_are_a_conflict_until_forced(work: Path) 
         with pytest.raises(ConflictError, match=r"1 of 288 neurons come out differently.*--force"):
             collect_activations(session, "en", moments=True)
         assert contents(work / "out") == before
-        collect_activations(session, "en", moments=True, force=True)
+        collect_activations(session, "en", moments=True, overwrite=True)
     assert answer_moments(layout, "en").tokens > 0
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from language_neurons_alignment._session import Session
 from language_neurons_alignment.config import MapSettings
 from language_neurons_alignment.core.perplexity import perplexity
 from language_neurons_alignment.corpus.encode import encode_texts
@@ -25,9 +26,8 @@ from language_neurons_alignment.errors import (
     SilentHookError,
 )
 from language_neurons_alignment.ppl import perplexity_map
-from language_neurons_alignment.session import Session
 from language_neurons_alignment.store.layout import with_ending
-from language_neurons_alignment.store.mask_file import load_mask_list
+from language_neurons_alignment.store.masks import load_mask_list
 from tests.usecases.conftest import LANGUAGES, change_corpus, change_weights, idle, layout_of, map_file, opened
 from tests.workspace import (
     TEN,
@@ -112,7 +112,7 @@ def test_an_interrupted_replacement_leaves_the_old_map(work: Path, lam: float, m
 
     monkeypatch.setattr(TransformersEngine, "log_likelihood", interrupted)
     with pytest.raises(KeyboardInterrupt), opened(work) as session:
-        perplexity_map(session, top_rate=0.1, lam=lam, force=True)
+        perplexity_map(session, top_rate=0.1, lam=lam, overwrite=True)
     assert contents(work / "out") == before
 
 
@@ -169,7 +169,7 @@ def test_a_published_mask_without_description_can_be_used(work: Path, lam: float
     with opened(work) as session:
         with pytest.raises(ConflictError, match="another mask"):
             perplexity_map(session, LANGUAGES, top_rate=0.1, lam=lam)
-        done = perplexity_map(session, LANGUAGES, top_rate=0.1, lam=lam, force=True)
+        done = perplexity_map(session, LANGUAGES, top_rate=0.1, lam=lam, overwrite=True)
         assert done.computed == 12
         with pytest.raises(MissingArtifactError, match="no description"):
             perplexity_map(
@@ -238,7 +238,7 @@ def test_an_intervention_that_never_fired_is_an_error_and_its_cells_are_not_kept
 def likelihoods(session: Session) -> list[float]:
     engine = session.source()
     texts = [tuple(engine.tokenizer.encode(record.instruction)) for record in session.corpus.records]
-    from language_neurons_alignment.corpus.sequences import ScoredText
+    from language_neurons_alignment.corpus.encode import ScoredText
 
     return [one.nll for one in engine.log_likelihood([ScoredText(tokens) for tokens in texts])]
 
@@ -263,7 +263,7 @@ def test_the_model_is_what_it_was_before_after_a_masked_run_and_after_an_excepti
         with monkeypatch.context() as patched:
             patched.setattr(TransformersEngine, "log_likelihood", failing)
             with pytest.raises(RuntimeError):
-                perplexity_map(session, top_rate=0.1, lam=lam, force=True)
+                perplexity_map(session, top_rate=0.1, lam=lam, overwrite=True)
         assert likelihoods(session) == before
 
 

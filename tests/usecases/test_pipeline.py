@@ -11,9 +11,7 @@ import pytest
 from language_neurons_alignment.activation import collect_activations
 from language_neurons_alignment.autosweep import autosweep
 from language_neurons_alignment.config import MapSettings, PipelineSettings, Selection, SweepRange
-from language_neurons_alignment.errors import (
-    SettingsError,
-)
+from language_neurons_alignment.errors import SettingsError
 from language_neurons_alignment.identify import identify
 from language_neurons_alignment.ppl import perplexity_map
 from tests.usecases.conftest import LANGUAGES, SETTINGS, idle, opened, run
@@ -63,7 +61,7 @@ def test_a_second_run_computes_nothing_and_changes_no_file(work: Path) -> None:
 
 def test_forcing_computes_everything_again_and_finds_the_same(work: Path) -> None:
     before = contents(work / "out")
-    again = run(work, replace(SETTINGS, force=True))
+    again = run(work, replace(SETTINGS, overwrite=True))
     assert not any(one.reused for one in again.collected)
     assert (again.map.computed, again.map.controls_computed) == (3 * 4, 3 * 3 * 5)
     assert contents(work / "out") == before

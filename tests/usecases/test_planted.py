@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from language_neurons_alignment._session import open_session
 from language_neurons_alignment.config import PipelineSettings
-from language_neurons_alignment.core.masks import from_mask_list
+from language_neurons_alignment.core.selection import from_mask_list
 from language_neurons_alignment.languages import in_default_order, language_code
 from language_neurons_alignment.pipeline import run_pipeline
-from language_neurons_alignment.session import open_session
-from language_neurons_alignment.store.mask_file import load_mask_list
+from language_neurons_alignment.store.masks import load_mask_list
 from tests.planted import D_MLP, LANGUAGES, LAYERS, PlantedModel, planted_records
 
 

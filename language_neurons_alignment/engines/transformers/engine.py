@@ -12,26 +12,22 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
+from ...config import Sampling
 from ...core.counts import LanguageCounts
 from ...core.interventions import Intervention
+from ...core.model import ModelInfo
 from ...core.perplexity import TextLikelihood
-from ...corpus.prompts import GeneratedAnswer, Prompt
-from ...corpus.sequences import PromptGroup, ScoredText, Tokenizer, Tokens
+from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
 from ...errors import EngineError, SettingsError
-from ...sampling import Sampling
-from ..base import ModelInfo, Progress
-from ..batching import answer_batches, batches, crosses
-from ..drafts import check_prompts, start_drafts
+from .. import checkpoint
+from ..base import Progress
+from ..generation import answer_batches, batches, check_prompts, crosses, start_drafts
 from . import loading
-from .batch import Batch
-from .counting import FiringCounter
-from .feeding import feed, feed_jobs
+from .counting import FiringCounter, feed, feed_jobs
 from .generating import generate_batch
 from .guards import check_sequences, out_of_memory
-from .hooks import hooked
-from .likelihood import score
-from .network import Network
-from .plan import Row, plan, trunk_batches
+from .network import Network, hooked, score
+from .plan import Batch, Row, plan, trunk_batches
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 """Padded tokens per forward, by device, where the caller names none."""
@@ -103,11 +99,11 @@ class TransformersEngine:
         if batch_tokens is not None and batch_tokens < 1:
             raise SettingsError(f"--batch-tokens {batch_tokens}: a batch needs at least 1 token")
         where, precision = loading.pick_device(device), loading.pick_dtype(dtype)
-        path = str(Path(model_path).expanduser()) if loading.looks_local(str(model_path)) else str(model_path)
-        config = loading.load_config(path, revision)
-        tokenizer = loading.load_tokenizer(path, revision)
+        path = str(Path(model_path).expanduser()) if checkpoint.looks_local(str(model_path)) else str(model_path)
+        config = checkpoint.load_config(path, revision)
+        tokenizer = checkpoint.load_tokenizer(path, revision)
         model = loading.load_weights(path, config=config, dtype=precision, revision=revision)
-        ends = loading.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
+        ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
         info = loading.describe(model, path=str(model_path), tokenizer=tokenizer, ends=ends)
         return cls(loading.move(model, where), tokenizer, info=info, batch_tokens=batch_tokens)
 

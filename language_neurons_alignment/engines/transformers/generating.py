@@ -18,14 +18,13 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from ...corpus.prompts import GeneratedAnswer, Prompt
-from ...corpus.sequences import Tokens
+from ...config import Sampling
+from ...corpus.encode import GeneratedAnswer, Prompt, Tokens
 from ...errors import EngineError
-from ...sampling import Sampling
 from ..base import Progress
-from ..drafts import Draft
+from ..checkpoint import quiet
+from ..generation import Draft
 from .guards import not_finite
-from .loading import quiet
 
 
 def generate_batch(

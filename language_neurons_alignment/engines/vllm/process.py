@@ -9,16 +9,44 @@ from typing import Any
 
 import numpy as np
 
-from ...corpus.prompts import Prompt
-from ...corpus.sequences import Tokens
+from ...config import Sampling
+from ...corpus.encode import Prompt, Tokens
 from ...errors import EngineError
-from ...sampling import Sampling
 from ..base import Progress
-from ..drafts import Draft
-from .decoding import sampling_parameters
+from ..generation import Draft
 from .launch import explained
-from .tree import TokenTree
-from .wire import Message
+from .tree import Message, TokenTree
+
+# ── How vLLM is told to choose tokens, and who looks on while it does.
+
+_AT_ONCE = 16
+"""Tokens that vLLM hands over at a time, where no stop string has to be looked for after each."""
+
+
+def sampling_parameters(sampling: Sampling, *, limit: int, seed: int, ends: Sequence[int]) -> Any:
+    """`vllm.SamplingParams` that say everything themselves: nothing is left to the model's generation config.
+
+    Args:
+        sampling: how tokens are chosen.
+        limit: the most tokens of this answer.
+        seed: of this answer.
+        ends: the model's end tokens, the same on both engines, in place of those that vLLM would look for.
+    """
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=limit,
+        seed=None if sampling.greedy else seed,
+        stop_token_ids=list(ends),
+        ignore_eos=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+        stream_interval=1 if sampling.stop else _AT_ONCE,
+    )
+
 
 _WINDOW = 4096
 """Requests that are with vLLM at a time: enough to fill every step, few enough to drop quickly."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...core.interventions import LayerIntervention
 from .firing import change_, flat
 from .sites import RankSite, rank_sites
-from .wire import Message, unpack_intervention
+from .tree import Message, unpack_intervention
 
 
 class Observer(Protocol):
@@ -43,7 +43,7 @@ class Rank:
         pipeline_rank: which share of the layers.
         last: the final hidden states come out here.
         d_mlp: neurons per layer on this rank.
-        changes: the intervention in force, by layer, with neurons numbered as they are here.
+        changes: the intervention in overwrite, by layer, with neurons numbered as they are here.
         acted: how often it did, by layer.
         forwards: how often the model ran since the intervention changed.
         observer: the pass that looks on.

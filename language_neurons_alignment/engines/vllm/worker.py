@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 
-from .decoding import AnswerWatch
+from .passes import AnswerWatch, Pass
 from .rank import Rank
-from .session import Pass
-from .wire import Message
+from .tree import Message
 
 
 class NeuronWorker:

@@ -1,0 +1,220 @@
+"""From a public benchmark, a table or a folder of text to a corpus file (SPEC 1)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .corpus.checks import LanguageSummary, Problem, duplicates, empty_texts, missing_ids, other_languages, summarize
+from .corpus.language_id import known_languages
+from .corpus.records import Corpus, Record, read_numbered
+from .corpus.templates import PLAIN, TEMPLATES, Template, changed_prompts, chat_template, file_template
+from .errors import CorpusError, SettingsError
+from .languages import in_default_order, parse_languages
+from .sources.source import DEFAULT_OPTIONS, SourceOptions, choose, describe_source, of_languages, read_source
+from .sources.tables import Gathered
+from .store.answers import write_corpus
+from .version import __version__
+
+
+@dataclass(frozen=True)
+class Built:
+    """A corpus file.
+
+    Attributes:
+        path: the file.
+        records: what is in it, in order.
+        empty: places in the source that held no question and were left out.
+        changed: prompts that are not the chat template's own tokens once they are tokenized as text.
+        reused: the same file was there already.
+        built: what is stored with every record: how the corpus was made.
+    """
+
+    path: Path
+    records: tuple[Record, ...]
+    empty: int
+    changed: int
+    reused: bool
+    built: dict[str, Any]
+
+    def rows(self) -> list[tuple[str, int, int, int]]:
+        """(language, records, answers, characters) of each language."""
+        corpus = Corpus(self.path, self.records)
+        each = (summarize(corpus.of_language(code)) for code in corpus.languages)
+        return [(one.language, one.records, one.answers, one.characters) for one in each]
+
+
+def build_dataset(
+    source: str | Path,
+    output: str | Path,
+    *,
+    languages: str | Iterable[str] | None = None,
+    limit: int | None = None,
+    seed: int | None = None,
+    template: str = "plain",
+    model_path: str | None = None,
+    options: SourceOptions = DEFAULT_OPTIONS,
+    overwrite: bool = False,
+) -> Built:
+    """Read a source, keep the languages and questions wanted, make the instructions, and write the corpus.
+
+    Args:
+        source: "mgsm", "msvamp", "flores", or the path of a table or of a folder with a file for each language.
+        output: the corpus file.
+        languages: those wanted, in order; by default a benchmark's ten, or all that there are.
+        limit: at most so many questions a language, the same ones in every language.
+        seed: chooses which ones; by default the first.
+        template: "plain", "instruct", "chat", or a file with {question} in it.
+        model_path: whose chat template it is.
+        options: how the source is read.
+        overwrite: replace another file.
+
+    Raises:
+        SettingsError: a source, template, language or option that there is not.
+        CorpusError: the source cannot be read; the message names the file and the line.
+        ConflictError: another file stands at `output`, and not `overwrite`.
+    """
+    wanted = None if languages is None else parse_languages(languages)
+    maker, tokenizer = _template(template, model_path)
+    gathered = read_source(str(source), wanted, options)
+    kept = choose(of_languages(gathered.records, wanted or _order(gathered)), limit=limit, seed=seed)
+    records = [maker.apply(record) for record in kept]
+    built = {
+        **describe_source(str(source), options, gathered),
+        **({"limit": limit} if limit is not None else {}),
+        **({"seed": seed} if seed is not None else {}),
+        "template": _describe_template(maker, tokenizer, model_path),
+        "version": __version__,
+    }
+    written = write_corpus(Path(output), [{**one.as_item(), "built": built} for one in records], overwrite=overwrite)
+    changed = changed_prompts(records, tokenizer) if tokenizer else 0
+    return Built(Path(output), tuple(records), gathered.empty, changed, not written, built)
+
+
+def list_templates(model_path: str | None = None) -> list[Template]:
+    """The templates that have names; with a model, its own chat template as it looks around "{question}".
+
+    Raises:
+        SettingsError: the model has no chat template.
+        EngineError: it has no tokenizer.
+    """
+    named = dict(TEMPLATES)
+    if model_path is not None:
+        own, _ = _template("chat", model_path)
+        named["chat"] = replace(own, text=own.render("{question}", "en"))
+    return list(named.values())
+
+
+def _order(gathered: Gathered) -> tuple[str, ...]:
+    """The languages that are there."""
+    there = in_default_order(record.language for record in gathered.records)
+    if not there:
+        raise CorpusError("the source has no question at all: every place where one was expected is empty")
+    return there
+
+
+def _template(name: str, model_path: str | None) -> tuple[Template, Any]:
+    """The template, and for the model's own its tokenizer."""
+    if name == "chat":
+        if model_path is None:
+            raise SettingsError("--template chat is a model's own: say which with --model-path")
+        from .engines.checkpoint import load_tokenizer
+
+        tokenizer = load_tokenizer(model_path, None)
+        return chat_template(tokenizer, model_path), tokenizer
+    if model_path is not None:
+        raise SettingsError(f"--model-path is for --template chat only, and the template is {name!r}: leave it out")
+    if name in TEMPLATES:
+        return TEMPLATES[name], None
+    if not Path(name).is_file():
+        raise SettingsError(
+            f"there is no template {name!r}: choose {', '.join(TEMPLATES)}, or give a file with {{question}} in it"
+        )
+    return file_template(Path(name)), None
+
+
+def _describe_template(template: Template, tokenizer: Any, model_path: str | None) -> dict[str, str]:
+    if tokenizer is None:
+        own = {} if template is PLAIN else {"text": template.text or ""}
+        return {"name": template.name, **own}
+    digest = hashlib.blake2b(str(tokenizer.chat_template).encode(), digest_size=16).hexdigest()
+    return {"name": template.name, "model": str(model_path), "digest": digest}
+
+
+# ── Is a corpus file what it should be? Everything that is wrong with it, and a table of its languages.
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found.
+
+    Attributes:
+        path: the file.
+        languages: in the order of first occurrence.
+        problems: errors first.
+        max_length: the model's longest sequence, where a model was named.
+    """
+
+    path: Path
+    languages: tuple[LanguageSummary, ...]
+    problems: tuple[Problem, ...]
+    max_length: int | None = None
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """What later steps would stumble over."""
+        return tuple(problem for problem in self.problems if problem.error)
+
+
+def check_dataset(path: str | Path, *, model_path: str | None = None, identify: bool = True) -> Checked:
+    """Look for everything that is wrong with a corpus, and count its languages.
+
+    Args:
+        path: the corpus file.
+        model_path: folder or hub id; only its tokenizer and config are read.
+        identify: tell which language each text is in.
+
+    Raises:
+        CorpusError: the file cannot be opened at all.
+        MissingPackageError: languages are to be identified, and lingua is not installed.
+        EngineError: the model has no tokenizer.
+    """
+    if identify:
+        known_languages(())  # lingua is there, or the error that says so comes before the work
+    found: list[Problem] = []
+
+    def take_note(error: CorpusError) -> None:
+        found.append(Problem("schema", str(error), error=True))
+
+    numbered = read_numbered(Path(path), report=take_note)
+    for check in (empty_texts, duplicates, missing_ids, *([other_languages] if identify else [])):
+        found += check(numbered)
+    corpus = Corpus(Path(path), tuple(record for record, _ in numbered))
+    languages, max_length = _summaries(corpus, model_path)
+    found += [
+        Problem("length", f"{one.language}: {one.overlong} sequences are longer than the model's {max_length} tokens")
+        for one in languages
+        if one.overlong
+    ]
+    return Checked(Path(path), languages, tuple(sorted(found, key=lambda problem: not problem.error)), max_length)
+
+
+def _summaries(corpus: Corpus, model_path: str | None) -> tuple[tuple[LanguageSummary, ...], int | None]:
+    tokenizer, max_length = (None, None) if model_path is None else _tokenizer(model_path)
+    languages = tuple(
+        summarize(corpus.of_language(code), tokenizer=tokenizer, max_length=max_length or 0)
+        for code in corpus.languages
+    )
+    return languages, max_length
+
+
+def _tokenizer(model_path: str) -> tuple[Any, int]:
+    """A model's tokenizer, and the longest sequence that it allows; its weights are not touched."""
+    from .engines.checkpoint import load_config, load_tokenizer
+    from .engines.describe import longest_sequence
+
+    config, tokenizer = load_config(model_path, None), load_tokenizer(model_path, None)
+    return tokenizer, longest_sequence(config.get_text_config(), tokenizer)

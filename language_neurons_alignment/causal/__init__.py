@@ -1,1 +1,0 @@
-"""What changes when neurons are changed: every effect shown here has a control and an interval."""

@@ -1,1 +1,0 @@
-"""Right number, right language: every question answered with nothing and with each change done."""

@@ -1,1 +1,0 @@
-"""Asked in one language, steered to another: how often the answer comes in that."""

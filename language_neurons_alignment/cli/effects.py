@@ -1,0 +1,636 @@
+"""`lna ppl`: perplexity maps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..config import (
+    DEFAULT_CONTROLS,
+    DEFAULT_DO,
+    DEFAULT_MAP,
+    DEFAULT_METHOD,
+    DEFAULT_STEERING,
+    DEFAULT_TOP_RATE,
+    EQUAL_N,
+    MASK_CLASSES,
+    MEASURES,
+    METHODS,
+    OVERLONG,
+    RANDOM,
+    EvaluationSettings,
+    ForcingSettings,
+    MapSettings,
+    Method,
+    Selection,
+    check_choice,
+)
+from ..languages import language_name, parse_languages
+from . import options
+from .options import By, Do, Lam, NeuronChanges
+from .output import Bars, note, result, table
+from .setup import answered, session_of
+
+if TYPE_CHECKING:
+    from .._evaluate import Evaluated
+    from .._force import Forced
+    from .._methods import MethodComparison
+    from ..core.accuracy import Effects, ForcingTable
+    from ..ppl import MapResult
+
+
+# ── A perplexity map, for people and for machines.
+
+MARKS = {True: "within control", False: "outside control"}
+
+
+def map_table(drawn: MapResult, settings: MapSettings) -> list[str]:
+    """Each change with its interval and its control's range; then how selective each language's neurons are."""
+    effects = _Effects(drawn, settings)
+    shown = _own_changes(effects) if drawn.map.by_language else _changes(effects)
+    unknown = sum(not cell.likelihoods for cell in drawn.map.cells.values())
+    if unknown:
+        shown.append(f"{unknown} cells know only their sums, so they have no interval: --force computes them again")
+    return [*shown, *_selectivity_table(drawn, settings)]
+
+
+def map_files(drawn: MapResult) -> dict[str, Any]:
+    """Where the map lies."""
+    controls = {} if drawn.controls is None else {"controls": drawn.controls}
+    return {**controls, "png": drawn.png, "json": drawn.json, "csv": drawn.csv}
+
+
+def map_data(drawn: MapResult) -> dict[str, Any]:
+    """The map as plain values; changes, intervals and ranges are in percent, per token."""
+    effects, control = drawn.effects(), None
+    if effects.control is not None:
+        control = {"sets": len(drawn.map.controls), "matched_by": drawn.matched_by, **_ends(effects.control)}
+    return {
+        "languages": drawn.map.languages,
+        "rows": drawn.map.rows,
+        "perplexity": drawn.map.values().tolist(),
+        "percent": effects.change.tolist(),
+        "interval": _ends(effects.interval),
+        "control": control,
+        "within_control": None if control is None else effects.inside.tolist(),
+        "selectivity": _selectivity_data(drawn),
+        "computed": drawn.computed,
+        "controls_computed": drawn.controls_computed,
+        **map_files(drawn),
+    }
+
+
+class _Effects:
+    """The changes of a map, cell by cell in words."""
+
+    def __init__(self, drawn: MapResult, settings: MapSettings) -> None:
+        self.map = drawn.map
+        effects = drawn.effects(scale=settings.scale, average=settings.average)
+        self.change = effects.change.tolist()
+        self._digits, self._unit = (1, "%") if settings.scale == "percent" else (3, "")
+        self._interval = [effects.interval.low.tolist(), effects.interval.high.tolist()]
+        control = effects.control
+        self._control = None if control is None else [control.low.tolist(), control.high.tolist()]
+        self._inside = effects.inside.tolist()
+
+    def cell(self, i: int, j: int) -> list[object]:
+        """Change, interval, control's range, and where the change lies."""
+        shown: list[object] = [self.number(i, j), _span(self._interval, i, j, digits=self._digits)]
+        if self._control is not None:
+            shown += [_span(self._control, i, j, digits=self._digits), MARKS[self._inside[i][j]]]
+        return shown
+
+    @property
+    def header(self) -> list[str]:
+        """Of `cell`, after the change."""
+        return ["95 % interval"] if self._control is None else ["95 % interval", "control's range", ""]
+
+    def number(self, i: int, j: int) -> str:
+        """A change with its unit."""
+        return f"{self.change[i][j]:+.{self._digits}f}{self._unit}"
+
+    def marked(self, i: int, j: int) -> str:
+        """A change of another language, and whether it is within control."""
+        mark = "" if self._control is None or not self._inside[i][j] else f", {MARKS[True]}"
+        return f"{self.number(i, j)} ({language_name(self.map.languages[j])}){mark}"
+
+
+def _own_changes(effects: _Effects) -> list[str]:
+    """Each language's own change, and the largest on any other language."""
+    rows = []
+    for k, code in enumerate(effects.map.languages):
+        others = [j for j in range(len(effects.map.languages)) if j != k]
+        worst = max(others, key=lambda j, k=k: effects.change[k][j]) if others else None
+        elsewhere = "" if worst is None else effects.marked(k, worst)
+        rows.append([language_name(code), *effects.cell(k, k), elsewhere])
+    return table(["neurons off", "own perplexity", *effects.header, "largest change elsewhere"], rows)
+
+
+def _changes(effects: _Effects) -> list[str]:
+    """The change of each language's text, row by row."""
+    rows = [
+        [row, language_name(code), *effects.cell(i, j)]
+        for i, row in enumerate(effects.map.changed)
+        for j, code in enumerate(effects.map.languages)
+    ]
+    return table(["row", "text", "perplexity", *effects.header], rows)
+
+
+def _selectivity_table(drawn: MapResult, settings: MapSettings) -> list[str]:
+    """Precision, recall and F1 of each language's neurons, beside what controls reach."""
+    found = drawn.selectivity(average=settings.average)
+    if found is None:
+        return []
+    measures = [
+        (
+            getattr(found.measured, name).tolist(),
+            [getattr(found.low, name).tolist(), getattr(found.high, name).tolist()],
+        )
+        for name in ("precision", "recall", "f1")
+    ]
+    span = None if found.f1_control is None else [found.f1_control.low.tolist(), found.f1_control.high.tolist()]
+    rows = []
+    for k, code in enumerate(drawn.map.languages):
+        shown = [f"{value[k]:.2f} {_bracketed(ends[0][k], ends[1][k])}".rstrip() for value, ends in measures]
+        control = [] if span is None else [_between(span[0][k], span[1][k], "{:.2f}")]
+        rows.append([language_name(code), *shown, *control])
+    header = ["selectivity", "precision", "recall", "F1", *([] if span is None else ["F1 of controls"])]
+    return ["", *table(header, rows)]
+
+
+def _selectivity_data(drawn: MapResult) -> dict[str, Any] | None:
+    found = drawn.selectivity()
+    if found is None:
+        return None
+    return {
+        name: {
+            "value": _numbers(getattr(found.measured, name)),
+            "low": _numbers(getattr(found.low, name)),
+            "high": _numbers(getattr(found.high, name)),
+            "control": None if found.control is None else _numbers(getattr(found.control, name)),
+        }
+        for name in ("precision", "recall", "f1")
+    } | {"f1_control": None if found.f1_control is None else _ends(found.f1_control)}
+
+
+def _ends(interval: Any) -> dict[str, Any]:
+    return {"low": _numbers(interval.low), "high": _numbers(interval.high)}
+
+
+def _numbers(values: Any) -> Any:
+    """Nested lists, with null for what JSON has not."""
+    if isinstance(values, float):
+        return values if math.isfinite(values) else None
+    return [_numbers(one) for one in (values if isinstance(values, list) else values.tolist())]
+
+
+def _span(ends: list[list[list[float]]], i: int, j: int, *, digits: int) -> str:
+    return _between(ends[0][i][j], ends[1][i][j], f"{{:+.{digits}f}}")
+
+
+def _between(low: float, high: float, form: str) -> str:
+    """Two ends in words; nothing where there are none."""
+    return "–" if math.isnan(low) or math.isnan(high) else f"{form.format(low)} to {form.format(high)}"
+
+
+def _bracketed(low: float, high: float) -> str:
+    return "" if math.isnan(low) or math.isnan(high) else f"[{low:.2f}, {high:.2f}]"
+
+
+def ppl(
+    model: options.Model,
+    data: options.Data,
+    results: options.Results,
+    engine: options.Engine,
+    shown: options.Map,
+    against: options.Controls,
+    by: By,
+    lam: Lam = None,
+    top_rate: options.TopRate = DEFAULT_TOP_RATE,
+    langs: options.Languages = None,
+    do: Do = None,
+    force: options.Force = False,
+) -> None:
+    """Map how each language's perplexity changes when each language's neurons are switched off.
+
+    Every change comes with its 95 % interval over other texts, and with what as many random neurons do: sets of no
+    language, matched by layer and by activity. Changes within that range are marked. --do does something else than
+    switching neurons off (`zero each`); `each` is the language of the row, and without it there is one row.
+    """
+    languages = None if langs is None else parse_languages(langs)
+    settings = shown.settings(controls=against.controls, seed=against.seed, do=tuple(do or DEFAULT_DO))
+    method = by.chosen()
+    Selection(top_rate, lam, method=method)
+    from ..ppl import perplexity_map
+
+    work = answered(session_of(model, data, results, engine, existing=True, method=method))
+    with work, Bars() as bars:
+        drawn = perplexity_map(
+            work, languages, top_rate=top_rate, lam=lam, settings=settings, overwrite=force, start=bars.start
+        )
+    report_map_reuse(drawn)
+    result(
+        [*map_table(drawn, settings), "", *map(str, map_files(drawn).values())],
+        map_data(drawn),
+        as_json=results.as_json,
+    )
+
+
+def report_map_reuse(drawn: MapResult) -> None:
+    """Say how many cells were there already: doing nothing is never silent."""
+    whole = len(drawn.map.rows) * len(drawn.map.languages)
+    controls = len(drawn.map.controls) * len(drawn.map.changed) * len(drawn.map.languages)
+    for what, there in (("map", whole - drawn.computed), ("map's controls", controls - drawn.controls_computed)):
+        if there:
+            note(f"{there} cells of the perplexity {what} were there already (--force computes them again)")
+    if drawn.controls and drawn.matched_by == "layer":
+        note(
+            "the controls are matched by layer alone: by activity too where all languages are counted (lna activation)"
+        )
+
+
+# ── What `lna evaluate` and `lna force` tell alike: changes with their tests, their controls, and where all lies.
+
+
+def effect_header(found: Effects | ForcingTable) -> list[str]:
+    """What stands over the columns of `effect_cells`."""
+    return ["points [95 %]", "p", *([] if found.control is None else ["control's range", ""])]
+
+
+def effect_cells(found: Effects | ForcingTable, row: int, column: int) -> list[object]:
+    """One change with its interval, its p value, and its control's range where there are controls."""
+    at = row, column
+    p = found.p_adjusted[at].item()
+    cells: list[object] = [
+        f"{found.change[at]:+.1f} [{found.interval.low[at]:+.1f}, {found.interval.high[at]:+.1f}]",
+        "<0.001" if p < 0.001 else f"{p:.3f}",
+    ]
+    if found.control is not None and found.inside is not None:
+        cells.append(f"{found.control.low[at]:+.1f} … {found.control.high[at]:+.1f}")
+        cells.append("within control" if found.inside[at] else "")
+    return cells
+
+
+def effect_data(found: Effects | ForcingTable, matched_by: str | None) -> dict[str, Any]:
+    """The same for every cell, as plain values."""
+    data: dict[str, Any] = {
+        "change": found.change.tolist(),
+        "low": found.interval.low.tolist(),
+        "high": found.interval.high.tolist(),
+        "p": found.p.tolist(),
+        "p_adjusted": found.p_adjusted.tolist(),
+    }
+    if found.control is not None and found.inside is not None:
+        data |= {
+            "control_low": found.control.low.tolist(),
+            "control_high": found.control.high.tolist(),
+            "inside_control": found.inside.tolist(),
+            "control_matched_by": matched_by,
+        }
+    return data
+
+
+def answer_files(done: Evaluated | Forced) -> dict[str, Any]:
+    """Where all lies."""
+    return {"png": done.png, "csv": done.csv, "json": done.json, "answers": done.answers}
+
+
+def report_answered(answered: int, whole: int) -> None:
+    """Say how many answers were there already: doing nothing is never silent."""
+    if answered < whole:
+        note(f"{whole - answered} of {whole} answers were there already (--force answers again)")
+
+
+def report_matching(matched_by: str | None) -> None:
+    """Say so where controls have less in common with what they are controls for than they might."""
+    if matched_by == "layer":
+        note("there are no counts beside the mask, so the controls are matched by layer alone, not by activity")
+
+
+# ── `lna evaluate`: right answers in the right language, with each language's neurons changed.
+
+
+def evaluate(
+    model: options.Model,
+    data: options.Data,
+    doing: NeuronChanges,
+    by: By,
+    decoding: options.Decoding,
+    results: options.Results,
+    engine: options.Engine,
+    controls: options.ControlSets = DEFAULT_CONTROLS,
+    show: Annotated[str, typer.Option("--show", help=f"What figure and table show: {', '.join(MEASURES)}.")] = MEASURES[
+        0
+    ],
+    langs: options.Languages = None,
+    overlong: options.Overlong = OVERLONG[0],
+    force: options.Force = False,
+) -> None:
+    """Let the model answer questions with known numbers, with each language's neurons changed (--do 'zero each').
+
+    Right is the right number in the language of the question. A run that was cut off, also by a kill, goes on where it
+    stopped when the same command is given again, and ends with the same files.
+    """
+    languages = None if langs is None else parse_languages(langs)
+    check_choice(overlong, OVERLONG, "--overlong")
+    method = by.chosen()
+    steps = doing.steps(*DEFAULT_DO, method=method)
+    doing.check_lambda("evaluate", method)
+    settings = EvaluationSettings(
+        do=steps.texts,
+        classes=options.parse_classes(doing.classes),
+        sampling=decoding.sampling(),
+        overlong=overlong,
+        controls=controls,
+        show=show,
+    )
+    from .._evaluate import evaluate as answer
+
+    with session_of(model, data, results, engine, existing=True, method=method) as work, Bars() as bars:
+        done = answer(
+            work,
+            languages,
+            top_rate=doing.top_rate,
+            lam=doing.lam,
+            settings=settings,
+            overwrite=force,
+            start=bars.start,
+        )
+    _remarks(done)
+    files = map(str, answer_files(done).values())
+    result([*evaluation_table(done), "", *files], evaluation_data(done), as_json=results.as_json)
+
+
+def _remarks(done: Evaluated) -> None:
+    """What was there already and what is not as one might think: nothing is silent."""
+    whole = len(done.map.rows) * int(done.map.asked.sum())
+    report_answered(done.answered, whole)
+    unclear = int(done.map.unclear[0].sum())
+    if unclear:
+        note(
+            f"{unclear} of {int(done.map.asked.sum())} undisturbed answers have too few letters to tell their "
+            "language: they do not count as in the right one"
+        )
+    report_matching(done.matched_by)
+
+
+def evaluation_table(done: Evaluated) -> list[str]:
+    """Each language's own accuracy, undisturbed and changed, with all that the change is held against."""
+    shares, found = 100 * done.map.shares(done.measure), done.effects
+    rows: list[list[object]] = []
+    for k, code in enumerate(done.map.languages):
+        r = k if done.selective else 0
+        row: list[object] = [
+            language_name(code),
+            f"{shares[0, k]:.1f} %",
+            f"{shares[r + 1, k]:.1f} %",
+            *effect_cells(found, r, k),
+        ]
+        if done.selective:
+            row.append(_selectivity(done, k))
+        rows.append(row)
+    header = [f"{done.measure} in", "undisturbed", "changed", *effect_header(found)]
+    return table([*header, *(["selectivity"] if done.selective else [])], rows)
+
+
+def evaluation_data(done: Evaluated) -> dict[str, Any]:
+    """The same for every cell, as plain values."""
+    data: dict[str, Any] = {
+        "measure": done.measure,
+        "languages": done.map.languages,
+        "rows": done.map.rows,
+        "questions": done.map.asked.sum(dim=-1).tolist(),
+        "share": done.map.shares(done.measure).tolist(),
+        "unclear": done.map.unclear.sum(dim=-1).tolist(),
+        "changed": done.map.changed,
+        **effect_data(done.effects, done.matched_by),
+    }
+    if done.selective:
+        score, controls = done.selective.score, done.selective.controls
+        data["selectivity"] = {
+            "precision": score.precision.tolist(),
+            "recall": score.recall.tolist(),
+            "f1": score.f1.tolist(),
+            "f1_low": done.selective.interval.low.tolist(),
+            "f1_high": done.selective.interval.high.tolist(),
+            "control_f1": None if controls is None else controls.f1.tolist(),
+        }
+    return {**data, "answered": done.answered, **answer_files(done)}
+
+
+def _selectivity(done: Evaluated, k: int) -> str:
+    """F1 with its interval, and the largest F1 of its controls."""
+    assert done.selective is not None
+    chosen = done.selective
+    ours = f"{chosen.score.f1[k]:.2f} [{chosen.interval.low[k]:.2f}, {chosen.interval.high[k]:.2f}]"
+    return ours if chosen.controls is None else f"{ours}, controls up to {chosen.controls.f1[:, k].max():.2f}"
+
+
+# ── `lna force`: asked in one language, steered to another.
+
+
+def force(
+    model: options.Model,
+    data: options.Data,
+    doing: NeuronChanges,
+    by: By,
+    decoding: options.Decoding,
+    results: options.Results,
+    engine: options.Engine,
+    controls: options.ControlSets = DEFAULT_CONTROLS,
+    langs: options.Languages = None,
+    targets: Annotated[
+        str | None,
+        typer.Option("--targets", help="Languages steered to: en,es,fr.", show_default="those asked in"),
+    ] = None,
+    overlong: options.Overlong = OVERLONG[0],
+    force: options.Force = False,
+) -> None:
+    """Ask in one language, steer to another: how often does the answer come in the other?
+
+    --do names what steers, with `source` for the language asked in and `target` for the other: by default
+    "zero source", then "add:target:1 target", which needs the means of `lna activation --moments`. A run that was cut
+    off, also by a kill, goes on where it stopped when the same command is given again, and ends with the same files.
+    """
+    sources = None if langs is None else parse_languages(langs)
+    steered = None if targets is None else parse_languages(targets)
+    check_choice(overlong, OVERLONG, "--overlong")
+    method = by.chosen()
+    doing.check_lambda("force", method)
+    settings = ForcingSettings(
+        do=doing.steps(*DEFAULT_STEERING, method=method).texts,
+        classes=options.parse_classes(doing.classes),
+        sampling=decoding.sampling(),
+        overlong=overlong,
+        controls=controls,
+    )
+    from .._force import force_languages
+
+    with session_of(model, data, results, engine, existing=True, method=method) as work, Bars() as bars:
+        done = force_languages(
+            work,
+            sources,
+            steered,
+            top_rate=doing.top_rate,
+            lam=doing.lam,
+            settings=settings,
+            overwrite=force,
+            start=bars.start,
+        )
+    _force_remarks(done)
+    files = map(str, answer_files(done).values())
+    result([*forcing_lines(done), "", *files], forcing_data(done), as_json=results.as_json)
+
+
+def _force_remarks(done: Forced) -> None:
+    """What was there already and what is not as one might think: nothing is silent."""
+    whole = sum(map(len, done.seen.values()))
+    report_answered(done.answered, whole)
+    unclear = sum(seen.count(None) for seen in done.seen.values())
+    if unclear:
+        note(f"{unclear} of {whole} answers have too few letters to tell their language: they count as in none")
+    report_matching(done.matched_by)
+
+
+def forcing_lines(done: Forced) -> list[str]:
+    """Each pair of languages: how often the answer is in the target, with nothing done and steered to it."""
+    found, rows = done.table, []
+    for i, source in enumerate(done.sources):
+        for j, target in enumerate(done.targets):
+            row: list[object] = [
+                language_name(source),
+                language_name(target),
+                f"{100 * found.undisturbed[i, j]:.1f} %",
+                f"{100 * found.steered[i, j]:.1f} %",
+                *effect_cells(found, i, j),
+            ]
+            rows.append(row)
+    return table(["asked in", "steered to", "undisturbed", "steered", *effect_header(found)], rows)
+
+
+def forcing_data(done: Forced) -> dict[str, Any]:
+    """The same as plain values: a row for each language asked in, a column for each steered to."""
+    found = done.table
+    return {
+        "asked": done.sources,
+        "targets": done.targets,
+        "undisturbed": found.undisturbed.tolist(),
+        "steered": found.steered.tolist(),
+        "steered_low": found.steered_interval.low.tolist(),
+        "steered_high": found.steered_interval.high.tolist(),
+        **effect_data(found, done.matched_by),
+        "unclear": {cell.name: seen.count(None) for cell, seen in done.seen.items()},
+        "answered": done.answered,
+        **answer_files(done),
+    }
+
+
+# ── `lna methods`: ways to find language neurons, compared by what their masks do.
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Which neurons, and what of them is switched off to score which text."""
+
+    lam: Annotated[
+        float | None,
+        typer.Option("-l", "--lam", help="λ of entropy-lambda.", show_default="that of the mask, else AutoSweep's"),
+    ] = None
+    bar: Annotated[
+        float | None, typer.Option("-b", "--bar", help="Activation bar.", show_default="the mask's, else 0.95")
+    ] = None
+    langs: options.Languages = None
+    classes: Annotated[
+        str, typer.Option("--classes", help="Neurons to deactivate: any of specific,related,general.")
+    ] = ",".join(MASK_CLASSES)
+    text: Annotated[str, typer.Option("--text", help="Text to score: instruction, answer, full.")] = DEFAULT_MAP.text
+    overlong: options.Overlong = DEFAULT_MAP.overlong
+
+    def shown(self) -> MapSettings:
+        """As the use-cases take it: no controls are drawn, for random is one of the methods."""
+        return MapSettings(options.parse_classes(self.classes), self.text, self.overlong, controls=0)
+
+
+def methods(
+    model: options.Model,
+    data: options.Data,
+    results: options.Results,
+    engine: options.Engine,
+    search: options.Search,
+    settings: Compared,
+    top_rate: options.TopRate = DEFAULT_TOP_RATE,
+    names: Annotated[
+        str | None,
+        typer.Option(
+            "--methods",
+            help=f"Any of {','.join(METHODS)}.",
+            show_default="all; mean-difference only with moments",
+        ),
+    ] = None,
+    per_language: Annotated[
+        int | None, typer.Option("--neurons", help="Neurons per language of equal-n.", show_default="400")
+    ] = None,
+    mask_seed: Annotated[int, typer.Option("--mask-seed", help="Of the method random.")] = DEFAULT_METHOD.seed,
+    force: options.Force = False,
+) -> None:
+    """Compare ways to find language neurons: switch each method's neurons off and see which language suffers.
+
+    Each method finds its neurons from the same counts, at the same top rate and bar; each language's are switched off,
+    and perplexity tells. What is there from `lna identify --method` and `lna ppl --method` is used.
+    """
+    wanted, shown = _methods(names, per_language, mask_seed), settings.shown()
+    languages = None if settings.langs is None else parse_languages(settings.langs)
+    from .._methods import compare_methods
+    from ..analysis import Choice
+
+    choice = Choice(top_rate, settings.lam, settings.bar, languages, search.range())
+    work = answered(session_of(model, data, results, engine, existing=True))
+    with work, Bars() as bars:
+        done = compare_methods(work, wanted, choice=choice, settings=shown, overwrite=force, start=bars.start)
+    for name, why in done.left_out.items():
+        note(f"{name} is left out, for there are {why}")
+    there = sum(len(one.map.rows) * len(one.map.languages) - one.computed for one in done.maps)
+    if there:
+        note(f"{there} cells of the perplexity maps were there already (--force computes them again)")
+    result(
+        [f"λ of entropy-lambda = {done.lam!r}", "", *method_lines(done), "", *map(str, done.files)],
+        {"lambda": done.lam, **done.table.columns(), "left_out": done.left_out, "files": done.files},
+        as_json=results.as_json,
+    )
+
+
+def _methods(names: str | None, per_language: int | None, seed: int) -> list[Method] | None:
+    """The methods named, each with the parameters that it has; None for all that can be had."""
+    if names is None and per_language is None and not seed:
+        return None
+    chosen = METHODS if names is None else [name.strip() for name in names.split(",") if name.strip()]
+    return [Method(name, per_language if name == EQUAL_N else None, seed if name == RANDOM else 0) for name in chosen]
+
+
+def method_lines(done: MethodComparison) -> list[str]:
+    """One line a method: sizes, what happens to the language and to the others, selectivity, overlap."""
+    columns = done.table.columns()
+    rows: list[list[object]] = [
+        [
+            name,
+            f"{columns['neurons'][i]:.0f}",
+            _with_interval(columns, "own", i, "+.1f"),
+            _with_interval(columns, "elsewhere", i, "+.1f"),
+            _with_interval(columns, "f1", i, ".3f"),
+            f"{columns['jaccard'][i]:.3f}",
+        ]
+        for i, name in enumerate(done.table.methods)
+    ]
+    header = ["method", "neurons", "own change [%]", "change elsewhere [%]", "selectivity F1", "Jaccard"]
+    return [
+        *table(header, rows),
+        "means over languages, with 95 % intervals over texts; Jaccard: with the entropy-lambda mask",
+    ]
+
+
+def _with_interval(columns: dict[str, list[float]], name: str, row: int, how: str) -> str:
+    value, low, high = (columns[key][row] for key in (name, f"{name}_low", f"{name}_high"))
+    return f"{value:{how}} [{low:{how}}, {high:{how}}]"

@@ -1,0 +1,415 @@
+"""`lna analyze`: what a model's language neurons tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE
+from ..errors import SettingsError
+from ..languages import language_name, parse_languages
+from . import options
+from .output import Bars, note, result, table
+from .setup import chosen_neurons, existing_layout, languages_or_default
+
+if TYPE_CHECKING:
+    from .._compare import Comparison, PairComparison
+    from .._report import WrittenReport
+    from .._stability import Stability
+    from ..analysis import Analysis, Choice, ModelNeurons
+
+PAPER_STAGES = 4
+MOST_SETS = 10
+
+
+def analyze(model: options.Model, results: options.Results, neurons: options.Neurons, search: options.Search) -> None:
+    """Count classes per layer and language, shared neurons, stages of layers, and follow λ. Needs counts, no model."""
+    choice = chosen_neurons(neurons, search)
+    from ..analysis import analyze as analyse
+
+    layout = existing_layout(model, results)
+    found, files = analyse(layout, choice, search=search.range(), mask_only=neurons.mask_only)
+    if found.neurons.lam_from == "autosweep":
+        note(f"no mask of top rate {choice.top_rate!r}: λ from AutoSweep")
+    sections = [
+        heading(found),
+        class_lines(found),
+        language_lines(found),
+        layer_lines(found),
+        stage_lines(found),
+        set_lines(found),
+        pair_lines(found),
+        path_lines(found),
+        [str(path) for path in files],
+    ]
+    lines = [line for section in sections if section for line in (*section, "")]
+    result(lines[:-1], {**found.plain(), "files": files}, as_json=results.as_json)
+
+
+def heading(found: Analysis) -> list[str]:
+    """What was analysed."""
+    made_from = found.neurons.description
+    rates = f"λ = {made_from.lam!r} ({found.neurons.lam_from}), top rate {made_from.top_rate!r}"
+    known = f", bar {made_from.bar!r}, τ = {made_from.threshold:.6f}" if made_from.threshold is not None else ""
+    return [f"{found.neurons.layout.model} on {found.neurons.layout.dataset}", rates + known]
+
+
+def class_lines(found: Analysis) -> list[str]:
+    """How many neurons each class has; of all neurons by N, where counts tell."""
+    totals, neurons = found.classes.totals(), found.classes.d_mlp * len(found.classes.counts)
+    rows: list[list[object]] = [[name, count, f"{100 * count / neurons:.3f} %"] for name, count in totals.items()]
+    lines = table(["class", "neurons", "of all"], rows)
+    if found.above is not None:
+        above, selected = found.above.all.sum(dim=0).tolist(), found.above.selected.sum(dim=0).tolist()
+        numbers: list[list[object]] = [[n, *pair] for n, pair in enumerate(zip(above, selected, strict=True))]
+        lines += ["", *table(["languages above τ", "all neurons", "selected"], numbers)]
+    return lines
+
+
+def language_lines(found: Analysis) -> list[str]:
+    """Each language's neurons, and English beside the mean of the others."""
+    counts = found.languages.per_language.tolist()
+    rows: list[list[object]] = [
+        [language_name(code), *row, sum(row)] for code, row in zip(found.languages.languages, counts, strict=True)
+    ]
+    means = [
+        f"{name}: {', '.join(f'{value:.1f} {cls}' for value, cls in zip(row, found.means.classes, strict=True))}"
+        for name, row in zip(found.means.groups, found.means.means.tolist(), strict=True)
+    ]
+    return [*table(["language", *found.languages.classes, "mask"], rows), "", f"mean per language: {'; '.join(means)}"]
+
+
+def layer_lines(found: Analysis) -> list[str]:
+    """The classes layer by layer, beside the four stages of the paper."""
+    count = min(PAPER_STAGES, len(found.stages.cuts))
+    stage = [
+        number for number, (start, end) in enumerate(found.stages.stages(count), start=1) for _ in range(start, end)
+    ]
+    rows = [[layer, stage[layer], *row] for layer, row in enumerate(found.classes.counts.tolist())]
+    return table(["layer", "stage", *found.classes.classes], rows)
+
+
+def stage_lines(found: Analysis) -> list[str]:
+    """How good 1 to 6 stages are, and what that says of four."""
+    stages, columns = found.stages, found.stages.columns()
+    rows: list[list[object]] = [
+        [
+            m,
+            " ".join(f"{start}-{end - 1}" for start, end in stages.stages(m)),
+            f"{columns['explained'][m - 1]:.3f}",
+            "" if m == 1 else f"{columns['gain'][m - 1]:.3f}",
+            f"{columns['bic'][m - 1]:.1f}",
+            "" if m == 1 else f"{columns['p'][m - 1]:.3f}",
+        ]
+        for m in columns["stages"]
+    ]
+    return [
+        *table(["stages", "layers", "explained", "gain", "BIC", "p"], rows),
+        f"lowest BIC at {stages.best}; better than shuffled residuals (p ≤ 0.05) up to {stages.supported()}; "
+        "a smooth profile gains by every cut",
+    ]
+
+
+def set_lines(found: Analysis) -> list[str]:
+    """The most common sets of languages that share a neuron."""
+    shared = [row for row, size in enumerate(found.sharing.sets.sum(dim=1).tolist()) if size > 1][:MOST_SETS]
+    rows: list[list[object]] = [["+".join(found.sharing.named(row)), int(found.sharing.counts[row])] for row in shared]
+    return table(["shared by exactly", "neurons"], rows) if rows else ["no neuron is shared by languages"]
+
+
+def pair_lines(found: Analysis) -> list[str]:
+    """The languages that have the most in common."""
+    jaccard, counts, codes = found.overlap.jaccard, found.overlap.counts, found.overlap.languages
+    pairs = [(a, b) for b in range(len(codes)) for a in range(b) if counts[a, b]]
+    pairs.sort(key=lambda pair: -float(jaccard[pair]))
+    rows: list[list[object]] = [
+        [f"{codes[a]} {codes[b]}", int(counts[a, b]), f"{float(jaccard[a, b]):.3f}"] for a, b in pairs[:MOST_SETS]
+    ]
+    return table(["closest masks", "neurons", "Jaccard"], rows) if rows else []
+
+
+def path_lines(found: Analysis) -> list[str]:
+    """What the λ path says of general neurons."""
+    if found.path is None:
+        return []
+    edges, fine = found.path.edges.tolist(), (found.path.appear[:, -1] == 0).nonzero().flatten().tolist()
+    none = (
+        f"no general neuron is selected up to λ = {edges[fine[-1] + 1]:.6f}" if fine else "general neurons at every λ"
+    )
+    return [f"λ from {edges[0]:g} to {edges[-1]:g}: the histogram changes {len(edges) - 2} times; {none}"]
+
+
+# ── `lna compare`: what training does to language neurons.
+
+
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="The base model, then the others in the order of training: model folders or hub ids with results "
+            "under --root, or mask files (…/activation_masks/<dataset>/<rates>/mask.<Name>-<tag>) under any root.",
+            show_default=False,
+        ),
+    ],
+    results: options.Results,
+    neurons: options.Neurons,
+    search: options.Search,
+    dataset: Annotated[
+        str | None,
+        typer.Option("-s", "--dataset", help="Dataset name; mask files tell theirs.", show_default=False),
+    ] = None,
+    model_name: Annotated[
+        str | None,
+        typer.Option("--model-name", help="Name in file names.", show_default="the family in each model's config"),
+    ] = None,
+    trained: Annotated[
+        str | None,
+        typer.Option("--trained", help="Languages trained on: their mean change against the others'."),
+    ] = None,
+) -> None:
+    """Compare a base model's language neurons with those of its trained versions: gained, lost, kept, changed in class.
+
+    Each model has its own λ: that of its one mask at this top rate, or AutoSweep's; -l sets one for all.
+    """
+    choice, aligned = chosen_neurons(neurons, search), parse_languages(trained) if trained else ()
+    from .._compare import compare as compare_models
+
+    opened = [
+        _open(one, dataset, choice=choice, model_name=model_name, results=results, mask_only=neurons.mask_only)
+        for one in models
+    ]
+    found, files = compare_models(opened, trained=aligned)
+    for remark in found.notes:
+        note(f"note: {remark}")
+    lines = [*compared_path_lines(found), ""]
+    for pair in found.pairs:
+        lines += [*compared_pair_lines(pair), ""]
+    result([*lines, *map(str, files)], {**found.plain(), "files": files}, as_json=results.as_json)
+
+
+def _open(
+    name: str, dataset: str | None, *, choice: Choice, model_name: str | None, results: options.Results, mask_only: bool
+) -> ModelNeurons:
+    """The neurons of a model that was named by its path or by a mask file."""
+    from ..analysis import neurons_of_file, open_neurons
+
+    if Path(name).is_file():
+        return neurons_of_file(Path(name), mask_only=mask_only)
+    if dataset is None:
+        raise SettingsError(f"{name} is a model, so -s must name the dataset: for example -s mgsm")
+    layout = existing_layout(options.Model(name, dataset, model_name), results)
+    return open_neurons(layout, choice, mask_only=mask_only)
+
+
+def compared_path_lines(found: Comparison) -> list[str]:
+    """The classes of every model."""
+    rows: list[list[object]] = [
+        [name, f"{one.description.lam:.6f} ({one.lam_from})", *totals]
+        for name, one, totals in zip(found.names, found.models, found.path.totals.tolist(), strict=True)
+    ]
+    return table(["model", "λ", *found.path.classes], rows)
+
+
+def compared_pair_lines(pair: PairComparison) -> list[str]:
+    """From the base to one of the others: flow, languages, groups."""
+    states = pair.classes.states
+    flow: list[list[object]] = [[state, *row] for state, row in zip(states, pair.classes.total.tolist(), strict=True)]
+    return [
+        f"{pair.before} → {pair.after}",
+        "",
+        *table(["was, is", *states], flow),
+        "",
+        *compared_language_lines(pair),
+        "",
+        *group_lines(pair),
+    ]
+
+
+def compared_language_lines(pair: PairComparison) -> list[str]:
+    """Kept, gained and lost neurons of each language, by class, and what the masks have in common."""
+    flow = pair.languages
+    parts = {name: getattr(flow, name).sum(dim=0).tolist() for name in ("kept", "gained", "lost")}
+    rows: list[list[object]] = [
+        [
+            language_name(code),
+            *(_moved(*(parts[name][k][s] for name in parts)) for s in range(len(flow.sets))),
+            f"{float(flow.jaccard[k, -1]):.3f}",
+        ]
+        for k, code in enumerate(flow.languages)
+    ]
+    return table(["kept +gained −lost", *flow.sets, "Jaccard"], rows)
+
+
+def _moved(kept: int, gained: int, lost: int) -> str:
+    return f"{kept} +{gained} −{lost}"
+
+
+def group_lines(pair: PairComparison) -> list[str]:
+    """Mean change per language of trained and other languages."""
+    rows: list[list[object]] = [
+        [name, ",".join(members), *(f"{value:+.1f}" for value in row)]
+        for (name, members), row in zip(pair.groups.groups.items(), pair.groups.means.tolist(), strict=True)
+    ]
+    return table(["mean change per language", "languages", *pair.groups.classes], rows)
+
+
+# ── `lna report`: all results on one page.
+
+
+def report(
+    model: options.Model,
+    results: options.Results,
+    neurons: options.Neurons,
+    search: options.Search,
+    others: Annotated[
+        list[str] | None,
+        typer.Argument(help="Models to compare it with, in the order of training.", show_default=False),
+    ] = None,
+    trained: Annotated[
+        str | None,
+        typer.Option("--trained", help="Languages that the others were trained on: zh,de."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="The page to write.", show_default="reports/… under --root"),
+    ] = None,
+) -> None:
+    """Write one HTML page of all results that a model has, with every figure as PNG, SVG and CSV beside it.
+
+    With other models after it, the page shows how they differ from it. Needs counts or a mask, no model.
+    """
+    choice, aligned = chosen_neurons(neurons, search), parse_languages(trained) if trained else ()
+    from .._report import Subject
+    from .._report import report as write_report
+
+    named = [options.Model(name, model.dataset, model.model_name) for name in (model.model_path, *(others or []))]
+    subjects = [Subject(existing_layout(one, results), choice, one.model_path, neurons.mask_only) for one in named]
+    written = write_report(subjects, trained=aligned, search=search.range(), out=out)
+    for title, remedy in written.report.missing.items():
+        note(f"not drawn: {title}. {remedy}")
+    result(report_lines(written), report_data(written), as_json=results.as_json)
+
+
+def report_lines(written: WrittenReport) -> list[str]:
+    """Where the page lies, and how many pictures beside it."""
+    return [f"{len(written.pictures)} pictures and tables in {written.pictures[0].parent}", "", str(written.page)]
+
+
+def report_data(written: WrittenReport) -> dict[str, object]:
+    """The same, as plain values."""
+    return {"page": written.page, "pictures": written.pictures, "missing": written.report.missing}
+
+
+# ── `lna stability`: how much of the language neurons is chance.
+
+Columns = dict[str, list[Any]]
+_FEW = 10
+"""With fewer blocks intervals are wide and their spread poorly known."""
+
+
+def stability(
+    model: options.Model,
+    results: options.Results,
+    top_rate: options.TopRate = DEFAULT_TOP_RATE,
+    bar: options.Bar = DEFAULT_BAR,
+    lam: Annotated[
+        float | None,
+        typer.Option("-l", "--lam", help="λ to select by.", show_default="the largest fine one, found again each time"),
+    ] = None,
+    lo: Annotated[float, typer.Option("--lo", help="Smallest λ.")] = DEFAULT_RANGE.lo,
+    hi: Annotated[float, typer.Option("--hi", help="Largest λ.")] = DEFAULT_RANGE.hi,
+    langs: options.Languages = None,
+    draws: Annotated[int, typer.Option("--draws", help="Resamplings of the blocks.")] = 400,
+    splits: Annotated[int, typer.Option("--splits", help="Random cuts of the blocks into halves and quarters.")] = 50,
+    seed: Annotated[int, typer.Option("--seed", help="Of resamplings and cuts.")] = 0,
+    other: Annotated[
+        str | None,
+        typer.Option(
+            "--with", metavar="DATASET", help="Another dataset counted on this model: do both find the same neurons?"
+        ),
+    ] = None,
+) -> None:
+    """Say how far the language neurons would be others on another corpus. Needs counts in blocks, no model.
+
+    `lna activation --blocks 20`, or `lna run --blocks 20`, keeps the counts in blocks.
+    """
+    languages = languages_or_default(langs)
+    from .._stability import StabilitySettings
+    from .._stability import stability as examine
+
+    settings = StabilitySettings(top_rate, bar, lam, lo, hi, draws, splits, seed)
+    layout = existing_layout(model, results)
+    second = (
+        None if other is None else existing_layout(options.Model(model.model_path, other, model.model_name), results)
+    )
+    with Bars("it") as bars:
+        found, files = examine(layout, languages, settings, other=second, start=bars.start)
+    for remark in remarks(found):
+        note(f"note: {remark}")
+    tables = found.tables()
+    sections = [
+        [f"{layout.model} on {layout.dataset}: {found.blocks} blocks, {draws} draws, {splits} splits"],
+        number_lines(tables["numbers"]),
+        stability_language_lines(tables["inclusion"], tables["halves"], tables["probabilities"]),
+        overlap_lines(found),
+        [str(path) for path in files],
+    ]
+    lines = [line for section in sections if section for line in (*section, "")]
+    result(lines[:-1], {**found.plain(), "files": files}, as_json=results.as_json)
+
+
+def remarks(found: Stability) -> list[str]:
+    """What a reader must know to read the numbers."""
+    notes = []
+    if found.blocks < _FEW:
+        notes.append(f"{found.blocks} blocks say little about how the corpus varies: count with --blocks 20")
+    if found.halves.blocks[1] == 0:
+        notes.append("fewer than 4 blocks have no quarters, so λ*, classes and masks have no intervals")
+    if found.found.lam >= found.settings.hi:
+        notes.append(f"every λ up to {found.settings.hi!r} is fine, so λ* is the range's end and has no interval: --hi")
+    if found.without_lambda:
+        notes.append(f"in {found.without_lambda} of {found.settings.draws} draws no λ is fine; they are left out")
+    return notes
+
+
+def number_lines(numbers: Columns) -> list[str]:
+    """λ*, τ and sizes: of the corpus, of an endless one as its parts say, and the latter's interval."""
+    rows: list[list[object]] = []
+    for name, value, endless, low, high in zip(*numbers.values(), strict=True):
+        digits = 6 if name in ("lambda", "threshold") else 0
+        rows.append([name, f"{value:.{digits}f}", f"{endless:.{digits}f}", f"[{low:.{digits}f}, {high:.{digits}f}]"])
+    return table(["number", "here", "endless corpus", "its 95 %"], rows)
+
+
+def stability_language_lines(inclusion: Columns, halves: Columns, probabilities: Columns) -> list[str]:
+    """Each language's mask: how sure its neurons are, and what halves agree on."""
+    whole = {code: index for index, code in enumerate(inclusion["language"])}
+    rows: list[list[object]] = []
+    for row, code in enumerate(halves["language"]):
+        agreed = f"{halves['jaccard'][row]:.3f} [{halves['low'][row]:.3f}, {halves['high'][row]:.3f}]"
+        if code not in whole:
+            rows.append([code, "", "", "", "", agreed, ""])
+            continue
+        own = {name: inclusion[name][whole[code]] for name in ("neurons", "sure", "likely", "likely_outside")}
+        width = f"{probabilities['half_width'][whole[code]]:.4f}"
+        rows.append([language_name(code), *map(str, own.values()), agreed, width])
+    return table(["language", "mask", "sure", "likely", "likely outside", "Jaccard of halves", "p ±"], rows)
+
+
+def overlap_lines(found: Stability) -> list[str]:
+    """What the masks of two corpora have in common."""
+    if found.overlap is None:
+        return []
+    columns = found.overlap.columns()
+    rows: list[list[object]] = [
+        [code, kind, *(f"{value:.1f}" if code == "mean" else f"{value:.0f}" for value in sizes), *map(_share, shares)]
+        for code, kind, *numbers in zip(*columns.values(), strict=True)
+        for sizes, shares in [(numbers[:3], numbers[3:])]
+    ]
+    return table(["language", "set", *found.overlap.datasets, "shared", "of first", "of smaller", "Jaccard"], rows)
+
+
+def _share(value: float) -> str:
+    return "–" if value != value else f"{value:.3f}"

@@ -1,0 +1,307 @@
+"""Where in the model each class of neurons lies: per layer, and per language and layer (paper figures 3 and 14)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float64, Int, Int64
+from torch import Tensor
+
+from ..errors import SettingsError
+from .frames import Columns, Framed
+from .selection import CLASSES, MASK_CLASSES, NeuronClasses
+
+UNASSIGNED = "unassigned"
+NO_CLASS = "none"
+"""The state of a neuron that is in no class and was not selected."""
+
+ClassMembers = Mapping[str, Bool[Tensor, "layer neuron"]]
+"""Name of a class → its neurons; the classes are disjoint."""
+
+
+@dataclass(frozen=True)
+class ClassProfile(Framed):
+    """How many neurons of each class every layer has.
+
+    Attributes:
+        classes: names of the last axis: specific, related, general, unassigned; of a mask alone, whose general neurons
+            are not known, specific and related.
+        counts: neurons.
+        d_mlp: neurons per layer, of any class or none.
+    """
+
+    classes: tuple[str, ...]
+    counts: Int64[Tensor, "layer class"]
+    d_mlp: int
+
+    def of(self, name: str) -> Int64[Tensor, " layer"]:
+        """One class over the layers."""
+        return self.counts[:, self.classes.index(name)]
+
+    def totals(self) -> dict[str, int]:
+        """Neurons of each class in the whole model."""
+        return dict(zip(self.classes, self.counts.sum(dim=0).tolist(), strict=True))
+
+    def columns(self) -> Columns:
+        """One row a layer: layer, and a column for each class."""
+        by_class = {name: self.of(name).tolist() for name in self.classes}
+        return {"layer": list(range(len(self.counts))), **by_class}
+
+
+@dataclass(frozen=True)
+class LanguageProfile(Framed):
+    """How many specific and related neurons each language has in every layer.
+
+    A related neuron counts for each of its languages, so languages do not add up to the class profile; specific ones
+    do.
+
+    Attributes:
+        languages: codes, in the order of the second axis.
+        classes: names of the last axis, specific and related: the classes that make up a language's mask.
+        counts: neurons.
+    """
+
+    languages: tuple[str, ...]
+    classes: tuple[str, ...]
+    counts: Int64[Tensor, "layer lang class"]
+
+    @property
+    def per_language(self) -> Int64[Tensor, "lang class"]:
+        """Neurons of each language in the whole model."""
+        return self.counts.sum(dim=0)
+
+    def columns(self) -> Columns:
+        """One row a layer and language: layer, language, specific, related."""
+        layers, languages, _ = self.counts.shape
+        flat = self.counts.flatten(0, 1)
+        return {
+            "layer": [layer for layer in range(layers) for _ in range(languages)],
+            "language": [code for _ in range(layers) for code in self.languages],
+            **{name: flat[:, column].tolist() for column, name in enumerate(self.classes)},
+        }
+
+
+def class_members(classes: NeuronClasses) -> ClassMembers:
+    """The classes by name, with the selected neurons of none."""
+    return {name: getattr(classes, name) for name in (*CLASSES, UNASSIGNED)}
+
+
+def mask_members(mask: Bool[Tensor, "layer neuron lang"]) -> ClassMembers:
+    """The classes that a mask alone tells: among its neurons, N is the number of languages that a neuron is in."""
+    languages = mask.sum(dim=-1)
+    return {"specific": languages == 1, "related": languages > 1}
+
+
+def class_profile(members: ClassMembers) -> ClassProfile:
+    """Count the classes layer by layer."""
+    counts = torch.stack([neurons.sum(dim=1) for neurons in members.values()], dim=1)
+    return ClassProfile(tuple(members), counts, d_mlp=next(iter(members.values())).shape[1])
+
+
+def language_profile(
+    mask: Bool[Tensor, "layer neuron lang"], *, members: ClassMembers, languages: Sequence[str]
+) -> LanguageProfile:
+    """Count each language's specific and related neurons, layer by layer."""
+    counted = [(mask & members[name].unsqueeze(-1)).sum(dim=1) for name in MASK_CLASSES]
+    return LanguageProfile(tuple(languages), MASK_CLASSES, torch.stack(counted, dim=-1))
+
+
+# ── Means over groups of languages: English and the others, trained and untrained ones (paper tables 2 and 3).
+
+
+@dataclass(frozen=True)
+class GroupMeans(Framed):
+    """Mean number of neurons per language, for groups of languages.
+
+    Attributes:
+        groups: name of a group → its languages, in the order of the first axis; none is empty.
+        classes: names of the last axis.
+        means: mean over the languages of a group; of changes it may be negative.
+    """
+
+    groups: dict[str, tuple[str, ...]]
+    classes: tuple[str, ...]
+    means: Float64[Tensor, "group class"]
+
+    def columns(self) -> Columns:
+        """One row a group: group, languages (joined by +), and a column for each class."""
+        return {
+            "group": list(self.groups),
+            "languages": ["+".join(members) for members in self.groups.values()],
+            **{name: self.means[:, column].tolist() for column, name in enumerate(self.classes)},
+        }
+
+
+def group_means(
+    counts: Int64[Tensor, "lang class"],
+    *,
+    languages: Sequence[str],
+    classes: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
+) -> GroupMeans:
+    """Average counts (or changes of them) over groups of languages; empty groups are left out."""
+    kept = {name: tuple(members) for name, members in groups.items() if members}
+    rows = [[languages.index(code) for code in members] for members in kept.values()]
+    means = [counts[chosen].to(torch.float64).mean(dim=0) for chosen in rows]
+    return GroupMeans(kept, tuple(classes), torch.stack(means))
+
+
+def trained_groups(languages: Sequence[str], trained: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The languages that a model was aligned on, and the others.
+
+    Raises:
+        SettingsError: a trained language that is not among the languages.
+    """
+    unknown = [code for code in trained if code not in languages]
+    if unknown:
+        raise SettingsError(
+            f"--trained names {', '.join(unknown)}, which is not compared: choose from {', '.join(languages)}"
+        )
+    others = tuple(code for code in languages if code not in trained)
+    return {"trained": tuple(trained), "untrained": others}
+
+
+def english_groups(languages: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """English and the others; English is left out where it is not compared."""
+    return {
+        "English": tuple(code for code in languages if code == "en"),
+        "others": tuple(code for code in languages if code != "en"),
+    }
+
+
+# ── Neurons by the number of languages in which they are above τ (paper figures 5 and 15).
+
+
+@dataclass(frozen=True)
+class LanguagesAbove(Framed):
+    """Per layer, how many neurons are above τ in exactly N languages, N = 0..K.
+
+    Attributes:
+        all: of all neurons; at N = K the general ones.
+        selected: of the selected ones; summed over layers it is `appear`.
+    """
+
+    all: Int64[Tensor, "layer n_languages"]
+    selected: Int64[Tensor, "layer n_languages"]
+
+    def columns(self) -> Columns:
+        """One row a layer and N: layer, languages, all, selected."""
+        layers, width = self.all.shape
+        return {
+            "layer": [layer for layer in range(layers) for _ in range(width)],
+            "languages": list(range(width)) * layers,
+            "all": self.all.flatten().tolist(),
+            "selected": self.selected.flatten().tolist(),
+        }
+
+
+def count_languages_above(
+    above: Int[Tensor, "layer neuron"], selected: Bool[Tensor, "layer neuron"], *, languages: int
+) -> LanguagesAbove:
+    """Both histograms of N, per layer.
+
+    Args:
+        above: N, the languages in which each neuron is above τ.
+        selected: the neurons of lowest score.
+        languages: K.
+    """
+    width = languages + 1
+    cell = above + width * torch.arange(above.shape[0]).unsqueeze(1)
+    size = width * above.shape[0]
+    everywhere, chosen = (torch.bincount(cells.flatten(), minlength=size) for cells in (cell, cell[selected]))
+    return LanguagesAbove(everywhere.view(-1, width), chosen.view(-1, width))
+
+
+# ── How many neurons languages have in common.
+
+
+@dataclass(frozen=True)
+class Overlap(Framed):
+    """Neurons that the masks of two languages share.
+
+    Attributes:
+        languages: codes, in the order of both axes.
+        counts: |M_a ∩ M_b|; on the diagonal a mask's own size.
+    """
+
+    languages: tuple[str, ...]
+    counts: Int64[Tensor, "lang lang"]
+
+    @property
+    def jaccard(self) -> Float64[Tensor, "lang lang"]:
+        """|M_a ∩ M_b| / |M_a ∪ M_b|, in [0, 1]; NaN for two empty masks."""
+        sizes = self.counts.diagonal()
+        return jaccard(self.counts, sizes.unsqueeze(1), sizes.unsqueeze(0))
+
+    def columns(self) -> Columns:
+        """One row a pair of languages, in both orders: language, other, neurons, jaccard."""
+        return {
+            "language": [code for code in self.languages for _ in self.languages],
+            "other": [code for _ in self.languages for code in self.languages],
+            "neurons": self.counts.flatten().tolist(),
+            "jaccard": self.jaccard.flatten().tolist(),
+        }
+
+
+def jaccard(
+    both: Int64[Tensor, "*shape"], one: Int64[Tensor, "*#shape"], other: Int64[Tensor, "*#shape"]
+) -> Float64[Tensor, "*shape"]:
+    """|A ∩ B| / (|A| + |B| − |A ∩ B|); NaN where both sets are empty."""
+    return both.to(torch.float64) / (one + other - both).to(torch.float64)
+
+
+def language_overlap(mask: Bool[Tensor, "layer neuron lang"], *, languages: Sequence[str]) -> Overlap:
+    """Count the common neurons of every two languages."""
+    rows = mask.flatten(0, 1)
+    rows = rows[rows.any(dim=1)].to(torch.float64)  # exact up to 2⁵³ neurons, and a fast matrix product
+    return Overlap(tuple(languages), (rows.T @ rows).to(torch.int64))
+
+
+# ── Which languages share a neuron: how many, and which sets are the most common.
+
+
+@dataclass(frozen=True)
+class Sharing(Framed):
+    """The sets of languages that a mask's neurons serve.
+
+    Attributes:
+        languages: codes, in the order of the last axis of `sets`.
+        sets: each set that some neuron serves exactly; the most common first, of equals the smaller one, then the one
+            whose languages come first.
+        counts: neurons that serve exactly this set.
+    """
+
+    languages: tuple[str, ...]
+    sets: Bool[Tensor, "set lang"]
+    counts: Int64[Tensor, " set"]
+
+    @property
+    def histogram(self) -> Int64[Tensor, " n_languages"]:
+        """Neurons of the mask that serve exactly j languages, j = 0..K; from j = 2 on the related ones."""
+        histogram = torch.zeros(len(self.languages) + 1, dtype=torch.int64)
+        return histogram.index_add_(0, self.sets.sum(dim=1), self.counts)
+
+    def named(self, row: int) -> tuple[str, ...]:
+        """The languages of one set."""
+        return tuple(code for code, inside in zip(self.languages, self.sets[row].tolist(), strict=True) if inside)
+
+    def columns(self) -> Columns:
+        """One row a set: languages (joined by +), size, neurons."""
+        return {
+            "languages": ["+".join(self.named(row)) for row in range(len(self.sets))],
+            "size": self.sets.sum(dim=1).tolist(),
+            "neurons": self.counts.tolist(),
+        }
+
+
+def language_sets(mask: Bool[Tensor, "layer neuron lang"], *, languages: Sequence[str]) -> Sharing:
+    """Count the neurons of every set of languages that occurs in a mask."""
+    neurons = mask.flatten(0, 1)
+    sets, counts = torch.unique(neurons[neurons.any(dim=1)], dim=0, return_counts=True)
+    rows = sets.tolist()
+    order = sorted(
+        range(len(rows)), key=lambda row: (-int(counts[row]), sum(rows[row]), [not one for one in rows[row]])
+    )
+    return Sharing(tuple(languages), sets[order], counts[order])

@@ -1,0 +1,127 @@
+"""Is an answer right? Its number against the known one, and its language against that of the question."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from ..errors import CorpusError, SettingsError
+from ..store.answers import Json
+from .language_id import Verdict, identify_languages, known_languages, letters
+from .numbers import final_number, same_number
+from .records import Record
+
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+r"""A command of LaTeX, such as \boxed or \frac: letters, but of no language."""
+
+SHORT = 20
+"""Letters below which a language counts only if it is likelier than all others together: there, a name misleads."""
+
+
+@dataclass(frozen=True)
+class Graded:
+    """What was made out of one answer.
+
+    Attributes:
+        number: the final number in it; None where there is none.
+        right: whether it is the known one.
+        seen: the language that it is in, and how surely; None where it says too little.
+        in_language: whether that is the language of the question; None where it cannot be told.
+    """
+
+    number: Fraction | None
+    right: bool
+    seen: Verdict | None
+    in_language: bool | None
+
+
+def check_answerable(records: Sequence[Record]) -> None:
+    """Refuse, before a model is loaded, questions whose answers could not be judged.
+
+    Raises:
+        CorpusError: some have no known number.
+        SettingsError: languages that cannot be identified.
+        MissingPackageError: what identifies languages is not installed.
+    """
+    without = [one for one in records if one.target is None or final_number(one.target, "en") is None]
+    if without:
+        seen = "no target" if without[0].target is None else f"the target {without[0].target!r}, which is no number"
+        raise CorpusError(
+            f"{len(without)} of {len(records)} questions have no known number to compare with; the first "
+            f"({without[0].id or without[0].instruction[:40]!r}, {without[0].language}) has {seen}: take a corpus with "
+            "numbers, such as `lna dataset build mgsm` makes"
+        )
+    check_identifiable(dict.fromkeys(record.language for record in records))
+
+
+def check_identifiable(languages: Iterable[str]) -> None:
+    """Raise SettingsError unless texts in all these languages can be told from others."""
+    languages = tuple(languages)
+    unknown = sorted(set(languages) - set(known_languages(languages)))
+    if unknown:
+        raise SettingsError(
+            f"answers in {', '.join(unknown)} cannot be identified, so none would count as right: "
+            "leave these languages out with --langs"
+        )
+
+
+def languages_seen(texts: Sequence[str], candidates: Iterable[str]) -> list[Verdict | None]:
+    """The language of each answer, the likeliest of the candidates and the default ten; formulas aside.
+
+    None where fewer than `language_id.SHORTEST` letters are left ("#### 18" is in no language), and where fewer than
+    `SHORT` are and no language has more than half of the confidence.
+    """
+    texts = [_COMMAND.sub(" ", text) for text in texts]
+    return [
+        None if seen and seen.confidence <= 0.5 and letters(text) < SHORT else seen
+        for text, seen in zip(texts, identify_languages(texts, candidates), strict=True)
+    ]
+
+
+def grade(records: Sequence[Record], answers: Sequence[str], *, candidates: Iterable[str]) -> list[Graded]:
+    """Each answer's number and language, held against its question's.
+
+    Args:
+        records: the questions, with their targets.
+        answers: one a question.
+        candidates: the languages that come into question.
+    """
+    return [
+        Graded(
+            final_number(answer, record.language),
+            same_number(answer, str(record.target), record.language),
+            seen,
+            None if seen is None else seen.language == record.language.split("-")[0],
+        )
+        for record, answer, seen in zip(records, answers, languages_seen(answers, candidates), strict=True)
+    ]
+
+
+def answer_line(record: Record, answer: Json, graded: Graded) -> Json:
+    """One answer to read, with all that it was judged by."""
+    seen = graded.seen
+    return {
+        "id": record.id,
+        "lang": record.language,
+        "question": record.question or record.instruction,
+        "answer": answer["generated"],
+        "number": None if graded.number is None else shown_number(graded.number),
+        "target": record.target,
+        "right": graded.right,
+        "language": None if seen is None else seen.language,
+        "confidence": None if seen is None else round(seen.confidence, 4),
+        "in_language": graded.in_language,
+        "tokens": answer["tokens"],
+        "finish": answer["finish"],
+    }
+
+
+def shown_number(number: Fraction) -> str:
+    """18, 2.5, 1/3: exact, as a decimal where it is one."""
+    if number.denominator == 1:
+        return str(number.numerator)
+    decimal = Decimal(number.numerator) / number.denominator
+    return f"{decimal:f}" if Fraction(decimal) == number else str(number)

@@ -1,1 +1,0 @@
-"""A corpus file: made from a source, and checked."""

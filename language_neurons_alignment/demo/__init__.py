@@ -1,1 +1,0 @@
-"""The demo: the whole pipeline on a small real model and a corpus that comes with this package."""

@@ -1,1 +1,0 @@
-"""What the neurons tell: of one model, of several, and how surely; tables, figures, a page."""

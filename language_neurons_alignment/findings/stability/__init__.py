@@ -1,1 +1,0 @@
-"""How much of what was found is chance: intervals, inclusion probabilities, halves, two corpora."""

@@ -1,1 +1,0 @@
-"""The one language of interventions: operations on sets of neurons, done in a stated order."""

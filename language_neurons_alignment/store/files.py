@@ -1,0 +1,277 @@
+"""Files that appear whole or not at all (SPEC 7)."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+from zipfile import is_zipfile
+
+import torch
+
+from ..core.frames import Columns
+from ..errors import ArtifactError, MissingArtifactError
+from .layout import with_ending
+
+
+@contextmanager
+def atomic_files(*paths: Path) -> Iterator[list[IO[bytes]]]:
+    """Binary files that take the place of `paths` when the block ends well, and vanish when it does not.
+
+    Each is written beside its path under a temporary name; when all are synced to disk they are renamed, in the order
+    given: a reader sees the old file or the whole new one, also after Ctrl-C, a full disk or two writers at once (the
+    last one to finish stands).
+
+    Raises:
+        ArtifactError: a file cannot be written; whatever stood at `paths` is untouched.
+    """
+    files: list[IO[bytes]] = []
+    current = paths[0]
+    try:
+        for current in paths:
+            current.parent.mkdir(parents=True, exist_ok=True)
+            files.append(_open_beside(current))
+        yield files
+        for current, file in zip(paths, files, strict=True):  # noqa: B007 - named in the error below
+            _finish(file)
+        for current, file in zip(paths, files, strict=True):
+            os.replace(file.name, current)
+    except OSError as error:
+        raise unwritable(current, error) from error
+    finally:
+        for file in files:
+            _discard(file)
+    for folder in {path.parent for path in paths}:
+        _sync_folder(folder)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """One binary file that takes the place of `path` when the block ends well; see `atomic_files`."""
+    with atomic_files(path) as files:
+        yield files[0]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    with atomic_file(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def unwritable(path: Path, error: OSError) -> ArtifactError:
+    """The one-line error for a file that cannot be written."""
+    remedy = {
+        errno.ENOSPC: "the disk is full: free some space",
+        errno.EDQUOT: "the disk quota is used up: free some space",
+        errno.EACCES: "no permission: choose another --root",
+        errno.EROFS: "the file system is read-only: choose another --root",
+    }.get(error.errno or 0, f"{error.strerror or error}: choose another --root")
+    return ArtifactError(f"cannot write {path}: {remedy}; earlier results are untouched")
+
+
+def _open_beside(path: Path) -> IO[bytes]:
+    """A temporary file in the folder of `path`; it is renamed or deleted by name, never by being closed."""
+    return tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".part", dir=path.parent, delete=False)
+
+
+def _finish(file: IO[bytes]) -> None:
+    """Put what was written on disk, readable as files usually are (temporary ones are private)."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+    os.chmod(file.name, 0o666 & ~_umask())
+
+
+def _discard(file: IO[bytes]) -> None:
+    """Close and delete a temporary file; one that was renamed is no longer there."""
+    with suppress(OSError):  # closing writes what is still buffered, and the disk may be full
+        file.close()
+    with suppress(OSError):
+        os.unlink(file.name)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the system lets a folder be opened."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+# ── JSON that is a program's own: read whole and checked, or refused in words that say what to do.
+
+
+def read_json(path: Path, is_whole: Callable[[Any], bool], *, command: str) -> dict[str, Any] | None:
+    """What is in a file; None where there is none.
+
+    Args:
+        path: the file.
+        is_whole: whether what was read has all its parts; it may raise what a missing part raises.
+        command: what makes the file.
+
+    Raises:
+        ArtifactError: it cannot be read, or is not whole.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not is_whole(content):
+            raise ValueError(f"not what `{command}` writes")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise unreadable(path, error, command=command) from error
+    return content
+
+
+def unreadable(path: Path, error: Exception, *, command: str) -> ArtifactError:
+    """The error of a file that is torn or not of its kind."""
+    return ArtifactError(f"{path} cannot be read ({error!r}): delete it and run `{command}` again")
+
+
+# ── A figure on disk: its pictures, and the table that they show.
+
+
+def save_pictures(
+    path: Path,
+    writers: Mapping[str, Callable[[IO[bytes]], None]],
+    *,
+    header: Sequence[Any],
+    rows: Iterable[Sequence[Any]],
+) -> list[Path]:
+    """Write a figure's pictures, and its data as CSV; all of them or none.
+
+    Args:
+        path: without ending.
+        writers: ending (".png") → what writes a picture into an open file, in this order.
+        header: the table's columns.
+        rows: the table; NaN is an empty cell.
+    """
+    paths = [with_ending(path, ending) for ending in (*writers, ".csv")]
+    with atomic_files(*paths) as files:
+        for write, file in zip(writers.values(), files, strict=False):
+            write(file)
+        files[-1].write(_csv(header, rows).encode("utf-8"))
+    return paths
+
+
+def _csv(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row])
+    return text.getvalue()
+
+
+# ── Results as tables on disk: one JSON that says everything, and a CSV file for each table.
+
+
+def save_tables(path: Path, content: Mapping[str, Any], tables: Mapping[str, Columns]) -> list[Path]:
+    """Write `<path>.json`, and `<path>.<name>.csv` for each table; all of them or none.
+
+    Args:
+        path: without ending.
+        content: plain values; numbers that JSON has not (NaN, ∞) become null.
+        tables: name → columns; NaN is an empty cell.
+    """
+    csvs = {with_ending(path, f".{name}.csv"): _table_csv(columns) for name, columns in tables.items()}
+    texts = {**csvs, with_ending(path, ".json"): json.dumps(plain(content), indent=1, ensure_ascii=False) + "\n"}
+    with atomic_files(*texts) as files:
+        for file, text in zip(files, texts.values(), strict=True):
+            file.write(text.encode("utf-8"))
+    return [with_ending(path, ".json"), *csvs]
+
+
+def plain(value: Any) -> Any:
+    """The same value with null for numbers that JSON has not."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return value
+
+
+def _table_csv(columns: Columns) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row])
+    return text.getvalue()
+
+
+# ── Stored tensors: read without ever running code (SPEC 7).
+
+
+def save_tensors(content: Any, file: IO[bytes]) -> None:
+    """`torch.save`, by way of memory: writing to a file itself, torch hides what went wrong (a full disk)."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    file.write(buffer.getbuffer())
+
+
+def load_tensors(path: Path, *, remedy: str, lazy: bool = False) -> Any:
+    """`torch.load` with `weights_only=True`, its failures told in one line.
+
+    Args:
+        path: the file.
+        remedy: what to do when it is missing or torn.
+        lazy: read a tensor's values only when they are used.
+
+    Raises:
+        MissingArtifactError: it is not there.
+        ArtifactError: it cannot be read: torn, not a torch file, or holding objects that would run code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy and is_zipfile(path))
+    except FileNotFoundError:
+        raise MissingArtifactError(f"{path} is not there: {remedy}") from None
+    except Exception as error:  # torch raises a dozen kinds for a torn or foreign file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ArtifactError(f"{path} cannot be read ({reason[:120]}): delete it and {remedy}") from error
+
+
+# ── What stability leaves on disk: tables, pictures, and neuron by neuron a file of tensors.
+
+
+def save_stability(
+    path: Path,
+    content: Mapping[str, Any],
+    tables: Mapping[str, Columns],
+    tensors: Mapping[str, Any],
+    pictures: Mapping[str, Callable[[IO[bytes]], None]],
+) -> list[Path]:
+    """Write `<path>.pt` and `<path>.<name>.png`, then the tables (`save_tables`), whose JSON says what all was made of.
+
+    Args:
+        path: without ending.
+        content: plain values.
+        tables: name → columns.
+        tensors: plain values and tensors, that `torch.load(weights_only=True)` gives back.
+        pictures: name → what writes it into an open file.
+    """
+    pngs = [with_ending(path, f".{name}.png") for name in pictures]
+    with atomic_files(with_ending(path, ".pt"), *pngs) as (tensor_file, *files):
+        save_tensors(dict(tensors), tensor_file)
+        for write, file in zip(pictures.values(), files, strict=True):
+            write(file)
+    written = save_tables(path, content, tables)
+    return [*written, with_ending(path, ".pt"), *pngs]
