@@ -10,7 +10,7 @@ import torch
 
 from ..base import Progress
 from ..batching import batches
-from .batch import Batch
+from .batch import Batch, send
 from .counting import FiringCounter
 from .network import Network
 from .plan import Job, Row
@@ -45,5 +45,5 @@ def select(cache: Any, rows: Sequence[int], device: torch.device) -> Any:
     """A cache whose row i is row `rows[i]` of this one, which stays as it is."""
     chosen = copy.copy(cache)
     chosen.layers = [copy.copy(layer) for layer in cache.layers]
-    chosen.batch_select_indices(torch.tensor(rows, device=device))
+    chosen.batch_select_indices(send(torch.tensor(rows), device))
     return chosen
