@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 import transformers
-from counting import SHAPES, fed, random_engine, random_groups, seconds, shape_config
+from counting import SHAPES, random_engine, random_groups, seconds, shape_config
 from torch import Tensor, nn
 
 from language_neurons_alignment.core.interventions import Intervention
@@ -81,9 +81,9 @@ class Size:
 
 SIZES = {
     "tiny": Size(tokens=1024, length=64, batch=256, prompts=2, cell=4, answers=4, new=8, repeats=1),
-    "mistral-7b": Size(tokens=65536, length=512, batch=16384, prompts=8, cell=32, answers=64, new=64, repeats=3),
-    "llama-3.1-8b": Size(tokens=65536, length=512, batch=16384, prompts=8, cell=32, answers=64, new=64, repeats=3),
-    "qwen2.5-32b": Size(tokens=32768, length=512, batch=16384, prompts=4, cell=32, answers=64, new=32, repeats=2),
+    "mistral-7b": Size(tokens=49152, length=512, batch=16384, prompts=4, cell=32, answers=64, new=64, repeats=3),
+    "llama-3.1-8b": Size(tokens=49152, length=512, batch=16384, prompts=4, cell=32, answers=64, new=64, repeats=3),
+    "qwen2.5-32b": Size(tokens=32768, length=512, batch=16384, prompts=2, cell=32, answers=64, new=32, repeats=1),
 }
 
 
@@ -108,23 +108,23 @@ class Bench:
     @property
     def batched(self) -> list[list[Row]]:
         """The batches in which the engine counts the corpus."""
-        rows = [job.trunk for group in self.groups for job in plan(group)]
-        return list(batches(rows, length=lambda row: len(row.tokens), budget=self.engine._budget))
+        return batched(self.groups, self.size.batch)
 
-    def first(self, many: int) -> list[PromptGroup]:
-        """The groups of the first `many` batches."""
-        wanted = {row.tokens for rows in self.batched[:many] for row in rows}
-        return [group for group in self.groups if group.full[0] in wanted]
+
+def batched(groups: Sequence[PromptGroup], budget: int) -> list[list[Row]]:
+    """The batches in which the engine counts groups of one answer each."""
+    rows = [job.trunk for group in groups for job in plan(group)]
+    return list(batches(rows, length=lambda row: len(row.tokens), budget=budget))
 
 
 # ── What is compared ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def bare(bench: Bench, batched: Sequence[Sequence[Row]]) -> None:
+def bare(bench: Bench, fed: Sequence[Sequence[Row]]) -> None:
     """The decoder as the library runs it: no lm_head, no hook."""
     decoder = bench.engine._network.decoder
     with torch.inference_mode():
-        for rows in batched:
+        for rows in fed:
             decoder(input_ids=Batch.of(rows, bench.device).tokens, use_cache=False)
 
 
@@ -134,7 +134,7 @@ def attended(rows: Sequence[Row], device: torch.device) -> Tensor:
     return torch.arange(int(lengths.max()), device=device) < lengths[:, None]
 
 
-def by_hand(bench: Bench, batched: Sequence[Sequence[Row]]) -> Tensor:
+def by_hand(bench: Bench, fed: Sequence[Sequence[Row]]) -> Tensor:
     """Plain forward hooks, as one writes them first: each layer's counts go to the CPU at once. Whole texts only."""
     network = bench.engine._network
     over_zero = torch.zeros(network.shape, dtype=torch.int64)
@@ -147,20 +147,20 @@ def by_hand(bench: Bench, batched: Sequence[Sequence[Row]]) -> Tensor:
         return hook
 
     with torch.inference_mode(), hooked([(site.module, counting(site.layer)) for site in network.sites]):
-        for rows in batched:
+        for rows in fed:
             inside = attended(rows, bench.device)
             network.decoder(input_ids=Batch.of(rows, bench.device).tokens, use_cache=False)
     return over_zero
 
 
-def by_nnsight(bench: Bench, batched: Sequence[Sequence[Row]]) -> Tensor:
+def by_nnsight(bench: Bench, fed: Sequence[Sequence[Row]]) -> Tensor:
     """The same with nnsight: one trace a batch."""
     from nnsight import NNsight
 
     network = bench.engine._network
     over_zero = torch.zeros(network.shape, dtype=torch.int64)
     model: Any = NNsight(network.decoder)
-    for rows in batched:
+    for rows in fed:
         inside, tokens = attended(rows, bench.device), Batch.of(rows, bench.device).tokens
         with torch.inference_mode(), model.trace(input_ids=tokens, use_cache=False):
             fired = list().save()  # noqa: C408 - nnsight's own way of keeping a list
@@ -266,31 +266,35 @@ def products(bench: Bench) -> Figures:
 
 def passes(bench: Bench) -> Figures:
     """Counting, the bare decoder, and hooks by hand, over the corpus."""
-    batched, figures = bench.batched, Figures()
+    fed, figures = bench.batched, Figures()
+    made: dict[str, Tensor] = {}
+
+    def count() -> None:
+        made["counting"] = bench.engine.count(bench.groups).full.over_zero
+
+    def count_by_hand() -> None:
+        made["by_hand"] = by_hand(bench, fed)
+
     with peak(bench.device, figures):
-        counted = bench.engine.count(bench.groups)
+        count()
     took = in_turns(
-        {
-            "bare": lambda: bare(bench, batched),
-            "counting": lambda: bench.engine.count(bench.groups),
-            "by_hand": lambda: by_hand(bench, batched),
-        },
+        {"bare": lambda: bare(bench, fed), "counting": count, "by_hand": count_by_hand},
         bench.device,
         bench.size.repeats,
     )
     moments = in_turns({"it": lambda: bench.engine.count(bench.groups, moments=True)}, bench.device, 1)["it"]
-    positions = fed(bench.engine, lambda: bench.engine.count(bench.groups))
+    positions = sum(len(rows) * max(len(row.tokens) for row in rows) for rows in fed)
     return {
         **figures,
         "tokens": bench.tokens,
-        "batches": len(batched),
+        "batches": len(fed),
         "padding": 1 - bench.tokens / positions,
         **{f"{name}_tokens_per_s": bench.tokens / some for name, some in took.items()},
         "positions_per_s": positions / took["counting"],
         "of_bare": took["counting"] / took["bare"],
         "by_hand_of_counting": took["by_hand"] / took["counting"],
         "with_moments_of_counting": moments / took["counting"],
-        "same_counts_by_hand": bool(torch.equal(by_hand(bench, batched), counted.full.over_zero)),
+        "same_counts_by_hand": bool(torch.equal(made["by_hand"], made["counting"])),
     }
 
 
@@ -316,7 +320,9 @@ def hooks(bench: Bench) -> Figures:
         with hooked([(network.sites[0].module, lambda _module, _inputs, output: seen.append(output.clone()))]):
             network.run(batch.tokens)
         took = events_in_turns(
-            {"without": lambda: network.run(batch.tokens), "with": with_hooks, "alone": alone}, device, 5
+            {"without": lambda: network.run(batch.tokens), "with": with_hooks, "alone": alone},
+            device,
+            bench.size.repeats + 2,
         )
     return {
         "positions": batch.tokens.numel(),
@@ -346,7 +352,7 @@ def one_pass(bench: Bench) -> Figures:
                 "two": lambda full=full, prefix=prefix: (bench.engine.count(full), bench.engine.count(prefix)),
             },
             bench.device,
-            max(1, size.repeats - 1),
+            1,
         )
         figures[f"{name}_answer_share"] = took["one"] / took["two"]
     return figures
@@ -388,39 +394,44 @@ def answers(bench: Bench) -> Figures:
 
 
 def waiting(bench: Bench) -> Figures:
-    """How often the host waits for the GPU, by two corpora of which one has more batches."""
+    """How often the host waits for the GPU, by two small corpora of which one has more batches."""
     if bench.device.type != "cuda":
         raise LeftOut("only CUDA tells when the host waits for it")
-    batched, engine, figures = bench.batched, bench.engine, Figures()
-    few, many = 1, min(3, len(batched))
-    if many == few:
-        raise LeftOut("the corpus is one batch")
-    ways = {
-        "counting": lambda some: engine.count(bench.first(some)),
-        "bare": lambda some: bare(bench, batched[:some]),
-        "by_hand": lambda some: by_hand(bench, batched[:some]),
-        "likelihood": lambda some: engine.log_likelihood([ScoredText(one.full[0]) for one in bench.first(some)]),
+    engine, figures = bench.engine, Figures()
+    corpora = [
+        random_groups(many, 1, prompt=64, answer=64, vocabulary=engine._network.head.vocabulary) for many in (8, 24)
+    ]
+    ways: dict[str, Callable[[list[PromptGroup], list[list[Row]]], object]] = {
+        "counting": lambda groups, _fed: engine.count(groups),
+        "bare": lambda _groups, fed: bare(bench, fed),
+        "by_hand": lambda _groups, fed: by_hand(bench, fed),
+        "likelihood": lambda groups, _fed: engine.log_likelihood([ScoredText(group.full[0]) for group in groups]),
     }
-    for name, way in ways.items():
-        way(few)
-        once, more = (waits(lambda way=way, some=some: way(some)) for some in (few, many))
-        figures[f"{name}_per_batch"] = (more - once) / (many - few)
-        figures[f"{name}_per_layer"] = (more - once) / (many - few) / engine.model.layers
-        figures[f"{name}_in_all"] = more
-    return figures
+    budget, engine._budget = engine._budget, 512
+    try:
+        few, many = [batched(groups, 512) for groups in corpora]
+        for name, way in ways.items():
+            way(corpora[0], few)
+            once, more = waits(lambda way=way: way(corpora[0], few)), waits(lambda way=way: way(corpora[1], many))
+            figures[f"{name}_per_batch"] = (more - once) / (len(many) - len(few))
+            figures[f"{name}_per_layer"] = figures[f"{name}_per_batch"] / engine.model.layers
+            figures[f"{name}_in_all"] = more
+    finally:
+        engine._budget = budget
+    return {**figures, "batches": len(many)}
 
 
 def nnsight(bench: Bench) -> Figures:
     """The same counts with nnsight."""
     if find_spec("nnsight") is None:
         raise LeftOut("nnsight is not installed")
-    batched = bench.batched
-    took = in_turns({"it": lambda: by_nnsight(bench, batched)}, bench.device, max(1, bench.size.repeats - 1))["it"]
+    fed, made = bench.batched, []
+    took = in_turns({"it": lambda: made.append(by_nnsight(bench, fed))}, bench.device, 1)["it"]
     counted = bench.engine.count(bench.groups).full.over_zero
     return {
         "version": importlib.metadata.version("nnsight"),
         "tokens_per_s": bench.tokens / took,
-        "same_counts": bool(torch.equal(by_nnsight(bench, batched), counted)),
+        "same_counts": bool(torch.equal(made[-1], counted)),
     }
 
 
