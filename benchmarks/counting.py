@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig
 
 from language_neurons_alignment.corpus.encode import PromptGroup
 from language_neurons_alignment.engines.generation import batches
@@ -32,6 +32,8 @@ SHAPES = {
     "tiny": ("llama", 256, 688, 4, 4, 2, 1000),
     "smollm2-135m": ("llama", 576, 1536, 30, 9, 3, 49152),
     "mistral-7b": ("mistral", 4096, 14336, 32, 32, 8, 32000),
+    "llama-3.1-8b": ("llama", 4096, 14336, 32, 32, 8, 128256),
+    "qwen2.5-32b": ("qwen2", 5120, 27648, 64, 40, 8, 152064),
 }
 """model_type, hidden, d_mlp, layers, heads, key-value heads, vocabulary."""
 
@@ -43,11 +45,15 @@ class NoTokenizer:
         """Never called."""
         raise NotImplementedError(text)
 
+    def decode(self, _tokens: list[int], **_how: bool) -> str:
+        """No text."""
+        return ""
 
-def random_engine(shape: str, device: str, dtype: str, batch_tokens: int | None) -> TransformersEngine:
-    """A model of this shape with random weights, made where it will run."""
+
+def shape_config(shape: str) -> PreTrainedConfig:
+    """The config of a model of this shape."""
     model_type, hidden, d_mlp, layers, heads, kv_heads, vocabulary = SHAPES[shape]
-    config = AutoConfig.for_model(
+    return AutoConfig.for_model(
         model_type,
         hidden_size=hidden,
         intermediate_size=d_mlp,
@@ -59,10 +65,15 @@ def random_engine(shape: str, device: str, dtype: str, batch_tokens: int | None)
         max_position_embeddings=8192,
         sliding_window=None,
     )
+
+
+def random_engine(shape: str, device: str, dtype: str, batch_tokens: int | None) -> TransformersEngine:
+    """A model of this shape with random weights, made where it will run."""
     torch.manual_seed(0)
     precision = DTYPES["float32" if dtype == "auto" else dtype]
     with torch.device(pick_device(device)):
-        model = AutoModelForCausalLM.from_config(config, dtype=precision).eval()
+        model = AutoModelForCausalLM.from_config(shape_config(shape), dtype=precision).eval()
+    model.generation_config = GenerationConfig()  # as a loaded model's: nothing but what is asked for ends an answer
     info = describe(model, path=shape, tokenizer=NoTokenizer())
     return TransformersEngine(model, NoTokenizer(), info=info, batch_tokens=batch_tokens)
 

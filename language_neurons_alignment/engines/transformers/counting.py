@@ -17,7 +17,7 @@ from ..generation import batches
 from ..moments import MomentSums, language_moments
 from .guards import not_finite
 from .network import Network
-from .plan import Batch, Block, Job, Row
+from .plan import Batch, Block, Job, Row, send
 
 # ── Counting firings fast and exactly: many small counters in one machine word.
 #
@@ -246,5 +246,5 @@ def select(cache: Any, rows: Sequence[int], device: torch.device) -> Any:
     """A cache whose row i is row `rows[i]` of this one, which stays as it is."""
     chosen = copy.copy(cache)
     chosen.layers = [copy.copy(layer) for layer in cache.layers]
-    chosen.batch_select_indices(torch.tensor(rows, device=device))
+    chosen.batch_select_indices(send(torch.tensor(rows), device))
     return chosen

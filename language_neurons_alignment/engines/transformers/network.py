@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from ...core.interventions import Intervention, LayerIntervention
 from ...core.perplexity import TextLikelihood
@@ -116,6 +117,20 @@ def _check_fired(changes: Sequence[_Change], forwards: int) -> None:
         )
 
 
+class Passing(DynamicLayer):
+    """One layer of a KV cache that keeps nothing.
+
+    Given no cache at all, the library looks in each forward whether several texts were packed into one row, and has
+    the host wait for the device to know. Given a cache, it does not look; and one that keeps nothing costs nothing.
+    """
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_args: object, **_more: object
+    ) -> tuple[Tensor, Tensor]:
+        """The keys and values of this forward alone."""
+        return key_states, value_states
+
+
 @dataclass(frozen=True)
 class Head:
     """What turns a decoder's output into logits.
@@ -200,7 +215,10 @@ class Network:
         Every row stands at the same place, after the same number of cached tokens, and only its right end may be
         padding. No token attends to what stands on its right, so padding changes nothing in front of it.
         """
-        return self.decoder(input_ids=tokens, past_key_values=cache, use_cache=keep_cache or cache is not None)
+        if cache is not None or keep_cache:
+            return self.decoder(input_ids=tokens, past_key_values=cache, use_cache=True)
+        passing = Cache(layer_class_to_replicate=Passing)
+        return self.decoder(input_ids=tokens, past_key_values=passing, use_cache=False)
 
 
 # ── How likely a model finds the tokens that actually follow (SPEC 6).
