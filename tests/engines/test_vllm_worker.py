@@ -13,7 +13,7 @@ from torch import nn
 from language_neurons_alignment.core.interventions import Intervention, LayerIntervention
 from language_neurons_alignment.corpus.encode import PromptGroup
 from language_neurons_alignment.engines.vllm.assembly import assemble, check_acted, check_pass, node_losses
-from language_neurons_alignment.engines.vllm.firing import FiringSums, RowWeights, change_
+from language_neurons_alignment.engines.vllm.firing import PIECE, FiringSums, RowWeights, change_
 from language_neurons_alignment.engines.vllm.passes import Feed, Scores
 from language_neurons_alignment.engines.vllm.sites import RankSite
 from language_neurons_alignment.engines.vllm.tree import TokenTree, WeightedTree, pack_tree
@@ -94,11 +94,28 @@ class TestSums:
         for _ in range(6):
             activation = torch.from_numpy(draw.standard_normal((5000, 7), dtype=np.float32))
             weights = RowWeights.of(node_weights, planes=sums.planes, device=CPU)
-            sums.make_room(weights.largest)
             sums.add(0, activation, weights, changed=None)
             expected += node_weights @ (activation.numpy() > 0)
         assert np.array_equal(sums.total(7)[0].numpy(), expected)
         assert largest < 10_000 or expected.max() > 2**24, "float32 alone must not suffice"
+
+    @pytest.mark.parametrize("weight", [513, 1023, 1023 * 1025])
+    @pytest.mark.parametrize("rows", [PIECE, PIECE + 1, 40_001])
+    def test_a_step_whose_firings_pass_float32_is_counted_exactly(self, rows: int, weight: int) -> None:
+        node_weights = np.full((2, rows), weight)
+        node_weights[1] -= np.arange(rows) % 2
+        activation = torch.ones(rows, 3)
+        activation[:, 1] = torch.arange(rows) % 3 - 1
+        sums = FiringSums(
+            [self.site(), RankSite(1, nn.Identity(), nn.Identity(), merged=False)], node_weights, device=CPU
+        )
+        weights = RowWeights.of(node_weights, planes=sums.planes, device=CPU)
+        for _ in range(2):
+            sums.add(0, activation, weights, changed=None)
+            sums.add(1, -activation, weights, changed=None)
+        total = sums.total(3).numpy()
+        assert np.array_equal(total[0], 2 * node_weights @ (activation.numpy() > 0))
+        assert np.array_equal(total[1], 2 * node_weights @ (activation.numpy() < 0))
 
     def test_padding_rows_and_zero_activations_do_not_count(self) -> None:
         sums = FiringSums([self.site()], np.ones((2, 2), np.int64), device=CPU)

@@ -2,8 +2,9 @@
 
     over_zero[span, layer, neuron] = Σ_row weight[span, row] · [activation[row, neuron] > 0]
 
-as one matrix product per layer. It is exact: weights are split into digits below 2¹⁰ (which TF32 still holds), and what
-is added up in float32 is moved to int64 before any sum can reach 2²⁴.
+The sum is a matrix product in float32, and it is exact. Float32 holds every integer up to 2²⁴, so weights are split into
+digits below 2¹⁰ (which TF32 holds too), rows into pieces of 2¹⁴, and a layer's sums move to int64 before they reach 2²⁴:
+one piece adds at most (2¹⁰ − 1) · 2¹⁴ < 2²⁴.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from ...core.interventions import LayerIntervention
 from ..moments import MomentSums, blocks
 from .sites import RankSite
 
-DIGIT = 1024
+DIGIT = 2**10
+PIECE = 2**14
+"""Rows added up in float32 at a time."""
+
 _EXACT = 2**24
 _BLOCK = {"cpu": 2**18, "cuda": 2**24}
 """Activations looked at in one go, by device: what a cache holds, or what fills a GPU."""
@@ -32,18 +36,19 @@ class RowWeights:
 
     Attributes:
         digits: [plane, row]: full, prefix, then full / 2¹⁰, prefix / 2¹⁰, …
-        largest: the largest sum over rows in any plane.
+        largest: for each piece of `PIECE` rows, the largest sum over its rows in any plane.
     """
 
     digits: Tensor
-    largest: int
+    largest: tuple[int, ...]
 
     @classmethod
     def of(cls, weights: Int64[np.ndarray, "span row"], *, planes: int, device: torch.device) -> RowWeights:
         """The weights of a step's rows, in as many planes as the whole tree needs."""
         digits = np.concatenate([weights // DIGIT**power % DIGIT for power in range(planes // 2)])
-        on_device = torch.from_numpy(digits.astype(np.float32)).to(device, non_blocking=True)
-        return cls(on_device, int(digits.sum(axis=1).max(initial=0)))
+        starts = range(0, digits.shape[1], PIECE)
+        largest = tuple(int(digits[:, start : start + PIECE].sum(axis=1).max()) for start in starts)
+        return cls(torch.from_numpy(digits.astype(np.float32)).to(device, non_blocking=True), largest)
 
 
 class FiringSums:
@@ -65,14 +70,8 @@ class FiringSums:
         self._device = device
         self._sums: Tensor | None = None
         self._total: Tensor | None = None
-        self._held = 0
+        self._held = [0] * len(sites)
         self._fired: Tensor | None = None
-
-    def make_room(self, coming: int) -> None:
-        """Before a step: move what float32 holds to int64 if the step could overflow it."""
-        if self._held + coming >= _EXACT:
-            self.flush()
-        self._held += coming
 
     def add(
         self, layer: int, activation: Tensor, weights: RowWeights, *, changed: tuple[Tensor, Tensor] | None
@@ -85,43 +84,53 @@ class FiringSums:
             weights: of the first rows; the rest is padding.
             changed: neurons whose activation was changed, and what it is now.
         """
-        neurons = activation.shape[1]
-        sums = self._sums_for(neurons)[self._row[layer]]
-        rows = weights.digits.shape[1]
+        rows, neurons = weights.digits.shape[1], activation.shape[1]
+        self._make(neurons)
         block = max(16, _BLOCK.get(activation.device.type, _BLOCK["cuda"]) // neurons)
-        fired = self._buffer(min(block, rows), neurons)
-        for start in range(0, rows, block):
-            stop = min(start + block, rows)
-            here = torch.gt(activation[start:stop], 0, out=fired[: stop - start])
-            if changed is not None:
-                here[:, changed[0]] = (changed[1][start:stop] > 0).to(here.dtype)
-            sums.addmm_(weights.digits[:, start:stop], here)
-
-    def flush(self) -> None:
-        """Move what float32 holds to int64."""
-        if self._sums is not None and self._total is not None:
-            for power in range(self.planes // 2):
-                self._total += self._sums[:, 2 * power : 2 * power + 2].to(torch.int64) * DIGIT**power
-            self._sums.zero_()
-        self._held = 0
+        for piece, coming in enumerate(weights.largest):
+            sums = self._with_room(self._row[layer], coming)
+            end = min((piece + 1) * PIECE, rows)
+            for start in range(piece * PIECE, end, block):
+                stop = min(start + block, end)
+                here = torch.gt(activation[start:stop], 0, out=self._buffer(stop - start, neurons))
+                if changed is not None:
+                    here[:, changed[0]] = (changed[1][start:stop] > 0).to(here.dtype)
+                sums.addmm_(weights.digits[:, start:stop], here)
 
     def total(self, neurons: int) -> Int64[Tensor, "layer span neuron"]:
         """Everything counted, on the CPU."""
-        self._sums_for(neurons)
-        self.flush()
-        assert self._total is not None  # made by _sums_for
-        return self._total.cpu()
+        _, total = self._make(neurons)
+        for row in range(len(self._row)):
+            self._flush(row)
+        return total.cpu()
 
-    def _sums_for(self, neurons: int) -> Tensor:
-        if self._sums is None:
+    def _with_room(self, row: int, coming: int) -> Tensor:
+        """A layer's sums in float32, emptied first if what is coming could bring one to 2²⁴."""
+        if self._held[row] + coming >= _EXACT:
+            self._flush(row)
+        self._held[row] += coming
+        assert self._sums is not None  # made by _make
+        return self._sums[row]
+
+    def _flush(self, row: int) -> None:
+        """Move what float32 holds of a layer to int64."""
+        assert self._sums is not None  # made by _make
+        assert self._total is not None
+        for power in range(self.planes // 2):
+            self._total[row] += self._sums[row, 2 * power : 2 * power + 2].to(torch.int64) * DIGIT**power
+        self._sums[row].zero_()
+        self._held[row] = 0
+
+    def _make(self, neurons: int) -> tuple[Tensor, Tensor]:
+        if self._sums is None or self._total is None:
             self._sums = torch.zeros(len(self._row), self.planes, neurons, device=self._device)
             self._total = torch.zeros(len(self._row), 2, neurons, dtype=torch.int64, device=self._device)
-        return self._sums
+        return self._sums, self._total
 
     def _buffer(self, rows: int, neurons: int) -> Tensor:
         if self._fired is None or self._fired.shape[0] < rows:
             self._fired = torch.empty(rows, neurons, device=self._device)
-        return self._fired
+        return self._fired[:rows]
 
 
 def change_(site: RankSite, inputs: Tensor, output: Tensor, change: LayerIntervention) -> Tensor:

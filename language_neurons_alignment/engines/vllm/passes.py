@@ -260,7 +260,6 @@ class Pass:
         weights = np.where(fresh, self._weights[:, rows], 0)
         self._tally += weights.sum(axis=1)
         self._row_weights = RowWeights.of(weights, planes=self._sums.planes, device=self._rank.device)
-        self._sums.make_room(self._row_weights.largest)
         if self._moments is not None:
             self._moments.weigh(weights)
 
@@ -281,7 +280,7 @@ class Pass:
         if inputs.shape[0] != self._now:
             raise RuntimeError(f"layer {site.layer} saw {inputs.shape[0]} rows, the model was fed {self._now}")
         self._layer_rows[site.layer] += inputs.shape[0]
-        if self._row_weights is None or self._sums is None or not self._row_weights.largest:
+        if self._row_weights is None or self._sums is None or not any(self._row_weights.largest):
             return
         gate = inputs[:, : self._rank.d_mlp]
         self._sums.add(site.layer, gate, self._row_weights, changed=changed)
