@@ -23,9 +23,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig
 
 from language_neurons_alignment.corpus.encode import PromptGroup
+from language_neurons_alignment.engines.checkpoint import DTYPES
 from language_neurons_alignment.engines.generation import batches
 from language_neurons_alignment.engines.transformers import TransformersEngine
-from language_neurons_alignment.engines.transformers.loading import DTYPES, describe, pick_device
+from language_neurons_alignment.engines.transformers.loading import describe, pick_device
 from language_neurons_alignment.engines.transformers.plan import Batch, plan
 
 SHAPES = {
@@ -92,7 +93,7 @@ def random_groups(prompts: int, answers: int, *, prompt: int, answer: int, vocab
 def bare(engine: TransformersEngine, groups: Sequence[PromptGroup]) -> None:
     """The same batches through the same decoder, with no hook."""
     network = engine._network
-    rows = [job.trunk for group in groups for job in plan(group)]
+    rows = [job.first for group in groups for job in plan(group)]
     with torch.inference_mode():
         for some in batches(rows, length=lambda row: len(row.tokens), budget=engine._budget):
             network.run(Batch.of(some, network.device).tokens)

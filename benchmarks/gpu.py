@@ -111,7 +111,7 @@ class Bench:
 
 def batched(groups: Sequence[PromptGroup], budget: int) -> list[list[Row]]:
     """The batches in which the engine counts groups of one answer each."""
-    rows = [job.trunk for group in groups for job in plan(group)]
+    rows = [job.first for group in groups for job in plan(group)]
     return list(batches(rows, length=lambda row: len(row.tokens), budget=budget))
 
 

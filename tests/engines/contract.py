@@ -40,7 +40,7 @@ TEXTS = {
 
 
 def groups_of(tokenizer: Tokenizer, texts: dict[str, list[str]] = TEXTS) -> list[PromptGroup]:
-    """Prompt groups by the definition of SPEC 1."""
+    """Prompt groups, encoded as docs/concepts/counting.md defines them."""
     return [
         PromptGroup(tuple(tokenizer.encode(ask)), tuple(tuple(tokenizer.encode(ask + answer)) for answer in answers))
         for ask, answers in texts.items()

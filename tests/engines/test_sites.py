@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from language_neurons_alignment.engines.describe import longest_sequence, rope_switch
-from language_neurons_alignment.engines.sites import ARCHITECTURES, architecture_of, find_sites
+from language_neurons_alignment.engines.checkpoint import longest_sequence, rope_switch
+from language_neurons_alignment.engines.sites import FAMILIES, family_of, find_sites
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import EngineError, UnknownArchitectureError
 from tests.tiny_models import CONFIGS, tiny_config
@@ -23,7 +23,7 @@ def test_every_layer_s_site_is_a_module_of_its_own_and_of_the_config_s_width(kin
     config = tiny_config(kind)
     with torch.device("meta"):
         decoder = AutoModelForCausalLM.from_config(config).get_decoder()
-    sites = find_sites(decoder, architecture_of(config))
+    sites = find_sites(decoder, family_of(config).transformers)
     text = config.get_text_config()
     width = {"opt": "ffn_dim"}.get(kind, "intermediate_size")
     assert [site.layer for site in sites] == list(range(text.num_hidden_layers))
@@ -42,7 +42,7 @@ def test_an_architecture_that_nobody_knows_is_refused_too(tmp_path: Path) -> Non
     with pytest.raises(UnknownArchitectureError, match="martian"):
         TransformersEngine.load(tmp_path, device="cpu")
     with pytest.raises(UnknownArchitectureError, match="martian"):
-        architecture_of(SimpleNamespace(model_type="martian", architectures=None))
+        family_of(SimpleNamespace(model_type="martian", architectures=None))
 
 
 def decoder_of(*layers: nn.Module) -> nn.Module:
@@ -60,7 +60,7 @@ def layer_of(width: int = 8, activation: nn.Module | None = None) -> nn.Module:
 
 
 def test_layers_that_are_not_built_as_promised_are_refused() -> None:
-    llama = ARCHITECTURES["llama"]
+    llama = FAMILIES["llama"].transformers
     assert len(find_sites(decoder_of(layer_of(), layer_of()), llama)) == 2
     with pytest.raises(UnknownArchitectureError, match=r"layer 1 .* no module 'mlp.act_fn'"):
         find_sites(decoder_of(layer_of(), nn.Linear(2, 2)), llama)
@@ -79,7 +79,7 @@ def test_a_projection_of_unknown_width_is_refused() -> None:
     layer = layer_of()
     layer.mlp.gate_proj = nn.Identity()
     with pytest.raises(UnknownArchitectureError, match="gate_proj is a Identity with no out_features"):
-        find_sites(decoder_of(layer), ARCHITECTURES["llama"])
+        find_sites(decoder_of(layer), FAMILIES["llama"].transformers)
 
 
 @pytest.mark.parametrize(

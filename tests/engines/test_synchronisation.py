@@ -64,7 +64,7 @@ def waits(run: Callable[[], object]) -> int:
 
 
 def some_groups(many: int) -> list[PromptGroup]:
-    """Prompts of one answer and of several, of many lengths: rows alone, trunks, and branches on their cache."""
+    """Prompts of one answer and of several, of many lengths: jobs of one row, and of rows that continue a first one."""
     groups = []
     for number in range(many):
         prefix = (1, *range(10 + number, 20 + 2 * number))

@@ -10,12 +10,12 @@ import pytest
 from torch import nn
 
 from language_neurons_alignment.engines import ModelInfo
+from language_neurons_alignment.engines.sites import rank_sites
 from language_neurons_alignment.engines.vllm import VLLMEngine, launch
 from language_neurons_alignment.engines.vllm import engine as loading
 from language_neurons_alignment.engines.vllm import launch as checks
 from language_neurons_alignment.engines.vllm import launch as request
 from language_neurons_alignment.engines.vllm.launch import Launch
-from language_neurons_alignment.engines.vllm.sites import rank_sites
 from language_neurons_alignment.errors import (
     EngineError,
     MissingEngineError,
@@ -98,7 +98,7 @@ def test_an_engine_whose_hooks_do_not_fire_is_refused_at_load_and_closed(monkeyp
     closed: list[bool] = []
     process = SimpleNamespace(close=lambda: closed.append(True))
     info = ModelInfo("x", "LlamaForCausalLM", 2, 8, max_length=64, dtype="float32")
-    monkeypatch.setattr(loading, "load", lambda *_a, **_n: (process, None, info, {}))
+    monkeypatch.setattr(loading, "_load", lambda *_a, **_n: (process, None, info, {}))
     monkeypatch.setattr(VLLMEngine, "self_test", silent)
     with pytest.raises(SilentHookError, match="did not see each row"):
         VLLMEngine.load("x")
