@@ -38,7 +38,8 @@ class MomentSums:
             weights: how often each row counts for the full and for the prefix sequences.
         """
         times, sums = weights.to(self._sums), self._sums[layer]
-        for start, stop in blocks(*activation.shape, activation.device):
+        rows, neurons = activation.shape
+        for start, stop in blocks(rows, neurons, activation.device):
             values = self._room(activation[start:stop]).copy_(activation[start:stop])
             sums[0].addmm_(times[:, start:stop], values)
             sums[1].addmm_(times[:, start:stop], values.square_())
