@@ -1,4 +1,4 @@
-"""Every supported architecture, against the plain model, one sequence at a time."""
+"""Every supported family, compared with the plain model run one sequence at a time."""
 
 from __future__ import annotations
 

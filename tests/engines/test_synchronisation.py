@@ -1,4 +1,4 @@
-"""A counting pass has its host wait for the device once, at its end: not in a layer, not in a batch.
+"""In a counting pass the host waits for the device once, at the end: not in a layer, not in a batch.
 
 Without a GPU, what would wait is seen where it is asked for: `bool(tensor)`, `.item()`, `.cpu()` and their like. On a
 GPU (`pytest -m gpu`), CUDA itself tells.
@@ -28,7 +28,7 @@ KINDS = [kind for kind in MODELS if kind not in LIBRARY_ASKS]
 ASKING = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist", "cpu", "numpy", "nonzero", "masked_select")
 
 AT_THE_END = 4
-"""Whether all was finite; the counts of full and prefix; the sums of the activations, where they were asked for."""
+"""Whether all was finite; the counts of full and prefix; the sums of the activations, if moments are wanted."""
 
 
 class Asked(TorchFunctionMode):
@@ -90,7 +90,7 @@ def check_that_only_the_end_waits(engine: TransformersEngine, how_often: Callabl
     few, many = some_groups(4), some_groups(12)
     assert forwards(engine, many) > forwards(engine, few) + 4
     for moments in (False, True):
-        engine.count(many, moments=moments)  # whatever a first run has to set up
+        engine.count(many, moments=moments)  # a first run may have to set up something
         once = how_often(lambda moments=moments: engine.count(few, moments=moments))
         assert 0 < once <= AT_THE_END
         assert how_often(lambda moments=moments: engine.count(many, moments=moments)) == once

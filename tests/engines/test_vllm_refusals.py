@@ -90,7 +90,7 @@ def test_options_are_read_as_json_where_they_are() -> None:
 
 
 def test_an_engine_whose_hooks_do_not_fire_is_refused_at_load_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a real vLLM gives `self_test` then is in test_vllm_scheduling.py."""
+    """What `self_test` finds in a real vLLM is in test_vllm_scheduling.py."""
 
     def silent(_engine: VLLMEngine) -> None:
         raise SilentHookError("the hooks of layers [0] did not see each row")

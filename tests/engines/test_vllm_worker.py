@@ -1,4 +1,4 @@
-"""The parts of the vLLM engine that need no vLLM: rows, weights, sums, ranks put together, refusals."""
+"""The parts of the vLLM engine that need no vLLM: rows, weights, sums, gathering, refusals."""
 
 from __future__ import annotations
 
