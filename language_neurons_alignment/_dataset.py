@@ -213,8 +213,7 @@ def _summaries(corpus: Corpus, model_path: str | None) -> tuple[tuple[LanguageSu
 
 def _tokenizer(model_path: str) -> tuple[Any, int]:
     """A model's tokenizer, and the longest sequence that it allows; its weights are not touched."""
-    from .engines.checkpoint import load_config, load_tokenizer
-    from .engines.describe import longest_sequence
+    from .engines.checkpoint import load_config, load_tokenizer, longest_sequence
 
     config, tokenizer = load_config(model_path, None), load_tokenizer(model_path, None)
     return tokenizer, longest_sequence(config.get_text_config(), tokenizer)
