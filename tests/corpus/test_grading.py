@@ -1,4 +1,4 @@
-"""Answers judged by the real lingua: right or wrong number, right, wrong or unknown language."""
+"""Answers graded with the real lingua: right or wrong number, right, wrong or unknown language."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_language_that_nobody_asks_in_is_seen_too() -> None:
     assert (graded.seen.language, graded.in_language) == ("en", False)
 
 
-def test_what_cannot_be_judged_is_refused() -> None:
+def test_what_cannot_be_graded_is_refused() -> None:
     check_answerable([question("fr"), question("te", "1,234")])
     with pytest.raises(CorpusError, match=r"1 of 2 questions .* has no target: .*lna dataset build mgsm"):
         check_answerable([question("fr"), Record("fr", "x", ())])
@@ -109,7 +109,7 @@ def test_what_cannot_be_judged_is_refused() -> None:
         check_answerable([question("hak")])
 
 
-def test_a_line_says_what_it_was_judged_by() -> None:
+def test_a_line_says_what_it_was_graded_by() -> None:
     record = Record("fr", "Q: combien ?\nA:", (), id="q1", target="2.5", question="combien ?")
     (graded,) = grade([record], ["La réponse est 5/2 litres de lait."], candidates=["fr"])
     line = answer_line(record, {"generated": "…", "tokens": 9, "finish": "eos"}, graded)
