@@ -11,7 +11,8 @@ A number is a run of digits with everything beside it that changes its value:
     ২ হাজার ৫০০                                        a scaled number and the smaller one that adds to it
 
 `numbers_in` reads a text that `numbers.plain` has prepared: all digits are ASCII and there is no LaTeX. The digits of
-names ("cm2") are left out. Nothing here raises, whatever the text; runs of more than 40 digits are noise, not numbers.
+names ("cm2") are left out. Nothing here raises, whatever the text. More than 40 digits in a row are noise, and so are
+powers of more than 900 digits.
 """
 
 from __future__ import annotations
@@ -90,10 +91,13 @@ def numbers_in(text: str, language: str) -> list[Found]:
     """
     mark = _decimal_mark(text, language)
     numbers: list[Found] = []
+    done = 0
     for match in _NUMBER.finditer(text):
         for found in _read(text, match, mark=mark):
-            before = numbers[-1] if numbers else None
-            if before and found.digits < before.end:  # a denominator or a power is part of the number before
+            if found.digits < done:  # a denominator or a power is part of the number before
+                continue
+            done, before = found.end, numbers[-1] if numbers else None
+            if max(found.value.numerator.bit_length(), found.value.denominator.bit_length()) > _LARGEST:
                 continue
             if before and _adds_to(text, before, found):
                 numbers[-1] = replace(before, end=found.end, value=before.value + found.value, scale=found.scale)
@@ -114,9 +118,7 @@ def _read(text: str, match: re.Match[str], *, mark: str) -> Iterator[Found]:
         value = _special(match)
         parts = [] if value is None else [(0, end - start, value)]
     for first, last, value in parts:
-        found = _with_surroundings(text, start + first, start + last, value)
-        if max(found.value.numerator.bit_length(), found.value.denominator.bit_length()) <= _LARGEST:
-            yield found
+        yield _with_surroundings(text, start + first, start + last, value)
 
 
 def _special(match: re.Match[str]) -> Fraction | None:

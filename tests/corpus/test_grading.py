@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from fractions import Fraction
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from language_neurons_alignment.corpus.grading import answer_line, check_answerable, grade, languages_seen, shown_number
 from language_neurons_alignment.corpus.language_id import letters
@@ -130,3 +133,12 @@ def test_a_line_says_what_it_was_graded_by() -> None:
 def test_numbers_are_shown_exactly(number: Fraction, shown: str) -> None:
     assert shown_number(number) == shown
     assert Fraction(shown) == number
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.text(max_size=300), st.sampled_from(sorted(RIGHT)))
+def test_whatever_a_model_writes_is_graded(text: str, language: str) -> None:
+    record = question(language)
+    for answer in (text, f"{RIGHT[language]}\n{text}", f"{text}1.2.3万元^99"):
+        (graded,) = grade([record], [answer], candidates=[language])
+        json.dumps(answer_line(record, {"generated": answer, "tokens": 1, "finish": "eos"}, graded))
