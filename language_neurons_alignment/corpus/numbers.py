@@ -175,13 +175,13 @@ def _after_a_phrase(text: str, numbers: list[Found]) -> Fraction | None:
         if number and not _GOES_ON.match(text, number.end):
             return number.value
         ends = paragraph_ends if link and link["colon"] else sentence_ends
-        value = _told_at_length(text, numbers, link, ends) if link else None
+        value = _result_behind(text, numbers, link, ends) if link else None
         if value is not None:
             return value
     return None
 
 
-def _told_at_length(text: str, numbers: list[Found], link: re.Match[str], ends: Sequence[int]) -> Fraction | None:
+def _result_behind(text: str, numbers: list[Found], link: re.Match[str], ends: Sequence[int]) -> Fraction | None:
     """The result of the expression or sentence behind an answer phrase.
 
     Args:
@@ -194,11 +194,11 @@ def _told_at_length(text: str, numbers: list[Found], link: re.Match[str], ends: 
     if "\n" in text[link.start() : start]:
         return None  # a heading over steps, not an answer
     after = bisect_left(ends, start)
-    told = _between(numbers, start, ends[after] if after < len(ends) else len(text))
-    if told:
-        is_expression = told[0].start <= start and _GOES_ON.match(text, told[0].end)
-        result = _after_equals(text, told, start) if is_expression else None
-        return (result or told[-1]).value
+    behind = _between(numbers, start, ends[after] if after < len(ends) else len(text))
+    if behind:
+        is_expression = behind[0].start <= start and _GOES_ON.match(text, behind[0].end)
+        result = _after_equals(text, behind, start) if is_expression else None
+        return (result or behind[-1]).value
     numeral = KANJI.match(text, start)
     return east_asian(numeral[0]) if numeral else None
 
