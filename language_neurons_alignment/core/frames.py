@@ -1,7 +1,4 @@
-"""Results as tables: columns of plain values, and the pandas frame of them.
-
-A room of its own, so that pandas, which takes a second to load, is imported here alone and only when a frame is made.
-"""
+"""Results that are also tables. pandas takes a second to load, so it is imported only when a frame is made."""
 
 from __future__ import annotations
 
@@ -12,15 +9,15 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Columns = dict[str, list[Any]]
-"""A table by column, every column equally long."""
+"""A table as name of a column → its values; all columns are equally long."""
 
 
 class Framed(ABC):
-    """A result that is also a table, one row an observation."""
+    """A result that is also a table with a row for each observation."""
 
     @abstractmethod
     def columns(self) -> Columns:
-        """The table, column by column: what the CSV file of this result holds."""
+        """The table by column, as in the result's CSV file."""
 
     def to_frame(self) -> DataFrame:
         """The table as a pandas frame."""
