@@ -84,9 +84,10 @@ def find(
     languages = probability.shape[-1]
     statistics = neuron_statistics(probability, bar=selection.bar)
     lam = fine_lambda(statistics, selection) if selection.lam is None and selection.method.has_lambda else selection.lam
-    nothing = torch.zeros_like(statistics.general)
-    rate = selection.top_rate
-    selected = nothing if lam is None or math.isnan(lam) else select(statistics, top_rate=rate, lam=lam)
+    if lam is None or math.isnan(lam):
+        selected = torch.zeros_like(statistics.general)
+    else:
+        selected = select(statistics, top_rate=selection.top_rate, lam=lam)
     mask, above, neurons = language_mask(statistics, selected), statistics.languages_above, None
     if selection.method.name != ENTROPY_LAMBDA:
         mask, neurons = _by_other_method(statistics, selection, effect=effect, sizes=mask.sum(dim=1))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..config import MASK_CLASSES
 from ..errors import IncompatibleError
-from .frames import Columns, Framed
+from .frames import Columns, Framed, crossed
 from .profiles import NO_CLASS, ClassMembers, ClassProfile, LanguageProfile, jaccard
 
 MASK = "mask"
@@ -57,13 +57,8 @@ class ClassFlow(Framed):
 
     def columns(self) -> Columns:
         """A row for each layer and pair of classes: layer, before, after, neurons."""
-        layers, width = len(self.counts), len(self.states)
-        return {
-            "layer": [layer for layer in range(layers) for _ in range(width * width)],
-            "before": [state for _ in range(layers) for state in self.states for _ in range(width)],
-            "after": list(self.states) * (layers * width),
-            "neurons": self.counts.flatten().tolist(),
-        }
+        axes = {"layer": range(len(self.counts)), "before": self.states, "after": self.states}
+        return crossed(axes, {"neurons": self.counts})
 
 
 def class_flow(before: ClassMembers, after: ClassMembers) -> ClassFlow:
@@ -137,13 +132,8 @@ class LanguageFlow(Framed):
 
     def columns(self) -> Columns:
         """A row for each layer, language and set: layer, language, set, before, after, kept, gained, lost."""
-        layers, languages, sets = self.before.shape
-        return {
-            "layer": [layer for layer in range(layers) for _ in range(languages * sets)],
-            "language": [code for _ in range(layers) for code in self.languages for _ in range(sets)],
-            "set": list(self.sets) * (layers * languages),
-            **{name: getattr(self, name).flatten().tolist() for name in ("before", "after", "kept", "gained", "lost")},
-        }
+        axes = {"layer": range(len(self.before)), "language": self.languages, "set": self.sets}
+        return crossed(axes, {name: getattr(self, name) for name in ("before", "after", "kept", "gained", "lost")})
 
 
 def language_flow(
@@ -188,25 +178,19 @@ def corpus_overlap(
     anywhere = [mask.any(dim=2) for mask in masks[:2]]
     of_any = torch.stack([mask.sum(dim=(0, 1)) for mask in (*anywhere, anywhere[0] & anywhere[1])])
     first, second, shared = torch.cat([of_languages, of_any.unsqueeze(1)], dim=1)
-    numbers = torch.stack(
-        [
-            first.double(),
-            second.double(),
-            shared.double(),
-            shared.double() / first,
-            shared.double() / torch.minimum(first, second),
-            jaccard(shared, first, second),
-        ]
-    )
-    means = numbers[:, :-1].nanmean(dim=1, keepdim=True)
-    rows = torch.cat([numbers[:, :-1], means, numbers[:, -1:]], dim=1).flatten(1).tolist()
-    names = ("first", "second", "shared", "of_first", "of_smaller", "jaccard")
-    sets = (*MASK_CLASSES, MASK)
-    return {
-        "language": [code for code in (*languages, MEAN, ALL) for _ in sets],
-        "set": list(sets) * (len(languages) + 2),
-        **dict(zip(names, rows, strict=True)),
+    numbers = {
+        "first": first.double(),
+        "second": second.double(),
+        "shared": shared.double(),
+        "of_first": shared.double() / first,
+        "of_smaller": shared.double() / torch.minimum(first, second),
+        "jaccard": jaccard(shared, first, second),
     }
+    axes = {"language": (*languages, MEAN, ALL), "set": (*MASK_CLASSES, MASK)}
+    return crossed(
+        axes,
+        {name: torch.cat([one[:-1], one[:-1].nanmean(dim=0, keepdim=True), one[-1:]]) for name, one in numbers.items()},
+    )
 
 
 @dataclass(frozen=True)
@@ -234,13 +218,8 @@ class TrainingPath(Framed):
 
     def columns(self) -> Columns:
         """A row for each model and layer: model, layer, and a column for each class."""
-        models, layers, _ = self.per_layer.shape
-        flat = self.per_layer.flatten(0, 1)
-        return {
-            "model": [name for name in self.models for _ in range(layers)],
-            "layer": list(range(layers)) * models,
-            **{name: flat[:, column].tolist() for column, name in enumerate(self.classes)},
-        }
+        by_class = dict(zip(self.classes, self.per_layer.unbind(dim=-1), strict=True))
+        return crossed({"model": self.models, "layer": range(self.per_layer.shape[1])}, by_class)
 
 
 def training_path(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..config import MASK_CLASSES
 from ..errors import SettingsError
-from .frames import Columns, Framed
+from .frames import Columns, Framed, crossed
 from .selection import NeuronClasses
 
 UNASSIGNED = "unassigned"
@@ -98,13 +98,8 @@ class LanguageProfile(Framed):
 
     def columns(self) -> Columns:
         """A row for each layer and language: layer, language, specific, related."""
-        layers, languages, _ = self.counts.shape
-        flat = self.counts.flatten(0, 1)
-        return {
-            "layer": [layer for layer in range(layers) for _ in range(languages)],
-            "language": [code for _ in range(layers) for code in self.languages],
-            **{name: flat[:, column].tolist() for column, name in enumerate(self.classes)},
-        }
+        by_class = dict(zip(self.classes, self.counts.unbind(dim=-1), strict=True))
+        return crossed({"layer": range(len(self.counts)), "language": self.languages}, by_class)
 
 
 def language_profile(
@@ -190,12 +185,7 @@ class LanguagesAbove(Framed):
     def columns(self) -> Columns:
         """A row for each layer and N: layer, languages, all, selected."""
         layers, width = self.all.shape
-        return {
-            "layer": [layer for layer in range(layers) for _ in range(width)],
-            "languages": list(range(width)) * layers,
-            "all": self.all.flatten().tolist(),
-            "selected": self.selected.flatten().tolist(),
-        }
+        return crossed({"layer": range(layers), "languages": range(width)}, vars(self))
 
 
 def count_languages_above(
@@ -235,12 +225,8 @@ class Overlap(Framed):
 
     def columns(self) -> Columns:
         """A row for each pair of languages, in both orders: language, other, neurons, jaccard."""
-        return {
-            "language": [code for code in self.languages for _ in self.languages],
-            "other": [code for _ in self.languages for code in self.languages],
-            "neurons": self.counts.flatten().tolist(),
-            "jaccard": self.jaccard.flatten().tolist(),
-        }
+        pairs = {"language": self.languages, "other": self.languages}
+        return crossed(pairs, {"neurons": self.counts, "jaccard": self.jaccard})
 
 
 def jaccard(
