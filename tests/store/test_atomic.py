@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from language_neurons_alignment.errors import ArtifactError
+from language_neurons_alignment.store import files
 from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.files import atomic_file, atomic_files, write_text
 from language_neurons_alignment.store.layout import Layout
@@ -122,7 +123,7 @@ def test_a_folder_that_may_not_be_written_is_told_in_one_line(tmp_path: Path, mo
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)  # root may write everywhere, so it is played
+    monkeypatch.setattr(files, "open", refuse, raising=False)  # root may write everywhere, so it is played
     with pytest.raises(ArtifactError, match="no permission: choose another --root"):
         write_text(tmp_path / "file", "new")
 
