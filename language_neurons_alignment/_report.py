@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ._compare import Comparison, PairComparison, comparison_of
+from ._steps import CLASSES
 from .analysis import DEFAULT_CHOICE, Choice, ModelNeurons, analysis_of, open_neurons
-from .config import CLASSES, DEFAULT_RANGE, TEXTS, MapSettings, SweepRange
+from .config import DEFAULT_RANGE, TEXTS, MapSettings, SweepRange
 from .core.perplexity import PerplexityMap
 from .core.profiles import LanguagesAbove, count_languages_above
 from .errors import MissingArtifactError, SettingsError

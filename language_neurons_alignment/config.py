@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ._steps import CLASSES, MASK_CLASSES, Steps, in_order
+from ._steps import MASK_CLASSES, Steps, in_order
 from .errors import SettingsError
 
 # ── What can be chosen, and checks of single values.

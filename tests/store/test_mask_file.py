@@ -9,9 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from language_neurons_alignment.errors import ArtifactError, ConflictError, MissingArtifactError
+from language_neurons_alignment.errors import (
+    ArtifactError,
+    ConflictError,
+    IncompatibleError,
+    MissingArtifactError,
+    SettingsError,
+)
 from language_neurons_alignment.store.masks import UNNAMED, Mask, MaskDescription, load_description
-from tests.workspace import contents, full_disk
+from tests.interventions.sets import model_of
+from tests.workspace import TEN, contents, full_disk
 
 MASK = torch.rand(3, 20, 2, generator=torch.Generator().manual_seed(0)) < 0.2
 DESCRIPTION = MaskDescription(
@@ -146,3 +153,65 @@ def test_a_full_disk_leaves_the_earlier_mask_and_its_description(path: Path, fun
     with full_disk(function), pytest.raises(ArtifactError, match="the disk is full"):
         Mask(("en", "es"), ~MASK, replace(DESCRIPTION, bar=0.5)).save(path, overwrite=True)
     assert contents(path.parent) == before
+
+
+def published(path: Path, index: int, *, layers: int = 3, languages: int = 1) -> Path:
+    torch.save([[torch.tensor([index])] * layers] * languages, path)
+    return path
+
+
+def test_a_published_mask_is_as_wide_as_it_needs_until_it_meets_a_model(tmp_path: Path) -> None:
+    mask = Mask.load(published(tmp_path / "mask.X-y", 4))
+    assert mask.tensor.shape == (3, 5, 1)
+    over = mask.over(model_of((3, 20)))
+    assert over.tensor.shape == (3, 20, 1)
+    assert over[UNNAMED].nonzero().tolist() == [[0, 4], [1, 4], [2, 4]]
+    assert mask.digest_of(["specific"]) == over.digest_of(["specific"])
+    with pytest.raises(ArtifactError, match="another model's mask"):
+        mask.over(model_of((3, 4)))
+    with pytest.raises(IncompatibleError, match="3 layers, nowhere has 2"):
+        mask.over(model_of((2, 20)))
+
+
+def test_a_described_mask_is_of_one_width(path: Path) -> None:
+    STORED.save(path)
+    mask = Mask.load(path)
+    assert mask.over(model_of((3, 20))) is mask
+    for width in (19, 21):
+        with pytest.raises(ArtifactError, match="another model's mask"):
+            mask.over(model_of((3, width)))
+
+
+def test_the_languages_of_a_published_mask_are_the_ten_or_those_named(tmp_path: Path) -> None:
+    assert Mask.load(published(tmp_path / "ten", 1, languages=10)).languages == TEN
+    assert Mask.load(published(tmp_path / "two", 1, languages=2), langs="en,French").languages == ("en", "fr")
+    with pytest.raises(IncompatibleError, match="has 2 languages, expected 10"):
+        Mask.load(tmp_path / "two")
+    with pytest.raises(IncompatibleError, match=r"has 2 languages, --langs names 1 \(en\)"):
+        Mask.load(tmp_path / "two", langs="en")
+
+
+@pytest.mark.parametrize("index", [-1, 2**40])
+def test_an_index_that_no_model_has_is_refused(tmp_path: Path, index: int) -> None:
+    with pytest.raises(ArtifactError, match=r"not a mask|mask of language number 0"):
+        Mask.load(published(tmp_path / "mask.X-y", index))
+
+
+def test_a_language_is_looked_up_by_its_code(path: Path) -> None:
+    assert torch.equal(STORED["es"], MASK[..., 1])
+    assert torch.equal(STORED.neurons_of("es", ["specific"]), MASK[..., 1] & ~MASK[..., 0])
+    for wrong in (lambda: STORED["fr"], lambda: STORED.neurons_of("fr", ["specific"])):
+        with pytest.raises(SettingsError, match="no neurons of fr: choose --langs from en, es"):
+            wrong()
+
+
+def test_a_mask_without_a_description_is_not_stored(path: Path) -> None:
+    with pytest.raises(SettingsError, match="without a description"):
+        Mask(("en", "es"), MASK).save(path)
+
+
+def test_the_digest_of_a_mask_is_the_one_that_earlier_results_hold() -> None:
+    """Perplexity maps and evaluations name the mask that they were made from by this digest."""
+    mask = Mask(("en", "fr"), torch.tensor([[[1, 0], [1, 1]], [[0, 0], [0, 1]]]).bool(), DESCRIPTION)
+    assert mask.digest_of(["specific", "related"]) == "0435e39ae4c364de491a1189e9e1800c"
+    assert mask.digest_of(["general"]) == "1dbb2d6d512fecd1b5de20663ac4d9e8"
