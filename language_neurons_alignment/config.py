@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ._steps import CLASSES as CLASSES
 from ._steps import MASK_CLASSES, Steps, in_order
 from .errors import SettingsError
 
