@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ._controls import Rows, control_rows, of_control
 from ._generate import answer_row, fitting_questions, row_journal
-from ._interventions import Steps
 from ._session import Session, StartAnswers, silent
+from ._steps import Steps
 from .config import DEFAULT_DO, DEFAULT_EVALUATION, MEASURES, EvaluationSettings, Selection
 from .core.accuracy import AccuracyMap, accuracy_effects, accuracy_selectivity
 from .core.effects import Effects, Selectivity
@@ -28,8 +28,8 @@ from .engines import Engine
 from .errors import CorpusError
 from .plots.draw import write_png
 from .plots.figures import accuracy_heatmap
-from .store.answers import LETTERS, Cells, EvaluationFile, Json, alone, digest_of
-from .store.files import save_pictures
+from .store.answers import LETTERS, Cells, EvaluationFile, alone
+from .store.files import Json, digest_of, save_pictures
 from .store.layout import with_ending
 from .store.maps import precision_of
 from .store.masks import open_mask
@@ -85,7 +85,7 @@ class EvaluationWork:
             "weights_hash": self.session.checkpoint.weights_hash,
             "candidates": list(self.session.corpus.languages),
             "controls": rows.controls.describe() if self.settings.controls else None,
-            "rows": {row: rows.doing.bind(each=row).describe(rows.source) for row in self.changed},
+            "rows": {row: rows.source.describe(rows.doing.bind(each=row)) for row in self.changed},
             "questions": {language: _digest(records) for language, records in self.records.items()},
         }
 
@@ -314,7 +314,9 @@ def evaluate(
         mask.check_languages(chosen)
     records = {language: session.corpus.of_language(language) for language in chosen}
     check_answerable([record for of_language in records.values() for record in of_language])
-    rows = Rows.open(session.layout, mask, doing, classes=settings.classes, seed=settings.sampling.seed)
+    rows = Rows.open(
+        session, mask, doing, classes=settings.classes, sets=settings.controls, seed=settings.sampling.seed
+    )
     variant = settings.variant + doing.variant(DEFAULT_DO)
     path = session.layout.evaluation(top_rate, lam, variant=variant)
     work = EvaluationWork(session, rows, records, settings, overwrite, start)

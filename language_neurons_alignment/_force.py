@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ._controls import Controls
+from ._controls import Controls, open_source_and_controls
 from ._generate import answer_row, fitting_questions, row_journal
-from ._interventions import NeuronSource, Steps
+from ._interventions import NeuronSource
 from ._session import Session, StartAnswers, silent
+from ._steps import Steps
 from .config import DEFAULT_STEERING, ForcingSettings, Selection
 from .core.accuracy import Asked, ForcingTable, forcing_table
 from .core.interventions import Intervention
@@ -24,9 +25,9 @@ from .corpus.records import Record
 from .engines import Engine, ModelInfo
 from .plots.draw import write_png
 from .plots.figures import forcing_heatmap
-from .store.answers import ForcingFile, Json, Seen, alone, digest_of
+from .store.answers import ForcingFile, Seen, alone
 from .store.checkpoint import Checkpoint
-from .store.files import save_pictures
+from .store.files import Json, digest_of, save_pictures
 from .store.maps import precision_of
 from .store.masks import open_mask
 
@@ -83,7 +84,7 @@ class Steering:
         """What a cell does to a model; None for the undisturbed one.
 
         Raises:
-            LNAError: as `Steps.intervention` and `Controls.swap`.
+            LNAError: as `NeuronSource.intervention` and `Controls.swap`.
         """
         if cell.target is None:
             return None
@@ -91,7 +92,7 @@ class Steering:
         if cell.number and self.controls is not None:
             swap = self.controls.swap(model, f"{cell.source}.to.{cell.target}", cell.number)
         # a language may have no neurons of the chosen classes: its cell then shows that nothing changes
-        return self.bound(cell).intervention(self.source, model, swap=swap, allow_empty=True)
+        return self.source.intervention(self.bound(cell), model, swap=swap, allow_empty=True)
 
     def made_from(
         self, cell: Cell, *, checkpoint: Checkpoint, questions: Mapping[str, str], candidates: Sequence[str]
@@ -105,7 +106,7 @@ class Steering:
             "weights_hash": checkpoint.weights_hash,
             "candidates": list(candidates),
             "questions": questions[cell.source],
-            "steering": None if cell.target is None else self.bound(cell).describe(self.source),
+            "steering": None if cell.target is None else self.source.describe(self.bound(cell)),
             "control": self.controls.describe() if cell.number and self.controls is not None else None,
         }
 
@@ -140,9 +141,6 @@ class ForcingWork:
             LNAError: as `force_languages`.
         """
         check_identifiable(dict.fromkeys(one for cell in self.cells for one in (cell.source, cell.target) if one))
-        for cell in self.cells:
-            if cell.target is not None and not cell.number:
-                self.steering.bound(cell).check(self.steering.source)
 
     def read(self, file: ForcingFile, *, engine: Mapping[str, Any]) -> dict[Cell, Seen]:
         """The cells that are done."""
@@ -307,10 +305,16 @@ def force_languages(
     asked = tuple(sources or mask.languages)
     steered = tuple(targets or asked)
     mask.check_languages(tuple(dict.fromkeys((*asked, *steered))))
-    controls = None
-    if settings.controls:
-        controls = Controls.open(session.layout, mask, classes=settings.classes, seed=settings.sampling.seed)
-    steering = Steering(settings, NeuronSource.open(session.layout, mask, settings.classes), controls)
+    steps = Steps.parse(settings.do)
+    source, controls = open_source_and_controls(
+        session,
+        mask,
+        [steps.bind(source=one, target=other) for one in asked for other in steered],
+        classes=settings.classes,
+        sets=settings.controls,
+        seed=settings.sampling.seed,
+    )
+    steering = Steering(settings, source, controls if settings.controls else None)
     cells = cells_of(asked, steered, sets=settings.controls)
     work = ForcingWork(session, steering, cells, mask.languages, overwrite, start)
     work.check()
@@ -326,7 +330,7 @@ def force_languages(
         figure = forcing_heatmap(found, asked, steered, title=session.layout.model, done=", ".join(settings.do))
         table = table_rows(found, asked, steered, seen)
         png, csv = save_pictures(path, {".png": lambda opened: write_png(figure, opened)}, header=HEADER, rows=table)
-    by = None if controls is None else controls.matched_by
+    by = controls.matched_by if settings.controls else None
     return Forced(asked, steered, found, seen, by, file.path, csv, png, file.answers, answered)
 
 

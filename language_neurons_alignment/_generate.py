@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ._interventions import NOTHING, NeuronSource, Steps
+from ._interventions import NeuronSource
 from ._session import Session, StartAnswers, Work, silent
+from ._steps import NOTHING, Steps
 from .config import GREEDY, OVERLONG, Sampling, check_choice
 from .core.interventions import Intervention
 from .corpus.encode import GeneratedAnswer, Prompt, fitting_prompts
@@ -28,7 +29,8 @@ from .corpus.records import (
 )
 from .engines import Engine
 from .errors import ConflictError, CorpusError
-from .store.answers import Journal, Json, alone, differing, digest_of, write_corpus
+from .store.answers import Journal, alone, differing, write_corpus
+from .store.files import Json, digest_of
 from .version import __version__
 
 # ── Letting a model answer many prompts, batch by batch, so that a kill loses one batch at most.
@@ -337,8 +339,8 @@ def generate(
     chosen = tuple(languages or session.corpus.languages)
     for language in chosen:
         session.corpus.of_language(language)
-    source = neurons or NeuronSource.open(session.layout, None)
-    described = do.describe(source) if do.steps else None
+    source = (neurons or NeuronSource(session.layout, checkpoint=session.checkpoint)).opened(do)
+    described = source.describe(do) if do.steps else None
     file = AnswerFile(Path(out), session, chosen, sampling=sampling, intervention=described, overwrite=overwrite)
     with alone(file.path):
         records = file.there_already()
@@ -349,7 +351,7 @@ def generate(
         places, prompts = askable(engine, records, wanted, sampling=sampling, overlong=overlong)
         generation = file.check_engine(engine, records, wanted)
         known = file.resume(records, places, generation, answers=answers, overlong=overlong)
-        intervention = do.intervention(source, engine.model)
+        intervention = source.intervention(do, engine.model)
         given = answer_prompts(
             engine,
             prompts,

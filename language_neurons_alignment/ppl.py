@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ._controls import Rows, control_rows
-from ._interventions import Steps
 from ._session import Session, StartWork, silent, with_stored_answers
+from ._steps import Steps
 from .config import DEFAULT_DO, DEFAULT_MAP, MapSettings, Selection
 from .core.effects import Effects, Selectivity
 from .core.perplexity import (
@@ -177,7 +177,7 @@ def perplexity_map(
     mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     chosen = tuple(languages or mask.languages)
     mask.check_languages(chosen)
-    rows = Rows.open(session.layout, mask, doing, classes=settings.classes, seed=settings.seed)
+    rows = Rows.open(session, mask, doing, classes=settings.classes, sets=settings.controls, seed=settings.seed)
     records = {language: session.corpus.of_language(language) for language in chosen}
     variant = settings.variant + doing.variant(DEFAULT_DO)
     path = session.layout.perplexity(top_rate, lam, variant=variant)
@@ -242,8 +242,8 @@ def _provenance(
 ) -> dict[str, Any]:
     """What decides the value of a cell."""
     return {
-        **({"do": rows.doing.describe(rows.source)} if rows.doing.variant(DEFAULT_DO) else {}),
-        "mask": rows.controls.mask.digest_of(settings.classes),
+        **({"do": rows.source.describe(rows.doing)} if rows.doing.variant(DEFAULT_DO) else {}),
+        "mask": rows.mask.digest_of(settings.classes),
         "classes": list(settings.classes),
         "text": settings.text,
         "overlong_policy": settings.overlong,

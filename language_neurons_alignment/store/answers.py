@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,13 +12,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import ArtifactError, ConflictError
-from .files import atomic_files, read_json, unwritable, write_text
+from .files import Json, atomic_files, read_json, unwritable, write_text
 from .layout import with_ending
 from .maps import precision_of
 
 # ── What a long run has done so far, entry by entry on disk, so that one that was killed goes on where it stopped.
-
-Json = dict[str, Any]
 
 
 class Journal:
@@ -140,11 +137,6 @@ def alone(result: Path) -> Iterator[None]:
 
 def _line(entry: Json) -> str:
     return json.dumps(entry, ensure_ascii=False) + "\n"
-
-
-def digest_of(content: Any) -> str:
-    """A digest of plain values."""
-    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
 def differing(seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from ..core.perplexity import (
     perplexity_effects,
 )
 from ..errors import ArtifactError, ConflictError, MissingArtifactError
-from .files import atomic_file, read_json, unreadable, unwritable, write_text
+from .files import Json, atomic_file, read_json, unreadable, unwritable, write_text
 from .layout import with_ending
 
 # ── The cells of a perplexity map, as JSON holds them.
@@ -56,7 +56,6 @@ def to_json(content: dict[str, Any]) -> str:
 
 
 Cells = dict[tuple[str, str], Perplexity]
-Json = dict[str, Any]
 
 _COMMAND = "lna ppl"
 
