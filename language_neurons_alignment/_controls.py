@@ -10,13 +10,11 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ._interventions import NeuronSource, Steps, Swap
+from ._interventions import Swap
 from .core.counts import activation_probability
-from .core.interventions import Intervention
-from .core.perplexity import UNDISTURBED, control_row
 from .core.resampling import matched_controls
 from .engines import ModelInfo
-from .errors import IncompatibleError, MissingArtifactError, SettingsError
+from .errors import IncompatibleError, MissingArtifactError
 from .store.counts import load_answer_counts
 from .store.layout import Layout
 from .store.masks import StoredMask
@@ -109,77 +107,6 @@ class Controls:
         return {"control_seed": self.seed, "control_matched_by": self.matched_by, "control_activity": activity}
 
 
-def control_rows(rows: Sequence[str], sets: int) -> tuple[str, ...]:
-    """The names of the control rows, `fr~1`; the first set of every row before the second of any."""
-    return tuple(control_row(row, number) for number in range(1, sets + 1) for row in rows)
-
-
-def of_control(name: str) -> tuple[str, int]:
-    """The row that a control row is of, and its number; 0 where the name is a row's own."""
-    row, _, number = name.partition("~")
-    return row, int(number or 0)
-
-
 def _seed(seed: int, row: str, number: int) -> int:
     """A seed for each set, so that sets and rows can be added later and change none that are there."""
     return int.from_bytes(hashlib.blake2b(f"{seed} {row} {number}".encode(), digest_size=7).digest(), "big")
-
-
-# ── The rows of a map: what is done to the model in each, the controls of each among them.
-
-ONE_ROW = "do"
-"""The row of steps that name no `each`."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows by name: `none`, then each language or `do`; of controls `fr~1`, `do~1`.
-
-    Attributes:
-        doing: the steps.
-        source: where their neurons and means come from.
-        controls: where those of controls come from.
-    """
-
-    doing: Steps
-    source: NeuronSource
-    controls: Controls
-
-    def __post_init__(self) -> None:
-        unknown = sorted(self.doing.words - {"each"})
-        if unknown:
-            raise SettingsError(
-                f"--do names {', '.join(unknown)}, which a map of rows and texts does not have: "
-                "give `each`, the language of the row, or a language"
-            )
-
-    @classmethod
-    def open(cls, layout: Layout, mask: StoredMask, doing: Steps, *, classes: Sequence[str], seed: int) -> Rows:
-        """The rows of these steps, their neurons, and those of controls, coming from a mask.
-
-        Raises:
-            LNAError: as `Steps.check` and `Controls.open`; what cannot be done is refused here.
-        """
-        source = NeuronSource.open(layout, mask, classes)
-        doing.check(source)
-        return cls(doing, source, Controls.open(layout, mask, classes=classes, seed=seed))
-
-    def names(self, languages: Sequence[str]) -> tuple[str, ...]:
-        """The rows after the undisturbed one."""
-        return tuple(languages) if self.doing.words else (ONE_ROW,)
-
-    def intervention(self, row: str, model: ModelInfo) -> Intervention | None:
-        """What is done to the model in a row, or in a control of one; None: nothing.
-
-        A language without neurons changes nothing in its row; steps that stand for no row of their own must.
-
-        Raises:
-            LNAError: as `Steps.intervention` and `Controls.swap`.
-        """
-        if row == UNDISTURBED:
-            return None
-        name, number = of_control(row)
-        swap = self.controls.swap(model, name, number) if number else None
-        by_language = bool(self.doing.words)
-        steps = self.doing.bind(each=name) if by_language else self.doing
-        return steps.intervention(self.source, model, swap=swap, allow_empty=by_language)

@@ -9,7 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from ..errors import CorpusError, SettingsError
-from ..store.answers import Json
+from ..store.files import Json
 from .language_id import Verdict, identify_languages, known_languages, letters
 from .numbers import final_number, same_number
 from .records import Record

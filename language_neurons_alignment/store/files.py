@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import math
@@ -20,6 +21,26 @@ import torch
 from ..core.frames import Columns
 from ..errors import ArtifactError, MissingArtifactError
 from .layout import with_ending
+
+Json = dict[str, Any]
+"""A JSON object."""
+
+
+def digest_of(content: Any) -> str:
+    """Return a digest of plain values, equal for equal values.
+
+    >>> digest_of(["en", 1]) == digest_of(("en", 1)) != digest_of(["en", 2])
+    True
+    """
+    return digest_of_bytes(json.dumps(content).encode())
+
+
+def digest_of_bytes(*parts: bytes) -> str:
+    """Return a digest of bytes; how they are cut into parts makes no difference."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -50,7 +71,7 @@ def atomic_files(*paths: Path) -> Iterator[list[IO[bytes]]]:
         for file in files:
             _discard(file)
     for folder in {path.parent for path in paths}:
-        _sync_folder(folder)
+        sync_folder(folder)
 
 
 @contextmanager
@@ -98,7 +119,7 @@ def _discard(file: IO[bytes]) -> None:
         os.unlink(file.name)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself durable, where the system lets a folder be opened."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
