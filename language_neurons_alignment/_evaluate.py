@@ -12,11 +12,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from ._controls import Controls
 from ._generate import answer_prompts, questions_of
 from ._grid import NONE, Condition, Conditions, conditions_of, missing
-from ._interventions import NeuronSource, Steps
 from ._session import Session, StartAnswers, silent
+from ._steps import Steps
 from .config import DEFAULT_DO, DEFAULT_EVALUATION, MEASURES, EvaluationSettings, Selection
 from .core.accuracy import AccuracyMap, Effects, Selective, effects, selective
 from .corpus.grading import answer_line, check_answerable, grade
@@ -111,10 +110,7 @@ def evaluate(
         mask.check_languages(chosen)
     records = {language: session.corpus.of_language(language) for language in chosen}
     check_answerable([record for of_language in records.values() for record in of_language])
-    source = NeuronSource.open(layout, mask, settings.classes)
-    controls = Controls.open(layout, mask, classes=settings.classes, seed=seed) if settings.controls else None
-    conditions = Conditions(steps, source, controls)
-    conditions.check(chosen)
+    conditions = Conditions.open(session, mask, steps, classes=settings.classes, sets=settings.controls, seed=seed)
 
     # list the cells
     rows = conditions.rows(chosen)
@@ -149,7 +145,7 @@ def evaluate(
         settings.show,
         found,
         selective(result, settings.show, seed=seed) if steps.words else None,
-        None if controls is None else controls.matched_by,
+        None if conditions.controls is None else conditions.controls.matched_by,
         file.json,
         csv,
         png,

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ._controls import Controls
+from ._controls import open_source_and_controls
 from ._generate import answer_prompts, questions_of
 from ._grid import NONE, Condition, Conditions, conditions_of
-from ._interventions import NeuronSource, Steps
 from ._session import Session, StartAnswers, silent
+from ._steps import Steps
 from .config import DEFAULT_STEERING, ForcingSettings, Selection
 from .core.accuracy import Asked, ForcingTable, forcing_table
 from .corpus.grading import check_identifiable, languages_seen
@@ -135,12 +135,12 @@ def force_languages(
     steered = tuple(targets or asked)
     named = tuple(dict.fromkeys((*asked, *steered)))
     mask.check_languages(named)
-    controls = Controls.open(layout, mask, classes=settings.classes, seed=seed) if settings.controls else None
-    source = NeuronSource.open(layout, mask, settings.classes)
     check_identifiable(named)
+    bound = [steps.bind(source=text, target=target) for text in asked for target in steered]
+    source, controls = open_source_and_controls(
+        session, mask, bound, classes=settings.classes, sets=settings.controls, seed=seed
+    )
     conditions = {text: Conditions(steps.bind(source=text), source, controls, "target", text) for text in asked}
-    for of_text in conditions.values():
-        of_text.check(steered)
     records = {text: session.corpus.of_language(text) for text in asked}
     candidates = tuple(dict.fromkeys((*mask.languages, *session.corpus.languages)))
 
@@ -173,7 +173,7 @@ def force_languages(
         figure = forcing_heatmap(found, asked, steered, title=layout.model, done=", ".join(settings.do))
         table = table_rows(found, asked, steered, seen)
         png, csv = save_pictures(path, {".png": lambda opened: write_png(figure, opened)}, header=HEADER, rows=table)
-    by = None if controls is None else controls.matched_by
+    by = controls.matched_by if settings.controls else None
     return Forced(asked, steered, found, seen, by, file.json, csv, png, file.answers, answered)
 
 
@@ -207,7 +207,7 @@ def _wanted(
     pairs = dict.fromkeys((cell.asked, cell.condition.row) for cell in cells)
     described = {(text, row): conditions[text].describe(Condition(row)) for text, row in pairs}
     controls = conditions[cells[0].asked].controls
-    drawn = None if controls is None else controls.describe()
+    drawn = controls.describe() if settings.controls and controls else None
     return {
         cell.key: {
             "cell": cell.name,

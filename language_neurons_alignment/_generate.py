@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ._grid import under
-from ._interventions import NOTHING, NeuronSource, Steps
+from ._interventions import NeuronSource
 from ._session import Session, StartAnswers, silent
+from ._steps import NOTHING, Steps
 from .config import GREEDY, OVERLONG, Sampling, check_choice
 from .core.interventions import Intervention
 from .corpus.encode import Prompt, fitting_prompts
@@ -377,8 +378,8 @@ def generate(
     chosen = tuple(languages or session.corpus.languages)
     for language in chosen:
         session.corpus.of_language(language)
-    source = neurons or NeuronSource.open(session.layout, None)
-    described = do.describe(source) if do.steps else None
+    source = (neurons or NeuronSource(session.layout, checkpoint=session.checkpoint)).opened(do)
+    described = source.describe(do) if do.steps else None
     file = AnswerFile(Path(out), session, chosen, sampling=sampling, intervention=described, overwrite=overwrite)
     with alone(file.path):
         records = file.read()
@@ -399,7 +400,7 @@ def generate(
             sampling=sampling,
             journal=file.journal,
             made_from=header,
-            intervention=do.intervention(source, engine.model) if do.steps else None,
+            intervention=source.intervention(do, engine.model) if do.steps else None,
             overwrite=overwrite,
             start=start,
             label="answering",

@@ -12,13 +12,17 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from ._controls import Controls
-from ._interventions import NeuronSource, Steps
+from ._controls import Controls, open_source_and_controls
+from ._interventions import NeuronSource
+from ._session import Session
+from ._steps import Steps
 from .core.interventions import Intervention
+from .core.model import ModelInfo
 from .core.perplexity import UNDISTURBED, control_row
-from .engines import Engine, ModelInfo
+from .engines import Engine
 from .errors import SettingsError
 from .store.files import Json
+from .store.masks import Mask
 
 ONE_ROW = "do"
 """The row of steps that are the same for every language."""
@@ -73,7 +77,7 @@ class Conditions:
 
     Attributes:
         steps: what is done; `word` in them stands for the language of the row.
-        source: where their neurons and means come from.
+        source: the neurons and means that they name.
         controls: draws the neurons of control conditions; None without.
         word: "each", or in a forcing table "target".
         asked: in a forcing table, the language of the questions: each has controls of its own.
@@ -85,25 +89,28 @@ class Conditions:
     word: str = "each"
     asked: str | None = None
 
-    def rows(self, languages: Sequence[str]) -> tuple[str, ...]:
-        """Return the rows in which something is changed: the languages, or one row for steps that name none."""
-        return tuple(languages) if self.steps.words else (ONE_ROW,)
-
-    def check(self, languages: Sequence[str]) -> None:
-        """Raise whatever `intervention` would, as far as that can be told before the model is loaded.
+    @classmethod
+    def open(
+        cls, session: Session, mask: Mask, steps: Steps, *, classes: Sequence[str], sets: int, seed: int
+    ) -> Conditions:
+        """Read everything that the conditions of a map or an evaluation need; see `open_source_and_controls`.
 
         Raises:
-            SettingsError: a word in the steps that the grid has no language for.
-            LNAError: as `Steps.check`.
+            SettingsError: steps that name a source or target.
+            LNAError: as `open_source_and_controls`.
         """
-        unknown = sorted(self.steps.words - {self.word})
+        unknown = sorted(steps.words - {"each"})
         if unknown:
             raise SettingsError(
                 f"--do names {', '.join(unknown)}, which a map of rows and texts does not have: "
-                f"give `{self.word}`, the language of the row, or a language"
+                "give `each`, the language of the row, or a language"
             )
-        for row in self.rows(languages):
-            self._steps_of(row).check(self.source)
+        source, controls = open_source_and_controls(session, mask, steps, classes=classes, sets=sets, seed=seed)
+        return cls(steps, source, controls if sets else None)
+
+    def rows(self, languages: Sequence[str]) -> tuple[str, ...]:
+        """Return the rows in which something is changed: the languages, or one row for steps that name none."""
+        return tuple(languages) if self.steps.words else (ONE_ROW,)
 
     def intervention(self, condition: Condition, model: ModelInfo) -> Intervention | None:
         """Return what a condition does to a model; None for nothing.
@@ -112,7 +119,7 @@ class Conditions:
         something.
 
         Raises:
-            LNAError: as `Steps.intervention` and `Controls.swap`.
+            LNAError: as `NeuronSource.intervention` and `Controls.swap`.
         """
         if condition == NONE:
             return None
@@ -122,7 +129,7 @@ class Conditions:
             row = condition.row if self.asked is None else f"{self.asked}.to.{condition.row}"
             swap = self.controls.swap(model, row, condition.control)
         steps = self._steps_of(condition.row)
-        return steps.intervention(self.source, model, swap=swap, allow_empty=bool(self.steps.words))
+        return self.source.intervention(steps, model, swap=swap, allow_empty=bool(self.steps.words))
 
     def check_model(self, conditions: Iterable[Condition], model: ModelInfo) -> None:
         """Refuse what the model cannot be given, before its first forward pass.
@@ -138,7 +145,7 @@ class Conditions:
 
     def describe(self, condition: Condition) -> Json | None:
         """Return what decides the effect of a condition, its controls aside; None for nothing."""
-        return None if condition == NONE else self._steps_of(condition.row).describe(self.source)
+        return None if condition == NONE else self.source.describe(self._steps_of(condition.row))
 
     def _steps_of(self, row: str) -> Steps:
         return self.steps.bind(**{self.word: row}) if self.steps.words else self.steps

@@ -19,7 +19,7 @@ from .store.counts import AnswerCounts, has_moments, load_answer_counts
 from .store.files import save_tables
 from .store.layout import Layout
 from .store.maps import save_figure
-from .store.masks import save_mask
+from .store.masks import Mask
 from .version import __version__
 
 ALONE = replace(DEFAULT_MAP, controls=0)
@@ -133,7 +133,7 @@ def _selection(method: Method, top_rate: float, lam: float, bar: float) -> Selec
 
 def _identified(layout: Layout, counts: AnswerCounts, selection: Selection, *, overwrite: bool) -> Identification:
     found = find_neurons(layout, counts, selection)
-    save_mask(found.path, found.mask, found.description, overwrite=overwrite)
+    Mask(tuple(counts.languages), found.mask, found.description).save(found.path, overwrite=overwrite)
     return found
 
 

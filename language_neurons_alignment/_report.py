@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ._compare import Comparison, PairComparison, comparison_of
+from ._steps import CLASSES
 from .analysis import DEFAULT_CHOICE, Choice, ModelNeurons, analysis_of, open_neurons
-from .config import CLASSES, DEFAULT_RANGE, TEXTS, MapSettings, SweepRange
+from .config import DEFAULT_RANGE, TEXTS, MapSettings, SweepRange
 from .core.perplexity import PerplexityMap
 from .core.profiles import LanguagesAbove, count_languages_above
-from .core.selection import to_mask_list
 from .errors import MissingArtifactError, SettingsError
 from .plots.draw import draw, write_png, write_svg
 from .report.comparison import PairResults, pair_parts, training_section
@@ -25,7 +25,7 @@ from .store.counts import load_origin
 from .store.files import save_pictures, write_text
 from .store.layout import Layout
 from .store.maps import load_map, map_exists
-from .store.masks import StoredMask
+from .store.masks import Mask
 
 # ── What there is of a model, for a report: neurons, counted text, perplexity maps, and where they come from.
 
@@ -115,7 +115,7 @@ def _maps(subject: Subject, neurons: ModelNeurons) -> tuple[dict[str, Perplexity
     """The perplexity maps made from this very mask; why there is none."""
     rates = neurons.description.top_rate, neurons.description.lam
     layout = subject.layout
-    mask = StoredMask(layout, layout.mask(*rates), neurons.languages, to_mask_list(neurons.mask), neurons.description)
+    mask = Mask(neurons.languages, neurons.mask, neurons.description)
     command = f"lna ppl --model-path {subject.called} -s {layout.dataset} -d DATA -r {rates[0]!r} -l {rates[1]!r}"
     maps, facts, gap = {}, {}, Gap("No perplexity map of these neurons is there.", command)
     for settings in _variants():

@@ -35,14 +35,14 @@ from .core.profiles import (
     mask_members,
 )
 from .core.segmentation import Segmentation, segment_profile
-from .core.selection import NeuronStatistics, from_mask_list, neuron_statistics, to_mask_list
+from .core.selection import NeuronStatistics, neuron_statistics
 from .errors import ConflictError, MissingArtifactError, SettingsError
 from .identify import Identification, find_neurons
 from .languages import DEFAULT_LANGUAGES, parse_languages
 from .store.counts import load_answer_counts
 from .store.files import save_tables
 from .store.layout import Layout, layout_of_mask, results_of
-from .store.masks import REPLACE, MaskDescription, load_description, load_mask_list, refuse_other
+from .store.masks import REPLACE, Mask, MaskDescription, check_replaceable, load_description
 from .version import __version__
 
 
@@ -78,22 +78,13 @@ class Neuron_Prob:
         return neuron_statistics(self.probability, bar=bar)
 
 
-@dataclass(frozen=True)
-class Neuron_Mask:
-    """The neurons of each language, from a mask file, ours or a published one.
+class Neuron_Mask(Mask):
+    """A `Mask`, under the name that the paper's own code gives it."""
 
-    Attributes:
-        languages: codes, in the order of the last axis.
-        mask: whether a neuron belongs to a language.
-    """
-
-    languages: tuple[str, ...]
-    mask: Bool[Tensor, "layer neuron lang"]
-
-    @classmethod
-    def load(cls, path: str | Path, *, d_mlp: int, langs: str | Iterable[str] = DEFAULT_LANGUAGES) -> Neuron_Mask:
-        """Read a mask file; `langs` names its languages in their order."""
-        return cls(parse_languages(langs), from_mask_list(load_mask_list(Path(path)), d_mlp=d_mlp))
+    @property
+    def mask(self) -> Bool[Tensor, "layer neuron lang"]:
+        """Whether a neuron belongs to a language."""
+        return self.tensor
 
 
 # ── A model's language neurons as analysis takes them: found again from its counts, or read from a mask alone.
@@ -229,30 +220,22 @@ def _from_counts(layout: Layout, languages: Sequence[str], selection: Selection,
 
 def _check_same(found: Identification) -> None:
     """Raise ConflictError unless the mask on disk, which other steps use, holds the neurons that were found."""
-    stored = load_mask_list(found.path)
-    ours = to_mask_list(found.mask)
-    if len(stored) == len(ours) and all(_same(*pair) for pair in zip(stored, ours, strict=True)):
+    stored, ours = Mask.load(found.path).tensor, found.mask
+    alike = stored.shape[::2] == ours.shape[::2]  # a mask without description is only as wide as its neurons need
+    if alike and torch.equal(stored.nonzero(), ours.nonzero()):
         return
-    refuse_other(found.path, found.description)
+    check_replaceable(found.path, found.description)
     raise ConflictError(f"{found.path} holds other neurons than its counts give: {REPLACE}, or use another --root")
 
 
-def _same(stored: Sequence[Tensor], ours: Sequence[Tensor]) -> bool:
-    """Whether a language has the same neurons in every layer; masks made elsewhere need not be sorted."""
-    if len(stored) != len(ours):
-        return False
-    return all(torch.equal(one.long().sort().values, other) for one, other in zip(stored, ours, strict=True))
-
-
 def _from_mask(layout: Layout, path: Path, lam_from: str) -> ModelNeurons:
-    stored, description = load_mask_list(path), load_description(path)
-    if description is None:
+    stored = Mask.load(path)
+    if stored.description is None:
         raise MissingArtifactError(
             f"{path} has no description beside it, so its languages and its model's shape are unknown: "
             "bring it in with `lna import-mask`"
         )
-    mask = from_mask_list(stored, d_mlp=description.d_mlp)
-    return ModelNeurons(layout, description, mask, mask_members(mask), lam_from, None, {})
+    return ModelNeurons(layout, stored.description, stored.tensor, mask_members(stored.tensor), lam_from, None, {})
 
 
 # ── What counts and a mask tell of a model: classes, layers, languages, stages, the λ path (paper figures 3 and 5).

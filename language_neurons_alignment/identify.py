@@ -1,106 +1,39 @@
-"""Step 3: from counts to probabilities, language neurons and masks (SPEC 3, 5)."""
+"""Step 3: identify the language neurons in counts and store their mask (SPEC 3, 5).
+
+`identify` reads the counts and writes the mask. `find_neurons` is the computation between: it takes counts in memory
+and writes nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from .config import ENTROPY_LAMBDA, EQUAL_N, LAPE, MEAN_DIFFERENCE, Selection
 from .core.methods import effect_size, equal_n, lape, mean_difference, random_anywhere, random_like
 from .core.selection import NeuronClasses, NeuronStatistics, appear, classify, language_mask, rank_of_share, select
 from .errors import SettingsError
-from .store.counts import AnswerCounts, answer_moments, load_answer_counts
+from .store.counts import AnswerCounts, AnswerMoments, answer_moments, load_answer_counts
 from .store.layout import Layout
-from .store.masks import MaskDescription, save_mask
+from .store.masks import Mask, MaskDescription
 from .version import __version__
-
-# ── The masks of the methods other than entropy-λ: what each reads, and what `core.identifiers` makes of it.
-
-
-@dataclass(frozen=True)
-class MethodMask:
-    """What a method found.
-
-    Attributes:
-        mask: the neurons of each language.
-        parameters: what it took beside top rate, λ and bar: "neurons" per language, "seed".
-        moments: digest of each language's moments, where they were read.
-    """
-
-    mask: Bool[Tensor, "layer neuron lang"]
-    parameters: dict[str, int] = field(default_factory=dict)
-    moments: dict[str, str] = field(default_factory=dict)
-
-
-def method_mask(
-    layout: Layout, languages: Sequence[str], statistics: NeuronStatistics, selection: Selection
-) -> MethodMask:
-    """The language neurons by a method other than entropy-λ.
-
-    Args:
-        layout: where the moments lie that mean-difference reads.
-        languages: codes, in the order of the statistics.
-        statistics: of the counts, at the selection's bar.
-        selection: the method and its rates.
-
-    Raises:
-        SettingsError: a top rate of less than one neuron; more random neurons than the model has.
-        MissingArtifactError, IncompatibleError: mean-difference without moments, or with those of another model.
-    """
-    method = selection.method
-    if method.name == LAPE:
-        return MethodMask(lape(statistics, top_rate=selection.top_rate))
-    if method.name == EQUAL_N:
-        assert method.neurons is not None  # Method gives equal-n its default
-        return MethodMask(equal_n(statistics, neurons=method.neurons), {"neurons": method.neurons})
-    if method.name == MEAN_DIFFERENCE:
-        return _by_mean_difference(layout, languages, selection)
-    return _at_random(statistics, selection)
-
-
-def _by_mean_difference(layout: Layout, languages: Sequence[str], selection: Selection) -> MethodMask:
-    """N neurons a language, or an equal part of the top rate's."""
-    moments = {language: answer_moments(layout, language) for language in languages}
-    mean, variance = (
-        torch.stack([getattr(one, name) for one in moments.values()], dim=-1) for name in ("mean", "variance")
-    )
-    effect = effect_size(mean, variance)
-    neurons = selection.method.neurons or rank_of_share(
-        selection.top_rate / len(languages), mean[..., 0].numel(), "top_rate"
-    )
-    digests = {language: one.digest for language, one in moments.items()}
-    return MethodMask(mean_difference(effect, neurons=neurons), {"neurons": neurons}, digests)
-
-
-def _at_random(statistics: NeuronStatistics, selection: Selection) -> MethodMask:
-    """N neurons a language from anywhere, or as many in each layer as the entropy-λ mask of the same rates has."""
-    layers, d_mlp, languages = statistics.member.shape
-    neurons, seed = selection.method.neurons, selection.method.seed
-    if neurons is not None:
-        if neurons > layers * d_mlp:
-            raise SettingsError(f"--neurons {neurons} is more than the {layers * d_mlp} that the model has: give fewer")
-        mask = random_anywhere(layers, d_mlp, languages=languages, neurons=neurons, seed=seed)
-        return MethodMask(mask, {"neurons": neurons, "seed": seed})
-    assert selection.lam is not None  # Selection has checked it
-    taken = language_mask(statistics, select(statistics, top_rate=selection.top_rate, lam=selection.lam))
-    return MethodMask(random_like(taken.sum(dim=1), d_mlp=d_mlp, seed=seed), {"seed": seed})
 
 
 @dataclass(frozen=True)
 class Identification:
-    """Language neurons, found.
+    """The language neurons that a method found.
 
     Attributes:
         statistics: of every neuron.
-        selected: the neurons of lowest score; of other methods than entropy-λ and LAPE, those of any language.
+        selected: the neurons of lowest score; for methods other than entropy-λ and LAPE, those of any language.
         mask: the neurons that belong to each language.
         classes: the paper's classes.
-        description: everything about it in plain values, as stored beside the mask.
+        description: what the mask was made from and how, as stored beside it.
         path: the mask file, whether it is written or not.
     """
 
@@ -115,29 +48,57 @@ class Identification:
 def identify(
     layout: Layout, languages: Sequence[str], selection: Selection, *, overwrite: bool = False
 ) -> Identification:
-    """Find the language neurons and store their masks.
+    """Find the language neurons and store their mask.
+
+        found = identify(results_of("/models/Llama-3-8B", "mgsm"), ("en", "fr", "de"), Selection(0.01, 0.109375))
+
+    Args:
+        layout: where the counts lie, and the mask will.
+        languages: codes, in the order of the mask file.
+        selection: the method and its rates.
+        overwrite: replace a mask that was made from something else.
 
     Raises:
-        ConflictError: a mask made from other counts, or with another bar, stands there, and not `overwrite`.
-        SettingsError, MissingArtifactError, ArtifactError, IncompatibleError: as the steps it is made of.
+        ConflictError: a mask made from other counts, or with another bar, is there, and not `overwrite`.
+        SettingsError: rates that name no neuron.
+        MissingArtifactError, ArtifactError, IncompatibleError: counts or moments that are not there, are damaged, or
+            come from different models.
     """
     found = find_neurons(layout, load_answer_counts(layout, languages), selection)
-    save_mask(found.path, found.mask, found.description, overwrite=overwrite)
+    Mask(tuple(languages), found.mask, found.description).save(found.path, overwrite=overwrite)
     return found
 
 
 def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> Identification:
-    """Find the language neurons in counts at hand, by the selection's method; nothing is written.
+    """Find the language neurons in counts in memory; nothing is written.
+
+    Entropy-λ selects the neurons of lowest score s(λ) = e − λ · r, and a selected neuron belongs to the languages in
+    which it is above τ; that number, N, decides its class. The other methods do not all ask for τ (random for
+    nothing), so for them N is the number of languages whose mask the neuron is in; for LAPE that is the same.
+
+    Args:
+        layout: where the moments lie, which mean-difference reads.
+        counts: of all languages.
+        selection: the method and its rates.
 
     Raises:
-        SettingsError: rates that name no neuron.
-        MissingArtifactError, IncompatibleError: mean-difference without moments, or with those of another model.
+        SettingsError: rates that name no neuron, or more random neurons than the model has.
+        MissingArtifactError, IncompatibleError: mean-difference without moments, or with those of other counts.
     """
     languages, method = counts.languages, selection.method
+    moments: dict[str, AnswerMoments] = {}
+    if method.name == MEAN_DIFFERENCE:
+        moments = {language: answer_moments(layout, language, counts=counts) for language in languages}
     statistics = counts.statistics(bar=selection.bar)
-    found, selected, above = _neurons(layout, languages, statistics, selection)
-    classes = classify(above, selected, languages=len(languages))
-    classes = replace(classes, general=statistics.general & (len(languages) > 1))
+    if method.name == ENTROPY_LAMBDA:
+        selected = _select(statistics, selection)
+        mask, parameters, above = language_mask(statistics, selected), {}, statistics.languages_above
+    else:
+        mask, parameters = _by_other_method(statistics, selection, tuple(moments.values()))
+        selected, above = mask.any(dim=-1), mask.sum(dim=-1)
+    classes = replace(
+        classify(above, selected, languages=len(languages)), general=statistics.general & (len(languages) > 1)
+    )
     layers, d_mlp = selected.shape
     description = MaskDescription(
         languages=list(languages),
@@ -147,7 +108,7 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
         threshold=statistics.threshold,
         appear=appear(above, selected, languages=len(languages)).tolist(),
         classes=classes.sizes(),
-        neurons=dict(zip(languages, found.mask.sum(dim=(0, 1)).tolist(), strict=True)),
+        neurons=dict(zip(languages, mask.sum(dim=(0, 1)).tolist(), strict=True)),
         layers=layers,
         d_mlp=d_mlp,
         counts=counts.hashes,
@@ -155,24 +116,41 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
         weights_hash=counts.weights_hash,
         version=__version__,
         method=method.name,
-        parameters=found.parameters,
-        moments=found.moments,
+        parameters=parameters,
+        moments={language: one.digest for language, one in moments.items()},
     )
     path = layout.by(method).mask(selection.top_rate, selection.lam)
-    return Identification(statistics, selected, found.mask, classes, description, path)
+    return Identification(statistics, selected, mask, classes, description, path)
 
 
-def _neurons(
-    layout: Layout, languages: Sequence[str], statistics: NeuronStatistics, selection: Selection
-) -> tuple[MethodMask, Bool[Tensor, "layer neuron"], Int[Tensor, "layer neuron"]]:
-    """The mask, the selected neurons, and N, which decides a selected neuron's class.
+def _select(statistics: NeuronStatistics, selection: Selection) -> Bool[Tensor, "layer neuron"]:
+    """The neurons of lowest score."""
+    assert selection.lam is not None  # Selection has checked it
+    return select(statistics, top_rate=selection.top_rate, lam=selection.lam)
 
-    N is the number of languages in which the neuron is above τ. The other methods do not all ask for that (random for
-    nothing), so theirs is the number of languages whose mask the neuron is in; for LAPE that is the same.
-    """
-    if selection.method.name == ENTROPY_LAMBDA:
-        assert selection.lam is not None  # Selection has checked it
-        selected = select(statistics, top_rate=selection.top_rate, lam=selection.lam)
-        return MethodMask(language_mask(statistics, selected)), selected, statistics.languages_above
-    found = method_mask(layout, languages, statistics, selection)
-    return found, found.mask.any(dim=-1), found.mask.sum(dim=-1)
+
+def _by_other_method(
+    statistics: NeuronStatistics, selection: Selection, moments: Sequence[AnswerMoments]
+) -> tuple[Bool[Tensor, "layer neuron lang"], dict[str, int]]:
+    """The mask by a method other than entropy-λ, and its parameters besides top rate, λ and bar."""
+    method = selection.method
+    layers, d_mlp, languages = statistics.member.shape
+    if method.name == LAPE:
+        return lape(statistics, top_rate=selection.top_rate), {}
+    if method.name == EQUAL_N:
+        assert method.neurons is not None  # Method gives equal-n its default
+        return equal_n(statistics, neurons=method.neurons), {"neurons": method.neurons}
+    if method.name == MEAN_DIFFERENCE:
+        mean, variance = (torch.stack([getattr(one, name) for one in moments], dim=-1) for name in ("mean", "variance"))
+        # N neurons per language, or an equal part of the top rate's
+        neurons = method.neurons or rank_of_share(selection.top_rate / languages, layers * d_mlp, "top_rate")
+        return mean_difference(effect_size(mean, variance), neurons=neurons), {"neurons": neurons}
+    if method.neurons is None:  # random: as many in each layer as the entropy-λ mask of the same rates has
+        sizes = language_mask(statistics, _select(statistics, selection)).sum(dim=1)
+        return random_like(sizes, d_mlp=d_mlp, seed=method.seed), {"seed": method.seed}
+    if method.neurons > layers * d_mlp:
+        raise SettingsError(
+            f"--neurons {method.neurons} is more than the {layers * d_mlp} that the model has: give fewer"
+        )
+    mask = random_anywhere(layers, d_mlp, languages=languages, neurons=method.neurons, seed=method.seed)
+    return mask, {"neurons": method.neurons, "seed": method.seed}

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ._controls import Controls
 from ._grid import Condition, Conditions, conditions_of, missing, under
-from ._interventions import NeuronSource, Steps
 from ._session import Session, StartWork, silent, with_stored_answers
+from ._steps import Steps
 from .config import DEFAULT_DO, DEFAULT_MAP, MapSettings, Selection
 from .core.perplexity import (
     MeasuredSelectivity,
@@ -109,14 +108,13 @@ def perplexity_map(
     Selection(top_rate, lam, method=session.layout.method)
     steps = Steps.parse(settings.do)
     session = with_stored_answers(session)
-    layout, seed = session.layout, settings.seed
+    layout = session.layout
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     chosen = tuple(languages or mask.languages)
     mask.check_languages(chosen)
-    source = NeuronSource.open(layout, mask, settings.classes)
-    controls = Controls.open(layout, mask, classes=settings.classes, seed=seed) if settings.controls else None
-    conditions = Conditions(steps, source, controls)
-    conditions.check(chosen)
+    conditions = Conditions.open(
+        session, mask, steps, classes=settings.classes, sets=settings.controls, seed=settings.seed
+    )
     records = {language: session.corpus.of_language(language) for language in chosen}
 
     # list the cells, and which are missing
@@ -167,7 +165,7 @@ def _wanted(
     """Return what decides the value of each cell."""
     usual = not conditions.steps.variant(DEFAULT_DO)
     whole = {
-        **({} if usual else {"do": conditions.steps.describe(conditions.source)}),
+        **({} if usual else {"do": conditions.source.describe(conditions.steps)}),
         "mask": mask,
         "classes": list(settings.classes),
         "text": settings.text,

@@ -18,7 +18,7 @@ from .output import Bars, note, result, table
 if TYPE_CHECKING:
     from .._dataset import Built, Checked
     from .._generate import Generated
-    from .._interventions import Steps
+    from .._steps import Steps
     from ..corpus.checks import LanguageSummary
     from ..sources.source import SourceOptions
 

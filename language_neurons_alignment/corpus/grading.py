@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 from ..errors import CorpusError, SettingsError
-from ..store.files import Json
 from .language_id import Verdict, identify_languages, known_languages, letters
 from .numbers import final_number, same_number
 from .records import Record
@@ -100,7 +100,7 @@ def grade(records: Sequence[Record], answers: Sequence[str], *, candidates: Iter
     ]
 
 
-def answer_line(record: Record, answer: Json, graded: Graded) -> Json:
+def answer_line(record: Record, answer: dict[str, Any], graded: Graded) -> dict[str, Any]:
     """One answer to read, with all that it was judged by."""
     seen = graded.seen
     return {

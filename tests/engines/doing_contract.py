@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from language_neurons_alignment._interventions import NeuronSource, Steps, intervene
+from language_neurons_alignment._interventions import NeuronSource, intervene
+from language_neurons_alignment._steps import Steps
 from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import perplexity

@@ -37,7 +37,7 @@ from language_neurons_alignment.identify import identify
 from language_neurons_alignment.store.checkpoint import Checkpoint
 from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.layout import Layout
-from language_neurons_alignment.store.masks import open_mask
+from language_neurons_alignment.store.masks import general_neurons, open_mask
 from tests.tiny_models import ARCHITECTURES, D_MLP, save_tiny_model, tiny_config
 from tests.workspace import contents, leftovers, made_up_counts
 
@@ -317,7 +317,7 @@ def test_the_general_neurons_of_an_imported_mask_are_unknown_and_that_is_said(la
     import_mask(file, layout, ("en", "zh", "fr"), model_path="/x/base", top_rate=0.01, lam=0.0)
     opened = open_mask(layout, top_rate=0.01, lam=0.0, checkpoint=Checkpoint("Llama", "", ""))
     with pytest.raises(MissingArtifactError, match="was imported"):
-        opened._general()
+        general_neurons(opened, layout)
 
 
 def test_importing_again_is_nothing_new_and_another_file_is_a_conflict_until_forced(layout: Layout) -> None:

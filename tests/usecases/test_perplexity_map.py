@@ -13,6 +13,7 @@ import torch
 from language_neurons_alignment._session import Session
 from language_neurons_alignment.config import MapSettings
 from language_neurons_alignment.core.perplexity import perplexity
+from language_neurons_alignment.core.selection import to_mask_list
 from language_neurons_alignment.corpus.encode import encode_texts
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import (
@@ -26,7 +27,7 @@ from language_neurons_alignment.errors import (
 )
 from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.store.layout import with_ending
-from language_neurons_alignment.store.masks import load_mask_list
+from language_neurons_alignment.store.masks import Mask
 from tests.usecases.conftest import LANGUAGES, change_corpus, change_weights, idle, layout_of, map_file, opened
 from tests.workspace import (
     TEN,
@@ -66,7 +67,7 @@ def zeroed_by_hand(engine: TransformersEngine, mask: Sequence[torch.Tensor]) -> 
 
 
 def test_a_map_is_what_the_model_says_with_the_masks_neurons_at_zero(work: Path, lam: float) -> None:
-    masks = load_mask_list(layout_of(work).mask(0.1, lam))
+    masks = to_mask_list(Mask.load(layout_of(work).mask(0.1, lam)).tensor)
     with opened(work) as session:
         stored = perplexity_map(session, top_rate=0.1, lam=lam).map
         engine = session.source()
