@@ -1,8 +1,7 @@
-"""The rows of a table of effects, and their controls.
+"""Controls: the same change, made to random neurons of no language.
 
-A row is a change of the model: each language's neurons in turn, or one set of steps that name no `each`. Changing any
-equally large set of neurons has some effect, so an effect alone means little: a control makes the same change to
-random neurons of no language, as many in each layer and as active.
+Changing any equally large set of neurons has some effect, so an effect alone means little. A control of a condition
+(`_grid.Condition`) changes as many random neurons in each layer, as active as those that it stands for.
 """
 
 from __future__ import annotations
@@ -17,17 +16,13 @@ from torch import Tensor
 from ._interventions import NeuronSource, Swap
 from ._session import Session
 from ._steps import Steps
-from .core.interventions import Intervention, matched_controls
+from .core.interventions import matched_controls
 from .core.model import ModelInfo
-from .core.perplexity import UNDISTURBED, control_row
-from .errors import IncompatibleError, MissingArtifactError, SettingsError
+from .errors import IncompatibleError, MissingArtifactError
 from .store.checkpoint import Checkpoint
 from .store.counts import AnswerCounts, load_answer_counts
 from .store.files import Json, digest_of_bytes
 from .store.masks import Mask
-
-ONE_ROW = "do"
-"""The row of steps that name no `each`."""
 
 
 @dataclass(frozen=True)
@@ -143,75 +138,3 @@ def open_source_and_controls(
     )
     general = source.general if "general" in classes else None
     return source, Controls.of(mask, counts, general=general, seed=seed)
-
-
-def control_rows(rows: Sequence[str], sets: int) -> tuple[str, ...]:
-    """Name the control rows; the first set of every row comes before the second of any.
-
-    >>> control_rows(["en", "fr"], 2)
-    ('en~1', 'fr~1', 'en~2', 'fr~2')
-    """
-    return tuple(control_row(row, number) for number in range(1, sets + 1) for row in rows)
-
-
-def of_control(name: str) -> tuple[str, int]:
-    """Return the row that a control belongs to, and the control's number; 0 for a row itself.
-
-    >>> of_control("fr~2"), of_control("fr")
-    (('fr', 2), ('fr', 0))
-    """
-    row, _, number = name.partition("~")
-    return row, int(number or 0)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The changes of a table by the names of its rows: `none`, then each language or `do`; for controls `fr~1`.
-
-    Attributes:
-        doing: the steps.
-        mask: the languages' neurons.
-        source: the neurons and means that the steps name.
-        controls: the neurons that controls change instead.
-    """
-
-    doing: Steps
-    mask: Mask
-    source: NeuronSource
-    controls: Controls
-
-    @classmethod
-    def open(cls, session: Session, mask: Mask, steps: Steps, *, classes: Sequence[str], sets: int, seed: int) -> Rows:
-        """Read everything that the rows need; see `open_source_and_controls`.
-
-        Raises:
-            SettingsError: steps that name a source or target.
-            LNAError: as `open_source_and_controls`.
-        """
-        unknown = sorted(steps.words - {"each"})
-        if unknown:
-            raise SettingsError(
-                f"--do names {', '.join(unknown)}, which a map of rows and texts does not have: "
-                "give `each`, the language of the row, or a language"
-            )
-        return cls(steps, mask, *open_source_and_controls(session, mask, steps, classes=classes, sets=sets, seed=seed))
-
-    def names(self, languages: Sequence[str]) -> tuple[str, ...]:
-        """The rows after the undisturbed one."""
-        return tuple(languages) if self.doing.words else (ONE_ROW,)
-
-    def intervention(self, row: str, model: ModelInfo) -> Intervention | None:
-        """Return what a row or a control does to the model; None: nothing.
-
-        A language without neurons changes nothing in its row. Steps without rows of their own must change something.
-
-        Raises:
-            LNAError: as `NeuronSource.intervention` and `Controls.swap`.
-        """
-        if row == UNDISTURBED:
-            return None
-        name, number = of_control(row)
-        swap = self.controls.swap(model, name, number) if number else None
-        by_language = bool(self.doing.words)
-        steps = self.doing.bind(each=name) if by_language else self.doing
-        return self.source.intervention(steps, model, swap=swap, allow_empty=by_language)

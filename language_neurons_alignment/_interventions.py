@@ -324,7 +324,7 @@ class NeuronSource:
 
 def neuron_source(
     session: Session,
-    steps: Steps = NOTHING,
+    steps: Steps | None = None,
     *,
     top_rate: float = DEFAULT_TOP_RATE,
     lam: float | None = None,
@@ -334,7 +334,8 @@ def neuron_source(
 
     Args:
         session: model and place.
-        steps: the steps to come; `intervene` reads what further ones need.
+        steps: the steps to come; if they name neurons by files alone, no mask is read. None: any, and `intervene` reads
+            what they need.
         top_rate: of the mask.
         lam: λ of the mask.
         classes: classes of a language that is named without any.
@@ -343,9 +344,10 @@ def neuron_source(
         LNAError: as `open_mask` and `NeuronSource.open`.
     """
     mask = None
-    if lam is not None or not session.layout.method.has_lambda:
+    if (steps is None or steps.needs_mask) and (lam is not None or not session.layout.method.has_lambda):
         mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
-    return NeuronSource.open(session.layout, steps, mask=mask, classes=classes, checkpoint=session.checkpoint)
+    chosen = NOTHING if steps is None else steps
+    return NeuronSource.open(session.layout, chosen, mask=mask, classes=classes, checkpoint=session.checkpoint)
 
 
 def intervene(

@@ -23,8 +23,8 @@ from .report.page import render_page
 from .report.sections import Part, Report, pictures
 from .store.counts import load_origin
 from .store.files import save_pictures, write_text
-from .store.layout import Layout, with_ending
-from .store.maps import load_map
+from .store.layout import Layout
+from .store.maps import load_map, map_exists
 from .store.masks import Mask
 
 # ── What there is of a model, for a report: neurons, counted text, perplexity maps, and where they come from.
@@ -120,7 +120,7 @@ def _maps(subject: Subject, neurons: ModelNeurons) -> tuple[dict[str, Perplexity
     maps, facts, gap = {}, {}, Gap("No perplexity map of these neurons is there.", command)
     for settings in _variants():
         path = layout.perplexity(*rates, variant=settings.variant)
-        if not with_ending(path, ".json").is_file():
+        if not map_exists(path):
             continue
         found, made_from = load_map(path)
         todo = len(found.rows) * len(found.languages) - len(found.cells)

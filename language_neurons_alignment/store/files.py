@@ -75,7 +75,7 @@ def atomic_files(*paths: Path) -> Iterator[list[IO[bytes]]]:
         for file in files:
             _discard(file)
     for folder in {path.parent for path in paths}:
-        _sync_folder(folder)
+        sync_folder(folder)
 
 
 @contextmanager
@@ -127,7 +127,7 @@ def _discard(file: IO[bytes]) -> None:
         os.unlink(file.name)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself durable, where the system lets a folder be opened."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from jaxtyping import Bool
 from torch import Tensor
 
-from language_neurons_alignment._controls import Controls, control_rows, of_control, open_source_and_controls
+from language_neurons_alignment._controls import Controls, open_source_and_controls
+from language_neurons_alignment._grid import Condition, conditions_of
 from language_neurons_alignment._session import Session
 from language_neurons_alignment._steps import Steps
 from language_neurons_alignment.config import Selection
@@ -135,6 +136,8 @@ def test_what_is_drawn_shows_in_the_provenance(layout: Layout) -> None:
     assert controls.describe()["control_activity"] != changed.describe()["control_activity"]
 
 
-def test_control_rows_come_set_by_set_and_are_read_back() -> None:
-    assert control_rows(("en", "fr"), 2) == ("en~1", "fr~1", "en~2", "fr~2")
-    assert [of_control(name) for name in ("fr~12", "do~1", "fr")] == [("fr", 12), ("do", 1), ("fr", 0)]
+def test_control_rows_come_set_by_set_after_the_others() -> None:
+    listed = conditions_of(("en", "fr"), 2)
+    assert [one.name for one in listed] == ["none", "en", "fr", "en~1", "fr~1", "en~2", "fr~2"]
+    assert [(one.row, one.control) for one in listed[3:]] == [("en", 1), ("fr", 1), ("en", 2), ("fr", 2)]
+    assert [Condition(*of).name for of in (("fr", 12), ("do", 1), ("fr", 0))] == ["fr~12", "do~1", "fr"]

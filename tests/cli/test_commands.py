@@ -120,7 +120,7 @@ def test_a_map_is_told_with_intervals_controls_and_selectivity(lna: Lna, here: P
     assert re.search(r"^selectivity  precision +recall +F1 +F1 of controls", told.out, re.MULTILINE)
     assert re.search(r"^Spanish +\d\.\d\d \[", told.out, re.MULTILINE)
     assert "control's range" in lna(*mapped, "--controls", 0).out, "those that are there are shown"
-    stored = Path("ppl_maps/mgsm/0.1-0.1/ppl.Llama-tiny-llama.json")
+    stored = Path("ppl_maps/mgsm/0.1-0.1/ppl.Llama-tiny-llama.cells.jsonl")
     stored.write_text(re.sub(r',\s*"text_(nll|tokens)": "[^"]*"', "", stored.read_text()))
     assert "6 cells know only their sums" in lna(*mapped, "--controls", 0).out
     one = lna(*mapped, "--do", "scale:2 es", "--controls", 2)

@@ -243,10 +243,10 @@ def test_another_process_at_the_same_file_is_refused(asked: Path) -> None:
 
 KILLED = """
     import os, signal, sys
-    from language_neurons_alignment.answers.generation import generate
-    from language_neurons_alignment.sampling import Sampling
-    from language_neurons_alignment.session import open_session
-    from language_neurons_alignment.store.journal import Journal
+    from language_neurons_alignment._generate import generate
+    from language_neurons_alignment._session import open_session
+    from language_neurons_alignment.config import Sampling
+    from language_neurons_alignment.store.answers import Journal
 
     append, batches = Journal.append, []
 

@@ -34,7 +34,7 @@ def test_a_whole_run_leaves_every_file_where_it_was_promised_and_nothing_else(ma
         *(f"activation_masks/small/{rates}/mask.Llama-tiny-llama{ending}" for ending in ("", ".json")),
         *(
             f"ppl_maps/small/{rates}/ppl.Llama-tiny-llama.{ending}"
-            for ending in ("png", "json", "csv", "controls.json")
+            for ending in ("png", "json", "csv", "controls.json", "cells.jsonl")
         ),
     }
     assert leftovers(made) == []
