@@ -1,9 +1,14 @@
-"""How much of a model's language neurons is chance: from counts kept in blocks of the corpus."""
+"""How much a model's language neurons depend on the corpus: intervals, inclusion probabilities, split-half overlap.
+
+The counts must be stored in blocks of the corpus (`lna activation --blocks`). The neurons are found again in bootstrap
+samples of the blocks, which give the spread of every number, and in random halves and quarters, which extrapolate it to
+an infinite corpus (`core.stability`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,28 +36,29 @@ from .core.stability import (
 )
 from .errors import IncompatibleError, SweepError
 from .plots.draw import draw, write_png
-from .plots.figures import language_chart, layer_chart
+from .plots.figures import stability_by_language, stability_by_layer
 from .store.counts import AnswerCounts, load_answer_counts, load_blocks
 from .store.files import save_stability
 from .store.layout import Layout
 from .version import __version__
 
-# ── How language neurons are found again, and how often.
-
 
 @dataclass(frozen=True)
 class StabilitySettings:
-    """What is found again, and how often.
+    """How neurons are found in each sample of the corpus, and how many samples there are.
+
+    >>> StabilitySettings(top_rate=0.05, draws=100).named
+    'found'
 
     Attributes:
         top_rate: share of neurons selected.
         bar: activation bar.
-        lam: λ to select by; None: the largest fine one, found anew in every part and resampling of the corpus.
+        lam: λ; None: the largest valid λ, found again in every sample of the corpus.
         lo: smallest λ considered.
         hi: largest λ considered.
-        draws: resamplings of the blocks.
-        splits: random cuts of the blocks into halves and quarters.
-        seed: of both.
+        draws: bootstrap samples of the blocks.
+        splits: random splits of the blocks into halves and quarters.
+        seed: seed of both.
 
     Raises:
         SettingsError: out of range.
@@ -73,7 +79,7 @@ class StabilitySettings:
 
     @property
     def procedure(self) -> Procedure:
-        """How neurons are found by these settings."""
+        """How these settings find neurons."""
         return Procedure(self.top_rate, self.bar, self.lam, self.lo, self.hi)
 
     @property
@@ -82,26 +88,24 @@ class StabilitySettings:
         return "found" if self.lam is None else repr(float(self.lam))
 
 
-# ── What finding language neurons again and again has told, as numbers, tables and tensors.
-
-
 @dataclass(frozen=True)
 class Stability:
-    """One model's language neurons on one corpus, and how well the corpus knows them.
+    """One model's language neurons on one corpus, and how much they would change on another one.
 
     Attributes:
-        layout: where the model's results lie.
+        layout: where the model's results are.
         languages: codes.
         settings: how neurons are found.
         counts: digest of each language's counts.
-        blocks: of the corpus.
+        blocks: number of blocks of the corpus.
         found: the neurons of the whole corpus.
-        numbers: intervals of `Found.numbers` of an endless corpus.
+        numbers: intervals of `Found.numbers` for an infinite corpus.
         inclusion: each neuron's probability of being in each mask.
-        halves: what halves of the corpus have in common, and where its size leads.
+        halves: overlap of the masks from two halves of the corpus, and the extrapolation to an infinite corpus.
         probability: each neuron's activation probability.
         interval: its interval.
-        overlap: what another corpus finds; None where none was named.
+        overlap: overlap with the masks on another corpus; None if no other corpus is named.
+        files: JSON, CSV, tensor and PNG files, once they are written.
     """
 
     layout: Layout
@@ -116,9 +120,10 @@ class Stability:
     probability: Float32[Tensor, "layer neuron lang"]
     interval: Interval
     overlap: CorpusOverlap | None = None
+    files: tuple[Path, ...] = ()
 
     def tables(self) -> dict[str, Columns]:
-        """The results by the names that their files have."""
+        """The tables, by the names of their files."""
         total = 2 + len(STATES) + len(self.languages)
         names = ["lambda", "threshold", *STATES, *(f"mask.{code}" for code in self.languages)]
         columns = {"value": self.found.numbers, "endless": self.halves.endless}
@@ -138,7 +143,7 @@ class Stability:
         return tables if self.overlap is None else {**tables, "overlap": self.overlap.columns()}
 
     def plain(self) -> dict[str, Any]:
-        """The results as plain values, over all layers; layer by layer they are in the CSV file."""
+        """The results as plain values, summed over layers; the CSV file `layers` has every layer."""
         chosen = self.settings
         return {
             "model": self.layout.model,
@@ -156,11 +161,11 @@ class Stability:
 
     @property
     def without_lambda(self) -> int:
-        """Resampled corpora in which no λ in the range is fine."""
+        """Bootstrap samples without a valid λ in the range."""
         return int(self.inclusion.numbers[:, 0].isnan().sum())
 
     def tensors(self) -> dict[str, Any]:
-        """Neuron by neuron: float32 [layer, neuron, lang]."""
+        """The results per neuron: float32 [layer, neuron, lang]."""
         return {
             "languages": list(self.languages),
             "inclusion": self.inclusion.probability,
@@ -170,7 +175,7 @@ class Stability:
         }
 
     def _probabilities(self) -> Columns:
-        """Per language: how wide its mask's intervals of p are, and how many of them lie above τ."""
+        """Per language: the median half-width of p's intervals within the mask, and how many lie above τ."""
         rows = []
         for k in range(len(self.languages)):
             mask = self.found.mask[..., k]
@@ -188,26 +193,37 @@ def stability(
     *,
     other: Layout | None = None,
     start: StartWork = silent,
-) -> tuple[Stability, list[Path]]:
-    """Find a model's language neurons again and again, and store what that tells.
+) -> Stability:
+    """Estimate how much the neurons would change on another corpus, and write tables, tensors and figures.
+
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code, blocks=3) for code in ("en", "es", "fr")]
+    >>> settings = StabilitySettings(top_rate=0.1, bar=0.8, lam=0.0, draws=4, splits=2)
+    >>> found = stability(session.layout, ("en", "es", "fr"), settings)
+    >>> found.blocks, tuple(found.inclusion.probability.shape) == tuple(found.probability.shape)
+    (3, True)
 
     Args:
-        layout: where the counts and their blocks lie.
+        layout: where the counts and their blocks are.
         languages: codes.
-        settings: how neurons are found, and how often.
-        other: the same model's counts on another corpus, whose masks are compared; they need no blocks.
-        start: told of the work, in identifications.
+        settings: how neurons are found, and in how many samples.
+        other: the same model's counts on another corpus, to compare the masks; these counts need no blocks.
+        start: starts a progress bar, measured in identifications.
 
     Raises:
-        MissingArtifactError: the counts were not kept in blocks.
-        SweepError: no λ in the range is fine in the whole corpus.
+        MissingArtifactError: the counts were stored without blocks.
+        SweepError: the whole corpus has no valid λ in the range.
         ArtifactError, IncompatibleError: counts or blocks that do not belong together.
     """
     counts = load_answer_counts(layout, languages)
-    overlap = None if other is None else _overlap(counts, layout, other, settings.procedure)
+    counts_of_other = None if other is None else load_answer_counts(other, languages)
     blocks = AnswerBlocks.of([load_blocks(layout, language) for language in languages])
+
+    procedure, datasets = settings.procedure, (layout.dataset, "" if other is None else other.dataset)
+    overlap = None if counts_of_other is None else _overlap((counts, counts_of_other), datasets, procedure)
     probability = blocks.probability()
-    found = settings.procedure(probability)
+    found = procedure(probability)
     if found.profile.isnan().any():
         raise SweepError(
             f"no λ in [{settings.lo!r}, {settings.hi!r}] gives appear[K] = 0 on {layout.dataset}: lower the top rate "
@@ -215,8 +231,8 @@ def stability(
         )
     step = start("identifications", settings.draws + identifications(len(blocks), splits=settings.splits))
     chosen = {"languages": languages, "seed": settings.seed, "step": step}
-    drawn = inclusion(blocks, settings.procedure, draws=settings.draws, **chosen)
-    halves = split_halves(blocks, settings.procedure, splits=settings.splits, **chosen)
+    drawn = inclusion(blocks, procedure, draws=settings.draws, **chosen)
+    halves = split_halves(blocks, procedure, splits=settings.splits, **chosen)
     result = Stability(
         layout=layout,
         languages=tuple(languages),
@@ -231,31 +247,32 @@ def stability(
         interval=probability_interval(blocks),
         overlap=overlap,
     )
-    return result, _save(result)
+    return replace(result, files=tuple(_write(result)))
 
 
-def _overlap(counts: AnswerCounts, layout: Layout, other: Layout, procedure: Procedure) -> CorpusOverlap:
-    """The masks of both corpora, each found by the same procedure (with a λ of its own, where it is found)."""
-    second = load_answer_counts(other, counts.languages)
-    if (counts.config_hash, counts.weights_hash) != (second.config_hash, second.weights_hash):
+def _overlap(
+    counts: tuple[AnswerCounts, AnswerCounts], datasets: tuple[str, str], procedure: Procedure
+) -> CorpusOverlap:
+    """The overlap of the masks on two corpora, each found by the same procedure, with its own λ unless one is given."""
+    first, second = counts
+    if (first.config_hash, first.weights_hash) != (second.config_hash, second.weights_hash):
         raise IncompatibleError(
-            f"{layout.dataset} and {other.dataset} were counted on different models (config or weights differ): "
+            f"{datasets[0]} and {datasets[1]} were counted on different models (config or weights differ): "
             "count both on one model"
         )
-    one, two = (procedure(activation_probability(each.counts, tokens=each.tokens)) for each in (counts, second))
-    datasets = (layout.dataset, other.dataset)
-    return corpus_overlap(one.mask, two.mask, datasets=datasets, languages=counts.languages)
+    one, two = (procedure(activation_probability(each.counts, tokens=each.tokens)) for each in counts)
+    return corpus_overlap(one.mask, two.mask, datasets=datasets, languages=first.languages)
 
 
-def _save(result: Stability) -> list[Path]:
+def _write(result: Stability) -> list[Path]:
     chosen = result.settings
     second = "" if result.overlap is None else result.overlap.datasets[1]
     path = result.layout.stability(chosen.top_rate, chosen.named, other=second)
     tables = result.tables()
     title = f"{result.layout.model} on {result.layout.dataset}: {result.blocks} blocks"
     figures = {
-        "layers": draw(layer_chart(tables["layers"]), title=f"{title}, 95 % intervals"),
-        "languages": draw(language_chart(tables["halves"], tables["inclusion"]), title=title),
+        "layers": draw(stability_by_layer(tables["layers"]), title=f"{title}, 95 % intervals"),
+        "languages": draw(stability_by_language(tables["halves"], tables["inclusion"]), title=title),
     }
     pictures = {name: partial(write_png, figure) for name, figure in figures.items()}
     return save_stability(path, result.plain(), tables, result.tensors(), pictures)
