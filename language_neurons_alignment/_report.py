@@ -104,8 +104,8 @@ def write_report(
     >>> written = write_report([session.layout], lna.Choice(0.1, 0.0, 0.8, ("en", "es", "fr")), called=["model"])
     >>> print(written.page.as_posix())
     reports/toy/0.1-0.0/report.Llama-model.html
-    >>> list(written.report.missing)
-    ["What breaks when a language's neurons are off"]
+    >>> written.report.missing["What breaks when a language's neurons are off"]
+    'There is no perplexity map of these neurons. lna ppl --model-path model -s toy -d DATA -r 0.1 -l 0.0'
 
     Args:
         layouts: where the results of each model are; in the order of training.

@@ -114,7 +114,7 @@ def bars(chart: Bars, *, title: str = "") -> Figure:
         _panel(axes, chart, panel)
     _name_bars(rows[-1], chart)
     for mark in chart.marks:
-        _mark(rows, mark)
+        _mark(list(rows), mark)
     figure.suptitle(title, fontsize=11)
     return figure
 
