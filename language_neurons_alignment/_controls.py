@@ -12,9 +12,8 @@ from torch import Tensor
 
 from ._interventions import NeuronSource, Steps, Swap
 from .core.counts import activation_probability
-from .core.interventions import Intervention
+from .core.interventions import Intervention, matched_controls
 from .core.perplexity import UNDISTURBED, control_row
-from .core.resampling import matched_controls
 from .engines import ModelInfo
 from .errors import IncompatibleError, MissingArtifactError, SettingsError
 from .store.counts import load_answer_counts

@@ -18,7 +18,8 @@ from ._generate import answer_row, fitting_questions, row_journal
 from ._interventions import Steps
 from ._session import Session, StartAnswers, silent
 from .config import DEFAULT_DO, DEFAULT_EVALUATION, MEASURES, EvaluationSettings, Selection
-from .core.accuracy import AccuracyMap, Effects, Selective, effects, selective
+from .core.accuracy import AccuracyMap, accuracy_effects, accuracy_selectivity
+from .core.effects import Effects, Selectivity
 from .core.perplexity import UNDISTURBED
 from .corpus.encode import Prompt
 from .corpus.grading import answer_line, check_answerable, grade
@@ -227,7 +228,7 @@ def table_rows(result: AccuracyMap, found: Effects, measure: str) -> list[list[o
     """One line a cell; what a cell has not is NaN: only changes have tests, and controls nothing to be held against."""
     shares, right = 100 * result.shares(measure), result.right(measure).sum(dim=-1)
     unclear, asked = result.unclear.sum(dim=-1), result.asked.sum(dim=-1)
-    tested = [found.interval.low, found.interval.high, found.p, found.p_adjusted]
+    tested = [one for one in (found.interval.low, found.interval.high, found.p, found.p_adjusted) if one is not None]
     ranges = [] if found.control is None else [found.control.low, found.control.high]
     table: list[list[object]] = []
     for r, row in enumerate(result.rows):
@@ -265,7 +266,7 @@ class Evaluated:
     map: AccuracyMap
     measure: str
     effects: Effects
-    selective: Selective | None
+    selective: Selectivity | None
     matched_by: str | None
     json: Path
     csv: Path
@@ -322,13 +323,13 @@ def evaluate(
         answered = work.answer(file)
         cells = file.read(engine=session.source.explicit)
         result = accuracy_map(work, cells, file.asked())
-        found = effects(result, settings.show, seed=settings.sampling.seed)
+        found = accuracy_effects(result, settings.show, seed=settings.sampling.seed)
         png, csv = _draw(path, doing, result, found, measure=settings.show, title=session.layout.model)
     return Evaluated(
         result,
         settings.show,
         found,
-        selective(result, settings.show, seed=settings.sampling.seed) if doing.words else None,
+        accuracy_selectivity(result, settings.show, seed=settings.sampling.seed) if doing.words else None,
         rows.controls.matched_by if settings.controls else None,
         file.path,
         csv,

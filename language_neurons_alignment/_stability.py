@@ -7,6 +7,7 @@ an infinite corpus (`core.stability`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,23 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32, Float64
 from torch import Tensor
 
-from ._session import StartWork, silent
 from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE, Selection, SweepRange
 from .core.counts import AnswerBlocks, activation_probability
-from .core.find import STATES, Found, Procedure
+from .core.find import Found, find
+from .core.flow import corpus_overlap
 from .core.frames import Columns
+from .core.model import StartProgress, silent
 from .core.resampling import Interval
 from .core.stability import (
-    CorpusOverlap,
+    STATES,
     Halves,
     Inclusion,
-    corpus_overlap,
     identifications,
     inclusion,
     number_interval,
+    numbers,
     probability_interval,
     split_halves,
 )
@@ -74,13 +76,12 @@ class StabilitySettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        SweepRange(self.lo, self.hi)
-        Selection(self.top_rate, self.lo if self.lam is None else self.lam, self.bar)
+        _ = self.selection  # checks the values
 
     @property
-    def procedure(self) -> Procedure:
+    def selection(self) -> Selection:
         """How these settings find neurons."""
-        return Procedure(self.top_rate, self.bar, self.lam, self.lo, self.hi)
+        return Selection(self.top_rate, self.lam, self.bar, search=SweepRange(self.lo, self.hi))
 
     @property
     def named(self) -> str:
@@ -99,12 +100,14 @@ class Stability:
         counts: digest of each language's counts.
         blocks: number of blocks of the corpus.
         found: the neurons of the whole corpus.
-        numbers: intervals of `Found.numbers` for an infinite corpus.
+        value: λ*, τ and the sizes of classes and masks (`core.stability.numbers`).
+        numbers: their intervals, for an infinite corpus.
         inclusion: each neuron's probability of being in each mask.
         halves: overlap of the masks from two halves of the corpus, and the extrapolation to an infinite corpus.
         probability: each neuron's activation probability.
         interval: its interval.
-        overlap: overlap with the masks on another corpus; None if no other corpus is named.
+        other: name of another corpus with which the masks are compared; None if none is named.
+        overlap: the table of that comparison (`core.flow.corpus_overlap`).
         files: JSON, CSV, tensor and PNG files, once they are written.
     """
 
@@ -114,21 +117,23 @@ class Stability:
     counts: dict[str, str]
     blocks: int
     found: Found
+    value: Float64[Tensor, " number"]
     numbers: Interval
     inclusion: Inclusion
     halves: Halves
     probability: Float32[Tensor, "layer neuron lang"]
     interval: Interval
-    overlap: CorpusOverlap | None = None
+    other: str | None = None
+    overlap: Columns | None = None
     files: tuple[Path, ...] = ()
 
     def tables(self) -> dict[str, Columns]:
         """The tables, by the names of their files."""
         total = 2 + len(STATES) + len(self.languages)
         names = ["lambda", "threshold", *STATES, *(f"mask.{code}" for code in self.languages)]
-        columns = {"value": self.found.numbers, "endless": self.halves.endless}
+        columns = {"value": self.value, "endless": self.halves.endless}
         columns |= {"low": self.numbers.low, "high": self.numbers.high}
-        layers = len(self.found.profile)
+        layers = len(self.found.mask)
         tables = {
             "numbers": {"number": names, **{name: one[:total].tolist() for name, one in columns.items()}},
             "layers": {
@@ -140,7 +145,7 @@ class Stability:
             "halves": self.halves.columns(),
             "probabilities": self._probabilities(),
         }
-        return tables if self.overlap is None else {**tables, "overlap": self.overlap.columns()}
+        return tables if self.overlap is None else {**tables, "overlap": self.overlap}
 
     def plain(self) -> dict[str, Any]:
         """The results as plain values, summed over layers; the CSV file `layers` has every layer."""
@@ -148,7 +153,7 @@ class Stability:
         return {
             "model": self.layout.model,
             "dataset": self.layout.dataset,
-            "with": None if self.overlap is None else self.overlap.datasets[1],
+            "with": self.other,
             "languages": list(self.languages),
             "counts": self.counts,
             "blocks": self.blocks,
@@ -192,7 +197,7 @@ def stability(
     settings: StabilitySettings,
     *,
     other: Layout | None = None,
-    start: StartWork = silent,
+    start: StartProgress = silent,
 ) -> Stability:
     """Estimate how much the neurons would change on another corpus, and write tables, tensors and figures.
 
@@ -220,19 +225,24 @@ def stability(
     counts_of_other = None if other is None else load_answer_counts(other, languages)
     blocks = AnswerBlocks.of([load_blocks(layout, language) for language in languages])
 
-    procedure, datasets = settings.procedure, (layout.dataset, "" if other is None else other.dataset)
-    overlap = None if counts_of_other is None else _overlap((counts, counts_of_other), datasets, procedure)
+    selection, name_of_other = settings.selection, None if other is None else other.dataset
+    overlap = None
+    if counts_of_other is not None:
+        _check_same_model(counts, counts_of_other, f"{layout.dataset} and {name_of_other}")
+        masks = (_mask(one, selection) for one in (counts, counts_of_other))
+        overlap = corpus_overlap(*masks, languages=languages)
     probability = blocks.probability()
-    found = procedure(probability)
-    if found.profile.isnan().any():
+    found = find(probability, selection)
+    if found.lam is not None and math.isnan(found.lam):
         raise SweepError(
             f"no λ in [{settings.lo!r}, {settings.hi!r}] gives appear[K] = 0 on {layout.dataset}: lower the top rate "
             "(-r), raise the bar (-b), or give a λ (-l)"
         )
-    step = start("identifications", settings.draws + identifications(len(blocks), splits=settings.splits))
-    chosen = {"languages": languages, "seed": settings.seed, "step": step}
-    drawn = inclusion(blocks, procedure, draws=settings.draws, **chosen)
-    halves = split_halves(blocks, procedure, splits=settings.splits, **chosen)
+    value = numbers(found, selection)
+    progress = start("identifications", settings.draws + identifications(len(blocks), splits=settings.splits))
+    chosen = {"languages": languages, "seed": settings.seed, "progress": progress}
+    drawn = inclusion(blocks, selection, draws=settings.draws, **chosen)
+    halves = split_halves(blocks, selection, splits=settings.splits, **chosen)
     result = Stability(
         layout=layout,
         languages=tuple(languages),
@@ -240,34 +250,33 @@ def stability(
         counts=counts.hashes,
         blocks=len(blocks),
         found=found,
-        numbers=number_interval(found.numbers, drawn.numbers, halves.endless, blocks=len(blocks)),
+        value=value,
+        numbers=number_interval(value, drawn.numbers, halves.endless, blocks=len(blocks)),
         inclusion=drawn,
         halves=halves,
         probability=probability,
         interval=probability_interval(blocks),
+        other=name_of_other,
         overlap=overlap,
     )
     return replace(result, files=tuple(_write(result)))
 
 
-def _overlap(
-    counts: tuple[AnswerCounts, AnswerCounts], datasets: tuple[str, str], procedure: Procedure
-) -> CorpusOverlap:
-    """The overlap of the masks on two corpora, each found by the same procedure, with its own λ unless one is given."""
-    first, second = counts
-    if (first.config_hash, first.weights_hash) != (second.config_hash, second.weights_hash):
+def _check_same_model(one: AnswerCounts, other: AnswerCounts, names: str) -> None:
+    if (one.config_hash, one.weights_hash) != (other.config_hash, other.weights_hash):
         raise IncompatibleError(
-            f"{datasets[0]} and {datasets[1]} were counted on different models (config or weights differ): "
-            "count both on one model"
+            f"{names} were counted on different models (config or weights differ): count both on one model"
         )
-    one, two = (procedure(activation_probability(each.counts, tokens=each.tokens)) for each in counts)
-    return corpus_overlap(one.mask, two.mask, datasets=datasets, languages=first.languages)
+
+
+def _mask(counts: AnswerCounts, selection: Selection) -> Bool[Tensor, "layer neuron lang"]:
+    """The mask on a corpus, with its own λ unless one is given."""
+    return find(activation_probability(counts.counts, tokens=counts.tokens), selection).mask
 
 
 def _write(result: Stability) -> list[Path]:
     chosen = result.settings
-    second = "" if result.overlap is None else result.overlap.datasets[1]
-    path = result.layout.stability(chosen.top_rate, chosen.named, other=second)
+    path = result.layout.stability(chosen.top_rate, chosen.named, other=result.other or "")
     tables = result.tables()
     title = f"{result.layout.model} on {result.layout.dataset}: {result.blocks} blocks"
     figures = {

@@ -12,10 +12,9 @@ from ._controls import Rows, control_rows
 from ._interventions import Steps
 from ._session import Session, StartWork, silent, with_stored_answers
 from .config import DEFAULT_DO, DEFAULT_MAP, MapSettings, Selection
+from .core.effects import Effects, Selectivity
 from .core.perplexity import (
     UNDISTURBED,
-    MeasuredSelectivity,
-    PerplexityEffects,
     PerplexityMap,
     cells_to_do,
     perplexity,
@@ -137,11 +136,11 @@ class MapResult:
     computed: int
     controls_computed: int
 
-    def effects(self, *, scale: str = "percent", average: str = "token") -> PerplexityEffects:
+    def effects(self, *, scale: str = "percent", average: str = "token") -> Effects:
         """Every change with its interval and its control's range."""
         return perplexity_effects(self.map, scale=scale, average=average)
 
-    def selectivity(self, *, average: str = "token") -> MeasuredSelectivity | None:
+    def selectivity(self, *, average: str = "token") -> Selectivity | None:
         """How selective each language's neurons are; None where rows are no languages."""
         return perplexity_selectivity(self.map, average=average)
 

@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
-from ..core.accuracy import AccuracyMap, Effects, ForcingTable
-from ..core.perplexity import MEASURES, MethodTable, PerplexityMap, range_of_controls
-from ..core.selection import CLASSES
-from ..core.stability import ALL
+from ..config import CLASSES
+from ..core.accuracy import AccuracyMap, ForcingTable
+from ..core.effects import Effects
+from ..core.flow import ALL
+from ..core.perplexity import METHOD_MEASURES, MethodTable, PerplexityMap, range_of_controls
 from ..languages import language_name
 from .charts import Bars, Heatmap, Panel, Series, language_axis, layer_axis, plain_axis, tick
 from .colours import FAINT, INKS, ZERO
@@ -131,7 +132,7 @@ def methods_figure(table: MethodTable, *, title: str = "") -> Figure:
     change, selective = figure.subplots(1, 2, sharey=True)
     own, elsewhere, f1 = (
         (table.means[:, k].tolist(), table.intervals.low[:, k].tolist(), table.intervals.high[:, k].tolist())
-        for k in range(len(MEASURES))
+        for k in range(len(METHOD_MEASURES))
     )
     intervals(change, *own, shift=-0.13, colour=INKS["specific"].light, marker="o", label="the language itself")
     intervals(change, *elsewhere, shift=0.13, colour=INKS["lost"].light, marker="s", label="the other languages")
