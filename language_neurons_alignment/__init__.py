@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ._evaluate import Evaluated, evaluate
     from ._force import Forced, force_languages
     from ._generate import Generated, generate
-    from ._interventions import NeuronSource, Steps, intervene, neuron_source
+    from ._interventions import NeuronSource, intervene, neuron_source
     from ._methods import MethodComparison, compare_methods
     from ._report import WrittenReport, write_report
     from ._session import Session, open_session

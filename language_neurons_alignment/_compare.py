@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from .analysis import ModelNeurons, english_means
 from .core.flow import ClassFlow, LanguageFlow, TrainingPath, class_flow, language_flow, training_path
 from .core.frames import Columns, Framed
 from .core.profiles import GroupMeans, class_profile, english_groups, group_means, language_profile, trained_groups
 from .errors import IncompatibleError, SettingsError
-from .store.files import save_tables
+from .store.files import Json, save_tables
 from .version import __version__
 
 
@@ -40,7 +39,7 @@ class PairComparison:
     languages: LanguageFlow
     groups: GroupMeans
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Json:
         """Flow, languages and groups as plain values, summed over layers."""
         languages, sets = self.languages.languages, self.languages.sets
         numbers = {
@@ -103,7 +102,7 @@ class Comparison:
             "means": _stacked(models),
         }
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Json:
         """The results as plain values, summed over layers; the CSV files have every layer."""
         return {
             "models": [

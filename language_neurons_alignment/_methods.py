@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ._session import Session, StartWork, silent, with_stored_answers
 from .analysis import DEFAULT_CHOICE, Choice, open_neurons
@@ -20,10 +19,10 @@ from .identify import Identification, find_neurons
 from .plots.figures import methods_figure
 from .ppl import MapResult, perplexity_map
 from .store.counts import has_moments
-from .store.files import save_tables
+from .store.files import Json, save_tables
 from .store.layout import Layout
 from .store.maps import save_figure
-from .store.masks import save_mask
+from .store.masks import Mask
 from .version import __version__
 
 ALONE = replace(DEFAULT_MAP, controls=0)
@@ -50,7 +49,7 @@ class MethodComparison:
     left_out: dict[str, str]
     files: tuple[Path, ...] = ()
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Json:
         """The results as plain values."""
         return {
             "masks": {one.description.method: asdict(one.description) for one in self.found},
@@ -106,7 +105,7 @@ def compare_methods(
     found, maps = [], []
     for method, selection in zip(chosen, selections, strict=True):
         one = find_neurons(layout, counts, selection)
-        save_mask(one.path, one.mask, one.description, overwrite=overwrite)
+        Mask(reference.languages, one.mask, one.description).save(one.path, overwrite=overwrite)
         found.append(one)
         maps.append(
             perplexity_map(

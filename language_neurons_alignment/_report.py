@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from ._compare import Comparison, PairComparison, comparison_of
+from ._steps import CLASSES
 from .analysis import DEFAULT_CHOICE, Choice, ModelNeurons, analysis_of, open_neurons
-from .config import CLASSES, DEFAULT_RANGE, TEXTS, MapSettings, SweepRange
+from .config import DEFAULT_RANGE, TEXTS, MapSettings, SweepRange
 from .core.perplexity import PerplexityMap
-from .core.selection import to_mask_list
 from .errors import MissingArtifactError, SettingsError
 from .plots.draw import draw, write_png, write_svg
 from .report.comparison import (
@@ -46,11 +45,10 @@ from .report.model import (
 )
 from .report.page import render_page
 from .report.sections import MissingSection, Part, Report, Section, pictures
-from .store.counts import load_origin
-from .store.files import save_pictures, write_text
+from .store.files import Json, save_pictures, write_text
 from .store.layout import Layout, with_ending
-from .store.maps import load_map
-from .store.masks import StoredMask
+from .store.maps import load_map, map_exists
+from .store.masks import Mask
 
 
 @dataclass(frozen=True)
@@ -74,14 +72,12 @@ class Evidence:
 
     Attributes:
         neurons: its language neurons.
-        metas: what the count files of each language say about their making; empty for a mask alone.
         maps: finished perplexity maps of exactly these neurons, by the ending of their file names.
         facts: where the results come from.
         missing: by the name of each figure that cannot be drawn.
     """
 
     neurons: ModelNeurons
-    metas: list[dict[str, Any]]
     maps: dict[str, PerplexityMap]
     facts: dict[str, str]
     missing: dict[str, MissingSection]
@@ -172,10 +168,8 @@ def _neurons(layout: Layout, choice: Choice, *, mask_only: bool) -> ModelNeurons
 
 
 def _evidence(neurons: ModelNeurons, called: str) -> Evidence:
-    layout, metas, missing = neurons.layout, [], {}
-    if neurons.counts is not None:
-        metas = [load_origin(layout.activation(language))[1] for language in neurons.languages]
-    else:
+    layout, missing = neurons.layout, {}
+    if neurons.counts is None:
         reason = "It needs the activation counts, and there is only a mask."
         command = f"lna activation --model-path {called} -s {layout.dataset} -l LANGUAGE -d DATA"
         names = ("corpus", "lambda-path", "shared", *(() if neurons.description.appear else ("appear",)))
@@ -183,13 +177,12 @@ def _evidence(neurons: ModelNeurons, called: str) -> Evidence:
     maps, mapped, no_maps = _maps(neurons, called)
     if not maps:
         missing["perplexity"] = no_maps
-    return Evidence(neurons, metas, maps, {**_described(neurons), **_common(metas), **mapped}, missing)
+    counted = {} if neurons.counts is None else _common(neurons.counts.metas)
+    return Evidence(neurons, maps, {**_described(neurons), **counted, **mapped}, missing)
 
 
-def _common(metas: Sequence[dict[str, Any]]) -> dict[str, str]:
+def _common(metas: Sequence[Json]) -> dict[str, str]:
     """The facts on which the count files of all languages agree."""
-    if not metas:
-        return {}
     skipped = {"config_hash", "weights_hash", "language", "corpus_hash"}
     common = [key for key in metas[0] if key not in skipped and all(meta.get(key) == metas[0][key] for meta in metas)]
     return {f"counts: {key.replace('_', ' ')}": str(metas[0][key]) for key in common}
@@ -198,13 +191,13 @@ def _common(metas: Sequence[dict[str, Any]]) -> dict[str, str]:
 def _maps(neurons: ModelNeurons, called: str) -> tuple[dict[str, PerplexityMap], dict[str, str], MissingSection]:
     """The perplexity maps made from this very mask, where they come from, and the reason if there are none."""
     rates, layout = (neurons.description.top_rate, neurons.description.lam), neurons.layout
-    mask = StoredMask(layout, layout.mask(*rates), neurons.languages, to_mask_list(neurons.mask), neurons.description)
+    mask = Mask(neurons.languages, neurons.mask, neurons.description)
     command = f"lna ppl --model-path {called} -s {layout.dataset} -d DATA -r {rates[0]!r} -l {rates[1]!r}"
     maps, facts, missing = {}, {}, partial(MissingSection, "perplexity", TITLES["perplexity"])
     why = missing("There is no perplexity map of these neurons.", command)
     for settings in _map_variants():
         path = layout.perplexity(*rates, variant=settings.variant)
-        if not with_ending(path, ".json").is_file():
+        if not map_exists(path):
             continue
         found, made_from = load_map(path)
         todo = len(found.rows) * len(found.languages) - len(found.cells)
@@ -317,7 +310,7 @@ def _model_sections(results: Evidence, search: SweepRange) -> list[Section]:
             neurons.languages,
             questions=counts.prefix_tokens.tolist(),
             answers=counts.tokens.tolist(),
-            sequences=[meta.get("sequences") for meta in results.metas],
+            sequences=[meta.get("sequences") for meta in counts.metas],
         )
     sections: dict[str, Section | None] = {
         "corpus": corpus,

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float32, Float64
 from torch import Tensor
 
 from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE, Selection, SweepRange
-from .core.counts import AnswerBlocks, activation_probability
+from .core.counts import AnswerBlocks
 from .core.find import Found, find
 from .core.flow import corpus_overlap
 from .core.frames import Columns
@@ -40,7 +39,7 @@ from .errors import IncompatibleError, SweepError
 from .plots.draw import draw, write_png
 from .plots.figures import stability_by_language, stability_by_layer
 from .store.counts import AnswerCounts, load_answer_counts, load_blocks
-from .store.files import save_stability
+from .store.files import Json, save_stability
 from .store.layout import Layout
 from .version import __version__
 
@@ -147,7 +146,7 @@ class Stability:
         }
         return tables if self.overlap is None else {**tables, "overlap": self.overlap}
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Json:
         """The results as plain values, summed over layers; the CSV file `layers` has every layer."""
         chosen = self.settings
         return {
@@ -169,7 +168,7 @@ class Stability:
         """Bootstrap samples without a valid λ in the range."""
         return int(self.inclusion.numbers[:, 0].isnan().sum())
 
-    def tensors(self) -> dict[str, Any]:
+    def tensors(self) -> Json:
         """The results per neuron: float32 [layer, neuron, lang]."""
         return {
             "languages": list(self.languages),
@@ -271,7 +270,7 @@ def _check_same_model(one: AnswerCounts, other: AnswerCounts, names: str) -> Non
 
 def _mask(counts: AnswerCounts, selection: Selection) -> Bool[Tensor, "layer neuron lang"]:
     """The mask on a corpus, with its own λ unless one is given."""
-    return find(activation_probability(counts.counts, tokens=counts.tokens), selection).mask
+    return find(counts.probability, selection).mask
 
 
 def _write(result: Stability) -> list[Path]:

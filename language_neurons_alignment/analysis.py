@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from .autosweep import autosweep
 from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE, Selection, SweepRange
-from .core.counts import activation_probability
 from .core.frames import Framed
 from .core.lambda_path import LambdaPath, lambda_path
 from .core.profiles import (
@@ -39,14 +38,14 @@ from .core.profiles import (
     mask_members,
 )
 from .core.segmentation import Segmentation, segment_profile
-from .core.selection import MaskList, NeuronStatistics, from_mask_list, neuron_statistics, to_mask_list
+from .core.selection import NeuronStatistics, neuron_statistics
 from .errors import ConflictError, MissingArtifactError, SettingsError
 from .identify import Identification, find_neurons
 from .languages import DEFAULT_LANGUAGES, parse_languages
 from .store.counts import AnswerCounts, load_answer_counts
-from .store.files import save_tables
+from .store.files import Json, save_tables
 from .store.layout import Layout, layout_of_mask, results_of
-from .store.masks import REPLACE, MaskDescription, load_description, load_mask_list, refuse_other
+from .store.masks import REPLACE, Mask, MaskDescription, check_replaceable, load_description
 from .version import __version__
 
 
@@ -56,7 +55,6 @@ class Neuron_Prob:
 
         p[l, i, k] = (c_full − c_prefix) / (t_full − t_prefix)
 
-    >>> import torch
     >>> probability = torch.tensor([[[0.9, 0.0], [0.8, 0.7], [0.1, 0.2]]])  # one layer, three neurons, two languages
     >>> Neuron_Prob(("en", "fr"), probability).statistics(bar=0.5).languages_above.tolist()
     [[1, 2, 0]]
@@ -82,34 +80,25 @@ class Neuron_Prob:
         """Read the count files of a model on a dataset."""
         layout = results_of(model_path, dataset, model_name=model_name, root=root)
         counts = load_answer_counts(layout, parse_languages(langs))
-        return cls(counts.languages, activation_probability(counts.counts, tokens=counts.tokens))
+        return cls(counts.languages, counts.probability)
 
     def statistics(self, *, bar: float = 0.95) -> NeuronStatistics:
         """Compute entropy, peak and membership of every neuron."""
         return neuron_statistics(self.probability, bar=bar)
 
 
-@dataclass(frozen=True)
-class Neuron_Mask:
-    """The neurons of each language, from a mask file written by this package or published by others.
+class Neuron_Mask(Mask):
+    """A `Mask`, under the name that the paper's code uses.
 
-    >>> import torch
     >>> torch.save([[torch.tensor([0, 2])], [torch.tensor([2])]], "mask")  # two languages, one layer
     >>> Neuron_Mask.load("mask", d_mlp=3, langs="en,fr").mask.sum(dim=(0, 1)).tolist()
     [2, 1]
-
-    Attributes:
-        languages: codes, in the order of the last axis.
-        mask: whether a neuron belongs to a language.
     """
 
-    languages: tuple[str, ...]
-    mask: Bool[Tensor, "layer neuron lang"]
-
-    @classmethod
-    def load(cls, path: str | Path, *, d_mlp: int, langs: str | Iterable[str] = DEFAULT_LANGUAGES) -> Neuron_Mask:
-        """Read a mask file; `langs` names its languages in their order."""
-        return cls(parse_languages(langs), from_mask_list(load_mask_list(Path(path)), d_mlp=d_mlp))
+    @property
+    def mask(self) -> Bool[Tensor, "layer neuron lang"]:
+        """Whether a neuron belongs to a language."""
+        return self.tensor
 
 
 @dataclass(frozen=True)
@@ -237,29 +226,25 @@ def _lambda_of_mask(layout: Layout, top_rate: float) -> float | None:
 
 
 def _from_mask(layout: Layout, path: Path, lam_from: str) -> ModelNeurons:
-    stored, description = load_mask_list(path), load_description(path)
-    if description is None:
+    stored = Mask.load(path)
+    if stored.description is None:
         raise MissingArtifactError(
             f"{path} has no description beside it, so its languages and its model's shape are unknown: "
             "import it with `lna import-mask`"
         )
-    mask = from_mask_list(stored, d_mlp=description.d_mlp)
-    return ModelNeurons(layout, description, mask, mask_members(mask), lam_from, None, None)
+    return ModelNeurons(layout, stored.description, stored.tensor, mask_members(stored.tensor), lam_from, None, None)
 
 
 def _check_stored(found: Identification) -> None:
     """Raise ConflictError unless the stored mask, which other steps use, contains the neurons that were found."""
-    if _indices(load_mask_list(found.path)) == _indices(to_mask_list(found.mask)):
+    stored, ours = Mask.load(found.path).tensor, found.mask
+    alike = stored.shape[::2] == ours.shape[::2]  # a mask without description is only as wide as its neurons need
+    if alike and torch.equal(stored.nonzero(), ours.nonzero()):
         return
-    refuse_other(found.path, found.description)
+    check_replaceable(found.path, found.description)
     raise ConflictError(
         f"the neurons of {found.path} differ from those that its counts give: {REPLACE}, or use another --root"
     )
-
-
-def _indices(listed: MaskList) -> list[list[list[int]]]:
-    """The indices of each language and layer, ascending: masks made elsewhere need not be sorted."""
-    return [[sorted(neurons.tolist()) for neurons in per_layer] for per_layer in listed]
 
 
 @dataclass(frozen=True)
@@ -304,7 +289,7 @@ class Analysis:
         }
         return {name: table for name, table in every.items() if table is not None}
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Json:
         """The results as plain values; for the λ path, which can have many thousand pieces, its range and length."""
         tables = {name: table.columns() for name, table in self.tables().items() if name != "lambda_path"}
         path = self.path and {

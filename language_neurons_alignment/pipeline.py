@@ -56,13 +56,12 @@ def run_pipeline(
     Raises:
         LNAError: as the steps do; what earlier steps stored stays.
     """
-    overlong = settings.map.overlong
     session, generated = ensure_answers(
         session,
         languages,
         answers=settings.answers,
         sampling=settings.sampling,
-        overlong=overlong,
+        overlong=settings.overlong,
         overwrite=settings.overwrite,
         start=start,
     )
@@ -70,7 +69,7 @@ def run_pipeline(
         collect_activations(
             session,
             language,
-            overlong=overlong,
+            overlong=settings.overlong,
             blocks=settings.blocks,
             moments=settings.moments,
             overwrite=settings.overwrite,

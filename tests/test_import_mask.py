@@ -11,7 +11,7 @@ import torch
 from language_neurons_alignment._import_mask import import_mask
 from language_neurons_alignment.analysis import Choice, analysis_of, open_neurons
 from language_neurons_alignment.core.selection import to_mask_list
-from language_neurons_alignment.engines.describe import model_shape
+from language_neurons_alignment.engines.checkpoint import model_shape
 from language_neurons_alignment.errors import (
     ArtifactError,
     ConflictError,
@@ -22,7 +22,7 @@ from language_neurons_alignment.errors import (
 )
 from language_neurons_alignment.store.checkpoint import Checkpoint
 from language_neurons_alignment.store.layout import Layout
-from language_neurons_alignment.store.masks import open_mask
+from language_neurons_alignment.store.masks import general_neurons, open_mask
 from tests.test_analysis import made
 from tests.tiny_models import ARCHITECTURES, D_MLP, save_tiny_model, tiny_config
 from tests.workspace import contents
@@ -62,7 +62,7 @@ def test_the_general_neurons_of_an_imported_mask_are_unknown_and_that_is_said(la
     import_mask(file, layout, ("en", "zh", "fr"), model_path="/x/base", top_rate=0.01, lam=0.0)
     opened = open_mask(layout, top_rate=0.01, lam=0.0, checkpoint=Checkpoint("Llama", "", ""))
     with pytest.raises(MissingArtifactError, match="was imported"):
-        opened._general()
+        general_neurons(opened, layout)
 
 
 def test_importing_again_is_nothing_new_and_another_file_is_a_conflict_until_forced(layout: Layout) -> None:

@@ -285,6 +285,8 @@ def _panel(axes: Axes, chart: Bars, panel: Panel) -> None:
     numbers.set_major_formatter(FuncFormatter(_plain_number))
     (axes.set_xlabel if chart.horizontal else axes.set_ylabel)(panel.label)
     axes.margins(y=0.14 if chart.numbers and not chart.horizontal else 0.05)
+    if not any(value for series in panel.series for value in series.values):  # as on the report page
+        (axes.set_xlim if chart.horizontal else axes.set_ylim)(0, 1)
     if len(panel.series) > 1:
         axes.legend(frameon=False, fontsize=9, ncols=len(panel.series), loc="lower right", bbox_to_anchor=(1, 1))
 

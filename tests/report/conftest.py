@@ -13,12 +13,11 @@ from language_neurons_alignment._report import WrittenReport, compose, gather, w
 from language_neurons_alignment.analysis import Choice
 from language_neurons_alignment.config import Selection
 from language_neurons_alignment.core.perplexity import UNDISTURBED, Perplexity
-from language_neurons_alignment.core.selection import to_mask_list
 from language_neurons_alignment.identify import Identification, identify
 from language_neurons_alignment.report.sections import Report
 from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.layout import Layout, with_ending
-from language_neurons_alignment.store.masks import StoredMask
+from language_neurons_alignment.store.masks import Mask
 from tests.workspace import META, TEN, made_up_counts
 
 SHAPE = (6, 80)
@@ -44,7 +43,7 @@ def mapped(layout: Layout, found: Identification, *, classes: Sequence[str] = ()
     """A perplexity map of that mask: row i, column j has 100 · (1 + (i + 1) / (j + 1)); `cells` cuts it short."""
     languages = found.description.languages
     off = tuple(classes) or ("specific", "related")
-    mask = StoredMask(layout, found.path, tuple(languages), to_mask_list(found.mask), found.description)
+    mask = Mask(tuple(languages), found.mask, found.description)
     plain = [
         {"deactivated": row, "text_language": column}
         | asdict(Perplexity(100.0 * (1 + i / (j + 1)), 50.0 * (1 + i / (j + 1)), 1.0, 9, 3))
