@@ -16,7 +16,7 @@ from pathlib import Path
 from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE, SweepRange, check_share
 from .core.sweep import Observer, bisect_lambda, exact_lambda, unobserved
 from .languages import DEFAULT_LANGUAGES, parse_languages
-from .store.counts import load_answer_counts
+from .store.counts import AnswerCounts, load_answer_counts
 from .store.layout import Layout, results_of
 
 
@@ -45,6 +45,7 @@ def autosweep(
     bar: float = DEFAULT_BAR,
     search: SweepRange = DEFAULT_RANGE,
     observe: Observer = unobserved,
+    counts: AnswerCounts | None = None,
 ) -> AutoSweep:
     """Find λ from the stored counts, which are read once; nothing is written.
 
@@ -55,6 +56,7 @@ def autosweep(
         bar: activation bar.
         search: range of λ, and whether to bisect or to solve.
         observe: called at each evaluation with λ and its histogram.
+        counts: the counts, if they have been read already.
 
     Raises:
         SweepError: no λ in the range is fine; the message has appear[K] at both ends.
@@ -64,7 +66,7 @@ def autosweep(
     """
     check_share(top_rate, "top rate (-r)", DEFAULT_TOP_RATE)
     check_share(bar, "bar (-b)", DEFAULT_BAR)
-    statistics = load_answer_counts(layout, languages).statistics(bar=bar)
+    statistics = (counts or load_answer_counts(layout, languages)).statistics(bar=bar)
     if search.exact:
         found = exact_lambda(statistics, top_rate=top_rate, lo=search.lo, hi=search.hi, observe=observe)
     else:
