@@ -36,7 +36,7 @@ from counting import SHAPES, random_engine, random_groups, seconds, shape_config
 from torch import Tensor, nn
 
 from language_neurons_alignment.core.interventions import Intervention
-from language_neurons_alignment.corpus.prompts import Prompt
+from language_neurons_alignment.corpus.prompts import GeneratedAnswer, Prompt
 from language_neurons_alignment.corpus.sequences import PromptGroup, ScoredText
 from language_neurons_alignment.engines.batching import batches
 from language_neurons_alignment.engines.transformers import TransformersEngine
@@ -52,6 +52,10 @@ TESTS = "tests/engines"
 """Where the tests are that need a GPU."""
 
 Figures = dict[str, Any]
+
+
+def ignore(_tokens: int) -> None:
+    """Progress that nobody looks at."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ SIZES = {
     "tiny": Size(tokens=1024, length=64, batch=256, prompts=2, cell=4, answers=4, new=8, repeats=1),
     "mistral-7b": Size(tokens=49152, length=512, batch=16384, prompts=4, cell=32, answers=64, new=64, repeats=3),
     "llama-3.1-8b": Size(tokens=49152, length=512, batch=16384, prompts=4, cell=32, answers=64, new=64, repeats=3),
-    "qwen2.5-32b": Size(tokens=32768, length=512, batch=16384, prompts=2, cell=32, answers=64, new=32, repeats=1),
+    "qwen2.5-32b": Size(tokens=32768, length=512, batch=16384, prompts=2, cell=32, answers=64, new=32, repeats=2),
 }
 
 
@@ -174,13 +178,11 @@ def by_nnsight(bench: Bench, fed: Sequence[Sequence[Row]]) -> Tensor:
 
 
 def in_turns(runs: dict[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:
-    """Median seconds of each until the device is done, in turns, after one of each that does not count."""
+    """Median seconds of each until the device is done, in turns; the caller has warmed it up."""
     spent: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
+    for _ in range(repeats):
         for name, run in runs.items():
-            took = seconds(run, device)[0]
-            if turn:
-                spent[name].append(took)
+            spent[name].append(seconds(run, device)[0])
     return {name: statistics.median(some) for name, some in spent.items()}
 
 
@@ -277,11 +279,15 @@ def passes(bench: Bench) -> Figures:
 
     with peak(bench.device, figures):
         count()
+    for rows in fed[-1:]:
+        bare(bench, [rows])
+        by_hand(bench, [rows])
     took = in_turns(
         {"bare": lambda: bare(bench, fed), "counting": count, "by_hand": count_by_hand},
         bench.device,
         bench.size.repeats,
     )
+    bench.engine.count(bench.groups[:1], moments=True)
     moments = in_turns({"it": lambda: bench.engine.count(bench.groups, moments=True)}, bench.device, 1)["it"]
     positions = sum(len(rows) * max(len(row.tokens) for row in rows) for rows in fed)
     return {
@@ -337,24 +343,25 @@ def hooks(bench: Bench) -> Figures:
 
 def one_pass(bench: Bench) -> Figures:
     """Full and prefix in one pass, against a pass for each: with one answer per prompt, and with ten."""
-    size, vocabulary = bench.size, bench.engine._network.head.vocabulary
-    ten = random_groups(size.prompts, 10, prompt=size.length // 2, answer=size.length // 2, vocabulary=vocabulary)
+    engine, size = bench.engine, bench.size
+    half, vocabulary = size.length // 2, engine._network.head.vocabulary
+    ten = random_groups(size.prompts, 10, prompt=half, answer=half, vocabulary=vocabulary)
     figures = Figures()
     for name, groups in {"one": bench.groups, "ten": ten}.items():
-        full = [PromptGroup((), group.full) for group in groups]
-        again = [
-            (*group.prefix[:-1], n) for group in groups for n in range(len(group.full))
-        ]  # never equal, so never shared
-        prefix = [PromptGroup((), (tokens,)) for tokens in again]
-        took = in_turns(
-            {
-                "one": lambda groups=groups: bench.engine.count(groups),
-                "two": lambda full=full, prefix=prefix: (bench.engine.count(full), bench.engine.count(prefix)),
-            },
-            bench.device,
-            1,
-        )
+        full = [PromptGroup((), (tokens,)) for group in groups for tokens in group.full]
+        # one prefix for each answer; none equals another, so that none is shared
+        prefix = [PromptGroup((), ((*group.prefix[:-1], n),)) for group in groups for n in range(len(group.full))]
+        hand = [*batched(full, size.batch), *batched(prefix, size.batch)]
+        runs: dict[str, Callable[[], object]] = {
+            "one": lambda groups=groups: engine.count(groups),
+            "two": lambda full=full, prefix=prefix: (engine.count(full), engine.count(prefix)),
+            "by_hand": lambda hand=hand: by_hand(bench, hand),
+        }
+        engine.count(groups[:1])
+        took = in_turns(runs, bench.device, max(1, size.repeats - 1))
         figures[f"{name}_answer_share"] = took["one"] / took["two"]
+        figures[f"{name}_answer_by_hand"] = took["by_hand"] / took["one"]
+        figures[f"{name}_answer_tokens"] = sum(group.full_tokens + group.prefix_tokens for group in groups)
     return figures
 
 
@@ -371,6 +378,7 @@ def cells(bench: Bench) -> Figures:
             engine.log_likelihood(texts)
 
     with peak(bench.device, figures):
+        cell()
         took = in_turns({"plain": lambda: engine.log_likelihood(texts), "off": cell}, bench.device, bench.size.repeats)
     return {
         **figures,
@@ -387,6 +395,7 @@ def answers(bench: Bench) -> Figures:
     size, figures = bench.size, Figures()
     prompts = [Prompt(group.prefix) for group in bench.groups[: size.answers]]
     sampling = Sampling(max_new_tokens=size.new)
+    bench.engine.generate(prompts, sampling=Sampling(max_new_tokens=2))
     with peak(bench.device, figures):
         took = in_turns({"it": lambda: bench.engine.generate(prompts, sampling=sampling)}, bench.device, 1)["it"]
     made = len(prompts) * size.new
@@ -426,6 +435,7 @@ def nnsight(bench: Bench) -> Figures:
     if find_spec("nnsight") is None:
         raise LeftOut("nnsight is not installed")
     fed, made = bench.batched, []
+    by_nnsight(bench, fed[-1:])
     took = in_turns({"it": lambda: made.append(by_nnsight(bench, fed))}, bench.device, 1)["it"]
     counted = bench.engine.count(bench.groups).full.over_zero
     return {
@@ -461,13 +471,16 @@ def vllm(shape: str, size: Size, dtype: str, device: torch.device, groups: list[
         try:
             prompts = [Prompt(group.prefix) for group in groups[: size.answers]]
             sampling = Sampling(max_new_tokens=size.new)
+            engine.count(groups[:4], progress=ignore)
+            engine._process.forget_prefixes()
+            given: list[GeneratedAnswer] = []
             took = in_turns(
                 {
-                    "counting": lambda: engine.count(groups, progress=lambda _: None),
-                    "answers": lambda: engine.generate(prompts, sampling=sampling, progress=lambda _: None),
+                    "answers": lambda: given.extend(engine.generate(prompts, sampling=sampling, progress=ignore)),
+                    "counting": lambda: engine.count(groups, progress=ignore),
                 },
                 device,
-                max(1, size.repeats - 1),
+                1,
             )
             version = str(engine.provenance["vllm"])
         finally:
@@ -475,7 +488,7 @@ def vllm(shape: str, size: Size, dtype: str, device: torch.device, groups: list[
     return {
         "version": version,
         "counting_tokens_per_s": sum(group.full_tokens for group in groups) / took["counting"],
-        "answers_tokens_per_s": len(prompts) * size.new / took["answers"],
+        "answers_tokens_per_s": sum(len(one.tokens) for one in given) / took["answers"],
     }
 
 
@@ -596,6 +609,12 @@ ROWS = [
     ("counting with moments / without, time", "passes", "{with_moments_of_counting:.3f}"),
     ("full and prefix in one pass / in two, time: one answer per prompt", "one_pass", "{one_answer_share:.1%}"),
     ("… ten answers per prompt", "one_pass", "{ten_answer_share:.1%}"),
+    (
+        "full and prefix by plain hooks / by counting, time: one answer per prompt",
+        "one_pass",
+        "{one_answer_by_hand:.2f}",
+    ),
+    ("… ten answers per prompt", "one_pass", "{ten_answer_by_hand:.2f}"),
     ("perplexity map, cells/s (tokens of a cell)", "cells", "{cells_per_s:.2f} ({tokens:,})"),
     ("… tokens/s", "cells", "{tokens_per_s:,.0f}"),
     ("… time with the intervention / without", "cells", "{of_plain:.3f}"),

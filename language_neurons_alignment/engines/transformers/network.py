@@ -20,8 +20,8 @@ from .hooks import Interventions
 class Passing(DynamicLayer):
     """One layer of a KV cache that keeps nothing.
 
-    Given no cache at all, the library looks in each forward whether several texts were packed into one row, and has
-    the host wait for the device to know. Given a cache, it does not look; and one that keeps nothing costs nothing.
+    Given no cache, the library looks in each forward whether several texts were packed into one row, and the host
+    waits for the device to know. Given one it does not look; and one that keeps nothing costs nothing.
     """
 
     def update(
@@ -114,8 +114,13 @@ class Network:
 
         Every row stands at the same place, after the same number of cached tokens, and only its right end may be
         padding. No token attends to what stands on its right, so padding changes nothing in front of it.
+
+        The cache is always ours, for the library's own choices wait for the device: none at all in each forward
+        (`Passing`), and that of a sliding window in each layer. A cache of whole texts gives the same attention, for
+        the masks know the window.
         """
-        if cache is not None or keep_cache:
-            return self.decoder(input_ids=tokens, past_key_values=cache, use_cache=True)
-        passing = Cache(layer_class_to_replicate=Passing)
-        return self.decoder(input_ids=tokens, past_key_values=passing, use_cache=False)
+        if cache is None:
+            cache = Cache(layer_class_to_replicate=DynamicLayer if keep_cache else Passing)
+        else:
+            keep_cache = True
+        return self.decoder(input_ids=tokens, past_key_values=cache, use_cache=keep_cache)
