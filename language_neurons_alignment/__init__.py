@@ -14,18 +14,18 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from . import activation, analysis, autosweep, cli, config, errors, identify, pipeline, ppl
-    from ._compare import Comparison, comparison_of
+    from ._compare import Comparison, compare
     from ._dataset import Built, Checked, build_dataset, check_dataset
     from ._evaluate import Evaluated, evaluate
     from ._force import Forced, force_languages
     from ._generate import Generated, generate
-    from ._interventions import NeuronSource, Steps, intervene, neuron_source
+    from ._interventions import NeuronSource, intervene, neuron_source
     from ._methods import MethodComparison, compare_methods
-    from ._report import compose
+    from ._report import WrittenReport, write_report
     from ._session import Session, open_session
     from ._stability import Stability, StabilitySettings, stability
     from .activation import Collected, collect_activations
-    from .analysis import Analysis, Choice, ModelNeurons, Neuron_Mask, Neuron_Prob, analysis_of, open_neurons
+    from .analysis import Analysis, Choice, ModelNeurons, Neuron_Mask, Neuron_Prob, analyze, open_neurons
     from .autosweep import AutoSweep, quick_autosweep
     from .config import (
         EvaluationSettings,
@@ -64,13 +64,13 @@ __all__ = [
     # a corpus, made and checked
     "build_dataset",
     "check_dataset",
-    # what the neurons tell, of one model and of several
+    # analysis of one model and of several
     "open_neurons",
-    "analysis_of",
-    "comparison_of",
+    "analyze",
+    "compare",
     "compare_methods",
-    "compose",
     "stability",
+    "write_report",
     # what they are given
     "Corpus",
     "Record",
@@ -104,6 +104,7 @@ __all__ = [
     "MethodComparison",
     "StabilitySettings",
     "Stability",
+    "WrittenReport",
     # neurons by hand, and what is done to them
     "Neuron_Prob",
     "Neuron_Mask",
@@ -131,7 +132,7 @@ __all__ = [
 _NAMES = {
     "_compare": (
         "Comparison",
-        "comparison_of",
+        "compare",
     ),
     "_dataset": (
         "Built",
@@ -161,7 +162,10 @@ _NAMES = {
         "MethodComparison",
         "compare_methods",
     ),
-    "_report": ("compose",),
+    "_report": (
+        "WrittenReport",
+        "write_report",
+    ),
     "_session": (
         "Session",
         "open_session",
@@ -181,7 +185,7 @@ _NAMES = {
         "ModelNeurons",
         "Neuron_Mask",
         "Neuron_Prob",
-        "analysis_of",
+        "analyze",
         "open_neurons",
     ),
     "autosweep": (

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ._steps import CLASSES as CLASSES
+from ._steps import MASK_CLASSES, Steps, in_order
 from .errors import SettingsError
 
 # ── What can be chosen, and checks of single values.
 
-CLASSES = ("specific", "related", "general")
-MASK_CLASSES = ("specific", "related")
-"""The classes that make up a language's mask."""
 TEXTS = ("instruction", "answer", "full")
 OVERLONG = ("error", "truncate", "skip")
 SCALES = ("percent", "log1p")
@@ -51,19 +50,6 @@ def check_controls(sets: int) -> None:
             f"--controls must be at least 2, for one control has no range, or 0 for none; got {sets}: "
             f"give for example {DEFAULT_CONTROLS}"
         )
-
-
-def in_order(classes: Sequence[str]) -> tuple[str, ...]:
-    """Classes of neurons in the order of `CLASSES`, each once.
-
-    Raises:
-        SettingsError: a class that there is not, or none.
-    """
-    if not classes:
-        raise SettingsError(f"--classes names no class: give any of {','.join(CLASSES)}")
-    for name in classes:
-        check_choice(name, CLASSES, "--classes")
-    return tuple(name for name in CLASSES if name in classes)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -123,6 +109,7 @@ class MapSettings:
         check_choice(self.scale, SCALES, "--scale")
         check_choice(self.average, AVERAGES, "--average")
         check_controls(self.controls)
+        Steps.parse(self.do)
         object.__setattr__(self, "classes", in_order(self.classes))
 
     @property
@@ -389,6 +376,7 @@ class PipelineSettings:
         search: where AutoSweep looks for λ.
         lam: a λ to use instead of AutoSweep's.
         moments: add up the activations too while counting.
+        overlong: what to do with sequences to count that are longer than the model allows; the map has its own choice.
         map: what the perplexity map shows.
         answers: where the corpus has questions alone: how many the model answers each with.
         sampling: … and how.
@@ -404,6 +392,7 @@ class PipelineSettings:
     search: SweepRange = DEFAULT_RANGE
     lam: float | None = None
     moments: bool = False
+    overlong: str = OVERLONG[0]
     map: MapSettings = DEFAULT_MAP
     answers: int = 1
     sampling: Sampling = GREEDY
@@ -413,6 +402,7 @@ class PipelineSettings:
     def __post_init__(self) -> None:
         if self.blocks is not None:
             check_block_number(self.blocks)
+        check_choice(self.overlong, OVERLONG, "--overlong")
         self.sampling.check_answers(self.answers)
         Selection(self.top_rate, self.search.lo if self.lam is None else self.lam, self.bar)
 
@@ -444,6 +434,7 @@ class Asking:
     def __post_init__(self) -> None:
         check_choice(self.overlong, OVERLONG, "--overlong")
         check_controls(self.controls)
+        Steps.parse(self.do)
         object.__setattr__(self, "classes", in_order(self.classes))
 
     @property
@@ -503,8 +494,6 @@ class ForcingSettings(Asking):
     do: tuple[str, ...] = DEFAULT_STEERING
 
     def __post_init__(self) -> None:
-        from ._interventions import Steps
-
         words = Steps.parse(self.do).words
         if "each" in words or "target" not in words:
             raise SettingsError(

@@ -1,4 +1,8 @@
-"""Step 3: from counts to probabilities, language neurons and masks (SPEC 3, 5)."""
+"""Step 3: identify the language neurons in counts and store their mask (SPEC 3, 5).
+
+`identify` reads the counts and writes the mask. `find_neurons` is the computation between: it takes counts in memory
+and writes nothing.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from .core.methods import effect_size
 from .core.selection import appear
 from .store.counts import AnswerCounts, answer_moments, load_answer_counts
 from .store.layout import Layout
-from .store.masks import MaskDescription, save_mask
+from .store.masks import Mask, MaskDescription
 from .version import __version__
 
 
@@ -37,26 +41,45 @@ class Identification(Found):
 def identify(
     layout: Layout, languages: Sequence[str], selection: Selection, *, overwrite: bool = False
 ) -> Identification:
-    """Find the language neurons and store their masks.
+    """Find the language neurons and store their mask.
+
+        found = identify(results_of("/models/Llama-3-8B", "mgsm"), ("en", "fr", "de"), Selection(0.01, 0.109375))
+
+    Args:
+        layout: where the counts lie, and the mask will.
+        languages: codes, in the order of the mask file.
+        selection: the method and its rates.
+        overwrite: replace a mask that was made from something else.
 
     Raises:
-        ConflictError: a mask made from other counts, or with another bar, stands there, and not `overwrite`.
-        SettingsError, MissingArtifactError, ArtifactError, IncompatibleError: as the steps it is made of.
+        ConflictError: a mask made from other counts, or with another bar, is there, and not `overwrite`.
+        SettingsError: rates that name no neuron.
+        MissingArtifactError, ArtifactError, IncompatibleError: counts or moments that are not there, are damaged, or
+            come from different models.
     """
     found = find_neurons(layout, load_answer_counts(layout, languages), selection)
-    save_mask(found.path, found.mask, found.description, overwrite=overwrite)
+    Mask(tuple(languages), found.mask, found.description).save(found.path, overwrite=overwrite)
     return found
 
 
 def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> Identification:
-    """Find the language neurons in counts at hand, by the selection's method; nothing is written.
+    """Find the language neurons in counts in memory; nothing is written.
+
+    Entropy-λ selects the neurons of lowest score s(λ) = e − λ · r, and a selected neuron belongs to the languages in
+    which it is above τ; that number, N, decides its class. The other methods do not all ask for τ (random for
+    nothing), so for them N is the number of languages whose mask the neuron is in; for LAPE that is the same.
+
+    Args:
+        layout: where the moments lie, which mean-difference reads.
+        counts: of all languages.
+        selection: the method and its rates.
 
     Raises:
-        SettingsError: rates that name no neuron.
-        MissingArtifactError, IncompatibleError: mean-difference without moments, or with those of another model.
+        SettingsError: rates that name no neuron, or more random neurons than the model has.
+        MissingArtifactError, IncompatibleError: mean-difference without moments, or with those of other counts.
     """
     languages, method = counts.languages, selection.method
-    effect, digests = _effects(layout, languages) if method.name == MEAN_DIFFERENCE else (None, {})
+    effect, digests = _effects(layout, counts) if method.name == MEAN_DIFFERENCE else (None, {})
     found = find(activation_probability(counts.counts, tokens=counts.tokens), selection, effect=effect)
     layers, d_mlp = found.selected.shape
     parameters = {} if found.neurons is None else {"neurons": found.neurons}
@@ -83,9 +106,9 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
     return Identification(**vars(found), description=description, path=path)
 
 
-def _effects(layout: Layout, languages: Sequence[str]) -> tuple[Float64[Tensor, "layer neuron lang"], dict[str, str]]:
+def _effects(layout: Layout, counts: AnswerCounts) -> tuple[Float64[Tensor, "layer neuron lang"], dict[str, str]]:
     """The effect sizes that mean-difference ranks neurons by, and the digest of each language's moments."""
-    moments = {language: answer_moments(layout, language) for language in languages}
+    moments = {language: answer_moments(layout, language, counts=counts) for language in counts.languages}
     mean, variance = (
         torch.stack([getattr(one, name) for one in moments.values()], dim=-1) for name in ("mean", "variance")
     )

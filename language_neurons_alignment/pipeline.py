@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ._generate import Generated, ensure_answers
-from ._session import Session, StartAnswers, silent
+from ._session import Session
 from .activation import Collected, collect_activations
 from .autosweep import AutoSweep, autosweep
 from .config import PipelineSettings, Selection
+from .core.model import StartProgress, silent
 from .core.sweep import Observer, unobserved
 from .identify import Identification, identify
 from .ppl import MapResult, perplexity_map
@@ -39,7 +40,7 @@ def run_pipeline(
     languages: Sequence[str],
     settings: PipelineSettings,
     *,
-    start: StartAnswers = silent,
+    start: StartProgress = silent,
     observe: Observer = unobserved,
 ) -> PipelineResult:
     """Count every language, find λ, identify the neurons, map the perplexities.
@@ -56,13 +57,12 @@ def run_pipeline(
     Raises:
         LNAError: as the steps do; what earlier steps stored stays.
     """
-    overlong = settings.map.overlong
     session, generated = ensure_answers(
         session,
         languages,
         answers=settings.answers,
         sampling=settings.sampling,
-        overlong=overlong,
+        overlong=settings.overlong,
         overwrite=settings.overwrite,
         start=start,
     )
@@ -70,7 +70,7 @@ def run_pipeline(
         collect_activations(
             session,
             language,
-            overlong=overlong,
+            overlong=settings.overlong,
             blocks=settings.blocks,
             moments=settings.moments,
             overwrite=settings.overwrite,

@@ -24,8 +24,9 @@ EXPORTS = {
     "evaluate", "Evaluated", "EvaluationSettings",
     "intervene", "Doing", "neuron_source", "NeuronSource",
     "force_languages", "Forced", "ForcingSettings",
-    "open_neurons", "ModelNeurons", "Choice", "analysis_of", "Analysis", "comparison_of", "Comparison", "compose",
+    "open_neurons", "ModelNeurons", "Choice", "analyze", "Analysis", "compare", "Comparison", "write_report",
     "Method", "MethodComparison", "compare_methods", "stability", "StabilitySettings", "Stability",
+    "WrittenReport",
 }  # fmt: skip
 
 SEED_MODULES = {"activation", "analysis", "autosweep", "cli", "config", "identify", "pipeline", "ppl"}

@@ -30,7 +30,7 @@ def analyze(model: options.Model, results: options.Results, neurons: options.Neu
     from ..analysis import analyze as analyse
 
     layout = existing_layout(model, results)
-    found, files = analyse(layout, choice, search=search.range(), mask_only=neurons.mask_only)
+    found = analyse(layout, choice, mask_only=neurons.mask_only)
     if found.neurons.lam_from == "autosweep":
         note(f"no mask of top rate {choice.top_rate!r}: λ from AutoSweep")
     sections = [
@@ -42,10 +42,10 @@ def analyze(model: options.Model, results: options.Results, neurons: options.Neu
         set_lines(found),
         pair_lines(found),
         path_lines(found),
-        [str(path) for path in files],
+        [str(path) for path in found.files],
     ]
     lines = [line for section in sections if section for line in (*section, "")]
-    result(lines[:-1], {**found.plain(), "files": files}, as_json=results.as_json)
+    result(lines[:-1], {**found.plain(), "files": found.files}, as_json=results.as_json)
 
 
 def heading(found: Analysis) -> list[str]:
@@ -180,23 +180,23 @@ def compare(
         _open(one, dataset, choice=choice, model_name=model_name, results=results, mask_only=neurons.mask_only)
         for one in models
     ]
-    found, files = compare_models(opened, trained=aligned)
+    found = compare_models(opened, trained=aligned)
     for remark in found.notes:
         note(f"note: {remark}")
     lines = [*compared_path_lines(found), ""]
     for pair in found.pairs:
         lines += [*compared_pair_lines(pair), ""]
-    result([*lines, *map(str, files)], {**found.plain(), "files": files}, as_json=results.as_json)
+    result([*lines, *map(str, found.files)], {**found.plain(), "files": found.files}, as_json=results.as_json)
 
 
 def _open(
     name: str, dataset: str | None, *, choice: Choice, model_name: str | None, results: options.Results, mask_only: bool
 ) -> ModelNeurons:
     """The neurons of a model that was named by its path or by a mask file."""
-    from ..analysis import neurons_of_file, open_neurons
+    from ..analysis import open_neurons
 
     if Path(name).is_file():
-        return neurons_of_file(Path(name), mask_only=mask_only)
+        return open_neurons(name, choice, mask_only=mask_only)
     if dataset is None:
         raise SettingsError(f"{name} is a model, so -s must name the dataset: for example -s mgsm")
     layout = existing_layout(options.Model(name, dataset, model_name), results)
@@ -281,12 +281,11 @@ def report(
     With other models after it, the page shows how they differ from it. Needs counts or a mask, no model.
     """
     choice, aligned = chosen_neurons(neurons, search), parse_languages(trained) if trained else ()
-    from .._report import Subject
-    from .._report import report as write_report
+    from .._report import write_report
 
-    named = [options.Model(name, model.dataset, model.model_name) for name in (model.model_path, *(others or []))]
-    subjects = [Subject(existing_layout(one, results), choice, one.model_path, neurons.mask_only) for one in named]
-    written = write_report(subjects, trained=aligned, search=search.range(), out=out)
+    named = [model.model_path, *(others or [])]
+    layouts = [existing_layout(options.Model(name, model.dataset, model.model_name), results) for name in named]
+    written = write_report(layouts, choice, mask_only=neurons.mask_only, called=named, trained=aligned, out=out)
     for title, remedy in written.report.missing.items():
         note(f"not drawn: {title}. {remedy}")
     result(report_lines(written), report_data(written), as_json=results.as_json)
@@ -345,7 +344,7 @@ def stability(
         None if other is None else existing_layout(options.Model(model.model_path, other, model.model_name), results)
     )
     with Bars("it") as bars:
-        found, files = examine(layout, languages, settings, other=second, start=bars.start)
+        found = examine(layout, languages, settings, other=second, start=bars.start)
     for remark in remarks(found):
         note(f"note: {remark}")
     tables = found.tables()
@@ -354,10 +353,10 @@ def stability(
         number_lines(tables["numbers"]),
         stability_language_lines(tables["inclusion"], tables["halves"], tables["probabilities"]),
         overlap_lines(found),
-        [str(path) for path in files],
+        [str(path) for path in found.files],
     ]
     lines = [line for section in sections if section for line in (*section, "")]
-    result(lines[:-1], {**found.plain(), "files": files}, as_json=results.as_json)
+    result(lines[:-1], {**found.plain(), "files": found.files}, as_json=results.as_json)
 
 
 def remarks(found: Stability) -> list[str]:

@@ -34,8 +34,9 @@ from ..errors import SettingsError
 from ..languages import DEFAULT_LANGUAGES
 
 if TYPE_CHECKING:
-    from .._interventions import NeuronSource, Steps
+    from .._interventions import NeuronSource
     from .._session import Session
+    from .._steps import Steps
 
 
 # ── How a model writes its answers.
@@ -392,7 +393,7 @@ class NeuronChanges:
 
     def steps(self, *default: str, method: Method = DEFAULT_METHOD) -> Steps:
         """What `--do` says, or the default; refused here, before a model is named, where it cannot be."""
-        from .._interventions import Steps
+        from .._steps import Steps
 
         steps = Steps.parse(self.do or default)
         if steps.needs_mask:
@@ -412,7 +413,7 @@ class NeuronChanges:
         from .._interventions import neuron_source
 
         lam = self.lam if steps.needs_mask else None
-        return neuron_source(work, top_rate=self.top_rate, lam=lam, classes=parse_classes(self.classes))
+        return neuron_source(work, steps, top_rate=self.top_rate, lam=lam, classes=parse_classes(self.classes))
 
 
 # ── Groups of flags: a dataclass whose fields are flags, spread into the commands that take it.

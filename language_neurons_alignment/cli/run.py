@@ -56,6 +56,7 @@ def run(
         search=search.range(),
         lam=lam,
         moments=moments,
+        overlong=shown.overlong,
         map=shown.settings(controls=controls, seed=answers.seed),
         answers=answers.answers,
         sampling=answers.sampling(),

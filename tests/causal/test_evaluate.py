@@ -183,7 +183,7 @@ def test_other_settings_are_a_conflict_until_force(model: Numbered) -> None:
     longer = replace(SHORT, max_new_tokens=15)
     with pytest.raises(ConflictError, match=r"max new tokens \(14, not 15\); use --force"):
         run(model, ("en", "fr"), controls=0, sampling=longer)
-    again = run(model, ("en",), controls=0, sampling=longer, overwrite=True)
+    again = run(model, ("en",), controls=0, sampling=longer, force=True)
     assert again.answered == 2 * 6
     assert sorted(path.name for path in again.answers.iterdir()) == ["en.jsonl", "none.jsonl"]
     corpus = json.loads((model.folder / "corpus.json").read_text(encoding="utf-8"))
@@ -226,7 +226,7 @@ KILLED = """
     from pathlib import Path
     from tests.causal.numbered import Numbered
     from tests.causal.test_evaluate import run
-    from language_neurons_alignment.store.journal import Journal
+    from language_neurons_alignment.store.answers import Journal
 
     append, entries = Journal.append, []
 
