@@ -16,8 +16,8 @@ from torch import Tensor
 from ._interventions import NeuronSource, Swap
 from ._session import Session
 from ._steps import Steps
+from .core.interventions import matched_controls
 from .core.model import ModelInfo
-from .core.resampling import matched_controls
 from .errors import IncompatibleError, MissingArtifactError
 from .store.checkpoint import Checkpoint
 from .store.counts import AnswerCounts, load_answer_counts

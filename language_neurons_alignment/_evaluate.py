@@ -17,7 +17,8 @@ from ._grid import NONE, Condition, Conditions, conditions_of, missing
 from ._session import Session, StartAnswers, silent
 from ._steps import Steps
 from .config import DEFAULT_DO, DEFAULT_EVALUATION, MEASURES, EvaluationSettings, Selection
-from .core.accuracy import AccuracyMap, Effects, Selective, effects, selective
+from .core.accuracy import AccuracyMap, accuracy_effects, accuracy_selectivity
+from .core.effects import Effects, Selectivity
 from .corpus.grading import answer_line, check_answerable, grade
 from .corpus.records import Record
 from .plots.draw import write_png
@@ -55,7 +56,7 @@ class Evaluated:
     map: AccuracyMap
     measure: str
     effects: Effects
-    selective: Selective | None
+    selective: Selectivity | None
     matched_by: str | None
     json: Path
     csv: Path
@@ -134,7 +135,7 @@ def evaluate(
         result = _accuracy_map(file.read(), listed, chosen)
 
         # draw
-        found = effects(result, settings.show, seed=seed)
+        found = accuracy_effects(result, settings.show, seed=seed)
         figure = accuracy_heatmap(result, found, settings.show, title=layout.model, done=", ".join(steps.texts))
         name = path if settings.show == MEASURES[0] else with_ending(path, f".{settings.show}")
         table = table_rows(result, found, settings.show)
@@ -144,7 +145,7 @@ def evaluate(
         result,
         settings.show,
         found,
-        selective(result, settings.show, seed=seed) if steps.words else None,
+        accuracy_selectivity(result, settings.show, seed=seed) if steps.words else None,
         None if conditions.controls is None else conditions.controls.matched_by,
         file.json,
         csv,

@@ -286,8 +286,9 @@ def table_rows(
     """Return one line a cell; NaN where there are no controls."""
     columns = [100 * found.undisturbed, 100 * found.steered]
     columns += [100 * found.steered_interval.low, 100 * found.steered_interval.high]
-    columns += [found.change, found.interval.low, found.interval.high, found.p, found.p_adjusted]
     nothing = torch.full_like(found.change, torch.nan)
+    tests = [nothing if one is None else one for one in (found.p, found.p_adjusted)]
+    columns += [found.change, found.interval.low, found.interval.high, *tests]
     columns += [nothing, nothing] if found.control is None else [found.control.low, found.control.high]
     inside = nothing if found.inside is None else found.inside
     rows: list[list[object]] = []

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from .config import Selection
 from .core.profiles import mask_members
-from .engines.describe import model_shape
 from .errors import IncompatibleError
 from .store.checkpoint import read_checkpoint
 from .store.counts import load_span
@@ -80,4 +79,6 @@ def _shape(layout: Layout, model_path: str) -> tuple[int, int]:
     if counted:
         layers, d_mlp = load_span(layout.activation(counted[0]))[0].over_zero.shape
         return layers, d_mlp
+    from .engines.checkpoint import model_shape  # imports the transformers library, which masks need only here
+
     return model_shape(model_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,23 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from torch import Tensor
 
-from ._session import StartWork, silent
 from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE, Selection, SweepRange
 from .core.counts import AnswerBlocks, activation_probability
-from .core.find import STATES, Found, Procedure
+from .core.find import Found, find
+from .core.flow import corpus_overlap
 from .core.frames import Columns
+from .core.model import StartProgress, silent
 from .core.resampling import Interval
 from .core.stability import (
-    CorpusOverlap,
+    STATES,
     Halves,
     Inclusion,
-    corpus_overlap,
     identifications,
     inclusion,
     number_interval,
+    numbers,
     probability_interval,
     split_halves,
 )
@@ -68,13 +70,12 @@ class StabilitySettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        SweepRange(self.lo, self.hi)
-        Selection(self.top_rate, self.lo if self.lam is None else self.lam, self.bar)
+        _ = self.selection
 
     @property
-    def procedure(self) -> Procedure:
+    def selection(self) -> Selection:
         """How neurons are found by these settings."""
-        return Procedure(self.top_rate, self.bar, self.lam, self.lo, self.hi)
+        return Selection(self.top_rate, self.lam, self.bar, search=SweepRange(self.lo, self.hi))
 
     @property
     def named(self) -> str:
@@ -96,12 +97,14 @@ class Stability:
         counts: digest of each language's counts.
         blocks: of the corpus.
         found: the neurons of the whole corpus.
-        numbers: intervals of `Found.numbers` of an endless corpus.
+        value: their `numbers`; the first is λ*.
+        numbers: intervals of the `numbers` of an infinitely large corpus.
         inclusion: each neuron's probability of being in each mask.
         halves: what halves of the corpus have in common, and where its size leads.
         probability: each neuron's activation probability.
         interval: its interval.
-        overlap: what another corpus finds; None where none was named.
+        other: the corpus whose masks are compared; None where none was named.
+        overlap: what its masks have in common with these (`corpus_overlap`).
     """
 
     layout: Layout
@@ -110,20 +113,22 @@ class Stability:
     counts: dict[str, str]
     blocks: int
     found: Found
+    value: Float64[Tensor, " number"]
     numbers: Interval
     inclusion: Inclusion
     halves: Halves
     probability: Float32[Tensor, "layer neuron lang"]
     interval: Interval
-    overlap: CorpusOverlap | None = None
+    other: str | None = None
+    overlap: Columns | None = None
 
     def tables(self) -> dict[str, Columns]:
         """The results by the names that their files have."""
         total = 2 + len(STATES) + len(self.languages)
         names = ["lambda", "threshold", *STATES, *(f"mask.{code}" for code in self.languages)]
-        columns = {"value": self.found.numbers, "endless": self.halves.endless}
+        columns = {"value": self.value, "endless": self.halves.endless}
         columns |= {"low": self.numbers.low, "high": self.numbers.high}
-        layers = len(self.found.profile)
+        layers = len(self.found.mask)
         tables = {
             "numbers": {"number": names, **{name: one[:total].tolist() for name, one in columns.items()}},
             "layers": {
@@ -135,7 +140,7 @@ class Stability:
             "halves": self.halves.columns(),
             "probabilities": self._probabilities(),
         }
-        return tables if self.overlap is None else {**tables, "overlap": self.overlap.columns()}
+        return tables if self.overlap is None else {**tables, "overlap": self.overlap}
 
     def plain(self) -> dict[str, Any]:
         """The results as plain values, over all layers; layer by layer they are in the CSV file."""
@@ -143,7 +148,7 @@ class Stability:
         return {
             "model": self.layout.model,
             "dataset": self.layout.dataset,
-            "with": None if self.overlap is None else self.overlap.datasets[1],
+            "with": self.other,
             "languages": list(self.languages),
             "counts": self.counts,
             "blocks": self.blocks,
@@ -187,7 +192,7 @@ def stability(
     settings: StabilitySettings,
     *,
     other: Layout | None = None,
-    start: StartWork = silent,
+    start: StartProgress = silent,
 ) -> tuple[Stability, list[Path]]:
     """Find a model's language neurons again and again, and store what that tells.
 
@@ -204,19 +209,20 @@ def stability(
         ArtifactError, IncompatibleError: counts or blocks that do not belong together.
     """
     counts = load_answer_counts(layout, languages)
-    overlap = None if other is None else _overlap(counts, layout, other, settings.procedure)
+    overlap = None if other is None else _overlap(counts, layout, other, settings.selection)
     blocks = AnswerBlocks.of([load_blocks(layout, language) for language in languages])
     probability = blocks.probability()
-    found = settings.procedure(probability)
-    if found.profile.isnan().any():
+    found = find(probability, settings.selection)
+    if found.lam is not None and math.isnan(found.lam):
         raise SweepError(
             f"no λ in [{settings.lo!r}, {settings.hi!r}] gives appear[K] = 0 on {layout.dataset}: lower the top rate "
             "(-r), raise the bar (-b), or give a λ (-l)"
         )
-    step = start("identifications", settings.draws + identifications(len(blocks), splits=settings.splits))
-    chosen = {"languages": languages, "seed": settings.seed, "step": step}
-    drawn = inclusion(blocks, settings.procedure, draws=settings.draws, **chosen)
-    halves = split_halves(blocks, settings.procedure, splits=settings.splits, **chosen)
+    value = numbers(found, settings.selection)
+    progress = start("identifications", settings.draws + identifications(len(blocks), splits=settings.splits))
+    chosen = {"languages": languages, "seed": settings.seed, "progress": progress}
+    drawn = inclusion(blocks, settings.selection, draws=settings.draws, **chosen)
+    halves = split_halves(blocks, settings.selection, splits=settings.splits, **chosen)
     result = Stability(
         layout=layout,
         languages=tuple(languages),
@@ -224,33 +230,33 @@ def stability(
         counts=counts.hashes,
         blocks=len(blocks),
         found=found,
-        numbers=number_interval(found.numbers, drawn.numbers, halves.endless, blocks=len(blocks)),
+        value=value,
+        numbers=number_interval(value, drawn.numbers, halves.endless, blocks=len(blocks)),
         inclusion=drawn,
         halves=halves,
         probability=probability,
         interval=probability_interval(blocks),
+        other=None if other is None else other.dataset,
         overlap=overlap,
     )
     return result, _save(result)
 
 
-def _overlap(counts: AnswerCounts, layout: Layout, other: Layout, procedure: Procedure) -> CorpusOverlap:
-    """The masks of both corpora, each found by the same procedure (with a λ of its own, where it is found)."""
+def _overlap(counts: AnswerCounts, layout: Layout, other: Layout, selection: Selection) -> Columns:
+    """The masks of both corpora, each found by the same selection (with its own λ, unless λ is given)."""
     second = load_answer_counts(other, counts.languages)
     if (counts.config_hash, counts.weights_hash) != (second.config_hash, second.weights_hash):
         raise IncompatibleError(
             f"{layout.dataset} and {other.dataset} were counted on different models (config or weights differ): "
             "count both on one model"
         )
-    one, two = (procedure(activation_probability(each.counts, tokens=each.tokens)) for each in (counts, second))
-    datasets = (layout.dataset, other.dataset)
-    return corpus_overlap(one.mask, two.mask, datasets=datasets, languages=counts.languages)
+    one, two = (find(activation_probability(each.counts, tokens=each.tokens), selection) for each in (counts, second))
+    return corpus_overlap(one.mask, two.mask, languages=counts.languages)
 
 
 def _save(result: Stability) -> list[Path]:
     chosen = result.settings
-    second = "" if result.overlap is None else result.overlap.datasets[1]
-    path = result.layout.stability(chosen.top_rate, chosen.named, other=second)
+    path = result.layout.stability(chosen.top_rate, chosen.named, other=result.other or "")
     tables = result.tables()
     title = f"{result.layout.model} on {result.layout.dataset}: {result.blocks} blocks"
     figures = {

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ._steps import CLASSES as CLASSES
 from ._steps import MASK_CLASSES, Steps, in_order
 from .errors import SettingsError
 
@@ -221,6 +222,7 @@ class Selection:
         lam: λ, how much a large peak probability lowers the score; finite, not negative. None for methods without.
         bar: share of all probabilities that τ lies above, in (0, 1].
         method: how neurons are found.
+        search: with λ None, the range in which the largest fine λ is found.
 
     Raises:
         SettingsError: NaN or out of range; a rate or λ that the method does not have, or lacks.
@@ -230,11 +232,13 @@ class Selection:
     lam: float | None
     bar: float = DEFAULT_BAR
     method: Method = DEFAULT_METHOD
+    search: SweepRange | None = None
 
     def __post_init__(self) -> None:
         check_share(self.top_rate, "top rate (-r)", 0.01)
         check_share(self.bar, "bar (-b)", 0.95)
-        self.method.check_lambda(self.lam)
+        if self.search is None or self.lam is not None:
+            self.method.check_lambda(self.lam)
         if not self.method.has_rate and self.top_rate != DEFAULT_TOP_RATE:
             raise SettingsError(
                 f"the method {self.method.name} takes {self.method.neurons} neurons per language: "

@@ -7,40 +7,33 @@ and writes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Float64
 from torch import Tensor
 
-from .config import ENTROPY_LAMBDA, EQUAL_N, LAPE, MEAN_DIFFERENCE, Selection
-from .core.methods import effect_size, equal_n, lape, mean_difference, random_anywhere, random_like
-from .core.selection import NeuronClasses, NeuronStatistics, appear, classify, language_mask, rank_of_share, select
-from .errors import SettingsError
-from .store.counts import AnswerCounts, AnswerMoments, answer_moments, load_answer_counts
+from .config import MEAN_DIFFERENCE, RANDOM, Selection
+from .core.counts import activation_probability
+from .core.find import Found, find
+from .core.methods import effect_size
+from .core.selection import appear
+from .store.counts import AnswerCounts, answer_moments, load_answer_counts
 from .store.layout import Layout
 from .store.masks import Mask, MaskDescription
 from .version import __version__
 
 
 @dataclass(frozen=True)
-class Identification:
-    """The language neurons that a method found.
+class Identification(Found):
+    """Language neurons of a model, and the place of their mask.
 
     Attributes:
-        statistics: of every neuron.
-        selected: the neurons of lowest score; for methods other than entropy-λ and LAPE, those of any language.
-        mask: the neurons that belong to each language.
-        classes: the paper's classes.
-        description: what the mask was made from and how, as stored beside it.
+        description: everything about the mask in plain values, as stored beside it.
         path: the mask file, whether it is written or not.
     """
 
-    statistics: NeuronStatistics
-    selected: Bool[Tensor, "layer neuron"]
-    mask: Bool[Tensor, "layer neuron lang"]
-    classes: NeuronClasses
     description: MaskDescription
     path: Path
 
@@ -86,29 +79,19 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
         MissingArtifactError, IncompatibleError: mean-difference without moments, or with those of other counts.
     """
     languages, method = counts.languages, selection.method
-    moments: dict[str, AnswerMoments] = {}
-    if method.name == MEAN_DIFFERENCE:
-        moments = {language: answer_moments(layout, language, counts=counts) for language in languages}
-    statistics = counts.statistics(bar=selection.bar)
-    if method.name == ENTROPY_LAMBDA:
-        selected = _select(statistics, selection)
-        mask, parameters, above = language_mask(statistics, selected), {}, statistics.languages_above
-    else:
-        mask, parameters = _by_other_method(statistics, selection, tuple(moments.values()))
-        selected, above = mask.any(dim=-1), mask.sum(dim=-1)
-    classes = replace(
-        classify(above, selected, languages=len(languages)), general=statistics.general & (len(languages) > 1)
-    )
-    layers, d_mlp = selected.shape
+    effect, digests = _effects(layout, counts) if method.name == MEAN_DIFFERENCE else (None, {})
+    found = find(activation_probability(counts.counts, tokens=counts.tokens), selection, effect=effect)
+    layers, d_mlp = found.selected.shape
+    parameters = {} if found.neurons is None else {"neurons": found.neurons}
     description = MaskDescription(
         languages=list(languages),
-        top_rate=float(selection.top_rate) if method.has_rate else float(selected.double().mean()),
-        lam=None if selection.lam is None else float(selection.lam),
+        top_rate=float(selection.top_rate) if method.has_rate else float(found.selected.double().mean()),
+        lam=None if found.lam is None else float(found.lam),
         bar=float(selection.bar),
-        threshold=statistics.threshold,
-        appear=appear(above, selected, languages=len(languages)).tolist(),
-        classes=classes.sizes(),
-        neurons=dict(zip(languages, mask.sum(dim=(0, 1)).tolist(), strict=True)),
+        threshold=found.threshold,
+        appear=appear(found.above, found.selected, languages=len(languages)).tolist(),
+        classes=found.classes.sizes(),
+        neurons=dict(zip(languages, found.mask.sum(dim=(0, 1)).tolist(), strict=True)),
         layers=layers,
         d_mlp=d_mlp,
         counts=counts.hashes,
@@ -116,41 +99,17 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
         weights_hash=counts.weights_hash,
         version=__version__,
         method=method.name,
-        parameters=parameters,
-        moments={language: one.digest for language, one in moments.items()},
+        parameters={**parameters, "seed": method.seed} if method.name == RANDOM else parameters,
+        moments=digests,
     )
-    path = layout.by(method).mask(selection.top_rate, selection.lam)
-    return Identification(statistics, selected, mask, classes, description, path)
+    path = layout.by(method).mask(selection.top_rate, found.lam)
+    return Identification(**vars(found), description=description, path=path)
 
 
-def _select(statistics: NeuronStatistics, selection: Selection) -> Bool[Tensor, "layer neuron"]:
-    """The neurons of lowest score."""
-    assert selection.lam is not None  # Selection has checked it
-    return select(statistics, top_rate=selection.top_rate, lam=selection.lam)
-
-
-def _by_other_method(
-    statistics: NeuronStatistics, selection: Selection, moments: Sequence[AnswerMoments]
-) -> tuple[Bool[Tensor, "layer neuron lang"], dict[str, int]]:
-    """The mask by a method other than entropy-λ, and its parameters besides top rate, λ and bar."""
-    method = selection.method
-    layers, d_mlp, languages = statistics.member.shape
-    if method.name == LAPE:
-        return lape(statistics, top_rate=selection.top_rate), {}
-    if method.name == EQUAL_N:
-        assert method.neurons is not None  # Method gives equal-n its default
-        return equal_n(statistics, neurons=method.neurons), {"neurons": method.neurons}
-    if method.name == MEAN_DIFFERENCE:
-        mean, variance = (torch.stack([getattr(one, name) for one in moments], dim=-1) for name in ("mean", "variance"))
-        # N neurons per language, or an equal part of the top rate's
-        neurons = method.neurons or rank_of_share(selection.top_rate / languages, layers * d_mlp, "top_rate")
-        return mean_difference(effect_size(mean, variance), neurons=neurons), {"neurons": neurons}
-    if method.neurons is None:  # random: as many in each layer as the entropy-λ mask of the same rates has
-        sizes = language_mask(statistics, _select(statistics, selection)).sum(dim=1)
-        return random_like(sizes, d_mlp=d_mlp, seed=method.seed), {"seed": method.seed}
-    if method.neurons > layers * d_mlp:
-        raise SettingsError(
-            f"--neurons {method.neurons} is more than the {layers * d_mlp} that the model has: give fewer"
-        )
-    mask = random_anywhere(layers, d_mlp, languages=languages, neurons=method.neurons, seed=method.seed)
-    return mask, {"neurons": method.neurons, "seed": method.seed}
+def _effects(layout: Layout, counts: AnswerCounts) -> tuple[Float64[Tensor, "layer neuron lang"], dict[str, str]]:
+    """The effect sizes that mean-difference ranks neurons by, and the digest of each language's moments."""
+    moments = {language: answer_moments(layout, language, counts=counts) for language in counts.languages}
+    mean, variance = (
+        torch.stack([getattr(one, name) for one in moments.values()], dim=-1) for name in ("mean", "variance")
+    )
+    return effect_size(mean, variance), {language: one.digest for language, one in moments.items()}

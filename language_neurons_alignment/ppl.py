@@ -10,9 +10,8 @@ from ._grid import Condition, Conditions, conditions_of, missing, under
 from ._session import Session, StartWork, silent, with_stored_answers
 from ._steps import Steps
 from .config import DEFAULT_DO, DEFAULT_MAP, MapSettings, Selection
+from .core.effects import Effects, Selectivity
 from .core.perplexity import (
-    MeasuredSelectivity,
-    PerplexityEffects,
     PerplexityMap,
     perplexity,
     perplexity_effects,
@@ -62,12 +61,12 @@ class MapResult:
     computed: int
     controls_computed: int
 
-    def effects(self, *, scale: str = "percent", average: str = "token") -> PerplexityEffects:
-        """Return every change with its interval and its control's range."""
+    def effects(self, *, scale: str = "percent", average: str = "token") -> Effects:
+        """Every change with its interval and its control's range."""
         return perplexity_effects(self.map, scale=scale, average=average)
 
-    def selectivity(self, *, average: str = "token") -> MeasuredSelectivity | None:
-        """Return how selective each language's neurons are; None where rows are no languages."""
+    def selectivity(self, *, average: str = "token") -> Selectivity | None:
+        """How selective each language's neurons are; None where rows are no languages."""
         return perplexity_selectivity(self.map, average=average)
 
 

@@ -92,7 +92,7 @@ class Source:
     def options(self) -> SourceOptions:
         """As the use-case takes it."""
         from ..sources.source import SourceOptions
-        from ..sources.tables import Columns, TableFormat
+        from ..sources.tables import Columns
 
         columns = Columns(self.instruction_column, self.lang_column, self.id_column, self.answers, self.target_column)
         return SourceOptions(
@@ -101,7 +101,8 @@ class Source:
             revision=self.revision,
             columns=columns,
             lang=self.lang,
-            form=TableFormat(header=not self.no_header, quotes=not self.no_quotes),
+            header=not self.no_header,
+            quotes=not self.no_quotes,
             aligned=not self.unaligned,
         )
 

@@ -367,7 +367,7 @@ def remarks(found: Stability) -> list[str]:
         notes.append(f"{found.blocks} blocks say little about how the corpus varies: count with --blocks 20")
     if found.halves.blocks[1] == 0:
         notes.append("fewer than 4 blocks have no quarters, so λ*, classes and masks have no intervals")
-    if found.found.lam >= found.settings.hi:
+    if float(found.value[0]) >= found.settings.hi:
         notes.append(f"every λ up to {found.settings.hi!r} is fine, so λ* is the range's end and has no interval: --hi")
     if found.without_lambda:
         notes.append(f"in {found.without_lambda} of {found.settings.draws} draws no λ is fine; they are left out")
@@ -402,13 +402,15 @@ def overlap_lines(found: Stability) -> list[str]:
     """What the masks of two corpora have in common."""
     if found.overlap is None:
         return []
-    columns = found.overlap.columns()
     rows: list[list[object]] = [
         [code, kind, *(f"{value:.1f}" if code == "mean" else f"{value:.0f}" for value in sizes), *map(_share, shares)]
-        for code, kind, *numbers in zip(*columns.values(), strict=True)
+        for code, kind, *numbers in zip(*found.overlap.values(), strict=True)
         for sizes, shares in [(numbers[:3], numbers[3:])]
     ]
-    return table(["language", "set", *found.overlap.datasets, "shared", "of first", "of smaller", "Jaccard"], rows)
+    return table(
+        ["language", "set", found.layout.dataset, found.other or "", "shared", "of first", "of smaller", "Jaccard"],
+        rows,
+    )
 
 
 def _share(value: float) -> str:

@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from ..core.accuracy import AccuracyMap, Effects, ForcingTable
-from ..core.perplexity import MEASURES, MethodTable, PerplexityMap, range_of_controls
-from ..core.selection import CLASSES
-from ..core.stability import ALL
+from ..config import CLASSES
+from ..core.accuracy import AccuracyMap, ForcingTable
+from ..core.effects import Effects
+from ..core.flow import ALL
+from ..core.perplexity import METHOD_MEASURES, MethodTable, PerplexityMap, range_of_controls
 from ..languages import language_name
 from .charts import INKS, Bars, Heatmap, Panel, Series, language_axis, layer_axis, plain_axis, tick
 from .draw import heatmap
@@ -174,7 +175,7 @@ def methods_figure(table: MethodTable, *, title: str = "") -> Figure:
 
 def _means(axes: Axes, table: MethodTable, measure: str, *, shift: float, color: str, marker: str, label: str) -> None:
     """One measure of every method, with its interval where there is one."""
-    column = MEASURES.index(measure)
+    column = METHOD_MEASURES.index(measure)
     rows = [row + shift for row in range(len(table.methods))]
     ends = zip(rows, table.intervals.low[:, column].tolist(), table.intervals.high[:, column].tolist(), strict=True)
     for row, low, high in ends:

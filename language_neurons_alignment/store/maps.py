@@ -18,9 +18,9 @@ from typing import Any
 from jaxtyping import Float64
 from torch import Tensor
 
+from ..core.effects import Effects
 from ..core.perplexity import (
     Perplexity,
-    PerplexityEffects,
     PerplexityMap,
     TextLikelihood,
     control_row,
@@ -255,12 +255,11 @@ def _with_undisturbed(change: Float64[Tensor, "changed lang"]) -> list[list[floa
     return [[0.0] * change.shape[1], *change.tolist()]
 
 
-def _against(effects: PerplexityEffects, i: int, j: int) -> list[float | str]:
+def _against(effects: Effects, i: int, j: int) -> list[float | str]:
     """What one change is held against."""
     control = effects.control
     ends = [effects.interval.low[i, j], effects.interval.high[i, j]]
     ends += [] if control is None else [control.low[i, j], control.high[i, j]]
     numbers = ["" if math.isnan(end) else end for end in map(float, ends)]
-    if control is None:
-        return [*numbers, "", "", ""]
-    return [*numbers, "true" if effects.inside[i, j] else "false"]
+    inside = effects.inside
+    return [*numbers, "", "", ""] if inside is None else [*numbers, "true" if inside[i, j] else "false"]

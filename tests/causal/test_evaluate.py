@@ -75,7 +75,7 @@ def test_without_its_neurons_exactly_that_language_is_gone_and_controls_do_nothi
     assert found.effects.inside is not None
     assert torch.equal(found.effects.inside, gone.bool())
     assert found.selective is not None
-    assert found.selective.score.f1.tolist() == [1, 1, 1]
+    assert found.selective.f1.tolist() == [1, 1, 1]
     assert found.selective.controls is not None
     assert not found.selective.controls.f1.any()
     assert found.matched_by == "layer and activity"

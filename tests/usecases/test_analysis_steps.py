@@ -23,7 +23,7 @@ from language_neurons_alignment.analysis import (
 from language_neurons_alignment.autosweep import autosweep
 from language_neurons_alignment.config import Selection, SweepRange
 from language_neurons_alignment.core.selection import to_mask_list
-from language_neurons_alignment.engines.describe import model_shape
+from language_neurons_alignment.engines.checkpoint import model_shape
 from language_neurons_alignment.errors import (
     ArtifactError,
     ConflictError,

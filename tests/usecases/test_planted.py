@@ -43,5 +43,5 @@ def test_the_pipeline_finds_exactly_the_planted_neurons_and_mutes_exactly_their_
     found = done.map.selectivity()
     assert found is not None
     assert found.control is not None
-    assert found.measured.precision.min() > 0.99
+    assert found.precision.min() > 0.99
     assert found.control.f1.max() == 0
