@@ -9,28 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..languages import language_name
 
 Key = str | int | float
-Row = tuple[Key, ...]
+TableRow = tuple[Key, ...]
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The axis of a chart: its places and their names.
+    """The places of a chart, as tables name them (`keys`) and as people read them (`names`)."""
 
-    Attributes:
-        label: what the places are, with the unit.
-        keys: the places as tables name them (language codes, layer numbers).
-        names: the places as people read them.
-        kind: "language" or "layer" if a reader can filter the places; else empty.
-    """
-
-    label: str
+    label: str  # with the unit
     keys: tuple[Key, ...]
     names: tuple[str, ...]
-    kind: str = ""
+    kind: str = ""  # "language" or "layer" if a reader can filter the places
 
 
 def language_axis(codes: Sequence[str], label: str = "language") -> Axis:
@@ -45,7 +39,7 @@ def layer_axis(layers: int) -> Axis:
 
 def plain_axis(keys: Sequence[Key], label: str, names: Sequence[str] = ()) -> Axis:
     """Make an axis of anything else."""
-    return Axis(label, tuple(keys), tuple(names) or tuple(map(str, keys)))
+    return Axis(label, tuple(keys), tuple(names or map(str, keys)))
 
 
 def short(value: float, *, digits: int = 0, signed: bool = False) -> str:
@@ -53,11 +47,6 @@ def short(value: float, *, digits: int = 0, signed: bool = False) -> str:
 
     >>> short(109.2, signed=True), short(-2.6), short(25_000), short(float("inf"))
     ('+109', '−3', '25k', '∞')
-
-    Args:
-        value: the number.
-        digits: decimals.
-        signed: write + before positive numbers, for changes.
     """
     if math.isnan(value):
         return "–"
@@ -125,43 +114,35 @@ _ROOMY = 12
 """Up to this many columns, a cell has room for a number of six digits."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Heatmap:
-    """A number for each pair of places.
+    """A number for each pair of places, rows from top to bottom; NaN where there is none.
 
-    >>> chart = Heatmap(language_axis(("en", "sw")), layer_axis(2), ((1.0, 2.0), (3.0, 4.0)), "neurons")
+    >>> chart = Heatmap(language_axis(("en", "sw")), layer_axis(2), [[1, 2], [3, 4]], "neurons")
     >>> chart.header, chart.table[2]
     (('language', 'layer', 'neurons'), ('sw', 0, 3.0))
-
-    Attributes:
-        rows: from top to bottom.
-        columns: from left to right.
-        values: one tuple per row; NaN where there is no number.
-        label: what the numbers are, with the unit.
-        diverging: whether the numbers lie on both sides of 0, which then has a neutral colour.
-        linear_up_to: the colour scale is linear up to this size and logarithmic above; None: linear throughout.
-        digits: decimals shown in a cell.
-        diagonal: whether to frame the cells in which row and column are the same.
-        inside: cells whose number lies in the control range; None without controls.
     """
 
     rows: Axis
     columns: Axis
-    values: tuple[tuple[float, ...], ...]
-    label: str
-    diverging: bool = False
-    linear_up_to: float | None = None
-    digits: int = 0
-    diagonal: bool = False
-    inside: tuple[tuple[bool, ...], ...] | None = None
+    values: Sequence[Sequence[float]]
+    label: str  # what the numbers are, with the unit
+    diverging: bool = False  # numbers lie on both sides of 0, which then has a neutral colour
+    linear_up_to: float | None = None  # the colour scale is logarithmic above this size; None: linear throughout
+    digits: int = 0  # decimals in a cell
+    diagonal: bool = False  # frame the cells in which row and column are the same
+    inside: Sequence[Sequence[bool]] | None = None  # numbers in the control range; None without controls
+
+    def __post_init__(self) -> None:
+        self.values = [list(map(float, row)) for row in self.values]
 
     @property
-    def header(self) -> Row:
+    def header(self) -> TableRow:
         """The column names of the table."""
         return (self.rows.label, self.columns.label, self.label, *([] if self.inside is None else ["within control"]))
 
     @property
-    def table(self) -> list[Row]:
+    def table(self) -> list[TableRow]:
         """One row per cell."""
         return [
             (row, column, self.values[i][j], *([] if self.inside is None else ["yes" if self.inside[i][j] else "no"]))
@@ -183,113 +164,88 @@ class Heatmap:
         return max([self.linear_up_to or 0.0, *sizes]) or 1.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Series:
-    """Numbers along an axis.
+    """Numbers along an axis, NaN where there is none; bars show the intervals from `low` to `high` as whiskers."""
 
-    Attributes:
-        name: for the legend.
-        values: one per place; NaN where there is none.
-        ink: name of the colour in `colours.INKS`.
-        low: lower ends of intervals, one per place; empty without intervals. Bars show them as whiskers.
-        high: upper ends.
-    """
+    name: str  # in the legend
+    values: Sequence[float]
+    ink: str  # in `colours.INKS`
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
 
-    name: str
-    values: tuple[float, ...]
-    ink: str
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-
-    @property
-    def columns(self) -> dict[str, tuple[float, ...]]:
-        """The columns of a table, by the ending of their names."""
-        return {"": self.values} | ({" low": self.low, " high": self.high} if self.low else {})
+    def __post_init__(self) -> None:
+        self.values = list(map(float, self.values))
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """One of several charts above each other that share their x axis; `label` says what the numbers are."""
 
     label: str
-    series: tuple[Series, ...]
+    series: Sequence[Series]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A line across a chart at `at` (between places, or on a scale), and the name of the part that begins there."""
+    """A line across a chart at `at` (on a scale; 2.5 lies after the third bar), named after what begins there."""
 
     at: float
-    name: str = ""
+    name: str
 
 
 @dataclass(frozen=True)
-class Bars:
-    """Bars over the places of an axis, in one panel or several.
-
-    Attributes:
-        x: the places.
-        panels: from top to bottom.
-        stacked: whether series are stacked (negative numbers downwards) or side by side.
-        horizontal: whether bars are horizontal, for places with long names.
-        marks: lines between places, counted from 0: 2.5 lies after the third.
-        numbers: whether to write each number at its bar.
-    """
+class BarChart:
+    """Bars over the places of an axis, in panels from top to bottom."""
 
     x: Axis
-    panels: tuple[Panel, ...]
-    stacked: bool = False
-    horizontal: bool = False
-    marks: tuple[Mark, ...] = ()
-    numbers: bool = False
+    panels: Sequence[Panel]
+    stacked: bool = False  # series stand on each other, negative ones downwards; else side by side
+    horizontal: bool = False  # for places with long names
+    marks: Sequence[Mark] = ()
+    numbers: bool = False  # write each number at its bar
+
+    def _columns(self) -> list[tuple[str, Sequence[float]]]:
+        """Name and numbers of each column of the table, intervals included."""
+        columns = []
+        for panel in self.panels:
+            for one in panel.series:
+                name = one.name if panel.label in ("", one.name) else f"{one.name}: {panel.label}"
+                columns += [(name, one.values), (f"{name} low", one.low), (f"{name} high", one.high)][
+                    : 3 if one.low else 1
+                ]
+        return columns
 
     @property
-    def header(self) -> Row:
+    def header(self) -> TableRow:
         """The column names of the table."""
-        named = [(_column(panel, series), series) for panel in self.panels for series in panel.series]
-        return (self.x.label, *(name + ending for name, series in named for ending in series.columns))
+        return (self.x.label, *(name for name, _ in self._columns()))
 
     @property
-    def table(self) -> list[Row]:
+    def table(self) -> list[TableRow]:
         """One row per place."""
-        columns = [one for panel in self.panels for series in panel.series for one in series.columns.values()]
-        return [(key, *values) for key, *values in zip(self.x.keys, *columns, strict=True)]
+        return list(zip(self.x.keys, *(values for _, values in self._columns()), strict=True))
 
 
 @dataclass(frozen=True)
-class Lines:
-    """Lines over a scale.
+class LineChart:
+    """Lines over the ascending positions `x` of a scale, with vertical marks."""
 
-    Attributes:
-        x: positions on the scale, ascending.
-        x_label: what the scale is.
-        y_label: what the numbers are.
-        series: the lines.
-        steps: whether each number holds until the next position; else points are joined.
-        marks: vertical lines, at positions of the scale.
-    """
-
-    x: tuple[float, ...]
+    x: Sequence[float]
     x_label: str
     y_label: str
-    series: tuple[Series, ...]
-    steps: bool = False
-    marks: tuple[Mark, ...] = ()
+    series: Sequence[Series]
+    steps: bool = False  # each number holds until the next position; else points are joined
+    marks: Sequence[Mark] = ()
 
     @property
-    def header(self) -> Row:
+    def header(self) -> TableRow:
         """The column names of the table."""
         return (self.x_label, *(series.name for series in self.series))
 
     @property
-    def table(self) -> list[Row]:
-        """One row per place."""
-        return [tuple(row) for row in zip(self.x, *(series.values for series in self.series), strict=True)]
+    def table(self) -> list[TableRow]:
+        """One row per position."""
+        return list(zip(self.x, *(series.values for series in self.series), strict=True))
 
 
-Chart = Heatmap | Bars | Lines
-
-
-def _column(panel: Panel, series: Series) -> str:
-    """A column's name: the series, and the panel unless it has the same name."""
-    return series.name if series.name == panel.label or not panel.label else f"{series.name}: {panel.label}"
+Chart = Heatmap | BarChart | LineChart

@@ -11,19 +11,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Ink:
-    """A colour, with a hatching for bars and a dash for lines that carry the same meaning without colour.
-
-    Attributes:
-        light: on white.
-        dark: on black.
-        hatch: as matplotlib and plotly write it; empty: filled.
-        dash: "solid", "dash", "dot" or "dashdot".
-    """
+    """A colour on white and on black, with a hatching for bars and a dash for lines that mean the same."""
 
     light: str
     dark: str
-    hatch: str = ""
-    dash: str = "solid"
+    hatch: str = ""  # as matplotlib and plotly write it; empty: filled
+    dash: str = "solid"  # or "dash", "dot", "dashdot"
 
 
 _BLUE, _SKY, _ORANGE, _GREEN = "#0072b2", "#56b4e9", "#e69f00", "#009e73"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Int64
-from torch import Tensor
-
 from ..core.flow import ClassFlow, LanguageFlow, TrainingPath
 from ..core.profiles import NO_CLASS, UNASSIGNED, GroupMeans, LanguagesAbove
 from ..core.selection import CLASSES
 from ..languages import language_name
-from ..plots.charts import Bars, Heatmap, Panel, Series, language_axis, layer_axis, plain_axis
-from .sections import FigureSection, MissingSection, View, exact, floats, single
+from ..plots.charts import BarChart, Heatmap, Panel, Series, language_axis, layer_axis, plain_axis
+from .sections import FigureSection, MissingSection, View, exact
 
 _NAMES = {UNASSIGNED: "selected, no language", NO_CLASS: "none"}
 """States of a neuron that are not classes."""
@@ -26,7 +22,7 @@ def flow_section(flow: ClassFlow) -> FigureSection:
     chart = Heatmap(
         rows=plain_axis(flow.states, "class in the first", names),
         columns=plain_axis(flow.states, "class in the second model", names),
-        values=tuple(map(floats, total.tolist())),
+        values=total.tolist(),
         label="neurons",
         linear_up_to=10.0,
         diagonal=True,
@@ -40,7 +36,7 @@ def flow_section(flow: ClassFlow) -> FigureSection:
         "the second. Framed cells are neurons that kept their class. The other cells are changes: from specific to "
         "related, a neuron serves more languages; from related to general, it serves all. “None” are neurons that "
         "were not selected, the great majority. Colours are logarithmic, so single neurons stay visible.",
-        single(chart),
+        [View(chart)],
         f"Of {exact(int(classed))} neurons selected or general in either model, {exact(int(stayed))} kept their class.",
     )
 
@@ -50,12 +46,12 @@ def change_section(flow: ClassFlow, *, before: str, after: str) -> FigureSection
     shown = [name for name in CLASSES if name in flow.states]
     layers = layer_axis(len(flow.counts))
     change, one, other = (
-        {name: floats(counts[:, flow.states.index(name)].tolist()) for name in shown}
+        {name: counts[:, flow.states.index(name)].tolist() for name in shown}
         for counts in (flow.change, flow.before, flow.after)
     )
-    changes = [Panel(f"{name}, change", (Series(name, change[name], name),)) for name in shown]
-    both = [Panel(name, (Series(before, one[name], "before"), Series(after, other[name], "after"))) for name in shown]
-    totals = ", ".join(f"{name} {_signed(int(sum(change[name])))}" for name in shown)
+    changes = [Panel(f"{name}, change", [Series(name, change[name], name)]) for name in shown]
+    both = [Panel(name, [Series(before, one[name], "before"), Series(after, other[name], "after")]) for name in shown]
+    totals = ", ".join(f"{name} {_signed(sum(change[name]))}" for name in shown)
     return FigureSection(
         "change",
         "What changed in each layer",
@@ -63,18 +59,28 @@ def change_section(flow: ClassFlow, *, before: str, after: str) -> FigureSection
         "In the paper, alignment adds specific and related neurons in the first layers and general neurons in the "
         "middle, and turns specific neurons into related ones in late layers. Compare with the second view: the first "
         "does not show whether a change is large relative to the count.",
-        (
-            View("change", "change", Bars(layers, tuple(changes))),
-            View("both", "both models", Bars(layers, tuple(both))),
-        ),
+        [
+            View(BarChart(layers, changes), "change", "change"),
+            View(BarChart(layers, both), "both", "both models"),
+        ],
         f"In total: {totals}.",
     )
 
 
 def gained_lost_section(flow: LanguageFlow) -> FigureSection:
     """Show the neurons that each language gained and lost, in total and by layer."""
-    views = [View(f"all-{name}", name, _gained_lost(flow, name)) for name in reversed(flow.sets)]
-    views += [View(f"layers-{name}", f"{name}, by layer", _by_layer(flow, name)) for name in reversed(flow.sets)]
+    views, net_views, axis = [], [], language_axis(flow.languages)
+    for k, name in reversed(list(enumerate(flow.sets))):
+        gained, lost = flow.gained[..., k], flow.lost[..., k]
+        series = [
+            Series("gained", gained.sum(dim=0).tolist(), "gained"),
+            Series("lost", (-lost.sum(dim=0).double()).tolist(), "lost"),
+        ]
+        bars = BarChart(axis, [Panel(f"{name} neurons", series)], stacked=True)
+        views.append(View(bars, f"all-{name}", name))
+        net = (gained - lost).T.tolist()
+        by_layer = Heatmap(axis, layer_axis(len(gained)), net, f"{name} neurons, net change", diverging=True)
+        net_views.append(View(by_layer, f"layers-{name}", f"{name}, by layer"))
     own = flow.sets.index("mask")
     net = (flow.gained - flow.lost).sum(dim=0)[:, own]
     most, least = int(net.argmax()), int(net.argmin())
@@ -86,29 +92,8 @@ def gained_lost_section(flow: LanguageFlow) -> FigureSection:
         "High bars on both sides mean that the mask was replaced rather than extended. The views by layer show the "
         "net change: red where a language gained neurons, blue where it lost them. The paper speaks of spontaneous "
         "multilingual alignment if languages that were not trained change like the trained ones.",
-        tuple(views),
+        views + net_views,
         f"Net, from {names[least]} ({_signed(int(net[least]))}) to {names[most]} ({_signed(int(net[most]))}).",
-    )
-
-
-def _gained_lost(flow: LanguageFlow, name: str) -> Bars:
-    own = flow.sets.index(name)
-    gained, lost = (counts.sum(dim=0)[:, own].tolist() for counts in (flow.gained, flow.lost))
-    series = (
-        Series("gained", floats(gained), "gained"),
-        Series("lost", tuple(-float(count) for count in lost), "lost"),
-    )
-    return Bars(language_axis(flow.languages), (Panel(f"{name} neurons", series),), stacked=True)
-
-
-def _by_layer(flow: LanguageFlow, name: str) -> Heatmap:
-    net: Int64[Tensor, "layer lang"] = torch.select(flow.gained - flow.lost, 2, flow.sets.index(name))
-    return Heatmap(
-        rows=language_axis(flow.languages),
-        columns=layer_axis(len(net)),
-        values=tuple(map(floats, net.T.tolist())),
-        label=f"{name} neurons, net change",
-        diverging=True,
     )
 
 
@@ -117,10 +102,10 @@ def alike_section(flow: LanguageFlow) -> FigureSection:
     panels = []
     for label, shares in (("Jaccard", flow.jaccard), ("share kept", flow.retained)):
         series = [
-            Series(name, tuple(shares[:, flow.sets.index(name)].tolist()), ink)
+            Series(name, shares[:, flow.sets.index(name)].tolist(), ink)
             for name, ink in (("specific", "specific"), ("related", "related"), ("mask", "only"))
         ]
-        panels.append(Panel(label, tuple(series)))
+        panels.append(Panel(label, series))
     whole = flow.jaccard[:, flow.sets.index("mask")]
     known = whole[~whole.isnan()]
     note = f"Mean Jaccard of the masks: {float(known.mean()):.2f}." if known.numel() else ""
@@ -131,23 +116,19 @@ def alike_section(flow: LanguageFlow) -> FigureSection:
         "is relative to the first model alone. 1 means the same set. In the paper more than nine tenths are kept, so "
         "alignment moves few neurons. A neuron that changes from specific to related is lost by one class but kept by "
         "the mask.",
-        single(Bars(language_axis(flow.languages), tuple(panels))),
+        [View(BarChart(language_axis(flow.languages), panels))],
         note,
     )
 
 
 def groups_section(means: GroupMeans, *, trained: bool) -> FigureSection:
-    """Show the mean changes of groups of languages (paper table 2).
-
-    Args:
-        means: the groups: trained languages and the others, or English and the others.
-        trained: whether the groups are trained and other languages.
-    """
+    """Show the mean changes of groups of languages (paper table 2)."""
     series = [
-        Series(one, tuple(means.means[:, column].tolist()), one if one in ("specific", "related") else "only")
+        Series(one, means.means[:, column].tolist(), one if one in ("specific", "related") else "only")
         for column, one in enumerate(means.classes)
     ]
-    panel = Panel("mean change of neurons", tuple(series))
+    axis = plain_axis(tuple(means.groups), "languages")
+    chart = BarChart(axis, [Panel("mean change of neurons", series)], numbers=True)
     members = "; ".join(f"{group}: {', '.join(map(language_name, codes))}" for group, codes in means.groups.items())
     return FigureSection(
         "groups",
@@ -160,7 +141,7 @@ def groups_section(means: GroupMeans, *, trained: bool) -> FigureSection:
         else "The mean change of neurons per language. If you name the languages that the model was trained on "
         "(--trained zh,de), this figure compares them with the others. The paper uses this comparison to show that "
         "alignment reaches languages without training data.",
-        single(Bars(plain_axis(tuple(means.groups), "languages"), (panel,), numbers=True)),
+        [View(chart)],
         f"{members[0].upper()}{members[1:]}.",
     )
 
@@ -174,13 +155,10 @@ def shared_change_section(
         return MissingSection("shared-change", _SHARED_CHANGE, reason)
     counts = [one.all.sum(dim=0).tolist() for one in (before, after)]
     last = len(counts[0]) - 1
-    series = [
-        Series(name, floats(of_one[1:]), ink)
-        for name, of_one, ink in zip(names, counts, ("before", "after"), strict=True)
-    ]
-    chart = Bars(
-        plain_axis(range(1, last + 1), "languages in which a neuron is above τ"), (Panel("neurons", tuple(series)),)
-    )
+    inks = zip(names, counts, ("before", "after"), strict=True)
+    series = [Series(name, of_one[1:], ink) for name, of_one, ink in inks]
+    axis = plain_axis(range(1, last + 1), "languages in which a neuron is above τ")
+    chart = BarChart(axis, [Panel("neurons", series)])
     general, specific = (counts[1][n] - counts[0][n] for n in (last, 1))
     return FigureSection(
         "shared-change",
@@ -188,19 +166,21 @@ def shared_change_section(
         "All neurons, selected or not, by the number N of languages in which they are above τ, in the first model and "
         "in the second. Each model has its own τ. After alignment, the paper's models have fewer neurons of one "
         "language (N = 1) and more of several or all languages: languages share more neurons.",
-        single(chart),
+        [View(chart)],
         f"N = 1: {_signed(specific)}; N = {last}, the general neurons: {_signed(general)}.",
     )
 
 
 def training_section(path: TrainingPath) -> FigureSection:
     """Show the classes of several models along a training, in total and by layer (paper figures 16 to 19)."""
-    shown = [name for name in CLASSES if name in path.classes]
-    totals = [
-        Panel(name, (Series(name, floats(path.totals[:, path.classes.index(name)].tolist()), name),)) for name in shown
-    ]
-    views = [View("totals", "in total", Bars(plain_axis(path.models, "model"), tuple(totals), numbers=True))]
-    views += [View(f"layers-{name}", f"{name}, by layer", _training_by_layer(path, name)) for name in shown]
+    shown = {name: path.classes.index(name) for name in CLASSES if name in path.classes}
+    totals = [Panel(name, [Series(name, path.totals[:, k].tolist(), name)]) for name, k in shown.items()]
+    views = [View(BarChart(plain_axis(path.models, "model"), totals, numbers=True), "totals", "in total")]
+    rows, columns = plain_axis(path.models[1:], "model"), layer_axis(path.per_layer.shape[1])
+    for name, k in shown.items():
+        change = (path.per_layer[1:, :, k] - path.per_layer[:1, :, k]).tolist()
+        chart = Heatmap(rows, columns, change, f"{name} neurons, change since {path.models[0]}", diverging=True)
+        views.append(View(chart, f"layers-{name}", f"{name}, by layer"))
     return FigureSection(
         "training",
         "Along the training",
@@ -208,19 +188,7 @@ def training_section(path: TrainingPath) -> FigureSection:
         "whole model. The others show in which layers a class grows or shrinks against the first model (red: more, "
         "blue: fewer). A change that appears early and stays is an effect of training; one that appears and disappears "
         "is noise between checkpoints.",
-        tuple(views),
-    )
-
-
-def _training_by_layer(path: TrainingPath, name: str) -> Heatmap:
-    counts = path.per_layer[..., path.classes.index(name)]
-    change = counts[1:] - counts[:1]
-    return Heatmap(
-        rows=plain_axis(path.models[1:], "model"),
-        columns=layer_axis(counts.shape[1]),
-        values=tuple(map(floats, change.tolist())),
-        label=f"{name} neurons, change since {path.models[0]}",
-        diverging=True,
+        views,
     )
 
 

@@ -14,9 +14,9 @@ from ..core.profiles import ClassProfile, GroupMeans, LanguageProfile, Languages
 from ..core.segmentation import Segmentation
 from ..core.selection import CLASSES
 from ..languages import language_name
-from ..plots.charts import Bars, Heatmap, Lines, Mark, Panel, Series, language_axis, layer_axis, plain_axis
+from ..plots.charts import BarChart, Heatmap, LineChart, Mark, Panel, Series, language_axis, layer_axis, plain_axis
 from ..plots.figures import ppl_chart
-from .sections import FigureSection, MissingSection, TableSection, View, exact, floats, single
+from .sections import FigureSection, MissingSection, TableSection, View, exact
 
 NAN = float("nan")
 
@@ -48,24 +48,13 @@ _SAMPLES = 33
 def corpus_section(
     languages: Sequence[str], *, questions: Sequence[int], answers: Sequence[int], sequences: Sequence[int | None]
 ) -> FigureSection:
-    """Show the counted tokens of each language, and its sequences if the count files state them.
-
-    Args:
-        languages: codes.
-        questions: tokens of the prefixes, with multiplicity.
-        answers: tokens of the answers, from which probabilities are computed.
-        sequences: questions with an answer.
-    """
-    panels = [
-        Panel("tokens", (
-            Series("answer tokens", floats(answers), "specific"),
-            Series("question tokens", floats(questions), "kept"),
-        )),
-    ]  # fmt: skip
+    """Show the counted tokens of each language, and its sequences if the count files state them."""
+    tokens = [Series("answer tokens", answers, "specific"), Series("question tokens", questions, "kept")]
+    panels = [Panel("tokens", tokens)]
     if any(one is not None for one in sequences):
-        counted = tuple(NAN if one is None else float(one) for one in sequences)
-        panels.append(Panel("sequences", (Series("sequences", counted, "only"),)))
-    chart = Bars(language_axis(languages), tuple(panels), stacked=True)
+        counted = [NAN if one is None else one for one in sequences]
+        panels.append(Panel("sequences", [Series("sequences", counted, "only")]))
+    chart = BarChart(language_axis(languages), panels, stacked=True)
     least = min(range(len(answers)), key=lambda k: answers[k])
     return FigureSection(
         "corpus",
@@ -75,14 +64,36 @@ def corpus_section(
         "not have equally many tokens, but few tokens give noisy probabilities: if tokens were independent, n of them "
         "would give a standard error of at most 0.5/√n. Tokens of one answer are alike, so the true error is larger. "
         "If a tokenizer splits a language into bytes, the same text has many tokens.",
-        single(chart),
+        [View(chart)],
         f"The least text: {chart.x.names[least]}, {answers[least]:,} answer tokens (a standard error "
         f"of at most {0.5 / max(answers[least], 1) ** 0.5:.4f}).",
     )
 
 
 def path_section(path: LambdaPath, *, lam: float) -> FigureSection:
-    """Show appear[j] for each λ in the range: by class, and for every j."""
+    """Show appear[j] for each λ in the range: by class, exact for few pieces and else sampled, and for every j."""
+    if len(path.appear) <= _MOST_PIECES:
+        x, rows = path.edges.tolist(), [*path.appear.tolist(), path.appear[-1].tolist()]
+    else:
+        x, rows = (one.tolist() for one in path.sampled(_MOST_PIECES))
+    values = {
+        "unassigned": [row[0] for row in rows],
+        "specific": [row[1] for row in rows],
+        "related": [sum(row[2:-1]) for row in rows],
+        "general": [row[-1] for row in rows],
+    }
+    series = [Series(_SELECTED[ink], numbers, ink) for ink, numbers in values.items()]
+    classes = LineChart(x, "λ", "selected neurons", series, steps=True, marks=[Mark(lam, f"λ = {lam:.6g}")])
+    sampled, appear = path.sampled(_SAMPLES)
+    every = Heatmap(
+        rows=plain_axis(range(appear.shape[1]), "languages above τ"),
+        columns=plain_axis(
+            [round(one, 6) for one in sampled.tolist()], "λ", [f"{one:.3g}" for one in sampled.tolist()]
+        ),
+        values=appear.T.tolist(),
+        label="selected neurons",
+        linear_up_to=10.0,
+    )
     return FigureSection(
         "lambda-path",
         TITLES["lambda-path"],
@@ -91,53 +102,21 @@ def path_section(path: LambdaPath, *, lam: float) -> FigureSection:
         "right, neurons that fire often, and finally those that fire in all languages. The dashed line is the λ of "
         "this report. Where the curves around it are flat, the classes do not depend on its exact value; where they "
         "are steep, they do.",
-        (View("classes", "classes", _by_class(path, lam)), View("every-n", "every number of languages", _every(path))),
+        [View(classes, "classes", "classes"), View(every, "every-n", "every number of languages")],
         f"In this range the histogram changes at {max(len(path.edges) - 2, 0):,} values of λ.",
-    )
-
-
-def _by_class(path: LambdaPath, lam: float) -> Lines:
-    """The classes over λ: exact for few pieces, else sampled."""
-    if len(path.appear) <= _MOST_PIECES:
-        x, rows = path.edges.tolist(), [*path.appear.tolist(), path.appear[-1].tolist()]
-    else:
-        lams, appear = path.sampled(_MOST_PIECES)
-        x, rows = lams.tolist(), appear.tolist()
-    values = {
-        "unassigned": [row[0] for row in rows],
-        "specific": [row[1] for row in rows],
-        "related": [sum(row[2:-1]) for row in rows],
-        "general": [row[-1] for row in rows],
-    }
-    series = tuple(Series(_SELECTED[ink], floats(numbers), ink) for ink, numbers in values.items())
-    return Lines(tuple(x), "λ", "selected neurons", series, steps=True, marks=(Mark(lam, f"λ = {lam:.6g}"),))
-
-
-def _every(path: LambdaPath) -> Heatmap:
-    lams, appear = path.sampled(_SAMPLES)
-    numbers = appear.T.tolist()
-    return Heatmap(
-        rows=plain_axis(range(len(numbers)), "languages above τ"),
-        columns=plain_axis([round(lam, 6) for lam in lams.tolist()], "λ", [f"{lam:.3g}" for lam in lams.tolist()]),
-        values=tuple(map(floats, numbers)),
-        label="selected neurons",
-        linear_up_to=10.0,
     )
 
 
 def appear_section(appear: Sequence[int], *, lam: float) -> FigureSection:
     """Show the histogram that AutoSweep evaluates, at the λ of the mask."""
     last = len(appear) - 1
+    ink_of = ["unassigned", "specific", *["related"] * (last - 2), "general"]
     series = [
-        Series(name, tuple(float(n) if _class_of(j, last) == ink else NAN for j, n in enumerate(appear)), ink)
+        Series(name, [n if ink_of[j] == ink else NAN for j, n in enumerate(appear)], ink)
         for ink, name in _SELECTED.items()
     ]
-    chart = Bars(
-        plain_axis(range(last + 1), "languages in which a selected neuron is above τ"),
-        (Panel("selected neurons", tuple(series)),),
-        stacked=True,
-        numbers=True,
-    )
+    axis = plain_axis(range(last + 1), "languages in which a selected neuron is above τ")
+    chart = BarChart(axis, [Panel("selected neurons", series)], stacked=True, numbers=True)
     return FigureSection(
         "appear",
         TITLES["appear"],
@@ -146,24 +125,21 @@ def appear_section(appear: Sequence[int], *, lam: float) -> FigureSection:
         "selected for their low entropy but fire too rarely to belong to a language, so they are in no mask. AutoSweep "
         "takes the largest valid λ in the search range: a λ is valid if the last bar, neurons of all K languages, is "
         "empty.",
-        single(chart),
+        [View(chart)],
         f"At λ = {lam!r}, {appear[last]:,} of {sum(appear):,} selected neurons belong to all {last} languages.",
     )
-
-
-def _class_of(number: int, last: int) -> str:
-    """The class of a selected neuron that is above τ in `number` of `last` languages."""
-    if number == 0:
-        return "unassigned"
-    return "specific" if number == 1 else "general" if number == last else "related"
 
 
 def layers_section(profile: ClassProfile, stages: Segmentation) -> FigureSection:
     """Show each class over the layers, divided into the best four stages (paper figures 3 and 14)."""
     shown = [name for name in CLASSES if name in profile.classes]
-    panels = [Panel(name, (Series(name, floats(profile.of(name).tolist()), name),)) for name in shown]
+    panels = [Panel(name, [Series(name, profile.of(name).tolist(), name)]) for name in shown]
     cut = min(STAGES, len(stages.cuts))
     marks = [Mark(first - 0.5, f"stage {number}") for number, (first, _) in enumerate(stages.stages(cut), start=1)]
+    maxima = [
+        f"{name} {int(counts.max()):,} in layer {int(counts.argmax())} (of {int(counts.sum()):,})"
+        for name, counts in ((name, profile.of(name)) for name in shown)
+    ]
     return FigureSection(
         "layers",
         "The classes over the layers",
@@ -173,32 +149,20 @@ def layers_section(profile: ClassProfile, stages: Segmentation) -> FigureSection
         "shared reasoning (in the middle, almost only general neurons), return to a language (a late peak), and "
         "output (general neurons reach their maximum in the last layer). The next figure tests whether this model has "
         "four.",
-        single(Bars(layer_axis(len(profile.counts)), tuple(panels), marks=tuple(marks))),
-        _maxima(profile, shown),
+        [View(BarChart(layer_axis(len(profile.counts)), panels, marks=marks))],
+        f"Maxima: {', '.join(maxima)}.",
     )
-
-
-def _maxima(profile: ClassProfile, shown: list[str]) -> str:
-    """The layer with most neurons of each class."""
-    parts = []
-    for name in shown:
-        counts = profile.of(name)
-        parts.append(f"{name} {int(counts.max()):,} in layer {int(counts.argmax())} (of {int(counts.sum()):,})")
-    return f"Maxima: {', '.join(parts)}."
 
 
 def stages_section(stages: Segmentation) -> FigureSection:
     """Show how much of the profile each number of stages explains."""
     explained = [100.0 * share for share in stages.explained.tolist()]
     gain = [100.0 * share for share in stages.gain.tolist()]
-    chart = Bars(
-        plain_axis(range(1, len(explained) + 1), "stages"),
-        (
-            Panel("variance explained [%]", (Series("explained", tuple(explained), "only"),)),
-            Panel("BIC (lower is better)", (Series("BIC", tuple(stages.bic.tolist()), "kept"),)),
-            Panel("p of the last stage", (Series("p", tuple(stages.p.tolist()), "after"),)),
-        ),
-    )
+    panels = [
+        Panel("variance explained [%]", [Series("explained", explained, "only")]),
+        Panel("BIC (lower is better)", [Series("BIC", stages.bic.tolist(), "kept")]),
+        Panel("p of the last stage", [Series("p", stages.p.tolist(), "after")]),
+    ]
     best, supported = stages.best, stages.supported()
     note = f"By BIC: {best}. " + (
         f"Each stage up to {supported} gains more than noise would (p ≤ 0.05)."
@@ -215,20 +179,22 @@ def stages_section(stages: Segmentation) -> FigureSection:
         "second (the Bayesian information criterion, which penalises every stage), or the last p below 0.05 in the "
         "third (how often shuffled residuals gain as much). A profile that changes smoothly over the layers gains "
         "from every cut, so both criteria tend to suggest too many stages, not too few.",
-        single(chart),
+        [View(BarChart(plain_axis(range(1, len(explained) + 1), "stages"), panels))],
         note,
     )
 
 
 def languages_section(profile: LanguageProfile, means: GroupMeans) -> FigureSection:
     """Show specific and related neurons of each language (paper table 3)."""
-    series = [
-        Series(name, floats(counts), name)
-        for name, counts in zip(profile.classes, profile.per_language.T.tolist(), strict=True)
-    ]
-    chart = Bars(language_axis(profile.languages), (Panel("neurons", tuple(series)),), stacked=True)
+    numbers = zip(profile.classes, profile.per_language.T.tolist(), strict=True)
+    series = [Series(name, counts, name) for name, counts in numbers]
+    chart = BarChart(language_axis(profile.languages), [Panel("neurons", series)], stacked=True)
     sizes = profile.per_language.sum(dim=1)
     fewest, most = int(sizes.argmin()), int(sizes.argmax())
+    groups = [
+        f"{group}: " + ", ".join(f"{mean:,.0f} {name}" for name, mean in zip(means.classes, row, strict=True))
+        for group, row in zip(means.groups, means.means.tolist(), strict=True)
+    ]
     return FigureSection(
         "languages",
         "The neurons of each language",
@@ -237,23 +203,18 @@ def languages_section(profile: LanguageProfile, means: GroupMeans) -> FigureSect
         "neurons that a model uses for English are general ones, used for every language, and these are in no mask. "
         "Many specific neurons can mean that the model processes a language separately, or that it has a script of its "
         "own.",
-        single(chart),
+        [View(chart)],
         f"From {int(sizes.min()):,} ({chart.x.names[fewest]}) to {int(sizes.max()):,} ({chart.x.names[most]}) neurons. "
-        f"Mean of {_means(means)}.",
-    )
-
-
-def _means(means: GroupMeans) -> str:
-    """The mean numbers of each group of languages, in words."""
-    rows = zip(means.groups, means.means.tolist(), strict=True)
-    return "; ".join(
-        f"{group}: " + ", ".join(f"{mean:,.0f} {name}" for name, mean in zip(means.classes, row, strict=True))
-        for group, row in rows
+        f"Mean of {'; '.join(groups)}.",
     )
 
 
 def language_layers_section(profile: LanguageProfile) -> FigureSection:
     """Show each language's neurons layer by layer."""
+    rows, columns = language_axis(profile.languages), layer_axis(len(profile.counts))
+    counted = {"specific + related": profile.counts.sum(dim=-1)} | dict(
+        zip(profile.classes, profile.counts.unbind(-1), strict=True)
+    )
     return FigureSection(
         "language-layers",
         "Where each language's neurons lie",
@@ -261,21 +222,14 @@ def language_layers_section(profile: LanguageProfile) -> FigureSection:
         "between them: the first layers recognise a language, the last ones produce it, and the middle layers serve "
         "all languages. Compare the rows: a language with bands in other layers, or with only one band, is processed "
         "differently.",
-        (
-            View("mask", "specific + related", _language_layers(profile, profile.classes)),
-            *(View(name, name, _language_layers(profile, (name,))) for name in profile.classes),
-        ),
-    )
-
-
-def _language_layers(profile: LanguageProfile, classes: tuple[str, ...]) -> Heatmap:
-    chosen = [profile.classes.index(name) for name in classes]
-    counts = profile.counts[..., chosen].sum(dim=-1)
-    return Heatmap(
-        rows=language_axis(profile.languages),
-        columns=layer_axis(len(counts)),
-        values=tuple(map(floats, counts.T.tolist())),
-        label=f"{' + '.join(classes)} neurons",
+        [
+            View(
+                Heatmap(rows, columns, counts.T.tolist(), f"{label} neurons"),
+                label if label in profile.classes else "mask",
+                label,
+            )
+            for label, counts in counted.items()
+        ],
     )
 
 
@@ -283,11 +237,8 @@ def shared_section(above: LanguagesAbove) -> FigureSection:
     """Show how many of all neurons are above τ in N = 1..K languages (paper figures 5 and 15)."""
     counts = above.all.sum(dim=0).tolist()
     last = len(counts) - 1
-    chart = Bars(
-        plain_axis(range(1, last + 1), "languages in which a neuron is above τ"),
-        (Panel("neurons", (Series("all neurons", floats(counts[1:]), "only"),)),),
-        numbers=True,
-    )
+    axis = plain_axis(range(1, last + 1), "languages in which a neuron is above τ")
+    chart = BarChart(axis, [Panel("neurons", [Series("all neurons", counts[1:], "only")])], numbers=True)
     return FigureSection(
         "shared",
         TITLES["shared"],
@@ -295,7 +246,7 @@ def shared_section(above: LanguagesAbove) -> FigureSection:
         "the answer tokens. In the paper the numbers fall from left to right and rise again at K: there are more "
         "general neurons, which serve all languages, than neurons of most languages. Alignment lowers the first "
         "number there and raises the last.",
-        single(chart),
+        [View(chart)],
         f"Not drawn: {counts[0]:,} of {sum(counts):,} neurons are above τ in no language. General: {counts[last]:,}.",
     )
 
@@ -303,10 +254,12 @@ def shared_section(above: LanguagesAbove) -> FigureSection:
 def overlap_section(overlap: Overlap) -> FigureSection:
     """Show how similar the masks of each pair of languages are."""
     axis, other = language_axis(overlap.languages), language_axis(overlap.languages, "other language")
-    jaccard = tuple(
-        tuple(NAN if i == j else value for j, value in enumerate(row)) for i, row in enumerate(overlap.jaccard.tolist())
-    )  # the 1 of a language with itself would make all other colours pale
-    counts = tuple(map(floats, overlap.counts.tolist()))
+    without_self = overlap.jaccard.clone().fill_diagonal_(NAN)  # its 1 would make all other colours pale
+    jaccard = Heatmap(axis, other, without_self.tolist(), "Jaccard", digits=2)
+    common = Heatmap(axis, other, overlap.counts.tolist(), "common neurons", diagonal=True)
+    names, similar = axis.names, overlap.jaccard.nan_to_num()
+    pairs = [(float(similar[i, j]), i, j) for i in range(len(names)) for j in range(i)]
+    value, i, j = max(pairs, default=(0.0, 0, 0))
     return FigureSection(
         "overlap",
         "What languages have in common",
@@ -315,20 +268,9 @@ def overlap_section(overlap: Overlap) -> FigureSection:
         "the tokenizer splits in a similar way. The second view counts the common neurons, with the size of each mask "
         "on the diagonal. A large mask has more neurons in common with every other; the Jaccard index corrects for "
         "this.",
-        (
-            View("jaccard", "Jaccard", Heatmap(axis, other, jaccard, "Jaccard", digits=2)),
-            View("counts", "common neurons", Heatmap(axis, other, counts, "common neurons", diagonal=True)),
-        ),
-        _closest(overlap),
+        [View(jaccard, "jaccard", "Jaccard"), View(common, "counts", "common neurons")],
+        "" if value == 0 else f"Closest: {names[j]} and {names[i]}, with {value:.2f}.",
     )
-
-
-def _closest(overlap: Overlap) -> str:
-    """The pair with the largest Jaccard index."""
-    jaccard, names = overlap.jaccard.nan_to_num(), list(map(language_name, overlap.languages))
-    pairs = [(float(jaccard[i, j]), i, j) for i in range(len(names)) for j in range(i)]
-    value, i, j = max(pairs, default=(0.0, 0, 0))
-    return "" if value == 0 else f"Closest: {names[j]} and {names[i]}, with {value:.2f}."
 
 
 def sets_section(sharing: Sharing) -> FigureSection | MissingSection:
@@ -340,13 +282,9 @@ def sets_section(sharing: Sharing) -> FigureSection | MissingSection:
     names = [", ".join(map(language_name, sharing.named(row))) for row in rows]
     short = [name if len(name) <= _LONGEST_SET else f"{name[: _LONGEST_SET - 1]}…" for name in names]
     counts = sharing.counts.tolist()
-    numbers = Series("related neurons", floats([counts[row] for row in rows]), "related")
-    chart = Bars(
-        plain_axis(["+".join(sharing.named(row)) for row in rows], "languages", short),
-        (Panel("related neurons", (numbers,)),),
-        horizontal=True,
-        numbers=True,
-    )
+    axis = plain_axis(["+".join(sharing.named(row)) for row in rows], "languages", short)
+    numbers = Series("related neurons", [counts[row] for row in rows], "related")
+    chart = BarChart(axis, [Panel("related neurons", [numbers])], horizontal=True, numbers=True)
     total = sum(counts[row] for row in related)
     shown = sum(counts[row] for row in rows)
     return FigureSection(
@@ -355,7 +293,7 @@ def sets_section(sharing: Sharing) -> FigureSection | MissingSection:
         "Each bar counts the related neurons that belong to exactly this set of languages. If a model has learnt a "
         "language family or a script, its languages form one of the first sets. A long tail of rare sets is normal: "
         "if a probability is near τ, noise decides on which side it falls.",
-        single(chart),
+        [View(chart)],
         f"There are {len(related):,} sets; the {len(rows)} shown have {exact(shown)} of {exact(total)} related "
         "neurons.",
     )
@@ -365,13 +303,18 @@ def perplexity_section(maps: Mapping[str, PerplexityMap]) -> FigureSection:
     """Show the perplexity maps, by the ending of their file names ("" for the default classes and text)."""
     views = [
         View(
+            ppl_chart(one, scale=scale),
             f"{variant.strip('.').replace('.', '-')}-{scale}".strip("-"),
             f"{variant.strip('.').replace('.', ', ') or 'mask'}, {label}" if len(maps) > 1 else label,
-            ppl_chart(one, scale=scale),
         )
         for variant, one in maps.items()
         for scale, label in SCALES.items()
     ]
+    first = next(iter(maps.values()))
+    largest = first.change().nan_to_num().argmax(dim=1).tolist()
+    others = [language_name(code) for k, code in enumerate(first.languages) if largest[k] != k]
+    own = len(first.languages) - len(others)
+    note = f"In {own} of {len(first.languages)} rows the language itself loses most"
     controlled = (
         " Some numbers lie in the control range: random neurons outside the masks, as many in every layer and equally "
         "active, can change perplexity as much. Tables and pictures mark these numbers; on the page, hover over a cell."
@@ -386,18 +329,9 @@ def perplexity_section(maps: Mapping[str, PerplexityMap]) -> FigureSection:
         "language needs; a column with large changes everywhere is a language that is easy to disturb. Colours are "
         "logarithmic beyond the first tick, so small effects stay visible beside large ones."
         + (controlled if any(one.controls for one in maps.values()) else ""),
-        tuple(views),
-        _diagonal(next(iter(maps.values()))),
+        views,
+        f"{note}; not in those of {', '.join(others)}." if others and own else f"{note}.",
     )
-
-
-def _diagonal(result: PerplexityMap) -> str:
-    """In how many rows the language itself changes most."""
-    change = result.change()
-    own = [code for k, code in enumerate(result.languages) if int(change[k].nan_to_num().argmax()) == k]
-    others = [language_name(code) for code in result.languages if code not in own]
-    note = f"In {exact(len(own))} of {len(result.languages)} rows the language itself loses most"
-    return f"{note}; not in those of {', '.join(others)}." if others and own else f"{note}."
 
 
 def provenance_section(models: Mapping[str, Mapping[str, str]], notes: Sequence[str] = ()) -> TableSection:
@@ -413,5 +347,5 @@ def provenance_section(models: Mapping[str, Mapping[str, str]], notes: Sequence[
         "Provenance",
         " ".join([reading, *(f"Note: {note}." for note in notes)]),
         ("", *models),
-        tuple(rows),
+        rows,
     )

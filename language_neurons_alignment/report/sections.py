@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..plots.charts import Chart, Key, Row
+from ..plots.charts import Chart, Key, TableRow, short
 
 
-@dataclass(frozen=True)
-class View:
-    """One of the charts of a figure.
+class View(NamedTuple):
+    """One of the charts of a figure; if it is the only one, it needs no name for its files and no label."""
 
-    Attributes:
-        name: in file names; empty if the figure has only one view.
-        label: on the button that shows it.
-        chart: the numbers.
-    """
-
-    name: str
-    label: str
     chart: Chart
+    name: str = ""
+    label: str = ""  # on the button that shows it
 
 
 @dataclass(frozen=True)
 class FigureSection:
-    """A figure.
+    """A figure: its charts, the most useful first, and a paragraph on how to read them."""
 
-    Attributes:
-        name: in file names and links.
-        title: of the section.
-        reading: how to read the figure, one paragraph.
-        views: its charts, the most useful first.
-        note: a sentence about these numbers; can be empty.
-    """
-
-    name: str
+    name: str  # in file names and links
     title: str
     reading: str
-    views: tuple[View, ...]
-    note: str = ""
+    views: Sequence[View]
+    note: str = ""  # a sentence about these numbers
 
 
 @dataclass(frozen=True)
@@ -50,8 +36,8 @@ class TableSection:
     name: str
     title: str
     reading: str
-    header: Row
-    rows: tuple[Row, ...]
+    header: TableRow
+    rows: Sequence[TableRow]
 
 
 @dataclass(frozen=True)
@@ -78,20 +64,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole report.
-
-    Attributes:
-        title: the names of the models.
-        subtitle: dataset and settings, in one line.
-        facts: the most important numbers, each with its meaning.
-        parts: in the order of reading.
-        languages: codes of all languages.
-        layers: number of decoder layers.
-    """
+    """A whole report: a line about dataset and settings, the most important numbers, and the parts."""
 
     title: str
     subtitle: str
-    facts: tuple[tuple[str, str], ...]
+    facts: tuple[tuple[str, str], ...]  # number, meaning
     parts: tuple[Part, ...]
     languages: tuple[str, ...]
     layers: int
@@ -125,11 +102,6 @@ def pictures(report: Report) -> list[Picture]:
     ]
 
 
-def single(chart: Chart) -> tuple[View, ...]:
-    """The views of a figure with only one."""
-    return (View("", "", chart),)
-
-
 def file_name(figure: FigureSection, view: View) -> str:
     """The name of a view's files, without ending."""
     return f"{figure.name}-{view.name}" if view.name else figure.name
@@ -143,14 +115,7 @@ def exact(value: Key) -> str:
     """
     if isinstance(value, str):
         return value
-    if value != value:
-        return "–"
-    if value in (float("inf"), float("-inf")):
-        return "∞" if value > 0 else "−∞"
+    if not math.isfinite(value):
+        return short(value)
     text = f"{int(value):,}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:,.6g}"
     return text.replace("-", "−") if "e" not in text else text
-
-
-def floats(values: Iterable[float]) -> tuple[float, ...]:
-    """Counts as the numbers of a chart."""
-    return tuple(map(float, values))

@@ -7,10 +7,10 @@ import math
 import pytest
 
 from language_neurons_alignment.plots.charts import (
-    Bars,
+    BarChart,
     Chart,
     Heatmap,
-    Lines,
+    LineChart,
     Panel,
     Series,
     language_axis,
@@ -25,9 +25,11 @@ from language_neurons_alignment.plots.charts import (
 NAN = math.nan
 
 
-def three(*, stacked: bool = False, horizontal: bool = False) -> Bars:
+def three(*, stacked: bool = False, horizontal: bool = False) -> BarChart:
     series = (Series("gained", (1.0, 2.0, 3.0), "gained"), Series("lost", (-4.0, 5.0, NAN), "lost"))
-    return Bars(language_axis(("en", "sw", "ko")), (Panel("neurons", series),), stacked=stacked, horizontal=horizontal)
+    return BarChart(
+        language_axis(("en", "sw", "ko")), (Panel("neurons", series),), stacked=stacked, horizontal=horizontal
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def three(*, stacked: bool = False, horizontal: bool = False) -> Bars:
         (three(), ("language", "gained: neurons", "lost: neurons"), ("en", 1.0, -4.0), 3),
         (Heatmap(language_axis(("en", "sw")), layer_axis(3), ((1.0, 2.0, 3.0), (4.0, 5.0, NAN)), "neurons"),
          ("language", "layer", "neurons"), ("en", 0, 1.0), 6),
-        (Lines((0.0, 0.5), "λ", "neurons", (Series("specific", (7.0, 8.0), "specific"),)),
+        (LineChart((0.0, 0.5), "λ", "neurons", (Series("specific", (7.0, 8.0), "specific"),)),
          ("λ", "specific"), (0.0, 7.0), 2),
     ],
 )  # fmt: skip

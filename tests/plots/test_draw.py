@@ -10,7 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from language_neurons_alignment.plots.charts import Bars, Heatmap, Lines, Mark, Panel, Series, language_axis, layer_axis
+from language_neurons_alignment.plots.charts import (
+    BarChart,
+    Heatmap,
+    LineChart,
+    Mark,
+    Panel,
+    Series,
+    language_axis,
+    layer_axis,
+)
 from language_neurons_alignment.plots.draw import draw, write_png, write_svg
 from tests.plots.test_charts import NAN, three
 
@@ -45,7 +54,7 @@ def test_lying_bars_are_as_long_as_their_numbers_and_the_first_is_at_the_top() -
 
 def test_panels_share_their_places_and_marks_cross_them_all() -> None:
     panels = tuple(Panel(name, (Series(name, (1.0, 2.0), name),)) for name in ("specific", "related", "general"))
-    figure = draw(Bars(layer_axis(2), panels, marks=(Mark(0.5, "stage 2"),)), title="classes")
+    figure = draw(BarChart(layer_axis(2), panels, marks=(Mark(0.5, "stage 2"),)), title="classes")
     assert [axes.get_ylabel() for axes in figure.axes] == ["specific", "related", "general"]
     for axes in figure.axes:
         assert [line.get_xdata()[0] for line in axes.lines] == [0.5]  # type: ignore[index]
@@ -55,7 +64,7 @@ def test_panels_share_their_places_and_marks_cross_them_all() -> None:
 def test_steps_hold_their_number_until_the_next_and_joined_lines_do_not() -> None:
     series = (Series("specific", (3.0, 1.0, 1.0), "specific"), Series("related", (0.0, 2.0, 2.0), "related"))
     for steps, style in ((True, "steps-post"), (False, "default")):
-        axes = draw(Lines((0.0, 0.1, 0.2), "λ", "neurons", series, steps=steps)).axes[0]
+        axes = draw(LineChart((0.0, 0.1, 0.2), "λ", "neurons", series, steps=steps)).axes[0]
         assert [line.get_drawstyle() for line in axes.lines] == [style, style]
         assert [list(line.get_ydata()) for line in axes.lines] == [list(one.values) for one in series]  # type: ignore[arg-type]
         assert axes.lines[0].get_linestyle() != axes.lines[1].get_linestyle(), "not told apart by colour alone"

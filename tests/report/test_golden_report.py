@@ -8,7 +8,7 @@ import pytest
 
 from language_neurons_alignment._report import compose, gather
 from language_neurons_alignment.analysis import Choice
-from language_neurons_alignment.plots.charts import Bars
+from language_neurons_alignment.plots.charts import BarChart
 from language_neurons_alignment.report.page import render_page
 from language_neurons_alignment.report.sections import Report, pictures
 from language_neurons_alignment.store.layout import Layout
@@ -33,7 +33,7 @@ def told(mistral_reference: Path, tmp_path_factory: pytest.TempPathFactory) -> R
 def columns(told: Report, name: str) -> list[list[float]]:
     """The numbers of a figure of bars, series by series."""
     (chart,) = (picture.chart for picture in pictures(told) if picture.name == name)
-    assert isinstance(chart, Bars)
+    assert isinstance(chart, BarChart)
     return [[value or 0.0 for value in series.values] for panel in chart.panels for series in panel.series]
 
 

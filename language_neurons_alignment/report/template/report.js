@@ -119,13 +119,13 @@
     const data = chart.series.map((one) => ({
       type: "scatter", mode: chart.steps ? "lines" : "lines+markers", name: escaped(one.name), x: chart.x, y: one.values,
       line: { color: colours.inks[one.ink], width: 2, shape: chart.steps ? "hv" : "linear", dash: page.dashes[one.ink] },
-      hovertemplate: `${escaped(chart.xLabel)} <b>%{x:.6~f}</b><br>${escaped(one.name)}: <b>%{y:,}</b><extra></extra>`,
+      hovertemplate: `${escaped(chart.x_label)} <b>%{x:.6~f}</b><br>${escaped(one.name)}: <b>%{y:,}</b><extra></extra>`,
     }));
     return {
       data,
       layout: {
-        xaxis: { title: { text: escaped(chart.xLabel) }, gridcolor: colours.grid, zeroline: false, automargin: true },
-        yaxis: { title: { text: escaped(chart.yLabel) }, tickformat: ",.10~r", gridcolor: colours.grid, zerolinecolor: colours.quiet,
+        xaxis: { title: { text: escaped(chart.x_label) }, gridcolor: colours.grid, zeroline: false, automargin: true },
+        yaxis: { title: { text: escaped(chart.y_label) }, tickformat: ",.10~r", gridcolor: colours.grid, zerolinecolor: colours.quiet,
                  rangemode: "tozero", automargin: true },
         ...acrossLines(chart.marks, 0, Infinity, colours, "top"), height: 380, showlegend: data.length > 1,
       },
