@@ -171,7 +171,7 @@ def _bars(chart: BarChart) -> Figure:
         _name_columns(last, names, shift=0.0, room_for=_ROOMY)
         last.set_xlim(-0.7, len(names) - 0.3)
         last.set_xlabel(chart.x.label)
-    _draw_marks(rows, chart.marks)
+    _draw_marks(list(rows), chart.marks)
     return figure
 
 
@@ -231,7 +231,7 @@ def _lines(chart: LineChart) -> Figure:
     return figure
 
 
-def _plain_number(value: float, _: int | None) -> str:
+def _plain_number(value: float, _: float) -> str:
     return f"{value:,.10g}".replace("-", "−")
 
 

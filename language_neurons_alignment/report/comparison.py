@@ -59,10 +59,7 @@ def change_section(flow: ClassFlow, *, before: str, after: str) -> FigureSection
         "In the paper, alignment adds specific and related neurons in the first layers and general neurons in the "
         "middle, and turns specific neurons into related ones in late layers. Compare with the second view: the first "
         "does not show whether a change is large relative to the count.",
-        [
-            View(BarChart(layers, changes), "change", "change"),
-            View(BarChart(layers, both), "both", "both models"),
-        ],
+        [View(BarChart(layers, changes), "change", "change"), View(BarChart(layers, both), "both", "both models")],
         f"In total: {totals}.",
     )
 

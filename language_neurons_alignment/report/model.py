@@ -73,27 +73,21 @@ def corpus_section(
 def path_section(path: LambdaPath, *, lam: float) -> FigureSection:
     """Show appear[j] for each λ in the range: by class, exact for few pieces and else sampled, and for every j."""
     if len(path.appear) <= _MOST_PIECES:
-        x, rows = path.edges.tolist(), [*path.appear.tolist(), path.appear[-1].tolist()]
+        x, appear = path.edges.tolist(), [*path.appear.tolist(), path.appear[-1].tolist()]
     else:
-        x, rows = (one.tolist() for one in path.sampled(_MOST_PIECES))
+        x, appear = (one.tolist() for one in path.sampled(_MOST_PIECES))
     values = {
-        "unassigned": [row[0] for row in rows],
-        "specific": [row[1] for row in rows],
-        "related": [sum(row[2:-1]) for row in rows],
-        "general": [row[-1] for row in rows],
+        "unassigned": [row[0] for row in appear],
+        "specific": [row[1] for row in appear],
+        "related": [sum(row[2:-1]) for row in appear],
+        "general": [row[-1] for row in appear],
     }
     series = [Series(_SELECTED[ink], numbers, ink) for ink, numbers in values.items()]
     classes = LineChart(x, "λ", "selected neurons", series, steps=True, marks=[Mark(lam, f"λ = {lam:.6g}")])
-    sampled, appear = path.sampled(_SAMPLES)
-    every = Heatmap(
-        rows=plain_axis(range(appear.shape[1]), "languages above τ"),
-        columns=plain_axis(
-            [round(one, 6) for one in sampled.tolist()], "λ", [f"{one:.3g}" for one in sampled.tolist()]
-        ),
-        values=appear.T.tolist(),
-        label="selected neurons",
-        linear_up_to=10.0,
-    )
+    sampled, histograms = path.sampled(_SAMPLES)
+    rows, lams = plain_axis(range(histograms.shape[1]), "languages above τ"), sampled.tolist()
+    columns = plain_axis([round(one, 6) for one in lams], "λ", [f"{one:.3g}" for one in lams])
+    every = Heatmap(rows, columns, histograms.T.tolist(), "selected neurons", linear_up_to=10.0)
     return FigureSection(
         "lambda-path",
         TITLES["lambda-path"],
@@ -212,9 +206,10 @@ def languages_section(profile: LanguageProfile, means: GroupMeans) -> FigureSect
 def language_layers_section(profile: LanguageProfile) -> FigureSection:
     """Show each language's neurons layer by layer."""
     rows, columns = language_axis(profile.languages), layer_axis(len(profile.counts))
-    counted = {"specific + related": profile.counts.sum(dim=-1)} | dict(
-        zip(profile.classes, profile.counts.unbind(-1), strict=True)
-    )
+    both = Heatmap(rows, columns, profile.counts.sum(dim=-1).T.tolist(), "specific + related neurons")
+    views = [View(both, "mask", "specific + related")]
+    for k, name in enumerate(profile.classes):
+        views.append(View(Heatmap(rows, columns, profile.counts[..., k].T.tolist(), f"{name} neurons"), name, name))
     return FigureSection(
         "language-layers",
         "Where each language's neurons lie",
@@ -222,14 +217,7 @@ def language_layers_section(profile: LanguageProfile) -> FigureSection:
         "between them: the first layers recognise a language, the last ones produce it, and the middle layers serve "
         "all languages. Compare the rows: a language with bands in other layers, or with only one band, is processed "
         "differently.",
-        [
-            View(
-                Heatmap(rows, columns, counts.T.tolist(), f"{label} neurons"),
-                label if label in profile.classes else "mask",
-                label,
-            )
-            for label, counts in counted.items()
-        ],
+        views,
     )
 
 

@@ -42,13 +42,9 @@ THEMES: dict[str, dict[str, Any]] = {
         "diverging": list(diverging),
         "inks": {key: getattr(ink, name) for key, ink in INKS.items()},
     }
-    for name, sequential, diverging in (
-        ("light", SEQUENTIAL, DIVERGING),
-        ("dark", SEQUENTIAL_DARK, DIVERGING_DARK),
-    )
+    for name, sequential, diverging in (("light", SEQUENTIAL, DIVERGING), ("dark", SEQUENTIAL_DARK, DIVERGING_DARK))
 }
 """The colours on white and on black, for the style sheet and the figures."""
-
 
 _TEMPLATES = Environment(
     loader=PackageLoader("language_neurons_alignment.report", "template"),
@@ -148,12 +144,12 @@ def _describe(chart: Chart) -> str:
 
 
 def _payload(chart: Chart) -> dict[str, Any]:
-    """A chart as JSON values for the script; NaN and infinity become texts, and get a place on the colour scale."""
+    """A chart as JSON values for the script: infinity has the colour of a heatmap's largest number, and is no bar."""
     match chart:
         case Heatmap():
             largest, place = chart.largest, partial(symlog, linear_up_to=chart.linear_up_to)
             ticks = scale_ticks(largest, linear_up_to=chart.linear_up_to, diverging=chart.diverging)
-            marks = [[" (within the control range)" if cell else "" for cell in row] for row in chart.inside or ()]
+            inside = chart.inside or [[False] * len(chart.columns.keys)] * len(chart.rows.keys)
             return {
                 "kind": "heatmap",
                 "rows": vars(chart.rows),
@@ -164,8 +160,8 @@ def _payload(chart: Chart) -> dict[str, Any]:
                 ],
                 "texts": chart.texts,
                 "exact": [
-                    [exact(one) + (marks[i][j] if marks else "") for j, one in enumerate(row)]
-                    for i, row in enumerate(chart.values)
+                    [exact(one) + " (within the control range)" * veiled for one, veiled in zip(*row, strict=True)]
+                    for row in zip(chart.values, inside, strict=True)
                 ],
                 "label": chart.label,
                 "diverging": chart.diverging,
@@ -188,16 +184,11 @@ def _payload(chart: Chart) -> dict[str, Any]:
                 }
                 for panel in chart.panels
             ]
-            return {
-                **vars(chart),
-                "kind": "bars",
-                "x": vars(chart.x),
-                "panels": panels,
-                "marks": list(map(vars, chart.marks)),
-            }
+            marks = list(map(vars, chart.marks))
+            return {**vars(chart), "kind": "bars", "x": vars(chart.x), "panels": panels, "marks": marks}
         case LineChart():
-            series = list(map(_series, chart.series))
-            return {**vars(chart), "kind": "lines", "series": series, "marks": list(map(vars, chart.marks))}
+            series, marks = list(map(_series, chart.series)), list(map(vars, chart.marks))
+            return {**vars(chart), "kind": "lines", "series": series, "marks": marks}
 
 
 def _series(series: Series) -> dict[str, Any]:
