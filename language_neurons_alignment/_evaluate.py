@@ -17,7 +17,7 @@ from ._controls import Rows, control_rows, of_control
 from ._generate import answer_row, fitting_questions, row_journal
 from ._interventions import Steps
 from ._session import Session, StartAnswers, silent
-from .config import DEFAULT_DO, DEFAULT_EVALUATION, MEASURES, EvaluationSettings, Selection
+from .config import DEFAULT_DO, DEFAULT_EVALUATION, MEASURES, EvaluationSettings
 from .core.accuracy import AccuracyMap, Effects, Selective, effects, selective
 from .core.perplexity import UNDISTURBED
 from .corpus.encode import Prompt
@@ -305,7 +305,7 @@ def evaluate(
         IncompatibleError: the mask is another model's.
         ConflictError: the files hold answers made from something else, and not `overwrite`.
     """
-    Selection(top_rate, lam, method=session.layout.method)
+    session.layout.selection.at(top_rate, lam)
     doing = Steps.parse(settings.do)
     mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     chosen = tuple(languages or mask.languages)

@@ -16,7 +16,7 @@ from ._controls import Controls
 from ._generate import answer_row, fitting_questions, row_journal
 from ._interventions import NeuronSource, Steps
 from ._session import Session, StartAnswers, silent
-from .config import DEFAULT_STEERING, ForcingSettings, Selection
+from .config import DEFAULT_STEERING, ForcingSettings
 from .core.accuracy import Asked, ForcingTable, forcing_table
 from .core.interventions import Intervention
 from .corpus.grading import check_identifiable, languages_seen
@@ -301,7 +301,7 @@ def force_languages(
         IncompatibleError: the mask is another model's.
         ConflictError: the files hold answers made from something else, and not `overwrite`.
     """
-    Selection(top_rate, lam, method=session.layout.method)
+    session.layout.selection.at(top_rate, lam)
     settings = settings or ForcingSettings()
     mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     asked = tuple(sources or mask.languages)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ._session import Session
 from ._steps import PLACEHOLDERS, Operation, Step, Term, parse_step
-from .config import DEFAULT_TOP_RATE, MASK_CLASSES, in_order
+from .config import MASK_CLASSES, Selection, in_order
 from .core.interventions import Intervention
 from .engines import Engine, ModelInfo
 from .errors import IncompatibleError, SettingsError
@@ -148,7 +148,7 @@ class NeuronSource:
 def neuron_source(
     session: Session,
     *,
-    top_rate: float = DEFAULT_TOP_RATE,
+    top_rate: float = Selection.top_rate,
     lam: float | None = None,
     classes: Sequence[str] = MASK_CLASSES,
 ) -> NeuronSource:
@@ -158,7 +158,7 @@ def neuron_source(
         MissingArtifactError, ArtifactError, IncompatibleError: as `masks.open_mask`.
     """
     mask = None
-    if lam is not None or not session.layout.method.has_lambda:
+    if lam is not None or not session.layout.selection.has_lambda:
         mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     return NeuronSource.open(session.layout, mask, classes)
 

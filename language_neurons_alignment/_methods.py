@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ._session import Session, StartWork, silent, with_stored_answers
-from .analysis import DEFAULT_CHOICE, Choice, open_neurons
-from .config import DEFAULT_MAP, DEFAULT_TOP_RATE, MEAN_DIFFERENCE, METHODS, MapSettings, Method, Selection
+from .analysis import open_neurons
+from .config import DEFAULT_MAP, DEFAULT_SELECTION, MEAN_DIFFERENCE, METHODS, MapSettings, Selection
 from .core.perplexity import MethodTable, method_table
 from .errors import SettingsError
 from .identify import Identification, find_neurons
@@ -49,9 +49,9 @@ class MethodComparison:
 
 def compare_methods(
     session: Session,
-    methods: Sequence[Method] | None = None,
+    methods: Sequence[Selection] | None = None,
     *,
-    choice: Choice = DEFAULT_CHOICE,
+    selection: Selection = DEFAULT_SELECTION,
     settings: MapSettings = ALONE,
     overwrite: bool = False,
     start: StartWork = silent,
@@ -62,8 +62,10 @@ def compare_methods(
 
     Args:
         session: model, corpus and place; counts have to be there.
-        methods: at least one; None for all that there are counts, or moments, for.
-        choice: top rate, λ, bar and languages; what is None as in the entropy-λ mask that is there, else AutoSweep's.
+        methods: at least one, with the values that only they have (`neurons`, `seed`); None for all that there are
+            counts, or moments, for.
+        selection: their top rate, λ, bar and languages; what is None as in the entropy-λ mask that is there, else
+            AutoSweep's.
         settings: what is scored, and of which classes.
         overwrite: find and compute all again.
         start: told of the work, for progress bars.
@@ -74,38 +76,39 @@ def compare_methods(
     """
     _check(methods, settings)
     session, layout = with_stored_answers(session), session.layout
-    reference = open_neurons(layout, choice)
+    reference = open_neurons(layout, selection)
     lam, bar = reference.description.lam, reference.description.bar
-    assert lam is not None  # a Choice is of entropy-λ, found from counts
+    assert lam is not None  # of entropy-λ, found from counts
     assert bar is not None
     counts = load_answer_counts(layout, reference.languages)
     chosen, left_out = _chosen(methods, layout, reference.languages)
     found, maps = {}, {}
     for method in chosen:
-        selection = _selection(method, choice.top_rate, lam, bar)
-        found[method.name] = _identified(layout, counts, selection, overwrite=overwrite)
-        maps[method.name] = perplexity_map(
+        name = method.method
+        one = _rated(method, selection.top_rate, lam, bar)
+        found[name] = _identified(layout, counts, one, overwrite=overwrite)
+        maps[name] = perplexity_map(
             replace(session, layout=layout.by(method)),
             reference.languages,
-            top_rate=selection.top_rate,
-            lam=selection.lam,
+            top_rate=one.top_rate,
+            lam=one.lam,
             settings=settings,
             overwrite=overwrite,
-            start=lambda _, tokens, name=method.name: start(f"perplexity, {name}", tokens),
+            start=lambda _, tokens, name=name: start(f"perplexity, {name}", tokens),
         )
     table = method_table(
         {name: one.map for name, one in maps.items()},
         {name: one.mask for name, one in found.items()},
         reference=reference.mask,
     )
-    path = layout.methods(choice.top_rate, lam, variant=settings.variant)
+    path = layout.methods(selection.top_rate, lam, variant=settings.variant)
     files = _write(path, table, tuple(found.values()), tuple(maps.values()), title=layout.model)
     return MethodComparison(table, lam, tuple(found.values()), tuple(maps.values()), left_out, files)
 
 
-def _check(methods: Sequence[Method] | None, settings: MapSettings) -> None:
+def _check(methods: Sequence[Selection] | None, settings: MapSettings) -> None:
     if methods is not None:
-        names = [method.name for method in methods]
+        names = [method.method for method in methods]
         if not names or len(set(names)) < len(names):
             raise SettingsError(f"--methods must name methods, each once, got {', '.join(names) or 'none'}")
     if settings.do != DEFAULT_MAP.do:
@@ -113,8 +116,8 @@ def _check(methods: Sequence[Method] | None, settings: MapSettings) -> None:
 
 
 def _chosen(
-    methods: Sequence[Method] | None, layout: Layout, languages: Sequence[str]
-) -> tuple[tuple[Method, ...], dict[str, str]]:
+    methods: Sequence[Selection] | None, layout: Layout, languages: Sequence[str]
+) -> tuple[tuple[Selection, ...], dict[str, str]]:
     """The methods, and those left out; what was named is never left out."""
     if methods is not None:
         return tuple(methods), {}
@@ -122,13 +125,13 @@ def _chosen(
     left_out = {}
     if without:
         left_out[MEAN_DIFFERENCE] = f"no moments of {', '.join(without)}: collect them with `lna activation --moments`"
-    return tuple(Method(name) for name in METHODS if name not in left_out), left_out
+    return tuple(Selection(method=name) for name in METHODS if name not in left_out), left_out
 
 
-def _selection(method: Method, top_rate: float, lam: float, bar: float) -> Selection:
-    """The rates that a method has, of those given."""
-    rate = top_rate if method.has_rate else DEFAULT_TOP_RATE
-    return Selection(rate, lam if method.has_lambda else None, bar, method)
+def _rated(method: Selection, top_rate: float, lam: float, bar: float) -> Selection:
+    """The method with the rates that it has, of those given."""
+    rate = top_rate if method.has_rate else Selection.top_rate
+    return replace(method, top_rate=rate, lam=lam if method.has_lambda else None, bar=bar)
 
 
 def _identified(layout: Layout, counts: AnswerCounts, selection: Selection, *, overwrite: bool) -> Identification:

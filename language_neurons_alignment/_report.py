@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ._compare import Comparison, PairComparison, comparison_of
-from .analysis import DEFAULT_CHOICE, Choice, ModelNeurons, analysis_of, open_neurons
-from .config import CLASSES, DEFAULT_RANGE, TEXTS, MapSettings, SweepRange
+from .analysis import ModelNeurons, analysis_of, open_neurons
+from .config import CLASSES, DEFAULT_RANGE, DEFAULT_SELECTION, TEXTS, MapSettings, Selection, SweepRange
 from .core.perplexity import PerplexityMap
 from .core.profiles import LanguagesAbove, count_languages_above
 from .core.selection import to_mask_list
@@ -36,13 +36,13 @@ class Subject:
 
     Attributes:
         layout: where its results lie.
-        choice: which of its neurons.
+        selection: which of its neurons.
         called: the model as the caller named it, for the commands that the report suggests.
         mask_only: read its mask and no counts.
     """
 
     layout: Layout
-    choice: Choice = DEFAULT_CHOICE
+    selection: Selection = DEFAULT_SELECTION
     called: str = "MODEL"
     mask_only: bool = False
 
@@ -88,12 +88,12 @@ def gather(subject: Subject) -> Evidence:
 def _neurons(subject: Subject) -> ModelNeurons:
     """From counts if they are there, else from the mask; the error for neither names the counts, which come first."""
     if subject.mask_only:
-        return open_neurons(subject.layout, subject.choice, mask_only=True)
+        return open_neurons(subject.layout, subject.selection, mask_only=True)
     try:
-        return open_neurons(subject.layout, subject.choice)
+        return open_neurons(subject.layout, subject.selection)
     except MissingArtifactError as no_counts:
         try:
-            return open_neurons(subject.layout, subject.choice, mask_only=True)
+            return open_neurons(subject.layout, subject.selection, mask_only=True)
         except MissingArtifactError:
             raise no_counts from None
 
@@ -227,7 +227,7 @@ def compose(subjects: Sequence[Subject], *, trained: Sequence[str] = (), search:
     found = [gather(subject) for subject in subjects]
     compared = comparison_of([one.neurons for one in found], trained=trained) if len(found) > 1 else None
     first, described = found[0], found[0].neurons.description
-    assert described.lam is not None  # a Choice is of entropy-λ
+    assert described.lam is not None  # of entropy-λ
     names = compared.names if compared else (first.neurons.layout.model,)
     parts = [] if compared is None else _comparison_parts(compared)
     parts.append(Part("model", names[0] if compared else "What was found", model_sections(_results(first, search))))
@@ -248,7 +248,7 @@ def compose(subjects: Sequence[Subject], *, trained: Sequence[str] = (), search:
 def _results(evidence: Evidence, search: SweepRange) -> ModelResults:
     """The analysis of a model, as its sections take it."""
     done, lam = analysis_of(evidence.neurons, search=search), evidence.neurons.description.lam
-    assert lam is not None  # a Choice is of entropy-λ
+    assert lam is not None  # of entropy-λ
     return ModelResults(
         lam=lam,
         texts=evidence.texts,

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from .config import DEFAULT_METHOD, Method
+from .config import DEFAULT_SELECTION, Selection
 from .corpus.records import Corpus, generation_of, has_answers, read_corpus, same_questions
 from .engines import EngineSettings, EngineSource
 from .store.checkpoint import Checkpoint, fetch_config, read_checkpoint
@@ -80,7 +80,7 @@ def open_session(
     model_name: str | None = None,
     root: str | Path = ".",
     existing: bool = False,
-    method: Method = DEFAULT_METHOD,
+    selection: Selection = DEFAULT_SELECTION,
     engine: str = "auto",
     dtype: str = "auto",
     **options: Any,
@@ -94,7 +94,7 @@ def open_session(
         model_name: as in file names; by default the family in the model's config.
         root: folder under which results lie.
         existing: go on from results that are there, also under another name (`find_layout`).
-        method: what finds the neurons whose masks are used.
+        selection: how the neurons were found whose masks are used; its method decides where results lie.
         engine: "transformers", "vllm", or "auto".
         dtype: precision; "auto" is the model's own.
         options: what only one engine knows (device, batch_tokens, …).
@@ -111,7 +111,7 @@ def open_session(
         layout = results_of(model_path, dataset, model_name=model_name, root=root)
     read = corpus if isinstance(corpus, Corpus) else read_corpus(Path(corpus))
     return Session(
-        layout.by(method), read, checkpoint, EngineSource(EngineSettings(model_path, engine, dtype, options))
+        layout.by(selection), read, checkpoint, EngineSource(EngineSettings(model_path, engine, dtype, options))
     )
 
 

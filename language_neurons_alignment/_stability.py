@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from ._session import StartWork, silent
-from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE, Selection, SweepRange
+from .config import StabilitySettings
 from .core.counts import AnswerBlocks, activation_probability
 from .core.find import STATES, Found, Procedure
 from .core.frames import Columns
@@ -36,51 +36,6 @@ from .store.counts import AnswerCounts, load_answer_counts, load_blocks
 from .store.files import save_stability
 from .store.layout import Layout
 from .version import __version__
-
-# ── How language neurons are found again, and how often.
-
-
-@dataclass(frozen=True)
-class StabilitySettings:
-    """What is found again, and how often.
-
-    Attributes:
-        top_rate: share of neurons selected.
-        bar: activation bar.
-        lam: λ to select by; None: the largest fine one, found anew in every part and resampling of the corpus.
-        lo: smallest λ considered.
-        hi: largest λ considered.
-        draws: resamplings of the blocks.
-        splits: random cuts of the blocks into halves and quarters.
-        seed: of both.
-
-    Raises:
-        SettingsError: out of range.
-    """
-
-    top_rate: float = DEFAULT_TOP_RATE
-    bar: float = DEFAULT_BAR
-    lam: float | None = None
-    lo: float = DEFAULT_RANGE.lo
-    hi: float = DEFAULT_RANGE.hi
-    draws: int = 400
-    splits: int = 50
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        SweepRange(self.lo, self.hi)
-        Selection(self.top_rate, self.lo if self.lam is None else self.lam, self.bar)
-
-    @property
-    def procedure(self) -> Procedure:
-        """How neurons are found by these settings."""
-        return Procedure(self.top_rate, self.bar, self.lam, self.lo, self.hi)
-
-    @property
-    def named(self) -> str:
-        """λ in the names of files."""
-        return "found" if self.lam is None else repr(float(self.lam))
-
 
 # ── What finding language neurons again and again has told, as numbers, tables and tensors.
 
@@ -147,8 +102,12 @@ class Stability:
             "languages": list(self.languages),
             "counts": self.counts,
             "blocks": self.blocks,
-            **{name: getattr(chosen, name) for name in ("top_rate", "bar", "lo", "hi", "draws", "splits", "seed")},
-            "lambda": "found" if chosen.lam is None else chosen.lam,
+            "top_rate": chosen.selection.top_rate,
+            "bar": chosen.bar,
+            "lo": chosen.selection.search.lo,
+            "hi": chosen.selection.search.hi,
+            **{name: getattr(chosen, name) for name in ("draws", "splits", "seed")},
+            "lambda": "found" if chosen.selection.lam is None else chosen.selection.lam,
             "without_lambda": self.without_lambda,
             "tables": {name: table for name, table in self.tables().items() if name != "layers"},
             "version": __version__,
@@ -203,20 +162,22 @@ def stability(
         SweepError: no λ in the range is fine in the whole corpus.
         ArtifactError, IncompatibleError: counts or blocks that do not belong together.
     """
+    chosen = settings.selection
+    procedure = Procedure(chosen.top_rate, settings.bar, chosen.lam, chosen.search.lo, chosen.search.hi)
     counts = load_answer_counts(layout, languages)
-    overlap = None if other is None else _overlap(counts, layout, other, settings.procedure)
+    overlap = None if other is None else _overlap(counts, layout, other, procedure)
     blocks = AnswerBlocks.of([load_blocks(layout, language) for language in languages])
     probability = blocks.probability()
-    found = settings.procedure(probability)
+    found = procedure(probability)
     if found.profile.isnan().any():
         raise SweepError(
-            f"no λ in [{settings.lo!r}, {settings.hi!r}] gives appear[K] = 0 on {layout.dataset}: lower the top rate "
-            "(-r), raise the bar (-b), or give a λ (-l)"
+            f"no λ in [{chosen.search.lo!r}, {chosen.search.hi!r}] gives appear[K] = 0 on {layout.dataset}: lower the "
+            "top rate (-r), raise the bar (-b), or give a λ (-l)"
         )
     step = start("identifications", settings.draws + identifications(len(blocks), splits=settings.splits))
-    chosen = {"languages": languages, "seed": settings.seed, "step": step}
-    drawn = inclusion(blocks, settings.procedure, draws=settings.draws, **chosen)
-    halves = split_halves(blocks, settings.procedure, splits=settings.splits, **chosen)
+    resampled = {"languages": languages, "seed": settings.seed, "step": step}
+    drawn = inclusion(blocks, procedure, draws=settings.draws, **resampled)
+    halves = split_halves(blocks, procedure, splits=settings.splits, **resampled)
     result = Stability(
         layout=layout,
         languages=tuple(languages),
@@ -250,7 +211,7 @@ def _overlap(counts: AnswerCounts, layout: Layout, other: Layout, procedure: Pro
 def _save(result: Stability) -> list[Path]:
     chosen = result.settings
     second = "" if result.overlap is None else result.overlap.datasets[1]
-    path = result.layout.stability(chosen.top_rate, chosen.named, other=second)
+    path = result.layout.stability(chosen.selection.top_rate, chosen.named, other=second)
     tables = result.tables()
     title = f"{result.layout.model} on {result.layout.dataset}: {result.blocks} blocks"
     figures = {

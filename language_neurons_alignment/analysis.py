@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from .autosweep import autosweep
-from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE, Selection, SweepRange
+from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_SELECTION, Selection, SweepRange
 from .core.counts import activation_probability
 from .core.frames import Framed
 from .core.lambda_path import LambdaPath, lambda_path
@@ -36,7 +36,7 @@ from .core.profiles import (
 )
 from .core.segmentation import Segmentation, segment_profile
 from .core.selection import NeuronStatistics, from_mask_list, neuron_statistics, to_mask_list
-from .errors import ConflictError, MissingArtifactError, SettingsError
+from .errors import ConflictError, MissingArtifactError
 from .identify import Identification, find_neurons
 from .languages import DEFAULT_LANGUAGES, parse_languages
 from .store.counts import load_answer_counts
@@ -100,31 +100,6 @@ class Neuron_Mask:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which of a model's neurons are meant; what is None is told by the mask that is there.
-
-    Attributes:
-        top_rate: share of neurons selected.
-        lam: λ; None: that of the one mask at this top rate, or where there is none AutoSweep's.
-        bar: activation bar; None: the mask's, or the default.
-        languages: codes; None: the mask's, or the default ten.
-        search: where AutoSweep looks for λ.
-    """
-
-    top_rate: float = DEFAULT_TOP_RATE
-    lam: float | None = None
-    bar: float | None = None
-    languages: tuple[str, ...] | None = None
-    search: SweepRange = DEFAULT_RANGE
-
-    def __post_init__(self) -> None:
-        Selection(self.top_rate, 0.0 if self.lam is None else self.lam, DEFAULT_BAR if self.bar is None else self.bar)
-
-
-DEFAULT_CHOICE = Choice()
-
-
-@dataclass(frozen=True)
 class ModelNeurons:
     """The language neurons of one model.
 
@@ -152,12 +127,13 @@ class ModelNeurons:
         return tuple(self.description.languages)
 
 
-def open_neurons(layout: Layout, choice: Choice = DEFAULT_CHOICE, *, mask_only: bool = False) -> ModelNeurons:
+def open_neurons(layout: Layout, selection: Selection = DEFAULT_SELECTION, *, mask_only: bool = False) -> ModelNeurons:
     """The neurons that were chosen, of one model.
 
     Args:
         layout: where the model's results lie.
-        choice: which of them.
+        selection: which of them; λ, bar and languages that are None are those of the one mask at this top rate, or
+            where there is none AutoSweep's λ, the default bar and the ten languages.
         mask_only: read the mask file and nothing else, as of a mask that was imported.
 
     Raises:
@@ -166,22 +142,22 @@ def open_neurons(layout: Layout, choice: Choice = DEFAULT_CHOICE, *, mask_only: 
         ConflictError: the mask that is there was made from other counts, languages or another bar.
         SweepError, ArtifactError, IncompatibleError: as the steps it is made of.
     """
-    lam = choice.lam if choice.lam is not None else _lambda_of_mask(layout, choice.top_rate)
-    lam_from = "given" if choice.lam is not None else "mask"
+    lam = selection.lam if selection.lam is not None else layout.one_lambda(selection.top_rate)
+    lam_from = "given" if selection.lam is not None else "mask"
     if mask_only:
         if lam is None:
             raise MissingArtifactError(
-                f"{layout.model} has no mask of top rate {choice.top_rate!r} on {layout.dataset}: make one with "
+                f"{layout.model} has no mask of top rate {selection.top_rate!r} on {layout.dataset}: make one with "
                 "`lna identify`, or bring one with `lna import-mask`"
             )
-        return _from_mask(layout, layout.mask(choice.top_rate, lam), lam_from)
-    described = None if lam is None else load_description(layout.mask(choice.top_rate, lam))
-    languages = choice.languages or (tuple(described.languages) if described else DEFAULT_LANGUAGES)
-    bar = choice.bar or (described.bar if described else None) or DEFAULT_BAR
+        return _from_mask(layout, layout.mask(selection.top_rate, lam), lam_from)
+    described = None if lam is None else load_description(layout.mask(selection.top_rate, lam))
+    languages = selection.languages or (tuple(described.languages) if described else DEFAULT_LANGUAGES)
+    bar = selection.bar or (described.bar if described else None) or DEFAULT_BAR
     if lam is None:
         lam_from = "autosweep"
-        lam = autosweep(layout, languages, top_rate=choice.top_rate, bar=bar, search=choice.search).lam
-    return _from_counts(layout, languages, Selection(choice.top_rate, lam, bar), lam_from)
+        lam = autosweep(layout, languages, top_rate=selection.top_rate, bar=bar, search=selection.search).lam
+    return _from_counts(layout, languages, replace(selection, lam=lam, bar=bar), lam_from)
 
 
 def neurons_of_file(path: Path, *, mask_only: bool = False) -> ModelNeurons:
@@ -196,19 +172,8 @@ def neurons_of_file(path: Path, *, mask_only: bool = False) -> ModelNeurons:
         LNAError: as `open_neurons`.
     """
     layout, top_rate, lam = layout_of_mask(path)
-    found = open_neurons(layout, Choice(top_rate, lam), mask_only=mask_only)
+    found = open_neurons(layout, Selection(top_rate, lam), mask_only=mask_only)
     return replace(found, lam_from="mask")
-
-
-def _lambda_of_mask(layout: Layout, top_rate: float) -> float | None:
-    """The λ of the one mask at this top rate; None where there is none."""
-    found = layout.lambdas(top_rate)
-    if len(found) > 1:
-        raise SettingsError(
-            f"{layout.model} has {len(found)} masks of top rate {top_rate!r} on {layout.dataset}, at λ "
-            f"{', '.join(map(repr, found))}: choose one with -l"
-        )
-    return found[0] if found else None
 
 
 def _from_counts(layout: Layout, languages: Sequence[str], selection: Selection, lam_from: str) -> ModelNeurons:
@@ -325,7 +290,7 @@ class Analysis:
 
 def analyze(
     layout: Layout,
-    choice: Choice = DEFAULT_CHOICE,
+    selection: Selection = DEFAULT_SELECTION,
     *,
     search: SweepRange = DEFAULT_RANGE,
     mask_only: bool = False,
@@ -334,14 +299,14 @@ def analyze(
 
     Args:
         layout: where the model's results lie.
-        choice: which of its neurons.
+        selection: which of its neurons.
         search: range of λ of the λ path.
         mask_only: read the mask file and nothing else.
 
     Raises:
         LNAError: as `open_neurons`.
     """
-    found = analysis_of(open_neurons(layout, choice, mask_only=mask_only), search=search)
+    found = analysis_of(open_neurons(layout, selection, mask_only=mask_only), search=search)
     description = found.neurons.description
     path = layout.analysis(description.top_rate, description.lam)
     tables = {name: table.columns() for name, table in found.tables().items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE, SweepRange, check_share
+from .config import DEFAULT_BAR, DEFAULT_RANGE, Selection, SweepRange, check_share
 from .core.sweep import Observer, bisect_lambda, exact_lambda, unobserved
 from .languages import DEFAULT_LANGUAGES, parse_languages
 from .store.counts import load_answer_counts
@@ -54,7 +54,7 @@ def autosweep(
         SweepError: no λ in the range is fine; appear[K] at both ends is in the message.
         SettingsError, MissingArtifactError, ArtifactError, IncompatibleError: as the steps it is made of.
     """
-    check_share(top_rate, "top rate (-r)", DEFAULT_TOP_RATE)
+    check_share(top_rate, "top rate (-r)", Selection.top_rate)
     check_share(bar, "bar (-b)", DEFAULT_BAR)
     statistics = load_answer_counts(layout, languages).statistics(bar=bar)
     if search.exact:
@@ -70,7 +70,7 @@ def quick_autosweep(
     model_name: str | None = None,
     model_path: str = "",
     dataset: str = "",
-    toprate: float = DEFAULT_TOP_RATE,
+    toprate: float = Selection.top_rate,
     lo: float = 0.0,
     hi: float = 0.2,
     eps: float = 1e-3,

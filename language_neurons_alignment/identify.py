@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from .config import ENTROPY_LAMBDA, EQUAL_N, LAPE, MEAN_DIFFERENCE, Selection
+from .config import DEFAULT_BAR, ENTROPY_LAMBDA, EQUAL_N, LAPE, MEAN_DIFFERENCE, Selection
 from .core.methods import effect_size, equal_n, lape, mean_difference, random_anywhere, random_like
 from .core.selection import NeuronClasses, NeuronStatistics, appear, classify, language_mask, rank_of_share, select
 from .errors import SettingsError
@@ -52,13 +52,12 @@ def method_mask(
         SettingsError: a top rate of less than one neuron; more random neurons than the model has.
         MissingArtifactError, IncompatibleError: mean-difference without moments, or with those of another model.
     """
-    method = selection.method
-    if method.name == LAPE:
+    if selection.method == LAPE:
         return MethodMask(lape(statistics, top_rate=selection.top_rate))
-    if method.name == EQUAL_N:
-        assert method.neurons is not None  # Method gives equal-n its default
-        return MethodMask(equal_n(statistics, neurons=method.neurons), {"neurons": method.neurons})
-    if method.name == MEAN_DIFFERENCE:
+    if selection.method == EQUAL_N:
+        assert selection.neurons is not None  # Selection gives equal-n its default
+        return MethodMask(equal_n(statistics, neurons=selection.neurons), {"neurons": selection.neurons})
+    if selection.method == MEAN_DIFFERENCE:
         return _by_mean_difference(layout, languages, selection)
     return _at_random(statistics, selection)
 
@@ -70,9 +69,7 @@ def _by_mean_difference(layout: Layout, languages: Sequence[str], selection: Sel
         torch.stack([getattr(one, name) for one in moments.values()], dim=-1) for name in ("mean", "variance")
     )
     effect = effect_size(mean, variance)
-    neurons = selection.method.neurons or rank_of_share(
-        selection.top_rate / len(languages), mean[..., 0].numel(), "top_rate"
-    )
+    neurons = selection.neurons or rank_of_share(selection.top_rate / len(languages), mean[..., 0].numel(), "top_rate")
     digests = {language: one.digest for language, one in moments.items()}
     return MethodMask(mean_difference(effect, neurons=neurons), {"neurons": neurons}, digests)
 
@@ -80,13 +77,13 @@ def _by_mean_difference(layout: Layout, languages: Sequence[str], selection: Sel
 def _at_random(statistics: NeuronStatistics, selection: Selection) -> MethodMask:
     """N neurons a language from anywhere, or as many in each layer as the entropy-λ mask of the same rates has."""
     layers, d_mlp, languages = statistics.member.shape
-    neurons, seed = selection.method.neurons, selection.method.seed
+    neurons, seed = selection.neurons, selection.seed
     if neurons is not None:
         if neurons > layers * d_mlp:
             raise SettingsError(f"--neurons {neurons} is more than the {layers * d_mlp} that the model has: give fewer")
         mask = random_anywhere(layers, d_mlp, languages=languages, neurons=neurons, seed=seed)
         return MethodMask(mask, {"neurons": neurons, "seed": seed})
-    assert selection.lam is not None  # Selection has checked it
+    assert selection.lam is not None  # find_neurons has checked it
     taken = language_mask(statistics, select(statistics, top_rate=selection.top_rate, lam=selection.lam))
     return MethodMask(random_like(taken.sum(dim=1), d_mlp=d_mlp, seed=seed), {"seed": seed})
 
@@ -130,20 +127,21 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
     """Find the language neurons in counts at hand, by the selection's method; nothing is written.
 
     Raises:
-        SettingsError: rates that name no neuron.
+        SettingsError: rates that name no neuron, or no λ.
         MissingArtifactError, IncompatibleError: mean-difference without moments, or with those of another model.
     """
-    languages, method = counts.languages, selection.method
-    statistics = counts.statistics(bar=selection.bar)
+    selection.check_lambda()
+    languages, bar = counts.languages, DEFAULT_BAR if selection.bar is None else selection.bar
+    statistics = counts.statistics(bar=bar)
     found, selected, above = _neurons(layout, languages, statistics, selection)
     classes = classify(above, selected, languages=len(languages))
     classes = replace(classes, general=statistics.general & (len(languages) > 1))
     layers, d_mlp = selected.shape
     description = MaskDescription(
         languages=list(languages),
-        top_rate=float(selection.top_rate) if method.has_rate else float(selected.double().mean()),
+        top_rate=float(selection.top_rate) if selection.has_rate else float(selected.double().mean()),
         lam=None if selection.lam is None else float(selection.lam),
-        bar=float(selection.bar),
+        bar=float(bar),
         threshold=statistics.threshold,
         appear=appear(above, selected, languages=len(languages)).tolist(),
         classes=classes.sizes(),
@@ -154,11 +152,11 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
         config_hash=counts.config_hash,
         weights_hash=counts.weights_hash,
         version=__version__,
-        method=method.name,
+        method=selection.method,
         parameters=found.parameters,
         moments=found.moments,
     )
-    path = layout.by(method).mask(selection.top_rate, selection.lam)
+    path = layout.by(selection).mask(selection.top_rate, selection.lam)
     return Identification(statistics, selected, found.mask, classes, description, path)
 
 
@@ -170,8 +168,8 @@ def _neurons(
     N is the number of languages in which the neuron is above τ. The other methods do not all ask for that (random for
     nothing), so theirs is the number of languages whose mask the neuron is in; for LAPE that is the same.
     """
-    if selection.method.name == ENTROPY_LAMBDA:
-        assert selection.lam is not None  # Selection has checked it
+    if selection.method == ENTROPY_LAMBDA:
+        assert selection.lam is not None  # find_neurons has checked it
         selected = select(statistics, top_rate=selection.top_rate, lam=selection.lam)
         return MethodMask(language_mask(statistics, selected)), selected, statistics.languages_above
     found = method_mask(layout, languages, statistics, selection)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ._generate import Generated, ensure_answers
 from ._session import Session, StartAnswers, silent
 from .activation import Collected, collect_activations
 from .autosweep import AutoSweep, autosweep
-from .config import PipelineSettings, Selection
+from .config import DEFAULT_BAR, PipelineSettings, Selection
 from .core.sweep import Observer, unobserved
 from .identify import Identification, identify
 from .ppl import MapResult, perplexity_map
@@ -56,13 +56,12 @@ def run_pipeline(
     Raises:
         LNAError: as the steps do; what earlier steps stored stays.
     """
-    overlong = settings.map.overlong
     session, generated = ensure_answers(
         session,
         languages,
         answers=settings.answers,
         sampling=settings.sampling,
-        overlong=overlong,
+        overlong=settings.overlong,
         overwrite=settings.overwrite,
         start=start,
     )
@@ -70,7 +69,7 @@ def run_pipeline(
         collect_activations(
             session,
             language,
-            overlong=overlong,
+            overlong=settings.overlong,
             blocks=settings.blocks,
             moments=settings.moments,
             overwrite=settings.overwrite,
@@ -96,14 +95,15 @@ def _selection(
     session: Session, languages: Sequence[str], settings: PipelineSettings, observe: Observer
 ) -> tuple[AutoSweep | None, Selection]:
     """What neurons are selected by: the λ that was given, else AutoSweep's, told beside it."""
-    if settings.lam is not None:
-        return None, Selection(settings.top_rate, settings.lam, settings.bar)
+    selection = settings.selection
+    if selection.lam is not None:
+        return None, selection
     sweep = autosweep(
         session.layout,
         languages,
-        top_rate=settings.top_rate,
-        bar=settings.bar,
-        search=settings.search,
+        top_rate=selection.top_rate,
+        bar=DEFAULT_BAR if selection.bar is None else selection.bar,
+        search=selection.search,
         observe=observe,
     )
-    return sweep, Selection(settings.top_rate, sweep.lam, settings.bar)
+    return sweep, replace(selection, lam=sweep.lam)

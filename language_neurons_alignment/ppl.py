@@ -11,7 +11,7 @@ from typing import Any
 from ._controls import Rows, control_rows
 from ._interventions import Steps
 from ._session import Session, StartWork, silent, with_stored_answers
-from .config import DEFAULT_DO, DEFAULT_MAP, MapSettings, Selection
+from .config import DEFAULT_DO, DEFAULT_MAP, MapSettings
 from .core.perplexity import (
     UNDISTURBED,
     MeasuredSelectivity,
@@ -172,7 +172,7 @@ def perplexity_map(
         IncompatibleError: the mask is another model's.
         ConflictError: the map's file holds cells of other inputs, and not `overwrite`.
     """
-    Selection(top_rate, lam, method=session.layout.method)
+    session.layout.selection.at(top_rate, lam)
     doing = Steps.parse(settings.do)
     session = with_stored_answers(session)
     mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)

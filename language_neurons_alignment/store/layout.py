@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..config import DEFAULT_METHOD, Method
+from ..config import DEFAULT_SELECTION, ENTROPY_LAMBDA, Selection
 from ..errors import SettingsError
 from .checkpoint import model_family
 
@@ -38,13 +38,14 @@ class Layout:
         root: the folder under which all outputs lie.
         dataset: name of the dataset (`-s`).
         model: `<Name>-<tag>`, as in file names.
-        method: what finds the neurons: masks, and what is made with them, lie in folders of its name.
+        selection: the method that finds the neurons, with the values that only it has: masks, and what is made with
+            them, lie in folders of its name.
     """
 
     root: Path
     dataset: str
     model: str
-    method: Method = DEFAULT_METHOD
+    selection: Selection = DEFAULT_SELECTION
 
     def __post_init__(self) -> None:
         for name, what, example in (
@@ -56,9 +57,9 @@ class Layout:
                     f"the name of the {what} must be a plain name without folders, got {name!r}: for example {example}"
                 )
 
-    def by(self, method: Method) -> Layout:
+    def by(self, selection: Selection) -> Layout:
         """The same model's results on the same dataset, by another method."""
-        return replace(self, method=method)
+        return replace(self, selection=selection.of_method())
 
     def activation(self, language: str, *, prefix: bool = False) -> Path:
         """The count file of a language, over whole texts or over prefixes."""
@@ -117,11 +118,32 @@ class Layout:
         return self._rated("reports", top_rate, lam) / f"report.{self._with(others)}"
 
     def lambdas(self, top_rate: float) -> list[float]:
-        """The λ, ascending, at which this model has a mask of this top rate."""
+        """The λ, ascending, at which this model has a mask of this top rate and of the layout's method."""
         parent = self.root / "activation_masks" / self.dataset
-        folders = parent.iterdir() if parent.is_dir() else ()
-        found = [(_rates(folder.name), folder / f"mask.{self.model}") for folder in folders]
+        folders = parent.iterdir() if parent.is_dir() and self.selection.has_lambda else ()
+        found = [(self._rates(folder.name), folder / f"mask.{self.model}") for folder in folders]
         return sorted({rates[1] for rates, mask in found if rates and rates[0] == top_rate and mask.is_file()})
+
+    def one_lambda(self, top_rate: float) -> float | None:
+        """The λ of the one mask of this top rate and of the layout's method; None where there is none.
+
+        Raises:
+            SettingsError: several masks.
+        """
+        found = self.lambdas(top_rate)
+        if len(found) > 1:
+            raise SettingsError(
+                f"{self.model} has {len(found)} masks of top rate {top_rate!r} on {self.dataset}, at λ "
+                f"{', '.join(map(repr, found))}: choose one with -l"
+            )
+        return found[0] if found else None
+
+    def _rates(self, folder: str) -> tuple[float, float] | None:
+        """(top rate, λ) of the name of a folder of the layout's method, or None."""
+        if self.selection.method == ENTROPY_LAMBDA:
+            return _rates(folder)
+        start, end = f"{self.selection.method}-", f"-seed{self.selection.seed}"
+        return _rates(folder[len(start) : -len(end)]) if folder.startswith(start) and folder.endswith(end) else None
 
     def _with(self, others: Sequence[str]) -> str:
         """The name of this model and others together."""
@@ -134,8 +156,8 @@ class Layout:
     def _rated(self, kind: str, top_rate: float, lam: float | None) -> Path:
         """The method's folder; `<top_rate>-<λ>` is written one way, and found by value whichever way it was written."""
         parent = self.root / kind / self.dataset
-        written = parent / self.method.folder(top_rate, lam)
-        if self.method != DEFAULT_METHOD or written.exists() or not parent.is_dir():
+        written = parent / self.selection.at(top_rate, lam).folder
+        if self.selection.method != ENTROPY_LAMBDA or written.exists() or not parent.is_dir():
             return written
         same = [folder for folder in sorted(parent.iterdir()) if _rates(folder.name) == (top_rate, lam)]
         return same[0] if same else written
