@@ -183,7 +183,7 @@ class WrittenReport:
     pictures: list[Path]
 
 
-def report(
+def write_report(
     subjects: Sequence[Subject],
     *,
     trained: Sequence[str] = (),
@@ -222,7 +222,7 @@ def compose(subjects: Sequence[Subject], *, trained: Sequence[str] = (), search:
     """What a report says; nothing is drawn, and nothing written.
 
     Raises:
-        LNAError: as `report`.
+        LNAError: as `write_report`.
     """
     found = [gather(subject) for subject in subjects]
     compared = comparison_of([one.neurons for one in found], trained=trained) if len(found) > 1 else None

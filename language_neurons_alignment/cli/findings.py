@@ -373,8 +373,7 @@ def report(
     Example: lna report --model-path ./Mistral-7B-v0.1 -s mgsm ./Mistral-7B-MAPO --trained zh,de
     """
     aligned = parse_languages(trained) if trained else ()
-    from .._report import Subject
-    from .._report import report as write_report
+    from .._report import Subject, write_report
 
     subjects = []
     for name in (model.model_path, *(others or [])):

@@ -53,7 +53,8 @@ def calling(*arguments: str) -> str:
 
 
 def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
-    loaded = loaded_by("import language_neurons_alignment as lna; lna.__version__; dir(lna); lna.SweepRange", tmp_path)
+    code = "import language_neurons_alignment as lna; lna.__version__; dir(lna); lna.config.SweepRange"
+    loaded = loaded_by(code, tmp_path)
     assert "language_neurons_alignment" in loaded
     assert not loaded & HEAVY
 
@@ -134,7 +135,7 @@ def test_ctrl_c_in_the_middle_of_a_run_is_exit_130_one_line_and_no_half_file(tmp
     write_corpus(tmp_path / "corpus.json")
     patched = (
         "import signal, os\n"
-        "from language_neurons_alignment.store.ppl_file import PerplexityFile\n"
+        "from language_neurons_alignment.store.maps import PerplexityFile\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job comes with it ignored
         "add, done = PerplexityFile.add, []\n"
         "def slow(self, *a, **k):\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from language_neurons_alignment._report import Subject, WrittenReport, report
+from language_neurons_alignment._report import Subject, WrittenReport, write_report
 from language_neurons_alignment.config import Selection
 from language_neurons_alignment.core.perplexity import UNDISTURBED, Perplexity
 from language_neurons_alignment.core.selection import to_mask_list
@@ -76,4 +76,4 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def written(results: Path) -> WrittenReport:
     """The report on both."""
     subjects = [Subject(Layout(results, "mgsm", name), CHOICE, name) for name in ("Llama-base", "Llama-aligned")]
-    return report(subjects, trained=("zh", "de"))
+    return write_report(subjects, trained=("zh", "de"))

@@ -15,7 +15,7 @@ import pytest
 
 from language_neurons_alignment import _report as reporting
 from language_neurons_alignment._compare import comparison_of
-from language_neurons_alignment._report import Subject, WrittenReport, compose, report
+from language_neurons_alignment._report import Subject, WrittenReport, compose, write_report
 from language_neurons_alignment.analysis import analysis_of, open_neurons
 from language_neurons_alignment.errors import IncompatibleError, MissingArtifactError, SettingsError
 from language_neurons_alignment.report.page import render_page
@@ -128,7 +128,7 @@ def test_the_same_results_give_the_same_files_byte_for_byte(
     drawn = ("appear", "overlap-jaccard", "lambda-path-classes")
     monkeypatch.setattr(reporting, "pictures", lambda told: [one for one in pictures(told) if one.name in drawn])
     subjects = [subject(results), subject(results, "Llama-aligned")]
-    again = report(subjects, trained=("zh", "de"), out=tmp_path / written.page.name)
+    again = write_report(subjects, trained=("zh", "de"), out=tmp_path / written.page.name)
     assert len(again.pictures) == 9
     for path in (again.page, *again.pictures):
         assert path.read_bytes() == (written.page.parent / path.relative_to(tmp_path)).read_bytes(), path
@@ -172,14 +172,14 @@ def test_a_map_of_another_mask_and_an_unfinished_one_are_not_shown(tmp_path: Pat
 
 def test_no_results_at_all_or_models_that_cannot_be_compared_are_refused(results: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingArtifactError, match="lna activation"):
-        report([subject(tmp_path)])
+        write_report([subject(tmp_path)])
     counted(tmp_path, "Llama-other")
     small = Subject(Layout(tmp_path, "other", "Llama-other"), CHOICE, "other")
     (tmp_path / "activations" / "mgsm").rename(tmp_path / "activations" / "other")
     with pytest.raises(IncompatibleError, match="dataset"):
-        report([subject(results), small])
+        write_report([subject(results), small])
     with pytest.raises(SettingsError, match="html"):
-        report([subject(results)], out=tmp_path / "page")
+        write_report([subject(results)], out=tmp_path / "page")
     assert not list(tmp_path.rglob("*.html"))
 
 
