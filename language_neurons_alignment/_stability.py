@@ -103,7 +103,7 @@ class Stability:
             "counts": self.counts,
             "blocks": self.blocks,
             "top_rate": chosen.selection.top_rate,
-            "bar": chosen.bar,
+            "bar": chosen.selection.known_bar,
             "lo": chosen.selection.search.lo,
             "hi": chosen.selection.search.hi,
             **{name: getattr(chosen, name) for name in ("draws", "splits", "seed")},
@@ -163,7 +163,7 @@ def stability(
         ArtifactError, IncompatibleError: counts or blocks that do not belong together.
     """
     chosen = settings.selection
-    procedure = Procedure(chosen.top_rate, settings.bar, chosen.lam, chosen.search.lo, chosen.search.hi)
+    procedure = Procedure(chosen.top_rate, chosen.known_bar, chosen.lam, chosen.search.lo, chosen.search.hi)
     counts = load_answer_counts(layout, languages)
     overlap = None if other is None else _overlap(counts, layout, other, procedure)
     blocks = AnswerBlocks.of([load_blocks(layout, language) for language in languages])

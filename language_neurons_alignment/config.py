@@ -1,18 +1,18 @@
 """The settings of every step: values, validation, and how they are given on the command line.
 
-Each concern is one frozen dataclass. A field made with `flag` carries the option's names and help, so that a default, a
-flag and its help stand once: `cli.options` turns the fields into Typer options, and a command receives the validated
-object. Importing this module loads neither torch nor Typer.
+Each concern is one frozen dataclass, which checks its values when it is made. Its fields are also the flags of the
+commands that take it (`_flags`). Importing this module loads neither torch nor Typer.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
+from ._flags import flag, flag_of, part, split
 from .errors import SettingsError
 from .languages import parse_languages
 
@@ -41,77 +41,6 @@ DEFAULT_DO = ("zero each",)
 """What a row of a map or of an evaluation does: it switches its language's neurons off."""
 DEFAULT_STEERING = ("zero source", "add:target:1 target")
 """Switch the source's neurons off and raise the target's by their mean in the target language (decision 0039)."""
-
-
-@dataclass(frozen=True)
-class Flag:
-    """How a field is given on the command line.
-
-    Attributes:
-        names: the option's names, short ones first.
-        help: what it decides.
-        panel: heading under which `--help` lists it; None for the command's own options.
-        metavar: name of the value in `--help`; None leaves it to Typer.
-        shown: what `--help` says of the default; True: its value; False: nothing.
-        read: turns the text behind the flag into the value; None where Typer does so by the field's type.
-        many: it may be given several times, and the field is a tuple.
-    """
-
-    names: tuple[str, ...]
-    help: str
-    panel: str | None = None
-    metavar: str | None = None
-    shown: str | bool = True
-    read: Callable[[str], Any] | None = None
-    many: bool = False
-
-
-@dataclass(frozen=True)
-class Part:
-    """Which fields of a settings class a command, or a larger settings class, offers as flags.
-
-    Attributes:
-        only: names of the fields, also of settings inside settings; None: all.
-        shown: field → what `--help` says of its default here.
-    """
-
-    only: tuple[str, ...] | None = None
-    shown: Mapping[str, str] = field(default_factory=dict)
-
-
-def flag(default: Any, *names: str, **how: Any) -> Any:
-    """A field with a command-line flag; `...` as default makes it required, and `how` is as in `Flag`.
-
-    >>> @dataclass
-    ... class Range:
-    ...     lo: float = flag(0.0, "--lo", help="Smallest λ.")
-    >>> Range().lo
-    0.0
-    """
-    given = {} if default is ... else {"default": default}
-    return field(**given, metadata={"flag": Flag(names, **how)})
-
-
-def flag_of(settings: type[Any], name: str, **changed: Any) -> Any:
-    """The same field, with its flag, in another settings class; `default` and what is in `Flag` may be changed."""
-    (same,) = (one for one in fields(settings) if one.name == name)
-    default = changed.pop("default", same.default)
-    given = {} if default is MISSING else {"default": default}
-    return field(**given, metadata={"flag": replace(same.metadata["flag"], **changed)})
-
-
-def part(default: Any, *only: str, **shown: str) -> Any:
-    """A field that holds other settings and offers some of their flags: those named, with texts for their defaults."""
-    return field(default=default, metadata={"part": Part((*only, *shown), shown)})
-
-
-def split(text: str) -> tuple[str, ...]:
-    """The names in "specific,related".
-
-    >>> split("specific, related")
-    ('specific', 'related')
-    """
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def check_share(value: float, name: str, example: float) -> None:
@@ -243,7 +172,7 @@ class Selection:
         None,
         "-l",
         "--lam",
-        help="λ, as `lna autosweep` prints it; only entropy-lambda has one, and random without --neurons.",
+        help="λ, as `lna autosweep` prints it.",
         panel="Neurons",
         shown="the mask's, if there is only one",
     )
@@ -256,7 +185,11 @@ class Selection:
         shown=f"the mask's, else {DEFAULT_BAR}",
     )
     method: str = flag(
-        ENTROPY_LAMBDA, "--method", help=f"How neurons are found: {', '.join(METHODS)}.", panel="Neurons"
+        ENTROPY_LAMBDA,
+        "--method",
+        help=f"How neurons are found: {', '.join(METHODS)}; "
+        "only entropy-lambda, and random without --neurons, have a λ.",
+        panel="Neurons",
     )
     neurons: int | None = flag(
         None,
@@ -306,6 +239,11 @@ class Selection:
                 f"the method {self.method} takes {self.neurons} neurons per language: "
                 f"leave the top rate (-r {self.top_rate!r}) out"
             )
+
+    @property
+    def known_bar(self) -> float:
+        """The activation bar: the one given, else the default."""
+        return DEFAULT_BAR if self.bar is None else self.bar
 
     @property
     def has_rate(self) -> bool:
@@ -425,11 +363,6 @@ class StabilitySettings:
     draws: int = flag(400, "--draws", help="Bootstrap draws of the blocks.")
     splits: int = flag(50, "--splits", help="Random splits of the blocks into halves and quarters.")
     seed: int = flag(0, "--seed", help="Seed for draws and splits.")
-
-    @property
-    def bar(self) -> float:
-        """The activation bar."""
-        return DEFAULT_BAR if self.selection.bar is None else self.selection.bar
 
     @property
     def named(self) -> str:
@@ -583,7 +516,7 @@ class Changes:
         classes: classes of the neurons that a language's name stands for, in the order of `CLASSES`, each once.
 
     Raises:
-        SettingsError: an unknown class, or a step that cannot be read.
+        SettingsError: an unknown class, a step that cannot be read, or a word that stands for no language.
     """
 
     do: tuple[str, ...] = flag(
@@ -603,9 +536,15 @@ class Changes:
         read=split,
     )
 
+    WORDS: ClassVar[tuple[str, ...]] = ()
+    """The words that may stand for a language in these steps."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", in_order(self.classes))
-        self._words()
+        unknown = sorted(self._words() - set(self.WORDS))
+        if unknown:
+            instead = f", or give {' or '.join(f'`{word}`' for word in self.WORDS)}" if self.WORDS else ""
+            raise SettingsError(f"--do: {', '.join(unknown)} stands for no language here: name one{instead}")
 
     def _words(self) -> frozenset[str]:
         """The words each, source and target that the steps use for a language; reads every step."""
@@ -638,6 +577,8 @@ class MapSettings(Changes):
     Raises:
         SettingsError: an unknown choice.
     """
+
+    WORDS: ClassVar[tuple[str, ...]] = ("each",)
 
     do: tuple[str, ...] = flag_of(Changes, "do", default=DEFAULT_DO)
     text: str = flag(TEXTS[0], "--text", help=f"Text to score: {', '.join(TEXTS)}.")
@@ -699,6 +640,8 @@ class EvaluationSettings(Asking):
         SettingsError: an unknown choice, or no step.
     """
 
+    WORDS: ClassVar[tuple[str, ...]] = ("each",)
+
     do: tuple[str, ...] = flag_of(Changes, "do", default=DEFAULT_DO)
     show: str = flag(MEASURES[0], "--show", help=f"What figure and table show: {', '.join(MEASURES)}.")
 
@@ -723,10 +666,11 @@ class ForcingSettings(Asking):
         SettingsError: an unknown choice, or steps that name no target.
     """
 
+    WORDS: ClassVar[tuple[str, ...]] = ("source", "target")
+
     do: tuple[str, ...] = flag_of(Changes, "do", default=DEFAULT_STEERING)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         words = self._words()
         if "each" in words or "target" not in words:
             raise SettingsError(
@@ -734,6 +678,7 @@ class ForcingSettings(Asking):
                 "name `target`, and may name `source`, the language asked in, but not `each`; for example "
                 "--do 'mean:target target'"
             )
+        super().__post_init__()
 
 
 @dataclass(frozen=True)

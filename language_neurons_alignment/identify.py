@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from .config import DEFAULT_BAR, ENTROPY_LAMBDA, EQUAL_N, LAPE, MEAN_DIFFERENCE, Selection
+from .config import ENTROPY_LAMBDA, EQUAL_N, LAPE, MEAN_DIFFERENCE, Selection
 from .core.methods import effect_size, equal_n, lape, mean_difference, random_anywhere, random_like
 from .core.selection import NeuronClasses, NeuronStatistics, appear, classify, language_mask, rank_of_share, select
 from .errors import SettingsError
@@ -131,7 +131,7 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
         MissingArtifactError, IncompatibleError: mean-difference without moments, or with those of another model.
     """
     selection.check_lambda()
-    languages, bar = counts.languages, DEFAULT_BAR if selection.bar is None else selection.bar
+    languages, bar = counts.languages, selection.known_bar
     statistics = counts.statistics(bar=bar)
     found, selected, above = _neurons(layout, languages, statistics, selection)
     classes = classify(above, selected, languages=len(languages))

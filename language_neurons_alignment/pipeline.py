@@ -9,7 +9,7 @@ from ._generate import Generated, ensure_answers
 from ._session import Session, StartAnswers, silent
 from .activation import Collected, collect_activations
 from .autosweep import AutoSweep, autosweep
-from .config import DEFAULT_BAR, PipelineSettings, Selection
+from .config import PipelineSettings, Selection
 from .core.sweep import Observer, unobserved
 from .identify import Identification, identify
 from .ppl import MapResult, perplexity_map
@@ -102,7 +102,7 @@ def _selection(
         session.layout,
         languages,
         top_rate=selection.top_rate,
-        bar=DEFAULT_BAR if selection.bar is None else selection.bar,
+        bar=selection.known_bar,
         search=selection.search,
         observe=observe,
     )

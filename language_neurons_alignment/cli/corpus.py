@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import Answering, Changes, Counting, Selection, flag
+from .._flags import flag
+from ..config import Answering, Changes, Counting, Selection
 from ..errors import CorpusError, SettingsError
 from ..languages import language_name, parse_languages
 from .options import (
@@ -332,7 +333,6 @@ def generate(
     from .._interventions import NeuronSource, Steps, neuron_source
 
     steps = Steps.parse(changes.do)
-    steps.check_bound()
     model = Model(model_path, place.dataset or data.stem, place.model_name)
     if steps.needs_mask:
         selection = with_lambda(selection, model, results, f"--do {steps.texts[0]!r}")

@@ -122,7 +122,7 @@ def autosweep(
         layout_of(model, results),
         selection.languages or DEFAULT_LANGUAGES,
         top_rate=selection.top_rate,
-        bar=DEFAULT_BAR if selection.bar is None else selection.bar,
+        bar=selection.known_bar,
         search=selection.search,
         observe=show_evaluation,
     )

@@ -1,9 +1,9 @@
 """From settings to flags and back: how commands get their options, and the groups of options that they share.
 
 A command names the settings that it takes as parameters (`selection: Selection`). `spread` shows Typer one option per
-field that carries a flag, and calls the command with the validated settings. What a flag is called, what it means and
-what its default is stands in `config`; here stand only the flags of the program itself: the model, the engine, where
-results lie and how they are printed.
+field that carries a flag, and calls the command with the validated settings. Names, help and defaults of those flags
+stand in `config`; here stand those of the program itself: the model, the engine, where results lie and how they are
+printed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, g
 
 import typer
 
-from ..config import DEFAULT_SELECTION, Flag, Part, PipelineSettings, Selection, flag
+from .._flags import Flag, Part, flag
+from ..config import DEFAULT_SELECTION, PipelineSettings, Selection
 from ..errors import SettingsError
 from ..languages import DEFAULT_LANGUAGES
 from .output import note
@@ -186,7 +187,7 @@ Neurons = Annotated[
         "top_rate",
         "bar",
         *SEARCH,
-        lam="that of the one mask there is, else AutoSweep's",
+        lam="the mask's, if there is only one, else AutoSweep's",
         languages="the mask's, else the ten",
     ),
 ]  # fmt: skip
