@@ -20,18 +20,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig
 
 from language_neurons_alignment.corpus.encode import PromptGroup
+from language_neurons_alignment.engines.checkpoint import DTYPES
 from language_neurons_alignment.engines.generation import batches
 from language_neurons_alignment.engines.transformers import TransformersEngine
-from language_neurons_alignment.engines.transformers.loading import DTYPES, describe, pick_device
+from language_neurons_alignment.engines.transformers.loading import describe, pick_device
 from language_neurons_alignment.engines.transformers.plan import Batch, plan
 
 SHAPES = {
     "tiny": ("llama", 256, 688, 4, 4, 2, 1000),
     "smollm2-135m": ("llama", 576, 1536, 30, 9, 3, 49152),
     "mistral-7b": ("mistral", 4096, 14336, 32, 32, 8, 32000),
+    "llama-3.1-8b": ("llama", 4096, 14336, 32, 32, 8, 128256),
+    "qwen2.5-32b": ("qwen2", 5120, 27648, 64, 40, 8, 152064),
 }
 """model_type, hidden, d_mlp, layers, heads, key-value heads, vocabulary."""
 
@@ -43,11 +46,15 @@ class NoTokenizer:
         """Never called."""
         raise NotImplementedError(text)
 
+    def decode(self, _tokens: list[int], **_how: bool) -> str:
+        """No text."""
+        return ""
 
-def random_engine(shape: str, device: str, dtype: str, batch_tokens: int | None) -> TransformersEngine:
-    """A model of this shape with random weights, made where it will run."""
+
+def shape_config(shape: str) -> PreTrainedConfig:
+    """The config of a model of this shape."""
     model_type, hidden, d_mlp, layers, heads, kv_heads, vocabulary = SHAPES[shape]
-    config = AutoConfig.for_model(
+    return AutoConfig.for_model(
         model_type,
         hidden_size=hidden,
         intermediate_size=d_mlp,
@@ -59,10 +66,15 @@ def random_engine(shape: str, device: str, dtype: str, batch_tokens: int | None)
         max_position_embeddings=8192,
         sliding_window=None,
     )
+
+
+def random_engine(shape: str, device: str, dtype: str, batch_tokens: int | None) -> TransformersEngine:
+    """A model of this shape with random weights, made where it will run."""
     torch.manual_seed(0)
     precision = DTYPES["float32" if dtype == "auto" else dtype]
     with torch.device(pick_device(device)):
-        model = AutoModelForCausalLM.from_config(config, dtype=precision).eval()
+        model = AutoModelForCausalLM.from_config(shape_config(shape), dtype=precision).eval()
+    model.generation_config = GenerationConfig()  # as a loaded model's: nothing but what is asked for ends an answer
     info = describe(model, path=shape, tokenizer=NoTokenizer())
     return TransformersEngine(model, NoTokenizer(), info=info, batch_tokens=batch_tokens)
 
@@ -81,7 +93,7 @@ def random_groups(prompts: int, answers: int, *, prompt: int, answer: int, vocab
 def bare(engine: TransformersEngine, groups: Sequence[PromptGroup]) -> None:
     """The same batches through the same decoder, with no hook."""
     network = engine._network
-    rows = [job.trunk for group in groups for job in plan(group)]
+    rows = [job.first for group in groups for job in plan(group)]
     with torch.inference_mode():
         for some in batches(rows, length=lambda row: len(row.tokens), budget=engine._budget):
             network.run(Batch.of(some, network.device).tokens)

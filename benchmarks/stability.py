@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 import torch
 
+from language_neurons_alignment.config import Selection, SweepRange
 from language_neurons_alignment.core.counts import AnswerBlocks
-from language_neurons_alignment.core.find import Procedure
+from language_neurons_alignment.core.find import find
 from language_neurons_alignment.core.stability import inclusion, probability_interval, split_halves
 
-FIND = Procedure(top_rate=0.01, bar=0.95, lam=None, lo=0.0, hi=5.0)
+FIND = Selection(top_rate=0.01, bar=0.95, lam=None, search=SweepRange(0.0, 5.0))
 
 
 def synthetic(layers: int, d_mlp: int, languages: int, blocks: int) -> AnswerBlocks:
@@ -47,7 +48,7 @@ def main() -> None:
     layers, d_mlp, languages, blocks = given.shape
     counts = synthetic(layers, d_mlp, languages, blocks)
     codes = [str(k) for k in range(languages)]
-    whole = seconds(lambda: FIND(counts.probability()))
+    whole = seconds(lambda: find(counts.probability(), FIND))
     draws = seconds(lambda: inclusion(counts, FIND, languages=codes, draws=given.draws)) / given.draws
     halves = seconds(lambda: split_halves(counts, FIND, languages=codes, splits=3)) / 3
     intervals = seconds(lambda: probability_interval(counts))

@@ -19,10 +19,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from language_neurons_alignment.config import Selection, SweepRange
 from language_neurons_alignment.core.counts import AnswerBlocks, activation_probability
-from language_neurons_alignment.core.find import STATES, Procedure
+from language_neurons_alignment.core.find import find
 from language_neurons_alignment.core.selection import lowest, neuron_statistics, rank_of_share, score
-from language_neurons_alignment.core.stability import inclusion, number_interval, probability_interval, split_halves
+from language_neurons_alignment.core.stability import (
+    STATES,
+    inclusion,
+    number_interval,
+    numbers,
+    probability_interval,
+    split_halves,
+)
 from language_neurons_alignment.languages import DEFAULT_LANGUAGES
 from language_neurons_alignment.store.counts import load_answer_counts
 from language_neurons_alignment.store.layout import Layout
@@ -30,7 +38,7 @@ from language_neurons_alignment.store.layout import Layout
 TOP_RATE, BAR = 0.01, 0.95
 MODEL = "Mistral-de76d14562b1da1ba0e52d5b245cf9c0859e2af3"
 NUMBERS = ("λ*", "τ", *STATES, "masks", "layers")
-"""Of `Found.numbers`; the last two are means over languages and over cells of layer and class."""
+"""Of `numbers`; the last two are means over languages and over cells of layer and class."""
 LAYERS = 4
 BANDS = (0.0, 0.002, 0.01, 0.1, 0.5, 0.9, 1.0)
 DEFAULTS = {"corpora": 400, "draws": 100, "splits": 25, "neurons": 12_000, "blocks": 20, "seed": 0}
@@ -102,19 +110,19 @@ def number_row(population: np.ndarray, case: Case, given: argparse.Namespace) ->
     draw = np.random.default_rng(given.seed)
     held = []
     for corpus in range(given.corpora):
-        truth, find = a_model(population, draw.choice(len(population), given.neurons, replace=False))
+        truth, how = a_model(population, draw.choice(len(population), given.neurons, replace=False))
         blocks = simulated(truth, np.full((given.blocks, truth.shape[-1]), case.tokens), case, draw=draw)
         again = {"languages": DEFAULT_LANGUAGES, "seed": given.seed + corpus}
-        drawn = inclusion(blocks, find, draws=given.draws, **again).numbers
-        endless = split_halves(blocks, find, splits=given.splits, **again).endless
-        ends = number_interval(find(blocks.probability()).numbers, drawn, endless, blocks=given.blocks)
-        held.append(ends.holds(find(torch.from_numpy(truth).to(torch.float32)).numbers))
+        drawn = inclusion(blocks, how, draws=given.draws, **again).numbers
+        endless = split_halves(blocks, how, splits=given.splits, **again).endless
+        ends = number_interval(numbers(find(blocks.probability(), how), how), drawn, endless, blocks=given.blocks)
+        held.append(ends.holds(numbers(find(torch.from_numpy(truth).to(torch.float32), how), how)))
     often = 100 * torch.stack(held).double().mean(dim=0)
     classes, masks = 2 + len(STATES), 2 + len(STATES) + len(DEFAULT_LANGUAGES)
     return [*often[:classes].tolist(), float(often[classes:masks].mean()), float(often[masks:].mean())]
 
 
-def a_model(population: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, Procedure]:
+def a_model(population: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, Selection]:
     """Some of the neurons as a model: the p of those that matter, and how they are found.
 
     A neuron far from τ in every language, whose score is far from the lowest whatever λ, is in no class in any corpus.
@@ -134,8 +142,8 @@ def a_model(population: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, Pro
     others = np.flatnonzero(~matters)[: -int(matters.sum()) % LAYERS]  # so that layers have one size
     kept = np.sort(np.concatenate([np.flatnonzero(matters), others]))
     below = rank_of_share(BAR, p.size, "bar") - p[0].size * (len(p) - len(kept))
-    find = Procedure(selected / len(kept), below / p[kept].size, lam=None, lo=0.0, hi=1.0)
-    return p[kept].reshape(LAYERS, -1, p.shape[1]), find
+    how = Selection(selected / len(kept), lam=None, bar=below / p[kept].size, search=SweepRange(0.0, 1.0))
+    return p[kept].reshape(LAYERS, -1, p.shape[1]), how
 
 
 def real_probabilities(folder: Path) -> np.ndarray:

@@ -23,7 +23,7 @@ import torch
 from language_neurons_alignment._demo import demo_model_path
 from language_neurons_alignment.corpus.encode import PromptGroup, Tokenizer
 from language_neurons_alignment.engines.vllm import VLLMEngine
-from language_neurons_alignment.engines.vllm.tree import WeightedTree
+from language_neurons_alignment.engines.vllm.tree import weighted_tree
 
 
 def ignore(_tokens: int) -> None:
@@ -62,9 +62,9 @@ def corpus(path: Path, tokenizer: Tokenizer, *, answers: int, limit: int, shots:
 
 def bare(engine: VLLMEngine, groups: list[PromptGroup]) -> None:
     """The same requests through the same vLLM, with no hook anywhere."""
-    weighted = WeightedTree.of(groups)
+    tree, weights = weighted_tree(groups)
     engine._process.forget_prefixes()
-    engine._process.feed(weighted.tree, weights=weighted.full, progress=ignore)
+    engine._process.feed(tree, weights=weights[0], progress=ignore)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def many_answers(engine: VLLMEngine, groups: list[PromptGroup]) -> str:
     seen = engine.last_pass
     naive = sum(group.full_tokens + group.prefix_tokens for group in groups)
     full = sum(group.full_tokens for group in groups)
-    tree = WeightedTree.of(groups).tree.nodes
+    tree = weighted_tree(groups)[0].nodes
     lines = ["| way | tokens computed | share |", "|---|---|---|"]
     ways = {"full and prefix passes": naive, "full pass": full, "this engine": seen.rows, "no token twice": tree}
     for name, tokens in ways.items():

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .pipeline import run_pipeline as run_pipeline
     from .ppl import perplexity_map as perplexity_map
     from .store.layout import results_of as results_of
+    from .store.masks import Mask as Mask
 
 _HOME = {
     # a model at work on a corpus, and where results lie
@@ -72,6 +73,7 @@ _HOME = {
     "quick_autosweep": "autosweep",
     "find_neurons": "identify",
     "run_pipeline": "pipeline",
+    "Mask": "store.masks",
     "Neuron_Prob": "analysis",
     "Neuron_Mask": "analysis",
     # effects

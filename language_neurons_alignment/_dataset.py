@@ -1,4 +1,9 @@
-"""From a public benchmark, a table or a folder of text to a corpus file (SPEC 1)."""
+"""`lna dataset`: make a corpus file from a benchmark, a table or a folder of text, and check any corpus file.
+
+`build_dataset` reads a source, keeps the languages and questions wanted, makes the instructions and writes the file.
+`check_dataset` collects everything that is wrong with a file and the size of each language. Both return what the
+command prints.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +20,21 @@ from .corpus.templates import PLAIN, TEMPLATES, Template, changed_prompts, chat_
 from .errors import CorpusError, SettingsError
 from .languages import in_default_order, parse_languages
 from .sources.source import DEFAULT_OPTIONS, SourceOptions, choose, describe_source, of_languages, read_source
-from .sources.tables import Gathered
 from .store.answers import write_corpus
 from .version import __version__
 
 
 @dataclass(frozen=True)
 class Built:
-    """A corpus file.
+    """A corpus file that was made.
 
     Attributes:
         path: the file.
-        records: what is in it, in order.
+        records: its records, in order.
         empty: places in the source that held no question and were left out.
-        changed: prompts that are not the chat template's own tokens once they are tokenized as text.
+        changed: prompts that do not have the chat template's own tokens once they are tokenized as text.
         reused: the same file was there already.
-        built: what is stored with every record: how the corpus was made.
+        built: how the corpus was made; it is stored with every record.
     """
 
     path: Path
@@ -59,28 +63,39 @@ def build_dataset(
     options: SourceOptions = DEFAULT_OPTIONS,
     overwrite: bool = False,
 ) -> Built:
-    """Read a source, keep the languages and questions wanted, make the instructions, and write the corpus.
+    r"""Read a source, keep the languages and questions wanted, make the instructions, and write the corpus.
 
     Args:
         source: "mgsm", "msvamp", "flores", or the path of a table or of a folder with a file for each language.
         output: the corpus file.
         languages: those wanted, in order; by default a benchmark's ten, or all that there are.
-        limit: at most so many questions a language, the same ones in every language.
-        seed: chooses which ones; by default the first.
+        limit: the most questions in each language, the same ones in every language.
+        seed: chooses the questions under `limit`; by default the first.
         template: "plain", "instruct", "chat", or a file with {question} in it.
-        model_path: whose chat template it is.
+        model_path: the model whose chat template is used.
         options: how the source is read.
         overwrite: replace another file.
 
     Raises:
-        SettingsError: a source, template, language or option that there is not.
+        SettingsError: an unknown template or language, or options that do not fit the source.
         CorpusError: the source cannot be read; the message names the file and the line.
         ConflictError: another file stands at `output`, and not `overwrite`.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     table = Path(folder) / "sums.csv"
+    ...     _ = table.write_text("instruction\n1 + 1?\n2 + 2?\n")
+    ...     built = build_dataset(table, Path(folder) / "sums.json", options=SourceOptions(lang="en"), limit=1)
+    >>> built.rows()
+    [('en', 1, 0, 6)]
     """
     wanted = None if languages is None else parse_languages(languages)
     maker, tokenizer = _template(template, model_path)
     gathered = read_source(str(source), wanted, options)
-    kept = choose(of_languages(gathered.records, wanted or _order(gathered)), limit=limit, seed=seed)
+    there = in_default_order(record.language for record in gathered.records)
+    if not (wanted or there):
+        raise CorpusError("the source has no question at all: every place where one was expected is empty")
+    kept = choose(of_languages(gathered.records, wanted or there), limit=limit, seed=seed)
     records = [maker.apply(record) for record in kept]
     built = {
         **describe_source(str(source), options, gathered),
@@ -95,25 +110,17 @@ def build_dataset(
 
 
 def list_templates(model_path: str | None = None) -> list[Template]:
-    """The templates that have names; with a model, its own chat template as it looks around "{question}".
+    """The templates that have names; with a model, its own chat template with "{question}" filled in.
 
     Raises:
         SettingsError: the model has no chat template.
-        EngineError: it has no tokenizer.
+        EngineError: the model has no tokenizer.
     """
     named = dict(TEMPLATES)
     if model_path is not None:
         own, _ = _template("chat", model_path)
         named["chat"] = replace(own, text=own.render("{question}", "en"))
     return list(named.values())
-
-
-def _order(gathered: Gathered) -> tuple[str, ...]:
-    """The languages that are there."""
-    there = in_default_order(record.language for record in gathered.records)
-    if not there:
-        raise CorpusError("the source has no question at all: every place where one was expected is empty")
-    return there
 
 
 def _template(name: str, model_path: str | None) -> tuple[Template, Any]:
@@ -144,18 +151,15 @@ def _describe_template(template: Template, tokenizer: Any, model_path: str | Non
     return {"name": template.name, "model": str(model_path), "digest": digest}
 
 
-# ── Is a corpus file what it should be? Everything that is wrong with it, and a table of its languages.
-
-
 @dataclass(frozen=True)
 class Checked:
-    """What was found.
+    """The problems and sizes of a corpus file.
 
     Attributes:
         path: the file.
         languages: in the order of first occurrence.
         problems: errors first.
-        max_length: the model's longest sequence, where a model was named.
+        max_length: the model's longest sequence, if a model was named.
     """
 
     path: Path
@@ -165,17 +169,21 @@ class Checked:
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        """What later steps would stumble over."""
+        """The problems that later steps would fail on."""
         return tuple(problem for problem in self.problems if problem.error)
 
 
 def check_dataset(path: str | Path, *, model_path: str | None = None, identify: bool = True) -> Checked:
     """Look for everything that is wrong with a corpus, and count its languages.
 
+    >>> found = check_dataset("corpus.json", identify=False)
+    >>> len(found.errors), [one.language for one in found.languages]
+    (0, ['en', 'es', 'fr'])
+
     Args:
         path: the corpus file.
         model_path: folder or hub id; only its tokenizer and config are read.
-        identify: tell which language each text is in.
+        identify: identify the language of each text.
 
     Raises:
         CorpusError: the file cannot be opened at all.
@@ -183,17 +191,21 @@ def check_dataset(path: str | Path, *, model_path: str | None = None, identify: 
         EngineError: the model has no tokenizer.
     """
     if identify:
-        known_languages(())  # lingua is there, or the error that says so comes before the work
+        known_languages(())  # raises before the work if lingua is not installed
     found: list[Problem] = []
 
-    def take_note(error: CorpusError) -> None:
+    def store(error: CorpusError) -> None:
         found.append(Problem("schema", str(error), error=True))
 
-    numbered = read_numbered(Path(path), report=take_note)
+    numbered = read_numbered(Path(path), report=store)
     for check in (empty_texts, duplicates, missing_ids, *([other_languages] if identify else [])):
         found += check(numbered)
     corpus = Corpus(Path(path), tuple(record for record, _ in numbered))
-    languages, max_length = _summaries(corpus, model_path)
+    tokenizer, max_length = (None, None) if model_path is None else _tokenizer(model_path)
+    languages = tuple(
+        summarize(corpus.of_language(code), tokenizer=tokenizer, max_length=max_length or 0)
+        for code in corpus.languages
+    )
     found += [
         Problem("length", f"{one.language}: {one.overlong} sequences are longer than the model's {max_length} tokens")
         for one in languages
@@ -202,19 +214,9 @@ def check_dataset(path: str | Path, *, model_path: str | None = None, identify: 
     return Checked(Path(path), languages, tuple(sorted(found, key=lambda problem: not problem.error)), max_length)
 
 
-def _summaries(corpus: Corpus, model_path: str | None) -> tuple[tuple[LanguageSummary, ...], int | None]:
-    tokenizer, max_length = (None, None) if model_path is None else _tokenizer(model_path)
-    languages = tuple(
-        summarize(corpus.of_language(code), tokenizer=tokenizer, max_length=max_length or 0)
-        for code in corpus.languages
-    )
-    return languages, max_length
-
-
 def _tokenizer(model_path: str) -> tuple[Any, int]:
-    """A model's tokenizer, and the longest sequence that it allows; its weights are not touched."""
-    from .engines.checkpoint import load_config, load_tokenizer
-    from .engines.describe import longest_sequence
+    """A model's tokenizer, and the longest sequence that it allows; its weights are not loaded."""
+    from .engines.checkpoint import load_config, load_tokenizer, longest_sequence
 
     config, tokenizer = load_config(model_path, None), load_tokenizer(model_path, None)
     return tokenizer, longest_sequence(config.get_text_config(), tokenizer)

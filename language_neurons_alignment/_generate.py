@@ -1,19 +1,25 @@
-"""Step 0: let the model answer the questions of a corpus: its neurons are counted on its own answers (SPEC 1)."""
+"""Step 0: let the model answer the questions of a corpus, for its neurons are counted on its own answers (SPEC 1).
+
+`answer_prompts` answers many prompts batch by batch, with a journal, so that a kill loses one batch at most; it is what
+`generate`, `evaluate` and `force` have in common. `generate` fills a corpus with answers.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ._interventions import NOTHING, NeuronSource, Steps
-from ._session import Session, StartAnswers, Work, silent
+from ._grid import under
+from ._interventions import NeuronSource
+from ._session import Session
+from ._steps import NOTHING, Steps
 from .config import GREEDY, OVERLONG, Sampling, check_choice
 from .core.interventions import Intervention
-from .corpus.encode import GeneratedAnswer, Prompt, fitting_prompts
+from .core.model import StartProgress, silent
+from .corpus.encode import Prompt, fitting_prompts
 from .corpus.records import (
     Corpus,
     Place,
@@ -28,19 +34,29 @@ from .corpus.records import (
 )
 from .engines import Engine
 from .errors import ConflictError, CorpusError
-from .store.answers import Journal, Json, alone, differing, digest_of, write_corpus
+from .store.answers import Journal, alone, write_corpus
+from .store.files import Json, digest_of
+from .store.grid import differences, said
 from .version import __version__
 
-# ── Letting a model answer many prompts, batch by batch, so that a kill loses one batch at most.
 
-Under = Callable[[], AbstractContextManager[None]]
-"""Opens what a batch is answered under: an intervention, or nothing."""
+@dataclass(frozen=True)
+class Questions:
+    """Questions that the model has room to answer.
+
+    Attributes:
+        records: with what their answers are compared to.
+        prompts: as token ids, in the same order.
+    """
+
+    records: list[Record]
+    prompts: list[Prompt]
 
 
 def askable(
     engine: Engine, records: Sequence[Record], places: Sequence[Place], *, sampling: Sampling, overlong: str
 ) -> tuple[list[Place], list[Prompt]]:
-    """The places whose answers the model has room for, and their prompts: instructions as they are counted.
+    """Return the places whose answers the model has room for, and their prompts: the instructions, tokenised.
 
     Raises:
         CorpusError: some are too long and `overlong` is "error", or none is left.
@@ -51,67 +67,92 @@ def askable(
     return [places[at] for at in fits], [prompts[at] for at in fits]
 
 
+def questions_of(
+    engine: Engine, records: Mapping[str, Sequence[Record]], *, sampling: Sampling, overlong: str
+) -> dict[str, Questions]:
+    """Return each language's questions that the model has room to answer.
+
+    Raises:
+        CorpusError: some are too long and `overlong` is "error", or none of a language is left.
+    """
+    every = [(language, record) for language, of_language in records.items() for record in of_language]
+    first = [(index, 0) for index in range(len(every))]
+    places, prompts = askable(engine, [record for _, record in every], first, sampling=sampling, overlong=overlong)
+    asked = {language: Questions([], []) for language in records}
+    for (index, _), prompt in zip(places, prompts, strict=True):
+        language, record = every[index]
+        asked[language].records.append(record)
+        asked[language].prompts.append(prompt)
+    empty = [language for language, questions in asked.items() if not questions.records]
+    if empty:
+        raise CorpusError(
+            f"every question in {', '.join(empty)} is too long for the model: use --overlong truncate, fewer "
+            "--max-new-tokens, or leave these languages out with --langs"
+        )
+    return asked
+
+
 def answer_prompts(
     engine: Engine,
     prompts: Sequence[Prompt],
     *,
     sampling: Sampling,
     journal: Journal,
-    known: Sequence[Json] = (),
-    under: Under = nullcontext,
-    start: Callable[[int], Work],
-) -> list[Json]:
-    """Every prompt's answer, in their order, as it stands in a corpus: {"generated", "tokens", "finish"}.
+    made_from: Json,
+    intervention: Intervention | None,
+    overwrite: bool,
+    start: StartProgress,
+    label: str,
+) -> tuple[list[Json], int]:
+    """Answer all prompts; return the answers in their order, and how many of them an earlier run had made.
 
-    Batches are planned over all prompts, and one that is in the journal is not computed again; so a run that goes on
-    computes exactly what one that was never cut off does.
+    An answer is {"generated", "tokens", "finish"}, as in a corpus. Each batch goes to the journal as soon as it is
+    done. Batches are planned over all prompts and those in the journal are not computed again, so a run that was cut
+    off and goes on computes exactly what one that was not does.
 
     Args:
-        engine: who answers.
+        engine: the model.
         prompts: all of them, also those that are answered in the journal.
-        sampling: how.
-        journal: where each batch is put as soon as it is done.
-        known: the journal's entries.
-        under: opened around each batch; it is stored once this has closed without complaint.
-        start: told of the most tokens that are still to come.
+        sampling: how answers are drawn; the same seeds under every intervention.
+        journal: of the result that these answers are for; delete it when that is stored.
+        made_from: all that decides the answers; a journal of something else is not continued.
+        intervention: what is done to the neurons; None for nothing. A batch is stored once it has taken hold.
+        overwrite: drop a journal of something else.
+        start: gives the progress bar.
+        label: what the bar says.
 
     Raises:
-        EngineError: as `Engine.generate`; what was stored stays.
+        ConflictError: the journal was made from something else, and not `overwrite`.
+        EngineError: the model cannot run; what was answered stays.
     """
+    known = journal.start(made_from, replace=overwrite)
     done: dict[tuple[int, ...], list[Json]] = {tuple(entry["batch"]): entry["answers"] for entry in known}
     batches = [tuple(batch) for batch in engine.answer_batches(prompts, sampling=sampling)]
     todo = [batch for batch in batches if batch not in done]
     room = {batch: _room(engine, [prompts[index] for index in batch], sampling) for batch in todo}
-    work = start(sum(room.values()))
+    progress = start(label, sum(room.values()))
     for batch in todo:
-        with under():
-            given = engine.generate([prompts[index] for index in batch], sampling=sampling, progress=work)
-        done[batch] = [_plain(one) for one in given]
+        with under(engine, intervention):
+            given = engine.generate([prompts[index] for index in batch], sampling=sampling, progress=progress)
+        done[batch] = [{"generated": one.text, "tokens": len(one.tokens), "finish": one.finish} for one in given]
         journal.append({"batch": batch, "answers": done[batch]})
-        work.spare(room[batch] - sum(len(one.tokens) for one in given))
+        progress.spare(room[batch] - sum(len(one.tokens) for one in given))
     placed = {index: one for batch in batches for index, one in zip(batch, done[batch], strict=True)}
-    return [placed[index] for index in range(len(prompts))]
+    return [placed[index] for index in range(len(prompts))], sum(len(entry["answers"]) for entry in known)
 
 
 def _room(engine: Engine, prompts: Sequence[Prompt], sampling: Sampling) -> int:
-    """The most tokens that the answers can have."""
+    """Return the most tokens that the answers can have."""
     longest = engine.model.max_length
     return sum(min(sampling.max_new_tokens, longest - len(prompt.tokens)) for prompt in prompts)
 
 
-def _plain(answer: GeneratedAnswer) -> dict[str, Any]:
-    return {"generated": answer.text, "tokens": len(answer.tokens), "finish": answer.finish}
-
-
-# ── The file that answers are written to: what stands in it already, what it was made from, and its journal.
-
-
 class AnswerFile:
-    """A corpus file that a model's answers go to. Whoever uses it holds `alone(path)`.
+    """A corpus file with a model's answers. Use it only while `alone(path)` is open.
 
     Attributes:
         path: the file.
-        journal: what an unfinished run has computed so far.
+        journal: the batches that an unfinished run has answered.
     """
 
     def __init__(
@@ -124,7 +165,7 @@ class AnswerFile:
         intervention: Json | None,
         overwrite: bool,
     ) -> None:
-        """Name the file, and what its answers are to be made from; see `generation.generate`."""
+        """Name the file, and what its answers are to be made from; see `generate`."""
         self.path = path
         self.journal = Journal(path)
         self._session = session
@@ -139,11 +180,11 @@ class AnswerFile:
             "intervention": intervention,
         }
 
-    def there_already(self) -> tuple[Record, ...]:
-        """The records to go on from: the file's where it is there, else the corpus's.
+    def read(self) -> tuple[Record, ...]:
+        """Return the records to continue: the file's where it is there, else the corpus's.
 
         Raises:
-            ConflictError: the file asks other questions, or has answers of our languages that were made otherwise.
+            ConflictError: the file asks other questions, or its answers in our languages were made from something else.
         """
         corpus = self._session.corpus
         if self.path.exists() and self.path.resolve() != corpus.path.resolve():
@@ -161,38 +202,34 @@ class AnswerFile:
         return corpus.records
 
     def check_engine(self, engine: Engine, records: Sequence[Record], places: Sequence[Place]) -> Json:
-        """All that the answers are made from, now that the model is loaded.
+        """Return all that the answers are made from, now that the model is loaded.
 
         Raises:
-            ConflictError: an answer would stand beside others that another engine or version made: a record tells of
-                one way only.
+            ConflictError: an answer would stand beside others of another engine or version; a record describes one
+                way of answering only.
         """
         ends = list(engine.model.end_tokens)
         generation = {**self._settings, **engine.provenance, "end_tokens": ends, "version": __version__}
         self._check([records[index] for index in sorted({index for index, _ in places})], generation)
         return generation
 
-    def resume(
+    def header(
         self, records: Sequence[Record], places: Sequence[Place], generation: Json, *, answers: int, overlong: str
-    ) -> list[Json]:
-        """The journal's entries, where it is of this very work; else a new journal.
-
-        Raises:
-            ConflictError: it is of other work, that was not finished, and nothing is to be overwritten.
-        """
+    ) -> Json:
+        """Return what the journal is made from; a journal that is no longer needed is deleted first."""
         self._drop_spent_journal(records)
         asked = [(index, number, records[index].language, records[index].instruction) for index, number in places]
-        work = {
+        return {
+            **generation,
             "languages": list(self._languages),
             "answers": answers,
             "overlong": overlong,
             "overwrite": self._overwrite,
             "questions": digest_of(asked),
         }
-        return self.journal.start({**generation, **work}, replace=self._overwrite)
 
-    def settle(self, records: Sequence[Record]) -> Corpus:
-        """Write the file, whole, if it is not there like this already; and then forget the journal."""
+    def write(self, records: Sequence[Record]) -> Corpus:
+        """Write the file if it is not there like this already, and delete the journal."""
         items = [record.as_item() for record in records]
         stored = [record.as_item() for record in read_corpus(self.path).records] if self.path.exists() else None
         if stored != items:
@@ -201,7 +238,7 @@ class AnswerFile:
         return Corpus(self.path, tuple(records))
 
     def _check(self, records: Sequence[Record], wanted: Mapping[str, Any]) -> None:
-        """Refuse to take answers for ours that were made otherwise; those that nobody says anything about are kept."""
+        """Refuse answers that were made from something else; answers of unknown origin are kept."""
         named = not wanted["config_hash"]  # where a model is known by its content, its name does not matter
         keys = [key for key in wanted if named or key != "model"]
         for record in records:
@@ -209,15 +246,16 @@ class AnswerFile:
             if record.language not in self._languages or not record.answers or made is None:
                 continue
             made = {"intervention": made.get("deactivated"), **made}  # as answers were described before --do
-            if any(made.get(key) != wanted[key] for key in keys):
-                differs = differing({key: made.get(key) for key in keys}, {key: wanted[key] for key in keys})
+            found = differences({key: made.get(key) for key in keys}, {key: wanted[key] for key in keys})
+            if found:
                 raise ConflictError(
                     f"{self.path if self.path.exists() else self._session.corpus.path} holds answers made with "
-                    f"other settings: {differs}; ask for the same, answer anew with --overwrite, or name another file"
+                    f"other settings: {said(found)}; ask for the same, answer anew with --overwrite, or name another "
+                    "file"
                 )
 
     def _drop_spent_journal(self, records: Sequence[Record]) -> None:
-        """Remove a journal whose every answer stands in the records: nothing in it is still needed."""
+        """Delete a journal of which the records have every answer."""
         stored = {_key(answer) for record in records for answer in record.as_item()["answers"]}
         lines = self.journal.read()
         if lines and all(_key(answer) in stored for entry in lines[1:] for answer in entry["answers"]):
@@ -230,15 +268,15 @@ def _key(answer: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class LanguageAnswers:
-    """The answers in one language.
+    """How many answers one language has.
 
     Attributes:
         language: code.
         questions: its records.
         answers: all of them, also those that were there.
-        made: those that are new.
+        made: the new ones.
         tokens: of the new ones.
-        cut_off: new ones that ended because they were long enough, not by themselves.
+        cut_off: new ones that ended at --max-new-tokens.
     """
 
     language: str
@@ -249,7 +287,7 @@ class LanguageAnswers:
     cut_off: int
 
     def plain(self) -> dict[str, str | int]:
-        """As a dictionary."""
+        """Return it as a dictionary."""
         return asdict(self)
 
 
@@ -258,10 +296,10 @@ class Generated:
     """A corpus with answers.
 
     Attributes:
-        corpus: as it was written, all languages; `corpus.path` is the file.
+        corpus: as it was written, with all languages; `corpus.path` is the file.
         languages: those that were to be answered.
         made: (record, number) of the answers that are new in the file.
-        resumed: how many of these an earlier run, that was cut off, had computed.
+        resumed: how many of these an earlier run had computed before it was cut off.
         skipped: answers that were not made because their prompts are too long.
     """
 
@@ -273,7 +311,7 @@ class Generated:
 
     @property
     def per_language(self) -> list[LanguageAnswers]:
-        """What each language has now."""
+        """How many answers each language has now."""
         return [self._of(language) for language in self.languages]
 
     def _of(self, language: str) -> LanguageAnswers:
@@ -304,12 +342,18 @@ def generate(
     do: Steps = NOTHING,
     neurons: NeuronSource | None = None,
     overwrite: bool = False,
-    start: StartAnswers = silent,
+    start: StartProgress = silent,
 ) -> Generated:
     """Fill a corpus up to `answers` answers per question, each a plain continuation of the instruction.
 
-    Answers that are there, in the corpus or in `out`, are kept. A run that is cut off, also by a kill, goes on where
-    it stopped when it is started again, and ends with the very same file.
+    Answers in the corpus or in `out` are kept. A run that was cut off, also by a kill, goes on where it stopped when it
+    is started again, and ends with the same file.
+
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "questions.json", "toy") as session:
+    ...     done = generate(session, ["en"], out="answered.json", sampling=Sampling(max_new_tokens=4))
+    >>> len(done.made), done.corpus.path.name
+    (3, 'answered.json')
 
     Args:
         session: model, corpus and place.
@@ -320,47 +364,54 @@ def generate(
         overlong: what to do where prompt and answer are longer than the model allows: "error", "truncate" (shorter
             answers) or "skip" (none).
         do: what is done to neurons while the model answers.
-        neurons: where the neurons that it names come from (`neuron_source`); None: files alone.
-        overwrite: drop the answers that are there, of these languages.
-        start: told of the work, for a progress bar.
+        neurons: where the neurons that it names come from (`neuron_source`); None: from files alone.
+        overwrite: replace the answers of these languages.
+        start: gives the progress bar.
 
     Raises:
-        SettingsError: several answers by greedy decoding, steps that change nothing, or another choice that cannot be.
+        SettingsError: several answers by greedy decoding, steps that change nothing, or another impossible choice.
         CorpusError: a language without records, or prompts that are too long.
-        ConflictError: answers of another model, corpus or setting stand there, and not `overwrite`; or another
-            process is at it.
+        ConflictError: the file has answers of another model, corpus or setting, and not `overwrite`; or another process
+            writes it.
         EngineError: the model cannot run; what was answered stays.
     """
+    # read
     sampling.check_answers(answers)
     check_choice(overlong, OVERLONG, "--overlong")
     do.check_bound()
     chosen = tuple(languages or session.corpus.languages)
     for language in chosen:
         session.corpus.of_language(language)
-    source = neurons or NeuronSource.open(session.layout, None)
-    described = do.describe(source) if do.steps else None
+    source = (neurons or NeuronSource(session.layout, checkpoint=session.checkpoint)).opened(do)
+    described = source.describe(do) if do.steps else None
     file = AnswerFile(Path(out), session, chosen, sampling=sampling, intervention=described, overwrite=overwrite)
     with alone(file.path):
-        records = file.there_already()
+        records = file.read()
+
+        # list the answers that are missing
         wanted = open_places(records, chosen, answers)
         if not wanted:
-            return Generated(file.settle(records), chosen)
+            return Generated(file.write(records), chosen)
+
+        # run
         engine = session.source()
         places, prompts = askable(engine, records, wanted, sampling=sampling, overlong=overlong)
         generation = file.check_engine(engine, records, wanted)
-        known = file.resume(records, places, generation, answers=answers, overlong=overlong)
-        intervention = do.intervention(source, engine.model)
-        given = answer_prompts(
+        header = file.header(records, places, generation, answers=answers, overlong=overlong)
+        given, resumed = answer_prompts(
             engine,
             prompts,
             sampling=sampling,
             journal=file.journal,
-            known=known,
-            under=lambda: engine.intervene(intervention),
-            start=lambda tokens: start("answering", tokens),
+            made_from=header,
+            intervention=source.intervention(do, engine.model) if do.steps else None,
+            overwrite=overwrite,
+            start=start,
+            label="answering",
         )
-        corpus = file.settle(with_all_answers(records, dict(zip(places, given, strict=True)), generation=generation))
-        resumed = sum(len(entry["answers"]) for entry in known)
+
+        # write
+        corpus = file.write(with_all_answers(records, dict(zip(places, given, strict=True)), generation=generation))
         return Generated(corpus, chosen, tuple(places), resumed, skipped=len(wanted) - len(places))
 
 
@@ -372,13 +423,13 @@ def ensure_answers(
     sampling: Sampling = GREEDY,
     overlong: str = "error",
     overwrite: bool = False,
-    start: StartAnswers = silent,
+    start: StartProgress = silent,
 ) -> tuple[Session, Generated | None]:
-    """A session whose corpus has answers: where it has questions alone, the model's own (`Layout.answers`).
+    """Return a session whose corpus has answers: where it has only questions, the model answers (`Layout.answers`).
 
     Raises:
-        CorpusError: some of the languages have answers and others none: what is counted would not compare.
-        ConflictError: the stored answers are of other questions, or made otherwise, and not `overwrite`.
+        CorpusError: some of the languages have answers and others none, so their counts could not be compared.
+        ConflictError: the stored answers are of other questions or settings, and not `overwrite`.
     """
     answered = [language for language in languages if has_answers(session.corpus.of_language(language))]
     if len(answered) == len(languages):
@@ -401,68 +452,3 @@ def ensure_answers(
         start=start,
     )
     return replace(session, corpus=made.corpus), made
-
-
-# ── Letting a model answer the same questions again and again, each time with something else done to its neurons.
-#
-# Each time is a row: its answers go to a file of its own, and batch by batch to the journal beside that until it is
-# whole, so that a kill loses one batch at most and a run that goes on ends with the same bytes.
-
-
-def fitting_questions(
-    engine: Engine, records: Sequence[Record], *, sampling: Sampling, overlong: str
-) -> tuple[list[Record], list[Prompt]]:
-    """The questions that the model has room to answer, and their prompts.
-
-    Raises:
-        CorpusError: some are too long and `overlong` is "error", or none is left.
-    """
-    first = [(index, 0) for index in range(len(records))]
-    places, prompts = askable(engine, records, first, sampling=sampling, overlong=overlong)
-    return [records[index] for index, _ in places], prompts
-
-
-def row_journal(result: Path) -> Journal:
-    """What a row that is not whole has so far. Whoever stores the row's answers in `result` removes it then."""
-    return Journal(result, anew="--force")
-
-
-def answer_row(
-    engine: Engine,
-    prompts: Sequence[Prompt],
-    *,
-    result: Path,
-    made_from: Json,
-    intervention: Intervention | None,
-    sampling: Sampling,
-    overwrite: bool,
-    start: StartAnswers,
-    label: str,
-) -> list[Json]:
-    """Every prompt's answer under an intervention, {"generated", "tokens", "finish"} each, in their order.
-
-    Args:
-        engine: who answers.
-        prompts: what is asked.
-        result: where the row's answers will lie; the journal lies beside it.
-        made_from: all that decides the answers; a journal of something else is not gone on from.
-        intervention: what is done to the neurons; None: nothing.
-        sampling: how answers are drawn; the same seeds in every row.
-        overwrite: drop a journal of something else.
-        start: told of the work, for a progress bar.
-        label: what the bar says.
-
-    Raises:
-        ConflictError: an unfinished run with other settings is there, and not `overwrite`.
-        EngineError: the model cannot run; what was answered stays.
-    """
-    journal = row_journal(result)
-    return answer_prompts(
-        engine,
-        prompts,
-        sampling=sampling,
-        journal=journal,
-        known=journal.start(made_from, replace=overwrite),
-        under=nullcontext if intervention is None else lambda: engine.intervene(intervention),
-        start=lambda tokens: start(label, tokens),
-    )

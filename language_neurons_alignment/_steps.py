@@ -1,24 +1,33 @@
-"""The words of `--do`: one step is an operation and the set of neurons that it is done to.
+"""The syntax of `--do`: steps, each an operation and the set of neurons that it applies to.
 
-step       = operation " " set
-operation  = zero | scale:a | set:v | mean:LANG | replace:LANG | add:LANG:α | diffmean:LANG
-set        = term { " + " term | " - " term }                    from left to right
-term       = LANG | LANG:class,… | @neurons.csv | @neurons.json | @mask-file | @mask-file#LANG
-LANG       = a language, or one of the words each, source, target, which stand for one
+    step       = operation " " set
+    operation  = zero | scale:a | set:v | mean:LANG | replace:LANG | add:LANG:α | diffmean:LANG
+    set        = term { " + " term | " - " term }                    from left to right
+    term       = LANG | LANG:class,… | @neurons.csv | @neurons.json | @mask-file | @mask-file#LANG
+    LANG       = a language, or one of the words each, source, target, which stand for one
+
+Steps apply in the order given. Parsing needs neither torch nor a file; `_interventions` computes what steps do.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from .config import in_order
 from .errors import SettingsError
 from .languages import language_code
 
+CLASSES = ("specific", "related", "general")
+"""Classes of neurons (SPEC 5)."""
+MASK_CLASSES = ("specific", "related")
+"""The classes that make up a language's mask."""
+
 PLACEHOLDERS = ("each", "source", "target")
-"""Words that stand for a language until they are bound to one."""
+"""Words that stand for a language until `Steps.bind` replaces them."""
 
 _ARGUMENTS = {
     "zero": (),
@@ -29,18 +38,36 @@ _ARGUMENTS = {
     "diffmean": ("a language",),
 }
 _OPERATIONS = "zero, scale:a, set:v, mean:LANG, replace:LANG, add:LANG:α, diffmean:LANG"
-_SAME = {"replace": "mean"}  # Language Arithmetics' word for a ← μ
+_SYNONYMS = {"replace": "mean"}  # Language Arithmetics' word for a ← μ
 _EXAMPLE = 'for example "zero fr" or "scale:2 fr:specific"'
+_LONGEST_SLUG = 40
+
+
+def in_order(classes: Sequence[str]) -> tuple[str, ...]:
+    """Sort classes of neurons into the order of `CLASSES` and drop repetitions.
+
+        >>> in_order(["general", "specific", "general"])
+        ('specific', 'general')
+
+    Raises:
+        SettingsError: an unknown class, or none.
+    """
+    if not classes:
+        raise SettingsError(f"--classes names no class: give any of {','.join(CLASSES)}")
+    for name in classes:
+        if name not in CLASSES:
+            raise SettingsError(f"--classes must be one of {', '.join(CLASSES)}; got {name!r}")
+    return tuple(name for name in CLASSES if name in classes)
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What is done to a neuron's activation.
+    """What happens to a neuron's activation.
 
     Attributes:
         name: "zero", "scale", "set", "mean", "add" or "diffmean".
-        language: whose mean, or a placeholder; None where the operation has none.
-        amount: the number; None likewise.
+        language: the language, or placeholder, whose mean activation is used; None where the operation uses none.
+        amount: the number; None where the operation has none.
     """
 
     name: str
@@ -57,9 +84,9 @@ class Term:
     """Some neurons, by name.
 
     Attributes:
-        language: a code or a placeholder; of a mask file, the language in it; None where none is named.
-        classes: of a language; None for those chosen otherwise (`--classes`).
-        file: the path of a file; None for a language of the mask at hand.
+        language: a code or a placeholder; for a mask file, the language in it; None where none is named.
+        classes: classes of a language's neurons; None: those chosen by `--classes`.
+        file: the path of a file; None for a language of the mask in use.
     """
 
     language: str | None = None
@@ -71,14 +98,19 @@ class Term:
             return f"@{self.file}" + ("" if self.language is None else f"#{self.language}")
         return f"{self.language}" + ("" if self.classes is None else f":{','.join(self.classes)}")
 
+    @property
+    def is_list(self) -> bool:
+        """Whether the file lists neurons; other files are masks."""
+        return self.file is not None and Path(self.file).suffix in (".json", ".csv")
+
 
 @dataclass(frozen=True)
 class Step:
     """An operation on a set of neurons.
 
     Attributes:
-        operation: what is done.
-        terms: (whether it is taken away, some neurons), from left to right.
+        operation: what happens.
+        terms: (whether the neurons are taken away, the neurons), from left to right.
     """
 
     operation: Operation
@@ -95,7 +127,7 @@ class Step:
         return frozenset(word for word in PLACEHOLDERS if word in named)
 
     def bind(self, languages: dict[str, str]) -> Step:
-        """The same with placeholders replaced by languages."""
+        """Replace placeholders by languages."""
 
         def bound(language: str | None) -> str | None:
             return None if language is None else languages.get(language, language)
@@ -106,11 +138,99 @@ class Step:
         )
 
 
+@dataclass(frozen=True)
+class Steps:
+    """Steps that apply one after the other.
+
+        >>> steps = Steps.parse(["zero source", "add:target:1 target"])
+        >>> sorted(steps.words)
+        ['source', 'target']
+        >>> steps.bind(source="fr", target="de").texts
+        ('zero fr', 'add:de:1 de')
+
+    Attributes:
+        steps: in the order in which they apply; none changes nothing.
+    """
+
+    steps: tuple[Step, ...]
+
+    @classmethod
+    def parse(cls, texts: str | Sequence[str]) -> Steps:
+        """Read steps as they are written after `--do`; a single text is a single step.
+
+            >>> Steps.parse("scale:2.0 French + German:specific").texts
+            ('scale:2 fr + de:specific',)
+
+        Raises:
+            SettingsError: an unknown operation, language or class, a number that is not finite, or a step without
+                neurons.
+        """
+        return cls(tuple(parse_step(text) for text in ([texts] if isinstance(texts, str) else texts)))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The steps in their canonical spelling: `parse` reads them back as the same steps."""
+        return tuple(map(str, self.steps))
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The named neurons of all steps."""
+        return tuple(term for step in self.steps for _, term in step.terms)
+
+    @property
+    def words(self) -> frozenset[str]:
+        """The placeholders in the steps: any of each, source, target."""
+        return frozenset().union(*(step.words for step in self.steps))
+
+    @property
+    def means(self) -> tuple[str, ...]:
+        """The languages or placeholders whose mean the steps name; `diffmean` also needs the mask's other languages."""
+        return tuple(dict.fromkeys(step.operation.language for step in self.steps if step.operation.language))
+
+    @property
+    def needs_mask(self) -> bool:
+        """Whether the steps name neurons by language, or need to know all languages (`diffmean`)."""
+        by_language = any(term.file is None for term in self.terms)
+        return by_language or any(step.operation.name == "diffmean" for step in self.steps)
+
+    def variant(self, usual: Sequence[str]) -> str:
+        """The part of a file's name that tells these steps from others: ".word-digest"; "" for the usual steps.
+
+        >>> Steps.parse("zero each").variant(["zero each"])
+        ''
+        >>> Steps.parse("scale:2 each").variant(["zero each"])
+        '.scale-2-each-cdb23cf9'
+        """
+        if self.texts == Steps.parse(usual).texts:
+            return ""
+        word = re.sub(r"[^a-z0-9.]+", "-", "-".join(self.texts).lower()).strip("-.")[:_LONGEST_SLUG].rstrip("-.")
+        return f".{word}-{hashlib.blake2b(repr(self.texts).encode(), digest_size=4).hexdigest()}"
+
+    def bind(self, *, each: str | None = None, source: str | None = None, target: str | None = None) -> Steps:
+        """Replace placeholders by languages; a placeholder without a language stays.
+
+        >>> Steps.parse("mean:target each").bind(each="fr").texts
+        ('mean:target fr',)
+        """
+        given = {"each": each, "source": source, "target": target}
+        languages = {word: language for word, language in given.items() if language is not None}
+        return Steps(tuple(step.bind(languages) for step in self.steps))
+
+    def check_bound(self) -> None:
+        """Raise SettingsError where a placeholder is left."""
+        if self.words:
+            raise SettingsError(f"{', '.join(sorted(self.words))} stands for no language here: name one")
+
+
+NOTHING = Steps(())
+"""Changes nothing."""
+
+
 def parse_step(text: str) -> Step:
-    """Read a step.
+    """Read a single step.
 
     Raises:
-        SettingsError: an unknown operation, language or class, a number that is not finite, or no set.
+        SettingsError: as `Steps.parse`; the message names the step.
     """
     operation, _, neurons = text.strip().partition(" ")
     try:
@@ -123,7 +243,7 @@ def parse_step(text: str) -> Step:
 
 def _operation(text: str) -> Operation:
     name, *given = text.split(":")
-    name = _SAME.get(name, name)
+    name = _SYNONYMS.get(name, name)
     wanted = _ARGUMENTS.get(name)
     if wanted is None:
         raise SettingsError(f"unknown operation {text!r}: choose from {_OPERATIONS}")

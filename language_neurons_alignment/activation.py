@@ -1,28 +1,35 @@
-"""Step 1: count, per language, on how many tokens each neuron fires (SPEC 2)."""
+"""Step 1: count, per language, on how many tokens each neuron fires (SPEC 2).
+
+`collect_activations` counts one language of a corpus. On several machines each counts one shard of it
+(`shard_session`), and `merge_counts` adds the shards up to the counts of the whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
 
-from ._session import Session, StartWork, silent, with_stored_answers
+from ._session import Session, with_stored_answers
 from .config import OVERLONG, check_block_number, check_choice, check_shard
 from .core.counts import LanguageBlocks, LanguageCounts, check_tally
+from .core.model import Progress, StartProgress, silent
 from .corpus.encode import EncodedCorpus, answered_positions, check_blocks, encode_groups
 from .corpus.records import Record, add_hashes, records_hash
 from .engines.base import Engine
 from .errors import ConflictError, IncompatibleError, MissingArtifactError, SettingsError
 from .languages import language_code
-from .store.counts import Json, counts_hash, has_moments, load_blocks, load_counts, save_blocks, save_counts
+from .store.counts import counts_hash, has_moments, load_blocks, load_counts, save_blocks, save_counts
+from .store.files import Json
 from .store.layout import Layout
 from .version import __version__
 
 _COUNTED_BY = ("engine", "dtype")
-"""What has to be the same for counting again to give the same counts; known only once the engine is there."""
+"""What must be the same for counting again to give the same counts; known only once the engine is loaded."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +38,10 @@ class Collected:
 
     Attributes:
         language: code.
-        paths: the full and the prefix file; then those of the moments, if they were asked for.
+        paths: the full and the prefix file; then those of the moments, if these were asked for.
         meta: provenance, as stored.
-        reused: they were there already, made from the same model, corpus and settings.
-        recounted: the counts were there, but not the moments: counted again, they came out the same.
+        reused: the files existed already, made from the same model, corpus and settings.
+        recounted: the counts existed without moments; recomputed, they came out the same.
     """
 
     language: str
@@ -52,24 +59,32 @@ def collect_activations(
     blocks: int | None = None,
     overwrite: bool = False,
     moments: bool = False,
-    start: StartWork = silent,
+    start: StartProgress = silent,
 ) -> Collected:
-    """Count one language and store its files; where they are there already, from the same inputs, do nothing.
+    """Count one language and store its files; where they exist already, from the same inputs, do nothing.
+
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     done = collect_activations(session, "fr")
+    >>> [path.name for path in done.paths]
+    ['activation.fr.Llama-model.pt', 'prefix.activation.fr.Llama-model.pt']
 
     Args:
-        session: model, corpus and place; a corpus without answers stands for this model's own (`with_stored_answers`).
+        session: model, corpus and place; where the corpus has only questions, this model's answers are counted
+            (`with_stored_answers`).
         language: code of the language to count.
         overlong: what to do with sequences longer than the model allows: "error", "truncate" or "skip".
-        blocks: keep the counts in so many blocks of the corpus too, for `lna stability`; None: not, and blocks that
-            are there stay.
-        overwrite: count again whatever is there.
-        moments: add up the activations too; counts that are there without are made again, and must come out the same.
-        start: told of the work, for a progress bar.
+        blocks: also store the counts in this many blocks of the corpus, for `lna stability`; None: do not, and keep
+            existing blocks.
+        overwrite: count again, whatever exists.
+        moments: also store mean activations. Stored counts without moments are recomputed with the same blocks and
+            must match.
+        start: returns the progress bar.
 
     Raises:
-        ConflictError: counts of another model, corpus or setting, or not in these blocks, stand there, and not `overwrite`;
-            or counts that came out differently now that moments are wanted.
-        CorpusError: no records, no answers, sequences too long, or a block without any.
+        ConflictError: counts of another model, corpus or setting, or in other blocks, exist, and not `overwrite`; or
+            recomputed counts do not match.
+        CorpusError: no records, no answers, sequences that are too long, or a block without any.
         TallyError: the engine did not count exactly the corpus's tokens; nothing is written.
     """
     check_choice(overlong, OVERLONG, "--overlong")
@@ -93,7 +108,8 @@ def collect_activations(
     if before is not None:
         _check_same(layout, language, before[1], {key: engine.provenance[key] for key in _COUNTED_BY})
     encoded = encode_groups(records, engine.tokenizer, max_length=engine.model.max_length, overlong=overlong)
-    divided = blocks or (before and _blocks_there(layout, language))  # again as before: batches may round otherwise
+    # recomputing uses the same blocks as before: other batches may round differently
+    divided = blocks or (before and _blocks_there(layout, language))
     parts = encoded.in_blocks(divided) if divided else [encoded]
     counted = _count_parts(engine, parts, start(language, encoded.full_tokens), moments=moments)
     counts = reduce(add, counted)
@@ -107,16 +123,16 @@ def collect_activations(
 
 
 def _check_blocks(records: Sequence[Record], blocks: int | None) -> None:
-    """Raise, before a model is loaded, where the records cannot be kept in these blocks."""
+    """Raise, before a model is loaded, where the records cannot fill this many blocks."""
     if blocks is not None:
         check_block_number(blocks)
         check_blocks(answered_positions(records), blocks)
 
 
 def _count_parts(
-    engine: Engine, parts: Sequence[EncodedCorpus], progress: Callable[[int], None], *, moments: bool
+    engine: Engine, parts: Sequence[EncodedCorpus], progress: Progress, *, moments: bool
 ) -> list[LanguageCounts]:
-    """Count disjoint parts of a language's corpus, each with its tally; the counts of the whole are their sum."""
+    """Count disjoint parts of a language's corpus and check the tally of each; the whole is their sum."""
     counted = []
     for part in parts:
         counts = engine.count(part.groups, progress=progress, moments=moments)
@@ -126,7 +142,7 @@ def _count_parts(
 
 
 def _check_blocks_there(layout: Layout, language: str, blocks: int | None) -> None:
-    """Raise ConflictError unless the counts that are there are kept in these blocks too, where any are wanted."""
+    """Raise ConflictError where blocks are wanted and the existing counts have none, or another number."""
     if blocks is None:
         return
     there = len(load_blocks(layout, language)) if layout.blocks(language).exists() else 0
@@ -138,19 +154,23 @@ def _check_blocks_there(layout: Layout, language: str, blocks: int | None) -> No
 
 
 def _blocks_there(layout: Layout, language: str) -> int | None:
-    """In how many blocks the counts that are there were counted; None in one piece, or where that is not known."""
-    with suppress(MissingArtifactError, IncompatibleError):  # blocks of other counts are none of these
+    """The number of blocks of the existing counts; None where they have none, or only those of other counts."""
+    with suppress(MissingArtifactError, IncompatibleError):
         return len(load_blocks(layout, language))
     return None
 
 
 def _stored(layout: Layout, language: str, wanted: Json) -> tuple[LanguageCounts, Json] | None:
-    """The counts that are there, if they are the ones wanted, with moments that belong to them, if there are any."""
+    """The existing counts and their meta, with their moments where these exist; None where there are no counts.
+
+    Raises:
+        ConflictError: the counts were made from something else.
+    """
     if not layout.activation(language).exists():  # the full file is written last: a prefix file alone is half a result
         return None
     counts, meta = load_counts(layout, language)
     _check_same(layout, language, meta, wanted)
-    with suppress(MissingArtifactError, IncompatibleError):  # moments of other counts are none of these
+    with suppress(MissingArtifactError, IncompatibleError):  # moments of other counts are of no use
         return load_counts(layout, language, moments=True)
     return counts, meta
 
@@ -162,7 +182,7 @@ def _paths(layout: Layout, language: str, *, moments: bool) -> list[Path]:
 
 
 def _check_same(layout: Layout, language: str, meta: Json, wanted: Json) -> None:
-    """Hold the provenance of counts that are there against the one wanted."""
+    """Raise ConflictError where the provenance of existing counts is not the one wanted."""
     for key, value in wanted.items():
         if meta.get(key) != value:
             raise ConflictError(
@@ -172,12 +192,12 @@ def _check_same(layout: Layout, language: str, meta: Json, wanted: Json) -> None
 
 
 def _check_unchanged(layout: Layout, language: str, before: LanguageCounts, counts: LanguageCounts) -> None:
-    """Hold counts that were made again, for their moments, against those that are there."""
+    """Raise ConflictError where recomputed counts differ from the existing ones."""
     if counts_hash(before) != counts_hash(counts):
         apart = (before.full.over_zero != counts.full.over_zero) | (before.prefix.over_zero != counts.prefix.over_zero)
         raise ConflictError(
-            f"{layout.activation(language)} was counted without moments, and counted again {int(apart.sum())} of "
-            f"{apart.numel()} neurons come out differently, so the moments would not be theirs: count on the same "
+            f"{layout.activation(language)} was counted without moments; recomputed, {int(apart.sum())} of "
+            f"{apart.numel()} neurons come out differently, so the moments would not belong to it: count on the same "
             "engine, with the same --batch-tokens and --blocks, or use --force to replace the counts too"
         )
 
@@ -190,10 +210,8 @@ def _describe(encoded: EncodedCorpus) -> Json:
     }
 
 
-# ── Counts of disjoint shards of a corpus, added up to the counts of the whole (SPEC 2).
-
 _SAME = ("config_hash", "weights_hash", "overlong_policy", "engine", "dtype")
-"""What counts must have in common to add up to one result."""
+"""What shards must have in common."""
 
 _SUMMED = ("sequences", "overlong", "boundary_cases")
 
@@ -204,8 +222,8 @@ class Merged:
 
     Attributes:
         language: code.
-        shards: how many were added.
-        tokens: of the whole, full sequences.
+        shards: number of shards.
+        tokens: of all full sequences.
         paths: the full and the prefix file; then those of the moments, where the shards have any.
     """
 
@@ -216,7 +234,7 @@ class Merged:
 
 
 def shard_session(session: Session, part: int, parts: int) -> Session:
-    """The same model at work on one of `parts` disjoint shards of the corpus, with a place of its own.
+    """Return the session of one of `parts` disjoint shards of the corpus, whose results lie in a folder of their own.
 
     Raises:
         SettingsError: no such part.
@@ -227,7 +245,7 @@ def shard_session(session: Session, part: int, parts: int) -> Session:
 
 
 def shards_at(layout: Layout, folders: Sequence[Path]) -> list[Layout]:
-    """Folders of count files (`…/activations/<name>`), wherever they were copied from, as shards.
+    """Return the layouts of folders of count files (`…/activations/<name>`), wherever they were copied from.
 
     Raises:
         SettingsError: a folder that is not one of counts.
@@ -239,20 +257,20 @@ def shards_at(layout: Layout, folders: Sequence[Path]) -> list[Layout]:
 
 
 def shard_layout(layout: Layout, part: int, parts: int) -> Layout:
-    """Where one shard's counts lie: beside the whole, under a name that says which shard it is."""
+    """Return where one shard's counts lie: beside the whole, under a name that says which shard it is."""
     return Layout(layout.root, f"{layout.dataset}.shard-{part}-of-{parts}", layout.model)
 
 
 def find_shards(layout: Layout) -> list[Layout]:
-    """The shards of a dataset that lie under its root.
+    """Find the shards of a dataset under its root.
 
     Raises:
         MissingArtifactError: there are none, or not all of them.
         ConflictError: there are shards of several divisions.
     """
-    prefix = f"{layout.dataset}.shard-"
-    folder = layout.root / "activations"
-    names = sorted(path.name for path in folder.glob(f"{prefix}*-of-*")) if folder.is_dir() else []
+    prefix, folder = f"{layout.dataset}.shard-", layout.root / "activations"
+    is_shard = re.compile(rf"{re.escape(prefix)}\d+-of-\d+").fullmatch
+    names = sorted(path.name for path in folder.iterdir() if is_shard(path.name)) if folder.is_dir() else []
     divisions = {name.rpartition("-of-")[2] for name in names}
     if not names:
         raise MissingArtifactError(
@@ -277,13 +295,13 @@ def merge_counts(layout: Layout, shards: Sequence[Layout], *, overwrite: bool = 
     Args:
         layout: where the whole belongs.
         shards: where the parts lie.
-        overwrite: replace counts that are there.
+        overwrite: replace existing counts.
 
     Raises:
         MissingArtifactError: a shard lacks a language that another one has.
         IncompatibleError: shards of different models or settings, some with moments and some without, or the same
             shard twice.
-        ConflictError: counts are there already, and not `overwrite`.
+        ConflictError: counts exist already, and not `overwrite`.
     """
     languages = _languages(shards)
     for language in languages:
@@ -312,7 +330,7 @@ def _merge_language(layout: Layout, shards: Sequence[Layout], language: str) -> 
 
 
 def _merged_blocks(shards: Sequence[Layout], language: str) -> LanguageBlocks | None:
-    """The blocks of the whole, where all shards have any: the first with the first, and so on."""
+    """The blocks of the whole: the first blocks of all shards added up, and so on; None where no shard has blocks."""
     without = [shard for shard in shards if not shard.blocks(language).exists()]
     if len(without) == len(shards):
         return None
@@ -325,26 +343,20 @@ def _merged_blocks(shards: Sequence[Layout], language: str) -> LanguageBlocks | 
 
 
 def _languages(shards: Sequence[Layout]) -> list[str]:
-    """The languages of the first shard; every other shard must have the same."""
-    found = [
-        {
-            language_code(path.name.split(".")[1])
-            for path in shard.activation("*").parent.glob(shard.activation("*").name)
-        }
-        for shard in shards
-    ]
+    """The languages of the shards; all must have the same."""
+    found = [set(map(language_code, shard.counted_languages())) for shard in shards]
     for shard, languages in zip(shards, found, strict=True):
         lacking = sorted(set().union(*found) - languages)
         if lacking or not languages:
             raise MissingArtifactError(
-                f"{shard.activation('*').parent} has no counts of {shard.model}"
+                f"{shard.activation('').parent} has no counts of {shard.model}"
                 f"{' in ' + ', '.join(lacking) if lacking else ''}: count that shard first"
             )
     return sorted(found[0]) if found else []
 
 
 def _check_belongs(shard: Layout, meta: Json, earlier: list[Json]) -> None:
-    where = shard.activation("*").parent
+    where = shard.activation("").parent
     if not meta.get("corpus_hash"):
         raise IncompatibleError(
             f"{where} does not say what it was counted from, so nothing shows that shards are disjoint: "

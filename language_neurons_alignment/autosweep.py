@@ -1,4 +1,10 @@
-"""Step 2: AutoSweep, the largest λ for which no selected neuron belongs to every language (SPEC 4)."""
+"""Step 2: AutoSweep, the largest λ for which no selected neuron belongs to every language (SPEC 4).
+
+    λ* = max {λ in [lo, hi] : appear[K](λ) = 0}
+
+appear[K] counts the selected neurons above τ in all K languages. `autosweep` takes a layout, `quick_autosweep` the
+flags of the command line.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +16,19 @@ from pathlib import Path
 from .config import DEFAULT_BAR, DEFAULT_RANGE, Selection, SweepRange, check_share
 from .core.sweep import Observer, bisect_lambda, exact_lambda, unobserved
 from .languages import DEFAULT_LANGUAGES, parse_languages
-from .store.counts import load_answer_counts
+from .store.counts import AnswerCounts, load_answer_counts
 from .store.layout import Layout, results_of
 
 
 @dataclass(frozen=True)
 class AutoSweep:
-    """What AutoSweep found.
+    """The λ that AutoSweep found.
 
     Attributes:
         lam: λ.
-        shown: λ in decimals, at least 6; read back, it is λ.
+        shown: λ in at least 6 decimals; read back, it is exactly λ.
         appear: the histogram at λ: selected neurons above τ in exactly j languages, j = 0..K.
-        evaluations: how many λ were evaluated.
+        evaluations: number of λ evaluated.
     """
 
     lam: float
@@ -39,6 +45,7 @@ def autosweep(
     bar: float = DEFAULT_BAR,
     search: SweepRange = DEFAULT_RANGE,
     observe: Observer = unobserved,
+    counts: AnswerCounts | None = None,
 ) -> AutoSweep:
     """Find λ from the stored counts, which are read once; nothing is written.
 
@@ -47,16 +54,19 @@ def autosweep(
         languages: codes.
         top_rate: share of neurons selected.
         bar: activation bar.
-        search: range of λ, and bisection or exact.
+        search: range of λ, and whether to bisect or to solve.
         observe: called at each evaluation with λ and its histogram.
+        counts: the counts, if they have been read already.
 
     Raises:
-        SweepError: no λ in the range is fine; appear[K] at both ends is in the message.
-        SettingsError, MissingArtifactError, ArtifactError, IncompatibleError: as the steps it is made of.
+        SweepError: no λ in the range is fine; the message has appear[K] at both ends.
+        SettingsError: a rate out of range.
+        MissingArtifactError, ArtifactError, IncompatibleError: counts that are not there, are damaged, or come from
+            different models.
     """
     check_share(top_rate, "top rate (-r)", Selection.top_rate)
     check_share(bar, "bar (-b)", DEFAULT_BAR)
-    statistics = load_answer_counts(layout, languages).statistics(bar=bar)
+    statistics = (counts or load_answer_counts(layout, languages)).statistics(bar=bar)
     if search.exact:
         found = exact_lambda(statistics, top_rate=top_rate, lo=search.lo, hi=search.hi, observe=observe)
     else:
@@ -80,10 +90,16 @@ def quick_autosweep(
     exact: bool = False,
     root: str | Path = ".",
 ) -> float:
-    """λ as a float, from the counts under `root`; prints nothing.
+    """Return λ as a float, from the counts under `root`; prints nothing.
+
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    >>> 0 <= quick_autosweep("Llama", "model", "toy", 0.1, hi=2.0, bar=0.8, langs="en,es,fr") <= 2
+    True
 
     Args:
-        model_name: as in file names; None reads the family from the model's config.
+        model_name: as in file names; None: the family in the model's config.
         model_path: folder or hub id; only its last part is needed.
         dataset: name of the dataset.
         toprate: share of neurons selected.
@@ -92,7 +108,7 @@ def quick_autosweep(
         eps: precision of the bisection.
         bar: activation bar.
         langs: languages, by code or name; the paper's ten by default.
-        exact: solve for the supremum instead of a bisection.
+        exact: solve for the supremum instead of bisecting.
         root: folder under which results lie.
     """
     layout = results_of(model_path, dataset, model_name=model_name, root=root)
@@ -101,6 +117,10 @@ def quick_autosweep(
 
 
 def show_lambda(lam: float) -> str:
-    """λ in positional decimals, at least 6 and as many as it has: read back, it is the same λ, and so itself fine."""
+    """Write λ in decimals, at least 6 and as many as it has: read back, it is the same λ, and so itself fine.
+
+    >>> show_lambda(0.109375), show_lambda(1e-7)
+    ('0.109375', '0.0000001')
+    """
     whole, _, decimals = format(Decimal(repr(lam)), "f").partition(".")
     return f"{whole}.{decimals.ljust(6, '0')}"

@@ -13,12 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from ._flags import flag, flag_of, part, split
+from ._steps import CLASSES as CLASSES
+from ._steps import MASK_CLASSES, Steps, in_order
 from .errors import SettingsError
 from .languages import parse_languages
 
-CLASSES = ("specific", "related", "general")
-MASK_CLASSES = ("specific", "related")
-"""The classes that make up a language's mask."""
 TEXTS = ("instruction", "answer", "full")
 OVERLONG = ("error", "truncate", "skip")
 SCALES = ("percent", "log1p")
@@ -68,22 +67,6 @@ def check_controls(sets: int) -> None:
             f"--controls must be at least 2, for one control has no range, or 0 for none; got {sets}: "
             "give for example 5"
         )
-
-
-def in_order(classes: Sequence[str]) -> tuple[str, ...]:
-    """Classes of neurons in the order of `CLASSES`, each once.
-
-    >>> in_order(["related", "specific"])
-    ('specific', 'related')
-
-    Raises:
-        SettingsError: an unknown class, or none.
-    """
-    if not classes:
-        raise SettingsError(f"--classes names no class: give any of {','.join(CLASSES)}")
-    for name in classes:
-        check_choice(name, CLASSES, "--classes")
-    return tuple(name for name in CLASSES if name in classes)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -548,9 +531,7 @@ class Changes:
 
     def _words(self) -> frozenset[str]:
         """The words each, source and target that the steps use for a language; reads every step."""
-        from ._steps import parse_step  # here, not above: steps are checked with what this module defines
-
-        return frozenset[str]().union(*(parse_step(text).words for text in self.do))
+        return Steps.parse(self.do).words
 
     @property
     def variant(self) -> str:

@@ -1,110 +1,39 @@
-"""Step 3: from counts to probabilities, language neurons and masks (SPEC 3, 5)."""
+"""Step 3: identify the language neurons in counts and store their mask (SPEC 3, 5).
+
+`identify` reads the counts and writes the mask. `find_neurons` is the computation between: it takes counts in memory
+and writes nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Float64
 from torch import Tensor
 
-from .config import ENTROPY_LAMBDA, EQUAL_N, LAPE, MEAN_DIFFERENCE, Selection
-from .core.methods import effect_size, equal_n, lape, mean_difference, random_anywhere, random_like
-from .core.selection import NeuronClasses, NeuronStatistics, appear, classify, language_mask, rank_of_share, select
-from .errors import SettingsError
+from .config import MEAN_DIFFERENCE, RANDOM, Selection
+from .core.counts import activation_probability
+from .core.find import Found, find
+from .core.methods import effect_size
+from .core.selection import appear
 from .store.counts import AnswerCounts, answer_moments, load_answer_counts
 from .store.layout import Layout
-from .store.masks import MaskDescription, save_mask
+from .store.masks import Mask, MaskDescription
 from .version import __version__
 
-# ── The masks of the methods other than entropy-λ: what each reads, and what `core.identifiers` makes of it.
-
 
 @dataclass(frozen=True)
-class MethodMask:
-    """What a method found.
+class Identification(Found):
+    """Language neurons of a model, and the place of their mask.
 
     Attributes:
-        mask: the neurons of each language.
-        parameters: what it took beside top rate, λ and bar: "neurons" per language, "seed".
-        moments: digest of each language's moments, where they were read.
-    """
-
-    mask: Bool[Tensor, "layer neuron lang"]
-    parameters: dict[str, int] = field(default_factory=dict)
-    moments: dict[str, str] = field(default_factory=dict)
-
-
-def method_mask(
-    layout: Layout, languages: Sequence[str], statistics: NeuronStatistics, selection: Selection
-) -> MethodMask:
-    """The language neurons by a method other than entropy-λ.
-
-    Args:
-        layout: where the moments lie that mean-difference reads.
-        languages: codes, in the order of the statistics.
-        statistics: of the counts, at the selection's bar.
-        selection: the method and its rates.
-
-    Raises:
-        SettingsError: a top rate of less than one neuron; more random neurons than the model has.
-        MissingArtifactError, IncompatibleError: mean-difference without moments, or with those of another model.
-    """
-    if selection.method == LAPE:
-        return MethodMask(lape(statistics, top_rate=selection.top_rate))
-    if selection.method == EQUAL_N:
-        assert selection.neurons is not None  # Selection gives equal-n its default
-        return MethodMask(equal_n(statistics, neurons=selection.neurons), {"neurons": selection.neurons})
-    if selection.method == MEAN_DIFFERENCE:
-        return _by_mean_difference(layout, languages, selection)
-    return _at_random(statistics, selection)
-
-
-def _by_mean_difference(layout: Layout, languages: Sequence[str], selection: Selection) -> MethodMask:
-    """N neurons a language, or an equal part of the top rate's."""
-    moments = {language: answer_moments(layout, language) for language in languages}
-    mean, variance = (
-        torch.stack([getattr(one, name) for one in moments.values()], dim=-1) for name in ("mean", "variance")
-    )
-    effect = effect_size(mean, variance)
-    neurons = selection.neurons or rank_of_share(selection.top_rate / len(languages), mean[..., 0].numel(), "top_rate")
-    digests = {language: one.digest for language, one in moments.items()}
-    return MethodMask(mean_difference(effect, neurons=neurons), {"neurons": neurons}, digests)
-
-
-def _at_random(statistics: NeuronStatistics, selection: Selection) -> MethodMask:
-    """N neurons a language from anywhere, or as many in each layer as the entropy-λ mask of the same rates has."""
-    layers, d_mlp, languages = statistics.member.shape
-    neurons, seed = selection.neurons, selection.seed
-    if neurons is not None:
-        if neurons > layers * d_mlp:
-            raise SettingsError(f"--neurons {neurons} is more than the {layers * d_mlp} that the model has: give fewer")
-        mask = random_anywhere(layers, d_mlp, languages=languages, neurons=neurons, seed=seed)
-        return MethodMask(mask, {"neurons": neurons, "seed": seed})
-    assert selection.lam is not None  # find_neurons has checked it
-    taken = language_mask(statistics, select(statistics, top_rate=selection.top_rate, lam=selection.lam))
-    return MethodMask(random_like(taken.sum(dim=1), d_mlp=d_mlp, seed=seed), {"seed": seed})
-
-
-@dataclass(frozen=True)
-class Identification:
-    """Language neurons, found.
-
-    Attributes:
-        statistics: of every neuron.
-        selected: the neurons of lowest score; of other methods than entropy-λ and LAPE, those of any language.
-        mask: the neurons that belong to each language.
-        classes: the paper's classes.
-        description: everything about it in plain values, as stored beside the mask.
+        description: everything about the mask in plain values, as stored beside it.
         path: the mask file, whether it is written or not.
     """
 
-    statistics: NeuronStatistics
-    selected: Bool[Tensor, "layer neuron"]
-    mask: Bool[Tensor, "layer neuron lang"]
-    classes: NeuronClasses
     description: MaskDescription
     path: Path
 
@@ -112,40 +41,70 @@ class Identification:
 def identify(
     layout: Layout, languages: Sequence[str], selection: Selection, *, overwrite: bool = False
 ) -> Identification:
-    """Find the language neurons and store their masks.
+    """Find the language neurons and store their mask.
+
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    >>> found = identify(session.layout, ("en", "es", "fr"), Selection(0.1, 0.0, 0.8))
+    >>> print(found.path.as_posix())
+    activation_masks/toy/0.1-0.0/mask.Llama-model
+
+    Args:
+        layout: where the counts lie, and the mask will.
+        languages: codes, in the order of the mask file.
+        selection: the method and its rates.
+        overwrite: replace a mask that was made from something else.
 
     Raises:
-        ConflictError: a mask made from other counts, or with another bar, stands there, and not `overwrite`.
-        SettingsError, MissingArtifactError, ArtifactError, IncompatibleError: as the steps it is made of.
+        ConflictError: a mask made from other counts, or with another bar, is there, and not `overwrite`.
+        SettingsError: rates that name no neuron.
+        MissingArtifactError, ArtifactError, IncompatibleError: counts or moments that are not there, are damaged, or
+            come from different models.
     """
     found = find_neurons(layout, load_answer_counts(layout, languages), selection)
-    save_mask(found.path, found.mask, found.description, overwrite=overwrite)
+    Mask(tuple(languages), found.mask, found.description).save(found.path, overwrite=overwrite)
     return found
 
 
 def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> Identification:
-    """Find the language neurons in counts at hand, by the selection's method; nothing is written.
+    """Find the language neurons in counts in memory; nothing is written.
+
+    Entropy-λ selects the neurons of lowest score s(λ) = e − λ · r, and a selected neuron belongs to the languages in
+    which it is above τ; that number, N, decides its class. The other methods do not all ask for τ (random for
+    nothing), so for them N is the number of languages whose mask the neuron is in; for LAPE that is the same.
+
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    >>> counts = load_answer_counts(session.layout, ("en", "es", "fr"))
+    >>> found = find_neurons(session.layout, counts, Selection(0.1, 0.0, 0.8))
+    >>> found.description.languages, found.path.exists()
+    (['en', 'es', 'fr'], False)
+
+    Args:
+        layout: where the moments lie, which mean-difference reads.
+        counts: of all languages.
+        selection: the method and its rates.
 
     Raises:
-        SettingsError: rates that name no neuron, or no λ.
-        MissingArtifactError, IncompatibleError: mean-difference without moments, or with those of another model.
+        SettingsError: no λ, rates that name no neuron, or more random neurons than the model has.
+        MissingArtifactError, IncompatibleError: mean-difference without moments, or with those of other counts.
     """
     selection.check_lambda()
-    languages, bar = counts.languages, selection.known_bar
-    statistics = counts.statistics(bar=bar)
-    found, selected, above = _neurons(layout, languages, statistics, selection)
-    classes = classify(above, selected, languages=len(languages))
-    classes = replace(classes, general=statistics.general & (len(languages) > 1))
-    layers, d_mlp = selected.shape
+    effect, digests = _effects(layout, counts) if selection.method == MEAN_DIFFERENCE else (None, {})
+    found = find(activation_probability(counts.counts, tokens=counts.tokens), selection, effect=effect)
+    layers, d_mlp = found.selected.shape
+    parameters = {} if found.neurons is None else {"neurons": found.neurons}
     description = MaskDescription(
-        languages=list(languages),
-        top_rate=float(selection.top_rate) if selection.has_rate else float(selected.double().mean()),
-        lam=None if selection.lam is None else float(selection.lam),
-        bar=float(bar),
-        threshold=statistics.threshold,
-        appear=appear(above, selected, languages=len(languages)).tolist(),
-        classes=classes.sizes(),
-        neurons=dict(zip(languages, found.mask.sum(dim=(0, 1)).tolist(), strict=True)),
+        languages=list(counts.languages),
+        top_rate=float(selection.top_rate) if selection.has_rate else float(found.selected.double().mean()),
+        lam=None if found.lam is None else float(found.lam),
+        bar=float(selection.known_bar),
+        threshold=found.threshold,
+        appear=appear(found.above, found.selected, languages=len(counts.languages)).tolist(),
+        classes=found.classes.sizes(),
+        neurons=dict(zip(counts.languages, found.mask.sum(dim=(0, 1)).tolist(), strict=True)),
         layers=layers,
         d_mlp=d_mlp,
         counts=counts.hashes,
@@ -153,24 +112,17 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
         weights_hash=counts.weights_hash,
         version=__version__,
         method=selection.method,
-        parameters=found.parameters,
-        moments=found.moments,
+        parameters={**parameters, "seed": selection.seed} if selection.method == RANDOM else parameters,
+        moments=digests,
     )
-    path = layout.by(selection).mask(selection.top_rate, selection.lam)
-    return Identification(statistics, selected, found.mask, classes, description, path)
+    path = layout.by(selection).mask(selection.top_rate, found.lam)
+    return Identification(**vars(found), description=description, path=path)
 
 
-def _neurons(
-    layout: Layout, languages: Sequence[str], statistics: NeuronStatistics, selection: Selection
-) -> tuple[MethodMask, Bool[Tensor, "layer neuron"], Int[Tensor, "layer neuron"]]:
-    """The mask, the selected neurons, and N, which decides a selected neuron's class.
-
-    N is the number of languages in which the neuron is above τ. The other methods do not all ask for that (random for
-    nothing), so theirs is the number of languages whose mask the neuron is in; for LAPE that is the same.
-    """
-    if selection.method == ENTROPY_LAMBDA:
-        assert selection.lam is not None  # find_neurons has checked it
-        selected = select(statistics, top_rate=selection.top_rate, lam=selection.lam)
-        return MethodMask(language_mask(statistics, selected)), selected, statistics.languages_above
-    found = method_mask(layout, languages, statistics, selection)
-    return found, found.mask.any(dim=-1), found.mask.sum(dim=-1)
+def _effects(layout: Layout, counts: AnswerCounts) -> tuple[Float64[Tensor, "layer neuron lang"], dict[str, str]]:
+    """The effect sizes that mean-difference ranks neurons by, and the digest of each language's moments."""
+    moments = {language: answer_moments(layout, language, counts=counts) for language in counts.languages}
+    mean, variance = (
+        torch.stack([getattr(one, name) for one in moments.values()], dim=-1) for name in ("mean", "variance")
+    )
+    return effect_size(mean, variance), {language: one.digest for language, one in moments.items()}

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ._generate import Generated, ensure_answers
-from ._session import Session, StartAnswers, silent
+from ._session import Session
 from .activation import Collected, collect_activations
 from .autosweep import AutoSweep, autosweep
 from .config import PipelineSettings, Selection
+from .core.model import StartProgress, silent
 from .core.sweep import Observer, unobserved
 from .identify import Identification, identify
 from .ppl import MapResult, perplexity_map
@@ -39,12 +40,19 @@ def run_pipeline(
     languages: Sequence[str],
     settings: PipelineSettings,
     *,
-    start: StartAnswers = silent,
+    start: StartProgress = silent,
     observe: Observer = unobserved,
 ) -> PipelineResult:
     """Count every language, find λ, identify the neurons, map the perplexities.
 
     Where the corpus has questions alone, the model answers them first.
+
+    >>> import language_neurons_alignment as lna
+    >>> selection, shown = Selection(0.1, 0.0, 0.8), lna.config.MapSettings(controls=0)
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     done = run_pipeline(session, ("en", "es", "fr"), PipelineSettings(selection=selection, map=shown))
+    >>> tuple(done.map.map.change().shape)  # [neurons off, language of the text]
+    (3, 3)
 
     Args:
         session: model, corpus and place.

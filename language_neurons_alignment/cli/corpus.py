@@ -84,7 +84,7 @@ class Source:
     def options(self) -> SourceOptions:
         """As `build_dataset` takes it."""
         from ..sources.source import SourceOptions
-        from ..sources.tables import Columns, TableFormat
+        from ..sources.tables import Columns
 
         columns = Columns(self.instruction_column, self.lang_column, self.id_column, self.answers, self.target_column)
         return SourceOptions(
@@ -93,7 +93,8 @@ class Source:
             revision=self.revision,
             columns=columns,
             lang=self.lang,
-            form=TableFormat(header=not self.no_header, quotes=not self.no_quotes),
+            header=not self.no_header,
+            quotes=not self.no_quotes,
             aligned=not self.unaligned,
         )
 
@@ -330,17 +331,16 @@ def generate(
     languages = None if langs is None else parse_languages(langs)
     changes = _with_deactivated(changes, deactivate)
     from .._generate import generate as answer
-    from .._interventions import NeuronSource, Steps, neuron_source
+    from .._interventions import neuron_source
+    from .._steps import Steps
 
     steps = Steps.parse(changes.do)
     model = Model(model_path, place.dataset or data.stem, place.model_name)
     if steps.needs_mask:
         selection = with_lambda(selection, model, results, f"--do {steps.texts[0]!r}")
     work = open_session_of(model, data, results, engine, selection=selection, existing=steps.needs_mask)
-    if steps.needs_mask:
-        neurons = neuron_source(work, top_rate=selection.top_rate, lam=selection.lam, classes=changes.classes)
-    else:
-        neurons = NeuronSource.open(work.layout, None, changes.classes)
+    rates = {"top_rate": selection.top_rate, "lam": selection.lam}
+    neurons = neuron_source(work, steps, **rates, classes=changes.classes)
     with work, Bars() as bars:
         done = answer(
             work,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .._evaluate import Evaluated
     from .._force import Forced
     from .._methods import MethodComparison
-    from ..core.accuracy import Effects, ForcingTable
+    from ..core.effects import Effects
     from ..ppl import MapResult
 
 MARKS = {True: "within control", False: "outside control"}
@@ -105,7 +105,7 @@ def map_data(drawn: MapResult) -> dict[str, Any]:
         "percent": effects.change.tolist(),
         "interval": _ends(effects.interval),
         "control": control,
-        "within_control": None if control is None else effects.inside.tolist(),
+        "within_control": None if effects.inside is None else effects.inside.tolist(),
         "selectivity": _selectivity_data(drawn),
         "computed": drawn.computed,
         "controls_computed": drawn.controls_computed,
@@ -124,7 +124,7 @@ class _Effects:
         self._interval = [effects.interval.low.tolist(), effects.interval.high.tolist()]
         control = effects.control
         self._control = None if control is None else [control.low.tolist(), control.high.tolist()]
-        self._inside = effects.inside.tolist()
+        self._inside = [] if effects.inside is None else effects.inside.tolist()
 
     def cell(self, i: int, j: int) -> list[object]:
         """Change, interval, control's range, and where the change lies."""
@@ -176,7 +176,7 @@ def _selectivity_table(drawn: MapResult, settings: MapSettings) -> list[str]:
         return []
     measures = [
         (
-            getattr(found.measured, name).tolist(),
+            getattr(found, name).tolist(),
             [getattr(found.low, name).tolist(), getattr(found.high, name).tolist()],
         )
         for name in ("precision", "recall", "f1")
@@ -197,10 +197,10 @@ def _selectivity_data(drawn: MapResult) -> dict[str, Any] | None:
         return None
     return {
         name: {
-            "value": _numbers(getattr(found.measured, name)),
+            "value": _numbers(getattr(found, name)),
             "low": _numbers(getattr(found.low, name)),
             "high": _numbers(getattr(found.high, name)),
-            "control": None if found.control is None else _numbers(getattr(found.control, name)),
+            "control": None if found.controls is None else _numbers(getattr(found.controls, name).mean(dim=0)),
         }
         for name in ("precision", "recall", "f1")
     } | {"f1_control": None if found.f1_control is None else _ends(found.f1_control)}
@@ -323,13 +323,13 @@ def evaluation_data(done: Evaluated) -> dict[str, Any]:
         **effect_data(done.effects, done.matched_by),
     }
     if done.selective:
-        score, controls = done.selective.score, done.selective.controls
+        score, low, high, controls = done.selective, done.selective.low, done.selective.high, done.selective.controls
         data["selectivity"] = {
             "precision": score.precision.tolist(),
             "recall": score.recall.tolist(),
             "f1": score.f1.tolist(),
-            "f1_low": done.selective.interval.low.tolist(),
-            "f1_high": done.selective.interval.high.tolist(),
+            "f1_low": None if low is None else low.f1.tolist(),
+            "f1_high": None if high is None else high.f1.tolist(),
             "control_f1": None if controls is None else controls.f1.tolist(),
         }
     return {**data, "answered": done.answered, **answer_files(done)}
@@ -339,7 +339,9 @@ def _selectivity(done: Evaluated, k: int) -> str:
     """F1 with its interval, and the largest F1 of its controls."""
     assert done.selective is not None
     chosen = done.selective
-    ours = f"{chosen.score.f1[k]:.2f} [{chosen.interval.low[k]:.2f}, {chosen.interval.high[k]:.2f}]"
+    assert chosen.low is not None
+    assert chosen.high is not None
+    ours = f"{chosen.f1[k]:.2f} [{chosen.low.f1[k]:.2f}, {chosen.high.f1[k]:.2f}]"
     return ours if chosen.controls is None else f"{ours}, controls up to {chosen.controls.f1[:, k].max():.2f}"
 
 
@@ -428,14 +430,15 @@ def forcing_data(done: Forced) -> dict[str, Any]:
     }
 
 
-def effect_header(found: Effects | ForcingTable) -> list[str]:
+def effect_header(found: Effects) -> list[str]:
     """What stands over the columns of `effect_cells`."""
     return ["points [95 %]", "p", *([] if found.control is None else ["control's range", ""])]
 
 
-def effect_cells(found: Effects | ForcingTable, row: int, column: int) -> list[object]:
+def effect_cells(found: Effects, row: int, column: int) -> list[object]:
     """One change with its interval, its p value, and its control's range where there are controls."""
     at = row, column
+    assert found.p_adjusted is not None  # answers are compared question by question
     p = found.p_adjusted[at].item()
     cells: list[object] = [
         f"{found.change[at]:+.1f} [{found.interval.low[at]:+.1f}, {found.interval.high[at]:+.1f}]",
@@ -447,8 +450,10 @@ def effect_cells(found: Effects | ForcingTable, row: int, column: int) -> list[o
     return cells
 
 
-def effect_data(found: Effects | ForcingTable, matched_by: str | None) -> dict[str, Any]:
+def effect_data(found: Effects, matched_by: str | None) -> dict[str, Any]:
     """The same for every cell, as plain values."""
+    assert found.p is not None
+    assert found.p_adjusted is not None
     data: dict[str, Any] = {
         "change": found.change.tolist(),
         "low": found.interval.low.tolist(),

@@ -37,7 +37,7 @@ def analyze(model: Model, results: Results, selection: Neurons, mask_only: MaskO
 
     layout = layout_of(model, results)
     stored_lambda(selection, layout)
-    found, files = analyse(layout, selection, search=selection.search, mask_only=mask_only)
+    found = analyse(layout, selection, mask_only=mask_only)
     if found.neurons.lam_from == "autosweep":
         note(f"no mask of top rate {selection.top_rate!r}: λ from AutoSweep")
     sections = [
@@ -49,10 +49,10 @@ def analyze(model: Model, results: Results, selection: Neurons, mask_only: MaskO
         set_lines(found),
         pair_lines(found),
         path_lines(found),
-        [str(path) for path in files],
+        [str(path) for path in found.files],
     ]
     lines = [line for section in sections if section for line in (*section, "")]
-    result(lines[:-1], {**found.plain(), "files": files}, as_json=results.as_json)
+    result(lines[:-1], {**found.plain(), "files": found.files}, as_json=results.as_json)
 
 
 def heading(found: Analysis) -> list[str]:
@@ -183,21 +183,21 @@ def compare(
     for name in models:
         named = None if dataset is None else Model(name, dataset, model_name)
         opened.append(_open(name, named, results, selection, mask_only=mask_only))
-    found, files = compare_models(opened, trained=aligned)
+    found = compare_models(opened, trained=aligned)
     for remark in found.notes:
         note(f"note: {remark}")
     lines = [*compared_path_lines(found), ""]
     for pair in found.pairs:
         lines += [*compared_pair_lines(pair), ""]
-    result([*lines, *map(str, files)], {**found.plain(), "files": files}, as_json=results.as_json)
+    result([*lines, *map(str, found.files)], {**found.plain(), "files": found.files}, as_json=results.as_json)
 
 
 def _open(name: str, model: Model | None, results: Results, selection: Selection, *, mask_only: bool) -> ModelNeurons:
     """The neurons of a model that was named by its path or by a mask file."""
-    from ..analysis import neurons_of_file, open_neurons
+    from ..analysis import open_neurons
 
     if Path(name).is_file():
-        return neurons_of_file(Path(name), mask_only=mask_only)
+        return open_neurons(name, mask_only=mask_only)
     if model is None:
         raise SettingsError(f"{name} is a model, so -s must name the dataset: for example -s mgsm")
     layout = layout_of(model, results)
@@ -280,7 +280,7 @@ def stability(
     second = None if other is None else layout_of(Model(model.model_path, other, model.model_name), results)
     languages = settings.selection.languages or DEFAULT_LANGUAGES
     with Bars("it") as bars:
-        found, files = examine(layout, languages, settings, other=second, start=bars.start)
+        found = examine(layout, languages, settings, other=second, start=bars.start)
     for remark in remarks(found):
         note(f"note: {remark}")
     tables = found.tables()
@@ -290,10 +290,10 @@ def stability(
         number_lines(tables["numbers"]),
         stability_language_lines(tables["inclusion"], tables["halves"], tables["probabilities"]),
         overlap_lines(found),
-        [str(path) for path in files],
+        [str(path) for path in found.files],
     ]
     lines = [line for section in sections if section for line in (*section, "")]
-    result(lines[:-1], {**found.plain(), "files": files}, as_json=results.as_json)
+    result(lines[:-1], {**found.plain(), "files": found.files}, as_json=results.as_json)
 
 
 def remarks(found: Stability) -> list[str]:
@@ -303,7 +303,7 @@ def remarks(found: Stability) -> list[str]:
         notes.append(f"{found.blocks} blocks say little about how the corpus varies: count with --blocks 20")
     if found.halves.blocks[1] == 0:
         notes.append("fewer than 4 blocks have no quarters, so λ*, classes and masks have no intervals")
-    if found.found.lam >= hi:
+    if float(found.value[0]) >= hi:
         notes.append(f"every λ up to {hi!r} is fine, so λ* is the range's end and has no interval: --hi")
     if found.without_lambda:
         notes.append(f"in {found.without_lambda} of {found.settings.draws} draws no λ is fine; they are left out")
@@ -338,13 +338,13 @@ def overlap_lines(found: Stability) -> list[str]:
     """What the masks of two corpora have in common."""
     if found.overlap is None:
         return []
-    columns = found.overlap.columns()
     rows: list[list[object]] = [
         [code, kind, *(f"{value:.1f}" if code == "mean" else f"{value:.0f}" for value in sizes), *map(_share, shares)]
-        for code, kind, *numbers in zip(*columns.values(), strict=True)
+        for code, kind, *numbers in zip(*found.overlap.values(), strict=True)
         for sizes, shares in [(numbers[:3], numbers[3:])]
     ]
-    return table(["language", "set", *found.overlap.datasets, "shared", "of first", "of smaller", "Jaccard"], rows)
+    named = [found.layout.dataset, found.other or ""]
+    return table(["language", "set", *named, "shared", "of first", "of smaller", "Jaccard"], rows)
 
 
 def _share(value: float) -> str:
@@ -373,14 +373,14 @@ def report(
     Example: lna report --model-path ./Mistral-7B-v0.1 -s mgsm ./Mistral-7B-MAPO --trained zh,de
     """
     aligned = parse_languages(trained) if trained else ()
-    from .._report import Subject, write_report
+    from .._report import write_report
 
-    subjects = []
-    for name in (model.model_path, *(others or [])):
+    named, layouts = [model.model_path, *(others or [])], []
+    for name in named:
         layout = layout_of(Model(name, model.dataset, model.model_name), results)
         stored_lambda(selection, layout)
-        subjects.append(Subject(layout, selection, name, mask_only))
-    written = write_report(subjects, trained=aligned, search=selection.search, out=out)
+        layouts.append(layout)
+    written = write_report(layouts, selection, mask_only=mask_only, called=named, trained=aligned, out=out)
     for title, remedy in written.report.missing.items():
         note(f"not drawn: {title}. {remedy}")
     result(report_lines(written), report_data(written), as_json=results.as_json)

@@ -1,4 +1,9 @@
-"""Activation counts: what an engine hands back, what adds up, what is stored (SPEC 2)."""
+"""Activation counts: what an engine returns, how counts add up, and the probabilities they give (SPEC 2 and 3).
+
+A *span* is a set of tokens. Each language has two: `full`, its whole texts, and `prefix`, the instructions alone. Their
+difference is the answers. Counts are sums over tokens, so counts of disjoint corpora add up exactly; moments (sums of
+activations) and blocks (counts of each part of a corpus) are additive in the same way.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +11,53 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Integer
+from jaxtyping import Float, Float32, Float64, Int, Int64, Integer
 from torch import Tensor
 
 from ..errors import IncompatibleError, TallyError
 
-# ── Sums and sums of squares of activations: additive like counts, and what means and variances are made of (SPEC 2).
+_OTHER_MODELS = "they come from different models"
+
+
+def _check_same_shape(what: str, one: Tensor, other: Tensor, reason: str = _OTHER_MODELS) -> None:
+    if one.shape != other.shape:
+        raise IncompatibleError(f"cannot add {what} of shapes {tuple(one.shape)} and {tuple(other.shape)}: {reason}")
+
+
+@dataclass(frozen=True)
+class SpanCounts:
+    """The number of tokens of a span on which each neuron fired.
+
+    Attributes:
+        total_tokens: tokens counted.
+        over_zero: tokens on which the activation was above 0.
+    """
+
+    total_tokens: int
+    over_zero: Int64[Tensor, "layer neuron"]
+
+    @classmethod
+    def zero(cls, layers: int, d_mlp: int) -> SpanCounts:
+        """Counts of no tokens, the neutral element of addition."""
+        return cls(0, torch.zeros(layers, d_mlp, dtype=torch.int64))
+
+    def __add__(self, other: SpanCounts) -> SpanCounts:
+        """The counts of two disjoint spans together.
+
+        Raises:
+            IncompatibleError: the models have different shapes.
+        """
+        _check_same_shape("activation counts", self.over_zero, other.over_zero)
+        return SpanCounts(self.total_tokens + other.total_tokens, self.over_zero + other.over_zero)
 
 
 @dataclass(frozen=True)
 class SpanMoments:
-    """How strongly each neuron was active on the tokens of some text.
+    """Sums over the tokens of a span, from which means and variances of activations follow.
 
         sum[l, i] = Σ_token a[l, i]      sum_of_squares[l, i] = Σ_token a[l, i]²
 
-    where a is what the neuron's site gives (SPEC, words): act(gate x), and act(fc1 x) where there is no gate.
+    a is the neuron's activation: act(gate x), or act(fc1 x) in an MLP without a gate.
 
     Attributes:
         total_tokens: tokens added up.
@@ -34,115 +71,65 @@ class SpanMoments:
 
     @classmethod
     def zero(cls, layers: int, d_mlp: int) -> SpanMoments:
-        """Of no text at all: the neutral element of addition."""
+        """Moments of no tokens, the neutral element of addition."""
         nothing = torch.zeros(layers, d_mlp, dtype=torch.float64)
         return cls(0, nothing, nothing.clone())
 
     def __add__(self, other: SpanMoments) -> SpanMoments:
-        """Of two disjoint texts together.
+        """The moments of two disjoint spans together.
 
         Raises:
-            IncompatibleError: moments of models of different shapes.
+            IncompatibleError: the models have different shapes.
         """
-        self._check_shape(other)
-        return SpanMoments(
-            self.total_tokens + other.total_tokens,
-            self.sum + other.sum,
-            self.sum_of_squares + other.sum_of_squares,
-        )
+        _check_same_shape("activation moments", self.sum, other.sum)
+        tokens = self.total_tokens + other.total_tokens
+        return SpanMoments(tokens, self.sum + other.sum, self.sum_of_squares + other.sum_of_squares)
 
-    def __sub__(self, other: SpanMoments) -> SpanMoments:
-        """Of what is left of a text without a part of it.
-
-        Raises:
-            IncompatibleError: moments of models of different shapes.
-        """
-        self._check_shape(other)
-        return SpanMoments(
-            self.total_tokens - other.total_tokens,
-            self.sum - other.sum,
-            self.sum_of_squares - other.sum_of_squares,
-        )
+    def __sub__(self, part: SpanMoments) -> SpanMoments:
+        """The moments of the tokens that are not in `part`."""
+        return self + SpanMoments(-part.total_tokens, -part.sum, -part.sum_of_squares)
 
     @property
     def mean(self) -> Float64[Tensor, "layer neuron"]:
-        """The mean activation, Σ a / tokens; 0 where there are no tokens."""
+        """The mean activation, Σ a / tokens; 0 without tokens."""
         return self.sum / max(self.total_tokens, 1)
 
     @property
     def variance(self) -> Float64[Tensor, "layer neuron"]:
-        """The variance over the tokens, Σ a² / tokens − mean², never below 0; 0 where there are no tokens."""
+        """The variance over tokens, Σ a² / tokens − mean², never below 0; 0 without tokens."""
         return (self.sum_of_squares / max(self.total_tokens, 1) - self.mean.square()).clamp(min=0)
-
-    def _check_shape(self, other: SpanMoments) -> None:
-        if self.sum.shape != other.sum.shape:
-            raise IncompatibleError(
-                f"activation moments of shape {tuple(self.sum.shape)} and {tuple(other.sum.shape)} do not go together: "
-                "they come from different models"
-            )
 
 
 @dataclass(frozen=True)
 class LanguageMoments:
-    """One language's moments: over whole texts, and over the prefixes (the instructions) alone."""
+    """One language's moments over whole texts and over prefixes."""
 
     full: SpanMoments
     prefix: SpanMoments
 
     @classmethod
     def zero(cls, layers: int, d_mlp: int) -> LanguageMoments:
-        """Of no text at all."""
+        """Moments of no text."""
         return cls(SpanMoments.zero(layers, d_mlp), SpanMoments.zero(layers, d_mlp))
 
     def __add__(self, other: LanguageMoments) -> LanguageMoments:
-        """Of two disjoint corpora together."""
+        """The moments of two disjoint corpora together."""
         return LanguageMoments(self.full + other.full, self.prefix + other.prefix)
 
     @property
     def answer(self) -> SpanMoments:
-        """Over the answers alone: full − prefix, as of counts (SPEC 3)."""
+        """Moments over the answers alone: full − prefix."""
         return self.full - self.prefix
 
 
 @dataclass(frozen=True)
-class SpanCounts:
-    """On how many tokens of some text each neuron fired.
-
-    Attributes:
-        total_tokens: tokens counted.
-        over_zero: tokens on which the activation was above 0.
-    """
-
-    total_tokens: int
-    over_zero: Int64[Tensor, "layer neuron"]
-
-    @classmethod
-    def zero(cls, layers: int, d_mlp: int) -> SpanCounts:
-        """Counts of no text at all: the neutral element of addition."""
-        return cls(0, torch.zeros(layers, d_mlp, dtype=torch.int64))
-
-    def __add__(self, other: SpanCounts) -> SpanCounts:
-        """Counts of two disjoint texts together, exactly.
-
-        Raises:
-            IncompatibleError: counts of models of different shapes.
-        """
-        if self.over_zero.shape != other.over_zero.shape:
-            raise IncompatibleError(
-                f"cannot add activation counts of shape {tuple(self.over_zero.shape)} and "
-                f"{tuple(other.over_zero.shape)}: they come from different models"
-            )
-        return SpanCounts(self.total_tokens + other.total_tokens, self.over_zero + other.over_zero)
-
-
-@dataclass(frozen=True)
 class LanguageCounts:
-    """One language's counts: over whole texts, and over the prefixes (the instructions) alone.
+    """One language's counts over whole texts and over prefixes.
 
     Attributes:
-        full: of whole texts.
-        prefix: of the prefixes.
-        moments: sums of the activations over the same tokens, where they were asked for.
+        full: over whole texts.
+        prefix: over prefixes.
+        moments: of the same tokens; None unless they were requested.
     """
 
     full: SpanCounts
@@ -151,35 +138,33 @@ class LanguageCounts:
 
     @classmethod
     def zero(cls, layers: int, d_mlp: int, *, moments: bool = False) -> LanguageCounts:
-        """Counts of no text at all, with moments or without."""
+        """Counts of no text, with or without moments."""
         nothing = LanguageMoments.zero(layers, d_mlp) if moments else None
         return cls(SpanCounts.zero(layers, d_mlp), SpanCounts.zero(layers, d_mlp), nothing)
 
     def __add__(self, other: LanguageCounts) -> LanguageCounts:
-        """Counts of two disjoint corpora together, exactly.
+        """The counts of two disjoint corpora together.
 
         Raises:
-            IncompatibleError: counts of models of different shapes, or with moments and without.
+            IncompatibleError: the models have different shapes, or only one side has moments.
         """
-        return LanguageCounts(self.full + other.full, self.prefix + other.prefix, self._moments_with(other))
-
-    def _moments_with(self, other: LanguageCounts) -> LanguageMoments | None:
-        if self.moments is None and other.moments is None:
-            return None
-        if self.moments is None or other.moments is None:
+        moments = None
+        if self.moments is not None and other.moments is not None:
+            moments = self.moments + other.moments
+        elif self.moments is not other.moments:
             raise IncompatibleError(
-                "cannot add counts with moments and counts without: collect all of them with "
+                "cannot add counts with moments to counts without: collect all of them with "
                 "`lna activation --moments`, or none"
             )
-        return self.moments + other.moments
+        return LanguageCounts(self.full + other.full, self.prefix + other.prefix, moments)
 
 
 def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int) -> None:
-    """Hold the tokens that an engine saw against the tokens of the corpus.
+    """Compare the tokens that an engine counted with the tokens of the corpus.
 
     Raises:
-        TallyError: a token missing or counted twice, a neuron that fired more often than there were tokens, or
-            moments that cannot be those of the same activations.
+        TallyError: a token is missing or was counted twice, a neuron fired on more tokens than there are, or the
+            moments contradict the counts.
     """
     moments = counts.moments
     for name, span, expected, summed in (
@@ -205,14 +190,20 @@ def _check_moments(name: str, summed: SpanMoments, span: SpanCounts) -> None:
         raise _wrong(f"the {name} moments are wrong: those of {int((~finite).sum())} neurons are not finite")
     never = (span.over_zero == 0) & (summed.sum > 0)
     if bool(never.any()):
-        raise _wrong(f"the {name} moments are wrong: {int(never.sum())} neurons never fired, and add up to more than 0")
+        raise _wrong(f"the {name} moments are wrong: {int(never.sum())} neurons never fired but sum to more than 0")
 
 
 def _wrong(what: str) -> TallyError:
     return TallyError(f"{what}; nothing was written: please report this with the model and the engine's versions")
 
 
-# ── From counts to activation probabilities (SPEC 3; paper eq. 4).
+def answer_counts(full: Int[Tensor, "*shape"], prefix: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """The counts on answers alone: max(c_full − c_prefix, 0) (SPEC 3).
+
+    A tokenizer that merges across the border between instruction and answer can make the prefix fire more often than
+    the text that begins with it; the difference is then 0.
+    """
+    return (full - prefix).clamp(min=0)
 
 
 def activation_probability(
@@ -222,97 +213,86 @@ def activation_probability(
 
         p[l, i, k] = counts[l, i, k] / max(tokens[k], 1)
 
+    >>> activation_probability(torch.tensor([[[3, 0], [1, 8]]]), tokens=torch.tensor([4, 16])).tolist()
+    [[[0.75, 0.0], [0.25, 0.5]]]
+
     Args:
-        counts: answer counts, c_full − c_prefix, none negative (`answer_counts`).
-        tokens: answer tokens per language, t_full − t_prefix.
+        counts: answer counts, none negative (`answer_counts`).
+        tokens: answer tokens of each language, t_full − t_prefix.
 
     Returns:
-        float32, the precision in which thresholds are compared. In [0, 1] for counts that tally; counts made
-        elsewhere (the published Mistral ones) pass 1 by a few tokens in ten thousand, and are left as they are.
+        float32, the precision in which thresholds are compared. Counts that tally give values in [0, 1]; the published
+        Mistral counts exceed 1 by a few tokens in ten thousand and are not clamped.
+
+    Source: equation 4 of the paper.
     """
     return counts.to(torch.float32) / tokens.clamp(min=1).to(torch.float32)
 
 
-def answer_counts(full: Int[Tensor, "*shape"], prefix: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """The counts on answers alone: max(c_full − c_prefix, 0) (SPEC 3).
-
-    Where the tokenizer merges across the border a prefix may fire more often than the text it begins; that is
-    cut at 0.
-    """
-    return (full - prefix).clamp(min=0)
-
-
-# ── Counts kept in blocks of a corpus: what adds up to the whole, and what intervals come from.
-
-FEWEST = 2
-"""So many blocks there must be for anything to vary."""
-_EXACT_FLOAT32 = 2**24
-"""Whole numbers up to here are exact in float32."""
-
-
 @dataclass(frozen=True)
 class SpanBlocks:
-    """On how many tokens of each block of some text each neuron fired.
+    """The counts of each block of a span.
 
     Attributes:
         total_tokens: tokens counted.
-        over_zero: tokens on which the activation was above 0; whole numbers of any width.
+        over_zero: tokens on which the activation was above 0; integers of any width.
     """
 
     total_tokens: Int64[Tensor, " block"]
     over_zero: Integer[Tensor, "block layer neuron"]
 
+    @classmethod
+    def of(cls, spans: Sequence[SpanCounts]) -> SpanBlocks:
+        """Counts of disjoint spans as blocks."""
+        return cls(torch.tensor([span.total_tokens for span in spans]), torch.stack([span.over_zero for span in spans]))
+
     @property
     def total(self) -> SpanCounts:
-        """The counts of the whole text: the sum over blocks, exactly."""
+        """The counts of the whole span: the exact sum over blocks."""
         return SpanCounts(int(self.total_tokens.sum()), self.over_zero.sum(dim=0, dtype=torch.int64))
 
     def __add__(self, other: SpanBlocks) -> SpanBlocks:
-        """Blocks of two disjoint texts together, the first with the first and so on.
+        """Blocks of two disjoint spans, added block by block.
 
         Raises:
-            IncompatibleError: another number of blocks, or models of different shapes.
+            IncompatibleError: the numbers of blocks or the models' shapes differ.
         """
-        if self.over_zero.shape != other.over_zero.shape:
-            raise IncompatibleError(
-                f"cannot add blocks of shape {tuple(self.over_zero.shape)} and {tuple(other.over_zero.shape)}: "
-                "count all parts with the same model and --blocks"
-            )
+        remedy = "count all parts with the same model and --blocks"
+        _check_same_shape("blocks", self.over_zero, other.over_zero, remedy)
         return SpanBlocks(self.total_tokens + other.total_tokens, self.over_zero.to(torch.int64) + other.over_zero)
-
-    @classmethod
-    def of(cls, spans: Sequence[SpanCounts]) -> SpanBlocks:
-        """Counts of disjoint texts as blocks."""
-        return cls(torch.tensor([span.total_tokens for span in spans]), torch.stack([span.over_zero for span in spans]))
 
 
 @dataclass(frozen=True)
 class LanguageBlocks:
-    """One language's counts in blocks: over whole texts, and over the prefixes (the instructions) alone."""
+    """One language's counts in blocks, over whole texts and over prefixes."""
 
     full: SpanBlocks
     prefix: SpanBlocks
-
-    def __len__(self) -> int:
-        return len(self.full.total_tokens)
 
     @classmethod
     def of(cls, parts: Sequence[LanguageCounts]) -> LanguageBlocks:
         """Counts of disjoint parts of a language's records as blocks."""
         return cls(SpanBlocks.of([part.full for part in parts]), SpanBlocks.of([part.prefix for part in parts]))
 
+    def __len__(self) -> int:
+        return len(self.full.total_tokens)
+
     def __add__(self, other: LanguageBlocks) -> LanguageBlocks:
-        """Blocks of two disjoint corpora together."""
+        """The blocks of two disjoint corpora, added block by block."""
         return LanguageBlocks(self.full + other.full, self.prefix + other.prefix)
+
+
+_EXACT_FLOAT32 = 2**24
+"""float32 holds every integer up to here."""
 
 
 @dataclass(frozen=True)
 class AnswerBlocks:
-    """The answer counts of several languages, block by block, ready to be weighted.
+    """The answer counts of several languages in each block, ready to be weighted.
 
     Attributes:
-        counts: c_full − c_prefix. Below 0 in a block where the tokenizer merges across the border; only a weighted sum
-            is cut at 0, as the whole is.
+        counts: c_full − c_prefix. It can be negative in a block where the tokenizer merges across the border, so only
+            a weighted sum is cut at 0.
         tokens: t_full − t_prefix.
     """
 
@@ -321,10 +301,10 @@ class AnswerBlocks:
 
     @classmethod
     def of(cls, languages: Sequence[LanguageBlocks]) -> AnswerBlocks:
-        """Several languages side by side, in float32 where every weighted sum is exact in it, else in float64.
+        """Put languages side by side, in float32 if every weighted sum is exact in it, else in float64.
 
         Raises:
-            IncompatibleError: languages of other shapes or numbers of blocks.
+            IncompatibleError: the languages differ in shape or number of blocks.
         """
         shapes = {tuple(one.full.over_zero.shape) for one in languages}
         if len(shapes) > 1:
@@ -345,18 +325,15 @@ class AnswerBlocks:
         return len(self.counts)
 
     def probability(self, weights: Float[Tensor, " block"] | None = None) -> Float32[Tensor, "layer neuron lang"]:
-        """The activation probabilities where block b stands `weights[b]` times in the corpus.
+        """The activation probabilities of a corpus that contains block b `weights[b]` times.
 
             p = max(Σ_b w_b c_b, 0) / max(Σ_b w_b t_b, 1)
 
-        Weights are whole numbers; without any, each block stands once and p is that of the whole corpus, bit for bit.
+        Args:
+            weights: integers; None counts each block once, which gives the p of the whole corpus bit for bit.
         """
         given = torch.ones(len(self), dtype=torch.float64) if weights is None else weights
         counts = given.to(self.counts.dtype) @ self.counts.flatten(1)
         tokens = (given.to(torch.float64) @ self.tokens.to(torch.float64)).to(torch.int64)
         whole = counts.clamp_(min=0).to(torch.int64).view(self.counts.shape[1:]).permute(1, 2, 0)
         return activation_probability(whole, tokens=tokens)
-
-    def without(self, block: int) -> Bool[Tensor, " block"]:
-        """The weights that leave one block out."""
-        return torch.arange(len(self)) != block

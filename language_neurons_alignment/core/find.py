@@ -1,85 +1,133 @@
-"""From probabilities to language neurons in one call, so that they can be found again in any part of a corpus."""
+"""From activation probabilities to language neurons: the whole method in one call (SPEC 3 to 5).
+
+Every step that needs language neurons calls `find`: `lna identify`, analysis, the bootstrap of `lna stability`, and the
+comparison of methods.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32, Float64, Int
 from torch import Tensor
 
-from ..errors import SweepError
-from .profiles import UNASSIGNED, class_members, class_profile
-from .selection import CLASSES, classify, language_mask, neuron_statistics, select
+from ..config import ENTROPY_LAMBDA, EQUAL_N, LAPE, MEAN_DIFFERENCE, Selection
+from ..errors import SettingsError, SweepError
+from .methods import equal_n, lape, mean_difference, random_anywhere, random_like
+from .selection import (
+    NeuronClasses,
+    NeuronStatistics,
+    classify,
+    language_mask,
+    neuron_statistics,
+    rank_of_share,
+    select,
+)
 from .sweep import exact_lambda
-
-STATES = (*CLASSES, UNASSIGNED)
-
-Step = Callable[[int], None]
-"""Called after so many further identifications."""
-
-
-def unwatched(done: int) -> None:
-    """Nobody watches."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Language neurons, found in some corpus.
+    """Language neurons.
 
     Attributes:
-        lam: the largest fine λ; NaN where there is none in the range.
-        threshold: τ.
-        profile: neurons of each class (`STATES`) in each layer; NaN where there was no λ to select by.
-        mask: the neurons that belong to each language; then none.
+        statistics: entropy, peak and membership of every neuron.
+        selected: the neurons of lowest score; for methods without a score, the neurons of any language.
+        mask: the neurons that belong to each language.
+        above: N, which decides the class of a selected neuron. For entropy-λ it is the number of languages in which the
+            neuron is above τ. Other methods do not all use τ, so there it is the number of languages whose mask
+            contains the neuron.
+        classes: the paper's classes; the general neurons come from the statistics, whatever the method.
+        lam: λ; None for a method without λ; NaN if no λ in the search range is fine, and then nothing is selected.
+        neurons: N per language, for methods that take a number of neurons for each language.
     """
 
-    lam: float
-    threshold: float
-    profile: Float64[Tensor, "layer class"]
+    statistics: NeuronStatistics
+    selected: Bool[Tensor, "layer neuron"]
     mask: Bool[Tensor, "layer neuron lang"]
+    above: Int[Tensor, "layer neuron"]
+    classes: NeuronClasses
+    lam: float | None
+    neurons: int | None
 
     @property
-    def numbers(self) -> Float64[Tensor, " number"]:
-        """Everything that gets an interval in a row: λ, τ, classes, the languages' masks, classes layer by layer."""
-        rates = torch.tensor([self.lam, self.threshold], dtype=torch.float64)
-        classes = self.profile.sum(dim=0)
-        masks = self.mask.sum(dim=(0, 1)) + 0 * classes[0]  # NaN where there is nothing
-        return torch.cat([rates, classes, masks, self.profile.flatten()])
+    def threshold(self) -> float:
+        """τ."""
+        return self.statistics.threshold
 
 
-@dataclass(frozen=True)
-class Procedure:
-    """How language neurons are found.
+def find(
+    probability: Float32[Tensor, "layer neuron lang"],
+    selection: Selection,
+    *,
+    effect: Float64[Tensor, "layer neuron lang"] | None = None,
+) -> Found:
+    """Find the language neurons by the selection's method.
 
-    Attributes:
-        top_rate: share of neurons selected.
-        bar: activation bar.
-        lam: λ to select by; None: the largest fine one, found anew in each corpus.
-        lo: smallest λ considered.
-        hi: largest λ considered.
+    >>> p = torch.tensor([[[0.9, 0.0], [0.8, 0.7], [0.1, 0.1], [0.2, 0.6]]])  # one layer, four neurons, two languages
+    >>> found = find(p, Selection(top_rate=0.5, lam=0.1, bar=0.5))
+    >>> found.mask.nonzero().tolist()  # [layer, neuron, language]
+    [[0, 0, 0], [0, 3, 1]]
+    >>> found.classes.sizes()
+    {'specific': 2, 'related': 0, 'general': 1, 'unassigned': 0}
+
+    Args:
+        probability: activation probabilities.
+        selection: method, top rate, λ and bar. Without λ, the largest fine λ in the selection's range is used.
+        effect: the effect sizes that mean-difference ranks neurons by (`methods.effect_size`).
+
+    Raises:
+        SettingsError: a rate selects less than one neuron, or the model has fewer neurons than requested.
     """
+    languages = probability.shape[-1]
+    statistics = neuron_statistics(probability, bar=selection.known_bar)
+    lam = fine_lambda(statistics, selection) if selection.lam is None and selection.has_lambda else selection.lam
+    if lam is None or math.isnan(lam):
+        selected = torch.zeros_like(statistics.general)
+    else:
+        selected = select(statistics, top_rate=selection.top_rate, lam=lam)
+    mask, above, neurons = language_mask(statistics, selected), statistics.languages_above, None
+    if selection.method != ENTROPY_LAMBDA:
+        mask, neurons = _by_other_method(statistics, selection, effect=effect, sizes=mask.sum(dim=1))
+        selected, above = mask.any(dim=-1), mask.sum(dim=-1)
+    classes = classify(above, selected, languages=languages)
+    classes = replace(classes, general=statistics.general & (languages > 1))
+    return Found(statistics, selected, mask, above, classes, lam, neurons)
 
-    top_rate: float
-    bar: float
-    lam: float | None
-    lo: float
-    hi: float
 
-    def __call__(self, probability: Float32[Tensor, "layer neuron lang"]) -> Found:
-        """Find them (SPEC 3 to 5)."""
-        statistics = neuron_statistics(probability, bar=self.bar)
-        try:
-            largest = exact_lambda(statistics, top_rate=self.top_rate, lo=self.lo, hi=self.hi).lam
-        except SweepError:
-            largest = math.nan
-        lam = largest if self.lam is None else self.lam
-        if math.isnan(lam):
-            profile = torch.full((len(probability), len(STATES)), math.nan, dtype=torch.float64)
-            return Found(largest, statistics.threshold, profile, torch.zeros_like(statistics.member))
-        selected = select(statistics, top_rate=self.top_rate, lam=lam)
-        classes = classify(statistics.languages_above, selected, languages=probability.shape[-1])
-        profile = class_profile(class_members(classes)).counts.to(torch.float64)
-        return Found(largest, statistics.threshold, profile, language_mask(statistics, selected))
+def _by_other_method(
+    statistics: NeuronStatistics,
+    selection: Selection,
+    *,
+    effect: Float64[Tensor, "layer neuron lang"] | None,
+    sizes: Int[Tensor, "layer lang"],
+) -> tuple[Bool[Tensor, "layer neuron lang"], int | None]:
+    """The mask of a method other than entropy-λ, and its number of neurons per language, if it takes one.
+
+    `sizes` are those of the entropy-λ mask, which random neurons match unless their number is given.
+    """
+    layers, d_mlp, languages = statistics.member.shape
+    if selection.method == LAPE:
+        return lape(statistics, top_rate=selection.top_rate), None
+    if selection.method == MEAN_DIFFERENCE:
+        if effect is None:
+            raise SettingsError("mean-difference needs effect sizes: give effect=effect_size(mean, variance)")
+        neurons = selection.neurons or rank_of_share(selection.top_rate / languages, layers * d_mlp, "top_rate")
+        return mean_difference(effect, neurons=neurons), neurons
+    if selection.neurons is None:
+        return random_like(sizes, d_mlp=d_mlp, seed=selection.seed), None
+    if selection.method == EQUAL_N:
+        return equal_n(statistics, neurons=selection.neurons), selection.neurons
+    mask = random_anywhere(layers, d_mlp, languages=languages, neurons=selection.neurons, seed=selection.seed)
+    return mask, selection.neurons
+
+
+def fine_lambda(statistics: NeuronStatistics, selection: Selection) -> float:
+    """λ*: the largest λ in the selection's range with appear[K] = 0; NaN if there is none."""
+    search = selection.search
+    try:
+        return exact_lambda(statistics, top_rate=selection.top_rate, lo=search.lo, hi=search.hi).lam
+    except SweepError:
+        return math.nan

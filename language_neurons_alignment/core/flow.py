@@ -1,4 +1,7 @@
-"""From one model to another of its shape: which neurons changed their class, and which joined or left a language."""
+"""How language neurons differ between two masks: of two models of one shape, or of one model on two corpora.
+
+A neuron is identified by its place (layer, index).
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,23 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from ..config import MASK_CLASSES
 from ..errors import IncompatibleError
-from .frames import Columns, Framed
+from .frames import Columns, Framed, crossed
 from .profiles import NO_CLASS, ClassMembers, ClassProfile, LanguageProfile, jaccard
-from .selection import MASK_CLASSES
 
 MASK = "mask"
 """A language's specific and related neurons together."""
+MEAN, ALL = "mean", "all"
+"""The rows of a table below those of the languages."""
 
 
 @dataclass(frozen=True)
 class ClassFlow(Framed):
-    """How many neurons went from each class to each, layer by layer; every neuron of the model is counted once.
+    """The number of neurons that went from each class to each, in every layer; every neuron is counted once.
 
     Attributes:
-        states: names of the last two axes: the classes and, last, "none".
+        states: names of the last two axes: the classes and "none".
         counts: neurons.
     """
 
@@ -47,77 +52,20 @@ class ClassFlow(Framed):
 
     @property
     def change(self) -> Int64[Tensor, "layer state"]:
-        """How many neurons each class has more (paper figures 4 and 16 to 19)."""
+        """after − before (figures 4 and 16 to 19 of the paper)."""
         return self.after - self.before
 
     def columns(self) -> Columns:
-        """One row a layer and pair of classes: layer, before, after, neurons."""
-        layers, width = len(self.counts), len(self.states)
-        return {
-            "layer": [layer for layer in range(layers) for _ in range(width * width)],
-            "before": [state for _ in range(layers) for state in self.states for _ in range(width)],
-            "after": list(self.states) * (layers * width),
-            "neurons": self.counts.flatten().tolist(),
-        }
-
-
-@dataclass(frozen=True)
-class LanguageFlow(Framed):
-    """What each language's specific neurons, its related ones, and its mask lost, gained and kept, layer by layer.
-
-    A neuron that stays in the mask and goes from specific to related is lost by the one, gained by the other and kept
-    by the mask.
-
-    Attributes:
-        languages: codes, in the order of the second axis.
-        sets: names of the third axis: specific, related, mask.
-        before: neurons in the first model.
-        after: neurons in the second model.
-        kept: neurons in both.
-    """
-
-    languages: tuple[str, ...]
-    sets: tuple[str, ...]
-    before: Int64[Tensor, "layer lang set"]
-    after: Int64[Tensor, "layer lang set"]
-    kept: Int64[Tensor, "layer lang set"]
-
-    @property
-    def gained(self) -> Int64[Tensor, "layer lang set"]:
-        """Neurons that only the second model has."""
-        return self.after - self.kept
-
-    @property
-    def lost(self) -> Int64[Tensor, "layer lang set"]:
-        """Neurons that only the first model has."""
-        return self.before - self.kept
-
-    @property
-    def jaccard(self) -> Float64[Tensor, "lang set"]:
-        """|A ∩ B| / |A ∪ B| over the whole model; NaN where both are empty."""
-        return jaccard(*(counts.sum(dim=0) for counts in (self.kept, self.before, self.after)))
-
-    @property
-    def retained(self) -> Float64[Tensor, "lang set"]:
-        """|A ∩ B| / |A|, the share of the first model's neurons still there; NaN where it had none."""
-        return self.kept.sum(dim=0).to(torch.float64) / self.before.sum(dim=0)
-
-    def columns(self) -> Columns:
-        """One row a layer, language and set: layer, language, set, before, after, kept, gained, lost."""
-        layers, languages, sets = self.before.shape
-        return {
-            "layer": [layer for layer in range(layers) for _ in range(languages * sets)],
-            "language": [code for _ in range(layers) for code in self.languages for _ in range(sets)],
-            "set": list(self.sets) * (layers * languages),
-            **{name: getattr(self, name).flatten().tolist() for name in ("before", "after", "kept", "gained", "lost")},
-        }
+        """A row for each layer and pair of classes: layer, before, after, neurons."""
+        axes = {"layer": range(len(self.counts)), "before": self.states, "after": self.states}
+        return crossed(axes, {"neurons": self.counts})
 
 
 def class_flow(before: ClassMembers, after: ClassMembers) -> ClassFlow:
-    """Count the neurons by their class in two models of one shape: a neuron is the same one by its place.
+    """Count the neurons by their class in each of two models.
 
     Raises:
-        IncompatibleError: classes that are not the same ones.
+        IncompatibleError: the models have different classes.
     """
     states = (*before, NO_CLASS)
     if tuple(before) != tuple(after):
@@ -132,24 +80,6 @@ def class_flow(before: ClassMembers, after: ClassMembers) -> ClassFlow:
     return ClassFlow(states, counts.view(-1, width, width))
 
 
-def language_flow(
-    before: Bool[Tensor, "layer neuron lang"], after: Bool[Tensor, "layer neuron lang"], *, languages: Sequence[str]
-) -> LanguageFlow:
-    """Count what the masks of two models have in common, for each language.
-
-    Among the neurons of a mask, N is the number of languages that a neuron is in.
-    """
-    one, other = _language_sets(before), _language_sets(after)
-    pairs = list(zip(one, other, strict=True))
-    return LanguageFlow(
-        tuple(languages),
-        (*MASK_CLASSES, MASK),
-        before=torch.stack([a.sum(dim=1) for a in one], dim=-1),
-        after=torch.stack([b.sum(dim=1) for b in other], dim=-1),
-        kept=torch.stack([(a & b).sum(dim=1) for a, b in pairs], dim=-1),
-    )
-
-
 def _state(members: ClassMembers) -> Int64[Tensor, "layer neuron"]:
     """Each neuron's class as its position among the states."""
     first = next(iter(members.values()))
@@ -159,34 +89,127 @@ def _state(members: ClassMembers) -> Int64[Tensor, "layer neuron"]:
     return state
 
 
-def _language_sets(mask: Bool[Tensor, "layer neuron lang"]) -> list[Bool[Tensor, "layer neuron lang"]]:
-    """Specific, related, and all neurons of each language."""
+@dataclass(frozen=True)
+class LanguageFlow(Framed):
+    """How many neurons each language lost, gained and kept in every layer: specific, related, and its whole mask.
+
+    A neuron that stays in the mask but goes from specific to related is lost by the one, gained by the other, and kept
+    by the mask.
+
+    Attributes:
+        languages: codes, in the order of the second axis.
+        sets: names of the third axis: specific, related, mask.
+        before: neurons in the first mask.
+        after: neurons in the second mask.
+        kept: neurons in both.
+    """
+
+    languages: tuple[str, ...]
+    sets: tuple[str, ...]
+    before: Int64[Tensor, "layer lang set"]
+    after: Int64[Tensor, "layer lang set"]
+    kept: Int64[Tensor, "layer lang set"]
+
+    @property
+    def gained(self) -> Int64[Tensor, "layer lang set"]:
+        """Neurons in the second mask only."""
+        return self.after - self.kept
+
+    @property
+    def lost(self) -> Int64[Tensor, "layer lang set"]:
+        """Neurons in the first mask only."""
+        return self.before - self.kept
+
+    @property
+    def jaccard(self) -> Float64[Tensor, "lang set"]:
+        """|A ∩ B| / |A ∪ B| over the whole model; NaN if both are empty."""
+        return jaccard(*(counts.sum(dim=0) for counts in (self.kept, self.before, self.after)))
+
+    @property
+    def retained(self) -> Float64[Tensor, "lang set"]:
+        """|A ∩ B| / |A| over the whole model; NaN if A is empty."""
+        return self.kept.sum(dim=0).to(torch.float64) / self.before.sum(dim=0)
+
+    def columns(self) -> Columns:
+        """A row for each layer, language and set: layer, language, set, before, after, kept, gained, lost."""
+        axes = {"layer": range(len(self.before)), "language": self.languages, "set": self.sets}
+        return crossed(axes, {name: getattr(self, name) for name in ("before", "after", "kept", "gained", "lost")})
+
+
+def language_flow(
+    before: Bool[Tensor, "layer neuron lang"], after: Bool[Tensor, "layer neuron lang"], *, languages: Sequence[str]
+) -> LanguageFlow:
+    """Count what two masks have in common, for each language.
+
+    N of a neuron in a mask is the number of languages that it belongs to.
+    """
+    one, other = _language_sets(before), _language_sets(after)
+    return LanguageFlow(
+        tuple(languages),
+        (*MASK_CLASSES, MASK),
+        before=one.sum(dim=1),
+        after=other.sum(dim=1),
+        kept=(one & other).sum(dim=1),
+    )
+
+
+def _language_sets(mask: Bool[Tensor, "layer neuron lang"]) -> Bool[Tensor, "layer neuron lang set"]:
+    """The specific neurons, the related neurons, and all neurons of each language."""
     languages = mask.sum(dim=-1, keepdim=True)
-    return [mask & (languages == 1), mask & (languages > 1), mask]
+    return torch.stack([mask & (languages == 1), mask & (languages > 1), mask], dim=-1)
 
 
-# ── Class counts along the checkpoints of a training (paper figures 16 to 19).
+def corpus_overlap(
+    one: Bool[Tensor, "layer neuron lang"], other: Bool[Tensor, "layer neuron lang"], *, languages: Sequence[str]
+) -> Columns:
+    """Compare the masks of one model on two corpora (table 4 of the paper).
+
+        of_first = shared / first
+        of_smaller = shared / min(first, second)
+        jaccard = shared / (first + second − shared)
+
+    Returns:
+        The columns language, set, first, second, shared and these three; a row for each language and set, then for the
+        mean over languages ("mean"), then for the neurons of any language ("all").
+    """
+    masks = [_language_sets(one), _language_sets(other)]
+    masks.append(masks[0] & masks[1])
+    of_languages = torch.stack([mask.sum(dim=(0, 1)) for mask in masks])
+    anywhere = [mask.any(dim=2) for mask in masks[:2]]
+    of_any = torch.stack([mask.sum(dim=(0, 1)) for mask in (*anywhere, anywhere[0] & anywhere[1])])
+    first, second, shared = torch.cat([of_languages, of_any.unsqueeze(1)], dim=1)
+    numbers = {
+        "first": first.double(),
+        "second": second.double(),
+        "shared": shared.double(),
+        "of_first": shared.double() / first,
+        "of_smaller": shared.double() / torch.minimum(first, second),
+        "jaccard": jaccard(shared, first, second),
+    }
+    axes = {"language": (*languages, MEAN, ALL), "set": (*MASK_CLASSES, MASK)}
+    return crossed(
+        axes,
+        {name: torch.cat([one[:-1], one[:-1].nanmean(dim=0, keepdim=True), one[-1:]]) for name, one in numbers.items()},
+    )
 
 
 @dataclass(frozen=True)
 class TrainingPath(Framed):
-    """The class profiles of several models side by side, in the order given: a base model and its checkpoints.
+    """The class profiles of a base model and its checkpoints, side by side (figures 16 to 19 of the paper).
 
     Attributes:
-        models: their names.
+        models: names, in the order given.
         languages: codes.
         classes: names of the last axis of `per_layer`.
         per_layer: neurons of each class.
-        language_classes: names of the last axis of `per_language`, specific and related.
-        per_language: neurons of each language in the whole model.
+        per_language: specific and related neurons of each language in the whole model.
     """
 
     models: tuple[str, ...]
     languages: tuple[str, ...]
     classes: tuple[str, ...]
     per_layer: Int64[Tensor, "model layer class"]
-    language_classes: tuple[str, ...]
-    per_language: Int64[Tensor, "model lang language_class"]
+    per_language: Int64[Tensor, "model lang mask_class"]
 
     @property
     def totals(self) -> Int64[Tensor, "model class"]:
@@ -194,25 +217,19 @@ class TrainingPath(Framed):
         return self.per_layer.sum(dim=1)
 
     def columns(self) -> Columns:
-        """One row a model and layer: model, layer, and a column for each class."""
-        models, layers, _ = self.per_layer.shape
-        flat = self.per_layer.flatten(0, 1)
-        return {
-            "model": [name for name in self.models for _ in range(layers)],
-            "layer": list(range(layers)) * models,
-            **{name: flat[:, column].tolist() for column, name in enumerate(self.classes)},
-        }
+        """A row for each model and layer: model, layer, and a column for each class."""
+        by_class = dict(zip(self.classes, self.per_layer.unbind(dim=-1), strict=True))
+        return crossed({"model": self.models, "layer": range(self.per_layer.shape[1])}, by_class)
 
 
 def training_path(
     models: Sequence[str], profiles: Sequence[ClassProfile], language_profiles: Sequence[LanguageProfile]
 ) -> TrainingPath:
-    """Put the profiles of models of one shape, languages and classes side by side."""
+    """Put the profiles of models of one shape, with the same languages and classes, side by side."""
     return TrainingPath(
         models=tuple(models),
         languages=language_profiles[0].languages,
         classes=profiles[0].classes,
         per_layer=torch.stack([profile.counts for profile in profiles]),
-        language_classes=language_profiles[0].classes,
         per_language=torch.stack([profile.per_language for profile in language_profiles]),
     )

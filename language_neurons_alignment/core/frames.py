@@ -1,26 +1,43 @@
-"""Results as tables: columns of plain values, and the pandas frame of them.
-
-A room of its own, so that pandas, which takes a second to load, is imported here alone and only when a frame is made.
-"""
+"""Results that are also tables. pandas takes a second to load, so it is imported only when a frame is made."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 Columns = dict[str, list[Any]]
-"""A table by column, every column equally long."""
+"""A table as name of a column → its values; all columns are equally long."""
+
+
+def crossed(axes: Mapping[str, Sequence[Any]], values: Mapping[str, Tensor]) -> Columns:
+    """A table with a row for each combination of the axes' labels; the last axis varies fastest.
+
+    >>> import torch
+    >>> crossed({"layer": [0, 1], "language": ["en", "fr"]}, {"neurons": torch.tensor([[5, 6], [7, 8]])})
+    {'layer': [0, 0, 1, 1], 'language': ['en', 'fr', 'en', 'fr'], 'neurons': [5, 6, 7, 8]}
+
+    Args:
+        axes: name of a column → the labels of that axis.
+        values: name of a column → a tensor with these axes.
+    """
+    labels = zip(*product(*axes.values()), strict=True)
+    columns: Columns = {name: list(column) for name, column in zip(axes, labels, strict=True)}
+    return columns | {name: one.flatten().tolist() for name, one in values.items()}
 
 
 class Framed(ABC):
-    """A result that is also a table, one row an observation."""
+    """A result that is also a table with a row for each observation."""
 
     @abstractmethod
     def columns(self) -> Columns:
-        """The table, column by column: what the CSV file of this result holds."""
+        """The table by column, as in the result's CSV file."""
 
     def to_frame(self) -> DataFrame:
         """The table as a pandas frame."""

@@ -1,4 +1,4 @@
-"""What can be done to neurons while a model runs: one kind of intervention, an affine map of activations."""
+"""Interventions on neurons while a model runs, and the random neurons that serve as controls of an intervention."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from ..errors import IncompatibleError
+from ..errors import IncompatibleError, SettingsError
 
 
 @dataclass(frozen=True)
 class Intervention:
     """Replace each activation a[l, i] by scale[l, i] · a[l, i] + shift[l, i], in every layer, for every token.
 
-    `scale = 1, shift = 0` leaves a neuron alone; `scale = 0` sets it to `shift` whatever it was (also where it was
-    not finite). Affine maps compose to affine maps, so several interventions in a stated order are one. The map is
-    computed in float32 and rounded once, to the precision of the activations: under bfloat16 a value that neurons are
-    set to is the nearest bfloat16, and a factor is not rounded at all.
+    `scale = 1, shift = 0` leaves a neuron unchanged; `scale = 0` sets it to `shift`, even if it was not finite. Affine
+    maps compose, so several interventions in a given order are one. The map is computed in float32 and rounded once to
+    the precision of the activations.
+
+    >>> neurons = torch.tensor([[True, False, False]])
+    >>> both = Intervention.zero(neurons).then(Intervention.on(neurons, shift=0.5))
+    >>> both.layer(0).apply_(torch.tensor([[2.0, 3.0, -1.0]])).tolist()
+    [[0.5, 3.0, -1.0]]
 
     Attributes:
-        scale: factor per neuron.
-        shift: what is added per neuron.
+        scale: factor of each neuron.
+        shift: summand of each neuron.
     """
 
     scale: Float32[Tensor, "layer neuron"]
@@ -42,7 +46,7 @@ class Intervention:
         scale: float = 1.0,
         shift: float | Float[Tensor, "layer neuron"] = 0.0,
     ) -> Intervention:
-        """a ← scale · a + shift on `neurons`, of a number or of each neuron's own; the others are left alone."""
+        """a ← scale · a + shift on `neurons`; `shift` is one number or a value for each neuron."""
         factor, summand = (torch.as_tensor(one, dtype=torch.float32) for one in (scale, shift))
         return cls(torch.where(neurons, factor, 1.0), torch.where(neurons, summand, 0.0))
 
@@ -52,9 +56,12 @@ class Intervention:
         return cls.on(neurons, scale=0.0)
 
     def then(self, after: Intervention) -> Intervention:
-        """This intervention, and `after` on its result.
+        """This intervention, followed by `after`.
 
-        after(self(a)) = (s₂ s₁) a + (s₂ b₁ + b₂)
+            after(self(a)) = (s₂ s₁) a + (s₂ b₁ + b₂)
+
+        Raises:
+            IncompatibleError: the interventions are for models of different shapes.
         """
         if self.scale.shape != after.scale.shape:
             raise IncompatibleError(
@@ -70,30 +77,100 @@ class Intervention:
 
     @property
     def layers(self) -> list[int]:
-        """The layers in which it changes something."""
+        """The layers in which it changes a neuron."""
         return self.touched.any(dim=1).nonzero().flatten().tolist()
 
     def layer(self, layer: int) -> LayerIntervention:
-        """The part that acts in one layer."""
+        """Its part in one layer."""
         neurons = self.touched[layer].nonzero().flatten()
         return LayerIntervention(neurons, self.scale[layer, neurons], self.shift[layer, neurons])
 
 
 @dataclass(frozen=True)
 class LayerIntervention:
-    """An intervention in one layer, on the neurons that it touches."""
+    """An intervention in one layer, on the neurons that it changes."""
 
     neurons: Int64[Tensor, " touched"]
     scale: Float[Tensor, " touched"]
     shift: Float[Tensor, " touched"]
 
     def to(self, device: torch.device) -> LayerIntervention:
-        """The same, where the activations are."""
+        """The same on another device."""
         return LayerIntervention(self.neurons.to(device), self.scale.to(device), self.shift.to(device))
 
     def apply_(self, activation: Tensor) -> Tensor:
-        """Change an activation tensor of shape [..., neuron] in place, and return it."""
+        """Change an activation tensor [..., neuron] in place, and return it."""
         before = activation[..., self.neurons]
         after = torch.where(self.scale == 0, self.shift, before * self.scale + self.shift)
         activation[..., self.neurons] = after.to(activation.dtype)
         return activation
+
+
+NEAREST = 20
+"""A control neuron is drawn from this many eligible neurons of nearest activity."""
+
+
+def matched_controls(
+    neurons: Bool[Tensor, "layer neuron"],
+    *,
+    activity: Float[Tensor, "layer neuron"] | None,
+    eligible: Bool[Tensor, "layer neuron"],
+    seed: int,
+) -> Bool[Tensor, "layer neuron"]:
+    """Random neurons to compare `neurons` with: as many in each layer, and about as active.
+
+    In random order, each of `neurons` gets one of the `NEAREST` free eligible neurons of its layer whose activity is
+    nearest to its own.
+
+    Args:
+        neurons: the neurons that need a control.
+        activity: what is matched, such as the mean activation probability; None matches the layer only.
+        eligible: the neurons to draw from; `neurons` themselves are always excluded.
+        seed: the same seed draws the same neurons.
+
+    Raises:
+        SettingsError: a layer has fewer eligible neurons than needed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.zeros_like(neurons)
+    for layer in neurons.any(dim=1).nonzero().flatten().tolist():
+        wanted = neurons[layer].nonzero().flatten()
+        pool = (eligible[layer] & ~neurons[layer]).nonzero().flatten()
+        if len(pool) < len(wanted):
+            raise SettingsError(
+                f"layer {layer} has {len(pool)} neurons of no language, a control of {len(wanted)} needs as many: "
+                "choose fewer neurons (-r, --classes), or leave controls out (--controls 0)"
+            )
+        known = None if activity is None else activity[layer].double()
+        drawn[layer, _draw(wanted, pool, known, generator)] = True
+    return drawn
+
+
+def _draw(wanted: Tensor, pool: Tensor, activity: Tensor | None, generator: torch.Generator) -> Tensor:
+    """As many of `pool` as wanted, each near in activity to one of the wanted."""
+    if activity is None:
+        return pool[torch.randperm(len(pool), generator=generator)[: len(wanted)]]
+    order = torch.randperm(len(pool), generator=generator)  # breaks ties at random instead of by index
+    pool = pool[order[activity[pool[order]].argsort(stable=True)]]
+    levels, free, taken = activity[pool], torch.ones(len(pool), dtype=torch.bool), []
+    for neuron in wanted[torch.randperm(len(wanted), generator=generator)].tolist():
+        at = int(torch.searchsorted(levels, activity[neuron]))
+        near = _nearest_free(free, at)
+        distance = (levels[near] - activity[neuron]).abs()
+        near = near[distance.argsort(stable=True)[:NEAREST]]
+        chosen = int(near[torch.randint(len(near), (1,), generator=generator)])
+        free[chosen] = False
+        taken.append(chosen)
+    return pool[torch.tensor(taken)]
+
+
+def _nearest_free(free: Bool[Tensor, " place"], at: int) -> Tensor:
+    """The free places nearest to `at`, up to `NEAREST` on each side."""
+    reach = NEAREST
+    while True:
+        low, high = max(0, at - reach), min(len(free), at + reach)
+        left, right = free[low:at].nonzero().flatten() + low, free[at:high].nonzero().flatten() + at
+        whole = low == 0 and high == len(free)
+        if whole or ((len(left) >= NEAREST or low == 0) and (len(right) >= NEAREST or high == len(free))):
+            return torch.cat([left[-NEAREST:], right[:NEAREST]])
+        reach *= 2

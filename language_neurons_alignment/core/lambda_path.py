@@ -1,4 +1,14 @@
-"""The histogram that AutoSweep watches as λ runs over a range: exact, with every λ at which it changes (SPEC 3, 4)."""
+"""The histogram appear[0..K] as a function of λ: exact, with every λ at which it changes (SPEC 3 and 4).
+
+Every score s(λ) = e − λ r falls as λ grows (r ≥ 0), and so does level(λ), the score of the last neuron selected. In an
+interval [a, b], a neuron's line is therefore
+
+    never selected     if s(b) > level(a)
+    always selected    if s(a) < level(b)
+
+and only the other lines compete. Rounding preserves the order of numbers, so this also holds for computed scores.
+`lambda_path` halves the range until few enough lines compete that all of their crossings can be computed.
+"""
 
 from __future__ import annotations
 
@@ -14,38 +24,28 @@ from .frames import Columns, Framed
 from .selection import NeuronStatistics, lowest, rank_of_share
 from .sweep import check_range
 
-# ── Score lines that compete for the last places of the selection while λ runs over an interval.
-#
-# Every score s(λ) = e − λ r falls as λ grows (r ≥ 0), and so does the level, the score of the last neuron selected.
-# In [a, b] a line is therefore
-#
-#     never selected     where s(b) > level(a)
-#     always selected    where s(a) < level(b)
-#
-# and only the rest compete. Rounding keeps the order of numbers, so this holds for the scores as computed too, not only
-# in theory.
-
 FEW = 80
-"""So few different lines are compared pair by pair."""
+"""Up to this many different lines are compared pair by pair."""
 MANY = 4096
-"""More lines than this are not looked at together, alike or not."""
+"""More lines than this are halved again before equal lines are looked for."""
 RESOLUTION = 1e-12
-"""Below this, λ is finer than the scores that it separates."""
+"""The shortest interval of λ: a shorter one would be finer than the rounding of the scores."""
 _SAME_SCORE = 1e-12
 
 
 @dataclass(frozen=True)
 class Contest:
-    """The lines that compete in an interval of λ, in the order of their flat indices, which decides ties.
+    """The lines that compete for the last places of the selection in an interval [lo, hi] of λ.
+
+    They are in the order of flat indices, which decides ties.
 
     Attributes:
-        lo: the interval's start.
-        hi: its end.
+        lo, hi: the interval.
         entropy: e of each line.
         peak: r of each line, not negative.
-        above: N, the languages in which the line's neuron is above τ.
-        places: how many of the lines are selected.
-        certain: histogram of N over the neurons selected in the whole interval, j = 0..K.
+        above: N of each line's neuron.
+        places: number of lines that are selected.
+        certain: histogram of N, j = 0..K, of the neurons that are selected in the whole interval.
     """
 
     lo: float
@@ -57,7 +57,7 @@ class Contest:
     certain: Int64[np.ndarray, " n_languages"]
 
     def narrowed(self) -> Contest:
-        """Without the lines whose selection does not depend on λ here."""
+        """The same without the lines whose selection does not depend on λ here."""
         at_lo, at_hi = self.scores(self.lo), self.scores(self.hi)
         level_lo, level_hi = (np.partition(at, self.places - 1)[self.places - 1] for at in (at_lo, at_hi))
         always = at_lo < level_hi
@@ -81,7 +81,7 @@ class Contest:
         return self.entropy - lam * self.peak
 
     def appear(self, lams: Float64[np.ndarray, " lam"]) -> Int64[np.ndarray, "lam n_languages"]:
-        """The histogram of all selected neurons at each of a few λ, ties by flat index."""
+        """The histogram of all selected neurons at each of a few λ."""
         scores = self.entropy - lams[:, None] * self.peak
         first = np.argsort(scores, axis=1, kind="stable")[:, : self.places]
         width = len(self.certain)
@@ -89,10 +89,10 @@ class Contest:
         return self.certain + np.bincount(cells.ravel(), minlength=width * len(lams)).reshape(-1, width)
 
     def settled(self) -> bool:
-        """Whether the histogram is the same in the whole open interval.
+        """Whether the histogram is constant in the open interval: all lines have the same N, or keep their order.
 
-        All lines' neurons have the same N; or the lines keep their order. Just after lo, of lines that meet there, the
-        steeper one is lower; just before hi the less steep one.
+        Of lines that meet at lo, the steeper one is lower just after lo; of lines that meet at hi, the less steep one
+        is lower just before hi.
         """
         if self.hi - self.lo < RESOLUTION or len(self.above) == 0 or bool((self.above == self.above[0]).all()):
             return True
@@ -103,14 +103,15 @@ class Contest:
         return bool((after_lo == before_hi).all())
 
     def few(self) -> bool:
-        """Whether there are few different lines: neurons that hardly ever fire share theirs with hundreds of others."""
+        """Whether few lines are different; neurons that hardly ever fire share a line with hundreds of others."""
         return len(self.above) <= FEW or (len(self.above) <= MANY and len(self._different()) <= FEW)
 
     def turns(self) -> Float64[np.ndarray, " turn"]:
-        """The λ inside the interval at which lines cross for the last place, ascending; for few different lines.
+        """The λ inside the interval at which a crossing changes the selection, ascending; for few different lines.
 
-        Lines i and j cross at (e_i − e_j) / (r_i − r_j). It changes the selection only where, of the lines that meet
-        there, some are selected and some are not: fewer than `places` lines lie below, and more below or in it.
+        Lines i and j cross at (e_i − e_j) / (r_i − r_j). The crossing changes the selection only if some of the lines
+        that meet there are selected and others are not: fewer than `places` lines lie below it, and more than `places`
+        lie below it or in it.
         """
         different = self._different()
         i, j = (different[side] for side in np.triu_indices(len(different), k=1))
@@ -127,18 +128,18 @@ class Contest:
         return turns[np.diff(turns, prepend=self.lo) > RESOLUTION]
 
     def _different(self) -> Int64[np.ndarray, " different"]:
-        """One line of each kind."""
+        """The position of one line of each kind."""
         return np.unique(self.entropy + 1j * self.peak, return_index=True)[1]
 
 
 @dataclass(frozen=True)
 class LambdaPath(Framed):
-    """appear[j] for all λ in [lo, hi]: a piecewise constant function of λ.
+    """appear[j] for all λ in [lo, hi]: a piecewise constant function.
 
     Attributes:
-        edges: lo, the λ at which the histogram changes, ascending, and hi. At an edge itself lines meet, and flat
-            indices decide, which `at` knows.
-        appear: selected neurons above τ in exactly j languages, j = 0..K, between an edge and the next.
+        edges: lo, the λ at which the histogram changes, ascending, and hi. At an edge lines meet and flat indices
+            decide; `at` takes this into account.
+        appear: the histogram j = 0..K between each edge and the next.
         contest: the neurons whose selection depends on λ in the range.
     """
 
@@ -147,7 +148,7 @@ class LambdaPath(Framed):
     contest: Contest
 
     def at(self, lam: float) -> list[int]:
-        """The histogram at one λ, as an identification at it counts it.
+        """The histogram at one λ, as `find` gives it.
 
         Raises:
             SettingsError: λ is outside the range.
@@ -159,7 +160,7 @@ class LambdaPath(Framed):
         return (competing.certain + histogram).tolist()
 
     def piece(self, lam: float) -> int:
-        """The piece in which λ lies; of an edge, the one that follows.
+        """The piece that contains λ; for an edge, the piece that follows.
 
         Raises:
             SettingsError: λ is outside the range.
@@ -169,12 +170,12 @@ class LambdaPath(Framed):
         return min(position, len(self.appear) - 1)
 
     def sampled(self, points: int) -> tuple[Float64[Tensor, " point"], Int64[Tensor, "point n_languages"]]:
-        """The path at evenly spaced λ, for a figure that cannot show every piece."""
+        """The histogram at evenly spaced λ, for a figure that cannot show every piece."""
         lams = torch.linspace(float(self.edges[0]), float(self.edges[-1]), points, dtype=torch.float64)
         return lams, self.appear[[self.piece(lam) for lam in lams.tolist()]]
 
     def columns(self) -> Columns:
-        """One row a piece: lam_from, lam_to, appear_0 … appear_K."""
+        """A row for each piece: lam_from, lam_to, appear_0 … appear_K."""
         edges = self.edges.tolist()
         by_number = {f"appear_{j}": column.tolist() for j, column in enumerate(self.appear.T)}
         return {"lam_from": edges[:-1], "lam_to": edges[1:], **by_number}
@@ -186,10 +187,13 @@ class LambdaPath(Framed):
 
 
 def lambda_path(statistics: NeuronStatistics, *, top_rate: float, lo: float, hi: float) -> LambdaPath:
-    """Follow appear[0..K] from lo to hi.
+    """appear[0..K] for every λ from lo to hi.
 
-    The interval is halved until few enough lines compete for the last places that all their crossings can be looked at;
-    at each level of halving most lines drop out, selected for sure or never.
+    >>> from language_neurons_alignment.core.selection import neuron_statistics
+    >>> p = torch.tensor([[[0.9, 0.0], [0.6, 0.5], [0.1, 0.1], [0.0, 0.4]]])
+    >>> path = lambda_path(neuron_statistics(p, bar=0.5), top_rate=0.5, lo=0.0, hi=10.0)
+    >>> [round(edge, 3) for edge in path.edges.tolist()], path.appear.tolist()
+    ([0.0, 3.728, 10.0], [[0, 2, 0], [0, 1, 1]])
 
     Args:
         statistics: of every neuron.
@@ -198,7 +202,7 @@ def lambda_path(statistics: NeuronStatistics, *, top_rate: float, lo: float, hi:
         hi: largest λ.
 
     Raises:
-        SettingsError: a range or a rate that there is not.
+        SettingsError: the range or the rate is invalid.
     """
     check_range(lo, hi)
     above = statistics.languages_above.flatten().numpy()
@@ -216,7 +220,7 @@ def lambda_path(statistics: NeuronStatistics, *, top_rate: float, lo: float, hi:
 
 
 def _follow(whole: Contest) -> tuple[list[float], list[Int64[np.ndarray, " n_languages"]]]:
-    """The starts of the pieces, in ascending order, and their histograms; no two neighbours are the same."""
+    """The starts of the pieces, ascending, and their histograms; neighbouring pieces differ."""
     edges: list[float] = []
     appear: list[Int64[np.ndarray, " n_languages"]] = []
     waiting = [whole]

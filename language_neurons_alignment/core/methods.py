@@ -1,6 +1,7 @@
-"""Other ways to find language neurons, one a file: each gives the neurons of every language (FIELD).
+"""Other published ways to find language neurons, and random neurons to compare them with.
 
-The method of this project, entropy-λ, is `core.selection`: its parts serve AutoSweep and the λ path too.
+Each function returns a mask [layer, neuron, lang]. Ties go to the lower flat index. `find` calls them by name; this
+project's own method, entropy-λ, is in `selection`.
 """
 
 from __future__ import annotations
@@ -9,19 +10,39 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from ..errors import SettingsError
 from .selection import NeuronStatistics, lowest, rank_of_share
 
-# ── Equal-N LAPE: as many neurons for each language, so that languages compare.
+
+def lape(statistics: NeuronStatistics, *, top_rate: float) -> Bool[Tensor, "layer neuron lang"]:
+    """LAPE: the neurons of lowest language activation probability entropy, among those that fire often somewhere.
+
+        E = −Σ_k q_k ln q_k,  q = p / Σ p;   E = ∞ where no p_k > τ
+        selected  = the round(top_rate · layers · d_mlp) neurons of lowest E
+        neuron belongs to language k  ⇔  selected and p_k > τ
+
+    τ is that of `neuron_statistics`, as in LAPE's public code, and E is compared after division by ln K
+    (`statistics.entropy`). Neurons above τ nowhere are never selected, so there can be fewer than requested.
+
+    Raises:
+        SettingsError: the top rate is no share, or selects less than one neuron.
+
+    Source: Tang et al. (2024), "Language-Specific Neurons".
+    """
+    rank = rank_of_share(top_rate, statistics.entropy.numel(), "top_rate")
+    eligible = statistics.member.any(dim=-1)
+    entropy = torch.where(eligible, statistics.entropy, torch.inf)
+    return (lowest(entropy, count=rank) & eligible).unsqueeze(-1) & statistics.member
 
 
 def equal_n(statistics: NeuronStatistics, *, neurons: int) -> Bool[Tensor, "layer neuron lang"]:
-    """Of the neurons with p_k > τ, for each language k, the N of lowest entropy; ties by flat index, lower first.
+    """Equal-N LAPE: for each language, the N neurons of lowest entropy among those with p_k > τ.
 
-    A language with fewer than N neurons above τ has them all. Where LAPE gives most neurons to languages whose
-    tokens many neurons know, here all have N; a neuron may be among those of several languages.
+    A language with fewer than N neurons above τ gets all of them. LAPE gives most neurons to the languages that many
+    neurons fire for; here every language gets N, so languages can be compared. A neuron can belong to several.
 
     Args:
-        statistics: of the probabilities; τ is in them.
+        statistics: of the probabilities.
         neurons: N.
     """
     count = min(neurons, statistics.entropy.numel())
@@ -32,44 +53,19 @@ def equal_n(statistics: NeuronStatistics, *, neurons: int) -> Bool[Tensor, "laye
     return torch.stack(chosen, dim=-1)
 
 
-# ── LAPE: the neurons whose firing is least spread over the languages, of those that fire often in some (Tang et al.).
-
-
-def lape(statistics: NeuronStatistics, *, top_rate: float) -> Bool[Tensor, "layer neuron lang"]:
-    """The neurons of each language by language activation probability entropy.
-
-        E = −Σ_k q_k ln q_k,  q = p / Σ p;   E = ∞ where no p_k > τ
-        selected  = the round(top_rate · layers · d_mlp) neurons of lowest E; ties by flat index, lower first
-        neuron belongs to language k  ⇔  selected and p_k > τ
-
-    τ is the round(bar · layers · d_mlp · K)-th smallest of all p (`neuron_statistics`), which is what LAPE's public
-    code takes (`kthvalue`). E is ordered as its share of ln K, `statistics.entropy`. A neuron that is above τ nowhere
-    is taken at no rate, so there may be fewer than asked for.
-
-    Raises:
-        SettingsError: a top rate that is no share, or less than one neuron.
-    """
-    rank = rank_of_share(top_rate, statistics.entropy.numel(), "top_rate")
-    eligible = statistics.member.any(dim=-1)
-    entropy = torch.where(eligible, statistics.entropy, torch.inf)
-    return (lowest(entropy, count=rank) & eligible).unsqueeze(-1) & statistics.member
-
-
-# ── Mean difference: the neurons that are more active in one language than in the others, by their means.
-#
-# Language arithmetics adds μ_k − mean_{j≠k} μ_j to a neuron to steer to language k (FIELD); here the same difference, in
-# units of the neuron's own spread, says whose neuron it is.
-
-
 def effect_size(
     mean: Float64[Tensor, "layer neuron lang"], variance: Float64[Tensor, "layer neuron lang"]
 ) -> Float64[Tensor, "layer neuron lang"]:
-    """How far a neuron's mean activation in a language lies above that in the others, in standard deviations.
+    """How far a neuron's mean activation in a language lies above its mean in the others, in standard deviations.
 
         d_k = (μ_k − mean_{j≠k} μ_j) / s,   s² = (1/K) Σ_j σ_j²
 
-    Every language has the same weight in s, whatever number of tokens its text was cut into. 0 where there is no
-    difference; ∞ where there is one and no spread.
+    Every language has the same weight in s, whatever its number of tokens. 0 where the means are equal; ±∞ where they
+    differ and s = 0. Language arithmetic adds the numerator to a neuron to steer to language k.
+
+    >>> mean = torch.tensor([[[3.0, 1.0], [1.0, 1.0]]]).double()
+    >>> effect_size(mean, torch.ones_like(mean)).tolist()
+    [[[2.0, -2.0], [0.0, 0.0]]]
 
     Args:
         mean: μ, over a language's answer tokens.
@@ -83,7 +79,7 @@ def effect_size(
 
 
 def mean_difference(effect: Float64[Tensor, "layer neuron lang"], *, neurons: int) -> Bool[Tensor, "layer neuron lang"]:
-    """For each language the N neurons of largest effect, of those above 0; ties by flat index, lower first.
+    """For each language, the N neurons of largest positive effect.
 
     Args:
         effect: d (`effect_size`).
@@ -94,18 +90,16 @@ def mean_difference(effect: Float64[Tensor, "layer neuron lang"], *, neurons: in
     return torch.stack(chosen, dim=-1)
 
 
-# ── Random neurons: what a method has to be better than.
-
-
 def random_like(sizes: Int64[Tensor, "layer lang"], *, d_mlp: int, seed: int) -> Bool[Tensor, "layer neuron lang"]:
-    """As many neurons of each layer and language as another mask has, each set of them as likely as any other.
+    """Random neurons, as many in each layer and language as another mask has; languages are drawn independently.
 
-    Languages are drawn one after the other and do not know of each other.
+    >>> random_like(torch.tensor([[2, 0], [1, 3]]), d_mlp=5, seed=0).sum(dim=1).tolist()
+    [[2, 0], [1, 3]]
 
     Args:
-        sizes: neurons per layer and language.
+        sizes: neurons in each layer and language.
         d_mlp: neurons per layer.
-        seed: the same seed gives the same neurons.
+        seed: the same seed draws the same neurons.
     """
     layers, languages = sizes.shape
     generator = torch.Generator().manual_seed(seed)
@@ -116,6 +110,12 @@ def random_like(sizes: Int64[Tensor, "layer lang"], *, d_mlp: int, seed: int) ->
 def random_anywhere(
     layers: int, d_mlp: int, *, languages: int, neurons: int, seed: int
 ) -> Bool[Tensor, "layer neuron lang"]:
-    """N neurons for each language, from anywhere in the model: layers are forgotten, and drawn from as one."""
+    """N random neurons for each language, drawn from all layers together.
+
+    Raises:
+        SettingsError: the model has fewer than N neurons.
+    """
+    if neurons > layers * d_mlp:
+        raise SettingsError(f"--neurons {neurons} is more than the {layers * d_mlp} that the model has: give fewer")
     sizes = torch.full((1, languages), neurons)
     return random_like(sizes, d_mlp=layers * d_mlp, seed=seed).view(layers, d_mlp, languages)

@@ -1,13 +1,15 @@
-"""What is known of a loaded model."""
+"""A loaded model as the rest of the package sees it: what is known about it, and how its work reports progress."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known of a loaded model.
+    """The properties of a loaded model.
 
     Attributes:
         path: the path or hub id that it was loaded from.
@@ -16,7 +18,7 @@ class ModelInfo:
         d_mlp: neurons per layer (`intermediate_size`).
         max_length: the longest sequence that the model allows, in tokens.
         dtype: the precision in which it runs ("bfloat16", …).
-        end_tokens: the tokens by which it ends an answer.
+        end_tokens: the tokens that end an answer.
     """
 
     path: str
@@ -26,3 +28,35 @@ class ModelInfo:
     max_length: int
     dtype: str
     end_tokens: tuple[int, ...] = ()
+
+
+@runtime_checkable
+class Progress(Protocol):
+    """A progress bar of one piece of work, measured in tokens or other steps."""
+
+    def __call__(self, done: int, /) -> None:
+        """Advance by so many steps."""
+
+    def spare(self, tokens: int, /) -> None:
+        """Lower the total: an answer ended early, so these tokens will not come."""
+
+
+StartProgress = Callable[[str, int], Progress]
+"""Starts a progress bar; called with a label and the total."""
+
+
+class _Silent:
+    def __call__(self, done: int, /) -> None:
+        pass
+
+    def spare(self, tokens: int, /) -> None:
+        pass
+
+
+SILENT: Progress = _Silent()
+"""Shows nothing."""
+
+
+def silent(label: str, total: int) -> Progress:
+    """A `StartProgress` that shows nothing."""
+    return SILENT

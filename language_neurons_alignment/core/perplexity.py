@@ -1,4 +1,8 @@
-"""Perplexity from the likelihood of actual tokens (SPEC 6)."""
+"""Perplexity, and how it changes when neurons are changed (SPEC 6).
+
+A *perplexity map* has a row for each intervention and a column for the language of the text. `perplexity_effects` and
+`perplexity_selectivity` compare its changes with chance; `method_table` compares the maps of several methods.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,16 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from ..errors import CorpusError, IncompatibleError, SettingsError
+from .effects import Effects, Selectivity, measured_selectivity, selectivity
 from .frames import Columns, Framed
 from .profiles import jaccard
-from .resampling import DRAWS, Interval, Selectivity, control_range, interval, resampling_weights, selectivity
+from .resampling import DRAWS, Interval, control_range, interval, resampling_weights
+
+UNDISTURBED = "none"
+"""The row of the unchanged model."""
+
+SCALES = ("percent", "log1p")
+AVERAGES = ("token", "text")
 
 
 @dataclass(frozen=True)
@@ -21,8 +32,8 @@ class TextLikelihood:
     """How likely a model finds one text.
 
     Attributes:
-        nll: Σ −ln p(token | tokens before it), over the scored tokens, in nats.
-        tokens: how many were scored; 0 where a text has nothing to predict (a single token).
+        nll: Σ −ln p(token | tokens before it) over the scored tokens, in nats.
+        tokens: number of scored tokens; 0 for a single token, which has nothing to predict.
     """
 
     nll: float
@@ -34,12 +45,12 @@ class Perplexity:
     """The perplexity of a set of texts, in both of the usual averages.
 
     Attributes:
-        token: exp(Σ nll / Σ tokens), every token with the same weight.
-        text: exp(mean over texts of nll / tokens), every text with the same weight: the paper's.
+        token: exp(Σ nll / Σ tokens); every token has the same weight.
+        text: exp(mean over texts of nll / tokens); every text has the same weight, as in the paper.
         nll: Σ nll, in nats.
         tokens: Σ tokens.
-        texts: texts with at least one scored token.
-        likelihoods: theirs, one by one, in the order of the texts; empty where only sums are known.
+        texts: number of texts with at least one scored token.
+        likelihoods: of these texts, in their order; empty if only the sums are known.
     """
 
     token: float
@@ -51,7 +62,11 @@ class Perplexity:
 
 
 def perplexity(likelihoods: Sequence[TextLikelihood]) -> Perplexity:
-    """Pool the likelihoods of single texts.
+    """Pool the likelihoods of texts.
+
+    >>> found = perplexity([TextLikelihood(nll=2.0, tokens=1), TextLikelihood(nll=3.0, tokens=4)])
+    >>> round(found.token, 4), round(found.text, 4)  # e^(5/5), e^((2 + 0.75) / 2)
+    (2.7183, 3.9551)
 
     Raises:
         CorpusError: no text has a token to predict.
@@ -68,32 +83,23 @@ def perplexity(likelihoods: Sequence[TextLikelihood]) -> Perplexity:
 
 
 def _exp(mean_nll: float) -> float:
-    """e^x, infinite where a float cannot hold it: a broken model's perplexity is a result too."""
+    """e^x, or infinity on overflow: a broken model's perplexity is a result too."""
     try:
         return math.exp(mean_nll)
     except OverflowError:
         return math.inf
 
 
-# ── A perplexity map: how each language's text suffers when each language's neurons are off (SPEC 6).
-
-UNDISTURBED = "none"
-"""The row in which nothing is deactivated."""
-
-SCALES = ("percent", "log1p")
-AVERAGES = ("token", "text")
-
-
 @dataclass(frozen=True)
 class PerplexityMap:
-    """Perplexities, by what is deactivated (rows) and the language of the text (columns).
+    """Perplexities by intervention (row) and language of the text (column).
 
     Attributes:
         languages: codes; the columns.
         cells: (row, column) → perplexity.
-        changed: the rows after the undisturbed one, each an intervention; where none is given, the languages, each
-            with its own neurons changed.
-        controls: the same map with other neurons, of no language, in the place of each row's; one for each control set.
+        changed: names of the interventions, the rows after the undisturbed one; by default the languages, each with its
+            own neurons changed.
+        controls: the same map with random neurons instead of each row's; one map for each set of controls.
     """
 
     languages: tuple[str, ...]
@@ -106,12 +112,12 @@ class PerplexityMap:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """The undisturbed row, then those in which something is changed."""
+        """The undisturbed row, then the interventions."""
         return (UNDISTURBED, *self.changed)
 
     @property
     def by_language(self) -> bool:
-        """Whether each row changes the neurons of the language of its column."""
+        """Whether the rows are the languages of the columns, each with its own neurons changed."""
         return self.changed == self.languages
 
     def with_controls(self, cells: Mapping[tuple[str, str], Perplexity], *, sets: int) -> PerplexityMap:
@@ -125,10 +131,10 @@ class PerplexityMap:
         return replace(self, controls=controls)
 
     def values(self, *, average: str = "token") -> Float64[Tensor, "row lang"]:
-        """The perplexities themselves.
+        """The perplexities.
 
         Raises:
-            SettingsError: an average that there is not.
+            SettingsError: an unknown average.
             IncompatibleError: a cell is missing.
         """
         if average not in AVERAGES:
@@ -143,20 +149,23 @@ class PerplexityMap:
             dtype=torch.float64,
         )
 
-    def change(self, *, scale: str = "percent", average: str = "token") -> Float64[Tensor, "deactivated lang"]:
-        """How far each masked row lies from the undisturbed one.
+    def change(self, *, scale: str = "percent", average: str = "token") -> Float64[Tensor, "changed lang"]:
+        """The change of each row against the undisturbed one, PPL₀.
 
         percent   100 · (PPL / PPL₀ − 1)
-        log1p     ln(1 + PPL) − ln(1 + PPL₀), the paper's
+        log1p     ln(1 + PPL) − ln(1 + PPL₀), as in the paper
         """
         return change_of(self.values(average=average), scale=scale)
 
 
 def change_of(values: Float64[Tensor, "*draw row lang"], *, scale: str) -> Float64[Tensor, "*draw changed lang"]:
-    """How far each row of perplexities lies from the first, the undisturbed one (`PerplexityMap.change`).
+    """The change of each row of perplexities against the first (`PerplexityMap.change`).
+
+    >>> change_of(torch.tensor([[10.0], [15.0]]).double(), scale="percent").tolist()
+    [[50.0]]
 
     Raises:
-        SettingsError: a scale that there is not.
+        SettingsError: an unknown scale.
     """
     base, changed = values[..., :1, :], values[..., 1:, :]
     if scale == "percent":
@@ -174,101 +183,23 @@ def control_row(row: str, number: int) -> str:
 def cells_to_do(
     rows: Sequence[str], languages: Sequence[str], done: Mapping[tuple[str, str], Perplexity]
 ) -> dict[str, list[str]]:
-    """Row → the columns that are missing in it; rows with nothing to do are left out."""
+    """Row → its missing columns; complete rows are left out."""
     todo = {row: [text for text in languages if (row, text) not in done] for row in rows}
     return {row: texts for row, texts in todo.items() if texts}
 
 
-# ── What a perplexity map shows, held against chance: intervals by resampling texts, ranges of controls, selectivity.
-
-
-@dataclass(frozen=True)
-class PerplexityEffects:
-    """The changes of a map, each with what it is held against.
-
-    Attributes:
-        change: of perplexity against the undisturbed row.
-        interval: where it lies with other texts of the same kind; NaN where a cell knows only its sums.
-        control: where the change by another control of the same row would lie; None without controls.
-        inside: which changes lie in there, and so may be those of any neurons; none without controls.
-    """
-
-    change: Float64[Tensor, "changed lang"]
-    interval: Interval
-    control: Interval | None
-    inside: Bool[Tensor, "changed lang"]
-
-
-@dataclass(frozen=True)
-class MeasuredSelectivity:
-    """How selective each language's neurons are, in the map and in its controls.
-
-    Attributes:
-        measured: precision, recall and F1.
-        low, high: ends of their intervals over other texts; NaN where a cell of the row knows only its sums.
-        control: mean over the control sets; None without controls.
-        f1_control: where the F1 of another control would lie, within 0 and 1.
-    """
-
-    measured: Selectivity
-    low: Selectivity
-    high: Selectivity
-    control: Selectivity | None
-    f1_control: Interval | None
-
-
-def perplexity_effects(result: PerplexityMap, *, scale: str = "percent", average: str = "token") -> PerplexityEffects:
-    """A map's changes, their intervals and their controls' ranges, in one scale and average.
-
-    Raises:
-        IncompatibleError: a cell is missing, or the rows of a column are not over the same texts.
-    """
-    change = result.change(scale=scale, average=average)
-    drawn = interval(change_of(resampled(result, average=average), scale=scale))
-    control = range_of_controls(result, scale=scale, average=average)
-    inside = torch.zeros_like(change, dtype=torch.bool) if control is None else control.holds(change)
-    return PerplexityEffects(change, drawn, control, inside)
-
-
-def range_of_controls(result: PerplexityMap, *, scale: str = "percent", average: str = "token") -> Interval | None:
-    """Where the change by another control of the same row would lie; None without controls.
-
-    Raises:
-        SettingsError: a single control has no range.
-    """
-    if not result.controls:
-        return None
-    return control_range(torch.stack([one.change(scale=scale, average=average) for one in result.controls]))
-
-
-def perplexity_selectivity(result: PerplexityMap, *, average: str = "token") -> MeasuredSelectivity | None:
-    """Selectivity of the damage to likelihood, 1 / PPL; None where rows and columns are not the same languages.
-
-    Raises:
-        IncompatibleError: as `perplexity_effects`.
-    """
-    if not result.by_language:
-        return None
-    measured, drawn = _of_values(result.values(average=average)), _of_values(resampled(result, average=average))
-    ends = [interval(getattr(drawn, name)) for name in ("precision", "recall", "f1")]
-    low, high = Selectivity(*(one.low for one in ends)), Selectivity(*(one.high for one in ends))
-    if not result.controls:
-        return MeasuredSelectivity(measured, low, high, None, None)
-    sets = _of_values(torch.stack([one.values(average=average) for one in result.controls]))
-    mean = Selectivity(sets.precision.mean(dim=0), sets.recall.mean(dim=0), sets.f1.mean(dim=0))
-    span = control_range(sets.f1)
-    return MeasuredSelectivity(measured, low, high, mean, Interval(span.low.clamp(min=0), span.high.clamp(max=1)))
-
-
 def resampled(result: PerplexityMap, *, average: str = "token", draws: int = DRAWS) -> Float64[Tensor, "draw row lang"]:
-    """The map's perplexities over texts drawn again with replacement, the same texts for every row of a column.
+    """The map's perplexities over resampled texts, the same texts for every row of a column.
 
-        w[b, i] = how often draw b has text i,   Σ_i w = n
+        w[b, i] = how often draw b contains text i,   Σ_i w = n
         token   exp(Σ_i w · nll / Σ_i w · tokens)
         text    exp(1/n · Σ_i w · nll / tokens)
 
-    Columns of as many texts get the same draws, so that parallel texts are drawn together. NaN where a cell knows only
-    its sums.
+    Columns with equally many texts share their draws, so parallel texts are drawn together. NaN where only the sums of
+    a cell are known.
+
+    Raises:
+        IncompatibleError: the rows of a column are over different texts.
     """
     drawn = torch.full((draws, len(result.rows), len(result.languages)), math.nan, dtype=torch.float64)
     for j, language in enumerate(result.languages):
@@ -282,7 +213,6 @@ def resampled(result: PerplexityMap, *, average: str = "token", draws: int = DRA
 def _resampled_column(
     cells: list[Perplexity], language: str, *, average: str, draws: int
 ) -> Float64[Tensor, "draw row"]:
-    """The perplexities of one column over resampled texts."""
     tokens = {tuple(one.tokens for one in cell.likelihoods) for cell in cells}
     if len(tokens) > 1:
         raise IncompatibleError(
@@ -296,33 +226,61 @@ def _resampled_column(
     return (weights @ nll.T / (weights @ lengths).unsqueeze(-1)).exp()
 
 
-def _of_values(values: Float64[Tensor, "*draw row lang"]) -> Selectivity:
-    """Selectivity from perplexities; NaN for a language of whose row, or of whose undisturbed text, a number is."""
-    likelihood = 1 / values
-    base, after = likelihood[..., 0, :], likelihood[..., 1:, :]
-    found = selectivity(base, after)
-    unknown = (after - base.unsqueeze(-2)).isnan().any(dim=-1)
-    return Selectivity(*(one.masked_fill(unknown, math.nan) for one in (found.precision, found.recall, found.f1)))
+def perplexity_effects(result: PerplexityMap, *, scale: str = "percent", average: str = "token") -> Effects:
+    """A map's changes with their intervals and the ranges of their controls; there is no test.
+
+    Raises:
+        SettingsError: a single set of controls has no range.
+        IncompatibleError: a cell is missing, or the rows of a column are over different texts.
+    """
+    drawn = change_of(resampled(result, average=average), scale=scale)
+    control = range_of_controls(result, scale=scale, average=average)
+    return Effects(result.change(scale=scale, average=average), interval(drawn), control, None, None)
 
 
-# ── Ways to find language neurons, side by side: what their masks do to perplexity, and what they have in common.
+def range_of_controls(result: PerplexityMap, *, scale: str = "percent", average: str = "token") -> Interval | None:
+    """Where the change by one more control of each row would lie; None without controls.
 
-MEASURES = ("own", "elsewhere", "f1")
+    Raises:
+        SettingsError: a single set of controls has no range.
+    """
+    if not result.controls:
+        return None
+    return control_range(torch.stack([one.change(scale=scale, average=average) for one in result.controls]))
+
+
+def perplexity_selectivity(result: PerplexityMap, *, average: str = "token") -> Selectivity | None:
+    """Selectivity of the damage to the likelihood, 1 / PPL; None unless the rows are the languages.
+
+    Raises:
+        IncompatibleError: as `perplexity_effects`.
+    """
+    if not result.by_language:
+        return None
+    controls = [1 / one.values(average=average)[1:] for one in result.controls]
+    return measured_selectivity(
+        1 / result.values(average=average),
+        drawn=1 / resampled(result, average=average),
+        controls=torch.stack(controls) if controls else None,
+    )
+
+
+METHOD_MEASURES = ("own", "elsewhere", "f1")
 
 
 @dataclass(frozen=True)
 class MethodTable(Framed):
-    """One row a method; a mean is over languages, and its interval over other texts of the same kind.
+    """What the neurons of several methods do to perplexity; a row for each method.
 
     Attributes:
         methods: names.
         languages: codes, in the order of the last axis.
-        neurons: of each language's mask.
-        means: of each of `MEASURES`: the change of a language's perplexity without its own neurons [%], the change of
-            the others' [%], and the selectivity F1.
-        intervals: of the means; NaN where cells know only their sums.
+        neurons: size of each language's mask.
+        means: mean over languages of `METHOD_MEASURES`: the change of a language's perplexity without its own neurons
+            [%], the change of the other languages' [%], and the selectivity F1.
+        intervals: of the means, by resampling texts; NaN where only sums are known.
         f1: selectivity of each language's neurons.
-        jaccard: mean over languages of |A ∩ B| / |A ∪ B| with the reference mask; NaN where all are empty.
+        jaccard: mean over languages of |A ∩ B| / |A ∪ B| with the reference mask; NaN if all are empty.
     """
 
     methods: tuple[str, ...]
@@ -334,9 +292,9 @@ class MethodTable(Framed):
     jaccard: Float64[Tensor, " method"]
 
     def columns(self) -> Columns:
-        """One row a method: means and intervals, then the neurons and the F1 of each language."""
+        """A row for each method: means and intervals, then the neurons and the F1 of each language."""
         columns: Columns = {"method": list(self.methods), "neurons": self.neurons.double().mean(dim=1).tolist()}
-        for k, name in enumerate(MEASURES):
+        for k, name in enumerate(METHOD_MEASURES):
             columns[name] = self.means[:, k].tolist()
             columns[f"{name}_low"] = self.intervals.low[:, k].tolist()
             columns[f"{name}_high"] = self.intervals.high[:, k].tolist()
@@ -352,14 +310,14 @@ def method_table(
     *,
     reference: Bool[Tensor, "layer neuron lang"],
 ) -> MethodTable:
-    """Compare methods by what switching their neurons off does.
+    """Compare methods by the effect of deactivating their neurons.
 
-        own        mean_k   change[k, k]
+        own        mean_k     change[k, k]
         elsewhere  mean_k,j≠k change[k, j]
-        F1         mean_k   F1 of language k (`core.selectivity`), of likelihood, 1 / PPL
+        F1         mean_k     selectivity F1 of language k, of likelihood, 1 / PPL
 
     Args:
-        maps: method → perplexity map, all over the same languages, a row and a column for each.
+        maps: method → perplexity map, all with the same languages as rows and columns.
         masks: method → its mask.
         reference: the mask that overlap is measured with.
 
@@ -367,37 +325,34 @@ def method_table(
         IncompatibleError: a map misses cells.
     """
     languages = next(iter(maps.values())).languages
-    means = torch.stack([_means(one.values()) for one in maps.values()])
     ends = [interval(_means(resampled(one))) for one in maps.values()]
     return MethodTable(
         methods=tuple(maps),
         languages=languages,
         neurons=torch.stack([masks[name].sum(dim=(0, 1)) for name in maps]),
-        means=means,
+        means=torch.stack([_means(one.values()) for one in maps.values()]),
         intervals=Interval(torch.stack([one.low for one in ends]), torch.stack([one.high for one in ends])),
         f1=torch.stack([_f1(one.values()) for one in maps.values()]),
-        jaccard=torch.stack([mean_jaccard(masks[name], reference) for name in maps]),
+        jaccard=torch.stack([_mean_jaccard(masks[name], reference) for name in maps]),
     )
 
 
-def mean_jaccard(
-    one: Bool[Tensor, "layer neuron lang"], other: Bool[Tensor, "layer neuron lang"]
-) -> Float64[Tensor, ""]:
-    """The mean over languages of the Jaccard index of two masks; languages that are empty in both have none."""
-    both, size, others = (which.sum(dim=(0, 1)) for which in (one & other, one, other))
-    return jaccard(both, size, others).nanmean()
-
-
 def _means(values: Float64[Tensor, "*draw row lang"]) -> Float64[Tensor, "*draw measure"]:
-    """`MEASURES`, from perplexities whose first row is the undisturbed one."""
+    """`METHOD_MEASURES` of perplexities whose first row is the undisturbed one."""
     change = change_of(values, scale="percent")
-    languages = change.shape[-1]
     own = change.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
-    elsewhere = change[..., ~torch.eye(languages, dtype=torch.bool)].mean(dim=-1)
+    elsewhere = change[..., ~torch.eye(change.shape[-1], dtype=torch.bool)].mean(dim=-1)
     return torch.stack([own, elsewhere, _f1(values).mean(dim=-1)], dim=-1)
 
 
 def _f1(values: Float64[Tensor, "*draw row lang"]) -> Float64[Tensor, "*draw lang"]:
     likelihood = 1 / values
-    found = selectivity(likelihood[..., 0, :], likelihood[..., 1:, :]).f1
-    return found.where(~values.isnan().any(dim=-1).any(dim=-1, keepdim=True), torch.nan)
+    return selectivity(likelihood[..., 0, :], likelihood[..., 1:, :]).f1
+
+
+def _mean_jaccard(
+    one: Bool[Tensor, "layer neuron lang"], other: Bool[Tensor, "layer neuron lang"]
+) -> Float64[Tensor, ""]:
+    """The mean over languages of the Jaccard index of two masks, without languages that are empty in both."""
+    both, size, others = (which.sum(dim=(0, 1)) for which in (one & other, one, other))
+    return jaccard(both, size, others).nanmean()

@@ -1,4 +1,7 @@
-"""Where in the model each class of neurons lies: per layer, and per language and layer (paper figures 3 and 14)."""
+"""Where a model's language neurons lie: by class and layer, by language, and by the languages that share them.
+
+Every result is a table too (`Framed`). The paper shows them in figures 3, 5 and 14 and table 3.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ import torch
 from jaxtyping import Bool, Float64, Int, Int64
 from torch import Tensor
 
+from ..config import MASK_CLASSES
 from ..errors import SettingsError
-from .frames import Columns, Framed
-from .selection import CLASSES, MASK_CLASSES, NeuronClasses
+from .frames import Columns, Framed, crossed
+from .selection import NeuronClasses
 
 UNASSIGNED = "unassigned"
 NO_CLASS = "none"
@@ -21,15 +25,25 @@ ClassMembers = Mapping[str, Bool[Tensor, "layer neuron"]]
 """Name of a class → its neurons; the classes are disjoint."""
 
 
+def class_members(classes: NeuronClasses) -> ClassMembers:
+    """The classes by name, with the unassigned neurons."""
+    return dict(vars(classes))
+
+
+def mask_members(mask: Bool[Tensor, "layer neuron lang"]) -> ClassMembers:
+    """The classes that a mask alone determines; N is the number of languages that a neuron belongs to."""
+    languages = mask.sum(dim=-1)
+    return {"specific": languages == 1, "related": languages > 1}
+
+
 @dataclass(frozen=True)
 class ClassProfile(Framed):
-    """How many neurons of each class every layer has.
+    """The number of neurons of each class in every layer.
 
     Attributes:
-        classes: names of the last axis: specific, related, general, unassigned; of a mask alone, whose general neurons
-            are not known, specific and related.
+        classes: specific, related, general, unassigned; for a mask alone, specific and related.
         counts: neurons.
-        d_mlp: neurons per layer, of any class or none.
+        d_mlp: neurons per layer, in any class or none.
     """
 
     classes: tuple[str, ...]
@@ -41,25 +55,35 @@ class ClassProfile(Framed):
         return self.counts[:, self.classes.index(name)]
 
     def totals(self) -> dict[str, int]:
-        """Neurons of each class in the whole model."""
+        """The number of neurons of each class in the whole model."""
         return dict(zip(self.classes, self.counts.sum(dim=0).tolist(), strict=True))
 
     def columns(self) -> Columns:
-        """One row a layer: layer, and a column for each class."""
+        """A row for each layer: layer, and a column for each class."""
         by_class = {name: self.of(name).tolist() for name in self.classes}
         return {"layer": list(range(len(self.counts))), **by_class}
 
 
+def class_profile(members: ClassMembers) -> ClassProfile:
+    """Count the classes in each layer.
+
+    >>> mask = torch.tensor([[[True, False], [True, True]], [[False, True], [False, False]]])
+    >>> class_profile(mask_members(mask)).columns()
+    {'layer': [0, 1], 'specific': [1, 1], 'related': [1, 0]}
+    """
+    counts = torch.stack([neurons.sum(dim=1) for neurons in members.values()], dim=1)
+    return ClassProfile(tuple(members), counts, d_mlp=next(iter(members.values())).shape[1])
+
+
 @dataclass(frozen=True)
 class LanguageProfile(Framed):
-    """How many specific and related neurons each language has in every layer.
+    """The number of specific and related neurons of each language in every layer.
 
-    A related neuron counts for each of its languages, so languages do not add up to the class profile; specific ones
-    do.
+    A related neuron counts for each of its languages, so related neurons do not add up to the class profile.
 
     Attributes:
         languages: codes, in the order of the second axis.
-        classes: names of the last axis, specific and related: the classes that make up a language's mask.
+        classes: specific and related, the classes of a mask.
         counts: neurons.
     """
 
@@ -69,56 +93,31 @@ class LanguageProfile(Framed):
 
     @property
     def per_language(self) -> Int64[Tensor, "lang class"]:
-        """Neurons of each language in the whole model."""
+        """The number of neurons of each language in the whole model."""
         return self.counts.sum(dim=0)
 
     def columns(self) -> Columns:
-        """One row a layer and language: layer, language, specific, related."""
-        layers, languages, _ = self.counts.shape
-        flat = self.counts.flatten(0, 1)
-        return {
-            "layer": [layer for layer in range(layers) for _ in range(languages)],
-            "language": [code for _ in range(layers) for code in self.languages],
-            **{name: flat[:, column].tolist() for column, name in enumerate(self.classes)},
-        }
-
-
-def class_members(classes: NeuronClasses) -> ClassMembers:
-    """The classes by name, with the selected neurons of none."""
-    return {name: getattr(classes, name) for name in (*CLASSES, UNASSIGNED)}
-
-
-def mask_members(mask: Bool[Tensor, "layer neuron lang"]) -> ClassMembers:
-    """The classes that a mask alone tells: among its neurons, N is the number of languages that a neuron is in."""
-    languages = mask.sum(dim=-1)
-    return {"specific": languages == 1, "related": languages > 1}
-
-
-def class_profile(members: ClassMembers) -> ClassProfile:
-    """Count the classes layer by layer."""
-    counts = torch.stack([neurons.sum(dim=1) for neurons in members.values()], dim=1)
-    return ClassProfile(tuple(members), counts, d_mlp=next(iter(members.values())).shape[1])
+        """A row for each layer and language: layer, language, specific, related."""
+        by_class = dict(zip(self.classes, self.counts.unbind(dim=-1), strict=True))
+        return crossed({"layer": range(len(self.counts)), "language": self.languages}, by_class)
 
 
 def language_profile(
     mask: Bool[Tensor, "layer neuron lang"], *, members: ClassMembers, languages: Sequence[str]
 ) -> LanguageProfile:
-    """Count each language's specific and related neurons, layer by layer."""
+    """Count each language's specific and related neurons in each layer."""
     counted = [(mask & members[name].unsqueeze(-1)).sum(dim=1) for name in MASK_CLASSES]
     return LanguageProfile(tuple(languages), MASK_CLASSES, torch.stack(counted, dim=-1))
 
 
-# ── Means over groups of languages: English and the others, trained and untrained ones (paper tables 2 and 3).
-
-
 @dataclass(frozen=True)
 class GroupMeans(Framed):
-    """Mean number of neurons per language, for groups of languages.
+    """The mean number of neurons per language in groups of languages (tables 2 and 3 of the paper).
 
     Attributes:
-        groups: name of a group → its languages, in the order of the first axis; none is empty.
+        groups: name of a group → its languages, in the order of the first axis; no group is empty.
         classes: names of the last axis.
-        means: mean over the languages of a group; of changes it may be negative.
+        means: over the languages of a group; means of changes can be negative.
     """
 
     groups: dict[str, tuple[str, ...]]
@@ -126,7 +125,7 @@ class GroupMeans(Framed):
     means: Float64[Tensor, "group class"]
 
     def columns(self) -> Columns:
-        """One row a group: group, languages (joined by +), and a column for each class."""
+        """A row for each group: group, languages (joined by +), and a column for each class."""
         return {
             "group": list(self.groups),
             "languages": ["+".join(members) for members in self.groups.values()],
@@ -141,7 +140,7 @@ def group_means(
     classes: Sequence[str],
     groups: Mapping[str, Sequence[str]],
 ) -> GroupMeans:
-    """Average counts (or changes of them) over groups of languages; empty groups are left out."""
+    """Average counts, or changes of counts, over groups of languages; empty groups are left out."""
     kept = {name: tuple(members) for name, members in groups.items() if members}
     rows = [[languages.index(code) for code in members] for members in kept.values()]
     means = [counts[chosen].to(torch.float64).mean(dim=0) for chosen in rows]
@@ -152,7 +151,7 @@ def trained_groups(languages: Sequence[str], trained: Sequence[str]) -> dict[str
     """The languages that a model was aligned on, and the others.
 
     Raises:
-        SettingsError: a trained language that is not among the languages.
+        SettingsError: a trained language is not among the languages.
     """
     unknown = [code for code in trained if code not in languages]
     if unknown:
@@ -164,46 +163,38 @@ def trained_groups(languages: Sequence[str], trained: Sequence[str]) -> dict[str
 
 
 def english_groups(languages: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """English and the others; English is left out where it is not compared."""
+    """English, if it is among the languages, and the others."""
     return {
         "English": tuple(code for code in languages if code == "en"),
         "others": tuple(code for code in languages if code != "en"),
     }
 
 
-# ── Neurons by the number of languages in which they are above τ (paper figures 5 and 15).
-
-
 @dataclass(frozen=True)
 class LanguagesAbove(Framed):
-    """Per layer, how many neurons are above τ in exactly N languages, N = 0..K.
+    """Histograms of N, the number of languages in which a neuron is above τ, for each layer (figures 5 and 15).
 
     Attributes:
-        all: of all neurons; at N = K the general ones.
-        selected: of the selected ones; summed over layers it is `appear`.
+        all: of all neurons; those with N = K are general.
+        selected: of the selected neurons; its sum over layers is `appear`.
     """
 
     all: Int64[Tensor, "layer n_languages"]
     selected: Int64[Tensor, "layer n_languages"]
 
     def columns(self) -> Columns:
-        """One row a layer and N: layer, languages, all, selected."""
+        """A row for each layer and N: layer, languages, all, selected."""
         layers, width = self.all.shape
-        return {
-            "layer": [layer for layer in range(layers) for _ in range(width)],
-            "languages": list(range(width)) * layers,
-            "all": self.all.flatten().tolist(),
-            "selected": self.selected.flatten().tolist(),
-        }
+        return crossed({"layer": range(layers), "languages": range(width)}, vars(self))
 
 
 def count_languages_above(
     above: Int[Tensor, "layer neuron"], selected: Bool[Tensor, "layer neuron"], *, languages: int
 ) -> LanguagesAbove:
-    """Both histograms of N, per layer.
+    """Both histograms of N, for each layer.
 
     Args:
-        above: N, the languages in which each neuron is above τ.
+        above: N.
         selected: the neurons of lowest score.
         languages: K.
     """
@@ -214,16 +205,13 @@ def count_languages_above(
     return LanguagesAbove(everywhere.view(-1, width), chosen.view(-1, width))
 
 
-# ── How many neurons languages have in common.
-
-
 @dataclass(frozen=True)
 class Overlap(Framed):
-    """Neurons that the masks of two languages share.
+    """The number of neurons that the masks of two languages share.
 
     Attributes:
         languages: codes, in the order of both axes.
-        counts: |M_a ∩ M_b|; on the diagonal a mask's own size.
+        counts: |M_a ∩ M_b|; the diagonal holds the sizes of the masks.
     """
 
     languages: tuple[str, ...]
@@ -236,41 +224,37 @@ class Overlap(Framed):
         return jaccard(self.counts, sizes.unsqueeze(1), sizes.unsqueeze(0))
 
     def columns(self) -> Columns:
-        """One row a pair of languages, in both orders: language, other, neurons, jaccard."""
-        return {
-            "language": [code for code in self.languages for _ in self.languages],
-            "other": [code for _ in self.languages for code in self.languages],
-            "neurons": self.counts.flatten().tolist(),
-            "jaccard": self.jaccard.flatten().tolist(),
-        }
+        """A row for each pair of languages, in both orders: language, other, neurons, jaccard."""
+        pairs = {"language": self.languages, "other": self.languages}
+        return crossed(pairs, {"neurons": self.counts, "jaccard": self.jaccard})
 
 
 def jaccard(
     both: Int64[Tensor, "*shape"], one: Int64[Tensor, "*#shape"], other: Int64[Tensor, "*#shape"]
 ) -> Float64[Tensor, "*shape"]:
-    """|A ∩ B| / (|A| + |B| − |A ∩ B|); NaN where both sets are empty."""
+    """The Jaccard index |A ∩ B| / |A ∪ B| from the sizes of A ∩ B, A and B; NaN if both sets are empty.
+
+    >>> jaccard(torch.tensor([2, 0]), torch.tensor([3, 0]), torch.tensor([3, 0])).tolist()
+    [0.5, nan]
+    """
     return both.to(torch.float64) / (one + other - both).to(torch.float64)
 
 
 def language_overlap(mask: Bool[Tensor, "layer neuron lang"], *, languages: Sequence[str]) -> Overlap:
-    """Count the common neurons of every two languages."""
+    """Count the common neurons of each pair of languages."""
     rows = mask.flatten(0, 1)
     rows = rows[rows.any(dim=1)].to(torch.float64)  # exact up to 2⁵³ neurons, and a fast matrix product
     return Overlap(tuple(languages), (rows.T @ rows).to(torch.int64))
 
 
-# ── Which languages share a neuron: how many, and which sets are the most common.
-
-
 @dataclass(frozen=True)
 class Sharing(Framed):
-    """The sets of languages that a mask's neurons serve.
+    """The sets of languages that the neurons of a mask belong to.
 
     Attributes:
         languages: codes, in the order of the last axis of `sets`.
-        sets: each set that some neuron serves exactly; the most common first, of equals the smaller one, then the one
-            whose languages come first.
-        counts: neurons that serve exactly this set.
+        sets: every set that occurs, by descending count; ties go to the smaller set, then to the earlier languages.
+        counts: number of neurons that belong to exactly this set.
     """
 
     languages: tuple[str, ...]
@@ -279,7 +263,7 @@ class Sharing(Framed):
 
     @property
     def histogram(self) -> Int64[Tensor, " n_languages"]:
-        """Neurons of the mask that serve exactly j languages, j = 0..K; from j = 2 on the related ones."""
+        """The number of neurons that belong to exactly j languages, j = 0..K."""
         histogram = torch.zeros(len(self.languages) + 1, dtype=torch.int64)
         return histogram.index_add_(0, self.sets.sum(dim=1), self.counts)
 
@@ -288,7 +272,7 @@ class Sharing(Framed):
         return tuple(code for code, inside in zip(self.languages, self.sets[row].tolist(), strict=True) if inside)
 
     def columns(self) -> Columns:
-        """One row a set: languages (joined by +), size, neurons."""
+        """A row for each set: languages (joined by +), size, neurons."""
         return {
             "languages": ["+".join(self.named(row)) for row in range(len(self.sets))],
             "size": self.sets.sum(dim=1).tolist(),
@@ -297,7 +281,7 @@ class Sharing(Framed):
 
 
 def language_sets(mask: Bool[Tensor, "layer neuron lang"], *, languages: Sequence[str]) -> Sharing:
-    """Count the neurons of every set of languages that occurs in a mask."""
+    """Count the neurons of every set of languages in a mask."""
     neurons = mask.flatten(0, 1)
     sets, counts = torch.unique(neurons[neurons.any(dim=1)], dim=0, return_counts=True)
     rows = sets.tolist()

@@ -1,7 +1,7 @@
-"""The layers cut into contiguous stages: how many does the class profile show? The paper reads four off figure 3.
+"""Cut the layers into contiguous stages, and test how many stages the class profile supports.
 
-With x_l the profile of layer l, every class brought to mean 0 and variance 1 so that each weighs the same, the best m
-stages are those of least cost, and dynamic programming over the last cut finds them:
+The paper sees four stages in its figure 3. Let x_l be the profile of layer l, with every class standardised to mean 0
+and variance 1. The best m stages have the least cost; dynamic programming over the last cut finds them:
 
     cost(i, j)  = Σ_{i ≤ l < j} |x_l − mean(x_i … x_{j−1})|²
     best(1, j)  = cost(0, j)
@@ -19,36 +19,36 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from ..config import CLASSES
 from ..errors import SettingsError
 from .frames import Columns, Framed
 from .profiles import ClassProfile
-from .selection import CLASSES
 
 MOST_STAGES = 6
 PERMUTATIONS = 499
 
 Stage = tuple[int, int]
-"""A stage's first layer, and the layer after its last."""
+"""A stage's first layer, and the layer after its last one."""
 
 
 @dataclass(frozen=True)
 class Segmentation(Framed):
-    """The best cut of the layers into m stages, for m = 1, 2, …, and how much each further stage is worth.
+    """The best cut of the layers into m stages, for m = 1, 2, …, and what each further stage gains.
 
         explained[m] = 1 − cost[m] / cost[1]
         gain[m]      = explained[m] − explained[m − 1]
         bic[m]       = n ln(cost[m] / n) + (m·d + m − 1) ln n,   n = layers · d values; the lowest is the best
-        p[m]         = how often noise alone gains what the m-th stage gains (`stage_p_value`)
+        p[m]         = how often noise alone gains as much as the m-th stage (`stage_p_value`)
 
-    Both criteria take what a stage leaves over for noise that does not know its neighbours. A profile that changes
-    smoothly over the layers gains by every further cut, so they tend to name too many stages rather than too few.
+    Both criteria treat residuals within a stage as independent noise. A profile that changes smoothly over the layers
+    gains by every further cut, so they tend to give too many stages rather than too few.
 
     Attributes:
-        classes: the d classes whose profile is cut; one that is the same in every layer says nothing and is left out.
-        layers: how many there are.
-        cuts: of m stages, the first layers of all but the first.
-        cost: left over within the stages.
-        p: NaN for m = 1, which nothing is compared with.
+        classes: the d classes whose profile is cut; a class that is the same in every layer is left out.
+        layers: number of layers.
+        cuts: for each m, the first layers of all stages but the first.
+        cost: the sum of squares within the stages.
+        p: NaN for m = 1.
     """
 
     classes: tuple[str, ...]
@@ -59,17 +59,17 @@ class Segmentation(Framed):
 
     @property
     def explained(self) -> Float64[Tensor, " m"]:
-        """Share of the profile's variance that m stages explain; NaN for a profile that is the same in every layer."""
+        """The share of the profile's variance that m stages explain; NaN for a constant profile."""
         return 1.0 - self.cost / self.cost[0]
 
     @property
     def gain(self) -> Float64[Tensor, " m"]:
-        """What the m-th stage adds to the share explained; NaN for m = 1."""
+        """The share that the m-th stage adds; NaN for m = 1."""
         return torch.cat([torch.tensor([math.nan], dtype=torch.float64), self.explained.diff()])
 
     @property
     def bic(self) -> Float64[Tensor, " m"]:
-        """Bayes's information criterion of m stages; −∞ where they explain everything."""
+        """The Bayesian information criterion of m stages; −∞ if they explain everything."""
         features = len(self.classes)
         m, n = torch.arange(1, len(self.cost) + 1, dtype=torch.float64), self.layers * features
         return n * (self.cost / n).log() + (m * features + m - 1) * math.log(max(n, 1))
@@ -80,7 +80,7 @@ class Segmentation(Framed):
         return int(self.bic.nan_to_num(nan=math.inf).argmin()) + 1
 
     def supported(self, *, level: float = 0.05) -> int:
-        """The number of stages up to which each was better than noise: p ≤ level for 2, 3, … up to it."""
+        """The largest number of stages such that it and every smaller number from 2 on has p ≤ level."""
         worth = (self.p[1:] <= level).long()
         return 1 + int(worth.cumprod(dim=0).sum())
 
@@ -88,7 +88,7 @@ class Segmentation(Framed):
         """The best `count` stages.
 
         Raises:
-            SettingsError: as many were not looked at.
+            SettingsError: this number of stages was not computed.
         """
         if not 1 <= count <= len(self.cuts):
             raise SettingsError(
@@ -98,7 +98,7 @@ class Segmentation(Framed):
         return list(pairwise(ends))
 
     def columns(self) -> Columns:
-        """One row a number of stages: stages, cuts (joined by blanks), cost, explained, gain, bic, p."""
+        """A row for each number of stages: stages, cuts (joined by spaces), cost, explained, gain, bic, p."""
         return {
             "stages": list(range(1, len(self.cuts) + 1)),
             "cuts": [" ".join(map(str, cuts)) for cuts in self.cuts],
@@ -116,10 +116,14 @@ def segment_profile(
 ) -> Segmentation:
     """Cut a class profile into 1 to `most` stages.
 
+    >>> profile = ClassProfile(("specific",), torch.tensor([[9], [8], [1], [2], [1]]), d_mlp=10)
+    >>> segment_profile(profile, permutations=9).stages(2)
+    [(0, 2), (2, 5)]
+
     Args:
         profile: neurons per layer and class.
-        classes: those that decide; classes that the profile does not have are left out.
-        most: the largest number of stages, at most one a layer.
+        classes: the classes to use; those that the profile does not have are left out.
+        most: the largest number of stages; at most one per layer.
         permutations: for `p`.
         seed: of the permutations.
     """
@@ -137,7 +141,7 @@ def segment_profile(
 def segment(
     values: Float64[Tensor, "layer feature"], *, most: int
 ) -> tuple[Float64[Tensor, " m"], list[tuple[int, ...]]]:
-    """The least cost of 1 … `most` stages, and their cuts; of equally good cuts the earliest."""
+    """The least cost of 1 … `most` stages, and their cuts; the earliest of equally good cuts."""
     best, origins = _optima(_stage_costs(values), most=most)
     cuts: list[tuple[int, ...]] = []
     for m in range(most):
@@ -152,12 +156,12 @@ def segment(
 def stage_p_value(
     values: Float64[Tensor, "layer feature"], *, cuts: Sequence[int], permutations: int, seed: int
 ) -> float:
-    """How often one stage more would gain as much if these stages were all there is.
+    """How often one more stage would gain as much if the profile had only these m stages.
 
         F = cost[m] / cost[m + 1],   p = (1 + #{F* ≥ F}) / (1 + permutations)
 
-    F* is F of the m stages' means with their residuals dealt to the layers anew, both costs being optimal again, as
-    they were for F. Nothing is left to gain where m stages explain everything: p = 1.
+    F* is F after the residuals of the m stages are permuted over the layers; both costs are minimised again. p = 1 if m
+    stages explain everything.
     """
     fitted = _fit(values, cuts)
     residual, most = values - fitted, len(cuts) + 2
@@ -171,13 +175,13 @@ def stage_p_value(
 
 
 def _fit(values: Float64[Tensor, "layer feature"], cuts: Sequence[int]) -> Float64[Tensor, "layer feature"]:
-    """Each layer's stage mean."""
+    """The mean of each layer's stage."""
     stages = values.tensor_split(list(cuts))
     return torch.cat([stage.mean(dim=0, keepdim=True).expand_as(stage) for stage in stages])
 
 
 def _stage_costs(values: Float64[Tensor, "*many layer feature"]) -> Float64[Tensor, "*many start end"]:
-    """cost(i, j) of every stage, from sums of values and of squares; ∞ where it would be empty."""
+    """cost(i, j) of every stage, from cumulative sums of values and of squares; ∞ for an empty stage."""
     zero = torch.zeros_like(values[..., :1, :])
     sums = torch.cat([zero, values.cumsum(dim=-2)], dim=-2)
     squares = torch.cat([zero, (values**2).cumsum(dim=-2)], dim=-2).sum(dim=-1)
@@ -191,7 +195,7 @@ def _stage_costs(values: Float64[Tensor, "*many layer feature"]) -> Float64[Tens
 def _optima(
     costs: Float64[Tensor, "*many start end"], *, most: int
 ) -> tuple[Float64[Tensor, "*many m"], list[Int64[Tensor, "*many end"]]]:
-    """best(m, layers) for m = 1 … `most`; and from m = 2 on, where the last stage of the first j layers begins."""
+    """best(m, layers) for m = 1 … `most`; and for m ≥ 2, where the last stage of the first j layers begins."""
     best, origins = [costs[..., 0, :]], []
     for _ in range(most - 1):
         reached = best[-1].unsqueeze(-1) + costs

@@ -1,4 +1,12 @@
-"""Which neurons are language neurons, and of which languages (SPEC 3)."""
+"""Which neurons are language neurons, and of which languages (SPEC 3 and 5).
+
+    e = H(p / Σ_k p) / ln K          how evenly a neuron fires over the K languages
+    r = max_k p / m                  how strongly it fires,   m = (1/K) Σ_{j=1..K} 1/j
+    s(λ) = e − λ r                   the neurons of lowest score are selected
+    p > τ                            a selected neuron belongs to the languages in which this holds
+
+Tensors of probabilities have the axes [layer, neuron, lang]; `find` puts the steps together.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +19,25 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int
 from torch import Tensor
 
+from ..config import CLASSES
 from ..errors import ArtifactError, SettingsError
 
-# ── How evenly a neuron fires over the languages, and how strongly (SPEC 3; paper eq. 5).
+MaskList = list[list[Tensor]]
+"""The stored form of a mask, List[K] of List[layers] of sorted LongTensor: neurons of each language and layer."""
 
 
 def normalised_entropy(probability: Float[Tensor, "*shape lang"]) -> Float64[Tensor, "*shape"]:
-    """The entropy of a neuron's probabilities over languages, as a share of the largest possible.
+    """The entropy of a neuron's probabilities over languages, as a share of the largest possible entropy.
 
         q = p / Σ_k p   (uniform where Σ_k p = 0)
         e = −Σ_k q ln q / ln K
 
-    0: fires for one language only; 1: for all alike. With one language there is nothing to compare, and e = 1.
+    0 means that the neuron fires for one language only, 1 that it fires equally for all. With K = 1, e = 1.
+
+    >>> normalised_entropy(torch.tensor([[0.5, 0.5, 0, 0], [0.7, 0, 0, 0], [0.1, 0.1, 0.1, 0.1]])).tolist()
+    [0.5, 0.0, 1.0]
+
+    Source: equation 5 of the paper, divided by ln K as in its code.
     """
     languages = probability.shape[-1]
     if languages == 1:
@@ -35,9 +50,12 @@ def normalised_entropy(probability: Float[Tensor, "*shape lang"]) -> Float64[Ten
 
 
 def normalised_peak(probability: Float[Tensor, "*shape lang"]) -> Float64[Tensor, "*shape"]:
-    """A neuron's largest probability over the mean of 1/j, the scale on which λ is quoted.
+    """A neuron's largest probability, divided by the mean of 1/j; λ is quoted on this scale.
 
-    r = max_k p / m,   m = (1/K) Σ_{j=1..K} 1/j
+        r = max_k p / m,   m = (1/K) Σ_{j=1..K} 1/j
+
+    >>> normalised_peak(torch.tensor([[0.25, 0.75]])).tolist()  # K = 2: m = (1 + 1/2) / 2
+    [1.0]
     """
     languages = probability.shape[-1]
     mean_reciprocal = sum(1.0 / j for j in range(1, languages + 1)) / languages
@@ -47,24 +65,29 @@ def normalised_peak(probability: Float[Tensor, "*shape lang"]) -> Float64[Tensor
 def score(
     entropy: Float64[Tensor, "*shape"], peak: Float64[Tensor, "*shape"], *, lam: float
 ) -> Float64[Tensor, "*shape"]:
-    """s(λ) = e − λ · r: the lower, the more a language neuron."""
+    """The selection score s(λ) = e − λ r; language neurons have low scores.
+
+    >>> p = torch.tensor([[0.75, 0.0], [0.75, 0.75], [0.0, 0.0]])
+    >>> score(normalised_entropy(p), normalised_peak(p), lam=0.25).tolist()
+    [-0.25, 0.75, 1.0]
+    """
     return entropy - lam * peak
 
 
 def activation_threshold(probability: Float32[Tensor, "layer neuron lang"], *, rank: int) -> float:
-    """τ: the `rank`-th smallest of all probabilities, of every neuron and language (paper eq. 6)."""
-    values = probability.numpy().ravel(order="K")  # in the order of memory: nothing is moved to be read
+    """τ: the `rank`-th smallest probability of all neurons and languages (equation 6 of the paper)."""
+    values = probability.numpy().ravel(order="K")  # in memory order, so nothing is copied
     return float(np.partition(values, rank - 1)[rank - 1])  # several times faster than torch.kthvalue
 
 
 @dataclass(frozen=True)
 class NeuronStatistics:
-    """What selection needs of each neuron, whatever λ and top rate are.
+    """What selection needs to know about each neuron; it does not depend on λ or the top rate.
 
     Attributes:
-        entropy: e, normalised entropy over languages, in [0, 1].
-        peak: r, normalised largest probability; the score is e − λ · r.
-        member: p > τ, whether the neuron is above the threshold in a language.
+        entropy: e, in [0, 1].
+        peak: r, not negative.
+        member: whether p > τ in each language.
         threshold: τ.
     """
 
@@ -75,24 +98,29 @@ class NeuronStatistics:
 
     @property
     def languages_above(self) -> Int[Tensor, "layer neuron"]:
-        """N: in how many languages each neuron is above τ."""
+        """N, the number of languages in which each neuron is above τ."""
         return self.member.sum(dim=-1)
 
     @property
     def general(self) -> Bool[Tensor, "layer neuron"]:
-        """Neurons above τ in every language; AutoSweep keeps them out of the selection."""
+        """The neurons above τ in every language; AutoSweep keeps them out of the selection."""
         return self.member.all(dim=-1)
 
 
 def neuron_statistics(probability: Float32[Tensor, "layer neuron lang"], *, bar: float) -> NeuronStatistics:
     """Entropy, peak and membership of every neuron.
 
+    >>> p = torch.tensor([[[0.9, 0.0], [0.6, 0.7], [0.1, 0.2]]])
+    >>> found = neuron_statistics(p, bar=0.5)  # τ is the third smallest of six probabilities
+    >>> round(found.threshold, 3), found.languages_above.tolist()
+    (0.2, [[1, 2, 0]])
+
     Args:
         probability: activation probabilities.
-        bar: activation bar; τ is the round(bar · layers · d_mlp · K)-th smallest of all p.
+        bar: τ is the round(bar · layers · d_mlp · K)-th smallest probability.
 
     Raises:
-        SettingsError: a bar outside (0, 1], or so small that it names no probability.
+        SettingsError: the bar is outside (0, 1], or so small that it names no probability.
     """
     rank = rank_of_share(bar, probability.numel(), "bar")
     threshold = activation_threshold(probability, rank=rank)
@@ -105,13 +133,25 @@ def neuron_statistics(probability: Float32[Tensor, "layer neuron lang"], *, bar:
 
 
 def select(statistics: NeuronStatistics, *, top_rate: float, lam: float) -> Bool[Tensor, "layer neuron"]:
-    """The round(top_rate · layers · d_mlp) neurons of lowest score; ties by flat index, lower first."""
+    """Select the round(top_rate · layers · d_mlp) neurons of lowest score; the lower flat index wins a tie.
+
+    >>> statistics = neuron_statistics(torch.tensor([[[0.9, 0.0], [0.6, 0.7], [0.1, 0.2], [0.0, 0.4]]]), bar=0.5)
+    >>> select(statistics, top_rate=0.5, lam=0.1).tolist()
+    [[True, False, False, True]]
+
+    Raises:
+        SettingsError: the top rate is outside (0, 1], or so small that it selects no neuron.
+    """
     scores = score(statistics.entropy, statistics.peak, lam=lam)
     return lowest(scores, count=rank_of_share(top_rate, scores.numel(), "top_rate"))
 
 
 def lowest(values: Float64[Tensor, "*shape"], *, count: int) -> Bool[Tensor, "*shape"]:
-    """A mask of the `count` smallest values, ties by flat index, lower first."""
+    """A mask of the `count` smallest values; the lower flat index wins a tie.
+
+    >>> lowest(torch.tensor([3.0, 1.0, 2.0, 2.0]).double(), count=2).tolist()
+    [False, True, True, False]
+    """
     flat = values.flatten()
     largest_taken = flat.kthvalue(count).values
     taken = flat < largest_taken
@@ -120,18 +160,14 @@ def lowest(values: Float64[Tensor, "*shape"], *, count: int) -> Bool[Tensor, "*s
     return taken.view(values.shape)
 
 
-def appear(
-    languages_above: Int[Tensor, "layer neuron"], selected: Bool[Tensor, "layer neuron"], *, languages: int
-) -> Int[Tensor, " n_languages"]:
-    """The histogram that AutoSweep watches: appear[j] = selected neurons above τ in exactly j languages, j = 0..K."""
-    return torch.bincount(languages_above[selected], minlength=languages + 1)
-
-
 def rank_of_share(share: float, total: int, name: str) -> int:
-    """round(share · total), as the method rounds, for a share in (0, 1].
+    """round(share · total), for a share in (0, 1].
+
+    >>> rank_of_share(0.01, 458_752, "top_rate")
+    4588
 
     Raises:
-        SettingsError: not a number, outside (0, 1], or so small that it rounds to nothing.
+        SettingsError: the share is not a number, is outside (0, 1], or rounds to nothing.
     """
     if not (math.isfinite(share) and 0.0 < share <= 1.0):
         raise SettingsError(f"{name} must be a share above 0 and at most 1, got {share!r}: give for example 0.01")
@@ -141,25 +177,28 @@ def rank_of_share(share: float, total: int, name: str) -> int:
     return rank
 
 
-# ── Masks: which neurons belong to which language, in memory and in the stored form (SPEC 5).
+def appear(
+    languages_above: Int[Tensor, "layer neuron"], selected: Bool[Tensor, "layer neuron"], *, languages: int
+) -> Int[Tensor, " n_languages"]:
+    """The histogram that AutoSweep watches.
 
-MaskList = list[list[Tensor]]
-"""List[K] of List[layers] of sorted LongTensor: the neurons of each language and layer."""
+        appear[j] = number of selected neurons with N = j,   j = 0..K
 
-CLASSES = ("specific", "related", "general")
-MASK_CLASSES = CLASSES[:2]
-"""The classes that make up a language's mask."""
+    >>> appear(torch.tensor([[1, 2, 0, 1]]), torch.tensor([[True, False, False, True]]), languages=2).tolist()
+    [0, 2, 0]
+    """
+    return torch.bincount(languages_above[selected], minlength=languages + 1)
 
 
 @dataclass(frozen=True)
 class NeuronClasses:
-    """The paper's classes; a neuron is in one of them or in none. N = languages in which it is above τ.
+    """The paper's classes, by N, the number of languages in which a neuron is above τ. They are disjoint.
 
     Attributes:
         specific: selected and N = 1.
         related: selected and 1 < N < K.
-        general: N = K, of all neurons, selected or not.
-        unassigned: selected and N = 0; no class, reported on its own.
+        general: N = K, selected or not.
+        unassigned: selected and N = 0; not a class of the paper, and reported separately.
     """
 
     specific: Bool[Tensor, "layer neuron"]
@@ -168,14 +207,18 @@ class NeuronClasses:
     unassigned: Bool[Tensor, "layer neuron"]
 
     def sizes(self) -> dict[str, int]:
-        """How many neurons each class has."""
-        return {name: int(getattr(self, name).sum()) for name in (*CLASSES, "unassigned")}
+        """The number of neurons in each class."""
+        return {name: int(neurons.sum()) for name, neurons in vars(self).items()}
 
 
 def classify(
     languages_above: Int[Tensor, "layer neuron"], selected: Bool[Tensor, "layer neuron"], *, languages: int
 ) -> NeuronClasses:
-    """Sort neurons into the paper's classes (SPEC 5). With one language, a neuron above τ in it is specific."""
+    """Sort neurons into the paper's classes. With K = 1, a selected neuron above τ is specific.
+
+    >>> classify(torch.tensor([[1, 2, 3, 0]]), torch.tensor([[True, True, False, True]]), languages=3).sizes()
+    {'specific': 1, 'related': 1, 'general': 1, 'unassigned': 1}
+    """
     above = languages_above
     return NeuronClasses(
         specific=selected & (above == 1),
@@ -192,6 +235,42 @@ def language_mask(
     return selected.unsqueeze(-1) & statistics.member
 
 
+def neurons_of_language(
+    mask: Bool[Tensor, "layer neuron lang"],
+    language: int,
+    *,
+    classes: Sequence[str],
+    general: Bool[Tensor, "layer neuron"] | None = None,
+) -> Bool[Tensor, "layer neuron"]:
+    """A language's neurons of the given classes; specific and related together are its mask.
+
+    N of a neuron in the mask is the number of languages that it belongs to.
+
+    Args:
+        mask: the mask of all K languages.
+        language: position of the language.
+        classes: any of `CLASSES`.
+        general: the general neurons, which no mask contains; required by the class "general".
+
+    Raises:
+        SettingsError: an unknown class, or "general" without the general neurons.
+    """
+    unknown = [name for name in classes if name not in CLASSES]
+    if unknown or not classes:
+        raise SettingsError(f"unknown neuron class {', '.join(unknown) or '(none)'}: choose from {', '.join(CLASSES)}")
+    above, own = mask.sum(dim=-1), mask[..., language]
+    chosen = torch.zeros_like(own)
+    if "specific" in classes:
+        chosen |= own & (above == 1)
+    if "related" in classes:
+        chosen |= own & (above > 1)
+    if "general" in classes:
+        if general is None:
+            raise SettingsError("the class general needs the activation counts; a mask does not contain it")
+        chosen |= general
+    return chosen
+
+
 def to_mask_list(mask: Bool[Tensor, "layer neuron lang"]) -> MaskList:
     """The stored form of a mask."""
     layers, _, languages = mask.shape
@@ -199,10 +278,10 @@ def to_mask_list(mask: Bool[Tensor, "layer neuron lang"]) -> MaskList:
 
 
 def from_mask_list(stored: MaskList, *, d_mlp: int) -> Bool[Tensor, "layer neuron lang"]:
-    """Read a mask from its stored form.
+    """A mask from its stored form.
 
     Raises:
-        ArtifactError: not List[K] of List[layers] of index tensors, ragged, or an index outside [0, d_mlp).
+        ArtifactError: it is no list of languages with equally many layers, or an index is outside [0, d_mlp).
     """
     layers = len(stored[0]) if stored else 0
     if not stored or any(len(per_layer) != layers for per_layer in stored):
@@ -221,39 +300,3 @@ def from_mask_list(stored: MaskList, *, d_mlp: int) -> Bool[Tensor, "layer neuro
                 )
             mask[layer, neurons.long(), k] = True
     return mask
-
-
-def neurons_of_language(
-    mask: Bool[Tensor, "layer neuron lang"],
-    language: int,
-    *,
-    classes: Sequence[str],
-    general: Bool[Tensor, "layer neuron"] | None = None,
-) -> Bool[Tensor, "layer neuron"]:
-    """A language's neurons of the named classes; specific + related together are its whole mask (SPEC 5).
-
-    Among the neurons of a mask, N is the number of languages that a neuron is in.
-
-    Args:
-        mask: the mask of all K languages.
-        language: position of the language.
-        classes: any of `CLASSES`.
-        general: the general neurons, which are in no mask; needed for the class "general".
-
-    Raises:
-        SettingsError: a name that is not a class, or "general" without the general neurons.
-    """
-    unknown = [name for name in classes if name not in CLASSES]
-    if unknown or not classes:
-        raise SettingsError(f"unknown neuron class {', '.join(unknown) or '(none)'}: choose from {', '.join(CLASSES)}")
-    above, own = mask.sum(dim=-1), mask[..., language]
-    chosen = torch.zeros_like(own)
-    if "specific" in classes:
-        chosen |= own & (above == 1)
-    if "related" in classes:
-        chosen |= own & (above > 1)
-    if "general" in classes:
-        if general is None:
-            raise SettingsError("the class general needs the activation counts, which a mask alone does not hold")
-        chosen |= general
-    return chosen

@@ -1,4 +1,8 @@
-"""AutoSweep by bisection: the largest λ for which no selected neuron belongs to every language (SPEC 4)."""
+"""AutoSweep: the largest λ for which no selected neuron is general, that is, appear[K] = 0 (SPEC 4).
+
+A λ with appear[K] = 0 is called *fine*. `bisect_lambda` halves a range, as the paper's code does; `exact_lambda` solves
+for the supremum.
+"""
 
 from __future__ import annotations
 
@@ -19,26 +23,42 @@ Observer = Callable[[float, list[int]], None]
 """Called at each evaluation with λ and its histogram appear[0..K]."""
 
 SMALLEST_EPS = 1e-15
-"""Below this, λ is finer than the scores that it separates."""
+"""A smaller eps would be finer than the rounding of the scores."""
 
 
 def unobserved(lam: float, histogram: list[int]) -> None:
-    """The observer that looks away."""
+    """An `Observer` that does nothing."""
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Where AutoSweep ended.
+    """The λ that AutoSweep found.
 
     Attributes:
-        lam: the λ found; appear[K] is 0 at it.
-        appear: the histogram at `lam`: selected neurons above τ in exactly j languages, j = 0..K.
-        evaluations: how many λ were evaluated.
+        lam: λ, which is fine.
+        appear: the histogram at λ: number of selected neurons above τ in exactly j languages, j = 0..K.
+        evaluations: number of λ evaluated.
     """
 
     lam: float
     appear: list[int]
     evaluations: int
+
+
+class _Evaluator:
+    """λ → appear[0..K]; counts and reports each evaluation."""
+
+    def __init__(self, statistics: NeuronStatistics, top_rate: float, observe: Observer) -> None:
+        self.statistics, self.top_rate, self.observe = statistics, top_rate, observe
+        self.languages_above = statistics.languages_above
+        self.count = 0
+
+    def __call__(self, lam: float) -> list[int]:
+        self.count += 1
+        chosen = select(self.statistics, top_rate=self.top_rate, lam=lam)
+        histogram = appear(self.languages_above, chosen, languages=self.statistics.member.shape[-1]).tolist()
+        self.observe(lam, histogram)
+        return histogram
 
 
 def bisect_lambda(
@@ -50,25 +70,25 @@ def bisect_lambda(
     eps: float,
     observe: Observer = unobserved,
 ) -> SweepResult:
-    """Halve [lo, hi] until it is shorter than eps, keeping the last λ with appear[K] = 0.
+    """Halve [lo, hi] until it is no longer than eps, keeping the last fine λ.
 
-    lo and hi are evaluated first; if hi is fine it is the answer. Bisection takes the fine λ to be an interval that
+    lo and hi are evaluated first; a fine hi is the answer. Bisection assumes that the fine λ are an interval that
     starts at lo; `exact_lambda` does not.
 
     Raises:
-        SettingsError: a range or an eps that cannot be searched.
-        SweepError: appear[K] > 0 at lo and at hi.
+        SettingsError: the range or eps is invalid.
+        SweepError: neither lo nor hi is fine.
     """
     check_range(lo, hi)
     if not (math.isfinite(eps) and eps >= SMALLEST_EPS):
         raise SettingsError(f"eps must be at least {SMALLEST_EPS}, got {eps!r}: give for example 1e-3, or use --exact")
-    evaluate = Evaluator(statistics, top_rate, observe)
+    evaluate = _Evaluator(statistics, top_rate, observe)
     at_lo, at_hi = evaluate(lo), evaluate(hi)
     if at_hi[-1] == 0:
         return SweepResult(hi, at_hi, evaluate.count)
     if at_lo[-1] > 0:
-        raise no_fine_lambda(lo, hi, at_lo[-1], at_hi[-1])
-    # halving decimals exactly keeps λ short (0.03671875, not 0.03671875000000001), in folder names too
+        raise _no_fine_lambda(lo, hi, at_lo[-1], at_hi[-1])
+    # halving decimals exactly keeps λ short in folder names: 0.03671875, not 0.03671875000000001
     fine, coarse, best = Fraction(repr(float(lo))), Fraction(repr(float(hi))), at_lo
     while coarse - fine > eps:
         middle = (fine + coarse) / 2
@@ -88,52 +108,11 @@ def check_range(lo: float, hi: float) -> None:
         )
 
 
-def no_fine_lambda(lo: float, hi: float, at_lo: int, at_hi: int) -> SweepError:
-    """The error for a range in which every λ selects neurons of all languages."""
+def _no_fine_lambda(lo: float, hi: float, at_lo: int, at_hi: int) -> SweepError:
     return SweepError(
         f"no λ in [{lo!r}, {hi!r}] gives appear[K] = 0: appear[K] is {at_lo} at lo and {at_hi} at hi; "
         "lower --lo, lower the top rate (-r), or raise the bar (-b)"
     )
-
-
-class Evaluator:
-    """λ → appear[0..K], each evaluation counted and observed."""
-
-    def __init__(self, statistics: NeuronStatistics, top_rate: float, observe: Observer) -> None:
-        self.statistics, self.top_rate, self.observe = statistics, top_rate, observe
-        self.languages_above = statistics.languages_above
-        self.count = 0
-
-    def __call__(self, lam: float) -> list[int]:
-        """The histogram at λ."""
-        self.count += 1
-        chosen = select(self.statistics, top_rate=self.top_rate, lam=lam)
-        histogram = appear(self.languages_above, chosen, languages=self.statistics.member.shape[-1]).tolist()
-        self.observe(lam, histogram)
-        return histogram
-
-
-# ── AutoSweep solved, not searched: the supremum of the λ for which appear[K] = 0 (SPEC 4).
-#
-# Every score is a line in λ: s(λ) = e − λ r. The neurons above τ in all K languages are a fixed set C, and none of them
-# is selected exactly while at least `count` other neurons lie below all of C's lines. The lower envelope of C's lines is
-# concave, so each line outside C lies below it on one interval of λ:
-#
-#     s_j(λ) < s_c(λ)  ⇔  λ (r_c − r_j) < e_c − e_j      for every c on the envelope
-#
-# Intersect these half-lines per neuron, sort the interval ends, sweep from hi down.
-
-
-class Lines(NamedTuple):
-    """Score lines e − λ r, and the flat indices of their neurons."""
-
-    entropy: Float64[Tensor, " line"]
-    peak: Float64[Tensor, " line"]
-    neuron: Int64[Tensor, " line"]
-
-    def at(self, chosen: Tensor | list[int]) -> Lines:
-        """Some of the lines."""
-        return Lines(self.entropy[chosen], self.peak[chosen], self.neuron[chosen])
 
 
 def exact_lambda(
@@ -144,18 +123,31 @@ def exact_lambda(
     hi: float,
     observe: Observer = unobserved,
 ) -> SweepResult:
-    """The largest λ in [lo, hi] with appear[K] = 0, with no eps; also where the fine λ are not one interval.
+    """The largest fine λ in [lo, hi], without an eps and without assuming that the fine λ are one interval.
 
-    What is returned is itself fine: where the supremum is a crossing of two lines, the nearest float below it that
-    is.
+    Every score is a line in λ: s(λ) = e − λ r. Let C be the general neurons. None of them is selected if and only if
+    at least `count` neurons outside C lie below all of C's lines, that is, below their lower envelope. The envelope is
+    concave, so a line outside C lies below it on one interval of λ:
+
+        s_j(λ) < s_c(λ)  ⇔  λ (r_c − r_j) < e_c − e_j      for every c on the envelope
+
+    Intersect these half-lines for each neuron, sort the interval ends, and sweep down from hi. If the supremum is a
+    crossing of two lines, the result is the nearest fine float below it.
+
+    >>> from language_neurons_alignment.core.selection import neuron_statistics
+    >>> p = torch.tensor([[[0.9, 0.0], [0.6, 0.5], [0.1, 0.1], [0.0, 0.4]]])
+    >>> statistics = neuron_statistics(p, bar=0.5)  # only the second neuron is above τ in both languages
+    >>> found = exact_lambda(statistics, top_rate=0.5, lo=0.0, hi=10.0)
+    >>> round(found.lam, 4), found.appear
+    (3.7276, [0, 2, 0])
 
     Raises:
-        SettingsError: a range that cannot be searched.
-        SweepError: appear[K] > 0 everywhere in the range.
+        SettingsError: the range is invalid.
+        SweepError: no λ in the range is fine.
     """
     check_range(lo, hi)
     count = rank_of_share(top_rate, statistics.entropy.numel(), "top_rate")
-    evaluate = Evaluator(statistics, top_rate, observe)
+    evaluate = _Evaluator(statistics, top_rate, observe)
     at_hi = evaluate(hi)
     if at_hi[-1] == 0:
         return SweepResult(hi, at_hi, evaluate.count)
@@ -167,13 +159,24 @@ def exact_lambda(
     at_lo = evaluate(lo)
     if at_lo[-1] == 0:
         return SweepResult(lo, at_lo, evaluate.count)
-    raise no_fine_lambda(lo, hi, at_lo[-1], at_hi[-1])
+    raise _no_fine_lambda(lo, hi, at_lo[-1], at_hi[-1])
+
+
+class _Lines(NamedTuple):
+    """Score lines e − λ r, and the flat indices of their neurons."""
+
+    entropy: Float64[Tensor, " line"]
+    peak: Float64[Tensor, " line"]
+    neuron: Int64[Tensor, " line"]
+
+    def at(self, chosen: Tensor | list[int]) -> _Lines:
+        return _Lines(self.entropy[chosen], self.peak[chosen], self.neuron[chosen])
 
 
 def _fine_suprema(statistics: NeuronStatistics, *, count: int, lo: float, hi: float) -> list[float]:
-    """The λ, descending, just below which at least `count` neurons lie under the envelope of the universal ones."""
+    """The λ, descending, just below which at least `count` neurons lie under the envelope of the general neurons."""
     general = statistics.general.flatten()
-    lines = Lines(statistics.entropy.flatten(), statistics.peak.flatten(), torch.arange(general.numel()))
+    lines = _Lines(statistics.entropy.flatten(), statistics.peak.flatten(), torch.arange(general.numel()))
     starts, ends = _intervals_below(lines.at(~general), _lower_envelope(lines.at(general), lo=lo, hi=hi))
     alive = (starts < ends) & (ends > lo) & (starts < hi)
     starts, ends = starts[alive].sort().values, ends[alive].clamp(max=hi).sort().values
@@ -182,11 +185,11 @@ def _fine_suprema(statistics: NeuronStatistics, *, count: int, lo: float, hi: fl
     return candidates[covering >= count].flip(0).tolist()
 
 
-def _lower_envelope(lines: Lines, *, lo: float, hi: float) -> Lines:
-    """The lines that are lowest somewhere in [lo, hi], walking from lo to hi.
+def _lower_envelope(lines: _Lines, *, lo: float, hi: float) -> _Lines:
+    """The lines that are lowest somewhere in [lo, hi], in the order of λ.
 
-    At lo the lowest line (of equals: the steepest, then the first); from a line to the next at the smallest crossing
-    with a steeper one.
+    Start with the lowest line at lo, the steepest of equals. From each line, go to the steeper line with the smallest
+    crossing.
     """
     values = lines.entropy - lo * lines.peak
     current = _steepest(lines, values == values.min())
@@ -200,15 +203,15 @@ def _lower_envelope(lines: Lines, *, lo: float, hi: float) -> Lines:
         walked.append(current)
 
 
-def _steepest(lines: Lines, among: Bool[Tensor, " line"]) -> int:
-    """Position of the steepest of some lines, of equals the first."""
+def _steepest(lines: _Lines, among: Bool[Tensor, " line"]) -> int:
+    """The position of the steepest of some lines; of equals the first."""
     return int(lines.peak.masked_fill(~among, -math.inf).argmax())
 
 
-def _intervals_below(lines: Lines, envelope: Lines) -> tuple[Float64[Tensor, " line"], Float64[Tensor, " line"]]:
+def _intervals_below(lines: _Lines, envelope: _Lines) -> tuple[Float64[Tensor, " line"], Float64[Tensor, " line"]]:
     """For each line, the open interval of λ (start, end) on which it lies below every line of the envelope.
 
-    A line equal to one of the envelope comes before it only with the lower flat index, as selection breaks ties.
+    A line that equals one of the envelope counts as below it only if its flat index is lower, as in `select`.
     """
     start = torch.full_like(lines.entropy, -math.inf)
     end = torch.full_like(lines.entropy, math.inf)
@@ -223,7 +226,7 @@ def _intervals_below(lines: Lines, envelope: Lines) -> tuple[Float64[Tensor, " l
 
 
 def _floats_at_or_below(candidate: float, lo: float) -> list[float]:
-    """A crossing and a few floats below it: at a crossing itself rounding and ties decide which line is lower."""
+    """A crossing and a few floats below it; at the crossing itself, rounding decides which line is lower."""
     spacing = math.ulp(max(candidate, 1.0))
     below = [candidate - spacing * 2**k for k in range(12)]
     return [candidate, *(lam for lam in below if lam >= lo)]

@@ -1,1 +1,1 @@
-"""A dataset file → records → token sequences with their spans."""
+"""Corpora: records of questions and answers, the tokens that are made of them, and how answers are graded."""

@@ -1,18 +1,23 @@
-"""What may be wrong with a corpus: errors, which later steps would stumble over, and warnings for people to see."""
+"""Checks of a corpus: what is wrong with it, and its size language by language.
+
+Each check takes the records with their places and yields a `Problem` for everything it finds: an error, where later
+steps would fail or mislead, or a warning, for people to look at. `summarize` counts one language's questions, answers
+and tokens. `lna dataset check` runs them all.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..languages import language_name
 from .encode import Tokenizer, encode_groups, encode_texts
-from .language_id import Verdict, identify_languages, known_languages
+from .language_id import identify_languages, known_languages
 from .records import Record
 
 Numbered = Sequence[tuple[Record, str]]
-"""Records, each with where it stands."""
+"""Records with their places, as `records.read_numbered` gives them."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,13 @@ class Problem:
 
 
 def empty_texts(numbered: Numbered) -> Iterator[Problem]:
-    """Questions of nothing but spaces (errors), and answers of nothing at all (warnings: they count no token)."""
+    """Questions of nothing but spaces (errors), and empty answers (warnings: they add no token).
+
+    >>> [problem.message for problem in empty_texts([(Record("en", "1 + 1?", ("2", "")), "sums.json, record 1")])]
+    ['sums.json, record 1: 1 of 2 answers are empty']
+    """
     for record, where in numbered:
-        if not (record.question or record.instruction).strip():
+        if not _question(record).strip():
             yield Problem("empty", f"{where}: the question is nothing but spaces", error=True)
         empty = sum(not answer.strip() for answer in record.answers)
         if empty:
@@ -41,19 +50,17 @@ def empty_texts(numbered: Numbered) -> Iterator[Problem]:
 
 
 def duplicates(numbered: Numbered) -> Iterator[Problem]:
-    """An id twice in a language (an error), a question twice in a language, one text in several languages."""
+    """An id twice in a language (an error); a question twice in a language, or one text in two languages (warnings)."""
     ids: dict[tuple[str, str], str] = {}
     questions: dict[tuple[str, str], str] = {}
     languages: dict[str, str] = {}
     for record, where in numbered:
-        text = record.question or record.instruction
+        text = _question(record)
         if record.id is not None:
             first = ids.setdefault((record.language, record.id), where)
             if first is not where:
-                message = (
-                    f"{where}: the id {record.id!r} is there twice in {record.language!r}, first at {_place(first)}"
-                )
-                yield Problem("duplicate", message, error=True)
+                seen = f"the id {record.id!r} is there twice in {record.language!r}, first at {_place(first)}"
+                yield Problem("duplicate", f"{where}: {seen}", error=True)
         first = questions.setdefault((record.language, text), where)
         if first is not where:
             yield Problem("duplicate", f"{where}: the same question in {record.language!r} as {_place(first)}")
@@ -62,13 +69,12 @@ def duplicates(numbered: Numbered) -> Iterator[Problem]:
 
 
 def missing_ids(numbered: Numbered) -> Iterator[Problem]:
-    """Ids that some languages have and others lack: those questions cannot be matched across languages."""
-    languages = tuple(dict.fromkeys(record.language for record, _ in numbered))
+    """Ids that some languages have and others lack (warnings): those questions cannot be matched across languages."""
     having: dict[str, set[str]] = defaultdict(set)
     for record, _ in numbered:
         if record.id is not None:
             having[record.id].add(record.language)
-    for code in languages:
+    for code in _languages(numbered):
         lacking = [one for one in having if code not in having[one]]
         if lacking:
             shown = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
@@ -76,52 +82,49 @@ def missing_ids(numbered: Numbered) -> Iterator[Problem]:
 
 
 def other_languages(numbered: Numbered) -> Iterator[Problem]:
-    """Questions and answers that are, with confidence, in another language than the one they claim.
+    """Questions and answers that are, with confidence, in another language than the one they claim (warnings).
 
-    Where that is more than half of a language's questions, the language is not what it claims to be: an error.
-    Answers are judged too, but only warned of: a model may well answer in another language.
+    Where that is more than half of a language's questions, the claimed language is wrong: an error. Answers do not
+    count for that, since a model may well answer in another language.
+
+    Raises:
+        MissingPackageError: lingua is not installed.
     """
-    languages = tuple(dict.fromkeys(record.language for record, _ in numbered))
+    languages = _languages(numbered)
     known = known_languages(languages)
     for code in languages:
         if code not in known:
-            yield Problem("language", f"{language_name(code)} is not among the languages that can be told: not judged")
+            yield Problem("language", f"{language_name(code)} cannot be identified, so its texts are not checked")
+    texts = [
+        (record.language, number, text, where)
+        for record, where in numbered
+        if record.language in known
+        for number, text in enumerate([_question(record), *record.answers])
+    ]
     asked, wrong = Counter[str](), Counter[str]()
-    for one, verdict in _judged(numbered, known):
-        asked[one.claimed] += one.is_question
-        if verdict.contradicts(one.claimed):
-            wrong[one.claimed] += one.is_question
-            yield Problem("language", f"{one.where}: {_seen(one.claimed, verdict)}: {_short(one.text)}")
+    verdicts = identify_languages([text for _, _, text, _ in texts], known)
+    for (claimed, number, text, where), verdict in zip(texts, verdicts, strict=True):
+        if verdict is None:
+            continue
+        asked[claimed] += number == 0
+        if verdict.contradicts(claimed):
+            wrong[claimed] += number == 0
+            place = where if number == 0 else f"{where}, answer {number}"
+            seen = f"looks like {language_name(verdict.language)} ({verdict.confidence:.2f})"
+            yield Problem("language", f"{place}: {seen}, not {language_name(claimed)}: {_short(text)}")
     for code, number in wrong.items():
         if number > asked[code] / 2:
-            found = f"{number} of {asked[code]} questions that can be judged are in another language"
+            found = f"{number} of {asked[code]} questions that are long enough to tell are in another language"
             yield Problem("language", f"{language_name(code)}: {found}", error=True)
 
 
-@dataclass(frozen=True)
-class _Text:
-    """A question or an answer, the language that it claims, and where it stands."""
-
-    claimed: str
-    text: str
-    where: str
-    is_question: bool
+def _question(record: Record) -> str:
+    """The bare question, without the template around it."""
+    return record.question or record.instruction
 
 
-def _judged(numbered: Numbered, known: Sequence[str]) -> Iterator[tuple[_Text, Verdict]]:
-    """The texts that are long enough to be judged, with what was made out."""
-    texts = [
-        _Text(record.language, text, where if n == 0 else f"{where}, answer {n}", n == 0)
-        for record, where in numbered
-        if record.language in known
-        for n, text in enumerate([record.question or record.instruction, *record.answers])
-    ]
-    verdicts = identify_languages([one.text for one in texts], known)
-    return ((one, verdict) for one, verdict in zip(texts, verdicts, strict=True) if verdict is not None)
-
-
-def _seen(claimed: str, verdict: Verdict) -> str:
-    return f"looks like {language_name(verdict.language)} ({verdict.confidence:.2f}), not {language_name(claimed)}"
+def _languages(numbered: Numbered) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(record.language for record, _ in numbered))
 
 
 def _place(where: str) -> str:
@@ -134,14 +137,12 @@ def _short(text: str, length: int = 50) -> str:
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
-# ── A corpus in numbers, language by language.
-
 _ANY_LENGTH = 2**62
 
 
 @dataclass(frozen=True)
 class LanguageSummary:
-    """One language of a corpus.
+    """The size of one language of a corpus.
 
     Attributes:
         language: code.
@@ -150,7 +151,7 @@ class LanguageSummary:
         characters: of the instructions, each once, and of the answers.
         tokens: the same texts under a tokenizer; None without one.
         overlong: sequences that are longer than the model allows.
-        merges: answers at whose border with the instruction the tokenizer merges (SPEC 2).
+        merges: answers whose first character the tokenizer merges with the end of the instruction.
     """
 
     language: str
@@ -163,7 +164,7 @@ class LanguageSummary:
 
     @property
     def tokens_per_character(self) -> float | None:
-        """How finely the tokenizer cuts the language."""
+        """How finely the tokenizer splits the language."""
         return None if self.tokens is None else self.tokens / max(self.characters, 1)
 
 
@@ -176,24 +177,22 @@ def summarize(records: Sequence[Record], *, tokenizer: Tokenizer | None = None, 
         records: of one language, at least one.
         tokenizer: a model's own.
         max_length: the model's longest sequence, in tokens.
+
+    >>> summarize([Record("en", "1 + 1?", (" 2", " two"))])
+    LanguageSummary(language='en', records=1, answers=2, characters=12, tokens=None, overlong=None, merges=None)
     """
     answers = sum(len(record.answers) for record in records)
     characters = sum(len(record.instruction) + sum(map(len, record.answers)) for record in records)
-    plain = LanguageSummary(records[0].language, len(records), answers, characters)
-    return plain if tokenizer is None else _tokenized(plain, records, tokenizer, max_length)
-
-
-def _tokenized(
-    plain: LanguageSummary, records: Sequence[Record], tokenizer: Tokenizer, max_length: int
-) -> LanguageSummary:
+    summary = LanguageSummary(records[0].language, len(records), answers, characters)
+    if tokenizer is None:
+        return summary
     unanswered = [record for record in records if not record.answers]
     texts = encode_texts(unanswered, tokenizer, text="instruction", max_length=_ANY_LENGTH)
     lengths = [len(text.tokens) for text in texts]
     tokens, merges = sum(lengths), 0
-    if plain.answers:
+    if answers:
         encoded = encode_groups(records, tokenizer, max_length=_ANY_LENGTH)
         tokens += encoded.full_tokens - encoded.prefix_tokens + sum(len(group.prefix) for group in encoded.groups)
         lengths += [max(len(group.prefix), len(full)) for group in encoded.groups for full in group.full]
         merges = encoded.boundary_cases
-    overlong = sum(length > max_length for length in lengths)
-    return LanguageSummary(plain.language, plain.records, plain.answers, plain.characters, tokens, overlong, merges)
+    return replace(summary, tokens=tokens, overlong=sum(length > max_length for length in lengths), merges=merges)

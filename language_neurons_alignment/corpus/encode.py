@@ -1,4 +1,12 @@
-"""Records → token sequences (SPEC 1, 2, 6)."""
+"""Encoding: records → the token sequences that engines count, score and continue.
+
+    to count      `encode_groups`    instruction and instruction + answer, of every answer
+    to score      `encode_texts`     instructions, answers after their instructions, or both as one text
+    to continue   `fitting_prompts`  instructions that leave room for an answer
+
+All of them tokenize plain concatenations, with the tokenizer's own special tokens, and treat sequences that are too
+long for the model as `--overlong` says: an error, cut off at the end, or left out.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +17,6 @@ from typing import Protocol
 from ..config import OVERLONG, TEXTS, check_choice
 from ..errors import CorpusError
 from .records import Record
-
-# ── From records to token sequences with their spans (SPEC 1, 2).
 
 Tokens = tuple[int, ...]
 
@@ -25,13 +31,13 @@ class Tokenizer(Protocol):
     def decode(
         self, token_ids: list[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool
     ) -> str | list[str]:
-        """Their text (a Hugging Face tokenizer gives a list for lists of lists, which it is never handed here)."""
+        """Their text; a Hugging Face tokenizer returns a list only for lists of lists, which it never gets here."""
         ...
 
 
 @dataclass(frozen=True)
 class PromptGroup:
-    """One instruction and the answers that were given to it, as tokens.
+    """One instruction and the answers to it, as tokens.
 
     Attributes:
         prefix: tokenize(instruction); it counts once for every answer.
@@ -43,11 +49,15 @@ class PromptGroup:
         full 1  p p p p p a a a
         full 2  p p p p p b b
 
-    Where the tokenizer merges across the border it does not (a *boundary case*), and the rest of the prefix is
-    tokens of its own, which count for the prefix alone:
+    Where the tokenizer merges the instruction's end with the answer's beginning it does not (a *boundary case*), and
+    the rest of the prefix is tokens of its own, which count for the prefix alone:
 
         prefix  p p p p q
         full 3  p p p p c c c
+
+    >>> group = PromptGroup(prefix=(1, 2, 3), full=((1, 2, 3, 7), (1, 2, 8, 9)))
+    >>> group.borders, group.boundary_cases, group.full_tokens, group.prefix_tokens
+    ((3, 2), 1, 8, 6)
     """
 
     prefix: Tokens
@@ -75,39 +85,13 @@ class PromptGroup:
 
 
 @dataclass(frozen=True)
-class ScoredText:
-    """A text whose likelihood is wanted.
-
-    Attributes:
-        tokens: the whole sequence.
-        start: the first position that is scored; what stands before it is context. Position 0 is never scored.
-    """
-
-    tokens: Tokens
-    start: int = 0
-
-    @property
-    def scored_tokens(self) -> int:
-        """How many tokens are scored."""
-        return max(0, len(self.tokens) - max(self.start, 1))
-
-
-def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences share from their start."""
-    for position, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return position
-    return min(len(one), len(other))
-
-
-@dataclass(frozen=True)
 class EncodedCorpus:
     """One language's prompt groups, ready to count.
 
     Attributes:
-        groups: one per record that has answers.
-        positions: for each group, the place of its record among the language's, from 0.
-        overlong: sequences longer than the model allows, before anything was done about them.
+        groups: one for each record that has answers.
+        positions: for each group, the index of its record among the language's, from 0.
+        overlong: sequences longer than the model allows, before they were truncated or skipped.
     """
 
     groups: tuple[PromptGroup, ...]
@@ -149,7 +133,7 @@ class EncodedCorpus:
 def encode_groups(
     records: Sequence[Record], tokenizer: Tokenizer, *, max_length: int, overlong: str = "error"
 ) -> EncodedCorpus:
-    """Tokenize instructions and instructions with answers; records with no answers add nothing.
+    """Tokenize instructions and instructions with answers; records without answers add nothing.
 
     Args:
         records: one language's.
@@ -160,6 +144,15 @@ def encode_groups(
     Raises:
         CorpusError: no record has an answer; or sequences are too long and `overlong` is "error".
         SettingsError: `overlong` is none of the three.
+
+    >>> class Letters:
+    ...     def encode(self, text):
+    ...         return [0, *map(ord, text)]
+    >>> encoded = encode_groups([Record("en", "ab", ("c", "cd")), Record("en", "x", ())], Letters(), max_length=9)
+    >>> encoded.groups
+    (PromptGroup(prefix=(0, 97, 98), full=((0, 97, 98, 99), (0, 97, 98, 99, 100))),)
+    >>> encoded.full_tokens, encoded.prefix_tokens
+    (9, 6)
     """
     check_choice(overlong, OVERLONG, "--overlong")
     positions = answered_positions(records)
@@ -186,7 +179,7 @@ def encode_groups(
 
 
 def answered_positions(records: Sequence[Record]) -> list[int]:
-    """The places of the records that have answers."""
+    """The indices of the records that have answers."""
     return [position for position, record in enumerate(records) if record.answers]
 
 
@@ -200,40 +193,22 @@ def check_blocks(positions: Sequence[int], blocks: int) -> None:
         )
 
 
-def encode_texts(
-    records: Sequence[Record], tokenizer: Tokenizer, *, text: str, max_length: int, overlong: str = "error"
-) -> list[ScoredText]:
-    """The texts whose perplexity is wanted: instructions, or answers after their instructions, or both as one text.
-
-    Raises:
-        CorpusError: as `encode_groups`.
-        SettingsError: `text` or `overlong` is not one of its choices.
-    """
-    check_choice(text, TEXTS, "--text")
-    check_choice(overlong, OVERLONG, "--overlong")
-    if text == "instruction":
-        texts = [ScoredText(tuple(tokenizer.encode(record.instruction))) for record in records]
-    else:
-        groups = encode_groups(records, tokenizer, max_length=2**62).groups
-        texts = [_answer_text(g.prefix, t) if text == "answer" else ScoredText(t) for g in groups for t in g.full]
-    if _check_length([len(one.tokens) for one in texts], max_length, overlong):
-        if overlong == "skip":
-            return [one for one in texts if len(one.tokens) <= max_length]
-        return [replace(one, tokens=one.tokens[:max_length]) for one in texts]
-    return texts
-
-
-def _answer_text(prefix: Tokens, full: Tokens) -> ScoredText:
-    return ScoredText(full, start=common_length(prefix, full))
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences share from their start."""
+    for position, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return position
+    return min(len(one), len(other))
 
 
 def _without_overlong(group: PromptGroup, max_length: int) -> PromptGroup:
-    """The answers that fit; none where the prefix alone (which a merge can make the longer one) does not."""
+    """The answers that fit; none if the prefix alone, which a merge can make the longer one, does not."""
     fits = len(group.prefix) <= max_length
     return replace(group, full=tuple(tokens for tokens in group.full if fits and len(tokens) <= max_length))
 
 
 def _check_length(lengths: Sequence[int], max_length: int, overlong: str) -> int:
+    """How many sequences are too long, if `overlong` allows that."""
     too_long = sum(length > max_length for length in lengths)
     if too_long and overlong == "error":
         raise CorpusError(
@@ -248,19 +223,65 @@ def _check_length(lengths: Sequence[int], max_length: int, overlong: str) -> int
     return too_long
 
 
-# ── What a model is asked, and what it answered.
+@dataclass(frozen=True)
+class ScoredText:
+    """A text whose perplexity is measured.
 
-ENDS = ("eos", "stop", "length")
-"""How an answer can end: by the model itself, at a stop string, or because it was long enough."""
+    Attributes:
+        tokens: the whole sequence.
+        start: the first position that is scored; everything before it is context. Position 0 is never scored.
+    """
+
+    tokens: Tokens
+    start: int = 0
+
+    @property
+    def scored_tokens(self) -> int:
+        """How many tokens are scored."""
+        return max(0, len(self.tokens) - max(self.start, 1))
+
+
+def encode_texts(
+    records: Sequence[Record], tokenizer: Tokenizer, *, text: str, max_length: int, overlong: str = "error"
+) -> list[ScoredText]:
+    """The texts whose perplexity is measured.
+
+    Args:
+        records: one language's.
+        tokenizer: the model's own.
+        text: "instruction", "answer" (scored after its instruction), or "full" (both as one text).
+        max_length: the model's longest sequence, in tokens.
+        overlong: what to do with longer ones: "error", "truncate" (keep the beginning) or "skip".
+
+    Raises:
+        CorpusError: as `encode_groups`.
+        SettingsError: `text` or `overlong` is not one of its choices.
+    """
+    check_choice(text, TEXTS, "--text")
+    check_choice(overlong, OVERLONG, "--overlong")
+    if text == "instruction":
+        texts = [ScoredText(tuple(tokenizer.encode(record.instruction))) for record in records]
+    else:
+        groups = encode_groups(records, tokenizer, max_length=2**62).groups
+        texts = [
+            ScoredText(tokens, start=common_length(group.prefix, tokens) if text == "answer" else 0)
+            for group in groups
+            for tokens in group.full
+        ]
+    if _check_length([len(one.tokens) for one in texts], max_length, overlong):
+        if overlong == "skip":
+            return [one for one in texts if len(one.tokens) <= max_length]
+        return [replace(one, tokens=one.tokens[:max_length]) for one in texts]
+    return texts
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One answer that is wanted.
+    """One answer that a model is asked for.
 
     Attributes:
-        tokens: tokenize(instruction), as it is counted (SPEC 1).
-        number: which of the answers to this prompt it is, from 0; samples of other numbers are other samples.
+        tokens: tokenize(instruction), the same as the prefix that is counted.
+        number: which of the answers to this prompt it is, from 0; each number is a sample of its own.
     """
 
     tokens: Tokens
@@ -269,12 +290,12 @@ class Prompt:
 
 @dataclass(frozen=True)
 class GeneratedAnswer:
-    """One answer that was given.
+    """One answer that a model gave.
 
     Attributes:
-        text: a plain continuation of the instruction: without special tokens, cut in front of a stop string.
-        tokens: what the model generated, those that spell a stop string included, its end token not.
-        finish: one of `ENDS`.
+        text: a plain continuation of the instruction: without special tokens, cut before a stop string.
+        tokens: what the model generated, including those that spell a stop string, without its end token.
+        finish: how it ended: "eos" (by the model itself), "stop" (at a stop string) or "length".
     """
 
     text: str
@@ -283,18 +304,21 @@ class GeneratedAnswer:
 
 
 def fitting_prompts(prompts: Sequence[Prompt], *, new: int, max_length: int, overlong: str) -> list[int]:
-    """Which of these prompts a model can answer.
+    """The indices of the prompts that a model can answer.
 
     Args:
         prompts: all of them.
         new: how many tokens an answer may have.
         max_length: the model's longest sequence, prompt and answer together.
-        overlong: what to do where they do not fit: "error", "truncate" (the answer ends where the model's length
-            does) or "skip" (the prompt stays unanswered).
+        overlong: what to do where they do not fit: "error", "truncate" (the answer ends at the model's length) or
+            "skip" (the prompt stays unanswered).
 
     Raises:
         CorpusError: some do not fit and `overlong` is "error", none is left, or a prompt leaves no room for an answer.
         SettingsError: `overlong` is none of the three.
+
+    >>> fitting_prompts([Prompt((1, 2)), Prompt((1, 2, 3, 4))], new=3, max_length=5, overlong="skip")
+    [0]
     """
     check_choice(overlong, OVERLONG, "--overlong")
     lengths = [len(prompt.tokens) for prompt in prompts]

@@ -1,4 +1,8 @@
-"""Is an answer right? Its number against the known one, and its language against that of the question."""
+"""Grading: is an answer's number the known one, and is the answer in the language of its question?
+
+`check_answerable` refuses a corpus that cannot be graded, before a model is loaded. `grade` then grades whatever a
+model wrote: no answer raises an error. `answer_line` is one graded answer as `lna evaluate` stores it.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 from ..errors import CorpusError, SettingsError
-from ..store.answers import Json
 from .language_id import Verdict, identify_languages, known_languages, letters
 from .numbers import final_number, same_number
 from .records import Record
@@ -17,19 +21,19 @@ from .records import Record
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 r"""A command of LaTeX, such as \boxed or \frac: letters, but of no language."""
 
-SHORT = 20
+_SHORT = 20
 """Letters below which a language counts only if it is likelier than all others together: there, a name misleads."""
 
 
 @dataclass(frozen=True)
 class Graded:
-    """What was made out of one answer.
+    """One graded answer.
 
     Attributes:
-        number: the final number in it; None where there is none.
-        right: whether it is the known one.
-        seen: the language that it is in, and how surely; None where it says too little.
-        in_language: whether that is the language of the question; None where it cannot be told.
+        number: the final number in it; None if it holds none.
+        right: whether that is the known number.
+        seen: the answer's language with its confidence; None if the text is too short to tell.
+        in_language: whether that is the language of the question; None if it cannot be told.
     """
 
     number: Fraction | None
@@ -38,13 +42,50 @@ class Graded:
     in_language: bool | None
 
 
+def grade(records: Sequence[Record], answers: Sequence[str], *, candidates: Iterable[str]) -> list[Graded]:
+    """Compare each answer's number and language with its question's.
+
+    Args:
+        records: the questions, with their targets, as `check_answerable` accepts them.
+        answers: one for each question.
+        candidates: the languages that answers may be in.
+
+    >>> question = Record("fr", "Combien font 9 × 2 ?", (), target="18")
+    >>> (graded,) = grade([question], ["La réponse est 18 euros par jour."], candidates=["fr", "en"])
+    >>> str(graded.number), graded.right, graded.in_language
+    ('18', True, True)
+    """
+    return [
+        Graded(
+            final_number(answer, record.language),
+            same_number(answer, str(record.target), record.language),
+            seen,
+            None if seen is None else seen.language == record.language.split("-")[0],
+        )
+        for record, answer, seen in zip(records, answers, languages_seen(answers, candidates), strict=True)
+    ]
+
+
+def languages_seen(texts: Sequence[str], candidates: Iterable[str]) -> list[Verdict | None]:
+    """The language of each answer: the likeliest of the candidates and the ten default languages, formulas aside.
+
+    None where fewer than `language_id.SHORTEST` letters are left ("#### 18" is in no language), and where there are
+    fewer than 20 letters and no language has more than half of the confidence.
+    """
+    texts = [_COMMAND.sub(" ", text) for text in texts]
+    return [
+        None if seen and seen.confidence <= 0.5 and letters(text) < _SHORT else seen
+        for text, seen in zip(texts, identify_languages(texts, candidates), strict=True)
+    ]
+
+
 def check_answerable(records: Sequence[Record]) -> None:
-    """Refuse, before a model is loaded, questions whose answers could not be judged.
+    """Refuse questions whose answers could not be graded.
 
     Raises:
         CorpusError: some have no known number.
-        SettingsError: languages that cannot be identified.
-        MissingPackageError: what identifies languages is not installed.
+        SettingsError: a language that cannot be identified.
+        MissingPackageError: lingua is not installed.
     """
     without = [one for one in records if one.target is None or final_number(one.target, "en") is None]
     if without:
@@ -58,7 +99,7 @@ def check_answerable(records: Sequence[Record]) -> None:
 
 
 def check_identifiable(languages: Iterable[str]) -> None:
-    """Raise SettingsError unless texts in all these languages can be told from others."""
+    """Raise SettingsError unless texts in all these languages can be identified."""
     languages = tuple(languages)
     unknown = sorted(set(languages) - set(known_languages(languages)))
     if unknown:
@@ -68,40 +109,14 @@ def check_identifiable(languages: Iterable[str]) -> None:
         )
 
 
-def languages_seen(texts: Sequence[str], candidates: Iterable[str]) -> list[Verdict | None]:
-    """The language of each answer, the likeliest of the candidates and the default ten; formulas aside.
-
-    None where fewer than `language_id.SHORTEST` letters are left ("#### 18" is in no language), and where fewer than
-    `SHORT` are and no language has more than half of the confidence.
-    """
-    texts = [_COMMAND.sub(" ", text) for text in texts]
-    return [
-        None if seen and seen.confidence <= 0.5 and letters(text) < SHORT else seen
-        for text, seen in zip(texts, identify_languages(texts, candidates), strict=True)
-    ]
-
-
-def grade(records: Sequence[Record], answers: Sequence[str], *, candidates: Iterable[str]) -> list[Graded]:
-    """Each answer's number and language, held against its question's.
+def answer_line(record: Record, answer: dict[str, Any], graded: Graded) -> dict[str, Any]:
+    """One answer for people to read, with everything that it was graded by.
 
     Args:
-        records: the questions, with their targets.
-        answers: one a question.
-        candidates: the languages that come into question.
+        record: the question.
+        answer: {"generated", "tokens", "finish"}.
+        graded: from `grade`.
     """
-    return [
-        Graded(
-            final_number(answer, record.language),
-            same_number(answer, str(record.target), record.language),
-            seen,
-            None if seen is None else seen.language == record.language.split("-")[0],
-        )
-        for record, answer, seen in zip(records, answers, languages_seen(answers, candidates), strict=True)
-    ]
-
-
-def answer_line(record: Record, answer: Json, graded: Graded) -> Json:
-    """One answer to read, with all that it was judged by."""
     seen = graded.seen
     return {
         "id": record.id,
@@ -120,7 +135,11 @@ def answer_line(record: Record, answer: Json, graded: Graded) -> Json:
 
 
 def shown_number(number: Fraction) -> str:
-    """18, 2.5, 1/3: exact, as a decimal where it is one."""
+    """A number exactly: as a decimal if it has one of at most 28 digits, else as a fraction.
+
+    >>> [shown_number(Fraction(number)) for number in ("18", "5/2", "1/3")]
+    ['18', '2.5', '1/3']
+    """
     if number.denominator == 1:
         return str(number.numerator)
     decimal = Decimal(number.numerator) / number.denominator

@@ -1,231 +1,89 @@
 r"""The number that a model's answer to a school problem comes to.
 
-The rule. The first of these that is there tells, and of several alike the last one:
+The first of these rules that finds a number decides; where a rule applies in several places, the last one counts.
 
     1. #### 18        the number that follows directly
-    2. \boxed{18}     the number in the box; behind its last "=" where there is one
+    2. \boxed{18}     the number in the box; behind its last "=" if there is one
     3. "The answer is 18", "Antwort: 18", "答えは18です", "উত্তর হল ১৮" and the like: the number that follows
-       directly, or what an expression there comes to ("5 + 6 = 11"); else the last number of the sentence, or, behind
+       directly, or the result of an expression there ("5 + 6 = 11"); else the last number of the sentence, or, behind
        a colon, of the paragraph
     4. the last number of the text
 
-Not looked at are what follows when the model goes on with a question of its own, remarks ("Note: …") and brackets that
-explain a number (`asides`), unless nothing else holds a number.
+Three kinds of text are ignored unless nothing else holds a number: everything from where the model goes on with a
+question of its own, remarks ("Note: …"), and brackets that explain a number ("18 dollars (2 for each egg)").
 
 Signs beside a number are not part of it: 50 % is 50, $18 is 18. Dates, times of day, ordinals ("2nd"), the
-numbers of lists and steps, and digits in names ("cm2") are no quantities. Numbers written as words are not read, but
-for Chinese and Japanese numerals right behind an answer phrase, and halves and scales beside digits ("2 et demi",
-"5 mil 300"). Of a range ("18–20") the last number counts. Which mark cuts off decimals: `marks`.
+numbers of lists and steps, and digits in names ("cm2") are no quantities. Numbers written as words are not read, except
+Chinese and Japanese numerals right behind an answer phrase, and halves and scales beside digits ("2 et demi",
+"5 mil 300"). Of a range ("18–20") the last number counts. `numerals` reads the numbers themselves.
+
+No text raises an error, and the time is proportional to the length of the text.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import islice
 
 from ..errors import CorpusError
-from .numerals import KANJI, Found, east_asian, numbers_in
+from .numerals import KANJI, NO_LETTER, VULGAR, Found, east_asian, numbers_in
 
-# ── A text made plain before its numbers are read: one kind of digit, no LaTeX, no numbers that count nothing.
+_BOX, _UNBOX = "\ue000", "\ue001"
+r"""Stand for `\boxed{` and its brace, so that a box can still be seen when the LaTeX is gone."""
 
-BOX, UNBOX = "\ue000", "\ue001"
-r"""Stand for `\boxed{` and its brace, so that a box is still seen when the LaTeX is gone."""
-
-_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u200e\u200f\u2060\u2066\u2067\u2068\u2069\ufeff\u00ad"))
-_FULL_WIDTH = {0xFF01 + n: chr(0x21 + n) for n in range(94) if chr(0x21 + n) != ","}  # "，" cuts off no decimals
-_SIGNS = {ord("﹣"): "−", ord("－"): "-", ord("⁄"): "/", ord("∕"): "/", ord("฿"): "$", ord("৳"): "$", ord("￥"): "¥"}
-
-_LATEX = [
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\([%$&#_])"), r"\1"),
-    (re.compile(r"\\!|\\left|\\right|\\displaystyle"), ""),
-    (re.compile(r"\\[,;: ]|(?<=\d)~(?=\d)"), "\u2009"),
-    (re.compile(r"\\(?:times|cdot|ast)\b"), "×"),
-    (re.compile(r"\\div\b"), "÷"),
-    (re.compile(r"\\(?:approx|sim)\b"), "≈"),
-    (re.compile(r"\\[()\[\]]|\\q?quad"), " "),
-    (re.compile(r"(\d)\s*\\[dtc]?frac"), r"\1 \\frac"),
-    (re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"\1/\2"),
-    (re.compile(r"\\[dtc]?frac\s*(\d)\s*(\d)"), r"\1/\2"),
-    (re.compile(r"(?<=[^\W\d])\s?\^\s*\{?[-−]?\d+\}?"), ""),  # cm^2
-    (re.compile(r"_\{?\d+\}?(?!\w)"), ""),  # x_1
-    (re.compile(r"\\(?:text|math|operator)[a-z]*\s*|\\(?:rm|bf|it)\b"), ""),
-    (re.compile(r"(?<!\^)\{([^{}]*)\}"), r"\1"),
-]
-
-_STEP = (
-    r"(?:step|schritt|paso|étape|шаг|hatua(?:\s+ya)?|ধাপ|ขั้นตอนที่|ขั้นที่|步骤|ステップ|手順|第|"
-    r"question|frage|pregunta|вопрос|swali|问题|問題|প্রশ্ন|คำถามที่|ข้อที่)"
-)
-_COUNT_NOTHING = [
-    re.compile(r"(?m)^[\s>*#•-]*\(?\d{1,2}(?:[.)]\**|\*\*[.)])[ \t]+(?=\S)"),  # "1. First", "**2.** Then"
-    re.compile(r"(?m)^[\s>*•-]*\(?\d{1,2}[)、]\s?(?=\S)"),
-    re.compile(rf"(?i){_STEP}\s*#?\d+(?![\d.,]*\d)"),
-    re.compile(r"(?<![\d.,/])\d{1,2}([./])\d{1,2}\1(?:\d{4}|\d\d)(?![\d/])(?!\.\d)"),  # 12/05/2023, 12.05.23
-    re.compile(r"(?<!\d)\d{4}-\d\d?-\d\d?(?!\d)"),  # 2023-05-12
-    re.compile(r"(?<!\d)\d{4}\s?年(?:\s?\d\d?\s?月)?(?:\s?\d\d?\s?日)?|\d\d?\s?月\s?\d\d?\s?日"),
-    re.compile(r"(?i)(?<![\d.,])\d{1,2}:\d\d(?::\d\d)?(?!\d)|(?<![\d.,])\d\d?\.\d\d(?=\s?uhr\b)"),  # 3:30, 15.30 Uhr
-    re.compile(r"(?<![\d.,])\d\d?\s?h\s?\d\d(?!\d)|\d\d?\s?[时時点點]\s?\d\d?\s?分"),  # 15h30, 3时30分
-    re.compile(r"(?<![\d.,])\d+(?:st|nd|rd|th|er|ère|e|ème|-?(?:й|я|е|го|му))(?!\w)"),  # 2nd, 3ème, 2-й
-]
-
-
-def plain(text: str) -> str:
-    r"""The text with ASCII digits, without LaTeX, dates, times, ordinals, exponents of units and the numbers of lists.
-
-    A box stays, as `BOX … UNBOX`; where its brace is missing because the answer was cut, it reaches to its line's end.
-    """
-    text = "".join(_ascii_digit(character) for character in text.translate(_INVISIBLE))
-    text = _boxes(text.translate(_FULL_WIDTH | _SIGNS))
-    for pattern, instead in _LATEX:
-        text = pattern.sub(instead, text)
-    for pattern in _COUNT_NOTHING:
-        text = pattern.sub(" ", text)
-    return text
-
-
-def _ascii_digit(character: str) -> str:
-    """২, ๒, ٢, ۲, २, ２ → 2; whatever is no decimal digit as it is."""
-    value = unicodedata.decimal(character, None)
-    return character if value is None else str(value)
-
-
-def _boxes(text: str) -> str:
-    r"""`\boxed{…}`, braces within braces too → BOX … UNBOX."""
-    parts, position = [], 0
-    for found in re.finditer(r"\\f?boxed\s*(\{|(?=[\d$]))", text):
-        if found.start() < position:
-            continue
-        end = _closing(text, found.end()) if found[1] else _end_of_word(text, found.end())
-        parts += [text[position : found.start()], BOX, text[found.end() : end], UNBOX]
-        position = end + bool(found[1] and text[end : end + 1] == "}")
-    return "".join([*parts, text[position:]])
-
-
-def _closing(text: str, start: int) -> int:
-    """Where the brace that was opened before `start` closes, or its line's end."""
-    depth = 1
-    for position in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return position
-        if text[position] == "\n":
-            return position
-    return len(text)
-
-
-def _end_of_word(text: str, start: int) -> int:
-    found = re.compile(r"\S*").match(text, start)
-    return found.end() if found else start
-
-
-# ── How an answer is announced: "The answer is", "Ответ:", "答えは", "উত্তর হল", "คำตอบคือ", "Jibu ni".
-
-_NO_LETTER = r"(?![^\W\d_])"
-NOUN = re.compile(
-    rf"\b(?:answer|ans|antwort|lösung|ergebnis|respuesta|resultado|réponse|reponse|ответ|jibu|jawabu|resposta|risposta|"
-    rf"antwoord|odpowiedź|cevap|jawaban){_NO_LETTER}"
-    r"|答案|答え|こたえ|解答|回答|答(?=\s*[:は是为為])|উত্তর|উঃ|คำตอบ|ตอบ(?=\s*[:\d])"
-    r"|సమాధానం|उत्तर|जवाब|الجواب|الإجابة|đáp án|정답|답",
-    re.IGNORECASE,
-)
-"""In one list for all languages: a model that is asked in one may answer in another."""
-
-_COPULA = (
-    rf"\b(?:is|equals|ist|lautet|beträgt|wäre|es|sería|est|equivale|é|è|равен|равно|равна|это|составляет|ni|adalah|jest|là)"
-    rf"{_NO_LETTER}|是|为|為|は|হলো|হল|হচ্ছে|হবে|คือ|เท่ากับ|[—–-](?=\s)"
-)
-LINK = re.compile(rf"[^\n.。।!?:=\d]{{0,40}}?(?:(?P<colon>[:=ঃ]|(?=\n))|{_COPULA})", re.IGNORECASE)
-"""From the noun to what it announces, across a few words: "The answer to the question is"."""
-
-_AROUND = (
-    r"approximately|approx\.?|about|exactly|only|just|equal\s+to|etwa|ungefähr|genau|ca\.|insgesamt|environ|exactement|de|"
-    r"aproximadamente|unos|unas|примерно|около|ровно|takriban|kama|jumla\s+ya|"
-    r"usd|us|eur|ksh\.?|kes|tsh\.?|sh\.?|rs\.?|tk\.?|bdt|thb|rmb|cny|jpy|rub|dola|dolari|shilingi|elfu|laki|milioni|dollars?|x\s*="
-)
-_GLUED = r"প্রায়|ประมาณ|大约|一共|总共|[约約共为是]"
-_PHRASE_SIGNS = r"""[\s*_`"'“”„«»‘’()\[\],、，~≈$€£¥₹₽\ue000:=—–−-]"""
-DIRECTLY = re.compile(rf"(?:{_GLUED}|{_SIGNS}|(?:{_AROUND}){_NO_LETTER})*", re.IGNORECASE)
-"""What may stand between an announcement and its number."""
-
-SENTENCE_END = re.compile(r"[。।!?\n\ue001]|\.(?=\s|$|[^\W\d])")
-
-
-# ── What stands in an answer and is not the answer: the next question that a model asks itself, remarks, brackets.
-
-_QUESTION = re.compile(
-    r"(?im)^[ \t>*#_-]*(?:(?:question|problem|q|exercise|instruction|human|user|frage|aufgabe|pregunta|problema|"
-    r"ejercicio|problème|exercice|вопрос|задача|swali|pergunta|domanda|问题|問題|题目|প্রশ্ন|โจทย์|คำถาม|ప్రశ్న|प्रश्न|سؤال)"
-    r"(?P<numbered>\s*#?\d+)?[\s*_]*(?:[:：]|$)|\[INST\])"
-)
-_REMARK = re.compile(
-    r"(?:(?m:^)|(?<=[.。।!?(\n]))[ \t>*#_-]*(?:note|nb|n\.b\.|p\.s\.|hint|check|verification|remark|hinweis|anmerkung|"
-    r"probe|überprüfung|nota|observación|comprobación|verificación|remarque|vérification|примечание|замечание|проверка|"
-    r"kumbuka|注意?|备注|提示|验算|检验|補足|備考|検算|দ্রষ্টব্য|বি\.?\s?দ্র\.?|নোট|হিসাব যাচাই|หมายเหตุ)"
-    r"[\s*_]*:\s*(?:[^\n)]|\([^()\n]*\))*",
-    re.IGNORECASE,
-)
-_BRACKET = re.compile(rf"(\d[^\n()\[\].。।=:;+×÷/−–-]{{0,30}})\([^()=#{BOX}]*\)")
-
-
-def own_questions(text: str) -> Iterator[tuple[int, bool]]:
-    r"""Where a text goes over to a question of the model's own, and whether it is a numbered one.
-
-    Few-shot prompts teach it: "… The answer is 18.\n\nQuestion: Leah had 32 chocolates …". A numbered question may be
-    a step of the same problem.
-    """
-    for found in _QUESTION.finditer(text):
-        yield found.start(), bool(found["numbered"])
-
-
-def without_asides(text: str) -> str:
-    """The text without remarks ("Note: …") and without brackets that explain a number: "18 dollars (2 for each egg)".
-
-    Kept are remarks that announce an answer, and brackets with a number alone, "(24)", or an equation.
-    """
-    text = _REMARK.sub(lambda found: found[0] if NOUN.search(found[0]) or BOX in found[0] else "", text)
-    return _BRACKET.sub(lambda found: found[1] if _has_words(found[0][len(found[1]) :]) else found[0], text)
-
-
-def _has_words(bracket: str) -> bool:
-    return bool(re.search(r"[^\W\d_]", bracket))
-
-
-_HASHES = re.compile(r"#{4,}")
-_BOXED = re.compile(f"{BOX}([^{UNBOX}]*)")
-_PARAGRAPH_END = re.compile(r"\n\s*\n")
-_GOES_ON = re.compile(r"\s*(?:[^\W\d]+\s*)?(?:[=+*×·⋅÷/x−–-]|(?<=\s):(?=\s))\s*\(?[$€£¥]?\d")
+_MOST_QUESTIONS = 20
+"""Questions of the model's own that are looked at: each costs one reading of the text before it."""
+_MAY_BE_A_NUMBER = re.compile(rf"[\d{VULGAR}〇零一二三四五六七八九两兩十百千万萬亿億兆]")
 
 
 def final_number(text: str, language: str) -> Fraction | None:
-    """The number that an answer comes to, exactly; None where it holds none.
+    r"""The number that an answer comes to, exactly; None where it holds none.
 
     Args:
         text: a model's answer.
         language: code of the language that the answer should be in: it settles what "1.234" means, unless the text's
             other numbers do.
+
+    >>> final_number("She sells 9 eggs at $2 each. The answer is 18 dollars a day (2 for each egg).", "en")
+    Fraction(18, 1)
+    >>> print(final_number(r"So 3 + 2/4 = \boxed{3\frac{1}{2}} cups", "en"), final_number("Antwort: 1.234,50 €", "de"))
+    7/2 2469/2
+    >>> final_number("I do not know.", "en") is None
+    True
     """
-    for end, numbered in own_questions(text):
-        part, numbers = _read(text[:end], language)
+    first = _MAY_BE_A_NUMBER.search(text)
+    if not first:
+        return None
+    questions = (found for found in _QUESTION.finditer(text) if found.start() > first.start())
+    for question in islice(questions, _MOST_QUESTIONS):
+        part, numbers = _read(text[: question.start()], language)
         value = _announced(part, numbers)
         if value is not None:
             return value
-        if numbers and not numbered:
+        if numbers and not question["numbered"]:  # a numbered question may be a step of the same problem
             return numbers[-1].value
     part, numbers = _read(text, language)
     value = _announced(part, numbers)
-    if value is not None:
-        return value
-    return numbers[-1].value if numbers else None
+    return numbers[-1].value if value is None and numbers else value
 
 
 def same_number(text: str, target: str, language: str) -> bool:
-    """Whether an answer comes to the known one; targets are written as in English ("18", "18.0", "1,234", "1/2").
+    """Whether an answer comes to the known number.
+
+    Args:
+        text: a model's answer.
+        target: the known number, written as in English: "18", "18.0", "1,234", "1/2".
+        language: code of the language that the answer should be in.
 
     Raises:
         CorpusError: the target holds no number.
+
+    >>> same_number("Она зарабатывает 1 234,5 рубля.", "1,234.5", "ru")
+    True
     """
     wanted = final_number(target, "en")
     if wanted is None:
@@ -234,11 +92,17 @@ def same_number(text: str, target: str, language: str) -> bool:
 
 
 def _read(text: str, language: str) -> tuple[str, list[Found]]:
-    """The plain text with its numbers: without asides, unless all its numbers are in them."""
+    """The plain text with its numbers: without remarks and explaining brackets, unless all its numbers are in them."""
     whole = plain(text)
-    text = without_asides(whole)
+    text = _without_asides(whole)
     numbers = numbers_in(text, language)
     return (text, numbers) if numbers else (whole, numbers_in(whole, language))
+
+
+# The three rules that look for a place where the answer is announced. Each gets the plain text and its numbers.
+
+_HASHES = re.compile(r"#{4,}")
+_BOXED = re.compile(f"{_BOX}([^{_UNBOX}]*)")
 
 
 def _announced(text: str, numbers: list[Found]) -> Fraction | None:
@@ -265,31 +129,76 @@ def _in_a_box(text: str, numbers: list[Found]) -> Fraction | None:
     return None
 
 
+_NOUN = re.compile(
+    rf"\b(?:answer|ans|antwort|lösung|ergebnis|respuesta|resultado|réponse|reponse|ответ|jibu|jawabu|resposta|risposta|"
+    rf"antwoord|odpowiedź|cevap|jawaban){NO_LETTER}"
+    r"|答案|答え|こたえ|解答|回答|答(?=\s*[:は是为為])|উত্তর|উঃ|คำตอบ|ตอบ(?=\s*[:\d])"
+    r"|సమాధానం|उत्तर|जवाब|الجواب|الإجابة|đáp án|정답|답",
+    re.IGNORECASE,
+)
+"""How an answer is announced. One list for all languages: a model that is asked in one may answer in another."""
+
+_COPULA = (
+    rf"\b(?:is|equals|ist|lautet|beträgt|wäre|es|sería|est|equivale|é|è|равен|равно|равна|это|составляет|ni|adalah|jest|là)"
+    rf"{NO_LETTER}|是|为|為|は|হলো|হল|হচ্ছে|হবে|คือ|เท่ากับ|[—–-](?=\s)"
+)
+_LINK = re.compile(rf"[^\n.。।!?:=\d]{{0,40}}?(?:(?P<colon>[:=ঃ]|(?=\n))|{_COPULA})", re.IGNORECASE)
+"""From the noun to what it announces, across a few words: "The answer to the question is"."""
+
+_AROUND = (
+    r"approximately|approx\.?|about|exactly|only|just|equal\s+to|etwa|ungefähr|genau|ca\.|insgesamt|environ|exactement|de|"
+    r"aproximadamente|unos|unas|примерно|около|ровно|takriban|kama|jumla\s+ya|"
+    r"usd|us|eur|ksh\.?|kes|tsh\.?|sh\.?|rs\.?|tk\.?|bdt|thb|rmb|cny|jpy|rub|dola|dolari|shilingi|elfu|laki|milioni|dollars?|x\s*="
+)
+_GLUED = r"প্রায়|ประมาณ|大约|一共|总共|[约約共为是]"
+_PHRASE_SIGNS = r"""[\s*_`"'“”„«»‘’()\[\],、，~≈$€£¥₹₽\ue000:=—–−-]"""
+_LEADING = re.compile(rf"(?:{_GLUED}|{_PHRASE_SIGNS}|(?:{_AROUND}){NO_LETTER})*", re.IGNORECASE)
+"""What may stand between an announcement and its number."""
+
+_SENTENCE_END = re.compile(r"[。।!?\n\ue001]|\.(?=\s|$|[^\W\d])")
+_PARAGRAPH_END = re.compile(r"\n\s*\n")
+_GOES_ON = re.compile(r"\s*(?:[^\W\d]+\s*)?(?:[=+*×·⋅÷/x−–-]|(?<=\s):(?=\s))\s*\(?[$€£¥]?\d")
+"""An operator and a further number: the number in front of it is the first of an expression."""
+
+
 def _after_a_phrase(text: str, numbers: list[Found]) -> Fraction | None:
-    for noun in reversed(list(NOUN.finditer(text))):
-        link = LINK.match(text, noun.end())
+    nouns = list(_NOUN.finditer(text))
+    if not nouns:
+        return None
+    sentence_ends = [found.start() for found in _SENTENCE_END.finditer(text)]
+    paragraph_ends = [found.start() for found in _PARAGRAPH_END.finditer(text)]
+    for noun in reversed(nouns):
+        link = _LINK.match(text, noun.end())
         number = _directly(text, numbers, noun.end())
         if number is None and link:
             number = _directly(text, numbers, link.end())
         if number and not _GOES_ON.match(text, number.end):
             return number.value
-        value = _told_at_length(text, numbers, link) if link else None
+        ends = paragraph_ends if link and link["colon"] else sentence_ends
+        value = _result_behind(text, numbers, link, ends) if link else None
         if value is not None:
             return value
     return None
 
 
-def _told_at_length(text: str, numbers: list[Found], link: re.Match[str]) -> Fraction | None:
-    """What an expression or the prose behind an answer phrase comes to: a sentence, or behind a colon a paragraph."""
+def _result_behind(text: str, numbers: list[Found], link: re.Match[str], ends: Sequence[int]) -> Fraction | None:
+    """The result of the expression or sentence behind an answer phrase.
+
+    Args:
+        text: plain.
+        numbers: of the text.
+        link: between the noun and the expression.
+        ends: where sentences end, or paragraphs if the phrase ends in a colon.
+    """
     start = _past_signs(text, link.end())
     if "\n" in text[link.start() : start]:
         return None  # a heading over steps, not an answer
-    end = _end_of(_PARAGRAPH_END if link["colon"] else SENTENCE_END, text, start)
-    told = _between(numbers, start, end)
-    if told:
-        goes_on = told[0].start <= start and _GOES_ON.match(text, told[0].end)
-        result = _after_equals(text, told, start) if goes_on else None
-        return (result or told[-1]).value
+    after = bisect_left(ends, start)
+    behind = _between(numbers, start, ends[after] if after < len(ends) else len(text))
+    if behind:
+        is_expression = behind[0].start <= start and _GOES_ON.match(text, behind[0].end)
+        result = _after_equals(text, behind, start) if is_expression else None
+        return (result or behind[-1]).value
     numeral = KANJI.match(text, start)
     return east_asian(numeral[0]) if numeral else None
 
@@ -297,18 +206,18 @@ def _told_at_length(text: str, numbers: list[Found], link: re.Match[str]) -> Fra
 def _directly(text: str, numbers: list[Found], start: int) -> Found | None:
     """The number at this place, past blanks, signs and currencies."""
     place = _past_signs(text, start)
-    return next(
-        (number for number in numbers if number.start <= place <= number.digits and start <= number.start), None
-    )
+    index = bisect_left(numbers, place, key=lambda number: number.digits)
+    found = numbers[index] if index < len(numbers) else None
+    return found if found and start <= found.start <= place else None
 
 
 def _past_signs(text: str, start: int) -> int:
-    found = DIRECTLY.match(text, start)
+    found = _LEADING.match(text, start)
     return found.end() if found else start
 
 
 def _after_equals(text: str, numbers: list[Found], start: int) -> Found | None:
-    """The first number behind the last "=" that has one behind it."""
+    """The first number behind the last "=" that has a number behind it."""
     for number, before in zip(reversed(numbers), [*reversed(numbers[:-1]), None], strict=True):
         if "=" in text[before.end if before else start : number.start]:
             return number
@@ -316,9 +225,135 @@ def _after_equals(text: str, numbers: list[Found], start: int) -> Found | None:
 
 
 def _between(numbers: list[Found], start: int, end: int) -> list[Found]:
-    return [number for number in numbers if start <= number.digits < end]
+    """The numbers whose digits begin in [start, end)."""
+    first, last = (bisect_left(numbers, place, key=lambda number: number.digits) for place in (start, end))
+    return numbers[first:last]
 
 
-def _end_of(pattern: re.Pattern[str], text: str, start: int) -> int:
-    found = pattern.search(text, start)
-    return found.start() if found else len(text)
+# Text that is not the answer: the next question that the model asks itself, remarks, explaining brackets.
+
+_QUESTION = re.compile(
+    r"(?im)^[ \t>*#_-]*(?:(?:question|problem|q|exercise|instruction|human|user|frage|aufgabe|pregunta|problema|"
+    r"ejercicio|problème|exercice|вопрос|задача|swali|pergunta|domanda|问题|問題|题目|প্রশ্ন|โจทย์|คำถาม|ప్రశ్న|प्रश्न|سؤال)"
+    r"(?P<numbered>\s*#?\d+)?[\s*_]*(?:[:：]|$)|\[INST\])"
+)
+r"""A heading of the model's own next question, as few-shot prompts teach it: "It is 18.\n\nQuestion: Leah …"."""
+
+_REMARK = re.compile(
+    r"(?:(?m:^)|(?<=[.。।!?(\n]))[ \t>*#_-]*(?:note|nb|n\.b\.|p\.s\.|hint|check|verification|remark|hinweis|anmerkung|"
+    r"probe|überprüfung|nota|observación|comprobación|verificación|remarque|vérification|примечание|замечание|проверка|"
+    r"kumbuka|注意?|备注|提示|验算|检验|補足|備考|検算|দ্রষ্টব্য|বি\.?\s?দ্র\.?|নোট|হিসাব যাচাই|หมายเหตุ)"
+    r"[\s*_]*:\s*[^\n)]*",
+    re.IGNORECASE,
+)
+_BRACKET = re.compile(rf"(\d[^\n()\[\].。।=:;+×÷/−–-]{{0,30}})\([^()=#{_BOX}]*\)")
+
+
+def _without_asides(text: str) -> str:
+    """The text without remarks ("Note: …") and without brackets that explain a number: "18 dollars (2 for each egg)".
+
+    Remarks that announce an answer stay, and so do brackets with a number alone, "(24)", or an equation.
+    """
+    text = _REMARK.sub(lambda found: found[0] if _NOUN.search(found[0]) or _BOX in found[0] else "", text)
+    return _BRACKET.sub(lambda found: found[1] if _has_words(found[0][len(found[1]) :]) else found[0], text)
+
+
+def _has_words(bracket: str) -> bool:
+    return bool(re.search(r"[^\W\d_]", bracket))
+
+
+# Preparing a text: one kind of digit, no LaTeX, and no numbers that are not quantities.
+
+_INVISIBLE = dict.fromkeys(
+    map(ord, f"\u200b\u200c\u200d\u200e\u200f\u2060\u2066\u2067\u2068\u2069\ufeff\u00ad{_BOX}{_UNBOX}")
+)
+_FULL_WIDTH = {0xFF01 + n: chr(0x21 + n) for n in range(94) if chr(0x21 + n) != ","}  # "，" is never a decimal mark
+_SIGNS = {ord("﹣"): "−", ord("－"): "-", ord("⁄"): "/", ord("∕"): "/", ord("฿"): "$", ord("৳"): "$", ord("￥"): "¥"}
+
+_LATEX = [
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\([%$&#_])"), r"\1"),
+    (re.compile(r"\\!|\\left|\\right|\\displaystyle"), ""),
+    (re.compile(r"\\[,;: ]|(?<=\d)~(?=\d)"), "\u2009"),
+    (re.compile(r"\\(?:times|cdot|ast)\b"), "×"),
+    (re.compile(r"\\div\b"), "÷"),
+    (re.compile(r"\\(?:approx|sim)\b"), "≈"),
+    (re.compile(r"\\[()\[\]]|\\q?quad"), " "),
+    (re.compile(r"(\d)\s*\\[dtc]?frac"), r"\1 \\frac"),
+    (re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"\1/\2"),
+    (re.compile(r"\\[dtc]?frac\s*(\d)\s*(\d)"), r"\1/\2"),
+    (re.compile(r"(?<=[^\W\d])\s?\^\s*\{?[-−]?\d+\}?"), ""),  # cm^2
+    (re.compile(r"_\{?\d+\}?(?!\w)"), ""),  # x_1
+    (re.compile(r"\\(?:text|math|operator)[a-z]*\s*|\\(?:rm|bf|it)\b"), ""),
+    (re.compile(r"(?<!\^)\{([^{}]*)\}"), r"\1"),
+]
+
+_LIST_NUMBERS = [
+    re.compile(r"(?m)^[\s>*#•-]*(\(?\d{1,2}(?:[.)]\**|\*\*[.)])[ \t]+(?=\S))?"),  # "1. First", "**2.** Then"
+    re.compile(r"(?m)^[\s>*-]*(\(?\d{1,2}[)、]\s?(?=\S))?"),
+]
+"""The number is optional, so that each run of blanks is passed over once and not once for every line in it."""
+
+_STEP = (
+    r"(?:step|schritt|paso|étape|шаг|hatua(?:\s+ya)?|ধাপ|ขั้นตอนที่|ขั้นที่|步骤|ステップ|手順|第|"
+    r"question|frage|pregunta|вопрос|swali|问题|問題|প্রশ্ন|คำถามที่|ข้อที่)"
+)
+_NO_QUANTITIES = [
+    re.compile(rf"(?i){_STEP}\s*#?\d+(?!\d)(?![\d.,]*\d)"),
+    re.compile(r"(?<![\d.,/])\d{1,2}([./])\d{1,2}\1(?:\d{4}|\d\d)(?![\d/])(?!\.\d)"),  # 12/05/2023, 12.05.23
+    re.compile(r"(?<!\d)\d{4}-\d\d?-\d\d?(?!\d)"),  # 2023-05-12
+    re.compile(r"(?<!\d)\d{4}\s?年(?:\s?\d\d?\s?月)?(?:\s?\d\d?\s?日)?|\d\d?\s?月\s?\d\d?\s?日"),
+    re.compile(r"(?i)(?<![\d.,])\d{1,2}:\d\d(?::\d\d)?(?!\d)|(?<![\d.,])\d\d?\.\d\d(?=\s?uhr\b)"),  # 3:30, 15.30 Uhr
+    re.compile(r"(?<![\d.,])\d\d?\s?h\s?\d\d(?!\d)|\d\d?\s?[时時点點]\s?\d\d?\s?分"),  # 15h30, 3时30分
+    re.compile(r"(?<![\d.,])\d+(?:st|nd|rd|th|er|ère|e|ème|-?(?:й|я|е|го|му))(?!\w)"),  # 2nd, 3ème, 2-й
+]
+
+
+def plain(text: str) -> str:
+    r"""The text with ASCII digits, without LaTeX, dates, times, ordinals, exponents of units and the numbers of lists.
+
+    A box stays, as `_BOX … _UNBOX`; if the answer was cut before its closing brace, it reaches to the end of its line.
+
+    >>> plain(r"1. On 12/05/2023 she paid \$৪৫ for the 2nd \textbf{box}")
+    ' On   she paid $45 for the   box'
+    """
+    text = re.sub(r"\d", lambda digit: str(unicodedata.decimal(digit[0])), text.translate(_INVISIBLE))  # ২, ๒, ２ → 2
+    text = _boxes(text.translate(_FULL_WIDTH | _SIGNS))
+    for pattern, instead in _LATEX:
+        text = pattern.sub(instead, text)
+    for pattern in _LIST_NUMBERS:
+        text = pattern.sub(lambda found: " " if found[1] else found[0], text)
+    for pattern in _NO_QUANTITIES:
+        text = pattern.sub(" ", text)
+    return text
+
+
+_BRACE_OR_LINE_END = re.compile(r"[{}\n]")
+_WORD = re.compile(r"\S*")
+
+
+def _boxes(text: str) -> str:
+    r"""`\boxed{…}`, braces within braces too → _BOX … _UNBOX."""
+    parts, position = [], 0
+    for found in re.finditer(r"\\f?boxed\s*(\{|(?=[\d$]))", text):
+        if found.start() < position:
+            continue
+        end = _closing(text, found.end()) if found[1] else _end_of_word(text, found.end())
+        parts += [text[position : found.start()], _BOX, text[found.end() : end], _UNBOX]
+        position = end + bool(found[1] and text[end : end + 1] == "}")
+    return "".join([*parts, text[position:]])
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the brace that was opened before `start` closes, or its line's end."""
+    depth = 1
+    for found in _BRACE_OR_LINE_END.finditer(text, start):
+        depth += {"{": 1, "}": -1, "\n": -depth}[found[0]]
+        if depth == 0:
+            return found.start()
+    return len(text)
+
+
+def _end_of_word(text: str, start: int) -> int:
+    found = _WORD.match(text, start)
+    return found.end() if found else start

@@ -1,4 +1,19 @@
-"""The numbers of a text, in their order: what stands for a quantity, as an exact fraction."""
+r"""The numbers of a text, each with its place and its exact value.
+
+A number is a run of digits with everything beside it that changes its value:
+
+    1,234.50   1.234,50   1 234   1'234   12,34,567    grouped thousands and decimals, by the conventions of `_value`
+    3/4   2 1/2   2½   2分の1                           fractions
+    -5   2^10   3.2e6   1.5×10^3                       sign and powers
+    2.5 million   5 mil   ২ লাখ   elfu 5               scales, behind the number or (Swahili) in front of it
+    2 et demi   সাড়ে ৩   2個半                          halves
+    1万8千   2.5亿                                       Chinese and Japanese units
+    ২ হাজার ৫০০                                        a scaled number and the smaller one that adds to it
+
+`numbers_in` reads a text that `numbers.plain` has prepared: all digits are ASCII and there is no LaTeX. The digits of
+names ("cm2") are left out. Nothing here raises, whatever the text. More than 40 digits in a row are noise, and so are
+powers of more than 900 digits.
+"""
 
 from __future__ import annotations
 
@@ -8,207 +23,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-# ── Which mark cuts off the decimals: "1.234" is 1234 in German and 1.234 in English (Unicode CLDR's conventions).
+NO_LETTER = r"(?![^\W\d_])"
+"""A word of a pattern ends here."""
+VULGAR = "".join(chr(n) for n in [*range(0xBC, 0xBF), *range(0x2150, 0x215F), 0x2189])
+"""Fractions of one character: ½, ⅔, …"""
 
-_DECIMAL_COMMA = re.compile(
-    r"(?:af|az|be|bg|bs|ca|cs|da|de|el|es|et|eu|fi|fr|gl|hr|hu|hy|id|is|it|ka|kk|lt|lv|mk|mn|nb|nl|nn|no|pl|pt|ro|ru|sk"
-    r"|sl|sq|sr|sv|tr|uk|uz|vi)\b"
-)
-_SPACES = " \u00a0\u2009\u202f\u2007"
-RAW = rf"\d+(?:[.,٫٬，'’]\d+|[{_SPACES}]\d{{3}}(?!\d))*"
-"""Digits with the marks that may stand among them; what they mean is `read`'s to say."""
 _LONGEST = 40
-"""Digits: longer runs are noise, not numbers."""
+"""Digits that a number has at most."""
+_LARGEST = 3000
+"""Bits that a numerator or denominator has at most: Python refuses to print integers of more than 4300 digits."""
 
-_THOUSANDS = re.compile(r"\d{1,3}([.,])\d{3}(?:\1\d{3})*")
-_INDIAN = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}")
-_PLAIN_GROUPS = re.compile(rf"(\d{{1,3}}(?:([{_SPACES}'’٬，])\d{{3}}(?:\2\d{{3}})*)|\d+)((?:[.,٫]\d+)?)")
-
-
-def decimal_mark(text: str, language: str) -> str:
-    """What the text's own unmistakable numbers show, "." or ","; where they show nothing or both, the language's."""
-    shown = {mark for raw in re.findall(RAW, text) if (mark := _shown(raw))}
-    if len(shown) == 1:
-        return shown.pop()
-    return "," if _DECIMAL_COMMA.match(language) else "."
-
-
-def read(raw: str, *, mark: str, money: bool) -> Iterator[tuple[int, int, Fraction]]:
-    """The numbers in a match of `RAW`, each with its place in it: one, unless the marks are those of a list ("1,2,3").
-
-    A single mark with three digits behind it is the doubtful case. It groups thousands, if it is not `mark`. If it is:
-
-        0,125  1234,567   decimals: thousands are not grouped so
-        80,000            thousands, where `mark` is a comma: nobody writes 80 with three noughts behind a comma
-        $1,234            thousands, where `mark` is a comma: amounts have two decimals
-        3,125             decimals
-
-    Args:
-        raw: digits and marks.
-        mark: of the decimals, from `decimal_mark`.
-        money: a currency stands beside it.
-    """
-    if sum(map(str.isdigit, raw)) > _LONGEST:
-        return
-    value = _value(raw, mark=mark, money=money)
-    if value is not None:
-        yield 0, len(raw), value
-        return
-    for part in re.finditer(r"\d+(?:\.\d+)?(?![.\d])|\d+", raw):
-        yield part.start(), part.end(), Fraction(part[0])
-
-
-def _value(raw: str, *, mark: str, money: bool) -> Fraction | None:
-    grouped = _PLAIN_GROUPS.fullmatch(raw)
-    if grouped and (grouped[2] or not grouped[3]):  # spaces, apostrophes, or no mark at all
-        return Fraction(re.sub(r"\D", "", grouped[1]) + re.sub("[,٫]", ".", grouped[3]))
-    raw = raw.replace("٬", "").replace("٫", mark)
-    marks = re.sub(r"\d", "", raw)
-    if set(marks) == {".", ","}:
-        whole, decimals = raw.rsplit(marks[-1], 1)
-        return _decimal(_joined(whole), decimals) if marks.count(marks[-1]) == 1 and _is_grouped(whole) else None
-    if len(marks) == 1 and marks in ".,":
-        whole, decimals = raw.split(marks)
-        doubtful = _THOUSANDS.fullmatch(raw) and not whole.startswith("0")
-        thousands = doubtful and (marks != mark or (mark == "," and (money or decimals.endswith("0"))))
-        return Fraction(whole + decimals) if thousands else _decimal(whole, decimals)
-    return Fraction(_joined(raw)) if _is_grouped(raw) else None
-
-
-def _shown(raw: str) -> str | None:
-    """The decimal mark of a number that can be read one way only, or None."""
-    marks = re.sub("[^.,]", "", raw)
-    if not marks or re.sub(r"[\d.,]", "", raw):
-        return None
-    if len(set(marks)) == 2:
-        return marks[-1] if _value(raw, mark=".", money=False) is not None else None
-    if len(marks) > 1:
-        return (".," if marks[0] == "," else ",.")[0] if _is_grouped(raw) else None
-    return None if _THOUSANDS.fullmatch(raw) and not raw.startswith("0") else marks
-
-
-def _is_grouped(raw: str) -> bool:
-    return bool(_THOUSANDS.fullmatch(raw) or _INDIAN.fullmatch(raw))
-
-
-def _joined(raw: str) -> str:
-    return re.sub("[.,]", "", raw)
-
-
-def _decimal(whole: str, decimals: str) -> Fraction:
-    return Fraction(f"{whole}.{decimals}")
-
-
-# ── Words that multiply ("2.5 million", "1万8千", "elfu 5"), and Chinese and Japanese numerals.
-
-_NO_LETTER = r"(?![^\W\d_])"
-_SUFFIXES = [
-    (re.compile(rf"\s*(?:{words}){end}", re.IGNORECASE), factor)
-    for words, end, factor in (
-        (r"mil\s+millones|billions?|milliarden?|milliards?|mrd\.?|миллиард\w*|млрд\.?", _NO_LETTER, 10**9),
-        (r"millions?|millionen|millón|millon|millones|mio\.?|миллион\w*|млн\.?", _NO_LETTER, 10**6),
-        (r"thousand|tausend|mille|mil|тысяч\w*|тыс\.?|elfu", _NO_LETTER, 10**3),
-        (r"কোটি|crores?", "", 10**7),
-        (r"ล้าน", "", 10**6),
-        (r"লাখ|লক্ষ|lakhs?|แสน", "", 10**5),
-        (r"หมื่น", "", 10**4),
-        (r"হাজার|พัน(?!ธ)", "", 10**3),
-        (r"ร้อย(?!ละ)", "", 10**2),
-    )
-]
-_GLUED_K = re.compile(rf"[kK]{_NO_LETTER}")
-_POWER = re.compile(r"\s*[×x*·]\s*10\s*\^\s*\{?([-−]?\d{1,2})\}?|[eE]([-+]?\d{1,2})(?![\w.])")
-_SWAHILI = re.compile(r"\b(elfu|laki|milioni|bilioni)\s+$", re.IGNORECASE)
-_SWAHILI_FACTORS = {"elfu": 10**3, "laki": 10**5, "milioni": 10**6, "bilioni": 10**9}
-
-_HALF_AFTER = re.compile(
-    rf"[ \u00a0](?:[^\W\d_]+[ \u00a0])?(?:and a half(?! of)|et demie?|y medi[ao]|und ein(?:e[nrs]?)? halbe?[nrs]?"
-    rf"|с половиной|na nusu){_NO_LETTER}"
-    r"|\s?(?:ชั่วโมง|วัน|สัปดาห์|เดือน|ปี|เท่า|ถ้วย|ลิตร|กิโลเมตร|กิโลกรัม)?ครึ่ง(?!หนึ่ง|ของ)"
-    r"|\s?[個个]半(?=小[时時]|[钟鐘]|月)|\s?(?:時間|小[时時]|[个個]月|年|天|日|週間?|周|倍)半(?![分数数径徑額额])"
-)
-"""Ends at "half": "2 heures et demie", "2个半小时", "2時間半"."""
-_HALF_BEFORE = re.compile("সা(?:\u09dc|\u09a1\u09bc)ে\\s*$")
-_AND_LESS = re.compile(r"[ \u00a0](?:na )?(?:(?:laki|elfu) )?", re.IGNORECASE)
-"""Between the parts of "২ লাখ ৫০ হাজার", "5 mil 300", "milioni 2 na elfu 50"."""
-
-_DIGITS = {character: value for value, character in enumerate("〇一二三四五六七八九")} | {"零": 0, "两": 2, "兩": 2}
-_SMALL = {"十": 10, "百": 100, "千": 1000}
-_BIG = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8, "兆": 10**12}
+_SPACES = " \u00a0\u2009\u202f\u2007"
+_RAW = rf"\d+(?:[.,٫٬，'’]\d+|[{_SPACES}]\d{{3}}(?!\d))*"
+"""Digits with the marks that may stand among them; `_parts` says what they mean."""
 _UNIT = r"(?:(?!千[克米瓦卡])[十百千万萬亿億兆])"  # 5千克 is five kilograms
-
-COMPOUND = rf"(?:\d+(?:[.,]\d+)*[ ]?{_UNIT}+)+(?:\d{{1,4}}(?![\d.,]))?"
+_COMPOUND = rf"(?:\d+(?:[.,]\d+)*[ ]?{_UNIT}+)+(?:\d{{1,4}}(?![\d.,]))?"
 """1万8千, 2.5万, 12万5000."""
-KANJI = re.compile(r"(?!一[样般些起共定直切旦部])[〇零一二三四五六七八九两兩十百千万萬亿億兆]+")
-_TERM = re.compile(rf"(\d+(?:[.,]\d+)*|[{''.join(_DIGITS)}])?\s?({_UNIT})?")
 
-
-def scale_after(text: str, end: int) -> tuple[int, Fraction]:
-    """What the words behind a number multiply it by, and where they end; (end, 1) where there are none."""
-    power = _POWER.match(text, end)
-    if power:
-        return power.end(), Fraction(10) ** int((power[1] or power[2]).replace("−", "-"))
-    if found := _GLUED_K.match(text, end):
-        return found.end(), Fraction(1000)
-    for pattern, factor in _SUFFIXES:
-        if found := pattern.match(text, end):
-            return found.end(), Fraction(factor)
-    return end, Fraction(1)
-
-
-def scale_before(text: str, start: int) -> int:
-    """What the Swahili word before a number multiplies it by: "elfu 5" is 5000."""
-    found = _SWAHILI.search(text[max(start - 12, 0) : start])
-    return _SWAHILI_FACTORS[found[1].lower()] if found else 1
-
-
-def half_beside(text: str, start: int, end: int) -> tuple[int, Fraction]:
-    """Half of one, where the words beside a number add it, and where they end: "2 et demi", "সাড়ে ৩"."""
-    if found := _HALF_AFTER.match(text, end):
-        return found.end(), Fraction(1, 2)
-    return end, Fraction(1, 2) if _HALF_BEFORE.search(text[max(start - 7, 0) : start]) else Fraction(0)
-
-
-def goes_on(between: str, *, scale: Fraction, following: Fraction, its_scale: Fraction) -> bool:
-    """Whether a number adds to the scaled one before it: "২ হাজার ৫০০" is 2500, "2 million 5 years ago" is not.
-
-    Args:
-        between: the text between the two.
-        scale: of the number before.
-        following: the second number with its scale.
-        its_scale: of the second number, 1 where it has none.
-    """
-    fits = its_scale < scale and 0 < following < scale and (its_scale > 1 or following * 100 >= scale)
-    return bool(scale > 1 and fits and _AND_LESS.fullmatch(between))
-
-
-def east_asian(text: str) -> Fraction | None:
-    """The value of a numeral with Chinese or Japanese units: 1万8千, 二百三十, 十八; None where it is none."""
-    if not re.search(r"[十百千万萬亿億兆]", text) and len(text) > 1:
-        return Fraction("".join(str(_DIGITS[character]) for character in text))  # 二〇二四
-    total = section = Fraction(0)
-    pending: Fraction | None = None
-    for number, unit in _TERM.findall(text):
-        if number:
-            pending = Fraction(_DIGITS[number]) if number in _DIGITS else Fraction(number.replace(",", ""))
-        if unit in _SMALL:
-            section += (1 if pending is None else pending) * _SMALL[unit]
-        elif unit in _BIG:
-            total += (section + (pending or 0) or 1) * _BIG[unit]
-            section = Fraction(0)
-        if unit:
-            pending = None
-    return total + section + (pending or 0)
-
-
-_VULGAR = "".join(chr(n) for n in [*range(0xBC, 0xBF), *range(0x2150, 0x215F), 0x2189])
 _NUMBER = re.compile(
-    rf"(?P<compound>{COMPOUND})"
-    rf"|(?:(?P<whole>\d+)[ \u00a0]?)?(?P<vulgar>[{_VULGAR}])"
-    r"|(?P<mixed>\d+)[ \u00a0](?P<top>\d+)\s?/\s?(?P<bottom>\d+)(?![\d/.,]*\d)"
+    rf"(?P<compound>{_COMPOUND})"
+    rf"|(?:(?P<whole>\d+)[ \u00a0]?)?(?P<vulgar>[{VULGAR}])"
+    r"|(?P<mixed>\d+)[ \u00a0](?P<top>\d+)\s?/\s?(?P<bottom>\d+)(?!\d)(?![\d/.,]*\d)"
     r"|(?P<below>\d+)\s?分[の之]\s?(?P<above>\d+)"
     r"|(?P<point>(?<![\w.,)])\.\d+)"
-    rf"|(?P<raw>{RAW})"
+    rf"|(?P<raw>{_RAW})"
 )
 _DENOMINATOR = re.compile(r"\s?/\s?(\d{1,9})(?![\d/]|[.,]\d)")
 _EXPONENT = re.compile(r"\^\{?(\d{1,2})\}?")
@@ -222,14 +60,14 @@ _MONEY_AFTER = re.compile(r"\s?(?:[$€£¥₹₽]|USD|EUR|US-Dollar|Dollar|Euro
 
 @dataclass(frozen=True)
 class Found:
-    """A number and where it stands.
+    """A number and its place in the text.
 
     Attributes:
         start: of the number with its sign.
-        digits: of its digits.
+        digits: of its first digit.
         end: behind its digits, fraction and scale.
         value: exact.
-        scale: what words beside it multiplied it by.
+        scale: the factor that the words beside it stand for.
     """
 
     start: int
@@ -240,13 +78,26 @@ class Found:
 
 
 def numbers_in(text: str, language: str) -> list[Found]:
-    """The numbers of a text that `clean.plain` has made plain, in their order."""
-    mark = decimal_mark(text, language)
+    """The numbers of a text in their order.
+
+    Args:
+        text: as `numbers.plain` gives it.
+        language: code; it settles what "1.234" means unless the text's other numbers do.
+
+    >>> [str(found.value) for found in numbers_in("3 × $1,250.50 and 2 1/2 million", "en")]
+    ['3', '2501/2', '2500000']
+    >>> [str(found.value) for found in numbers_in("1.234 und 1万8千", "de")]
+    ['1234', '18000']
+    """
+    mark = _decimal_mark(text, language)
     numbers: list[Found] = []
+    done = 0
     for match in _NUMBER.finditer(text):
         for found in _read(text, match, mark=mark):
-            before = numbers[-1] if numbers else None
-            if before and found.digits < before.end:  # a denominator or a power is part of the number before
+            if found.digits < done:  # a denominator or a power is part of the number before
+                continue
+            done, before = found.end, numbers[-1] if numbers else None
+            if max(found.value.numerator.bit_length(), found.value.denominator.bit_length()) > _LARGEST:
                 continue
             if before and _adds_to(text, before, found):
                 numbers[-1] = replace(before, end=found.end, value=before.value + found.value, scale=found.scale)
@@ -255,25 +106,23 @@ def numbers_in(text: str, language: str) -> list[Found]:
     return numbers
 
 
-def _adds_to(text: str, before: Found, found: Found) -> bool:
-    between = text[before.end : found.start]
-    return goes_on(between, scale=before.scale, following=found.value, its_scale=found.scale)
-
-
 def _read(text: str, match: re.Match[str], *, mark: str) -> Iterator[Found]:
+    """The numbers of one match: one, several where the marks are those of a list ("1,2,3"), or none."""
     start, end = match.span()
-    if _belongs_to_a_word(text, start):
+    if sum(map(str.isdigit, match[0])) > _LONGEST or _belongs_to_a_word(text, start):
         return
     if match["raw"]:
         money = bool(_MONEY_BEFORE.search(text[max(start - 2, 0) : start]) or _MONEY_AFTER.match(text, end))
-        for first, last, value in read(match["raw"], mark=mark, money=money):
-            yield _whole(text, start + first, start + last, value)
-    elif (value := _special(match)) is not None:
-        yield _whole(text, start, end, value)
+        parts = _parts(match["raw"], mark=mark, money=money)
+    else:
+        value = _special(match)
+        parts = [] if value is None else [(0, end - start, value)]
+    for first, last, value in parts:
+        yield _with_surroundings(text, start + first, start + last, value)
 
 
 def _special(match: re.Match[str]) -> Fraction | None:
-    """The value of whatever is not plain digits with marks; None for a fraction over nothing."""
+    """The value of a match that is not plain digits with marks; None for a fraction over nothing."""
     if match["compound"]:
         return east_asian(match["compound"])
     if match["vulgar"]:
@@ -287,26 +136,26 @@ def _special(match: re.Match[str]) -> Fraction | None:
     return whole + Fraction(top, bottom) if bottom else None
 
 
-def _whole(text: str, start: int, end: int, value: Fraction) -> Found:
-    """A number with all that changes its value: exponent, denominator, scale, half, sign."""
+def _with_surroundings(text: str, start: int, end: int, value: Fraction) -> Found:
+    """A number with everything beside it that changes its value: exponent, denominator, scale, half, sign."""
     if power := _EXPONENT.match(text, end):
         end, value = power.end(), value ** int(power[1])
     below = _DENOMINATOR.match(text, end)
     if below and int(below[1]) and text[start - 1 : start] != "/":
         end, value = below.end(), value / int(below[1])
-    end, factor = scale_after(text, end)
-    factor *= scale_before(text, start)
-    end, half = half_beside(text, start, end)
+    end, factor = _scale_after(text, end)
+    factor *= _scale_before(text, start)
+    end, half = _half_beside(text, start, end)
     value = (value + half) * factor
     sign = _SIGN.search(text[max(start - 5, 0) : start])
     first = start - len(sign[0]) if sign else start
-    if sign and _is_a_sign(text[:first] if first < 40 else text[first - 40 : first]):
+    if sign and _is_a_sign(text[max(first - 40, 0) : first]):
         return Found(first, start, end, -value, factor)
     return Found(start, start, end, value, factor)
 
 
 def _is_a_sign(before: str) -> bool:
-    """Whether a minus after this is a number's own, rather than a subtraction, a range or a hyphen."""
+    """Whether a minus behind this text belongs to a number; else it is a subtraction, a range or a hyphen."""
     return not re.search(rf"(?:[\d)%]|\d\s?[$€£¥])\s*$|{_LETTER}$", before)
 
 
@@ -317,3 +166,197 @@ def _belongs_to_a_word(text: str, start: int) -> bool:
         return False
     word, before = letters[0].casefold(), text[start - len(letters[0]) - 1 : start - len(letters[0])]
     return not _CODE.fullmatch(word) and not (word in ("x", "х") and before[-1:].isdigit())
+
+
+# Which mark separates the decimals: "1.234" is 1234 in German and 1.234 in English (Unicode CLDR's conventions).
+
+_DECIMAL_COMMA = re.compile(
+    r"(?:af|az|be|bg|bs|ca|cs|da|de|el|es|et|eu|fi|fr|gl|hr|hu|hy|id|is|it|ka|kk|lt|lv|mk|mn|nb|nl|nn|no|pl|pt|ro|ru|sk"
+    r"|sl|sq|sr|sv|tr|uk|uz|vi)\b"
+)
+_THOUSANDS = re.compile(r"\d{1,3}([.,])\d{3}(?:\1\d{3})*")
+_INDIAN = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}")
+_PLAIN_GROUPS = re.compile(rf"(\d{{1,3}}(?:([{_SPACES}'’٬，])\d{{3}}(?:\2\d{{3}})*)|\d+)((?:[.,٫]\d+)?)")
+
+
+def _decimal_mark(text: str, language: str) -> str:
+    """The decimal mark, "." or ",", of the text's unambiguous numbers; where they show none or both, the language's."""
+    shown = {mark for raw in re.findall(_RAW, text) if (mark := _shown_mark(raw))}
+    if len(shown) == 1:
+        return shown.pop()
+    return "," if _DECIMAL_COMMA.match(language) else "."
+
+
+def _shown_mark(raw: str) -> str | None:
+    """The decimal mark of a number that can be read one way only, or None."""
+    marks = re.sub("[^.,]", "", raw)
+    if not marks or re.sub(r"[\d.,]", "", raw):
+        return None
+    if len(set(marks)) == 2:
+        fits = len(raw) - len(marks) <= _LONGEST and _value(raw, mark=".", money=False) is not None
+        return marks[-1] if fits else None
+    if len(marks) > 1:
+        return {",": ".", ".": ","}[marks[0]] if _is_grouped(raw) else None
+    return None if _THOUSANDS.fullmatch(raw) and not raw.startswith("0") else marks
+
+
+def _parts(raw: str, *, mark: str, money: bool) -> Iterator[tuple[int, int, Fraction]]:
+    """The numbers in a match of `_RAW`, each with its place in it: one, unless the marks are those of a list."""
+    value = _value(raw, mark=mark, money=money)
+    if value is not None:
+        yield 0, len(raw), value
+        return
+    for part in re.finditer(r"\d+(?:\.\d+)?(?![.\d])|\d+", raw):
+        yield part.start(), part.end(), Fraction(part[0])
+
+
+def _value(raw: str, *, mark: str, money: bool) -> Fraction | None:
+    """The value of digits with marks; None where they are no one number.
+
+    A single mark followed by three digits is ambiguous. It groups thousands if it is not `mark`. If it is:
+
+        0,125  1234,567   decimals: thousands are not grouped so
+        80,000            thousands, where `mark` is a comma: nobody writes 80 with three noughts behind a comma
+        $1,234            thousands, where `mark` is a comma: amounts have two decimals
+        3,125             decimals
+
+    Args:
+        raw: digits and marks.
+        mark: of the decimals.
+        money: a currency stands beside the number.
+    """
+    grouped = _PLAIN_GROUPS.fullmatch(raw)
+    if grouped and (grouped[2] or not grouped[3]):  # spaces, apostrophes, or no mark at all
+        return Fraction(re.sub(r"\D", "", grouped[1]) + re.sub("[,٫]", ".", grouped[3]))
+    raw = raw.replace("٬", "").replace("٫", mark)
+    marks = re.sub(r"\d", "", raw)
+    if set(marks) == {".", ","}:
+        whole, decimals = raw.rsplit(marks[-1], 1)
+        one_number = marks.count(marks[-1]) == 1 and _is_grouped(whole)
+        return Fraction(f"{_joined(whole)}.{decimals}") if one_number else None
+    if len(marks) == 1 and marks in ".,":
+        whole, decimals = raw.split(marks)
+        ambiguous = _THOUSANDS.fullmatch(raw) and not whole.startswith("0")
+        thousands = ambiguous and (marks != mark or (mark == "," and (money or decimals.endswith("0"))))
+        return Fraction(whole + decimals) if thousands else Fraction(f"{whole}.{decimals}")
+    return Fraction(_joined(raw)) if _is_grouped(raw) else None
+
+
+def _is_grouped(raw: str) -> bool:
+    return bool(_THOUSANDS.fullmatch(raw) or _INDIAN.fullmatch(raw))
+
+
+def _joined(raw: str) -> str:
+    return re.sub("[.,]", "", raw)
+
+
+# Words beside a number that multiply it ("2.5 million", "elfu 5") or add a half ("2 et demi").
+
+_SUFFIXES = [
+    (re.compile(rf"\s*(?:{words}){end}", re.IGNORECASE), factor)
+    for words, end, factor in (
+        (r"mil\s+millones|billions?|milliarden?|milliards?|mrd\.?|миллиард\w*|млрд\.?", NO_LETTER, 10**9),
+        (r"millions?|millionen|millón|millon|millones|mio\.?|миллион\w*|млн\.?", NO_LETTER, 10**6),
+        (r"thousand|tausend|mille|mil|тысяч\w*|тыс\.?|elfu", NO_LETTER, 10**3),
+        (r"কোটি|crores?", "", 10**7),
+        (r"ล้าน", "", 10**6),
+        (r"লাখ|লক্ষ|lakhs?|แสน", "", 10**5),
+        (r"หมื่น", "", 10**4),
+        (r"হাজার|พัน(?!ธ)", "", 10**3),
+        (r"ร้อย(?!ละ)", "", 10**2),
+    )
+]
+_GLUED_K = re.compile(rf"[kK]{NO_LETTER}")
+_POWER = re.compile(r"\s*[×x*·]\s*10\s*\^\s*\{?([-−]?\d{1,2})\}?|[eE]([-+]?\d{1,2})(?![\w.])")
+_SWAHILI = re.compile(r"\b(elfu|laki|milioni|bilioni)\s+$", re.IGNORECASE)
+_SWAHILI_FACTORS = {"elfu": 10**3, "laki": 10**5, "milioni": 10**6, "bilioni": 10**9}
+
+_HALF_AFTER = re.compile(
+    rf"[ \u00a0](?:[^\W\d_]+[ \u00a0])?(?:and a half(?! of)|et demie?|y medi[ao]|und ein(?:e[nrs]?)? halbe?[nrs]?"
+    rf"|с половиной|na nusu){NO_LETTER}"
+    r"|\s?(?:ชั่วโมง|วัน|สัปดาห์|เดือน|ปี|เท่า|ถ้วย|ลิตร|กิโลเมตร|กิโลกรัม)?ครึ่ง(?!หนึ่ง|ของ)"
+    r"|\s?[个個]半(?=小[时時]|[钟鐘]|月)|\s?(?:時間|小[时時]|[个個]月|年|天|日|週間?|周|倍)半(?![分数数径徑額额])"
+)
+"""Ends at "half": "2 heures et demie", "2个半小时", "2時間半"."""
+_HALF_BEFORE = re.compile("সা(?:\u09dc|\u09a1\u09bc)ে\\s*$")
+_BETWEEN_PARTS = re.compile(r"[ \u00a0](?:na )?(?:(?:laki|elfu) )?", re.IGNORECASE)
+"""Between the parts of "২ লাখ ৫০ হাজার", "5 mil 300", "milioni 2 na elfu 50"."""
+
+
+def _scale_after(text: str, end: int) -> tuple[int, Fraction]:
+    """Where the words that scale a number end, and their factor; (end, 1) without such words."""
+    power = _POWER.match(text, end)
+    if power:
+        return power.end(), Fraction(10) ** int((power[1] or power[2]).replace("−", "-"))
+    if found := _GLUED_K.match(text, end):
+        return found.end(), Fraction(1000)
+    for pattern, factor in _SUFFIXES:
+        if found := pattern.match(text, end):
+            return found.end(), Fraction(factor)
+    return end, Fraction(1)
+
+
+def _scale_before(text: str, start: int) -> int:
+    """The factor of the Swahili word before a number: "elfu 5" is 5000."""
+    found = _SWAHILI.search(text[max(start - 12, 0) : start])
+    return _SWAHILI_FACTORS[found[1].lower()] if found else 1
+
+
+def _half_beside(text: str, start: int, end: int) -> tuple[int, Fraction]:
+    """Where the words that add a half end, and that half ("2 et demi", "সাড়ে ৩"); (end, 0) without such words."""
+    if found := _HALF_AFTER.match(text, end):
+        return found.end(), Fraction(1, 2)
+    return end, Fraction(1, 2) if _HALF_BEFORE.search(text[max(start - 7, 0) : start]) else Fraction(0)
+
+
+def _adds_to(text: str, before: Found, found: Found) -> bool:
+    """Whether a number adds to the scaled one before it: "২ হাজার ৫০০" is 2500, "2 million 5 years ago" is not."""
+    smaller = found.scale < before.scale and 0 < found.value < before.scale
+    fits = smaller and (found.scale > 1 or found.value * 100 >= before.scale)
+    return bool(before.scale > 1 and fits and _BETWEEN_PARTS.fullmatch(text, before.end, found.start))
+
+
+# Chinese and Japanese numerals.
+
+_DIGITS = {character: value for value, character in enumerate("〇一二三四五六七八九")} | {"零": 0, "两": 2, "兩": 2}
+_SMALL = {"十": 10, "百": 100, "千": 1000}
+_BIG = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8, "兆": 10**12}
+KANJI = re.compile(r"(?!一[样般些起共定直切旦部])[〇零一二三四五六七八九两兩十百千万萬亿億兆]+")
+"""A number in characters. It is read only right behind an answer phrase, for most of these are common in words."""
+_TERM = re.compile(rf"(\d+(?:[.,]\d+)*|[{''.join(_DIGITS)}])?\s?({_UNIT})?")
+
+
+def east_asian(numeral: str) -> Fraction | None:
+    """The value of a numeral with Chinese or Japanese units or digits; None for one of more than 40 digits.
+
+    Args:
+        numeral: a match of `KANJI`, or digits with units as `_COMPOUND` has them.
+
+    >>> [int(east_asian(numeral)) for numeral in ("1万8千", "二百三十", "十八", "二〇二四")]
+    [18000, 230, 18, 2024]
+    """
+    if sum(character.isdigit() or character in _DIGITS for character in numeral) > _LONGEST:
+        return None
+    if not re.search(r"[十百千万萬亿億兆]", numeral) and len(numeral) > 1:
+        return Fraction("".join(str(_DIGITS[character]) for character in numeral))  # 二〇二四
+    total = section = Fraction(0)
+    pending: Fraction | None = None
+    for number, unit in _TERM.findall(numeral):
+        if number:
+            pending = Fraction(_DIGITS[number]) if number in _DIGITS else _amount(number)
+        if unit in _SMALL:
+            section += (1 if pending is None else pending) * _SMALL[unit]
+        elif unit in _BIG:
+            total += (section + (pending or 0) or 1) * _BIG[unit]
+            section = Fraction(0)
+        if unit:
+            pending = None
+    return total + section + (pending or 0)
+
+
+def _amount(raw: str) -> Fraction:
+    """Digits in front of a unit; commas group them, and of "1.2.3" (a version, a list) only the last decimal counts."""
+    raw = raw.replace(",", "")
+    if raw.count(".") > 1:
+        raw = _joined(raw) if _is_grouped(raw) else ".".join(raw.split(".")[-2:])
+    return Fraction(raw)

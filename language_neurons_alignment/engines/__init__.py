@@ -1,4 +1,4 @@
-"""Engines: ways to run a model. Each is loaded only when it is asked for."""
+"""Engines: the libraries that run a model. An engine's module is imported when a model is loaded in it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 
 from ..core.model import ModelInfo
 from ..errors import SettingsError
-from .base import Engine, Progress
+from .base import Engine
 
-__all__ = ["ENGINES", "Engine", "EngineSettings", "EngineSource", "ModelInfo", "Progress", "load_engine"]
+__all__ = ["ENGINES", "Engine", "EngineSettings", "EngineSource", "ModelInfo", "load_engine"]
 
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """Where an engine is, and what only it knows.
+    """Where an engine is, and which options only it has.
 
     Attributes:
-        module: imported when the engine is asked for.
-        name: its class there.
+        module: imported when the engine is chosen.
+        name: its class in that module.
         options: what its `load` takes besides the model's path and the precision.
     """
 
@@ -51,13 +51,13 @@ ENGINES = {
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Which engine, and how.
+    """Which model to load, and in which engine.
 
     Attributes:
         model_path: folder or hub id.
         engine: "transformers", "vllm" or "auto" (vLLM where it is installed and there is a GPU).
         dtype: precision, or "auto" for the model's own.
-        options: what only one engine knows (device, tensor_parallel_size, …), passed to its `load`.
+        options: what only one engine has (device, tensor_parallel_size, …), passed to its `load`.
     """
 
     model_path: str
@@ -67,9 +67,9 @@ class EngineSettings:
 
 
 class EngineSource:
-    """A model that is loaded when it is first asked for, once, and closed at the end.
+    """A model that is loaded once, at the first call, and closed at the end.
 
-    Use it as a context manager: a step that finds its results already there never loads the model.
+    Use it as a context manager. A step whose results are already there never calls it, so it never loads the model.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -78,7 +78,7 @@ class EngineSource:
 
     @property
     def explicit(self) -> dict[str, str]:
-        """What the caller asked for by name; results made otherwise are not the ones wanted."""
+        """The engine and precision that the caller named; stored results made with others must not be reused."""
         asked = {"engine": self.settings.engine, "dtype": self.settings.dtype}
         return {key: value for key, value in asked.items() if value != "auto"}
 
@@ -89,7 +89,7 @@ class EngineSource:
         return self._engine
 
     def __enter__(self) -> EngineSource:
-        """Nothing is loaded yet."""
+        """Load nothing yet."""
         return self
 
     def __exit__(
@@ -104,9 +104,13 @@ class EngineSource:
 def load_engine(settings: EngineSettings) -> Engine:
     """Load a model in the engine that `settings` names.
 
+    >>> engine = load_engine(EngineSettings("model", "transformers", "float32", {"device": "cpu"}))
+    >>> engine.model.architecture
+    'LlamaForCausalLM'
+
     Raises:
-        SettingsError: no such engine.
-        EngineError: it cannot be loaded; see the kinds in `errors`.
+        SettingsError: no such engine, or an option that the engine does not have.
+        EngineError: the model cannot be loaded; `errors` has the kinds.
     """
     name = _automatic(settings.options) if settings.engine == "auto" else settings.engine
     if name not in ENGINES:
@@ -123,7 +127,7 @@ def load_engine(settings: EngineSettings) -> Engine:
 
 
 def _automatic(options: Mapping[str, Any]) -> str:
-    """The engine whose options are given; else vLLM on a GPU, where it is installed; else transformers."""
+    """The engine whose own options are given; else vLLM if it is installed and there is a GPU; else transformers."""
     for name, other in (("vllm", "transformers"), ("transformers", "vllm")):
         if set(options) & (set(ENGINES[name].options) - set(ENGINES[other].options)):
             return name

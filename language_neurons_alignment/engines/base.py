@@ -1,24 +1,22 @@
-"""What every engine does, and nothing of how (SPEC 2 and 6)."""
+"""What every engine does, whichever library runs the model, and the refusals that all engines share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from ..config import Sampling
 from ..core.counts import LanguageCounts
 from ..core.interventions import Intervention
-from ..core.model import ModelInfo
+from ..core.model import SILENT, ModelInfo, Progress
 from ..core.perplexity import TextLikelihood
-from ..corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer
-
-Progress = Callable[[int], None]
-"""Called with the number of tokens just done."""
+from ..corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
+from ..errors import EngineError, IncompatibleError
 
 
 class Engine(Protocol):
-    """A loaded model that counts, scores and answers.
+    """A loaded model that counts firings, scores texts and writes answers.
 
     Attributes:
         model: what was loaded.
@@ -30,49 +28,108 @@ class Engine(Protocol):
     tokenizer: Tokenizer
     provenance: dict[str, str | int | float | bool]
 
-    def count(self, groups: Sequence[PromptGroup], *, progress: Progress, moments: bool = False) -> LanguageCounts:
-        """Count firings over the full and the prefix sequences of `groups`, each token exactly once, in one pass.
+    def count(
+        self, groups: Sequence[PromptGroup], *, progress: Progress = SILENT, moments: bool = False
+    ) -> LanguageCounts:
+        """Count firings over the full and the prefix sequences of `groups` in one pass, each token exactly once.
 
-        A prefix shared by several answers is computed once and counted for each. `total_tokens` of what is returned
-        is the engine's own tally of the tokens that its hooks saw, not what it was asked for. With `moments`, the
-        activations of the same tokens, and their squares, are added up in the same pass (`LanguageCounts.moments`).
+        A prefix that several answers share is computed once and counted for each of them. The `total_tokens` in the
+        result are tallied by the hooks, so they can be checked against the corpus.
+
+        Args:
+            groups: instructions and their answers, as tokens.
+            progress: adds up to the tokens of the full sequences.
+            moments: also add up the activations of these tokens and their squares (`LanguageCounts.moments`).
 
         Raises:
             SilentHookError: a hook did not fire.
+            EngineError: a sequence is too long, memory runs out, or the model computes NaN.
         """
         ...
 
-    def log_likelihood(self, texts: Sequence[ScoredText], *, progress: Progress) -> list[TextLikelihood]:
-        """The negative log-likelihood of each text's actual tokens, from its `start` on, never of its first token."""
-        ...
-
-    def generate(self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress) -> list[GeneratedAnswer]:
-        """The model's own answers, in the order of the prompts, by `sampling` and nothing else.
-
-        An answer depends on its prompt, its number and `sampling`; in exact arithmetic on nothing else, neither on
-        the batch that it stands in nor on the order. `progress` adds up to the tokens of the answers.
+    def log_likelihood(self, texts: Sequence[ScoredText], *, progress: Progress = SILENT) -> list[TextLikelihood]:
+        """The negative log-likelihood of each text's tokens from its `start` on; a first token has none.
 
         Raises:
-            EngineError: a prompt that leaves no room for an answer, or a model that computes NaN.
+            EngineError: a sequence is too long, memory runs out, or the model computes NaN.
+        """
+        ...
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress = SILENT
+    ) -> list[GeneratedAnswer]:
+        """The model's own answers, in the order of the prompts; only `sampling` decides how tokens are chosen.
+
+        In exact arithmetic an answer depends on its prompt, its number and `sampling` alone, and on neither the batch
+        nor the order. `progress` adds up to the tokens of the answers.
+
+        Raises:
+            EngineError: a prompt leaves no room for an answer, memory runs out, or the model computes NaN.
         """
         ...
 
     def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
-        """The batches, by position, in which `generate` answers these prompts: always the same for the same ones.
+        """The batches, by position, in which `generate` answers these prompts.
 
-        Who stores answers as they come calls `generate` batch by batch: then a run that was cut off and goes on
-        computes exactly what one that was not does, rounding included.
+        The same prompts always give the same batches. A caller that stores answers as they come calls `generate` batch
+        by batch, so that a run which was cut off and resumed computes the same as an uninterrupted one, rounding
+        included.
         """
         ...
 
     def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:
-        """While the context is open, the model runs under `intervention`; after it, also by exception, as before.
+        """While the context is open, the model runs under `intervention`, on top of those already in force.
+
+        After the context, also after an exception, the model is as before.
 
         Raises:
-            SilentHookError: when the context closes, if the model ran and the intervention never took hold.
+            IncompatibleError: the intervention is for a model of another shape.
+            SilentHookError: when the context closes, if the model ran and the intervention did not act each time.
         """
         ...
 
     def close(self) -> None:
-        """Give back the memory and the processes that the engine holds."""
+        """Give back the memory and the processes that the engine holds; it cannot be used afterwards."""
         ...
+
+
+def check_lengths(sequences: Iterable[Tokens], *, longest: int) -> None:
+    """Refuse sequences longer than the model allows, before anything runs.
+
+    Raises:
+        EngineError: how many there are, and how long.
+    """
+    too_long = [length for length in map(len, sequences) if length > longest]
+    if too_long:
+        raise EngineError(
+            f"{len(too_long)} sequences are longer than the model allows: up to {max(too_long)} tokens, "
+            f"at most {longest} are possible; use --overlong truncate or --overlong skip"
+        )
+
+
+def not_finite(what: str, device: object = None) -> EngineError:
+    """The error for NaN and infinity in what a model computed.
+
+    Args:
+        what: "logits", "hidden states".
+        device: where, if known.
+    """
+    where = "" if device is None else f" on {device}"
+    return EngineError(
+        f"the model's {what} became NaN or infinite{where}, so nothing of this run can be trusted: "
+        "try --dtype bfloat16 or --dtype float32 (float16 overflows easily)"
+    )
+
+
+def check_shape(intervention: Intervention, *, layers: int, d_mlp: int) -> None:
+    """Refuse an intervention that was made for a model of another shape.
+
+    Raises:
+        IncompatibleError: both shapes.
+    """
+    shape = tuple(intervention.scale.shape)
+    if shape != (layers, d_mlp):
+        raise IncompatibleError(
+            f"the intervention is for a model of shape {shape} (layers, d_mlp), this one has {(layers, d_mlp)}: "
+            "use the mask made for this model"
+        )

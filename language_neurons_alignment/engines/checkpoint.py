@@ -1,43 +1,67 @@
-"""TODO."""
+"""A model's folder before its weights are loaded: config, tokenizer, end tokens, and what these say of the model.
+
+Both engines read it here, so both agree on the model's shape, its longest sequence and the tokens that end an answer.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedConfig,
-)
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
 
-from ..errors import EngineError
-from .generation import end_tokens
-from .sites import ARCHITECTURES, unknown_architecture
+from ..errors import EngineError, SettingsError
+from .sites import FAMILIES, neurons_per_layer, unknown_family
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_LENGTHS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
+_UNLIMITED = 1_000_000_000
+"""The longest sequence of a model that names none (ALiBi). Tokenizers without a limit say 10³⁰."""
+
+
+def check_dtype(name: str) -> None:
+    """Refuse a precision that no engine has; "auto" is the model's own.
+
+    Raises:
+        SettingsError: the precisions that there are.
+    """
+    if name != "auto" and name not in DTYPES:
+        raise SettingsError(f"--dtype {name!r} is not known: use auto, {', '.join(DTYPES)}")
+
+
+def expand(path: str | Path) -> str:
+    """A folder's path with ~ expanded; a hub id as it is."""
+    return str(Path(path).expanduser()) if looks_local(str(path)) else str(path)
+
+
+def looks_local(path: str) -> bool:
+    """Whether this can only be a folder, not a hub id ("owner/name")."""
+    return path.startswith((os.sep, ".", "~")) or path.count("/") > 1
 
 
 def load_config(path: str, revision: str | None) -> PreTrainedConfig:
     """A model's config.
 
     Raises:
-        EngineError: there is none.
-        UnknownArchitectureError: one that transformers does not know.
+        EngineError: there is none, or it cannot be read.
+        UnknownArchitectureError: a family whose neurons are not known.
     """
     if looks_local(path) and not Path(path).exists():
         raise EngineError(f"there is no model at {path}: the path does not exist; give a model folder or a hub id")
-    with _explained("the config", path):
+    with explained("the config", path):
         raw, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
-    kind = raw.get("model_type")
-    if kind is None:
+    model_type = raw.get("model_type")
+    if model_type is None:
         raise EngineError(f"cannot load the config of {path}: there is no config.json in it that names a model_type")
-    if kind not in ARCHITECTURES:
-        raise unknown_architecture((raw.get("architectures") or [kind])[0], kind)
-    with _explained("the config", path):
+    if model_type not in FAMILIES:
+        raise unknown_family((raw.get("architectures") or [model_type])[0], model_type)
+    with explained("the config", path):
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
 
 
@@ -45,29 +69,84 @@ def load_tokenizer(path: str, revision: str | None) -> Any:
     """A model's own tokenizer.
 
     Raises:
-        EngineError: it has none that can be read.
+        EngineError: it has none, or it cannot be read.
     """
-    with _explained("the tokenizer", path):
+    with explained("the tokenizer", path):
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     warned = getattr(tokenizer, "deprecation_warnings", None)
-    if isinstance(warned, dict):  # long sequences are looked for, and refused, by ourselves
+    if isinstance(warned, dict):  # the engines refuse long sequences themselves
         warned["sequence-length-is-longer-than-the-specified-maximum"] = True
     return tokenizer
 
 
 def load_end_tokens(path: str, *, config: PreTrainedConfig, tokenizer: Any, revision: str | None) -> tuple[int, ...]:
-    """The tokens by which a model ends an answer: of its generation config, that is all that is ever used."""
+    """The tokens that end an answer. Nothing else of a model's generation config is ever used."""
     try:
         with quiet():
             generation = GenerationConfig.from_pretrained(path, revision=revision or "main")
-    except OSError:  # there is none
+    except OSError:  # it has none
         generation = None
     return end_tokens(config.get_text_config(), generation, tokenizer)
 
 
+def end_tokens(config: Any, generation: Any, tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that end an answer, by a model's config, its generation config and its tokenizer together."""
+    named = [getattr(one, "eos_token_id", None) for one in (config, generation, tokenizer)]
+    listed = [one if isinstance(one, (list, tuple)) else [one] for one in named]
+    return tuple(sorted({token for some in listed for token in some if isinstance(token, int)}))
+
+
+def model_shape(model_path: str) -> tuple[int, int]:
+    """Layers, and neurons per layer, of a model folder or hub id; reads no weights.
+
+    Raises:
+        EngineError: there is no config, or it does not tell.
+        UnknownArchitectureError: a family whose neurons are not known.
+    """
+    config = load_config(model_path, None)
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if not isinstance(layers, int):
+        raise EngineError(f"the config of {model_path} does not tell how many layers it has")
+    return layers, neurons_per_layer(config)
+
+
+def longest_sequence(config: Any, tokenizer: Any) -> int:
+    """The longest sequence, in tokens, that a model's config and its tokenizer both allow."""
+    named = [getattr(config, name, None) for name in _LENGTHS]
+    named.append(getattr(tokenizer, "model_max_length", None))
+    limits = [limit for limit in named if isinstance(limit, int) and 0 < limit < _UNLIMITED]
+    return min(limits, default=_UNLIMITED)
+
+
+def rope_switch(config: Any) -> int | None:
+    """The length above which a model rotates the positions of every token of a sequence differently, or None.
+
+    With "longrope" (Phi-3) a longer sequence is computed differently from its first token on, so sequences on the two
+    sides of this length can share nothing.
+    """
+    found = [
+        rope["original_max_position_embeddings"]
+        for rope in _mappings(getattr(config, "rope_parameters", None))
+        if rope.get("rope_type") == "longrope" and rope.get("original_max_position_embeddings")
+    ]
+    return min(found, default=None)
+
+
+def _mappings(value: object) -> Iterator[Mapping[str, Any]]:
+    """A mapping, and every mapping inside it: some configs have one for each kind of layer."""
+    if isinstance(value, Mapping):
+        yield value
+        for inner in value.values():
+            yield from _mappings(inner)
+
+
 @contextmanager
-def _explained(what: str, path: str) -> Iterator[None]:
-    """Keep transformers quiet, and turn whatever it raises into one line."""
+def explained(what: str, path: str) -> Iterator[None]:
+    """Keep the transformers library quiet, and turn whatever it raises into one line.
+
+    Raises:
+        EngineError: in its place.
+    """
     try:
         with quiet():
             yield
@@ -81,7 +160,7 @@ def _explained(what: str, path: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no warnings of transformers while the context is open."""
+    """No progress bars and no warnings of the transformers library while the context is open."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
@@ -92,8 +171,3 @@ def quiet() -> Iterator[None]:
         log.set_verbosity(level)
         if bars:
             log.enable_progress_bar()
-
-
-def looks_local(path: str) -> bool:
-    """Whether this can only be a folder, not a hub id ("owner/name")."""
-    return path.startswith((os.sep, ".", "~")) or path.count("/") > 1

@@ -1,9 +1,9 @@
-"""An answer while it is written: when it ends, and what its text is. The same on every engine."""
+"""Answers on every engine: when an answer ends, what its text is, and which prompts are answered together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ..config import Sampling
 from ..core.model import ModelInfo
@@ -11,26 +11,26 @@ from ..corpus.encode import GeneratedAnswer, Prompt, Tokenizer
 from ..errors import EngineError
 
 _MARGIN = 8
-"""Tokens that are read in front of those that a stop string can have, so that its first one is read in context."""
+"""Tokens decoded in front of those that may hold a stop string, because some tokens read differently at the start."""
 
 _TORN = "\N{REPLACEMENT CHARACTER}"
-"""What the bytes of a character that is not whole are read as."""
+"""How the bytes of an incomplete character are decoded."""
 
 
-class Draft:
-    """The answer to one prompt, growing token by token.
+class PartialAnswer:
+    """The answer to one prompt while it grows token by token.
 
-    Stop strings are looked for in the text, not among the tokens: a stop string like "。" can be spelt by several
-    tokens that are no characters of their own, and by parts of tokens.
+    Stop strings are searched in the text, not among the tokens: a stop string like "。" can be spelt by several tokens
+    none of which is a character, or by parts of tokens.
     """
 
     def __init__(self, prompt: Prompt, *, sampling: Sampling, model: ModelInfo, tokenizer: Tokenizer) -> None:
-        """Begin.
+        """Begin an answer.
 
         Args:
-            prompt: what is answered.
-            sampling: when an answer ends.
-            model: its end tokens, and its longest sequence, where an answer ends at the latest.
+            prompt: the prompt that is answered.
+            sampling: its stop strings, and the most tokens of an answer.
+            model: its end tokens, and its longest sequence, which also limits an answer.
             tokenizer: the model's own.
         """
         self.limit = min(sampling.max_new_tokens, model.max_length - len(prompt.tokens))
@@ -43,7 +43,7 @@ class Draft:
         self._window = _MARGIN + max((len(stop.encode()) for stop in sampling.stop), default=0)
 
     def add(self, token: int) -> bool:
-        """Take the next token; whether the answer has ended, after which nothing is added any more."""
+        """Add the next token, and return whether the answer has ended; tokens after its end are ignored."""
         if self.finish is None:
             if token in self._ends:
                 self.finish = "eos"
@@ -56,7 +56,7 @@ class Draft:
         return self.finish is not None
 
     def answer(self) -> GeneratedAnswer:
-        """What was written.
+        """The whole answer.
 
         Raises:
             EngineError: it has not ended.
@@ -71,7 +71,7 @@ class Draft:
         return GeneratedAnswer(text, tuple(self.tokens), self.finish)
 
     def _stopped(self) -> bool:
-        """Whether a stop string has just become whole: a few last tokens tell, and the whole text confirms it."""
+        """Whether a stop string is complete: the last tokens show it quickly, and the whole text confirms it."""
         if not self._stop:
             return False
         before = max(0, len(self.tokens) - self._window)
@@ -82,22 +82,22 @@ class Draft:
         return _first(_continuation(self._tokenizer, self._prompt, self.tokens), self._stop) is not None
 
 
-def start_drafts(
+def partial_answers(
     prompts: Sequence[Prompt], *, sampling: Sampling, model: ModelInfo, tokenizer: Tokenizer
-) -> list[Draft]:
-    """A draft for each prompt."""
-    return [Draft(prompt, sampling=sampling, model=model, tokenizer=tokenizer) for prompt in prompts]
+) -> list[PartialAnswer]:
+    """An empty answer to each prompt."""
+    return [PartialAnswer(prompt, sampling=sampling, model=model, tokenizer=tokenizer) for prompt in prompts]
 
 
 def check_prompts(prompts: Sequence[Prompt], *, longest: int) -> None:
     """Refuse prompts that cannot be answered, before anything runs.
 
     Raises:
-        EngineError: a prompt without a token, or one that leaves no room for an answer.
+        EngineError: a prompt has no tokens, or leaves no room for an answer.
     """
     lengths = [len(prompt.tokens) for prompt in prompts]
     if 0 in lengths:
-        raise EngineError("a prompt has no tokens, so there is nothing to go on from: leave empty instructions out")
+        raise EngineError("a prompt has no tokens, so the model cannot continue it: leave out empty instructions")
     full = [length for length in lengths if length >= longest]
     if full:
         raise EngineError(
@@ -106,32 +106,23 @@ def check_prompts(prompts: Sequence[Prompt], *, longest: int) -> None:
         )
 
 
-def end_tokens(config: Any, generation: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The tokens by which a model ends an answer, from its config, its generation config and its tokenizer."""
-    named = [getattr(one, "eos_token_id", None) for one in (config, generation, tokenizer)]
-    listed = [one if isinstance(one, (list, tuple)) else [one] for one in named]
-    return tuple(sorted({token for some in listed for token in some if isinstance(token, int)}))
-
-
 def _continuation(tokenizer: Tokenizer, before: Sequence[int], tokens: Sequence[int]) -> str:
-    """What `tokens` add to the text of the tokens before them.
+    """The text that `tokens` add to the tokens before them.
 
-    Read together with these, because some tokenizers drop the space in front of the first token that they read.
+    They are decoded together, because some tokenizers drop the space in front of the first token.
     """
-    start, whole = _read(tokenizer, before), _read(tokenizer, [*before, *tokens])
-    return whole[len(start) :] if whole.startswith(start) else _read(tokenizer, tokens)
+    start, whole = _decode(tokenizer, before), _decode(tokenizer, [*before, *tokens])
+    return whole[len(start) :] if whole.startswith(start) else _decode(tokenizer, tokens)
 
 
-def _read(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+def _decode(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
     return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def _first(text: str, stops: Sequence[str]) -> int | None:
-    """Where the first stop string begins."""
+    """The position of the first stop string in a text, or None."""
     return min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)
 
-
-# ── Items in batches of bounded size.
 
 Item = TypeVar("Item")
 
@@ -143,10 +134,10 @@ def batches(
 
     Args:
         items: in any order.
-        length: how many tokens of an item are fed.
-        budget: items × (tokens before + longest item) stays within it.
-        before: tokens that stand in the cache before each item, and need memory like those that are fed.
-        switch: sequences on the two sides of it never share a batch (`rope_switch`).
+        length: how many tokens of an item the model is fed.
+        budget: limit of items × (tokens before + longest item).
+        before: tokens already in the cache in front of each item; they need memory too.
+        switch: sequences on the two sides of this length never share a batch (`rope_switch`).
     """
     batch: list[Item] = []
     width = 0
@@ -165,17 +156,18 @@ def batches(
 def answer_batches(
     prompts: Sequence[Prompt], *, new: int, longest: int, budget: int, switch: int | None = None
 ) -> list[list[int]]:
-    """Which prompts are answered together, by their position.
+    """The batches in which prompts are answered, by position.
 
-    The same for the same prompts, so a run that was cut off goes on in the same batches; and a batch planned by
-    itself is one batch again.
+    The same prompts always give the same batches, and the prompts of one batch alone give that batch again, so a run
+    that was cut off resumes in the same batches. A prompt with less room than `new` gets its own batch, as does one
+    whose answer may cross `switch`.
 
     Args:
-        prompts: all of them, in any order.
-        new: how many tokens an answer may have; they need memory like the prompt's.
-        longest: the model's longest sequence; who has less room than `new` is answered alone, for the others go on.
-        budget: prompts × (longest prompt + new) stays within it.
-        switch: a sequence that may grow beyond it is answered alone, for it is then computed anew (`rope_switch`).
+        prompts: in any order.
+        new: the most tokens of an answer; they need memory like the prompt's.
+        longest: the model's longest sequence.
+        budget: limit of prompts × (longest prompt + new).
+        switch: a sequence that grows beyond this length is computed anew (`rope_switch`).
     """
 
     def length(index: int) -> int:
@@ -190,5 +182,5 @@ def answer_batches(
 
 
 def crosses(prompt: Prompt, *, new: int, switch: int | None) -> bool:
-    """Whether an answer of `new` tokens may take a sequence over the length beyond which all of it changes."""
+    """Whether `new` tokens may take a prompt over the length at which every position is rotated differently."""
     return switch is not None and len(prompt.tokens) <= switch < len(prompt.tokens) + new

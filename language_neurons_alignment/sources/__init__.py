@@ -1,1 +1,1 @@
-"""Where corpora come from: public benchmarks, tables, folders of text → records with bare questions."""
+"""Where corpora come from: public benchmarks, tables and folders of text → records with bare questions."""

@@ -1,8 +1,11 @@
-"""The public benchmarks that are known by name: where they lie, and what their columns mean."""
+"""The public benchmarks that are known by name, MGSM, MSVAMP and FLORES+: from the Hugging Face hub or from disk.
+
+A `Benchmark` says what it has and how its rows are read; `read_benchmark` makes its records. Rows come from a folder
+with the files that the authors publish, or from the hub by the library `datasets`, and have the hub's columns.
+"""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,126 +13,11 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from ..corpus.records import read_text
+from ..corpus.records import parse_json, read_text
 from ..errors import CorpusError, MissingPackageError, SettingsError
 from ..languages import DEFAULT_LANGUAGES, language_name
 from .folders import language_files, sentence_lines
-from .tables import Columns, Gathered, Row, TableFormat, gather, read_rows, same_language
-
-# ── The benchmarks' files as their authors publish them → rows with the hub's columns.
-
-
-def mgsm_rows(folder: Path, language: str, split: str) -> list[Row]:
-    """`mgsm_<code>.tsv`: question and number, no header, quotes are plain characters; or `exemplars.json`."""
-    if split == "exemplars":
-        return _exemplars(folder / "exemplars.json", language)
-    path = folder / f"mgsm_{language}.tsv"
-    rows = read_rows(_there(path), TableFormat(header=False, quotes=False))
-    if len(rows[0][0]) != 2:
-        raise CorpusError(f"{path}, line 1: {len(rows[0][0])} columns, expected a question, a tab and its number")
-    return [({"question": row["1"], "answer_number": row["2"]}, where) for row, where in rows]
-
-
-def msvamp_rows(folder: Path, language: str, split: str) -> list[Row]:
-    """`test_<Language>.json`: a JSON object a line."""
-    return read_rows(_there(folder / f"test_{language_name(language)}.json"), TableFormat())
-
-
-def flores_rows(folder: Path, language: str, split: str) -> list[Row]:
-    """`<split>/<tag>.<split>`, or `<tag>.<split>`: a sentence a line; the line's number is the id."""
-    home = folder / split if (folder / split).is_dir() else folder
-    path = language_files(home, (language,))[language]
-    lines = enumerate(sentence_lines(path), start=1)
-    return [({"text": line, "id": number}, f"{path}, line {number}") for number, line in lines]
-
-
-def _there(path: Path) -> Path:
-    if not path.is_file():
-        raise CorpusError(f"there is no {path}: give the folder with the benchmark's files with --from DIR")
-    return path
-
-
-def _exemplars(path: Path, language: str) -> list[Row]:
-    """Questions and answers by language and number; the number asked for is read off the English answer."""
-    try:
-        items: dict[str, dict[str, Any]] = json.loads(read_text(_there(path), advice="save it as UTF-8"))
-        english, own = items["en"], items[language]
-        return [
-            (
-                {"question": one["q"], "answer": one["a"], "answer_number": _final(english[n]["a"])},
-                f"{path}, {language} {n}",
-            )
-            for n, one in own.items()
-        ]
-    except json.JSONDecodeError as error:
-        raise CorpusError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); is the file cut off?") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CorpusError(
-            f'{path}: {error!r} is missing or of another kind; expected {{"<code>": {{"1": {{"q": …, "a": …}}, …}}, …}}'
-        ) from error
-
-
-def _final(answer: str) -> str | None:
-    found = re.search(r"The answer is (-?[\d,.]*\d)", answer)
-    return found[1] if found else None
-
-
-# ── Data sets from the Hugging Face hub, by the library `datasets`, which is loaded when it is needed.
-
-
-def hub_rows(name: str, config: str, split: str, *, revision: str | None = None) -> list[Row]:
-    """All rows of one configuration and split.
-
-    Args:
-        name: the data set's id, "juletxara/mgsm".
-        config: its configuration, usually a language.
-        split: "test", …
-        revision: branch, tag or commit; None: the newest.
-
-    Raises:
-        MissingPackageError: `datasets` is not installed.
-        CorpusError: it cannot be fetched: no network, not there, terms not accepted.
-    """
-    library = _library(name)
-    try:
-        loaded = library.load_dataset(name, config, split=split, revision=revision)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CorpusError(
-            f"cannot fetch {name} ({config}, {split}) from the hub: {_reason(error)}; check the network, accept the "
-            "data set's terms and `hf auth login` where it asks for that, or give its files with --from DIR"
-        ) from error
-    return [(dict(row), f"{name} ({config}, {split}), row {number}") for number, row in enumerate(loaded, start=1)]
-
-
-def hub_configs(name: str, *, revision: str | None = None) -> list[str]:
-    """The configurations that a data set has.
-
-    Raises:
-        MissingPackageError: `datasets` is not installed.
-        CorpusError: it cannot be asked.
-    """
-    library = _library(name)
-    try:
-        return list(library.get_dataset_config_names(name, revision=revision))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CorpusError(
-            f"cannot ask the hub for {name}: {_reason(error)}; check the network, or give its files with --from DIR"
-        ) from error
-
-
-def _library(name: str) -> Any:
-    try:
-        import datasets
-    except ImportError:
-        datasets = None
-    if not hasattr(datasets, "load_dataset"):  # a folder datasets/, as this toolkit's users have it
-        raise MissingPackageError.of("datasets", purpose=f"fetching {name} from the hub", extra="data")
-    return datasets
-
-
-def _reason(error: Exception) -> str:
-    """The first line: what comes after it is a stack of advice for other cases."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+from .tables import Columns, Gathered, Row, gather, read_rows, same_language
 
 
 @dataclass(frozen=True)
@@ -140,11 +28,11 @@ class Benchmark:
         name: as users write it, and as its ids begin.
         about: one line for people.
         hub: its id on the hub.
-        languages: what it has; empty: more than can be listed.
+        languages: those that it has; empty: too many to list.
         splits: our name of a split → the hub's, the default first.
-        columns: of the rows, from the hub and from disk alike; a row with no "id" gets its number.
+        columns: of the rows, from the hub and from disk alike; a row without an "id" gets its number.
         worked: the column with worked answers, by split.
-        rows: the rows of a language and split in a folder on disk.
+        rows: (folder on disk, language, split) → rows.
     """
 
     name: str
@@ -180,23 +68,32 @@ def read_benchmark(
     answers: str | None = None,
     revision: str | None = None,
 ) -> Gathered:
-    """A benchmark's records, from a folder or from the hub; by default in the ten languages.
+    r"""A benchmark's records, from a folder or from the hub.
 
     Args:
         benchmark: which one.
-        languages: those wanted, in order.
-        folder: where its files lie; None: the hub.
-        split: one of its splits.
-        answers: the column of worked answers, where they are wanted.
+        languages: those wanted, in order; None: the ten default languages.
+        folder: with its files; None: the hub.
+        split: one of its splits; None: the default.
+        answers: the column of worked answers, if they are wanted.
         revision: on the hub.
 
     Raises:
         SettingsError: it has no such split, language or answers.
         CorpusError: files are missing or damaged, or the hub does not answer.
+        MissingPackageError: `datasets` is not installed, and the hub is to be asked.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "mgsm_en.tsv").write_text("How many?\t1,018")
+    ...     (record,) = read_benchmark(BENCHMARKS["mgsm"], ("en",), folder=Path(folder)).records
+    >>> record.id, record.instruction, record.target
+    ('mgsm-test-1', 'How many?', '1018')
     """
     split = split or next(iter(benchmark.splits))
     wanted = languages or DEFAULT_LANGUAGES
     benchmark.check(split, wanted, answers)
+    columns = replace(benchmark.columns, answers=answers)
     gathered = Gathered(())
     for code in wanted:
         if folder is not None:
@@ -205,21 +102,20 @@ def read_benchmark(
             config = _config(benchmark, code, revision)
             rows = hub_rows(benchmark.hub, config, benchmark.splits[split], revision=revision)
         numbered = [({"id": number, **row}, where) for number, (row, where) in enumerate(rows, start=1)]
-        columns = replace(benchmark.columns, answers=answers)
-        gathered += _named(gather(numbered, columns, language=code), f"{benchmark.name}-{split}-")
-    return gathered
-
-
-def _named(gathered: Gathered, prefix: str) -> Gathered:
-    """With ids that say where they come from, and numbers written one way."""
+        gathered += gather(numbered, columns, language=code)
     records = tuple(
-        replace(record, id=f"{prefix}{record.id}", target=plain_number(record.target)) for record in gathered.records
+        replace(record, id=f"{benchmark.name}-{split}-{record.id}", target=plain_number(record.target))
+        for record in gathered.records
     )
     return replace(gathered, records=records)
 
 
 def plain_number(text: str | None) -> str | None:
-    """A benchmark's number in one spelling: "2,125" → "2125", "8.0" → "8"; what is no number stays as it is."""
+    """A benchmark's number in one spelling; text that is no number stays as it is.
+
+    >>> [plain_number(text) for text in ("2,125", "8.0", "14.50", "many")]
+    ['2125', '8', '14.5', 'many']
+    """
     if text is None:
         return None
     bare = text.replace(",", "") if re.fullmatch(r"-?\d{1,3}(,\d{3})+(\.\d+)?", text) else text
@@ -227,52 +123,156 @@ def plain_number(text: str | None) -> str | None:
         number = Decimal(bare)
     except InvalidOperation:
         return text
+    if not number.is_finite() or number.adjusted() > 40:
+        return text
     return str(int(number)) if number == number.to_integral_value() else str(number.normalize())
+
+
+# Rows from disk, as the authors publish the files.
+
+
+def mgsm_rows(folder: Path, language: str, split: str) -> list[Row]:
+    """`mgsm_<code>.tsv`: question and number, no header, quotes are plain characters; or `exemplars.json`."""
+    if split == "exemplars":
+        return _exemplars(folder / "exemplars.json", language)
+    path = folder / f"mgsm_{language}.tsv"
+    rows = read_rows(_existing(path), header=False, quotes=False)
+    if len(rows[0][0]) != 2:
+        raise CorpusError(f"{path}, line 1: {len(rows[0][0])} columns, expected a question, a tab and its number")
+    return [({"question": row["1"], "answer_number": row["2"]}, where) for row, where in rows]
+
+
+def _exemplars(path: Path, language: str) -> list[Row]:
+    """Worked questions by language and number; the final number is read from the English answer."""
+    items: Any = parse_json(read_text(_existing(path), advice="save it as UTF-8"), path)
+    try:
+        english, own = items["en"], items[language]
+        return [
+            (
+                {"question": one["q"], "answer": one["a"], "answer_number": _final(english[n]["a"])},
+                f"{path}, {language} {n}",
+            )
+            for n, one in own.items()
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CorpusError(
+            f'{path}: {error!r} is missing or of another kind; expected {{"<code>": {{"1": {{"q": …, "a": …}}, …}}, …}}'
+        ) from error
+
+
+def _final(answer: str) -> str | None:
+    found = re.search(r"The answer is (-?[\d,.]*\d)", answer)
+    return found[1] if found else None
+
+
+def msvamp_rows(folder: Path, language: str, split: str) -> list[Row]:
+    """`test_<Language>.json`: a JSON object a line."""
+    return read_rows(_existing(folder / f"test_{language_name(language)}.json"))
+
+
+def flores_rows(folder: Path, language: str, split: str) -> list[Row]:
+    """`<split>/<tag>.<split>`, or `<tag>.<split>`: a sentence a line; the line's number is the id."""
+    home = folder / split if (folder / split).is_dir() else folder
+    path = language_files(home, (language,))[language]
+    lines = enumerate(sentence_lines(path), start=1)
+    return [({"text": line, "id": number}, f"{path}, line {number}") for number, line in lines]
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise CorpusError(f"there is no {path}: give the folder with the benchmark's files with --from DIR")
+    return path
+
+
+# Rows from the hub.
+
+
+def hub_rows(name: str, config: str, split: str, *, revision: str | None = None) -> list[Row]:
+    """All rows of one configuration and split.
+
+    Args:
+        name: the data set's id, "juletxara/mgsm".
+        config: its configuration, usually a language.
+        split: "test", …
+        revision: branch, tag or commit; None: the newest.
+
+    Raises:
+        MissingPackageError: `datasets` is not installed.
+        CorpusError: the data set cannot be fetched: no network, not there, terms not accepted.
+    """
+    library = _library(name)
+    try:
+        loaded = library.load_dataset(name, config, split=split, revision=revision)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CorpusError(
+            f"cannot fetch {name} ({config}, {split}) from the hub: {_reason(error)}; check the network, accept the "
+            "data set's terms and `hf auth login` where it asks for that, or give its files with --from DIR"
+        ) from error
+    return [(dict(row), f"{name} ({config}, {split}), row {number}") for number, row in enumerate(loaded, start=1)]
 
 
 def _config(benchmark: Benchmark, language: str, revision: str | None) -> str:
     """The hub's name for a language: the code itself, or FLORES+'s tag."""
     if benchmark.languages:
         return language
-    tags = [tag for tag in hub_configs(benchmark.hub, revision=revision) if same_language(tag, language)]
-    if not tags:
+    library = _library(benchmark.hub)
+    try:
+        tags = library.get_dataset_config_names(benchmark.hub, revision=revision)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CorpusError(
+            f"cannot ask the hub for {benchmark.hub}: {_reason(error)}; check the network, or give its files with "
+            "--from DIR"
+        ) from error
+    found = next((tag for tag in tags if same_language(tag, language)), None)
+    if found is None:
         raise SettingsError(f"{benchmark.name} has no {language} on the hub ({benchmark.hub})")
-    return tags[0]
+    return found
 
 
-BENCHMARKS = {
-    one.name: one
-    for one in (
-        Benchmark(
-            "mgsm",
-            "grade-school problems: 250 in 11 languages, with numbers; 8 exemplars with worked answers",
-            "juletxara/mgsm",
-            (*DEFAULT_LANGUAGES, "te"),
-            {"test": "test", "exemplars": "train"},
-            Columns("question", id="id", target="answer_number"),
-            {"exemplars": "answer"},
-            mgsm_rows,
-        ),
-        Benchmark(
-            "msvamp",
-            "grade-school problems: 1,000 in 10 languages, with numbers",
-            "Mathoctopus/MSVAMP",
-            DEFAULT_LANGUAGES,
-            {"test": "test"},
-            Columns("m_query", id="id", target="response"),
-            {},
-            msvamp_rows,
-        ),
-        Benchmark(
-            "flores",
-            "FLORES+: the same sentences in 200 languages; 1,012 (devtest) and 997 (dev)",
-            "openlanguagedata/flores_plus",
-            (),
-            {"devtest": "devtest", "dev": "dev"},
-            Columns("text", id="id"),
-            {},
-            flores_rows,
-        ),
-    )
-}
+def _library(name: str) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        datasets = None
+    if not hasattr(datasets, "load_dataset"):  # a folder datasets/ of the user's imports as an empty package
+        raise MissingPackageError.of("datasets", purpose=f"fetching {name} from the hub", extra="data")
+    return datasets
+
+
+def _reason(error: Exception) -> str:
+    """The first line; the lines after it give advice for other cases."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+_MGSM = Benchmark(
+    "mgsm",
+    "grade-school problems: 250 in 11 languages, with numbers; 8 exemplars with worked answers",
+    "juletxara/mgsm",
+    (*DEFAULT_LANGUAGES, "te"),
+    {"test": "test", "exemplars": "train"},
+    Columns("question", id="id", target="answer_number"),
+    {"exemplars": "answer"},
+    mgsm_rows,
+)
+_MSVAMP = Benchmark(
+    "msvamp",
+    "grade-school problems: 1,000 in 10 languages, with numbers",
+    "Mathoctopus/MSVAMP",
+    DEFAULT_LANGUAGES,
+    {"test": "test"},
+    Columns("m_query", id="id", target="response"),
+    {},
+    msvamp_rows,
+)
+_FLORES = Benchmark(
+    "flores",
+    "FLORES+: the same sentences in 200 languages; 1,012 (devtest) and 997 (dev)",
+    "openlanguagedata/flores_plus",
+    (),
+    {"devtest": "devtest", "dev": "dev"},
+    Columns("text", id="id"),
+    {},
+    flores_rows,
+)
+BENCHMARKS = {one.name: one for one in (_MGSM, _MSVAMP, _FLORES)}
 """By name."""

@@ -1,4 +1,7 @@
-"""A folder with a file for each language: a sentence a line, as FLORES has it, or a table."""
+"""A folder with one file for each language: a table, or text with a sentence on each line, as FLORES has it.
+
+A file's name begins with its language: `te.txt`, `Telugu.tsv`, `tel_Telu.devtest`.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,71 @@ from pathlib import Path
 
 from ..corpus.records import Record, read_text
 from ..errors import CorpusError, SettingsError
-from .tables import (
-    DEFAULT_COLUMNS,
-    PLAIN_TABLE,
-    Columns,
-    Gathered,
-    TableFormat,
-    gather,
-    is_table,
-    language_of_tag,
-    read_rows,
-    same_language,
-)
+from .tables import DEFAULT_COLUMNS, Columns, Gathered, gather, is_table, language_of_tag, read_rows, same_language
+
+
+def read_folder(
+    folder: Path,
+    languages: tuple[str, ...] | None,
+    *,
+    columns: Columns = DEFAULT_COLUMNS,
+    header: bool = True,
+    quotes: bool = True,
+    aligned: bool = True,
+) -> Gathered:
+    """The records of such a folder.
+
+    Args:
+        folder: with a file for each language.
+        languages: those wanted, in order; None: all that there are.
+        columns: of tables; text files have none.
+        header: of TSV and CSV files, as `read_rows`.
+        quotes: of TSV and CSV files, as `read_rows`.
+        aligned: line n says the same in every text file, so its number is the record's id.
+
+    Raises:
+        SettingsError: columns are named, and there are text files.
+        CorpusError: as `language_files`; or aligned text files have different numbers of lines.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "en.txt").write_text("One.")
+    ...     _ = (Path(folder) / "swh_Latn.txt").write_text("Moja.")
+    ...     gathered = read_folder(Path(folder), None)
+    >>> [(record.language, record.id, record.instruction) for record in gathered.records]
+    [('en', '1', 'One.'), ('sw', '1', 'Moja.')]
+    """
+    gathered, lengths = Gathered(()), dict[str, int]()
+    for code, path in language_files(folder, languages).items():
+        if is_table(path):
+            gathered += gather(read_rows(path, header=header, quotes=quotes), columns, language=code)
+            continue
+        if columns != DEFAULT_COLUMNS or not (header and quotes):
+            raise SettingsError(
+                f"{path} is text, a question on each line, and has no columns: leave out the flags for tables"
+            )
+        lines = sentence_lines(path)
+        lengths[path.name] = len(lines)
+        records = tuple(
+            Record(code, line, (), id=str(number) if aligned else None)
+            for number, line in enumerate(lines, start=1)
+            if line.strip()
+        )
+        gathered += Gathered(records, len(lines) - len(records))
+    if aligned and len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name} {lines}" for name, lines in lengths.items())
+        raise CorpusError(
+            f"the files in {folder} have different numbers of lines ({listed}), so line n is not the same "
+            "sentence in all of them: correct them, or use --unaligned if they are different texts"
+        )
+    return gathered
 
 
 def language_files(folder: Path, languages: tuple[str, ...] | None) -> dict[str, Path]:
-    """The file of each language; its name begins with the language: `te.txt`, `Telugu.tsv`, `tel_Telu.devtest`.
+    """The file of each language.
 
     Args:
-        folder: hidden files and folders in it are passed over.
+        folder: hidden files and folders in it are ignored.
         languages: those wanted; with None, every file must be a language's.
 
     Raises:
@@ -53,51 +102,8 @@ def language_files(folder: Path, languages: tuple[str, ...] | None) -> dict[str,
     return {code: found[code] for code in languages or found}
 
 
-def read_folder(
-    folder: Path,
-    languages: tuple[str, ...] | None,
-    *,
-    columns: Columns,
-    form: TableFormat,
-    aligned: bool = True,
-    prefix: str = "",
-) -> Gathered:
-    """The records of such a folder.
-
-    Args:
-        folder: with a file for each language.
-        languages: those wanted, in order; None: all that there are.
-        columns: of tables; text files have none.
-        form: of tables.
-        aligned: line n says the same in every text file, so its number is the record's id.
-        prefix: put before these numbers.
-
-    Raises:
-        SettingsError: columns are named, and there are text files.
-        CorpusError: as `language_files`; or text files of unequal length that are said to be aligned.
-    """
-    gathered, lengths = Gathered(()), dict[str, int]()
-    for code, path in language_files(folder, languages).items():
-        if is_table(path):
-            gathered += gather(read_rows(path, form), columns, language=code)
-        elif columns != DEFAULT_COLUMNS or form != PLAIN_TABLE:
-            raise SettingsError(
-                f"{path} is text, a question a line, and has no columns: leave out the flags for tables"
-            )
-        else:
-            lines = sentence_lines(path)
-            lengths[path.name] = len(lines)
-            gathered += _sentences(lines, code, prefix if aligned else None)
-    if aligned and len(set(lengths.values())) > 1:
-        raise CorpusError(
-            f"the files in {folder} have different numbers of lines ({_listed(lengths)}), so line n is not the same "
-            "sentence in all of them: mend them, or say --unaligned where they are different texts"
-        )
-    return gathered
-
-
 def _language(path: Path, languages: tuple[str, ...] | None) -> str | None:
-    """A file's language; None where it is none of those wanted."""
+    """A file's language; None if it is none of those wanted."""
     tag = path.name.split(".")[0]
     if languages is not None:
         return next((code for code in languages if same_language(tag, code)), None)
@@ -111,19 +117,6 @@ def _language(path: Path, languages: tuple[str, ...] | None) -> str | None:
 
 
 def sentence_lines(path: Path) -> list[str]:
-    """A text file's lines; only real line breaks end one, not the exotic separators that `splitlines` knows."""
+    """A text file's lines; only line feeds end one, not the rarer separators that `splitlines` knows."""
     lines = read_text(path, advice="save it as UTF-8").replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
-
-
-def _sentences(lines: list[str], language: str, prefix: str | None) -> Gathered:
-    records = tuple(
-        Record(language, line, (), id=None if prefix is None else f"{prefix}{number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    )
-    return Gathered(records, len(lines) - len(records))
-
-
-def _listed(lengths: dict[str, int]) -> str:
-    return ", ".join(f"{name} {lines}" for name, lines in lengths.items())

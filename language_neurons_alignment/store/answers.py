@@ -1,48 +1,49 @@
-"""Evaluations on disk: JSON that grows row by row with every answer's outcome, and the answers themselves to read."""
+"""Answers on disk: journals of runs that are not finished, evaluations, forcing tables, and corpus files.
+
+An evaluation or a forcing table is a grid (`store.grid`) with the answers themselves beside it, for reading. While a
+row of answers is being made, each batch goes to a journal; when the row is finished, its answers are written as
+`<path>.answers/<name>.jsonl`, its cells are appended to the grid, and the journal is deleted.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from ..errors import ArtifactError, ConflictError
-from .files import atomic_files, read_json, unwritable, write_text
+from .files import Json, read_json, unwritable, write_text
+from .grid import Cells, Difference, GridFile, Key, Lines, Older, Stored, differences, line_of, merged, said
 from .layout import with_ending
-from .maps import precision_of
-
-# ── What a long run has done so far, entry by entry on disk, so that one that was killed goes on where it stopped.
-
-Json = dict[str, Any]
 
 
 class Journal:
-    """A file of JSON lines beside a result that is still being made; it vanishes when the result is whole.
+    """The batches that an unfinished run has answered, in a file of JSON lines beside its result.
 
         {"model": …, "sampling": …}      what the entries are made from
         {"batch": [7, 3], …}             an entry, on disk as soon as `append` returns
-        {"batch": [1,                    the last one may be torn by a kill; it does not count
+        {"batch": [1,                    a line that a kill cut off: it does not count
 
-    Whoever uses it holds `alone(result)`.
+    Use it only while `alone(result)` is open.
     """
 
     def __init__(self, result: Path, *, anew: str = "--overwrite") -> None:
-        """Name the journal of this result, and the flag by which its command begins anew."""
+        """Name the journal of this result, and the flag with which its command begins anew."""
         self.path = with_ending(result, ".partial.jsonl")
+        self._lines = Lines(self.path)
         self._anew = anew
 
     def start(self, header: Json, *, replace: bool = False) -> list[Json]:
-        """Go on from the entries that are there, or begin.
+        """Return the entries that are there, or begin a new journal.
 
         Args:
             header: what entries are made from.
-            replace: where they were made from something else, begin anew.
+            replace: begin anew where they were made from something else.
 
         Raises:
             ConflictError: they were made from something else, and not `replace`.
@@ -51,75 +52,42 @@ class Journal:
         header = json.loads(json.dumps(header))  # as it is read back: tuples become lists
         lines = self.read()
         if lines and lines[0] == header:
-            self._cut_torn_end()
             return lines[1:]
         if lines and not replace:
             raise ConflictError(
-                f"{self.path} is an unfinished run with other settings: {differing(lines[0], header)}; "
+                f"{self.path} is an unfinished run with other settings: {said(differences(lines[0], header))}; "
                 f"give the same command again to finish it, or {self._anew} to begin anew"
             )
-        write_text(self.path, _line(header))
+        write_text(self.path, line_of(header))
         return []
 
     def read(self) -> list[Json]:
-        """The header and the entries; nothing where there is no journal.
+        """Return the header and the entries; nothing where there is no journal.
 
         Raises:
             ArtifactError: a line that is not the last one is damaged.
         """
-        try:
-            text = self.path.read_bytes()
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise ArtifactError(f"cannot read {self.path} ({error}): delete it and run the command again") from error
-        whole = text[: text.rfind(b"\n") + 1].splitlines()
-        return [self._parsed(line, number) for number, line in enumerate(whole, start=1)]
+        return self._lines.read()
 
     def append(self, entry: Json) -> None:
         """Put an entry on disk.
 
         Raises:
-            ArtifactError: it cannot be written; what was there stays.
+            ArtifactError: it cannot be written; earlier entries stay.
         """
-        try:
-            with self.path.open("ab") as file:
-                file.write(_line(entry).encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        self._lines.append(entry)
 
     def remove(self) -> None:
-        """The result is whole."""
+        """Delete the journal: the result is finished."""
         self.path.unlink(missing_ok=True)
-
-    def _parsed(self, line: bytes, number: int) -> Json:
-        try:
-            found = json.loads(line)
-            if not isinstance(found, dict):
-                raise ValueError(f"a {type(found).__name__}, not an object")
-        except ValueError as error:
-            raise ArtifactError(
-                f"{self.path}, line {number} is damaged ({error}): delete the file and run the command again"
-            ) from error
-        return found
-
-    def _cut_torn_end(self) -> None:
-        """Leave nothing behind the last whole line that a new entry would be glued to."""
-        try:
-            with self.path.open("rb+") as file:
-                file.truncate(file.read().rfind(b"\n") + 1)
-        except OSError as error:
-            raise unwritable(self.path, error) from error
 
 
 @contextmanager
 def alone(result: Path) -> Iterator[None]:
-    """While the context is open, no other process makes this result.
+    """Keep other processes from making this result while the context is open.
 
     Raises:
-        ConflictError: another one does.
+        ConflictError: another process makes it now.
         ArtifactError: its folder cannot be written.
     """
     lock = FileLock(str(result.with_name(f".{result.name}.lock")))
@@ -138,41 +106,11 @@ def alone(result: Path) -> Iterator[None]:
         lock.release()
 
 
-def _line(entry: Json) -> str:
-    return json.dumps(entry, ensure_ascii=False) + "\n"
-
-
-def digest_of(content: Any) -> str:
-    """A digest of plain values."""
-    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
-
-
-def differing(seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What differs between two sets of settings, with both values where they are short."""
-    keys = [key for key in (*seen, *(key for key in wanted if key not in seen)) if seen.get(key) != wanted.get(key)]
-    return ", ".join(_difference(key, seen.get(key), wanted.get(key)) for key in keys)
-
-
-def _difference(key: str, seen: Any, wanted: Any) -> str:
-    if isinstance(seen, dict) and isinstance(wanted, dict):
-        return differing(seen, wanted)
-    values = f" ({seen!r}, not {wanted!r})" if len(repr((seen, wanted))) < 80 else ""
-    return key.replace("_", " ") + values
-
-
-# ── Answers for reading: JSON lines, one answer a line, in a file for each thing that was done to the model.
-
-
-def answer_lines(answers: Iterable[Json]) -> str:
-    """The text of such a file."""
-    return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in answers)
-
-
 def read_answer_lines(path: Path) -> list[Json]:
-    """The answers in such a file; none where there is no file.
+    """Read answers, one a line; none where there is no file.
 
     Raises:
-        ArtifactError: it cannot be read.
+        ArtifactError: the file cannot be read.
     """
     try:
         return [json.loads(line) for line in path.read_bytes().splitlines()]  # bytes: texts hold other line ends
@@ -182,46 +120,89 @@ def read_answer_lines(path: Path) -> list[Json]:
         raise ArtifactError(f"cannot read {path} ({error}): delete it and run the command again") from error
 
 
-# ── What the files of evaluations and of forcings have in common: JSON that grows, beside the answers it tells of.
-
-
-class AnswersFile:
-    """A JSON, and the folder of its answers. Whoever uses it holds `alone(path)`.
+class AnswerGrid(GridFile):
+    """A grid of answers, and the folder in which they can be read. Use it only while `alone(grid.json)` is open.
 
     Attributes:
-        path: the JSON.
-        answers: the folder, a file of JSON lines in it for each thing that was done to the model.
+        json: the summary, written when a run ends.
     """
 
-    def __init__(self, path: Path, *, replace: bool = False) -> None:
-        """Name the file. `path` is without ending; `replace`: start anew, what is there stays until then."""
-        self.path = with_ending(path, ".json")
-        self.answers = with_ending(path, ".answers")
-        self._replace = replace
+    def __init__(
+        self,
+        path: Path,
+        wanted: Mapping[Key, Json],
+        *,
+        older: Older,
+        named: Callable[[Key], str],
+        tell: Callable[[Key, list[Difference]], str],
+        overwrite: bool = False,
+    ) -> None:
+        """Name the file; as `GridFile`, and `named` gives the name of the file in which a cell's answers stand."""
+        super().__init__(path, wanted, older=older, tell=tell, overwrite=overwrite)
+        self.json = with_ending(path, ".json")
+        self._folder = with_ending(path, ".answers")
+        self._new_folder = with_ending(path, ".answers.new")
+        self._named = named
 
-    def lines(self, name: str) -> Path:
-        """The file of the answers of a row or cell."""
-        return self.answers / f"{name}.jsonl"
+    @property
+    def answers(self) -> Path:
+        """The folder of the answers of this run."""
+        return self._new_folder if self.replacing else self._folder
 
-    def _write(self, name: str, answers: Sequence[Json], content: Json) -> None:
-        """Put answers and JSON on disk: both or neither."""
-        with atomic_files(self.lines(name), self.path) as (lines, file):
-            lines.write(answer_lines(answers).encode("utf-8"))
-            file.write((json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
-        self._replace = False
+    def journal(self, name: str) -> Journal:
+        """Return the journal of the answers of this name."""
+        return Journal(self._folder / f"{name}.jsonl", anew="--force")
 
-    def _check(self, seen: Mapping[str, Any], wanted: Mapping[str, Any], *, which: str = "") -> None:
-        """Raise ConflictError unless all that is wanted is as it was seen; what is not wanted does not matter."""
-        there = {key: seen.get(key) for key in wanted}
-        if there != wanted:
-            raise ConflictError(
-                f"{self.path} holds answers{which} made from something else: {differing(there, wanted)}; "
-                "use --force to answer again, or another --root"
-            )
+    def drop_spent_journals(self, done: Collection[Key]) -> None:
+        """Delete journals of finished cells, which a run leaves that is killed after storing their answers."""
+        texts: dict[str, set[str]] = {}
+        for key in done:
+            texts.setdefault(self._named(key), set()).add(key[1])
+        for name, finished in texts.items():
+            journal = self.journal(name)
+            lines = journal.read()
+            if lines and finished.issuperset(lines[0].get("languages", ())):
+                journal.remove()
 
+    def store(self, name: str, answers: Sequence[Json], cells: Mapping[Key, Json], *, engine: Json) -> None:
+        """Put finished answers on disk, beside those of the same name in other languages, and then their cells.
 
-Cells = dict[tuple[str, str], str]
-"""(row, language of the question) → a letter for each of its answers."""
+        Args:
+            name: of their file.
+            answers: one line each; "lang" is the language of the question.
+            cells: cell → what was measured.
+            engine: what computed them.
+
+        Raises:
+            ConflictError, ArtifactError: as `GridFile.append`.
+        """
+        self.begin(engine=engine)
+        path = self.answers / f"{name}.jsonl"
+        texts = {text for _, text in cells}
+        kept = [one for one in read_answer_lines(path) if one["lang"] not in texts]
+        write_text(path, "".join(map(line_of, [*kept, *answers])))
+        self.append(cells, engine=engine)
+        self.journal(name).remove()
+
+    def _begin_anew(self) -> None:
+        shutil.rmtree(self._new_folder, ignore_errors=True)
+        super()._begin_anew()
+
+    def _replace(self) -> None:
+        """Move the new answers, then the new cells: a run that is killed in between does this again."""
+        names = {f"{self._named(key)}.jsonl" for key in self.cells()}
+        try:
+            for path in self._new_folder.glob("*.jsonl"):
+                os.replace(path, self._folder / path.name)
+            for path in self._folder.glob("*.jsonl"):
+                if path.name not in names and not path.name.endswith(".partial.jsonl"):
+                    path.unlink()
+            with suppress(FileNotFoundError):
+                self._new_folder.rmdir()
+        except OSError as error:
+            raise unwritable(self._folder, error) from error
+        super()._replace()
+
 
 LETTERS = {
     (True, True): "B",
@@ -242,113 +223,33 @@ LEGEND = {
     "?": "another number or none, too little text to tell its language",
 }
 
-_BY_KEY = ("rows", "questions")
-"""Parts of the provenance that are kept for each row or language: other ones may be added later."""
+
+def evaluation_grid(path: Path, wanted: Mapping[Key, Json], *, overwrite: bool = False) -> AnswerGrid:
+    """Name the file of an evaluation: cell → {"outcomes": a letter for each question, "questions": their ids}."""
+    return AnswerGrid(
+        path,
+        wanted,
+        older=lambda: _older_evaluation(path),
+        named=lambda key: key[0],
+        tell=lambda _, found: _tell("answers", found),
+        overwrite=overwrite,
+    )
 
 
-class EvaluationFile(AnswersFile):
-    """The JSON of one evaluation, and the folder of its answers, a file for each row."""
-
-    def __init__(self, path: Path, provenance: Json, *, replace: bool = False) -> None:
-        """Name the file.
-
-        Args:
-            path: without ending.
-            provenance: what the answers are made from; `rows` and `questions` in it hold one part per row and
-                language, `controls` is None where no controls are wanted.
-            replace: start anew; what is there stays until the first row is done.
-        """
-        super().__init__(path, replace=replace)
-        self.provenance = json.loads(json.dumps(provenance))  # as it is read back: tuples become lists
-
-    def read(self, *, engine: Mapping[str, Any]) -> Cells:
-        """The cells that are done.
-
-        Args:
-            engine: engine and dtype that they have to come from; what is not in it does not matter.
-
-        Raises:
-            ConflictError: cells made from something else are in the file.
-            ArtifactError: the file cannot be read.
-        """
-        stored = self._content()
-        if stored is None:
-            return {}
-        self._check_provenance(stored, engine)
-        return {(cell["row"], cell["language"]): cell["outcomes"] for cell in stored["cells"]}
-
-    def asked(self) -> dict[str, list[str]]:
-        """Language → its questions that were asked, by their ids, in the order of their outcomes."""
-        stored = self._content()
-        return {} if stored is None else stored["asked"]
-
-    def add(self, row: str, answers: Sequence[Json], *, asked: Mapping[str, list[str]], engine: Json) -> None:
-        """Put a row's answers on disk, beside those in other languages that are there.
-
-        Args:
-            row: its name.
-            answers: as lines to read; "lang", "right" and "in_language" of each are its outcome.
-            asked: language → ids of its questions, in the order of its answers.
-            engine: which made them.
-
-        Raises:
-            ConflictError: cells of another engine or dtype are in the file.
-            ArtifactError: a file cannot be written; what was there stays.
-        """
-        letters = dict.fromkeys(asked, "")
-        for one in answers:
-            letters[one["lang"]] += LETTERS[one["right"], one["in_language"]]
-        cells = {**self.read(engine=precision_of(engine)), **{(row, code): made for code, made in letters.items()}}
-        stored = self._content() or {"provenance": {}, "asked": {}}
-        kept = [] if self._replace else [one for one in read_answer_lines(self.lines(row)) if one["lang"] not in asked]
-        content = {
-            "provenance": _merged(stored["provenance"], self.provenance),
-            "engine": engine,
-            "asked": {**stored["asked"], **asked},
-            "legend": LEGEND,
-            "cells": [_plain(*key, letters) for key, letters in cells.items()],
-        }
-        replaced = self._replace
-        self._write(row, [*kept, *answers], content)
-        if replaced:
-            self._drop_others(row)
-
-    def _content(self) -> dict[str, Any] | None:
-        """All that is in the file; None where there is none, or where it is to be replaced."""
-        return None if self._replace else read_json(self.path, _is_whole, command="lna evaluate")
-
-    def _check_provenance(self, stored: Json, engine: Mapping[str, Any]) -> None:
-        """Raise ConflictError unless the stored answers are made from the same as ours."""
-        seen, wanted = {**stored["provenance"], **stored["engine"]}, {**self.provenance, **engine}
-        for key in _BY_KEY:
-            shared = [one for one in wanted[key] if one in seen[key]]
-            seen[key], wanted[key] = ({one: made_from[key][one] for one in shared} for made_from in (seen, wanted))
-        if None in (seen["controls"], wanted["controls"]):
-            del wanted["controls"]
-        self._check(seen, wanted)
-
-    def _drop_others(self, row: str) -> None:
-        """Delete the answers that were replaced; journals of rows that are not whole stay."""
-        for path in self.answers.glob("*.jsonl"):
-            if path != self.lines(row) and not path.name.endswith(".partial.jsonl"):
-                path.unlink()
+def save_evaluation(path: Path, cells: Cells) -> None:
+    """Write the summary of an evaluation."""
+    content = {
+        "provenance": merged(one.made_from for one in cells.values()),
+        "engine": list(cells.values())[-1].engine,
+        "asked": {text: one.content["questions"] for (_, text), one in cells.items()},
+        "legend": LEGEND,
+        "cells": [_counted(*key, one.content["outcomes"]) for key, one in cells.items()],
+    }
+    write_text(with_ending(path, ".json"), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-_PARTS = {"provenance": dict, "engine": dict, "asked": dict, "cells": list}
-
-
-def _is_whole(content: Json) -> bool:
-    return all(isinstance(content[key], kind) for key, kind in _PARTS.items())
-
-
-def _merged(stored: Json, ours: Json) -> Json:
-    """Ours, with what earlier runs did of other rows and languages."""
-    by_key = {key: {**stored.get(key, {}), **ours[key]} for key in _BY_KEY}
-    return {**ours, **by_key, "controls": ours["controls"] or stored.get("controls")}
-
-
-def _plain(row: str, language: str, letters: str) -> Json:
-    """A cell: its counts for people, its outcomes for whoever computes."""
+def _counted(row: str, language: str, letters: str) -> Json:
+    """Write a cell with its counts, for people, and its outcomes, for programs."""
     return {
         "row": row,
         "language": language,
@@ -361,15 +262,82 @@ def _plain(row: str, language: str, letters: str) -> Json:
     }
 
 
-# ── Corpus files on disk: a JSON list with a record a line, whole or not at all (SPEC 1).
+def _older_evaluation(path: Path) -> Cells:
+    """Read the cells of an evaluation that version 0.1 wrote."""
+    file = with_ending(path, ".json")
+    parts = {"provenance": dict, "engine": dict, "asked": dict, "cells": list}
+    stored = read_json(file, lambda all_: all(isinstance(all_[key], kind) for key, kind in parts.items()),
+                       command="lna evaluate")  # fmt: skip
+    if stored is None:
+        return {}
+    cells: Cells = {}
+    undrawn = {**stored["provenance"], "controls": None}
+    for cell in stored["cells"]:
+        row, text = cell["row"], cell["language"]
+        content = {"outcomes": cell["outcomes"], "questions": stored["asked"][text]}
+        made_from = stored["provenance"] if "~" in row else undrawn
+        cells[row, text] = Stored(content, made_from, stored["engine"], file)
+    return cells
 
 
-def write_corpus(path: Path, items: Sequence[Mapping[str, Any]], *, overwrite: bool = False) -> bool:
-    """Write a corpus; gives False where the same one is there already.
+def forcing_grid(path: Path, wanted: Mapping[Key, Json], *, overwrite: bool = False) -> AnswerGrid:
+    """Name the file of a forcing table: cell → {"languages": the language of each answer, None where unclear}."""
+    return AnswerGrid(
+        path,
+        {key: {forcing_name(key): made_from} for key, made_from in wanted.items()},
+        older=lambda: _older_forcing(path),
+        named=forcing_name,
+        tell=lambda key, found: _tell(f"answers ({forcing_name(key)})", found),
+        overwrite=overwrite,
+    )
+
+
+def forcing_name(key: Key) -> str:
+    """Name the files of a cell: asked in French, `fr`; steered to German too, `fr.to.de`; its control, `fr.to.de~1`.
+
+    >>> forcing_name(("de~1", "fr")), forcing_name(("none", "fr"))
+    ('fr.to.de~1', 'fr')
+    """
+    condition, text = key
+    return text if condition == "none" else f"{text}.to.{condition}"
+
+
+def save_forcing(path: Path, cells: Cells) -> None:
+    """Write the summary of a forcing table."""
+    content = {}
+    for key, one in cells.items():
+        name = forcing_name(key)
+        content[name] = {"made_from": one.made_from[name], "engine": one.engine, **one.content}
+    write_text(with_ending(path, ".json"), json.dumps({"cells": content}, indent=1, ensure_ascii=False) + "\n")
+
+
+def _older_forcing(path: Path) -> Cells:
+    """Read the cells of a forcing table that version 0.1 wrote."""
+    file = with_ending(path, ".json")
+    parts = {"made_from": dict, "engine": dict, "languages": list}
+    stored = read_json(
+        file,
+        lambda all_: all(isinstance(one[key], kind) for one in all_["cells"].values() for key, kind in parts.items()),
+        command="lna force",
+    )
+    cells: Cells = {}
+    for name, cell in ({} if stored is None else stored["cells"]).items():
+        text, _, condition = name.partition(".to.")
+        content = {"languages": cell["languages"]}
+        cells[condition or "none", text] = Stored(content, {name: cell["made_from"]}, cell["engine"], file)
+    return cells
+
+
+def _tell(what: str, found: Iterable[Difference]) -> str:
+    return f"{what} made from something else: {said(found)}; use --force to answer again, or another --root"
+
+
+def write_corpus(path: Path, items: Sequence[Mapping[str, object]], *, overwrite: bool = False) -> bool:
+    """Write a corpus, a JSON list with one record a line; return False where the same one is there already (SPEC 1).
 
     Raises:
         ConflictError: another file is there, and not `overwrite`.
-        ArtifactError: it cannot be written; whatever stood there is untouched.
+        ArtifactError: it cannot be written; an earlier file is untouched.
     """
     lines = ",\n".join(json.dumps(item, ensure_ascii=False) for item in items)
     text = f"[\n{lines}\n]\n"
@@ -379,61 +347,3 @@ def write_corpus(path: Path, items: Sequence[Mapping[str, Any]], *, overwrite: b
         raise ConflictError(f"{path} is there and holds something else: use --force to replace it, or another -o")
     write_text(path, text)
     return True
-
-
-# ── Forcings on disk: JSON that grows cell by cell with the language of every answer, and the answers to read.
-
-Seen = list[str | None]
-"""The language of each answer; None where it cannot be told."""
-
-
-class ForcingFile(AnswersFile):
-    """The JSON of one forcing table, and the folder of its answers, a file for each cell."""
-
-    def read(self, made_from: Mapping[str, Json], *, engine: Mapping[str, Any]) -> dict[str, Seen]:
-        """Those of the cells that are done.
-
-        Args:
-            made_from: name of a cell → what it has to be made from.
-            engine: engine and dtype that they have to come from; what is not in it does not matter.
-
-        Raises:
-            ConflictError: a cell is there and made from something else.
-            ArtifactError: the file cannot be read.
-        """
-        done = {}
-        for name, cell in self._cells().items():
-            if name not in made_from:
-                continue
-            wanted = {**json.loads(json.dumps(made_from[name])), **engine}
-            self._check({**cell["made_from"], **cell["engine"]}, wanted, which=f" ({name})")
-            done[name] = cell["languages"]
-        return done
-
-    def add(self, name: str, answers: Sequence[Json], *, made_from: Json, engine: Json) -> None:
-        """Put a cell's answers on disk; the "language" of each is what is counted.
-
-        Raises:
-            ConflictError: cells of another engine or dtype are in the file.
-            ArtifactError: a file cannot be written; what was there stays.
-        """
-        cells = self._cells()
-        others = {other: one["made_from"] for other, one in cells.items() if other != name}
-        self.read(others, engine=precision_of(engine))
-        languages = [one["language"] for one in answers]
-        cells[name] = {"made_from": made_from, "engine": engine, "languages": languages}
-        self._write(name, answers, {"cells": cells})
-
-    def _cells(self) -> dict[str, Any]:
-        """All cells in the file; none where there is no file, or where it is to be replaced."""
-        content = None if self._replace else read_json(self.path, _is_whole_forcing, command="lna force")
-        return {} if content is None else content["cells"]
-
-
-_FORCING_PARTS = {"made_from": dict, "engine": dict, "languages": list}
-
-
-def _is_whole_forcing(content: Json) -> bool:
-    return all(
-        isinstance(cell[key], kind) for cell in content["cells"].values() for key, kind in _FORCING_PARTS.items()
-    )

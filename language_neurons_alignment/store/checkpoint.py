@@ -1,16 +1,17 @@
-"""What a model's folder says without loading the model: its family, and digests that tell checkpoints apart."""
+"""What a model's folder tells without loading the model: its family, and digests that tell models apart."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, IncompatibleError
 
 DEFAULT_FAMILY = "Mistral"
 _VOLATILE = ("transformers_version", "_name_or_path", "_commit_hash")
@@ -20,28 +21,96 @@ _HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+")
 _SAMPLES, _SAMPLE_BYTES = 256, 4096
 
 
+class Hashes(Protocol):
+    """Anything that records which model it was made from."""
+
+    @property
+    def config_hash(self) -> str:
+        """Digest of the model's config; "" where it is unknown."""
+        ...
+
+    @property
+    def weights_hash(self) -> str:
+        """Digest of the model's weights; "" where it is unknown."""
+        ...
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A model as it lies on disk.
 
+        >>> trained = Checkpoint("Llama", config_hash="c1", weights_hash="w2")
+        >>> trained.difference(Checkpoint("Llama", config_hash="c1", weights_hash="w1"))
+        'weights'
+        >>> trained.difference({"config_hash": "c1"}) is None  # other weights, as far as anybody knows, they are not
+        True
+
     Attributes:
         family: as in file names ("Llama", "Mistral", …); "Mistral" where there is no config to read.
-        config_hash: digest of config.json without what only names versions and paths; "" without one.
-        weights_hash: digest of every weight file (of a sample of large ones), so that a base model and its aligned
-            version, or two trainings into the same folder, are told apart; "" without weights.
+        config_hash: digest of config.json without the entries that only name versions and paths; "" without one.
+        weights_hash: digest of every weight file (of a sample of large ones), which tells a base model from its
+            aligned version, and two trainings into the same folder from each other; "" without weights.
     """
 
     family: str
     config_hash: str
     weights_hash: str
 
+    @classmethod
+    def of(cls, made_from: Hashes) -> Checkpoint:
+        """Return the model that something was made from; its family is not recorded."""
+        return cls("", made_from.config_hash, made_from.weights_hash)
+
+    def difference(self, other: Hashes | Mapping[str, Any], *, unknown_differs: bool = False) -> str | None:
+        """Return what differs between two models, "config" or "weights"; None where nothing does.
+
+        Args:
+            other: the other model, or something made from it.
+            unknown_differs: whether a digest that only one side knows counts as a difference.
+        """
+        for what in ("config", "weights"):
+            name = f"{what}_hash"
+            ours = getattr(self, name)
+            theirs = (other.get(name) if isinstance(other, Mapping) else getattr(other, name)) or ""
+            if ours != theirs and (unknown_differs or (ours and theirs)):
+                return what
+        return None
+
+    def check_same(self, other: Hashes | Mapping[str, Any], *, what: str, remedy: str) -> None:
+        """Check that something was made from this model, as far as both sides tell.
+
+            >>> counts = {"config_hash": "c1", "weights_hash": "w1"}
+            >>> Checkpoint("Llama", "c1", "w2").check_same(counts, what="x.pt comes from a model", remedy="count again")
+            Traceback (most recent call last):
+            language_neurons_alignment.errors.IncompatibleError: x.pt comes from a model with other weights than the \
+one in use: count again
+
+        Args:
+            other: the other model, or something made from it.
+            what: the beginning of the message, ending in "a model".
+            remedy: what to do.
+
+        Raises:
+            IncompatibleError: it was made from a model with another config or other weights.
+        """
+        differs = self.difference(other)
+        if differs:
+            raise IncompatibleError(f"{what} with other {differs} than the one in use: {remedy}")
+
+
+UNKNOWN = Checkpoint(DEFAULT_FAMILY, "", "")
+"""A model that nothing is known of."""
+
 
 def read_checkpoint(model_path: str) -> Checkpoint:
-    """Describe a model folder, or a hub id that is in the local cache; what is not there stays empty."""
+    """Describe a model folder, or a hub id in the local cache; what is not there stays empty.
+
+    It reads a sample of all weights, so each command calls it once and passes the result on.
+    """
     folder = local_folder(model_path)
     config = _read_config(folder)
     if folder is None or config is None:
-        return Checkpoint(DEFAULT_FAMILY, "", "")
+        return UNKNOWN
     try:
         return Checkpoint(_family(config), _config_hash(config), _weights_hash(folder))
     except OSError as error:
@@ -49,13 +118,13 @@ def read_checkpoint(model_path: str) -> Checkpoint:
 
 
 def model_family(model_path: str) -> str:
-    """The family alone, which needs no weights to be read."""
+    """Return the family, without reading any weights."""
     config = _read_config(local_folder(model_path))
     return DEFAULT_FAMILY if config is None else _family(config)
 
 
 def local_folder(model_path: str) -> Path | None:
-    """Where a model lies on this machine: the folder itself, or the hub cache's snapshot; None where it is nowhere."""
+    """Find a model on this machine: the folder itself, or the hub cache's snapshot; None where there is neither."""
     folder = Path(model_path).expanduser()
     if folder.is_dir():
         return folder
@@ -68,9 +137,9 @@ def local_folder(model_path: str) -> Path | None:
 
 
 def fetch_config(model_path: str) -> None:
-    """Bring a hub model's config into the local cache, so that its results are named and told apart from the start.
+    """Download a hub model's config into the local cache, because names and digests of results come from it.
 
-    Without a network, or without such a model, nothing happens: whoever loads the model says what is wrong.
+    Without a network, or without such a model, nothing happens: loading the model will raise the error.
     """
     if local_folder(model_path) is not None or not _HUB_ID.fullmatch(model_path):
         return
@@ -95,27 +164,25 @@ def _read_config(folder: Path | None) -> dict[str, Any] | None:
 
 
 def _family(config: dict[str, Any]) -> str:
-    """The class name without what it is for: "LlamaForCausalLM" → "Llama"."""
+    """Cut the task off the class name: "LlamaForCausalLM" → "Llama"."""
     architecture = next(iter(config.get("architectures") or []), "")
     return re.sub(r"(For[A-Z]\w*|LMHeadModel|Model)$", "", architecture) or DEFAULT_FAMILY
 
 
 def _config_hash(config: dict[str, Any]) -> str:
     kept = {key: value for key, value in config.items() if key not in _VOLATILE}
-    return _digest(json.dumps(kept, sort_keys=True).encode())
+    return _digest([json.dumps(kept, sort_keys=True).encode()])
 
 
 def _weights_hash(folder: Path) -> str:
-    if (
-        folder.parent.name == "snapshots"
-    ):  # of the hub's cache: named by the commit, and known before the weights are here
+    if folder.parent.name == "snapshots":  # in the hub's cache: named by the commit, before the weights are here
         return folder.name
     files = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
-    return _digest(*(part for path in files for part in _sample(path))) if files else ""
+    return _digest(part for path in files for part in _sample(path)) if files else ""
 
 
 def _sample(path: Path) -> list[bytes]:
-    """A file, or of a large one its size and evenly spaced pieces: training changes nearly every piece."""
+    """Read a file, or of a large one the size and evenly spaced pieces: training changes nearly every piece."""
     size = path.stat().st_size
     if size <= _WHOLE_BYTES:
         return [path.read_bytes()]
@@ -127,7 +194,7 @@ def _sample(path: Path) -> list[bytes]:
     return pieces
 
 
-def _digest(*parts: bytes) -> str:
+def _digest(parts: Iterable[bytes]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(part)

@@ -1,14 +1,19 @@
-"""Files that appear whole or not at all (SPEC 7)."""
+"""Reading and writing files: they appear whole or not at all, and reading one never runs code (SPEC 7).
+
+`atomic_files` is the base of everything that is written: text, JSON, CSV tables, pictures and tensors. The readers
+check what they read and raise errors that name the command which makes the file.
+"""
 
 from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,17 +26,37 @@ from ..core.frames import Columns
 from ..errors import ArtifactError, MissingArtifactError
 from .layout import with_ending
 
+Json = dict[str, Any]
+"""A JSON object."""
+
+
+def digest_of(content: Any) -> str:
+    """Return a digest of plain values, equal for equal values.
+
+    >>> digest_of(["en", 1]) == digest_of(("en", 1)) != digest_of(["en", 2])
+    True
+    """
+    return digest_of_bytes(json.dumps(content).encode())
+
+
+def digest_of_bytes(*parts: bytes) -> str:
+    """Return a digest of bytes; how they are cut into parts makes no difference."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
 
 @contextmanager
 def atomic_files(*paths: Path) -> Iterator[list[IO[bytes]]]:
-    """Binary files that take the place of `paths` when the block ends well, and vanish when it does not.
+    """Open binary files that replace `paths` when the block ends well, and are deleted when it does not.
 
-    Each is written beside its path under a temporary name; when all are synced to disk they are renamed, in the order
-    given: a reader sees the old file or the whole new one, also after Ctrl-C, a full disk or two writers at once (the
-    last one to finish stands).
+    Each is written beside its path under a temporary name. When all are synced to disk they are renamed, in the order
+    given: a reader sees the old file or the whole new one, also after Ctrl-C or on a full disk. When two processes
+    write the same path, the last one to finish wins.
 
     Raises:
-        ArtifactError: a file cannot be written; whatever stood at `paths` is untouched.
+        ArtifactError: a file cannot be written; earlier files at `paths` are untouched.
     """
     files: list[IO[bytes]] = []
     current = paths[0]
@@ -50,12 +75,12 @@ def atomic_files(*paths: Path) -> Iterator[list[IO[bytes]]]:
         for file in files:
             _discard(file)
     for folder in {path.parent for path in paths}:
-        _sync_folder(folder)
+        sync_folder(folder)
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """One binary file that takes the place of `path` when the block ends well; see `atomic_files`."""
+    """Open one binary file that replaces `path` when the block ends well; see `atomic_files`."""
     with atomic_files(path) as files:
         yield files[0]
 
@@ -67,7 +92,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> ArtifactError:
-    """The one-line error for a file that cannot be written."""
+    """Return the one-line error for a file that cannot be written."""
     remedy = {
         errno.ENOSPC: "the disk is full: free some space",
         errno.EDQUOT: "the disk quota is used up: free some space",
@@ -78,16 +103,20 @@ def unwritable(path: Path, error: OSError) -> ArtifactError:
 
 
 def _open_beside(path: Path) -> IO[bytes]:
-    """A temporary file in the folder of `path`; it is renamed or deleted by name, never by being closed."""
-    return tempfile.NamedTemporaryFile(prefix=f".{path.name}.", suffix=".part", dir=path.parent, delete=False)
+    """Create a temporary file in the folder of `path`, with the permissions that any new file gets there.
+
+    `tempfile` would make it private, and to find out the umask for a chmod a process has to change it, under the feet
+    of its other threads.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    return open(temporary, "x+b")  # `atomic_files` closes it
 
 
 def _finish(file: IO[bytes]) -> None:
-    """Put what was written on disk, readable as files usually are (temporary ones are private)."""
+    """Put the content on disk."""
     file.flush()
     os.fsync(file.fileno())
     file.close()
-    os.chmod(file.name, 0o666 & ~_umask())
 
 
 def _discard(file: IO[bytes]) -> None:
@@ -98,7 +127,7 @@ def _discard(file: IO[bytes]) -> None:
         os.unlink(file.name)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself durable, where the system lets a folder be opened."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
@@ -108,25 +137,16 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
-# ── JSON that is a program's own: read whole and checked, or refused in words that say what to do.
-
-
-def read_json(path: Path, is_whole: Callable[[Any], bool], *, command: str) -> dict[str, Any] | None:
-    """What is in a file; None where there is none.
+def read_json(path: Path, is_whole: Callable[[Any], bool], *, command: str) -> Json | None:
+    """Read a JSON file that one of our commands wrote; None where there is none.
 
     Args:
         path: the file.
-        is_whole: whether what was read has all its parts; it may raise what a missing part raises.
-        command: what makes the file.
+        is_whole: whether the content has all its parts; it may raise what a missing part raises.
+        command: the command that writes the file.
 
     Raises:
-        ArtifactError: it cannot be read, or is not whole.
+        ArtifactError: the file cannot be read, or is not whole.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -140,11 +160,8 @@ def read_json(path: Path, is_whole: Callable[[Any], bool], *, command: str) -> d
 
 
 def unreadable(path: Path, error: Exception, *, command: str) -> ArtifactError:
-    """The error of a file that is torn or not of its kind."""
+    """Return the error for a file that is torn or of another kind."""
     return ArtifactError(f"{path} cannot be read ({error!r}): delete it and run `{command}` again")
-
-
-# ── A figure on disk: its pictures, and the table that they show.
 
 
 def save_pictures(
@@ -154,11 +171,11 @@ def save_pictures(
     header: Sequence[Any],
     rows: Iterable[Sequence[Any]],
 ) -> list[Path]:
-    """Write a figure's pictures, and its data as CSV; all of them or none.
+    """Write a figure's pictures, and the table that it shows as CSV; all of them or none.
 
     Args:
         path: without ending.
-        writers: ending (".png") → what writes a picture into an open file, in this order.
+        writers: ending (".png") → function that writes the picture into an open file.
         header: the table's columns.
         rows: the table; NaN is an empty cell.
     """
@@ -170,27 +187,18 @@ def save_pictures(
     return paths
 
 
-def _csv(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row])
-    return text.getvalue()
-
-
-# ── Results as tables on disk: one JSON that says everything, and a CSV file for each table.
-
-
 def save_tables(path: Path, content: Mapping[str, Any], tables: Mapping[str, Columns]) -> list[Path]:
     """Write `<path>.json`, and `<path>.<name>.csv` for each table; all of them or none.
 
     Args:
         path: without ending.
-        content: plain values; numbers that JSON has not (NaN, ∞) become null.
+        content: plain values; NaN and ∞, which JSON lacks, become null.
         tables: name → columns; NaN is an empty cell.
     """
-    csvs = {with_ending(path, f".{name}.csv"): _table_csv(columns) for name, columns in tables.items()}
+    csvs = {
+        with_ending(path, f".{name}.csv"): _csv(columns, zip(*columns.values(), strict=True))
+        for name, columns in tables.items()
+    }
     texts = {**csvs, with_ending(path, ".json"): json.dumps(plain(content), indent=1, ensure_ascii=False) + "\n"}
     with atomic_files(*texts) as files:
         for file, text in zip(files, texts.values(), strict=True):
@@ -199,7 +207,11 @@ def save_tables(path: Path, content: Mapping[str, Any], tables: Mapping[str, Col
 
 
 def plain(value: Any) -> Any:
-    """The same value with null for numbers that JSON has not."""
+    """Return the same value with null for the numbers that JSON lacks.
+
+    >>> plain({"share": float("nan"), "counts": (1, 2)})
+    {'share': None, 'counts': [1, 2]}
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -209,27 +221,27 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _table_csv(columns: Columns) -> str:
+def _csv(header: Iterable[Any], rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in zip(*columns.values(), strict=True):
+    writer.writerow(header)
+    for row in rows:
         writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row])
     return text.getvalue()
 
 
-# ── Stored tensors: read without ever running code (SPEC 7).
-
-
 def save_tensors(content: Any, file: IO[bytes]) -> None:
-    """`torch.save`, by way of memory: writing to a file itself, torch hides what went wrong (a full disk)."""
+    """Write tensors and plain values.
+
+    The content goes through memory: when torch writes to a file itself, it hides the reason of a failure (a full disk).
+    """
     buffer = io.BytesIO()
     torch.save(content, buffer)
     file.write(buffer.getbuffer())
 
 
 def load_tensors(path: Path, *, remedy: str, lazy: bool = False) -> Any:
-    """`torch.load` with `weights_only=True`, its failures told in one line.
+    """Read tensors and plain values with `weights_only=True`; a failure is explained in one line.
 
     Args:
         path: the file.
@@ -237,8 +249,8 @@ def load_tensors(path: Path, *, remedy: str, lazy: bool = False) -> Any:
         lazy: read a tensor's values only when they are used.
 
     Raises:
-        MissingArtifactError: it is not there.
-        ArtifactError: it cannot be read: torn, not a torch file, or holding objects that would run code.
+        MissingArtifactError: the file is not there.
+        ArtifactError: it cannot be read: torn, not a torch file, or with objects that would run code.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy and is_zipfile(path))
@@ -249,9 +261,6 @@ def load_tensors(path: Path, *, remedy: str, lazy: bool = False) -> Any:
         raise ArtifactError(f"{path} cannot be read ({reason[:120]}): delete it and {remedy}") from error
 
 
-# ── What stability leaves on disk: tables, pictures, and neuron by neuron a file of tensors.
-
-
 def save_stability(
     path: Path,
     content: Mapping[str, Any],
@@ -259,14 +268,14 @@ def save_stability(
     tensors: Mapping[str, Any],
     pictures: Mapping[str, Callable[[IO[bytes]], None]],
 ) -> list[Path]:
-    """Write `<path>.pt` and `<path>.<name>.png`, then the tables (`save_tables`), whose JSON says what all was made of.
+    """Write `<path>.pt` and `<path>.<name>.png`, then the tables and the JSON that describes everything.
 
     Args:
         path: without ending.
         content: plain values.
         tables: name → columns.
-        tensors: plain values and tensors, that `torch.load(weights_only=True)` gives back.
-        pictures: name → what writes it into an open file.
+        tensors: plain values and tensors, read back by `torch.load(weights_only=True)`.
+        pictures: name → function that writes the picture into an open file.
     """
     pngs = [with_ending(path, f".{name}.png") for name in pictures]
     with atomic_files(with_ending(path, ".pt"), *pngs) as (tensor_file, *files):

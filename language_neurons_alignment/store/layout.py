@@ -1,44 +1,40 @@
-"""Where results lie: the paths that users were promised (SPEC 2, 5, 6)."""
+"""Where results lie: the paths that users were promised (SPEC 2, 5, 6).
+
+`Layout` knows every path of one model's results on one dataset; `results_of` finds it from a model's path. Nothing
+here needs torch.
+"""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config import DEFAULT_SELECTION, ENTROPY_LAMBDA, Selection
 from ..errors import SettingsError
-from .checkpoint import model_family
-
-# ── What every step that runs a model is given: a model, a corpus, and a place for results.
-
-
-def results_of(model_path: str, dataset: str, *, model_name: str | None = None, root: str | Path = ".") -> Layout:
-    """Where a model's results lie, for steps that need no model; found under another name too (`find_layout`)."""
-    return find_layout(Path(root), dataset, model_name or model_family(model_path), model_tag(model_path))
-
-
-def results_name(model_path: str, model_name: str | None = None) -> str:
-    """`<Name>-<tag>`, as in file names (SPEC 2)."""
-    return f"{model_name or model_family(model_path)}-{model_tag(model_path)}"
-
+from .checkpoint import UNKNOWN, Checkpoint, model_family, read_checkpoint
 
 _LONGEST_NAME = 160
-"""File systems allow 255 bytes; endings need some."""
+"""Characters of a file's name before its ending; file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """The paths of one model's results on one dataset.
 
+        >>> layout = Layout(Path("out"), "mgsm", "Llama-my-model")
+        >>> layout.activation("fr").as_posix()
+        'out/activations/mgsm/activation.fr.Llama-my-model.pt'
+        >>> layout.mask(0.01, 0.109375).as_posix()
+        'out/activation_masks/mgsm/0.01-0.109375/mask.Llama-my-model'
+
     Attributes:
         root: the folder under which all outputs lie.
         dataset: name of the dataset (`-s`).
         model: `<Name>-<tag>`, as in file names.
-        selection: the method that finds the neurons, with the values that only it has: masks, and what is made with
+        selection: the method that finds the neurons, with the values that only it has; masks, and what is made with
             them, lie in folders of its name.
     """
 
@@ -58,74 +54,78 @@ class Layout:
                 )
 
     def by(self, selection: Selection) -> Layout:
-        """The same model's results on the same dataset, by another method."""
+        """Return the same model's results on the same dataset, by another method."""
         return replace(self, selection=selection.of_method())
 
     def activation(self, language: str, *, prefix: bool = False) -> Path:
         """The count file of a language, over whole texts or over prefixes."""
-        name = f"{'prefix.' if prefix else ''}activation.{language}.{self.model}.pt"
-        return self.root / "activations" / self.dataset / name
+        return self._counted("activation", language, prefix)
 
     def blocks(self, language: str, *, prefix: bool = False) -> Path:
         """The file of a language's counts in blocks of the corpus, over whole texts or over prefixes."""
-        name = f"{'prefix.' if prefix else ''}blocks.{language}.{self.model}.pt"
-        return self.root / "activations" / self.dataset / name
+        return self._counted("blocks", language, prefix)
 
     def moments(self, language: str, *, prefix: bool = False) -> Path:
-        """The file of a language's activation moments, over whole texts or over prefixes; beside its counts."""
-        name = f"{'prefix.' if prefix else ''}moments.{language}.{self.model}.pt"
-        return self.root / "activations" / self.dataset / name
+        """The file of a language's activation moments, over whole texts or over prefixes."""
+        return self._counted("moments", language, prefix)
+
+    def counted_languages(self) -> tuple[str, ...]:
+        """The languages that have count files, sorted."""
+        pattern = re.compile(rf"activation\.([^.]+)\.{re.escape(self.model)}\.pt")
+        folder = self.activation("").parent
+        names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+        return tuple(sorted(found[1] for name in names if (found := pattern.fullmatch(name))))
 
     def answers(self) -> Path:
-        """The corpus that this model wrote the answers of, where the dataset has questions alone."""
+        """The corpus with this model's answers, where the dataset has only questions."""
         return self.root / "answers" / self.dataset / f"answers.{self.model}.json"
 
     def mask(self, top_rate: float, lam: float | None) -> Path:
-        """The mask file at a top rate and λ; its description lies beside it with the ending .json."""
+        """The mask file of a top rate and λ; its description lies beside it with the ending .json."""
         return self._rated("activation_masks", top_rate, lam) / f"mask.{self.model}"
 
     def perplexity(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
-        """The perplexity map's path without its ending; `variant` names a choice of classes or text."""
+        """The perplexity map, without its ending; `variant` names a choice of classes, text or steps."""
         return self._rated("ppl_maps", top_rate, lam) / f"ppl.{self.model}{variant}"
 
     def evaluation(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
-        """The evaluation's path without its ending; `variant` names a choice of classes or of what is done."""
+        """The evaluation, without its ending; `variant` names a choice of classes or steps."""
         return self._rated("evaluations", top_rate, lam) / f"evaluate.{self.model}{variant}"
 
     def methods(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
-        """The path, without its ending, of the comparison of methods at these rates; `variant` as of `perplexity`."""
+        """The comparison of methods, without its ending; `variant` as in `perplexity`."""
         return self._rated("methods", top_rate, lam) / f"methods.{self.model}{variant}"
 
     def forcing(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
-        """The forcing table's path without its ending; `variant` names a choice of classes or of what is done."""
+        """The forcing table, without its ending; `variant` names a choice of classes or steps."""
         return self._rated("forcings", top_rate, lam) / f"force.{self.model}{variant}"
 
     def analysis(self, top_rate: float, lam: float | None) -> Path:
-        """The analysis's path without its ending; its tables stand beside it."""
+        """The analysis, without its ending; its tables lie beside it."""
         return self._rated("analysis", top_rate, lam) / f"analysis.{self.model}"
 
     def stability(self, top_rate: float, lam: str, *, other: str = "") -> Path:
-        """The path, without its ending, of the stability of this model's neurons; `lam` is λ, or how it is found."""
+        """The stability of this model's neurons, without its ending; `lam` is λ, or how it is found."""
         name = f"stability.{self.model}{f'..{other}' if other else ''}"
         return self.root / "stability" / self.dataset / f"{float(top_rate)!r}-{lam}" / name
 
     def comparison(self, others: Sequence[str], rates: str) -> Path:
-        """The path, without its ending, of this model's comparison with others, at rates that are written in a word."""
+        """The comparison of this model with others, without its ending; `rates` is the name of a folder."""
         return self.root / "comparisons" / self.dataset / rates / f"compare.{self._with(others)}"
 
     def report(self, top_rate: float, lam: float | None, *, others: Sequence[str] = ()) -> Path:
-        """The path, without its ending, of the report on this model and others; a folder so named has its pictures."""
+        """The report on this model and others, without its ending; its pictures lie in a folder of the same name."""
         return self._rated("reports", top_rate, lam) / f"report.{self._with(others)}"
 
     def lambdas(self, top_rate: float) -> list[float]:
-        """The λ, ascending, at which this model has a mask of this top rate and of the layout's method."""
+        """Every λ, ascending, at which this model has a mask of this top rate and of the layout's method."""
         parent = self.root / "activation_masks" / self.dataset
         folders = parent.iterdir() if parent.is_dir() and self.selection.has_lambda else ()
-        found = [(self._rates(folder.name), folder / f"mask.{self.model}") for folder in folders]
+        found = [(self._rates_of(folder.name), folder / f"mask.{self.model}") for folder in folders]
         return sorted({rates[1] for rates, mask in found if rates and rates[0] == top_rate and mask.is_file()})
 
     def one_lambda(self, top_rate: float) -> float | None:
-        """The λ of the one mask of this top rate and of the layout's method; None where there is none.
+        """The λ of the only mask of this top rate and of the layout's method; None without a mask.
 
         Raises:
             SettingsError: several masks.
@@ -138,15 +138,20 @@ class Layout:
             )
         return found[0] if found else None
 
-    def _rates(self, folder: str) -> tuple[float, float] | None:
-        """(top rate, λ) of the name of a folder of the layout's method, or None."""
+    def _rates_of(self, folder: str) -> tuple[float, float] | None:
+        """Read (top rate, λ) off the name of a folder of the layout's method, or None."""
         if self.selection.method == ENTROPY_LAMBDA:
             return _rates(folder)
         start, end = f"{self.selection.method}-", f"-seed{self.selection.seed}"
         return _rates(folder[len(start) : -len(end)]) if folder.startswith(start) and folder.endswith(end) else None
 
+    def _counted(self, kind: str, language: str, prefix: bool) -> Path:
+        """A file that counting writes."""
+        name = f"{'prefix.' if prefix else ''}{kind}.{language}.{self.model}.pt"
+        return self.root / "activations" / self.dataset / name
+
     def _with(self, others: Sequence[str]) -> str:
-        """The name of this model and others together."""
+        """Return the names of this model and others in one, shortened to a digest where they are long."""
         name = "..".join([self.model, *others])
         if len(name) <= _LONGEST_NAME:
             return name
@@ -154,7 +159,7 @@ class Layout:
         return f"{len(others) + 1}-models-{digest}"
 
     def _rated(self, kind: str, top_rate: float, lam: float | None) -> Path:
-        """The method's folder; `<top_rate>-<λ>` is written one way, and found by value whichever way it was written."""
+        """The folder of a method's rates; an existing `<top_rate>-<λ>` is found by value, however it was written."""
         parent = self.root / kind / self.dataset
         written = parent / self.selection.at(top_rate, lam).folder
         if self.selection.method != ENTROPY_LAMBDA or written.exists() or not parent.is_dir():
@@ -163,23 +168,75 @@ class Layout:
         return same[0] if same else written
 
 
-def find_layout(root: Path, dataset: str, name: str, tag: str) -> Layout:
-    """The layout of a model's results, by the name given; where only another name has results, by that one.
+def results_of(
+    model_path: str,
+    dataset: str,
+    *,
+    model_name: str | None = None,
+    root: str | Path = ".",
+    checkpoint: Checkpoint | None = None,
+) -> Layout:
+    """Find a model's results, also where they lie under another name than the one given (`find_layout`).
 
-    The tag is what tells models apart. A workflow that counts under the family read from the config and sweeps under
-    a name typed by hand still means the same files.
+    >>> results_of("/models/my-model", "mgsm", model_name="Llama").activation("fr").as_posix()
+    'activations/mgsm/activation.fr.Llama-my-model.pt'
+
+    Args:
+        model_path: folder or hub id; only its last part is needed.
+        dataset: name of the dataset.
+        model_name: as in file names; None: the family in the model's config.
+        root: folder under which results lie.
+        checkpoint: the model on disk, where it has been read already.
+    """
+    name = model_name or model_family(model_path)
+
+    def read() -> Checkpoint:
+        return checkpoint or read_checkpoint(model_path)
+
+    return find_layout(Path(root), dataset, name, model_tag(model_path), checkpoint=read)
+
+
+def results_name(model_path: str, model_name: str | None = None) -> str:
+    """Return `<Name>-<tag>`, the model's name in file names (SPEC 2)."""
+    return f"{model_name or model_family(model_path)}-{model_tag(model_path)}"
+
+
+def find_layout(
+    root: Path, dataset: str, name: str, tag: str, *, checkpoint: Callable[[], Checkpoint] = lambda: UNKNOWN
+) -> Layout:
+    """Return the layout under the name given, or, where only one other name has results of this model, under that.
+
+    The tag tells models apart. Whoever counts under the family that the config names, and sweeps under a name typed by
+    hand, means the same files. In `Llama-big-x`, though, the tag may be `x` or `big-x`: a name with a hyphen is
+    accepted where its counts say that they come from this very model.
+
+    Args:
+        root: folder under which results lie.
+        dataset: name of the dataset.
+        name: as in file names.
+        tag: last part of the model's path.
+        checkpoint: reads the model on disk, which takes a while; called only for a name with a hyphen.
     """
     wanted = Layout(root, dataset, f"{name}-{tag}")
-    folder = root / "activations" / dataset
-    if not folder.is_dir() or any(folder.glob(f"activation.*.{glob.escape(wanted.model)}.pt")):
+    folder = wanted.activation("").parent
+    if not folder.is_dir() or wanted.counted_languages():
         return wanted
-    pattern = re.compile(rf"activation\.[^.]+\.(\w+)-{re.escape(tag)}\.pt")
-    others = {found[1] for path in folder.iterdir() if (found := pattern.fullmatch(path.name))}
-    return Layout(root, dataset, f"{others.pop()}-{tag}") if len(others) == 1 else wanted
+    pattern = re.compile(rf"activation\.[^.]+\.(.+)-{re.escape(tag)}\.pt")
+    named = {found[1]: path for path in folder.iterdir() if (found := pattern.fullmatch(path.name))}
+    others = [other for other, path in named.items() if "-" not in other or _counted_on(path, checkpoint())]
+    return Layout(root, dataset, f"{others[0]}-{tag}") if len(others) == 1 else wanted
+
+
+def _counted_on(path: Path, checkpoint: Checkpoint) -> bool:
+    """Whether a count file says that it comes from this model."""
+    from .counts import load_origin  # here: `counts` needs this module, and torch
+
+    known = bool(checkpoint.config_hash)
+    return known and checkpoint.difference(load_origin(path)[1], unknown_differs=True) is None
 
 
 def layout_of_mask(path: Path) -> tuple[Layout, float, float]:
-    """The layout, top rate and λ of a mask file, read off its path.
+    """Read the layout, top rate and λ off a mask file's path.
 
     Raises:
         SettingsError: it does not lie at `…/activation_masks/<dataset>/<top_rate>-<λ>/mask.<Name>-<tag>`.
@@ -188,19 +245,23 @@ def layout_of_mask(path: Path) -> tuple[Layout, float, float]:
     rates = _rates(whole.parent.name)
     if not (rates and whole.name.startswith("mask.") and whole.parents[2].name == "activation_masks"):
         raise SettingsError(
-            f"{path} is not at …/activation_masks/<dataset>/<top rate>-<λ>/mask.<Name>-<tag>, which tells what it is "
-            "of: bring it there with `lna import-mask`"
+            f"{path} is not at …/activation_masks/<dataset>/<top rate>-<λ>/mask.<Name>-<tag>, which tells its model "
+            "and rates: bring it there with `lna import-mask`"
         )
     return Layout(whole.parents[3], whole.parents[1].name, whole.name.removeprefix("mask.")), *rates
 
 
 def with_ending(path: Path, ending: str) -> Path:
-    """Add an ending to a name that may itself hold dots (`Path.with_suffix` would cut a model's version number)."""
+    """Add an ending to a name that may itself hold dots (`Path.with_suffix` would cut a model's version number).
+
+    >>> with_ending(Path("ppl.Mistral-7B-v0.1"), ".json").name
+    'ppl.Mistral-7B-v0.1.json'
+    """
     return path.with_name(path.name + ending)
 
 
 def model_tag(model_path: str) -> str:
-    """The last part of a model's path or hub id."""
+    """Return the last part of a model's path or hub id."""
     tag = Path(model_path).name
     if tag in ("", ".."):
         tag = Path(model_path).resolve().name
@@ -212,7 +273,7 @@ def model_tag(model_path: str) -> str:
 
 
 def _rates(folder: str) -> tuple[float, float] | None:
-    """(top rate, λ) of a folder's name, or None; exponents may hold a minus of their own ("1e-05-0.1")."""
+    """Read (top rate, λ) off a folder's name, or None; exponents may hold a minus of their own ("1e-05-0.1")."""
     for position, character in enumerate(folder):
         if character == "-":
             try:

@@ -1,4 +1,9 @@
-"""Perplexity maps on disk: JSON that grows cell by cell (SPEC 6)."""
+"""Perplexity maps on disk: the grid of their cells, the summaries, the table and the picture (SPEC 6).
+
+The cells of a map and of its controls are one grid (`store.grid`), and each keeps the negative log-likelihood and the
+number of tokens of every text. `<path>.json` and `<path>.controls.json` are summaries, written when a run ends.
+Version 0.1 kept the cells themselves in these two files; they are read as finished cells.
+"""
 
 from __future__ import annotations
 
@@ -6,231 +11,180 @@ import csv
 import io
 import json
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from jaxtyping import Float64
 from torch import Tensor
 
+from ..core.effects import Effects
 from ..core.perplexity import (
     Perplexity,
-    PerplexityEffects,
     PerplexityMap,
     TextLikelihood,
     control_row,
     perplexity_effects,
 )
-from ..errors import ArtifactError, ConflictError, MissingArtifactError
-from .files import atomic_file, read_json, unreadable, unwritable, write_text
+from ..errors import MissingArtifactError
+from .files import Json, atomic_file, read_json, unreadable, write_text
+from .grid import (
+    Cells,
+    Difference,
+    GridFile,
+    Key,
+    Stored,
+    asked_for,
+    cells_path,
+    differences,
+    merged,
+    precision_of,
+    read_cells,
+)
 from .layout import with_ending
 
-# ── The cells of a perplexity map, as JSON holds them.
+_COMMAND = "lna ppl"
+_SUMS = ("token", "text", "nll")
+_EACH = ("text_nll", "text_tokens")
+
+FEWEST_SETS = 2
+"""Of controls, for a range."""
 
 
-def to_plain(key: tuple[str, str], cell: Perplexity) -> dict[str, Any]:
-    """A cell as JSON, which has no infinity: null stands for it. Each text's numbers stand in one line."""
-    sums = {"token": cell.token, "text": cell.text, "nll": cell.nll, "tokens": cell.tokens, "texts": cell.texts}
-    single = {
-        "text_nll": " ".join(repr(one.nll) for one in cell.likelihoods),
-        "text_tokens": " ".join(str(one.tokens) for one in cell.likelihoods),
-    }
-    finite = {name: value if math.isfinite(value) else None for name, value in sums.items()}
-    return {"deactivated": key[0], "text_language": key[1], **finite, **(single if cell.likelihoods else {})}
+def map_grid(path: Path, wanted: Mapping[Key, Json], *, overwrite: bool = False) -> GridFile:
+    """Name the file of a map's cells. `path` is without ending; see `store.grid.GridFile`."""
+    return GridFile(path, wanted, older=lambda: _older_map(path), tell=_tell, overwrite=overwrite)
 
 
-def from_plain(stored: dict[str, Any]) -> tuple[tuple[str, str], Perplexity]:
-    """The inverse of `to_plain`; cells of older files know only their sums."""
-    token, text, nll = (math.inf if stored[name] is None else float(stored[name]) for name in ("token", "text", "nll"))
+def _tell(_key: Key, found: Iterable[Difference]) -> str:
+    names = []
+    for (name, *inner), seen, _ in found:
+        shown = {"corpus": inner, "engine": [seen], "dtype": [seen]}.get(name)
+        names.append(name.replace("_", " ") + (f" ({shown[0]})" if shown else ""))
+    return (
+        f"cells made from another {', '.join(dict.fromkeys(names))}: use --force to compute the map again, "
+        "or another --root"
+    )
+
+
+def cell_to_json(cell: Perplexity) -> Json:
+    """Write a cell as JSON, which has no infinity: null stands for it. The numbers of its texts are one string each."""
+    sums: Json = {name: getattr(cell, name) for name in _SUMS}
+    content = {name: value if math.isfinite(value) else None for name, value in sums.items()}
+    content |= {"tokens": cell.tokens, "texts": cell.texts}
+    if cell.likelihoods:
+        content["text_nll"] = " ".join(repr(one.nll) for one in cell.likelihoods)
+        content["text_tokens"] = " ".join(str(one.tokens) for one in cell.likelihoods)
+    return content
+
+
+def cell_from_json(stored: Json) -> Perplexity:
+    """Read a cell; the oldest files know only sums over all texts."""
+    token, text, nll = (math.inf if stored[name] is None else float(stored[name]) for name in _SUMS)
     each = zip(stored.get("text_nll", "").split(), stored.get("text_tokens", "").split(), strict=True)
     likelihoods = tuple(TextLikelihood(float(one), int(tokens)) for one, tokens in each)
-    counted = Perplexity(token, text, nll, int(stored["tokens"]), int(stored["texts"]), likelihoods)
-    return (stored["deactivated"], stored["text_language"]), counted
+    return Perplexity(token, text, nll, int(stored["tokens"]), int(stored["texts"]), likelihoods)
 
 
-def to_json(content: dict[str, Any]) -> str:
-    """A whole file with each cell in a line of its own: a file of controls is written hundreds of times."""
-    head = json.dumps({key: value for key, value in content.items() if key != "cells"}, indent=1, ensure_ascii=False)
-    cells = ",\n  ".join(json.dumps(cell, ensure_ascii=False) for cell in content["cells"])
-    return head.removesuffix("\n}") + f',\n "cells": [\n  {cells}\n ]\n}}\n'
+def perplexities(cells: Cells) -> dict[Key, Perplexity]:
+    """Read what cells hold.
 
-
-Cells = dict[tuple[str, str], Perplexity]
-Json = dict[str, Any]
-
-_COMMAND = "lna ppl"
-
-
-class PerplexityFile:
-    """The JSON of one map. A cell is on disk as soon as it is done; several processes may add cells to one file."""
-
-    def __init__(self, path: Path, provenance: Json, *, replace: bool = False) -> None:
-        """Name the file.
-
-        Args:
-            path: without ending.
-            provenance: what the cells are made from; `corpus` in it holds one digest per language.
-            replace: start anew; what is there stays until the first cell is done.
-        """
-        self.path = with_ending(path, ".json")
-        self.provenance = provenance
-        self._replace = replace
-        self._lock = FileLock(str(path.with_name(f".{path.name}.lock")))
-
-    def read(self, *, engine: Json | None = None) -> Cells:
-        """The cells that are done.
-
-        Args:
-            engine: engine and dtype that the cells have to come from; what is not in it does not matter.
-
-        Raises:
-            ConflictError: cells made from another model, mask, corpus, engine or dtype are in the file.
-            ArtifactError: the file cannot be read.
-        """
-        stored = self._checked(engine or {})
-        return {} if stored is None else self.cells_of(stored)
-
-    def cells_of(self, content: dict[str, Any]) -> Cells:
-        """The cells in what was read.
-
-        Raises:
-            ArtifactError: one of them is no cell.
-        """
+    Raises:
+        ArtifactError: one of them holds something else.
+    """
+    found = {}
+    for key, one in cells.items():
         try:
-            return dict(map(from_plain, content["cells"]))
+            found[key] = cell_from_json(one.content)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._unreadable(error) from error
+            raise unreadable(one.file, error, command=_COMMAND) from error
+    return found
 
-    def add(self, row: str, column: str, cell: Perplexity, *, engine: Json) -> None:
-        """Put one cell on disk, beside those that are there.
 
-        Raises:
-            ConflictError: cells of other inputs, or of another engine or dtype, have got into the file meanwhile.
-            ArtifactError: the file cannot be written.
-        """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        except OSError as error:
-            raise unwritable(self.path, error) from error
-        try:
-            stored = self._checked(precision_of(engine)) or {"cells": [], "provenance": {"corpus": {}}}
-            content = {
-                # the digests of languages, and the cells, that earlier runs did stand as they are
-                "provenance": {
-                    **self.provenance,
-                    "corpus": {**stored["provenance"]["corpus"], **self.provenance["corpus"]},
-                },
-                "engine": engine,
-                "cells": [*self._without(stored["cells"], row, column), to_plain((row, column), cell)],
-            }
-            write_text(self.path, to_json(content))
-            self._replace = False
-        finally:
-            self._lock.release()
+def _older_map(path: Path) -> Cells:
+    """Read the cells of a map and its controls that version 0.1 wrote; of a summary, the sums."""
+    return {**_cells_of_json(with_ending(path, ".json")), **_cells_of_json(controls_path(path))}
 
-    def _checked(self, engine: Json) -> dict[str, Any] | None:
-        """All that is in the file, made from the same as ours; None where nothing is there, or it is to be replaced."""
-        stored = None if self._replace else self.content()
-        if stored is not None:
-            self._check_provenance(stored, engine)
-        return stored
 
-    def _without(self, cells: list[Any], row: str, column: str) -> list[Any]:
-        """The other cells, as they stand in the file: in a large map they hold numbers of a hundred thousand texts."""
-        try:
-            return [one for one in cells if (one["deactivated"], one["text_language"]) != (row, column)]
-        except (KeyError, TypeError) as error:
-            raise self._unreadable(error) from error
-
-    def _check_provenance(self, stored: Json, engine: Json) -> None:
-        """Raise ConflictError unless the stored cells are made from the same as ours."""
-        seen, wanted = stored["provenance"], self.provenance
-        differing = [key for key in wanted if key != "corpus" and seen.get(key) != wanted[key]]
-        shared = [language for language in wanted["corpus"] if language in seen["corpus"]]
-        differing += [f"corpus ({code})" for code in shared if seen["corpus"][code] != wanted["corpus"][code]]
-        made_by = stored.get("engine") or {}
-        differing += [f"{key} ({made_by.get(key)})" for key in engine if made_by.get(key) != engine[key]]
-        if differing:
-            raise ConflictError(
-                f"{self.path} holds cells made from another {', '.join(differing).replace('_', ' ')}: "
-                "use --force to compute the map again, or another --root"
-            )
-
-    def content(self) -> dict[str, Any] | None:
-        """All that is in the file, as it stands; None where there is none.
-
-        Raises:
-            ArtifactError: it cannot be read.
-        """
-        return read_json(self.path, _is_whole, command=_COMMAND)
-
-    def made_from(self) -> Json:
-        """What decided the value of the cells."""
-        return (self.content() or {}).get("provenance") or {}
-
-    def engine(self) -> Json:
-        """What the cells were computed by."""
-        return (self.content() or {}).get("engine") or {}
-
-    def _unreadable(self, error: Exception) -> ArtifactError:
-        return unreadable(self.path, error, command=_COMMAND)
+def _cells_of_json(file: Path) -> Cells:
+    content = read_json(file, _is_whole, command=_COMMAND)
+    if content is None:
+        return {}
+    cells: Cells = {}
+    made_from, engine = content["provenance"], content.get("engine") or {}
+    try:
+        for cell in content["cells"]:
+            numbers = {name: value for name, value in cell.items() if name not in ("deactivated", "text_language")}
+            cells[cell["deactivated"], cell["text_language"]] = Stored(numbers, made_from, engine, file)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise unreadable(file, error, command=_COMMAND) from error
+    return cells
 
 
 def _is_whole(content: Json) -> bool:
     return isinstance(content["cells"], list) and isinstance(content["provenance"]["corpus"], dict)
 
 
-def precision_of(engine: Json) -> Json:
-    """Of an engine's provenance, what cells of one map must share."""
-    return {key: engine[key] for key in ("engine", "dtype") if key in engine}
-
-
-# ── A stored perplexity map as a whole: its own cells, and the controls beside it.
-
-FEWEST_SETS = 2
-"""Of controls, for a range."""
+def controls_path(path: Path) -> Path:
+    """Return where the summary of a map's controls lies."""
+    return with_ending(path, ".controls.json")
 
 
 def load_map(path: Path) -> tuple[PerplexityMap, Json]:
-    """Read a stored map whoever made it: all its languages, and the provenance to judge it by. `path` has no ending.
+    """Read a stored map, whoever made it, and what it was made from. `path` has no ending.
 
-    Control sets that are whole, and made from the same as the map, come with it.
+    Control sets come with it if they are complete and made from the same.
 
     Raises:
         MissingArtifactError: it is not there.
         ArtifactError: it cannot be read.
     """
-    file = PerplexityFile(path, {})
-    content = file.content()
-    if content is None:
-        raise MissingArtifactError(f"{file.path} is not there: make it with `lna ppl`")
-    made_from, made_by = content["provenance"], content.get("engine") or {}
-    found = PerplexityMap(tuple(made_from["corpus"]), file.cells_of(content))
-    return with_stored_controls(found, path, made_from, made_by), {**made_from, **made_by}
+    cells = read_cells(path, lambda: _older_map(path))
+    own = _own(cells)
+    if not own:
+        raise MissingArtifactError(f"{with_ending(path, '.json')} is not there: make it with `lna ppl`")
+    made_from = merged(one.made_from for one in own.values())
+    found = PerplexityMap(tuple(made_from["corpus"]), perplexities(own))
+    return with_controls(found, cells), {**made_from, **list(own.values())[-1].engine}
 
 
-def with_stored_controls(result: PerplexityMap, path: Path, made_from: Json, made_by: Json) -> PerplexityMap:
-    """A map with the controls that lie beside it, of whichever seed, if they are whole and made from the same.
-
-    Raises:
-        ArtifactError: their file cannot be read.
-    """
-    try:
-        cells = PerplexityFile(controls_path(path), made_from).read(engine=precision_of(made_by))
-    except ConflictError:
-        return result  # of another map: to this one they say nothing
-    return with_whole_sets(result, cells)
+def map_exists(path: Path) -> bool:
+    """Return whether there is a map, finished or not."""
+    return cells_path(path).is_file() or with_ending(path, ".json").is_file()
 
 
-def with_whole_sets(result: PerplexityMap, cells: Cells) -> PerplexityMap:
-    """A map with those sets of its controls that are whole, if they are enough for a range."""
-    sets = whole_sets(result, cells)
-    return result.with_controls(cells, sets=sets) if sets >= FEWEST_SETS else result
+def with_controls(result: PerplexityMap, cells: Cells) -> PerplexityMap:
+    """Add those control sets among the cells that are complete and made from the same, if they make a range."""
+    found = perplexities(controls_of(cells))
+    sets = complete_sets(result, found)
+    return result.with_controls(found, sets=sets) if sets >= FEWEST_SETS else result
 
 
-def whole_sets(result: PerplexityMap, cells: Cells) -> int:
-    """How many control sets of a finished map are there, counted from the first, with no cell missing."""
+def controls_of(cells: Cells) -> Cells:
+    """Choose the control cells that were made from the same as the map, and all with the same seed."""
+    own, controls = _own(cells), {key: one for key, one in cells.items() if "~" in key[0]}
+    if not own or not controls:
+        return {}
+    made_from = merged(one.made_from for one in own.values())
+    made_by = precision_of(list(own.values())[-1].engine)
+    drawn = next(iter(controls.values())).made_from
+    wanted = {**{key: value for key, value in drawn.items() if key.startswith("control_")}, **made_from}
+    return {key: one for key, one in controls.items() if _agrees(key, one, wanted, made_by)}
+
+
+def _agrees(key: Key, one: Stored, wanted: Json, made_by: Json) -> bool:
+    corpus = {"corpus": {key[1]: wanted["corpus"].get(key[1])}}
+    return not (
+        differences(one.made_from, {**wanted, **corpus}, asked_for) or differences(one.engine, made_by, asked_for)
+    )
+
+
+def _own(cells: Cells) -> Cells:
+    return {key: one for key, one in cells.items() if "~" not in key[0]}
+
+
+def complete_sets(result: PerplexityMap, cells: Mapping[Key, Perplexity]) -> int:
+    """Count the control sets of a finished map, from the first, that miss no cell."""
     wanted = [(row, text) for row in result.rows for text in result.languages]
     if any(key not in result.cells for key in wanted):
         return 0
@@ -240,12 +194,30 @@ def whole_sets(result: PerplexityMap, cells: Cells) -> int:
     return number
 
 
-def controls_path(path: Path) -> Path:
-    """Where a map's controls lie, without ending."""
-    return with_ending(path, ".controls")
+def save_map(path: Path, cells: Cells) -> None:
+    """Write the summaries of a map and of its controls. `path` is without ending."""
+    write_text(with_ending(path, ".json"), _summary(_own(cells)))
+    controls = controls_of(cells)
+    if controls:
+        write_text(controls_path(path), _summary(controls))
+    else:
+        controls_path(path).unlink(missing_ok=True)
 
 
-# ── A perplexity map as a table and as a picture (SPEC 6).
+def _summary(cells: Cells) -> str:
+    """Write a summary with each cell in a line of its own."""
+    head = {
+        "provenance": merged(one.made_from for one in cells.values()),
+        "engine": list(cells.values())[-1].engine,
+    }
+    lines = []
+    for (row, text), one in cells.items():
+        numbers = {name: value for name, value in one.content.items() if name not in _EACH}
+        lines.append(json.dumps({"deactivated": row, "text_language": text, **numbers}, ensure_ascii=False))
+    start = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
+    between = ",\n  ".join(lines)
+    return f'{start},\n "cells": [\n  {between}\n ]\n}}\n'
+
 
 _HEADER = ("deactivated", "text_language", "ppl_token", "ppl_text", "percent", "log1p", "nll", "tokens", "texts")
 _AGAINST = ("low", "high", "control_low", "control_high", "inside_control")
@@ -283,12 +255,11 @@ def _with_undisturbed(change: Float64[Tensor, "changed lang"]) -> list[list[floa
     return [[0.0] * change.shape[1], *change.tolist()]
 
 
-def _against(effects: PerplexityEffects, i: int, j: int) -> list[float | str]:
+def _against(effects: Effects, i: int, j: int) -> list[float | str]:
     """What one change is held against."""
     control = effects.control
     ends = [effects.interval.low[i, j], effects.interval.high[i, j]]
     ends += [] if control is None else [control.low[i, j], control.high[i, j]]
     numbers = ["" if math.isnan(end) else end for end in map(float, ends)]
-    if control is None:
-        return [*numbers, "", "", ""]
-    return [*numbers, "true" if effects.inside[i, j] else "false"]
+    inside = effects.inside
+    return [*numbers, "", "", ""] if inside is None else [*numbers, "true" if inside[i, j] else "false"]

@@ -1,14 +1,19 @@
-"""Mask files, and the description that lies beside each (SPEC 5)."""
+"""Masks: which neurons belong to which language, in memory and on disk (SPEC 5).
+
+On disk a mask is a list of languages of lists of layers of neuron indices, the format that existing tools read, with
+a JSON description beside it. In memory it is one `Mask`, whichever file it comes from. Single neurons, listed by hand
+or by other tools, come from JSON and CSV files (`load_neurons`).
+"""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Int64
@@ -18,38 +23,47 @@ from ..config import ENTROPY_LAMBDA
 from ..core.model import ModelInfo
 from ..core.selection import MaskList, from_mask_list, neurons_of_language, to_mask_list
 from ..errors import ArtifactError, ConflictError, IncompatibleError, MissingArtifactError, SettingsError
-from ..languages import DEFAULT_LANGUAGES
+from ..languages import DEFAULT_LANGUAGES, parse_languages
 from .checkpoint import Checkpoint
-from .counts import load_answer_counts
-from .files import atomic_files, load_tensors, save_tensors
+from .counts import AnswerCounts, load_answer_counts
+from .files import atomic_files, digest_of_bytes, load_tensors, save_tensors
 from .layout import Layout, with_ending
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 IDENTIFY = "make it with `lna identify`"
 REPLACE = "replace it with `lna identify --force`"
 
+_WIDEST = 2**20
+"""Neurons per layer beyond any model's: an index beyond it is damage, and must not make us allocate a table."""
+
+UNNAMED = "unnamed"
+"""The language of a mask that was published without a description and has one language only."""
+
 
 @dataclass(frozen=True)
 class MaskDescription:
-    """What a mask was made from, and how.
+    """What a mask was made from, and how; it lies beside the mask as JSON.
 
     Attributes:
         languages: codes, in the order of the mask file.
-        top_rate: share of neurons selected; of a method that takes N per language, what they come to.
-        lam: λ; None of methods without.
-        bar: activation bar; None of an imported mask, which does not tell.
+        top_rate: share of neurons selected; for a method that takes N per language, the share that these make up.
+        lam: λ; None for methods without.
+        bar: activation bar; None for an imported mask, whose bar is unknown.
         threshold: τ; None likewise.
-        appear: selected neurons above τ in exactly j languages, j = 0..K; of an imported mask empty.
-        classes: neurons per class ("specific", "related", "general", "unassigned"; of an imported mask the first two).
+        appear: selected neurons above τ in exactly j languages, j = 0..K; empty for an imported mask.
+        classes: neurons per class ("specific", "related", "general", "unassigned"; imported masks: the first two).
         neurons: neurons per language.
         layers: decoder layers of the model.
         d_mlp: neurons per layer.
-        counts: digest of each language's counts; of an imported mask empty.
+        counts: digest of each language's counts; empty for an imported mask.
         config_hash: of the model's config; empty for counts that do not tell.
         weights_hash: of the model's weights; empty likewise.
         version: of this package.
-        source: of an imported mask, the file's name and its digest.
-        method: what found the neurons, one of `METHODS`.
-        parameters: what the method took beside top rate, λ and bar: "neurons" per language, "seed".
+        source: for an imported mask, the file's name and its digest.
+        method: the method that found the neurons, one of `METHODS`.
+        parameters: the method's parameters besides top rate, λ and bar: "neurons" per language, "seed".
         moments: digest of each language's moments, where the method reads them.
     """
 
@@ -73,38 +87,6 @@ class MaskDescription:
     moments: dict[str, str] = field(default_factory=dict)
 
 
-def save_mask(
-    path: Path, mask: Bool[Tensor, "layer neuron lang"], description: MaskDescription, *, overwrite: bool = False
-) -> None:
-    """Write a mask and its description; the mask last, so that its presence means that both are there.
-
-    Raises:
-        ConflictError: another mask stands there (another bar, other counts or languages), and not `overwrite`.
-    """
-    if path.exists() and not overwrite:
-        refuse_other(path, description)
-    text = json.dumps(asdict(description), indent=1, ensure_ascii=False) + "\n"
-    with atomic_files(_description_path(path), path) as (description_file, mask_file):
-        description_file.write(text.encode("utf-8"))
-        save_tensors(to_mask_list(mask), mask_file)
-
-
-def load_mask_list(path: Path, *, remedy: str = IDENTIFY) -> MaskList:
-    """Read a mask file, ours or one published elsewhere; `remedy` is what to do when it is missing or torn.
-
-    Raises:
-        MissingArtifactError: it is not there.
-        ArtifactError: it is torn, or not a mask.
-    """
-    stored = load_tensors(path, remedy=remedy)
-    listed = isinstance(stored, list) and all(isinstance(per_layer, list) for per_layer in stored)
-    if not listed or not all(_is_indices(neurons) for per_layer in stored for neurons in per_layer):
-        raise ArtifactError(
-            f"{path} is not a mask: expected a list of languages of lists of layers of indices; {remedy}"
-        )
-    return stored
-
-
 def load_description(path: Path) -> MaskDescription | None:
     """Read the description beside a mask; None where there is none, as for masks published elsewhere.
 
@@ -120,19 +102,8 @@ def load_description(path: Path) -> MaskDescription | None:
         raise ArtifactError(f"{described} cannot be read ({error}): delete it and {IDENTIFY}") from error
 
 
-def _is_indices(neurons: object) -> bool:
-    """Whether these are indices; an empty tensor, however it was made, holds none."""
-    if not isinstance(neurons, torch.Tensor) or neurons.ndim != 1:
-        return False
-    return not neurons.numel() or neurons.dtype in (torch.int64, torch.int32)
-
-
-def _description_path(path: Path) -> Path:
-    return with_ending(path, ".json")
-
-
-def refuse_other(path: Path, new: MaskDescription) -> None:
-    """Raise ConflictError when the mask at `path` was made from anything else than `new` describes."""
+def check_replaceable(path: Path, new: MaskDescription) -> None:
+    """Raise ConflictError where the mask at `path` was made from anything else than `new` describes."""
     old = load_description(path)
     if old is None:
         raise ConflictError(f"{path} is there without a description of what it was made from: {REPLACE}")
@@ -142,154 +113,257 @@ def refuse_other(path: Path, new: MaskDescription) -> None:
             other = {
                 "counts": "was made from other counts",
                 "moments": "was made from other moments",
-                "source": "is an imported mask, or of another import",
+                "source": "is an imported mask, or comes from another import",
             }
             shown = other.get(name, f"has {name} {seen}, this one {wanted}")
             raise ConflictError(f"{path} {shown}: {REPLACE}, or use another --root")
 
 
-# ── A mask as other steps use it: found by its rates, checked against the model.
-
-UNNAMED = "unnamed"
-"""The language of a mask that was published without a description and has one language only."""
+def _description_path(path: Path) -> Path:
+    return with_ending(path, ".json")
 
 
-@dataclass(frozen=True)
-class StoredMask:
-    """A mask file, read.
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """The neurons of each language.
+
+        >>> mask = Mask(("en", "fr"), torch.tensor([[[True, False], [True, True], [False, False]]]))
+        >>> mask["fr"]
+        tensor([[False,  True, False]])
+        >>> mask.neurons_of("en", ["specific"])
+        tensor([[ True, False, False]])
 
     Attributes:
-        layout: where it was found.
-        path: the file.
-        languages: codes, in its order.
-        neurons: List[K] of List[layers] of indices.
+        languages: codes, in the order of the last axis.
+        tensor: whether a neuron belongs to a language. A mask published without a description is only as wide as its
+            largest index needs, until `over` widens it to a model.
         description: what it was made from; None for a mask published without one.
+        path: the file that it was read from; None for a mask that was not.
     """
 
-    layout: Layout
-    path: Path
     languages: tuple[str, ...]
-    neurons: MaskList
-    description: MaskDescription | None
+    tensor: Bool[Tensor, "layer neuron lang"]
+    description: MaskDescription | None = None
+    path: Path | None = None
 
-    def digest_of(self, classes: Sequence[str]) -> str:
-        """A digest of the neurons, in the order of the languages; of general ones, of what they are found from."""
-        found_from = self.description and (self.description.bar, self.description.counts)
-        named = repr((self.languages, found_from if "general" in classes else None))
-        digest = hashlib.blake2b(named.encode(), digest_size=16)
-        for per_layer in self.neurons:
-            for indices in per_layer:
-                digest.update(indices.numel().to_bytes(8, "little") + indices.long().numpy().tobytes())
-        return digest.hexdigest()
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        d_mlp: int | None = None,
+        langs: str | Iterable[str] | None = None,
+        *,
+        remedy: str = IDENTIFY,
+    ) -> Self:
+        """Read a mask file, ours with the description beside it, or a published one.
 
-    def matrix(self, model: ModelInfo) -> Bool[Tensor, "layer neuron lang"]:
-        """The mask over a model's neurons.
+        Args:
+            path: the file.
+            d_mlp: neurons per layer; None: as described, or as many as the largest index needs.
+            langs: its languages, in its order, whatever a description says; None: as described, else the default ten,
+                or `UNNAMED` where there is one.
+            remedy: what to do when the file is missing or torn.
 
         Raises:
-            IncompatibleError: another number of layers, or neurons that the model does not have.
+            MissingArtifactError: it is not there.
+            ArtifactError: it is torn, no mask, or has an index of at least `d_mlp`.
+            IncompatibleError: it has another number of languages.
         """
-        if len(self.neurons[0]) != model.layers:
+        path = Path(path)
+        listed = _load_list(path, remedy)
+        description = load_description(path) if langs is None else None
+        if langs is not None:
+            languages = parse_languages(langs)
+            expected, instead = "--langs names", "name its languages, in its order"
+        else:
+            unnamed = (UNNAMED,) if len(listed) == 1 else DEFAULT_LANGUAGES
+            languages = unnamed if description is None else tuple(description.languages)
+            expected, instead = "expected", "run `lna identify` again, or name its languages with `lna import-mask`"
+        if len(listed) != len(languages):
             raise IncompatibleError(
-                f"{self.path} is a mask for {len(self.neurons[0])} layers, {model.path} has {model.layers}: "
-                "give the model that it was made from"
+                f"{path} has {len(listed)} languages, {expected} {len(languages)} ({', '.join(languages)}): {instead}"
             )
-        return from_mask_list(self.neurons, d_mlp=model.d_mlp)
+        if d_mlp is None:
+            d_mlp = _width(path, listed) if description is None else description.d_mlp
+        return cls(languages, from_mask_list(listed, d_mlp=d_mlp), description, path)
 
-    def neurons_of(self, language: str, classes: Sequence[str], model: ModelInfo) -> Bool[Tensor, "layer neuron"]:
-        """A language's neurons of the named classes.
+    def save(self, path: Path, *, overwrite: bool = False) -> None:
+        """Write the mask and its description; the mask last, so that its presence means that both are there.
 
         Raises:
-            SettingsError: the language is not in the mask, or an unknown class.
+            SettingsError: the mask has no description.
+            ConflictError: another mask is there (another bar, other counts or languages), and not `overwrite`.
+            ArtifactError: it cannot be written; what was there stays.
+        """
+        if self.description is None:
+            raise SettingsError("a mask without a description cannot be stored: say what it was made from")
+        if path.exists() and not overwrite:
+            check_replaceable(path, self.description)
+        text = json.dumps(asdict(self.description), indent=1, ensure_ascii=False) + "\n"
+        with atomic_files(_description_path(path), path) as (description_file, mask_file):
+            description_file.write(text.encode("utf-8"))
+            save_tensors(self._list, mask_file)
+
+    @property
+    def name(self) -> str:
+        """The mask in messages: its path."""
+        return "the mask" if self.path is None else str(self.path)
+
+    def __getitem__(self, language: str) -> Bool[Tensor, "layer neuron"]:
+        """The neurons of a language.
+
+        Raises:
+            SettingsError: the mask does not have the language.
         """
         self.check_languages([language])
-        general = self._general() if "general" in classes else None
-        position = self.languages.index(language)
-        return neurons_of_language(self.matrix(model), position, classes=classes, general=general)
+        return self.tensor[..., self.languages.index(language)]
 
-    def check_languages(self, languages: Sequence[str]) -> None:
+    def neurons_of(
+        self, language: str, classes: Sequence[str], general: Bool[Tensor, "layer neuron"] | None = None
+    ) -> Bool[Tensor, "layer neuron"]:
+        """Return a language's neurons of some classes.
+
+        Args:
+            language: code.
+            classes: any of `CLASSES`.
+            general: the general neurons, which no mask holds (`general_neurons`).
+
+        Raises:
+            SettingsError: a language that the mask does not have, an unknown class, or the class general without
+                the general neurons.
+        """
+        self.check_languages([language])
+        return neurons_of_language(self.tensor, self.languages.index(language), classes=classes, general=general)
+
+    def over(self, model: ModelInfo) -> Self:
+        """Return the mask over a model's neurons.
+
+        Raises:
+            IncompatibleError: it was made for another number of layers or neurons.
+            ArtifactError: it has neurons that the model does not have.
+        """
+        layers, width, _ = self.tensor.shape
+        if layers != model.layers:
+            raise IncompatibleError(
+                f"{self.name} is a mask for {layers} layers, {model.path} has {model.layers}: "
+                "give the model that it was made from"
+            )
+        if width == model.d_mlp:
+            return self
+        if self.description is not None or width > model.d_mlp:
+            raise ArtifactError(
+                f"{self.name} has {width} neurons per layer, {model.path} has {model.d_mlp}; it is another model's "
+                "mask: give the model that it was made from"
+            )
+        return replace(self, tensor=torch.nn.functional.pad(self.tensor, (0, 0, 0, model.d_mlp - width)))
+
+    def check_languages(self, languages: Iterable[str]) -> None:
         """Raise SettingsError unless the mask has all these languages."""
         unknown = [language for language in languages if language not in self.languages]
         if unknown:
             raise SettingsError(
-                f"{self.path} has no neurons of {', '.join(unknown)}: choose --langs from {', '.join(self.languages)}"
+                f"{self.name} has no neurons of {', '.join(unknown)}: choose --langs from {', '.join(self.languages)}"
             )
 
     def check_model(self, checkpoint: Checkpoint) -> None:
         """Raise IncompatibleError where the mask was made from another model; one that does not tell passes."""
-        for name in ("config_hash", "weights_hash"):
-            made_from, given = getattr(self.description, name, ""), getattr(checkpoint, name)
-            if made_from and given and made_from != given:
-                raise IncompatibleError(
-                    f"{self.path} was made from a model with other {name.split('_')[0]}: give that model, or count and "
-                    "identify this one (under another --model-name or --root)"
-                )
+        if self.description is not None:
+            checkpoint.check_same(
+                self.description,
+                what=f"{self.name} was made from a model",
+                remedy="give that model, or count and identify this one (under another --model-name or --root)",
+            )
 
-    def _general(self) -> Bool[Tensor, "layer neuron"]:
-        """The general neurons, which no mask holds: from the counts that this mask was made from."""
-        if self.description is None:
-            raise MissingArtifactError(
-                f"{self.path} has no description beside it, so its general neurons are unknown: "
-                "make it with `lna identify`"
-            )
-        if self.description.bar is None:
-            raise MissingArtifactError(
-                f"{self.path} was imported, so its general neurons are unknown: leave general out of --classes, or "
-                "count the model and make a mask with `lna identify`"
-            )
-        counts = load_answer_counts(self.layout, self.languages)
-        if counts.hashes != self.description.counts:
-            raise IncompatibleError(
-                f"{self.path} was made from other counts than those that are there now: run `lna identify --force`"
-            )
-        return counts.statistics(bar=self.description.bar).general
+    def digest_of(self, classes: Sequence[str]) -> str:
+        """Return a digest of the neurons of all languages; for general ones, of what they are found from."""
+        found_from = self.description and (self.description.bar, self.description.counts)
+        named = repr((self.languages, found_from if "general" in classes else None))
+        indices = [neurons for per_layer in self._list for neurons in per_layer]
+        parts = (part for one in indices for part in (one.numel().to_bytes(8, "little"), one.numpy().tobytes()))
+        return digest_of_bytes(named.encode(), *parts)
+
+    @cached_property
+    def _list(self) -> MaskList:
+        """The stored form."""
+        return to_mask_list(self.tensor)
 
 
-def open_mask(layout: Layout, *, top_rate: float, lam: float | None, checkpoint: Checkpoint) -> StoredMask:
+def open_mask(layout: Layout, *, top_rate: float, lam: float | None, checkpoint: Checkpoint) -> Mask:
     """Find a mask of the layout's method by its rates, and check that it was made from this model.
 
     Raises:
-        SettingsError: a λ that the method lacks, or does not have.
-        MissingArtifactError: it is not there.
-        ArtifactError: it is torn or not a mask.
-        IncompatibleError: it was made from another model's counts, or names another number of languages.
+        SettingsError: a λ that the method does not have, or lacks.
+        MissingArtifactError, ArtifactError: as `Mask.load`.
+        IncompatibleError: it was made from another model, or names another number of languages.
     """
-    mask = read_mask(layout, layout.mask(top_rate, lam))
+    mask = Mask.load(layout.mask(top_rate, lam))
     mask.check_model(checkpoint)
     return mask
 
 
-def read_mask(layout: Layout, path: Path) -> StoredMask:
-    """A mask file, wherever it lies, with the description beside it.
+def general_neurons(mask: Mask, layout: Layout, counts: AnswerCounts | None = None) -> Bool[Tensor, "layer neuron"]:
+    """Find the general neurons, which no mask holds, in the counts that the mask was made from.
+
+    Args:
+        mask: the mask.
+        layout: where the counts lie.
+        counts: these counts, where they have been read already.
 
     Raises:
-        MissingArtifactError: it is not there.
-        ArtifactError: it is torn or not a mask.
-        IncompatibleError: its description names another number of languages, or there is none and it has not the ten.
+        MissingArtifactError: the mask does not tell its bar and counts, or the counts are not there.
+        IncompatibleError: other counts than the mask's are there now.
     """
-    neurons, description = load_mask_list(path), load_description(path)
-    languages = DEFAULT_LANGUAGES if description is None else tuple(description.languages)
-    if description is None and len(neurons) == 1:
-        languages = (UNNAMED,)
-    if len(neurons) != len(languages):
-        raise IncompatibleError(
-            f"{path} has {len(neurons)} languages, expected {len(languages)} ({', '.join(languages)}): "
-            "run `lna identify` again, or name its languages with `lna import-mask`"
+    if mask.description is None:
+        raise MissingArtifactError(
+            f"{mask.name} has no description beside it, so its general neurons are unknown: {IDENTIFY}"
         )
-    return StoredMask(layout, path, languages, neurons, description)
+    if mask.description.bar is None:
+        raise MissingArtifactError(
+            f"{mask.name} was imported, so its general neurons are unknown: leave general out of --classes, or count "
+            "the model and make a mask with `lna identify`"
+        )
+    counts = counts or load_answer_counts(layout, mask.languages)
+    if counts.hashes != mask.description.counts:
+        raise IncompatibleError(
+            f"{mask.name} was made from other counts than those that are there now: run `lna identify --force`"
+        )
+    return counts.statistics(bar=mask.description.bar).general
 
 
-# ── Lists of neurons that somebody wrote by hand or by another tool: JSON pairs, or a CSV with a header.
+def _load_list(path: Path, remedy: str) -> MaskList:
+    stored = load_tensors(path, remedy=remedy)
+    listed = isinstance(stored, list) and all(isinstance(per_layer, list) for per_layer in stored)
+    if not listed or not all(_is_indices(neurons) for per_layer in stored for neurons in per_layer):
+        raise ArtifactError(
+            f"{path} is not a mask: expected a list of languages of lists of layers of indices; {remedy}"
+        )
+    return stored
+
+
+def _is_indices(neurons: object) -> bool:
+    """Whether these are indices; an empty tensor holds none, whatever its type."""
+    if not isinstance(neurons, Tensor) or neurons.ndim != 1:
+        return False
+    return not neurons.numel() or neurons.dtype in (torch.int64, torch.int32)
+
+
+def _width(path: Path, listed: MaskList) -> int:
+    """Neurons per layer that the largest index needs."""
+    largest = max((int(neurons.max()) for per_layer in listed for neurons in per_layer if neurons.numel()), default=0)
+    if largest >= _WIDEST:
+        raise ArtifactError(f"{path} is not a mask: it has the neuron index {largest}, no model is that wide")
+    return largest + 1
+
 
 _SHAPE = "expected [[layer, neuron], …], or a CSV with the columns layer,neuron; numbers from 0"
-_LARGEST = 2**31 - 1
 
 
 def load_neurons(path: Path) -> Int64[Tensor, "place 2"]:
-    """The (layer, neuron) places of a `.json` or `.csv` file.
+    """Read the (layer, neuron) places in a `.json` or `.csv` file.
 
     Raises:
         MissingArtifactError: it is not there.
-        ArtifactError: it cannot be read, or something in it is no place.
+        ArtifactError: it cannot be read, or an entry is no place.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -312,4 +386,4 @@ def _rows(text: str) -> list[list[int]]:
 
 
 def _is_place(one: Any) -> bool:
-    return isinstance(one, list) and len(one) == 2 and all(type(n) is int and 0 <= n <= _LARGEST for n in one)
+    return isinstance(one, list) and len(one) == 2 and all(type(n) is int and 0 <= n < 2**31 for n in one)

@@ -75,7 +75,7 @@ def test_without_its_neurons_exactly_that_language_is_gone_and_controls_do_nothi
     assert found.effects.inside is not None
     assert torch.equal(found.effects.inside, gone.bool())
     assert found.selective is not None
-    assert found.selective.score.f1.tolist() == [1, 1, 1]
+    assert found.selective.f1.tolist() == [1, 1, 1]
     assert found.selective.controls is not None
     assert not found.selective.controls.f1.any()
     assert found.matched_by == "layer and activity"
@@ -183,7 +183,7 @@ def test_other_settings_are_a_conflict_until_force(model: Numbered) -> None:
     longer = replace(SHORT, max_new_tokens=15)
     with pytest.raises(ConflictError, match=r"max new tokens \(14, not 15\); use --force"):
         run(model, ("en", "fr"), controls=0, sampling=longer)
-    again = run(model, ("en",), controls=0, sampling=longer, overwrite=True)
+    again = run(model, ("en",), controls=0, sampling=longer, force=True)
     assert again.answered == 2 * 6
     assert sorted(path.name for path in again.answers.iterdir()) == ["en.jsonl", "none.jsonl"]
     corpus = json.loads((model.folder / "corpus.json").read_text(encoding="utf-8"))
@@ -226,7 +226,7 @@ KILLED = """
     from pathlib import Path
     from tests.causal.numbered import Numbered
     from tests.causal.test_evaluate import run
-    from language_neurons_alignment.store.journal import Journal
+    from language_neurons_alignment.store.answers import Journal
 
     append, entries = Journal.append, []
 

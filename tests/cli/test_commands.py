@@ -117,7 +117,7 @@ def test_a_map_is_told_with_intervals_controls_and_selectivity(lna: Lna, here: P
     assert re.search(r"^selectivity  precision +recall +F1 +F1 of controls", told.out, re.MULTILINE)
     assert re.search(r"^Spanish +\d\.\d\d \[", told.out, re.MULTILINE)
     assert "control's range" in lna(*mapped, "--controls", 0).out, "those that are there are shown"
-    stored = Path("ppl_maps/mgsm/0.1-0.1/ppl.Llama-tiny-llama.json")
+    stored = Path("ppl_maps/mgsm/0.1-0.1/ppl.Llama-tiny-llama.cells.jsonl")
     stored.write_text(re.sub(r',\s*"text_(nll|tokens)": "[^"]*"', "", stored.read_text()))
     assert "6 cells know only their sums" in lna(*mapped, "--controls", 0).out
     one = lna(*mapped, "--do", "scale:2 es", "--controls", 2)
@@ -349,3 +349,17 @@ def test_help_breaks_no_line_where_the_source_does() -> None:
     assert len(told) > 15
     assert any("\n\n" in one for one in told if one), "paragraphs stay"
     assert not any("\n" in one.replace("\n\n", "") for one in told if one)
+
+
+@pytest.mark.parametrize("command", ["ppl", "evaluate", "force", "generate"])
+def test_a_typo_in_do_is_told_before_weights_and_corpus_are_read(
+    here: Path, lna: Lna, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("language_neurons_alignment._session.read_checkpoint", pytest.fail)
+    monkeypatch.setattr("language_neurons_alignment._session.read_corpus", pytest.fail)
+    named = ["-o", "a.json"] if command == "generate" else ["-s", "mgsm"]
+    call = lna(
+        command, "--model-path", here / "tiny-llama", "-d", "datasets/mgsm.json", *named, "-l", "0", "--do", "zeor fr"
+    )
+    assert call.code == 2
+    assert "the step 'zeor fr' cannot be done: unknown operation 'zeor'" in call.err

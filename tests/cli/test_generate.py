@@ -131,6 +131,10 @@ def test_what_is_done_to_neurons_needs_a_mask_only_where_it_names_languages(lna:
         lna(*answer, "-o", "a.json", "--do", "set:2 @n.csv"), 1, "do (['set:3 @n.csv'], not ['set:2 @n.csv'])"
     )
     assert_one_line(lna(*answer, "-o", "d.json", "--do", "zero @n.csv - @n.csv"), 2, "take less away")
+    without_lambda = lna(*answer, "-o", "e.json", "--method", "lape", "--do", "set:3 @n.csv")
+    assert without_lambda.code == 0, without_lambda.err
+    assert [one["answers"] for one in generated("e.json")] == [one["answers"] for one in written[0]]
+    assert_one_line(lna(*answer, "-o", "f.json", "--method", "lape", "--do", "zero es"), 1, "lape-0.01", "lna identify")
 
 
 def test_means_are_taken_from_the_moments_of_the_same_model(lna: Lna, here: Path) -> None:

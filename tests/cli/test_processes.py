@@ -135,13 +135,13 @@ def test_ctrl_c_in_the_middle_of_a_run_is_exit_130_one_line_and_no_half_file(tmp
     write_corpus(tmp_path / "corpus.json")
     patched = (
         "import signal, os\n"
-        "from language_neurons_alignment.store.maps import PerplexityFile\n"
+        "from language_neurons_alignment.store.grid import GridFile\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job comes with it ignored
-        "add, done = PerplexityFile.add, []\n"
+        "append, done = GridFile.append, []\n"
         "def slow(self, *a, **k):\n"
-        "    add(self, *a, **k); done.append(1)\n"
+        "    append(self, *a, **k); done.append(1)\n"
         "    if len(done) == 4: os.kill(os.getpid(), signal.SIGINT)\n"
-        "PerplexityFile.add = slow\n"
+        "GridFile.append = slow\n"
         "import sys; sys.argv = ['lna', *sys.argv[1:]]\n"
         "from language_neurons_alignment.cli import main\n"
         "main()\n"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from language_neurons_alignment.core.accuracy import AccuracyMap, effects, selective
+from language_neurons_alignment.core.accuracy import AccuracyMap, accuracy_effects, accuracy_selectivity
 from language_neurons_alignment.errors import IncompatibleError, SettingsError
 
 
@@ -50,7 +50,7 @@ def test_a_language_s_share_is_of_the_questions_that_it_asks() -> None:
 
 def test_changes_and_tests_are_those_of_counting_question_by_question() -> None:
     one = outcomes(0)
-    found = effects(one, draws=10)
+    found = accuracy_effects(one, draws=10)
     right = one.right()
     for r, k in product(range(2), range(2)):
         before, after = right[0, k].numpy(), right[r + 1, k].numpy()
@@ -64,7 +64,7 @@ def test_changes_and_tests_are_those_of_counting_question_by_question() -> None:
 
 def test_intervals_are_those_of_scipy_s_bootstrap_over_paired_questions() -> None:
     one = outcomes(1, items=200)
-    found, right = effects(one, draws=20_000), one.right().double()
+    found, right = accuracy_effects(one, draws=20_000), one.right().double()
     for r, k in product(range(2), range(2)):
         theirs = stats.bootstrap(
             (right[0, k].numpy(), right[r + 1, k].numpy()),
@@ -84,14 +84,15 @@ def test_intervals_hold_a_known_truth_as_often_as_they_say() -> None:
         number = torch.rand(2, 2, 250, generator=generator) < chance
         yes = torch.ones_like(number)
         one = AccuracyMap(("fr",), ("en", "fr"), (), yes[0], number, yes, ~yes)
-        held += effects(one, draws=400, seed=run).interval.holds(torch.tensor([[-20.0, -5.0]], dtype=torch.float64))[0]
+        found = accuracy_effects(one, draws=400, seed=run).interval
+        held += found.holds(torch.tensor([[-20.0, -5.0]], dtype=torch.float64))[0]
     assert ((held / runs - 0.95).abs() < 0.02).all(), held / runs
 
 
 def test_rows_are_drawn_together_so_equal_rows_differ_by_nothing() -> None:
     one = outcomes(2)
     one.number[1], one.spoken[1] = one.number[0], one.spoken[0]
-    found = effects(one)
+    found = accuracy_effects(one)
     assert found.change[0].tolist() == found.interval.low[0].tolist() == found.interval.high[0].tolist() == [0, 0]
     assert found.p[0].tolist() == [1, 1]
 
@@ -119,7 +120,7 @@ def test_the_controls_of_a_change_are_its_own() -> None:
     number[2, 1, :9] = False
     yes = torch.ones_like(number)
     one = AccuracyMap(("en", "fr"), ("en", "fr"), controls, yes[0], number, yes, ~yes)
-    found = effects(one, draws=10)
+    found = accuracy_effects(one, draws=10)
     assert found.control is not None
     assert found.inside is not None
     lost = np.array([0, -10, -20, -30, -40])
@@ -129,9 +130,9 @@ def test_the_controls_of_a_change_are_its_own() -> None:
     assert found.control.low[0].tolist() == pytest.approx([-10, -10]), "one question either way"
     assert found.control.high[0].tolist() == pytest.approx([10, 10])
     assert found.inside.tolist() == [[True, True], [True, False]]
-    score = selective(one, draws=10)
-    assert score.score.precision.tolist() == [0, 1]
-    assert score.score.recall.tolist() == pytest.approx([0, 0.9])
+    score = accuracy_selectivity(one, draws=10)
+    assert score.precision.tolist() == [0, 1]
+    assert score.recall.tolist() == pytest.approx([0, 0.9])
     assert score.controls is not None
     assert score.controls.recall[:, 1].tolist() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
     assert score.controls.f1[:, 0].tolist() == [0] * 5
@@ -139,7 +140,7 @@ def test_the_controls_of_a_change_are_its_own() -> None:
 
 def test_selectivity_is_of_languages_alone() -> None:
     with pytest.raises(IncompatibleError, match="a row and a column for each of 2 languages"):
-        selective(outcomes(0, rows=("do",)), draws=10)
+        accuracy_selectivity(outcomes(0, rows=("do",)), draws=10)
 
 
 def test_permuting_languages_permutes_results() -> None:
@@ -150,8 +151,8 @@ def test_permuting_languages_permutes_results() -> None:
         ("fr", "en"), ("fr", "en"), one.controls, one.asked[order],
         one.number[rows][:, order], one.spoken[rows][:, order], one.unclear[rows][:, order],
     )  # fmt: skip
-    ours, theirs = effects(one, draws=100), effects(other, draws=100)
+    ours, theirs = accuracy_effects(one, draws=100), accuracy_effects(other, draws=100)
     for name in ("change", "p", "p_adjusted"):
         assert torch.equal(getattr(ours, name)[order][:, order], getattr(theirs, name))
     assert torch.allclose(ours.interval.low[order][:, order], theirs.interval.low)
-    assert torch.allclose(selective(one, draws=50).score.f1[order], selective(other, draws=50).score.f1)
+    assert torch.allclose(accuracy_selectivity(one, draws=50).f1[order], accuracy_selectivity(other, draws=50).f1)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from language_neurons_alignment.core.resampling import NEAREST, matched_controls
+from language_neurons_alignment.core.interventions import NEAREST, matched_controls
 from language_neurons_alignment.errors import SettingsError
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from language_neurons_alignment.core.resampling import selectivity
+from language_neurons_alignment.core.effects import selectivity
 from language_neurons_alignment.errors import IncompatibleError
 
 BASE = torch.tensor([0.8, 0.5, 0.0], dtype=torch.float64)

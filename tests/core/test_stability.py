@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from language_neurons_alignment.config import Selection, SweepRange
 from language_neurons_alignment.core.counts import (
     AnswerBlocks,
     LanguageBlocks,
@@ -14,7 +15,7 @@ from language_neurons_alignment.core.counts import (
     SpanCounts,
     activation_probability,
 )
-from language_neurons_alignment.core.find import Procedure
+from language_neurons_alignment.core.find import find
 from language_neurons_alignment.core.resampling import resampling_weights
 from language_neurons_alignment.core.selection import language_mask, neuron_statistics, select
 from language_neurons_alignment.core.stability import (
@@ -24,6 +25,7 @@ from language_neurons_alignment.core.stability import (
     inclusion,
     jackknife_variance,
     number_interval,
+    numbers,
     probability_interval,
     split_halves,
     typical_effect,
@@ -32,7 +34,7 @@ from language_neurons_alignment.core.sweep import exact_lambda
 from language_neurons_alignment.errors import IncompatibleError, SettingsError
 
 LANGUAGES = ("en", "es", "sw")
-FIND = Procedure(top_rate=0.1, bar=0.8, lam=None, lo=0.0, hi=3.0)
+FIND = Selection(top_rate=0.1, bar=0.8, lam=None, search=SweepRange(0.0, 3.0))
 
 
 def beta_binomial(
@@ -111,16 +113,16 @@ def test_intervals_of_numbers_cover_the_endless_corpus_in_93_to_97_of_100() -> N
     Their 10 numbers hang together, so the share is known to about ± 2 in 100. Intervals that are a fifth shorter hold
     90 of 100 here, a fifth longer 98; the number of the corpus ± t · the spread of the resamplings holds 90.
     """
-    find, languages = Procedure(top_rate=0.05, bar=0.9, lam=None, lo=0.0, hi=3.0), tuple("abcd")
+    how, languages = Selection(top_rate=0.05, bar=0.9, lam=None, search=SweepRange(0.0, 3.0)), tuple("abcd")
     held = []
     for seed in range(3000, 3040):
         random = np.random.default_rng(seed)
         truth = 1 / (1 + np.exp(random.normal(2, 1.5, (600, 1)) + random.normal(0, 1.2, (600, 4))))
         blocks, again = beta_binomial(truth, seed=seed), {"languages": languages, "seed": seed}
-        drawn = inclusion(blocks, find, draws=40, **again).numbers
-        endless = split_halves(blocks, find, splits=8, **again).endless
-        found = number_interval(find(blocks.probability()).numbers, drawn, endless, blocks=20)
-        held.append(found.holds(find(torch.tensor(truth, dtype=torch.float32).unsqueeze(0)).numbers)[:10])
+        drawn = inclusion(blocks, how, draws=40, **again).numbers
+        endless = split_halves(blocks, how, splits=8, **again).endless
+        found = number_interval(numbers(find(blocks.probability(), how), how), drawn, endless, blocks=20)
+        held.append(found.holds(numbers(find(torch.tensor(truth, dtype=torch.float32).unsqueeze(0), how), how))[:10])
     assert 0.93 <= float(torch.stack(held).double().mean()) <= 0.97
 
 
@@ -201,10 +203,10 @@ def test_identical_blocks_have_no_uncertainty() -> None:
     assert (halves.jaccard[~halves.jaccard.isnan()] == 1.0).all()
     found = inclusion(same, FIND, languages=LANGUAGES, draws=10)
     assert torch.equal(found.probability, found.mask.float())
-    whole = FIND(same.probability())
-    sure = number_interval(whole.numbers, found.numbers, halves.endless, blocks=8)
-    torch.testing.assert_close(sure.low, whole.numbers)
-    torch.testing.assert_close(sure.high, whole.numbers)
+    whole = numbers(find(same.probability(), FIND), FIND)
+    sure = number_interval(whole, found.numbers, halves.endless, blocks=8)
+    torch.testing.assert_close(sure.low, whole)
+    torch.testing.assert_close(sure.high, whole)
 
 
 def test_halves_and_quarters_share_no_block_and_are_equally_large() -> None:
@@ -219,8 +221,8 @@ def test_halves_and_quarters_share_no_block_and_are_equally_large() -> None:
     found = split_halves(Watched(blocks.counts, blocks.tokens), FIND, languages=LANGUAGES, splits=4)
     assert found.blocks == (4, 2)
     assert len(seen) == identifications(9, splits=4)
-    numbers = torch.stack([FIND(blocks.probability(weights)).numbers for weights in seen]).unflatten(0, (4, 6))
-    torch.testing.assert_close(found.numbers[1], numbers[:, 2:].mean(dim=(0, 1)))
+    each = [numbers(find(blocks.probability(weights), FIND), FIND) for weights in seen]
+    torch.testing.assert_close(found.numbers[1], torch.stack(each).unflatten(0, (4, 6))[:, 2:].mean(dim=(0, 1)))
     for split in torch.stack(seen).unflatten(0, (4, 6)):
         for parts, size in ((split[:2], 4), (split[2:], 2)):
             assert float(parts.sum(dim=0).max()) == 1

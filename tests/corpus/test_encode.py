@@ -1,4 +1,4 @@
-"""Records → token sequences, by the definitions of SPEC 1, 2 and 6."""
+"""Records → token sequences, by their definitions."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_ten_languages_and_telugu_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "12 × 3 = 36", "x = y + 2z", "∑ 1/n² = π²/6", "a" * (SHORTEST - 1), "答案是18"])
-def test_a_text_of_few_letters_is_not_judged(text: str) -> None:
+def test_a_text_of_few_letters_is_in_no_language(text: str) -> None:
     assert identify_languages([text], ("en", "fr")) == [None]
 
 

@@ -1,16 +1,18 @@
-"""The number that an answer comes to: real-looking answers, published targets and worked examples, round trips."""
+"""The number that an answer comes to: real-looking answers, published targets, round trips; no error, linear time."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from fractions import Fraction
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from language_neurons_alignment.corpus.grading import shown_number
 from language_neurons_alignment.corpus.numbers import final_number, same_number
 from language_neurons_alignment.errors import CorpusError
 from language_neurons_alignment.languages import DEFAULT_LANGUAGES
@@ -139,3 +141,103 @@ def test_a_target_without_a_number_is_refused() -> None:
 def test_a_run_of_digits_without_end_is_no_number() -> None:
     assert final_number("The answer is 18. " + "7" * 5000, "en") == 18
     assert final_number("3" * 5000, "en") is None
+
+
+@pytest.mark.parametrize(
+    ("language", "answer", "number"),
+    [
+        ("ja", "答えは、二十五個です。", 25),
+        ("zh", "答案是：（二百三十）个", 230),
+        ("en", "The answer is: **18** (of 20) 3", 18),
+        ("sw", "Jibu = $18 kwa siku 7", 18),
+        ("bn", "উত্তর: ৳ ১৮ ও ৭", 18),
+    ],
+)
+def test_signs_may_stand_between_an_announcement_and_its_number(language: str, answer: str, number: int) -> None:
+    assert final_number(answer, language) == number
+
+
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        ("版本1.2.3万元", 23_000),
+        ("版本１．２．３万元", 23_000),
+        ("版本1.2.3百元", 230),
+        ("版本1.2.3.4億円", 340_000_000),
+        ("版本100.20.30兆", 20_300_000_000_000),
+        ("一共1.234.567万元", 12_345_670_000),
+        ("一共1,234.5万元", 12_345_000),
+        ("一共1,2,3万元", 1_230_000),
+        ("1.2.3万4.5.6千", 23_000 + 5_600),
+        ("1.2.3万,4.5.6億", 560_000_000),
+        ("答案是1.2.3万", 23_000),
+        (r"\boxed{1.2.3万}", 23_000),
+        ("#### 1.2.3万", 23_000),
+    ],
+)
+def test_of_a_version_in_front_of_a_unit_the_last_decimal_counts(answer: str, number: int) -> None:
+    assert final_number(answer, "zh") == number
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "9" * 5000 + "½",
+        "1 1/" + "9" * 5000,
+        "9" * 5000 + " 1/2",
+        "2分の" + "9" * 5000,
+        "." + "5" * 5000,
+        "9" * 5000 + "万",
+        "1,234." + "5" * 5000,
+        "答案是" + "一" * 5000,
+        "9" * 40 + "^99",
+        "0." + "1" * 39 + "^99",
+    ],
+    ids=lambda noise: noise[:3] + "…" + noise[-3:],
+)
+def test_numbers_too_long_to_be_printed_are_noise(noise: str) -> None:
+    assert final_number(noise, "zh") is None
+    assert final_number(f"The answer is 18.\n{noise}", "en") == 18
+
+
+PIECES = [
+    "0", "1", "5", "18", "123", "000", "1,234", "1.234", "1.234,5", ".", ",", "，", "．", "、", "'", "’", "٫", "٬",
+    "百", "千", "万", "億", "亿", "兆", "十", "一", "二", "〇", "两", "第", "年", "月", "日", "分の", "分", "个半",
+    "半", "½", "↉", "/", "⁄", "-", "−", "–", "+", "=", "×", "^", "{", "}", "\\boxed{", "\\boxed", "\\frac{1}{2}",
+    "\\frac", "\\text{", "(", ")", "[", "]", "#", "####", "$", "€", "%", ":", "?", "!", "。", "answer", "Answer:",
+    "答案是", "答えは", "উত্তর", "is", "Question:", "Note:", "1.", "2)", "*", "e5", "k", "million", "Mio.", "elfu", "লাখ",
+    "৫০", "๑๘", "１８", "2nd", "12/05/2023", "3:30", "demi", "x", "cm", "usd", "~", "_1", "^99", "**",
+]  # fmt: skip
+MESSES = st.lists(st.sampled_from([*PIECES, " ", " ", "\u00a0", "\n", "\n\n", "Question 1:\n"]), max_size=40)
+
+
+@settings(max_examples=300, deadline=None)
+@given(MESSES, st.sampled_from(DEFAULT_LANGUAGES))
+def test_no_mess_of_numbers_and_words_is_an_error(pieces: list[str], language: str) -> None:
+    number = final_number("".join(pieces), language)
+    assert number is None or Fraction(shown_number(number)) == number
+
+
+REPEATED = [
+    "\n", " \n", "\n* ", "Question: how\n", "Question 1: 5\n", "Q\n", "answer is ", "answer\n", "答 ", "5 ", "1,", "7",
+    "1.2.3万", "####", "#### ", "{", "1(", "第", "Note: ", "½", "1 1/",
+]  # fmt: skip
+"""Repeated a thousand times; some of these took quadratic time."""
+
+
+@pytest.mark.parametrize("unit", REPEATED)
+@pytest.mark.parametrize(("before", "behind"), [("", ""), ("5 answer ", " x"), ("step 1 1/1", ",1")])
+def test_twice_the_text_takes_about_twice_the_time(unit: str, before: str, behind: str) -> None:
+    def seconds(times: int) -> float:
+        start = time.process_time()
+        final_number(before + unit * times + behind, "en")
+        return time.process_time() - start
+
+    times = 3000 // len(unit)
+    ratios = (seconds(2 * times) / max(seconds(times), 0.004) for _ in range(5))  # what takes less is not measured well
+    assert any(ratio <= 3 for ratio in ratios)
+
+
+@pytest.mark.parametrize("unit", REPEATED)
+def test_a_number_in_front_of_endless_repetition_is_still_found(unit: str) -> None:
+    assert final_number(f"The answer is 18.\n\n{unit * 2000}", "en") is not None

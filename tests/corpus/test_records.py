@@ -157,6 +157,13 @@ def test_a_record_without_a_key_is_told_with_its_number_and_the_key(tmp_path: Pa
         {"lang": ""},
         {"instruction": "half a pair \ud83d"},
         {"answers": [{"generated": "\ude00 the other half"}]},
+        {"answers": [{"generated": "whole", "note": "\ud83d"}]},
+        {"id": "\ud83d"},
+        {"target": "\ud83d"},
+        {"more": "\ud83d"},
+        {"more": [1, {"within": ["\ud83d"]}]},
+        {"more": {"\ud83d": 1}},
+        {"\ud83d": 1},
     ],
 )
 def test_a_record_of_other_types_or_unknown_language_is_refused_with_its_number(
@@ -186,3 +193,26 @@ def test_the_digest_depends_on_what_is_read_and_not_on_how_it_is_written() -> No
     ]
     assert len({records_hash([one]) for one in (EXPECTED, *others)}) == 6
     assert records_hash([EXPECTED, EXPECTED]) != records_hash([EXPECTED])
+
+
+@pytest.mark.parametrize("lines", [True, False])
+@pytest.mark.parametrize("depth", [1_000, 1_000_000])
+def test_brackets_without_end_are_refused_in_one_line(tmp_path: Path, depth: int, lines: bool) -> None:
+    deep = json.dumps({**RECORD, "more": "@"}).replace('"@"', "[" * depth + "]" * depth)
+    path = corpus_file(tmp_path, f"{json.dumps(RECORD)}\n{deep}" if lines else f"[{json.dumps(RECORD)}, {deep}]")
+    with pytest.raises(CorpusError, match=r"corpus\.json, (line|record) \d: brackets are nested") as caught:
+        read_corpus(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["[" * 1_000_000, '{"a":' * 1_000_000])
+def test_a_file_of_opening_brackets_alone_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
+    with pytest.raises(CorpusError, match=r"corpus\.json, line 1: ") as caught:
+        read_corpus(corpus_file(tmp_path, content))
+    assert len(str(caught.value)) < 500
+
+
+def test_other_keys_are_kept_however_they_are_nested(tmp_path: Path) -> None:
+    item = {**RECORD, "more": json.loads("[" * 50 + '"\U0001f600"' + "]" * 50)}
+    (record,) = read_corpus(corpus_file(tmp_path, [item])).records
+    assert record.as_item() == item

@@ -26,7 +26,7 @@ MISLEADING = {
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a generation config that would change every answer, if anything of it but the end tokens were used."""
+    """A model whose generation config would change every answer, if an engine used more of it than the end tokens."""
     folder = save_tiny_model("llama", tmp_path_factory.mktemp("models") / "tiny-llama")
     (folder / "generation_config.json").write_text(json.dumps(MISLEADING), encoding="utf-8")
     return folder

@@ -40,7 +40,7 @@ TEXTS = {
 
 
 def groups_of(tokenizer: Tokenizer, texts: dict[str, list[str]] = TEXTS) -> list[PromptGroup]:
-    """Prompt groups by the definition of SPEC 1."""
+    """Prompt groups, encoded as docs/concepts/counting.md defines them."""
     return [
         PromptGroup(tuple(tokenizer.encode(ask)), tuple(tuple(tokenizer.encode(ask + answer)) for answer in answers))
         for ask, answers in texts.items()
@@ -48,18 +48,18 @@ def groups_of(tokenizer: Tokenizer, texts: dict[str, list[str]] = TEXTS) -> list
 
 
 def assert_tally(counts: LanguageCounts, groups: Sequence[PromptGroup]) -> None:
-    """The totals are the corpus's."""
+    """Check that the totals are the corpus's."""
     full, prefix = sum(g.full_tokens for g in groups), sum(g.prefix_tokens for g in groups)
     assert (counts.full.total_tokens, counts.prefix.total_tokens) == (full, prefix)
     check_tally(counts, full_tokens=full, prefix_tokens=prefix)
 
 
 SHARED = 6
-"""The most sequences that pass through one position here: what is rounded there once counts as often."""
+"""The most sequences that share one position here; a firing rounded the other way there counts this often."""
 
 
 def assert_same_counts(one: LanguageCounts, other: LanguageCounts, *, exact: bool = False) -> None:
-    """The same numbers, apart from rounding at zero: up to 2 positions, and a millionth of all, fall on the other side.
+    """Check that counts agree but for rounding at 0: 2 positions and a millionth of all may fall on the other side.
 
     A token too many or too few would be a difference of 1 in each neuron that it makes fire: about half of them.
     """
@@ -72,7 +72,7 @@ def assert_same_counts(one: LanguageCounts, other: LanguageCounts, *, exact: boo
 
 
 def assert_close(one: Sequence[TextLikelihood], other: Sequence[TextLikelihood], *, rel: float = 1e-4) -> None:
-    """The same tokens scored, and the same likelihood text by text."""
+    """Check that the same tokens were scored, with the same likelihood text by text."""
     assert [x.tokens for x in one] == [x.tokens for x in other]
     assert [x.nll for x in one] == pytest.approx([x.nll for x in other], rel=rel, abs=1e-6)
 
@@ -82,10 +82,6 @@ def some_neurons(engine: Engine, share: float = 0.3, seed: int = 0) -> Tensor:
     chosen = torch.rand(engine.model.layers, engine.model.d_mlp, generator=torch.Generator().manual_seed(seed)) < share
     chosen[1:-1] = False
     return chosen
-
-
-def ignore(_tokens: int) -> None:
-    """Progress that nobody looks at."""
 
 
 class EngineContract:
@@ -126,7 +122,7 @@ class EngineContract:
     def test_totals_are_the_corpus_s_and_counts_are_the_oracle_s(self, engine: Engine, oracle: NaiveEngine) -> None:
         groups = groups_of(engine.tokenizer)
         assert sum(g.boundary_cases for g in groups) >= 3, "the corpus must hold boundary cases"
-        counts = engine.count(groups, progress=ignore)
+        counts = engine.count(groups)
         assert_tally(counts, groups)
         assert_same_counts(counts, oracle.count(groups))
         assert int(counts.full.over_zero.sum()) > int(counts.prefix.over_zero.sum()) > 0
@@ -134,7 +130,7 @@ class EngineContract:
     @pytest.mark.parametrize("ask", TEXTS)
     def test_each_kind_of_group_by_itself(self, engine: Engine, oracle: NaiveEngine, ask: str) -> None:
         groups = groups_of(engine.tokenizer, {ask: TEXTS[ask]})
-        counts = engine.count(groups, progress=ignore)
+        counts = engine.count(groups)
         assert_tally(counts, groups)
         assert_same_counts(counts, oracle.count(groups))
 
@@ -145,7 +141,7 @@ class EngineContract:
             )
             for n in range(6)
         ]
-        counts = engine.count(groups, progress=ignore)
+        counts = engine.count(groups)
         assert_tally(counts, groups)
         assert_same_counts(counts, oracle.count(groups))
 
@@ -154,19 +150,19 @@ class EngineContract:
             PromptGroup((1, *range(10, 12 + 3 * n)), ((1, *range(10, 12 + 3 * n), *range(100, 101 + 5 * (n % 3))),))
             for n in range(8)
         ]
-        counts = engine.count(groups, progress=ignore)
+        counts = engine.count(groups)
         assert_tally(counts, groups)
         assert_same_counts(counts, oracle.count(groups))
 
     def test_a_full_sequence_shorter_than_its_prefix(self, engine: Engine, oracle: NaiveEngine) -> None:
         groups = [PromptGroup((1, 9, 10, 11, 12), ((1, 9), (1, 9, 10, 11, 12), (1, 9, 30, 31, 32, 33)))]
-        counts = engine.count(groups, progress=ignore)
+        counts = engine.count(groups)
         assert_tally(counts, groups)
         assert_same_counts(counts, oracle.count(groups))
 
     def test_nothing_to_count(self, engine: Engine) -> None:
         for groups in ([], [PromptGroup((1, 2, 3), ())]):
-            counts = engine.count(groups, progress=ignore)
+            counts = engine.count(groups)
             assert_tally(counts, groups)
             assert counts.full.over_zero.shape == (engine.model.layers, engine.model.d_mlp)
             assert not counts.full.over_zero.any()
@@ -181,40 +177,40 @@ class EngineContract:
         shuffled = [
             PromptGroup(g.prefix, tuple(reversed(g.full))) for g in random.Random(1).sample(groups, len(groups))
         ]
-        assert_same_counts(engine.count(groups, progress=ignore), engine.count(shuffled, progress=ignore))
+        assert_same_counts(engine.count(groups), engine.count(shuffled))
 
     def test_counts_of_shards_add_up_to_the_whole(self, engine: Engine) -> None:
         groups = groups_of(engine.tokenizer)
-        parts = engine.count(groups[:3], progress=ignore) + engine.count(groups[3:], progress=ignore)
-        assert_same_counts(parts, engine.count(groups, progress=ignore))
+        parts = engine.count(groups[:3]) + engine.count(groups[3:])
+        assert_same_counts(parts, engine.count(groups))
 
     def test_the_batch_budget_does_not_matter(self, tiny_llama: Path, engine: Engine) -> None:
         small = self.opened(tiny_llama, batch_tokens=64)
         groups = groups_of(small.tokenizer)
         texts = [ScoredText(full) for g in groups for full in g.full]
-        assert_same_counts(small.count(groups, progress=ignore), engine.count(groups, progress=ignore))
-        assert_close(small.log_likelihood(texts, progress=ignore), engine.log_likelihood(texts, progress=ignore))
+        assert_same_counts(small.count(groups), engine.count(groups))
+        assert_close(small.log_likelihood(texts), engine.log_likelihood(texts))
 
     def test_likelihood_is_the_plain_model_s_cross_entropy(self, engine: Engine, oracle: NaiveEngine) -> None:
         texts = scored_texts(engine.tokenizer)
         assert {text.scored_tokens == 0 for text in texts} == {True, False}
-        assert_close(engine.log_likelihood(texts, progress=ignore), oracle.log_likelihood(texts))
+        assert_close(engine.log_likelihood(texts), oracle.log_likelihood(texts))
 
     def test_a_likelihood_is_the_sum_of_its_parts(self, engine: Engine) -> None:
         tokens = tuple(engine.tokenizer.encode("The whole is the sum of its parts, ab"))
-        whole, tail = engine.log_likelihood([ScoredText(tokens), ScoredText(tokens, start=8)], progress=ignore)
-        head = engine.log_likelihood([ScoredText(tokens[:8])], progress=ignore)[0]
+        whole, tail = engine.log_likelihood([ScoredText(tokens), ScoredText(tokens, start=8)])
+        head = engine.log_likelihood([ScoredText(tokens[:8])])[0]
         assert whole.tokens == head.tokens + tail.tokens
         assert whole.nll == pytest.approx(head.nll + tail.nll, rel=1e-4)
 
     def test_deactivation_is_the_oracle_s(self, engine: Engine, oracle: NaiveEngine) -> None:
         intervention, texts = Intervention.zero(some_neurons(engine)), scored_texts(engine.tokenizer)
         groups = groups_of(engine.tokenizer)
-        plain = engine.log_likelihood(texts, progress=ignore)
+        plain = engine.log_likelihood(texts)
         with engine.intervene(intervention), oracle.intervene(intervention):
-            masked = engine.log_likelihood(texts, progress=ignore)
+            masked = engine.log_likelihood(texts)
             assert_close(masked, oracle.log_likelihood(texts))
-            counts = engine.count(groups, progress=ignore)
+            counts = engine.count(groups)
             assert_same_counts(counts, oracle.count(groups))
             assert not counts.full.over_zero[some_neurons(engine)].any()
         assert perplexity(masked).token != pytest.approx(perplexity(plain).token, rel=1e-3)
@@ -226,34 +222,34 @@ class EngineContract:
         second = Intervention(torch.ones_like(shift), shift)
         texts = scored_texts(engine.tokenizer)
         with engine.intervene(first), engine.intervene(second):
-            nested = engine.log_likelihood(texts, progress=ignore)
+            nested = engine.log_likelihood(texts)
         with oracle.intervene(first.then(second)):
             assert_close(nested, oracle.log_likelihood(texts))
         with engine.intervene(second), engine.intervene(first):
-            swapped = engine.log_likelihood(texts, progress=ignore)
+            swapped = engine.log_likelihood(texts)
         assert perplexity(swapped).nll != pytest.approx(perplexity(nested).nll, rel=1e-5)
 
     def test_it_is_restored_after_use_and_after_an_exception(self, engine: Engine) -> None:
         texts, groups = scored_texts(engine.tokenizer), groups_of(engine.tokenizer)
-        likelihoods, counts = engine.log_likelihood(texts, progress=ignore), engine.count(groups, progress=ignore)
+        likelihoods, counts = engine.log_likelihood(texts), engine.count(groups)
 
         def fail_inside() -> None:
             with engine.intervene(Intervention.zero(some_neurons(engine))):
-                engine.log_likelihood(texts, progress=ignore)
+                engine.log_likelihood(texts)
                 raise KeyError("stop")
 
         with pytest.raises(KeyError, match="stop"):
             fail_inside()
-        assert engine.log_likelihood(texts, progress=ignore) == likelihoods
-        assert_same_counts(engine.count(groups, progress=ignore), counts, exact=True)
+        assert engine.log_likelihood(texts) == likelihoods
+        assert_same_counts(engine.count(groups), counts, exact=True)
 
     def test_an_intervention_that_changes_nothing_changes_no_bit(self, engine: Engine) -> None:
         texts = scored_texts(engine.tokenizer)
-        plain = engine.log_likelihood(texts, progress=ignore)
+        plain = engine.log_likelihood(texts)
         shape = (engine.model.layers, engine.model.d_mlp)
         for nothing in (Intervention.identity(*shape), Intervention.zero(torch.zeros(shape, dtype=torch.bool))):
             with engine.intervene(nothing):
-                assert engine.log_likelihood(texts, progress=ignore) == plain
+                assert engine.log_likelihood(texts) == plain
 
     def test_an_intervention_for_another_model_is_refused(self, engine: Engine) -> None:
         with (
@@ -266,7 +262,7 @@ class EngineContract:
         engine = self.opened(planted.folder)
         for language in planted.languages:
             groups = planted_groups(engine.tokenizer, language)
-            counts = engine.count(groups, progress=ignore)
+            counts = engine.count(groups)
             assert_tally(counts, groups)
             answers = counts.full.total_tokens - counts.prefix.total_tokens
             fired = counts.full.over_zero - counts.prefix.over_zero
@@ -281,12 +277,10 @@ class EngineContract:
             language: [ScoredText(full) for group in planted_groups(engine.tokenizer, language) for full in group.full]
             for language in planted.languages
         }
-        plain = {k: perplexity(engine.log_likelihood(some, progress=ignore)).token for k, some in texts.items()}
+        plain = {k: perplexity(engine.log_likelihood(some)).token for k, some in texts.items()}
         for off in planted.languages[:3]:
             with engine.intervene(Intervention.zero(planted.speakers(off))):
-                masked = {
-                    k: perplexity(engine.log_likelihood(some, progress=ignore)).token for k, some in texts.items()
-                }
+                masked = {k: perplexity(engine.log_likelihood(some)).token for k, some in texts.items()}
             assert masked[off] > 3 * plain[off]
             assert all(masked[k] == pytest.approx(plain[k], rel=1e-3) for k in texts if k != off)
 

@@ -1,4 +1,4 @@
-"""What every engine's activation moments must be: a part of the engine contract."""
+"""What every engine's activation moments must be; part of the engine contract."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from language_neurons_alignment.core.counts import LanguageCounts, SpanMoments, 
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.corpus.encode import PromptGroup
 from language_neurons_alignment.engines.base import Engine
-from tests.engines.contract import TEXTS, EngineContract, assert_same_counts, groups_of, ignore, some_neurons
+from tests.engines.contract import TEXTS, EngineContract, assert_same_counts, groups_of, some_neurons
 from tests.engines.oracle import NaiveEngine
 
 
@@ -25,7 +25,7 @@ def spans(counts: LanguageCounts) -> list[tuple[int, SpanMoments]]:
 
 
 def assert_same_moments(one: LanguageCounts, other: LanguageCounts, *, rounding: float = 1e-5) -> None:
-    """The same tokens, and sums that differ by what float32 rounds inside the model, and by no more.
+    """Check that moments cover the same tokens and differ by no more than what float32 rounds inside the model.
 
     Rounding is in proportion to a layer's activations, so per token a sum may be off by `rounding` · their root mean
     square, and a sum of squares by 10 times that of its square (the largest activations are some times the usual ones).
@@ -39,14 +39,12 @@ def assert_same_moments(one: LanguageCounts, other: LanguageCounts, *, rounding:
 
 
 class MomentsContract(EngineContract):
-    """The tests; `contract.py` has those of counts, likelihoods and interventions."""
+    """The tests of moments, added to those of counts, likelihoods and interventions."""
 
     @pytest.mark.parametrize("ask", [None, *TEXTS])
     def test_moments_are_the_oracle_s(self, engine: Engine, oracle: NaiveEngine, ask: str | None) -> None:
         groups = groups_of(engine.tokenizer, TEXTS if ask is None else {ask: TEXTS[ask]})
-        assert_same_moments(
-            engine.count(groups, progress=ignore, moments=True), oracle.count(groups, progress=ignore, moments=True)
-        )
+        assert_same_moments(engine.count(groups, moments=True), oracle.count(groups, moments=True))
 
     def test_moments_of_batches_of_many_lengths(self, engine: Engine, oracle: NaiveEngine) -> None:
         groups = [
@@ -54,13 +52,11 @@ class MomentsContract(EngineContract):
             for n in range(8)
         ]
         groups += [PromptGroup((1, 9, 10, 11, 12), ((1, 9), (1, 9, 10, 11, 12), (1, 9, 30, 31, 32, 33)))]
-        assert_same_moments(
-            engine.count(groups, progress=ignore, moments=True), oracle.count(groups, progress=ignore, moments=True)
-        )
+        assert_same_moments(engine.count(groups, moments=True), oracle.count(groups, moments=True))
 
     def test_asking_for_moments_changes_no_count(self, engine: Engine) -> None:
         groups = groups_of(engine.tokenizer)
-        plain, counts = engine.count(groups, progress=ignore), engine.count(groups, progress=ignore, moments=True)
+        plain, counts = engine.count(groups), engine.count(groups, moments=True)
         assert plain.moments is None
         assert_same_counts(plain, counts, exact=True)
         full, prefix = sum(g.full_tokens for g in groups), sum(g.prefix_tokens for g in groups)
@@ -68,22 +64,20 @@ class MomentsContract(EngineContract):
 
     def test_moments_are_the_same_bits_each_time(self, engine: Engine) -> None:
         groups = groups_of(engine.tokenizer)
-        one, other = (engine.count(groups, progress=ignore, moments=True) for _ in range(2))
+        one, other = (engine.count(groups, moments=True) for _ in range(2))
         for (_, a), (_, b) in zip(spans(one), spans(other), strict=True):
             assert torch.equal(a.sum, b.sum)
             assert torch.equal(a.sum_of_squares, b.sum_of_squares)
 
     def test_moments_of_shards_add_up_to_the_whole(self, engine: Engine) -> None:
         groups = groups_of(engine.tokenizer)
-        whole = engine.count(groups, progress=ignore, moments=True)
-        parts = [engine.count(some, progress=ignore, moments=True) for some in (groups[:3], groups[3:])]
+        whole = engine.count(groups, moments=True)
+        parts = [engine.count(some, moments=True) for some in (groups[:3], groups[3:])]
         assert_same_moments(parts[0] + parts[1], whole)
 
     def test_the_batch_budget_does_not_matter_to_moments(self, tiny_llama: Path, engine: Engine) -> None:
         small, groups = self.opened(tiny_llama, batch_tokens=64), groups_of(engine.tokenizer)
-        assert_same_moments(
-            small.count(groups, progress=ignore, moments=True), engine.count(groups, progress=ignore, moments=True)
-        )
+        assert_same_moments(small.count(groups, moments=True), engine.count(groups, moments=True))
 
     def test_moments_under_an_intervention_are_those_of_the_changed_activations(
         self, engine: Engine, oracle: NaiveEngine
@@ -91,15 +85,15 @@ class MomentsContract(EngineContract):
         groups, off = groups_of(engine.tokenizer), some_neurons(engine)
         change = Intervention(torch.where(off, 0.0, 1.0), torch.where(off, 0.5, 0.0))
         with engine.intervene(change), oracle.intervene(change):
-            counts = engine.count(groups, progress=ignore, moments=True)
-            assert_same_moments(counts, oracle.count(groups, progress=ignore, moments=True))
+            counts = engine.count(groups, moments=True)
+            assert_same_moments(counts, oracle.count(groups, moments=True))
         for tokens, moments in spans(counts):
             assert (moments.sum[off] == 0.5 * tokens).all()
             assert (moments.sum_of_squares[off] == 0.25 * tokens).all()
 
     def test_nothing_to_add_up(self, engine: Engine) -> None:
         for groups in ([], [PromptGroup((1, 2, 3), ())]):
-            for tokens, moments in spans(engine.count(groups, progress=ignore, moments=True)):
+            for tokens, moments in spans(engine.count(groups, moments=True)):
                 assert tokens == 0
                 assert moments.sum.shape == (engine.model.layers, engine.model.d_mlp)
                 assert not moments.sum.any()

@@ -28,7 +28,7 @@ _ACTIVATIONS = ("act_fn", "activation_fn", "act", "gelu_impl")
 
 
 class Tap(nn.Module):
-    """Stands in for an activation function: applies it, then what is asked for, and remembers the result."""
+    """Replaces an activation module: applies its function, then the changes, and remembers the result."""
 
     def __init__(self, function: nn.Module) -> None:
         super().__init__()
@@ -46,10 +46,10 @@ class Tap(nn.Module):
 
 
 class NaiveEngine:
-    """The oracle, in the shape of an engine."""
+    """The oracle, with the methods of an engine."""
 
     def __init__(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
-        # eager: the only attention that does all of what every architecture asks for (Gemma 2 caps its scores)
+        # eager is the only attention that does all that every architecture needs (Gemma 2 caps its scores)
         loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
         self.network = loaded.eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -115,13 +115,13 @@ class NaiveEngine:
         return [[index] for index in range(len(prompts))]
 
     def probabilities(self, tokens: Sequence[int]) -> Tensor:
-        """Of the next token, in float64."""
+        """The probabilities of the next token, in float64."""
         with torch.no_grad():
             logits = self.network(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
         return torch.softmax(logits.double(), dim=-1)
 
     def _answer(self, prompt: Sequence[int], sampling: Sampling) -> GeneratedAnswer:
-        """Token after token from the whole sequence, without a cache; the text is read anew after each."""
+        """An answer; each token is computed without a cache, and the text is decoded anew after each."""
         new: list[int] = []
         read = partial(self.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         while True:

@@ -1,4 +1,4 @@
-"""Every supported architecture, against the plain model, one sequence at a time."""
+"""Every supported family, compared with the plain model run one sequence at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.corpus.encode import Prompt
-from language_neurons_alignment.engines.sites import ARCHITECTURES
+from language_neurons_alignment.engines.sites import FAMILIES
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from tests.engines.contract import assert_close, assert_same_counts, assert_tally, groups_of, scored_texts, some_neurons
 from tests.engines.moments_contract import assert_same_moments
@@ -38,7 +38,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_every_known_architecture_is_tried() -> None:
-    assert set(CONFIGS) == set(ARCHITECTURES)
+    assert set(CONFIGS) == set(FAMILIES)
 
 
 def test_counts_are_the_oracle_s(pair: Pair) -> None:
@@ -91,14 +91,14 @@ EQUATIONS = {
     "llama-relu": lambda mlp, x: F.relu(x @ mlp.gate_proj.weight.T),
     "llama-gelu": lambda mlp, x: F.gelu(x @ mlp.gate_proj.weight.T, approximate="tanh"),
 }
-"""The definition of SPEC, "words", written out: act(gate x), or act(fc1 x) where there is no gate."""
+"""The definition in docs/concepts/counting.md: act(gate x), or act(fc1 x) where there is no gate."""
 
 
 @pytest.mark.parametrize("kind", EQUATIONS)
 def test_the_site_is_what_the_equation_says(kind: str, tmp_path: Path) -> None:
     engine = TransformersEngine.load(save_tiny_model(kind, tmp_path / kind), device="cpu")
     network = engine._network
-    layers = network.decoder.get_submodule(ARCHITECTURES[kind.split("-")[0]].layers)
+    layers = network.decoder.get_submodule(FAMILIES[kind.split("-")[0]].transformers.layers)
     inputs, outputs = {}, {}
     for index, (layer, site) in enumerate(zip(layers, network.sites, strict=True)):
         mlp = layer.fc1 if kind == "opt" else layer.mlp

@@ -1,4 +1,4 @@
-"""Counting in lanes is exact, and a hook that does not see what it should says so."""
+"""Counting in lanes is exact, and a hook that sees other tokens than those fed is an error."""
 
 from __future__ import annotations
 

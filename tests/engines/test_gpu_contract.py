@@ -28,7 +28,7 @@ class TestTransformersOnGPU(MomentsContract):
 @pytest.mark.vllm
 @needs_vllm
 class TestVLLMOnGPU(MomentsContract):
-    """vLLM takes the GPU by itself where its build is the one for GPUs."""
+    """A vLLM built for GPUs uses the GPU by itself."""
 
     load = staticmethod(open_vllm)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText, Tokens
 from language_neurons_alignment.engines.generation import batches
-from language_neurons_alignment.engines.transformers.plan import Job, Row, fed_tokens, plan, trunk_batches
+from language_neurons_alignment.engines.transformers.plan import Job, Row, fed_tokens, job_batches, plan
 
 tokens = st.lists(st.integers(0, 2), max_size=6).map(tuple)
 """Few tokens, so that sequences often share their beginnings."""
@@ -27,7 +27,7 @@ def counted(jobs: list[Job]) -> tuple[Counter, Counter]:
     """How often each position counts, a position being known by the tokens up to it: (for full, for prefix)."""
     full, prefix = Counter(), Counter()
     for job in jobs:
-        for row, before in ((job.trunk, ()), *((branch, job.trunk.tokens) for branch in job.branches)):
+        for row, before in ((job.first, ()), *((row, job.first.tokens) for row in job.rest)):
             for position in range(len(row.tokens)):
                 seen = before + row.tokens[: position + 1]
                 full[seen] += row.full
@@ -49,7 +49,7 @@ def test_every_position_counts_as_often_as_it_occurs(group: PromptGroup, switch:
 @given(groups())
 def test_nothing_is_fed_that_need_not_be(group: PromptGroup) -> None:
     jobs = plan(group)
-    assert all(row.tokens for job in jobs for row in (job.trunk, *job.branches))
+    assert all(row.tokens for job in jobs for row in (job.first, *job.rest))
     assert fed_tokens(jobs) <= len(group.prefix) + sum(map(len, set(group.full)))
     if group.full and not group.boundary_cases:
         assert fed_tokens(jobs) == len(group.prefix) + sum(len(full) - len(group.prefix) for full in set(group.full))
@@ -78,9 +78,9 @@ def test_one_answer_far_from_the_prefix_does_not_take_it_from_the_others() -> No
 
 def test_sequences_on_two_sides_of_a_rope_switch_share_nothing() -> None:
     group = PromptGroup((1, 2, 3), ((1, 2, 3, 4), (1, 2, 3, 4, 5, 6)))
-    assert {row.trunk.tokens for row in plan(group, switch=4)} == {group.prefix, *group.full}
-    assert not any(job.branches for job in plan(group, switch=4))
-    assert any(job.branches for job in plan(group, switch=6))
+    assert {row.first.tokens for row in plan(group, switch=4)} == {group.prefix, *group.full}
+    assert not any(job.rest for job in plan(group, switch=4))
+    assert any(job.rest for job in plan(group, switch=6))
 
 
 @given(
@@ -97,15 +97,13 @@ def test_batches_hold_everything_once_and_keep_to_the_budget(
 
 
 @given(st.lists(st.integers(1, 5), max_size=20), st.integers(1, 20))
-def test_trunks_of_one_length_share_a_batch(lengths: list[int], budget: int) -> None:
+def test_jobs_whose_first_rows_have_one_length_share_a_batch(lengths: list[int], budget: int) -> None:
     jobs = [Job(Row((7,) * n, 1, 1, n), (Row((index,), 1),)) for index, n in enumerate(lengths)]
-    made = list(trunk_batches(jobs, budget=budget))
-    assert Counter(job.branches[0].tokens for batch in made for job in batch) == Counter(
-        (i,) for i in range(len(lengths))
-    )
+    made = list(job_batches(jobs, budget=budget))
+    assert Counter(job.rest[0].tokens for batch in made for job in batch) == Counter((i,) for i in range(len(lengths)))
     for batch in made:
-        assert len({len(job.trunk.tokens) for job in batch}) == 1
-        assert len(batch) == 1 or fed_tokens(Job(job.trunk) for job in batch) <= budget
+        assert len({len(job.first.tokens) for job in batch}) == 1
+        assert len(batch) == 1 or fed_tokens(Job(job.first) for job in batch) <= budget
 
 
 def test_a_group_without_answers_has_nothing_to_count() -> None:

@@ -1,12 +1,12 @@
-"""The engine contract on the transformers engine, and on the oracle that it is held against."""
+"""The engine contract on the transformers engine, and on the oracle that it is compared with."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from language_neurons_alignment.engines.transformers import TransformersEngine
-from tests.engines.doing_contract import DoingContract
 from tests.engines.generation_contract import GenerationContract
+from tests.engines.intervention_contract import InterventionContract
 from tests.engines.oracle import NaiveEngine
 
 
@@ -18,7 +18,7 @@ def load_oracle(folder: Path, *, batch_tokens: int | None = None) -> NaiveEngine
     return NaiveEngine(folder)
 
 
-class TestTransformers(DoingContract, GenerationContract):
+class TestTransformers(InterventionContract, GenerationContract):
     load = staticmethod(load_transformers)
 
 
@@ -34,5 +34,5 @@ class TestOracle(GenerationContract):
     test_an_answer_ends_where_the_model_s_length_does = None
     test_deactivation_changes_answers_as_it_does_the_oracle_s_and_is_gone_afterwards = None
     test_prompts_that_cannot_be_answered_are_refused = None  # it refuses nothing
-    test_an_error_in_the_middle_leaves_the_engine_as_it_was = None  # it tells of its progress at the end only
+    test_an_error_in_the_middle_leaves_the_engine_as_it_was = None  # it reports progress at the end only
     test_progress_adds_up_to_the_full_sequences = None  # it reports what it feeds, full and prefix

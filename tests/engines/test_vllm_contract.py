@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from language_neurons_alignment.engines.vllm import VLLMEngine
-from tests.engines.doing_contract import DoingContract
 from tests.engines.generation_contract import GenerationContract
+from tests.engines.intervention_contract import InterventionContract
 from tests.engines.vllm_engines import needs_vllm, open_vllm
 
 pytestmark = [pytest.mark.vllm, needs_vllm]
 
 
 def load_vllm(folder: Path, *, batch_tokens: int | None = None) -> VLLMEngine:
-    """As users have it; small batches are no matter of where the scheduler lives."""
+    """vLLM as users run it; with small batches its scheduler shares this process, which starts faster."""
     return open_vllm(folder, batch_tokens=batch_tokens, apart=batch_tokens is None)
 
 
-class TestVLLM(DoingContract, GenerationContract):
+class TestVLLM(InterventionContract, GenerationContract):
     load = staticmethod(load_vllm)

@@ -1,4 +1,4 @@
-"""Who looks on while vLLM answers: the parts that need no vLLM."""
+"""What watches vLLM while it answers: the parts that need no vLLM."""
 
 from __future__ import annotations
 
@@ -52,4 +52,4 @@ def test_nan_and_infinity_are_seen_in_rows_and_not_in_padding(bad: float, rows: 
     watch.step(SimpleNamespace(total_num_scheduled_tokens=rows))
     watch.after(torch.tensor([[1.0, 2.0], [3.0, bad], [torch.nan, 0.0]]))
     watch.step(None)
-    assert watch.infinite == seen
+    assert watch.report() == {"infinite": seen}

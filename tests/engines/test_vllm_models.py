@@ -15,7 +15,7 @@ from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.vllm import VLLMEngine
 from language_neurons_alignment.errors import EngineError
-from tests.engines.contract import assert_tally, groups_of, ignore, some_neurons
+from tests.engines.contract import assert_tally, groups_of, some_neurons
 from tests.engines.moments_contract import spans
 from tests.engines.vllm_engines import needs_vllm, open_vllm
 from tests.tiny_models import save_tiny_model
@@ -39,7 +39,7 @@ def pair(smollm2: Path) -> Iterator[tuple[VLLMEngine, TransformersEngine]]:
 
 def moments_apart(pair: tuple[VLLMEngine, TransformersEngine]) -> float:
     """The largest |Δ| / |·| between the engines' moments, over all neurons together."""
-    counted = [one.count(groups_of(one.tokenizer, QUESTIONS), progress=ignore, moments=True) for one in pair]
+    counted = [one.count(groups_of(one.tokenizer, QUESTIONS), moments=True) for one in pair]
     ratios = []
     for (_, mine), (_, theirs) in zip(*map(spans, counted), strict=True):
         for a, b in ((mine.sum, theirs.sum), (mine.sum_of_squares, theirs.sum_of_squares)):
@@ -54,7 +54,7 @@ class TestSmolLM2:
         mine, theirs = pair
         assert mine.model.dtype == theirs.model.dtype == "bfloat16"
         groups = groups_of(mine.tokenizer, QUESTIONS)
-        counts, others = mine.count(groups, progress=ignore), theirs.count(groups, progress=ignore)
+        counts, others = mine.count(groups), theirs.count(groups)
         assert_tally(counts, groups)
         assert counts.full.total_tokens == others.full.total_tokens
         assert counts.prefix.total_tokens == others.prefix.total_tokens
@@ -66,21 +66,21 @@ class TestSmolLM2:
         texts = [ScoredText(full) for group in groups_of(mine.tokenizer, QUESTIONS) for full in group.full]
         for off in (torch.zeros(30, 1536, dtype=torch.bool), some_neurons(mine, share=0.05)):
             with mine.intervene(Intervention.zero(off)), theirs.intervene(Intervention.zero(off)):
-                one = perplexity(mine.log_likelihood(texts, progress=ignore))
-                other = perplexity(theirs.log_likelihood(texts, progress=ignore))
+                one = perplexity(mine.log_likelihood(texts))
+                other = perplexity(theirs.log_likelihood(texts))
             assert one.tokens == other.tokens
             assert one.token == pytest.approx(other.token, rel=0.02)
 
     def test_bfloat16_steps_and_moments_agree(self, pair: tuple[VLLMEngine, TransformersEngine]) -> None:
-        """Where a neuron is changed, vLLM's activation is made apart from the product that it goes into."""
+        """A changed neuron's activation is computed apart from vLLM's merged act(gate) · up."""
         mine, theirs = pair
         texts = [ScoredText(full) for group in groups_of(mine.tokenizer, QUESTIONS) for full in group.full]
         chosen = some_neurons(mine, share=0.05)
-        plain = perplexity(mine.log_likelihood(texts, progress=ignore)).token
+        plain = perplexity(mine.log_likelihood(texts)).token
         for change in (Intervention.on(chosen, scale=-1.5), Intervention.on(chosen, scale=0.5, shift=0.25)):
             with mine.intervene(change), theirs.intervene(change):
-                one = perplexity(mine.log_likelihood(texts, progress=ignore)).token
-                other = perplexity(theirs.log_likelihood(texts, progress=ignore)).token
+                one = perplexity(mine.log_likelihood(texts)).token
+                other = perplexity(theirs.log_likelihood(texts)).token
                 changed = moments_apart(pair)
             assert one == pytest.approx(other, rel=0.02)
             assert one != pytest.approx(plain, rel=0.05), "a change that the tolerance could not hide"
@@ -89,20 +89,20 @@ class TestSmolLM2:
 
 
 def test_close_ends_every_process_and_a_closed_engine_says_so(pair: tuple[VLLMEngine, TransformersEngine]) -> None:
-    """The last one that has the engine."""
+    """The last test that uses the engine."""
     engine, running = pair[0], processes()
     assert running, "vLLM must run in processes of its own for this test to mean anything"
     longest = tuple(range(4, 260)) * 2
     groups = [PromptGroup(longest[:5], (longest,))]
     assert len(longest) == engine.model.max_length
-    assert_tally(engine.count(groups, progress=ignore), groups)
+    assert_tally(engine.count(groups), groups)
     with pytest.raises(EngineError, match=r"1 sequences are longer .* up to 513 tokens, at most 512"):
-        engine.count([PromptGroup((1,), ((*longest, 1),))], progress=ignore)
+        engine.count([PromptGroup((1,), ((*longest, 1),))])
     engine.close()
     engine.close()
     assert not left_over(running)
     with pytest.raises(EngineError, match="closed"):
-        engine.count(groups, progress=ignore)
+        engine.count(groups)
 
 
 def test_vllm_says_nothing_on_stdout_and_its_refusals_are_one_line(
@@ -118,7 +118,7 @@ def test_vllm_says_nothing_on_stdout_and_its_refusals_are_one_line(
 
 
 def left_over(running: set[int], *, seconds: float = 30.0) -> set[int]:
-    """Which of these processes are there still; one that was killed on busy cores is given time to be gone."""
+    """Which of these processes still run; on busy cores a killed one takes time to end."""
     until = time.monotonic() + seconds
     while (found := processes() & running) and time.monotonic() < until:
         time.sleep(0.2)

@@ -10,12 +10,12 @@ import pytest
 from torch import nn
 
 from language_neurons_alignment.engines import ModelInfo
+from language_neurons_alignment.engines.sites import rank_sites
 from language_neurons_alignment.engines.vllm import VLLMEngine, launch
 from language_neurons_alignment.engines.vllm import engine as loading
 from language_neurons_alignment.engines.vllm import launch as checks
 from language_neurons_alignment.engines.vllm import launch as request
 from language_neurons_alignment.engines.vllm.launch import Launch
-from language_neurons_alignment.engines.vllm.sites import rank_sites
 from language_neurons_alignment.errors import (
     EngineError,
     MissingEngineError,
@@ -90,7 +90,7 @@ def test_options_are_read_as_json_where_they_are() -> None:
 
 
 def test_an_engine_whose_hooks_do_not_fire_is_refused_at_load_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a real vLLM gives `self_test` then is in test_vllm_scheduling.py."""
+    """What `self_test` finds in a real vLLM is in test_vllm_scheduling.py."""
 
     def silent(_engine: VLLMEngine) -> None:
         raise SilentHookError("the hooks of layers [0] did not see each row")
@@ -98,7 +98,7 @@ def test_an_engine_whose_hooks_do_not_fire_is_refused_at_load_and_closed(monkeyp
     closed: list[bool] = []
     process = SimpleNamespace(close=lambda: closed.append(True))
     info = ModelInfo("x", "LlamaForCausalLM", 2, 8, max_length=64, dtype="float32")
-    monkeypatch.setattr(loading, "load", lambda *_a, **_n: (process, None, info, {}))
+    monkeypatch.setattr(loading, "_load", lambda *_a, **_n: (process, None, info, {}))
     monkeypatch.setattr(VLLMEngine, "self_test", silent)
     with pytest.raises(SilentHookError, match="did not see each row"):
         VLLMEngine.load("x")

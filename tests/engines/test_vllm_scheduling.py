@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from language_neurons_alignment._interventions import Steps, intervene
+from language_neurons_alignment._interventions import intervene
+from language_neurons_alignment._steps import Steps
 from language_neurons_alignment.core.counts import LanguageCounts
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import TextLikelihood, perplexity
@@ -22,9 +23,9 @@ from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.vllm import VLLMEngine, launch
 from language_neurons_alignment.errors import SilentHookError, TallyError
-from tests.engines.contract import assert_close, assert_same_counts, assert_tally, ignore, some_neurons
-from tests.engines.doing_contract import GREEDY, STEPS, sets
+from tests.engines.contract import assert_close, assert_same_counts, assert_tally, some_neurons
 from tests.engines.generation_contract import prompts_of
+from tests.engines.intervention_contract import GREEDY, STEPS, sets
 from tests.engines.moments_contract import assert_same_moments
 from tests.engines.vllm_engines import needs_vllm, open_vllm
 from tests.tiny_models import save_tiny_model
@@ -62,22 +63,22 @@ def reference(mistral: Path) -> tuple[LanguageCounts, list[TextLikelihood], list
     """The transformers engine's counts, likelihoods, and likelihoods with some neurons off."""
     engine = TransformersEngine.load(mistral, device="cpu", dtype="float32")
     with engine.intervene(Intervention.zero(some_neurons(engine))):
-        masked = engine.log_likelihood(TEXTS, progress=ignore)
-    return engine.count(GROUPS, progress=ignore, moments=True), engine.log_likelihood(TEXTS, progress=ignore), masked
+        masked = engine.log_likelihood(TEXTS)
+    return engine.count(GROUPS, moments=True), engine.log_likelihood(TEXTS), masked
 
 
 def assert_is_the_reference(
     engine: VLLMEngine, reference: tuple[LanguageCounts, list[TextLikelihood], list[TextLikelihood]]
 ) -> None:
     counts, plain, masked = reference
-    counted = engine.count(GROUPS, progress=ignore, moments=True)
+    counted = engine.count(GROUPS, moments=True)
     assert_tally(counted, GROUPS)
     assert_same_counts(counted, counts)
     assert_same_moments(counted, counts)
-    assert_close(engine.log_likelihood(TEXTS, progress=ignore), plain)
+    assert_close(engine.log_likelihood(TEXTS), plain)
     with engine.intervene(Intervention.zero(some_neurons(engine))):
-        assert_close(engine.log_likelihood(TEXTS, progress=ignore), masked)
-        off = engine.count(GROUPS, progress=ignore, moments=True)
+        assert_close(engine.log_likelihood(TEXTS), masked)
+        off = engine.count(GROUPS, moments=True)
     assert not off.full.over_zero[some_neurons(engine)].any()
     assert off.moments is not None
     assert not off.moments.full.sum_of_squares[some_neurons(engine)].any()
@@ -99,7 +100,7 @@ class TestOneRank:
         assert_is_the_reference(engine, reference)
 
     def test_shared_prompts_come_from_the_cache_and_still_count(self, engine: VLLMEngine) -> None:
-        engine.count(GROUPS, progress=ignore)
+        engine.count(GROUPS)
         seen = engine.last_pass
         assert seen.cached_tokens > 6 * 3 * 60, seen
         assert seen.rows < 0.6 * FULL_TOKENS, seen
@@ -109,7 +110,7 @@ class TestOneRank:
         from vllm.inputs.engine import tokens_input
 
         vllm = engine._process.engine
-        ours = engine.log_likelihood([ScoredText(group.full[0]) for group in GROUPS], progress=ignore)
+        ours = engine.log_likelihood([ScoredText(group.full[0]) for group in GROUPS])
         wanted = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         for i, group in enumerate(GROUPS):
             vllm.add_request(f"theirs-{i}", tokens_input(list(group.full[0])), wanted)
@@ -127,13 +128,13 @@ class TestOneRank:
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 engine.count(GROUPS, progress=stop)
-        assert_same_counts(engine.count(GROUPS, progress=ignore), reference[0])
+        assert_same_counts(engine.count(GROUPS), reference[0])
 
     def test_a_cache_that_hides_tokens_is_noticed(self, engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-        engine.count(GROUPS, progress=ignore)
+        engine.count(GROUPS)
         monkeypatch.setattr(engine._process, "forget_prefixes", lambda: None)
         with pytest.raises(TallyError, match="never came"):
-            engine.count(GROUPS, progress=ignore)
+            engine.count(GROUPS)
 
     def test_requests_of_somebody_else_are_noticed(self, engine: VLLMEngine) -> None:
         from vllm import SamplingParams
@@ -154,40 +155,40 @@ class TestOneRank:
 class TestOneRankByHand:
     @pytest.mark.parametrize("do", ["zero es", "scale:0 es + fr", "set:0 fr - en"])
     def test_zero_is_a_mask_by_hand_bit_for_bit(self, engine: VLLMEngine, do: str) -> None:
-        """Masked where the down projection reads: by another hook, at another module, without our intervention."""
+        """The mask by hand hooks the input of the down projection, not the activation module."""
         source = sets(engine)
         off = source.neurons(Steps.parse(do).steps[0].terms, engine.model)
         places = {layer: neurons.nonzero().flatten().tolist() for layer, neurons in enumerate(off)}
-        plain = engine.log_likelihood(TEXTS, progress=ignore)
+        plain = engine.log_likelihood(TEXTS)
         with intervene(engine, do, source):
-            zeroed = engine.log_likelihood(TEXTS, progress=ignore)
+            zeroed = engine.log_likelihood(TEXTS)
         by_hand(engine, "mask_by_hand", places)
-        masked = engine.log_likelihood(TEXTS, progress=ignore)
+        masked = engine.log_likelihood(TEXTS)
         by_hand(engine, "mask_by_hand", {})
         assert masked == zeroed != plain
-        assert engine.log_likelihood(TEXTS, progress=ignore) == plain
+        assert engine.log_likelihood(TEXTS) == plain
 
     def test_hooks_that_do_not_fire_are_an_error_of_everything_that_relies_on_them(self, engine: VLLMEngine) -> None:
-        """`self_test` is what an engine is held to when it is loaded."""
+        """`self_test` runs when an engine is loaded."""
         off, prompts = Intervention.zero(some_neurons(engine)), prompts_of(engine)
-        counts = engine.count(GROUPS, progress=ignore)
+        counts = engine.count(GROUPS)
         by_hand(engine, "fuse", True)
         try:
-            for use in (engine.self_test, lambda: engine.count(GROUPS, progress=ignore)):
+            for use in (engine.self_test, lambda: engine.count(GROUPS)):
                 with pytest.raises(SilentHookError, match=r"the hooks of layers \[0, 1, 2\] on rank"):
                     use()
             with (
                 pytest.raises(SilentHookError, match=r"did not act in layers \[0, 2\] although"),
                 engine.intervene(off),
             ):
-                engine.generate(prompts, sampling=GREEDY, progress=ignore)
+                engine.generate(prompts, sampling=GREEDY)
         finally:
             by_hand(engine, "fuse", False)
-        assert_same_counts(engine.count(GROUPS, progress=ignore), counts, exact=True)
+        assert_same_counts(engine.count(GROUPS), counts, exact=True)
 
 
 def by_hand(engine: VLLMEngine, method: str, argument: Any) -> None:
-    """Call what only the tests' worker has."""
+    """Call a method that only the tests' worker has."""
     engine._process.rpc(method, argument)
 
 
@@ -197,13 +198,13 @@ def test_chunks_and_evictions_from_a_kv_cache_that_is_too_small(mistral: Path, r
         "num_gpu_blocks_override": 9,
         "max_model_len": 200,
         "enable_prefix_caching": caching,
-        "long_prefill_token_threshold": 16,  # several texts are under way at a time, and outgrow the cache together
+        "long_prefill_token_threshold": 16,  # several texts run at a time, and together outgrow the cache
         "scheduler_reserve_full_isl": False,
     }
     engine = open_vllm(mistral, batch_tokens=48, engine_args=blocks, apart=False)
     try:
         assert_is_the_reference(engine, reference)
-        engine.count(GROUPS, progress=ignore)
+        engine.count(GROUPS)
         seen = engine.last_pass
         assert seen.preemptions > 0, seen
         assert seen.chunked >= 20, seen
@@ -229,10 +230,10 @@ def test_two_ranks_are_one_model(two_ranks: VLLMEngine, reference: tuple) -> Non
 def test_a_mask_deactivates_exactly_its_neurons_on_both_ranks(two_ranks: VLLMEngine, neurons: list[int]) -> None:
     off = torch.zeros(two_ranks.model.layers, two_ranks.model.d_mlp, dtype=torch.bool)
     off[-1, neurons] = True
-    plain = two_ranks.count(GROUPS, progress=ignore).full.over_zero
+    plain = two_ranks.count(GROUPS).full.over_zero
     assert (plain[off] > 0).all()
     with two_ranks.intervene(Intervention.zero(off)):
-        masked = two_ranks.count(GROUPS, progress=ignore).full.over_zero
+        masked = two_ranks.count(GROUPS).full.over_zero
     assert not masked[off].any()
     assert torch.equal(masked[~off], plain[~off])
 
@@ -240,12 +241,10 @@ def test_a_mask_deactivates_exactly_its_neurons_on_both_ranks(two_ranks: VLLMEng
 @pytest.mark.parametrize("do", STEPS.values(), ids=STEPS)
 def test_steps_are_done_on_both_ranks_as_on_one_model(two_ranks: VLLMEngine, mistral: Path, do: list[str]) -> None:
     one = TransformersEngine.load(mistral, device="cpu", dtype="float32")
-    plain = two_ranks.log_likelihood(TEXTS, progress=ignore)
+    plain = two_ranks.log_likelihood(TEXTS)
     with intervene(one, do, sets(one)), intervene(two_ranks, do, sets(two_ranks)):
-        assert_close(two_ranks.log_likelihood(TEXTS, progress=ignore), one.log_likelihood(TEXTS, progress=ignore))
-        assert_same_counts(two_ranks.count(GROUPS, progress=ignore), one.count(GROUPS, progress=ignore))
+        assert_close(two_ranks.log_likelihood(TEXTS), one.log_likelihood(TEXTS))
+        assert_same_counts(two_ranks.count(GROUPS), one.count(GROUPS))
         prompts = prompts_of(one)
-        assert two_ranks.generate(prompts, sampling=GREEDY, progress=ignore) == one.generate(
-            prompts, sampling=GREEDY, progress=ignore
-        )
-    assert two_ranks.log_likelihood(TEXTS, progress=ignore) == plain
+        assert two_ranks.generate(prompts, sampling=GREEDY) == one.generate(prompts, sampling=GREEDY)
+    assert two_ranks.log_likelihood(TEXTS) == plain

@@ -1,4 +1,4 @@
-"""The parts of the vLLM engine that need no vLLM: rows, weights, sums, ranks put together, refusals."""
+"""The parts of the vLLM engine that need no vLLM: rows, weights, sums, gathering, refusals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch import nn
 
 from language_neurons_alignment.core.interventions import Intervention, LayerIntervention
 from language_neurons_alignment.corpus.encode import PromptGroup
-from language_neurons_alignment.engines.vllm.assembly import assemble, check_acted, check_pass, node_losses
-from language_neurons_alignment.engines.vllm.firing import FiringSums, RowWeights, change_
-from language_neurons_alignment.engines.vllm.passes import Feed, Scores
-from language_neurons_alignment.engines.vllm.sites import RankSite
-from language_neurons_alignment.engines.vllm.tree import TokenTree, WeightedTree, pack_tree
+from language_neurons_alignment.engines.sites import RankSite
+from language_neurons_alignment.engines.vllm.firing import PIECE, FiringSums, RowWeights, change_
+from language_neurons_alignment.engines.vllm.gather import check_acted, check_pass, gather_counts, gather_losses
+from language_neurons_alignment.engines.vllm.messages import pack_intervention, pack_tree, unpack
+from language_neurons_alignment.engines.vllm.passes import Schedule, Scores
+from language_neurons_alignment.engines.vllm.tree import PrefixTree, weighted_tree
 from language_neurons_alignment.errors import EngineError, SilentHookError, TallyError
 
 CPU = torch.device("cpu")
@@ -42,42 +43,42 @@ def step(
     )
 
 
-def run(feed: Feed, *steps: Any) -> list[tuple[list[int], list[bool]]]:
+def run(schedule: Schedule, *steps: Any) -> list[tuple[list[int], list[bool]]]:
     out = []
     for one in steps:
-        rows = feed.rows(list(feed.pieces(one).values()))
-        out.append((rows.tolist(), feed.first_sight(rows).tolist()))
+        rows = schedule.rows(list(schedule.pieces(one).values()))
+        out.append((rows.tolist(), schedule.first_sight(rows).tolist()))
     return out
 
 
-class TestFeed:
-    def feed(self) -> Feed:
-        return Feed.of(pack_tree(TokenTree.of([A, B])))
+class TestSchedule:
+    def schedule(self) -> Schedule:
+        return Schedule.of(pack_tree(PrefixTree.of([A, B])))
 
     def test_two_requests_share_their_beginning_within_a_step(self) -> None:
-        feed = self.feed()
-        ((rows, fresh),) = run(feed, step({"a": (A, 0, 6), "b": (B, 0, 5)}))
+        schedule = self.schedule()
+        ((rows, fresh),) = run(schedule, step({"a": (A, 0, 6), "b": (B, 0, 5)}))
         assert rows == [0, 1, 2, 3, 4, 5, 0, 1, 2, 6, 7]
         assert fresh == [True] * 6 + [False] * 3 + [True] * 2
-        assert feed.unseen == 0
-        assert feed.token[rows].tolist() == [*A, *B]
-        assert feed.depth[rows].tolist() == [*range(6), *range(5)]
+        assert schedule.unseen == 0
+        assert schedule.token[rows].tolist() == [*A, *B]
+        assert schedule.depth[rows].tolist() == [*range(6), *range(5)]
 
     def test_chunks_cache_hits_evictions_sampled_tokens_and_strangers(self) -> None:
-        feed = self.feed()
+        schedule = self.schedule()
         seen = run(
-            feed,
+            schedule,
             step({"a": (A, 0, 4)}),
             step({"b": (B, 3, 2)}, {"a": (4, 2)}),  # b's first three tokens come from the cache
             step({}, {"a": (0, 7)}),  # evicted, fed again, with one sampled token behind
             step({"x": ((7, 7), 0, 2)}, done=("a",)),
         )
         assert [fresh.count(True) for _, fresh in seen] == [4, 4, 0, 0]
-        assert seen[2][0] == [0, 1, 2, 3, 4, 5, feed.nodes]
-        assert seen[3][0] == [feed.nodes, feed.nodes]
-        s = feed.statistics
+        assert seen[2][0] == [0, 1, 2, 3, 4, 5, schedule.nodes]
+        assert seen[3][0] == [schedule.nodes, schedule.nodes]
+        s = schedule.statistics
         assert (s.chunked, s.cached_tokens, s.preemptions, s.strangers, s.requests) == (1, 3, 1, 1, 3)
-        assert feed.unseen == 0
+        assert schedule.unseen == 0
 
 
 class TestSums:
@@ -89,24 +90,41 @@ class TestSums:
         draw = np.random.default_rng(0)
         node_weights = draw.integers(0, largest + 1, (2, 5000))
         node_weights[:, 0] = largest
-        sums = FiringSums([self.site()], node_weights, device=CPU)
+        sums = FiringSums([self.site()], 7, node_weights, device=CPU)
         expected = np.zeros((2, 7), dtype=np.int64)
         for _ in range(6):
             activation = torch.from_numpy(draw.standard_normal((5000, 7), dtype=np.float32))
             weights = RowWeights.of(node_weights, planes=sums.planes, device=CPU)
-            sums.make_room(weights.largest)
             sums.add(0, activation, weights, changed=None)
             expected += node_weights @ (activation.numpy() > 0)
-        assert np.array_equal(sums.total(7)[0].numpy(), expected)
+        assert np.array_equal(sums.total()[0].numpy(), expected)
         assert largest < 10_000 or expected.max() > 2**24, "float32 alone must not suffice"
 
+    @pytest.mark.parametrize("weight", [513, 1023, 1023 * 1025])
+    @pytest.mark.parametrize("rows", [PIECE, PIECE + 1, 40_001])
+    def test_a_step_whose_firings_pass_float32_is_counted_exactly(self, rows: int, weight: int) -> None:
+        node_weights = np.full((2, rows), weight)
+        node_weights[1] -= np.arange(rows) % 2
+        activation = torch.ones(rows, 3)
+        activation[:, 1] = torch.arange(rows) % 3 - 1
+        sums = FiringSums(
+            [self.site(), RankSite(1, nn.Identity(), nn.Identity(), merged=False)], 3, node_weights, device=CPU
+        )
+        weights = RowWeights.of(node_weights, planes=sums.planes, device=CPU)
+        for _ in range(2):
+            sums.add(0, activation, weights, changed=None)
+            sums.add(1, -activation, weights, changed=None)
+        total = sums.total().numpy()
+        assert np.array_equal(total[0], 2 * node_weights @ (activation.numpy() > 0))
+        assert np.array_equal(total[1], 2 * node_weights @ (activation.numpy() < 0))
+
     def test_padding_rows_and_zero_activations_do_not_count(self) -> None:
-        sums = FiringSums([self.site()], np.ones((2, 2), np.int64), device=CPU)
+        sums = FiringSums([self.site()], 3, np.ones((2, 2), np.int64), device=CPU)
         weights = RowWeights.of(np.ones((2, 2), np.int64), planes=2, device=CPU)
         sums.add(
             0, torch.tensor([[1.0, 0.0, float("nan")], [-1.0, -0.0, 1e-45], [9.0, 9.0, 9.0]]), weights, changed=None
         )
-        assert sums.total(3)[0, 0].tolist() == [1, 0, 1]
+        assert sums.total()[0, 0].tolist() == [1, 0, 1]
 
 
 class SiluAndMul(nn.Module):
@@ -131,21 +149,21 @@ def test_an_intervention_acts_on_the_activation_before_up(merged: bool) -> None:
 
 
 def test_likelihoods_of_all_children_come_from_one_row() -> None:
-    feed = Feed.of(pack_tree(TokenTree.of([A, B])))
-    wanted = np.ones(feed.nodes, dtype=bool)
+    schedule = Schedule.of(pack_tree(PrefixTree.of([A, B])))
+    wanted = np.ones(schedule.nodes, dtype=bool)
     wanted[[0, 1]] = False  # the first token has none, and the second is not asked for
-    scores = Scores(feed, wanted, vocabulary=2**23 // 2)  # two rows at a time
-    table = torch.randn(feed.nodes + 1, 12)
+    scores = Scores(schedule, wanted, vocabulary=2**23 // 2)  # two rows at a time
+    table = torch.randn(schedule.nodes + 1, 12)
     for one in (step({"a": (A, 0, 6)}), step({"b": (B, 2, 3)})):
-        rows = feed.rows(list(feed.pieces(one).values()))
+        rows = schedule.rows(list(schedule.pieces(one).values()))
         scores.add(
             rows,
-            feed.first_sight(rows),
+            schedule.first_sight(rows),
             torch.from_numpy(rows.astype(np.float32))[:, None],
             lambda h: table[h[:, 0].long()],
         )
     report = dict(zip(("nll", "known"), scores.result(), strict=True))
-    losses = node_losses([report], wanted=wanted & (feed.depth[:-1] > 0))
+    losses = gather_losses([report], wanted=wanted & (schedule.depth[:-1] > 0))
     logp = table.log_softmax(-1)
     path = [0, 1, 2, 3, 4, 5]
     expected = {path[i]: -float(logp[path[i - 1], A[i]]) for i in range(2, 6)} | {
@@ -153,9 +171,9 @@ def test_likelihoods_of_all_children_come_from_one_row() -> None:
         7: -float(logp[6, 8]),
     }
     assert {node: float(losses[node]) for node in expected} == pytest.approx(expected, rel=1e-5)
-    report["known"] = bytes(feed.nodes)
+    report["known"] = bytes(schedule.nodes)
     with pytest.raises(TallyError):
-        node_losses([report], wanted=wanted)
+        gather_losses([report], wanted=wanted)
 
 
 def ranks(pipeline: int, tensor: int, *, layers: int = 4, d_mlp: int = 6) -> tuple[list[dict[str, Any]], torch.Tensor]:
@@ -182,7 +200,7 @@ class TestRanks:
     def test_layers_and_neurons_land_at_their_global_place(self, pipeline: int, tensor: int) -> None:
         reports, truth = ranks(pipeline, tensor)
         check_pass(reports)
-        counts = assemble(reports[::-1], layers=4, d_mlp=6)
+        counts = gather_counts(reports[::-1], layers=4, d_mlp=6)
         assert torch.equal(torch.stack([counts.full.over_zero, counts.prefix.over_zero]), truth)
         assert (counts.full.total_tokens, counts.prefix.total_tokens) == (99, 55)
         assert counts.moments is not None
@@ -195,7 +213,7 @@ class TestRanks:
         reports, _ = ranks(2, 2)
         for wrong in (reports[1:], [*reports, reports[0]]):
             with pytest.raises(TallyError, match="neurons were reported by"):
-                assemble(wrong, layers=4, d_mlp=6)
+                gather_counts(wrong, layers=4, d_mlp=6)
 
     @pytest.mark.parametrize(
         ("key", "value", "error", "says"),
@@ -225,15 +243,13 @@ class TestRanks:
 
 def test_the_tree_counts_a_group_through_the_whole_worker_path() -> None:
     group = PromptGroup(A[:3], (A, B, A))
-    weighted = WeightedTree.of([group])
-    feed = Feed.of(pack_tree(weighted.tree, weights=np.stack([weighted.full, weighted.prefix])))
-    ((rows, fresh),) = run(feed, step({"b": (B, 0, 5), "a": (A, 0, 6)}))
+    tree, weights = weighted_tree([group])
+    schedule = Schedule.of(pack_tree(tree, weights=weights))
+    ((rows, fresh),) = run(schedule, step({"b": (B, 0, 5), "a": (A, 0, 6)}))
     new = np.array(rows)[np.array(fresh)]
-    assert weighted.full[new].sum() == group.full_tokens
-    assert weighted.prefix[new].sum() == group.prefix_tokens
+    assert weights[0, new].sum() == group.full_tokens
+    assert weights[1, new].sum() == group.prefix_tokens
 
 
 def test_identity_interventions_send_nothing() -> None:
-    from language_neurons_alignment.engines.vllm.tree import pack_intervention, unpack
-
     assert unpack(pack_intervention(Intervention.identity(2, 3)), "neurons", np.int32).size == 0

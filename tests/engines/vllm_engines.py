@@ -1,4 +1,4 @@
-"""vLLM for the tests: small caches, and a reason where it is not installed."""
+"""vLLM for the tests: small caches, and a reason for skipping where it is not installed."""
 
 from __future__ import annotations
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from language_neurons_alignment._interventions import NeuronSource
-from language_neurons_alignment.core.selection import to_mask_list
-from language_neurons_alignment.engines import ModelInfo
+from language_neurons_alignment.core.model import ModelInfo
 from language_neurons_alignment.store.layout import Layout
-from language_neurons_alignment.store.masks import StoredMask
+from language_neurons_alignment.store.masks import Mask
 
 NOWHERE = Layout(Path("nowhere"), "small", "Llama-tiny")
 
@@ -23,20 +22,18 @@ def model_of(shape: tuple[int, int], *, dtype: str = "float32", path: str = "now
     return ModelInfo(path, "LlamaForCausalLM", *shape, max_length=64, dtype=dtype)
 
 
-def mask_of(**languages: Tensor) -> StoredMask:
+def mask_of(**languages: Tensor) -> Mask:
     """A mask without a file: language → its neurons, [layer, neuron]."""
     stacked = torch.stack([neurons.bool() for neurons in languages.values()], dim=-1)
-    return StoredMask(NOWHERE, Path("nowhere/mask"), tuple(languages), to_mask_list(stacked), None)
+    return Mask(tuple(languages), stacked, path=Path("nowhere/mask"))
 
 
 def source_of(means: dict[str, Tensor] | None = None, **languages: Tensor) -> NeuronSource:
-    """Sets of these languages, and these means as if they were stored."""
-    source = NeuronSource.open(NOWHERE, mask_of(**languages) if languages else None)
-    source._moments.update({language: moments(mean) for language, mean in (means or {}).items()})
-    return source
+    """Sets of these languages, and these means as if they had been read."""
+    known = {language: moments(mean) for language, mean in (means or {}).items()}
+    return NeuronSource(NOWHERE, mask_of(**languages) if languages else None, moments=known)
 
 
-def moments(mean: Tensor, **hashes: str) -> Any:
+def moments(mean: Tensor) -> Any:
     """What `answer_moments` gives, as far as interventions look at it."""
-    known = {"config_hash": "", "weights_hash": "", **hashes}
-    return SimpleNamespace(tokens=9, mean=mean.double(), digest=str(float(mean.sum())), **known)
+    return SimpleNamespace(tokens=9, mean=mean.double(), digest=str(float(mean.sum())))

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from language_neurons_alignment._interventions import NeuronSource, Steps
+from language_neurons_alignment._interventions import NeuronSource
+from language_neurons_alignment._steps import Steps
+from language_neurons_alignment.core.counts import LanguageMoments, SpanMoments
 from language_neurons_alignment.core.interventions import Intervention
+from language_neurons_alignment.core.selection import to_mask_list
 from language_neurons_alignment.errors import IncompatibleError, MissingArtifactError, SettingsError
-from tests.interventions.sets import NOWHERE, model_of, moments, source_of
+from language_neurons_alignment.store.checkpoint import read_checkpoint
+from language_neurons_alignment.store.counts import save_counts
+from language_neurons_alignment.store.layout import Layout
+from tests.interventions.sets import NOWHERE, model_of, source_of
 from tests.tiny_models import save_tiny_model
+from tests.workspace import made_up_counts
 
 SHAPE = (3, 8)
 MODEL = model_of(SHAPE)
@@ -37,7 +45,7 @@ def apply(intervention: Intervention, activation: Tensor = A) -> Tensor:
 
 
 def done(*texts: str, activation: Tensor = A) -> Tensor:
-    return apply(Steps.parse(texts).intervention(SOURCE, MODEL), activation)
+    return apply(SOURCE.intervention(Steps.parse(texts), MODEL), activation)
 
 
 def test_each_operation_is_its_equation() -> None:
@@ -62,7 +70,7 @@ def test_each_operation_is_its_equation() -> None:
 def test_zero_is_deactivation_and_scale_0_is_zero_bit_for_bit() -> None:
     zero = Intervention.zero(SETS["fr"])
     for text in ("zero fr", "scale:0 fr", "scale:-0 fr", "set:0 fr", "set:-0.0 fr"):
-        made = Steps.parse(text).intervention(SOURCE, MODEL)
+        made = SOURCE.intervention(Steps.parse(text), MODEL)
         for one, other in ((made.scale, zero.scale), (made.shift, zero.shift)):
             assert one.dtype == other.dtype
             assert torch.equal(one.view(torch.int32), other.view(torch.int32)), text
@@ -75,7 +83,7 @@ def test_zero_is_deactivation_and_scale_0_is_zero_bit_for_bit() -> None:
 
 @pytest.mark.parametrize("texts", [[], ["scale:1 fr"], ["add:en:0 fr"], ["scale:2 fr", "scale:0.5 fr"]])
 def test_what_changes_nothing_touches_nothing(texts: list[str]) -> None:
-    assert Steps.parse(texts).intervention(SOURCE, MODEL).layers == []
+    assert SOURCE.intervention(Steps.parse(texts), MODEL).layers == []
 
 
 def test_steps_are_done_in_their_order() -> None:
@@ -91,7 +99,7 @@ def test_steps_are_done_in_their_order() -> None:
 
 def test_a_swap_puts_other_neurons_in_the_place_of_each_step_s() -> None:
     doing = Steps.parse(["zero fr", "add:en:1 de"])
-    swapped = doing.intervention(SOURCE, MODEL, swap=lambda neurons: neurons.roll(1, dims=1))
+    swapped = SOURCE.intervention(doing, MODEL, swap=lambda neurons: neurons.roll(1, dims=1))
     expected = Intervention.zero(SETS["fr"].roll(1, dims=1)).then(
         Intervention.on(SETS["de"].roll(1, dims=1), shift=MEANS["en"])
     )
@@ -110,22 +118,22 @@ def test_an_empty_set_is_refused_unless_it_is_allowed(tmp_path: Path) -> None:
     }.items():
         doing = Steps.parse(["zero fr", f"zero {neurons}"])
         with pytest.raises(SettingsError, match=why):
-            doing.intervention(empty, MODEL)
-        allowed = doing.intervention(empty, MODEL, allow_empty=True)
+            empty.opened(doing).intervention(doing, MODEL)
+        allowed = empty.opened(doing).intervention(doing, MODEL, allow_empty=True)
         assert torch.equal(allowed.scale, Intervention.zero(SETS["fr"]).scale)
 
 
 def test_a_word_that_stands_for_no_language_is_refused() -> None:
     with pytest.raises(SettingsError, match="each, target stands for no language here"):
-        Steps.parse(["zero each", "mean:target fr"]).intervention(SOURCE, MODEL)
+        SOURCE.intervention(Steps.parse(["zero each", "mean:target fr"]), MODEL)
 
 
 def test_diffmean_differs_from_the_other_languages_of_the_mask() -> None:
     with pytest.raises(SettingsError, match="diffmean:sw names no language of the mask: choose from en, fr, de"):
-        Steps.parse("diffmean:sw fr").intervention(SOURCE, MODEL)
+        SOURCE.opened(Steps.parse("diffmean:sw fr"))
     alone = source_of({"fr": MEANS["fr"]}, fr=SETS["fr"])
     with pytest.raises(SettingsError, match="no other language to differ from"):
-        Steps.parse("diffmean:fr fr").intervention(alone, MODEL)
+        alone.intervention(Steps.parse("diffmean:fr fr"), MODEL)
 
 
 @pytest.mark.parametrize(
@@ -139,46 +147,73 @@ def test_diffmean_differs_from_the_other_languages_of_the_mask() -> None:
 )
 def test_numbers_that_the_precision_cannot_hold_are_refused(dtype: str, texts: list[str], largest: str) -> None:
     with pytest.raises(SettingsError, match=rf"comes to numbers above {largest}.*, the largest in {dtype}"):
-        Steps.parse(texts).intervention(SOURCE, model_of(SHAPE, dtype=dtype))
+        SOURCE.intervention(Steps.parse(texts), model_of(SHAPE, dtype=dtype))
 
 
 def test_means_are_asked_for_before_the_model_and_refused_where_they_are_another_model_s(tmp_path: Path) -> None:
     bare = source_of(**SETS)
     for text in ("mean:en fr", "diffmean:fr fr", "add:target:1 each"):
         with pytest.raises(MissingArtifactError, match=r"lna activation --moments"):
-            Steps.parse(text).check(bare)
-    Steps.parse("zero each").check(bare)
-    folder = str(save_tiny_model("llama", tmp_path / "tiny-llama"))
-    for name in ("config_hash", "weights_hash"):
-        other = source_of({}, **SETS)
-        other._moments["en"] = moments(MEANS["en"], **{name: "other"})
-        with pytest.raises(IncompatibleError, match=f"on a model with other {name.split('_')[0]} than"):
-            Steps.parse("mean:en fr").intervention(other, model_of(SHAPE, path=folder))
+            bare.opened(Steps.parse(text))
+    bare.opened(Steps.parse("zero each"))
+    layout = Layout(tmp_path / "out", "small", "Llama-tiny")
+    ours = read_checkpoint(str(save_tiny_model("llama", tmp_path / "tiny-llama")))
+    nothing, span = SpanMoments.zero(*SHAPE), SpanMoments(750, draw(8), draw(8).square())
+    counts = replace(made_up_counts(SHAPE), moments=LanguageMoments(span, nothing))
+    for other in (replace(ours, config_hash="other"), replace(ours, weights_hash="other")):
+        meta = {"config_hash": other.config_hash, "weights_hash": other.weights_hash}
+        save_counts(layout, "en", counts, meta)
+        with pytest.raises(IncompatibleError, match=f"on a model with other {ours.difference(other)} than"):
+            replace(bare, layout=layout, checkpoint=ours).opened(Steps.parse("mean:en fr"))
+        read = replace(bare, layout=layout, checkpoint=other).opened(Steps.parse("mean:en fr"))
+        assert torch.equal(read.mean("en", MODEL), draw(8) / 750)
     with pytest.raises(IncompatibleError, match=r"of \(3, 8\) \(layers, d_mlp\), nowhere has \(4, 8\)"):
         SOURCE.mean("en", model_of((4, 8)))
+
+
+def test_files_and_means_are_read_when_a_source_is_opened_and_never_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "n.json").write_text("[[0, 1]]")
+    torch.save(to_mask_list(torch.ones(*SHAPE, 1, dtype=torch.bool)), tmp_path / "mask.Llama-tiny")
+    doing = Steps.parse([f"mean:en fr + @{tmp_path}/n.json", f"zero @{tmp_path}/mask.Llama-tiny"])
+    source = SOURCE.opened(doing)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a file was opened in the middle of a computation")
+
+    with monkeypatch.context() as patch:
+        for name in ("builtins.open", "io.open", "torch.load", "pathlib.Path.read_bytes", "pathlib.Path.read_text"):
+            patch.setattr(name, refuse)
+        touched = source.intervention(doing, MODEL).touched
+        told = source.describe(doing)
+    assert touched.all()
+    assert set(told["neurons"]) == {"fr", f"@{tmp_path}/n.json", f"@{tmp_path}/mask.Llama-tiny"}
+    with pytest.raises(SettingsError, match="has not been read"):
+        SOURCE.intervention(doing, MODEL)
 
 
 def test_a_description_tells_what_was_done_and_changes_with_it(tmp_path: Path) -> None:
     path = tmp_path / "n.json"
     path.write_text("[[0, 1]]")
     doing = Steps.parse([f"replace:en fr + @{path}", "zero each"])
-    told = doing.describe(SOURCE)
+    told = SOURCE.opened(doing).describe(doing)
     assert json.loads(json.dumps(told)) == told
     assert told["do"] == [f"mean:en fr + @{path}", "zero each"]
     assert set(told["neurons"]) == {"fr", f"@{path}", "each"}
     assert set(told["means"]) == {"en"}
     assert told["classes"] == ["specific", "related"]
-    assert doing.describe(SOURCE) == told
+    assert SOURCE.opened(doing).describe(doing) == told
     path.write_text("[[0, 2]]")
-    assert doing.describe(SOURCE) != told
+    assert SOURCE.opened(doing).describe(doing) != told
     path.write_text("[[0, 1]]")
-    assert doing.describe(source_of({**MEANS, "en": MEANS["fr"]}, **SETS)) != told
-    assert doing.describe(source_of(MEANS, **{**SETS, "fr": SETS["de"]})) != told
+    for other in (source_of({**MEANS, "en": MEANS["fr"]}, **SETS), source_of(MEANS, **{**SETS, "fr": SETS["de"]})):
+        assert other.opened(doing).describe(doing) != told
 
 
 def test_files_alone_need_no_mask(tmp_path: Path) -> None:
     (tmp_path / "n.csv").write_text("layer,neuron\n2,7\n")
-    doing, source = Steps.parse(f"zero @{tmp_path}/n.csv"), NeuronSource.open(NOWHERE, None)
-    doing.check(source)
-    assert doing.intervention(source, MODEL).touched.nonzero().tolist() == [[2, 7]]
-    assert doing.describe(source)["lambda"] is None
+    doing = Steps.parse(f"zero @{tmp_path}/n.csv")
+    source = NeuronSource.open(NOWHERE, doing)
+    assert source.intervention(doing, MODEL).touched.nonzero().tolist() == [[2, 7]]
+    assert source.describe(doing)["lambda"] is None

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from language_neurons_alignment._interventions import NeuronSource
-from language_neurons_alignment._steps import parse_step
+from language_neurons_alignment._steps import Steps
 from language_neurons_alignment.core.selection import to_mask_list
 from language_neurons_alignment.errors import ArtifactError, IncompatibleError, MissingArtifactError, SettingsError
 from tests.interventions.sets import NOWHERE, mask_of, model_of, source_of
@@ -31,7 +31,8 @@ def tensor(chosen: set[Place]) -> torch.Tensor:
 
 def of(source: NeuronSource, neurons: str) -> set[Place]:
     """The places that a set names."""
-    found = source.neurons(parse_step(f"zero {neurons}").terms, MODEL)
+    steps = Steps.parse(f"zero {neurons}")
+    found = source.opened(steps).neurons(steps.steps[0].terms, MODEL)
     assert found.shape == SHAPE
     return {(layer, neuron) for layer, neuron in found.nonzero().tolist()}
 
@@ -62,19 +63,19 @@ def test_classes_of_a_language_are_parts_of_its_mask(en: set[Place], fr: set[Pla
 
 def test_a_language_without_classes_has_those_that_were_chosen() -> None:
     mask = mask_of(en=tensor({(0, 0), (0, 1)}), fr=tensor({(0, 1), (1, 2)}))
-    assert of(NeuronSource.open(NOWHERE, mask, ["specific"]), "fr") == {(1, 2)}
-    assert of(NeuronSource.open(NOWHERE, mask, ["related"]), "fr + en:specific") == {(0, 0), (0, 1)}
+    assert of(NeuronSource.open(NOWHERE, mask=mask, classes=["specific"]), "fr") == {(1, 2)}
+    assert of(NeuronSource.open(NOWHERE, mask=mask, classes=["related"]), "fr + en:specific") == {(0, 0), (0, 1)}
     with pytest.raises(SettingsError, match="--classes"):
-        NeuronSource.open(NOWHERE, mask, ["typo"])
+        NeuronSource.open(NOWHERE, mask=mask, classes=["typo"])
     with pytest.raises(SettingsError, match="names no class"):
-        NeuronSource.open(NOWHERE, mask, [])
+        NeuronSource.open(NOWHERE, mask=mask, classes=[])
 
 
 def test_the_languages_are_those_of_the_mask() -> None:
     with pytest.raises(SettingsError, match="has no neurons of sw: choose from en, fr"):
         of(source_of(en=tensor(set()), fr=tensor(set())), "sw")
-    with pytest.raises(SettingsError, match=r"only a mask tells: give its λ \(-l\)"):
-        of(NeuronSource.open(NOWHERE, None), "fr")
+    with pytest.raises(SettingsError, match=r"only a mask has .* pass its λ with -l"):
+        of(NeuronSource.open(NOWHERE), "fr")
 
 
 @pytest.mark.parametrize(

@@ -174,3 +174,10 @@ def test_without_the_library_the_error_names_the_command_that_installs_it(
     stand_in(monkeypatch, there)
     with pytest.raises(MissingPackageError, match=r"datasets.*pip install 'language_neurons_alignment\[data\]'"):
         read_benchmark(MGSM, ("en",))
+
+
+def test_damaged_numbers_and_endless_brackets_are_no_crash(tmp_path: Path) -> None:
+    assert [plain_number(text) for text in ("Infinity", "NaN", "1e999999")] == ["Infinity", "NaN", "1e999999"]
+    (tmp_path / "exemplars.json").write_text("[" * 1_000_000)
+    with pytest.raises(CorpusError, match=r"exemplars\.json, line 1: brackets are nested too deeply"):
+        read_benchmark(MGSM, ("en",), folder=tmp_path, split="exemplars")

@@ -8,7 +8,7 @@ import pytest
 
 from language_neurons_alignment.errors import CorpusError, SettingsError
 from language_neurons_alignment.sources.folders import read_folder
-from language_neurons_alignment.sources.tables import DEFAULT_COLUMNS, PLAIN_TABLE, Columns, Gathered
+from language_neurons_alignment.sources.tables import DEFAULT_COLUMNS, Columns, Gathered
 
 TEXT = {"eng_Latn.dev": "One.\nTwo.\n", "te.txt": "ఒకటి.\r\nరెండు.\r\n", "Swahili.txt": "Moja.\nMbili."}
 
@@ -20,7 +20,7 @@ def folder_of(folder: Path, files: dict[str, str]) -> Path:
 
 
 def read(folder: Path, *languages: str, columns: Columns = DEFAULT_COLUMNS, aligned: bool = True) -> Gathered:
-    return read_folder(folder, languages or None, columns=columns, form=PLAIN_TABLE, aligned=aligned)
+    return read_folder(folder, languages or None, columns=columns, aligned=aligned)
 
 
 def test_each_line_of_each_file_is_a_record_with_the_line_s_number_as_its_id(tmp_path: Path) -> None:

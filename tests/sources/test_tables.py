@@ -1,4 +1,4 @@
-"""Tables: what is read character for character, and what is refused with the file and the line."""
+"""Tables: what is read character for character, what is refused with the file and the line, and tags of languages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from language_neurons_alignment.errors import CorpusError, MissingPackageError, SettingsError
-from language_neurons_alignment.sources.tables import PLAIN_TABLE, Columns, TableFormat, gather, read_rows
+from language_neurons_alignment.languages import LANGUAGE_NAMES
+from language_neurons_alignment.sources.tables import Columns, gather, language_of_tag, read_rows, same_language
 
 COLUMNS = Columns("q", lang="lang", id="id", answers="a", target="n")
 HARD = [
@@ -34,8 +35,8 @@ def file_of(folder: Path, name: str, content: str | bytes) -> Path:
     return path
 
 
-def rows_of(path: Path, form: TableFormat = PLAIN_TABLE) -> list[dict[str, object]]:
-    return [row for row, _ in read_rows(path, form)]
+def rows_of(path: Path, *, header: bool = True, quotes: bool = True) -> list[dict[str, object]]:
+    return [row for row, _ in read_rows(path, header=header, quotes=quotes)]
 
 
 def write_table(path: Path, rows: list[dict[str, str]]) -> Path:
@@ -81,7 +82,7 @@ def test_ten_megabytes_in_one_field_are_one_field_and_the_csv_module_is_left_as_
 
 def test_columns_without_a_header_are_numbered_and_quotes_can_be_plain(tmp_path: Path) -> None:
     path = file_of(tmp_path, "t.tsv", '"Two" she said\t2\r\n\r\nThree\t3\r\n')
-    assert rows_of(path, TableFormat(header=False, quotes=False)) == [
+    assert rows_of(path, header=False, quotes=False) == [
         {"1": '"Two" she said', "2": "2"},
         {"1": "Three", "2": "3"},
     ]
@@ -116,7 +117,7 @@ def test_a_damaged_table_is_refused_in_one_line_with_the_file_and_the_line(
 
 def test_flags_for_tsv_and_csv_are_refused_for_other_tables(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"for TSV and CSV, and .*t\.jsonl is neither"):
-        rows_of(file_of(tmp_path, "t.jsonl", "{}"), TableFormat(quotes=False))
+        rows_of(file_of(tmp_path, "t.jsonl", "{}"), quotes=False)
 
 
 def test_without_pyarrow_the_error_names_the_command_that_installs_it(
@@ -170,3 +171,38 @@ def test_a_table_that_does_not_say_its_language_is_wrong_usage() -> None:
     with pytest.raises(SettingsError, match=r"--lang-column, or .*--lang"):
         gather([(ROW, "here")], Columns("q"))
     assert gather([(ROW, "here")], Columns("q"), language="te").records[0].language == "te"
+
+
+FLORES = {
+    "eng_Latn": "en", "rus_Cyrl": "ru", "spa_Latn": "es", "fra_Latn": "fr", "deu_Latn": "de", "cmn_Hans": "zh",
+    "jpn_Jpan": "ja", "ben_Beng": "bn", "tha_Thai": "th", "swh_Latn": "sw", "tel_Telu": "te", "kor_Hang": "ko",
+    "zho_Hans": "zh", "arb_Arab": "ar", "npi_Deva": "ne", "pes_Arab": "fa", "zsm_Latn": "ms",
+}  # fmt: skip
+"""FLORES' tags of the ten, of some others, and of members that stand for a macrolanguage."""
+
+
+@pytest.mark.parametrize(("tag", "code"), FLORES.items())
+def test_flores_tags_become_the_codes_of_this_toolkit(tag: str, code: str) -> None:
+    assert language_of_tag(tag) == code
+
+
+@pytest.mark.parametrize(("tag", "code"), [("cmn_Hant", "zh-Hant"), ("ary_Arab", "ary"), ("pt-BR", "pt-BR")])
+def test_a_script_region_or_dialect_that_means_something_else_is_kept(tag: str, code: str) -> None:
+    assert language_of_tag(tag) == code
+
+
+@pytest.mark.parametrize("code", [*LANGUAGE_NAMES, "te", "ko"])
+def test_codes_stay_what_they_are_in_any_case(code: str) -> None:
+    assert language_of_tag(code) == language_of_tag(code.upper()) == language_of_tag(f" {code} ") == code
+
+
+@pytest.mark.parametrize(("name", "code"), [(name, code) for code, name in LANGUAGE_NAMES.items()] + [("TELUGU", "te")])
+def test_names_become_codes(name: str, code: str) -> None:
+    assert language_of_tag(name) == code
+
+
+@pytest.mark.parametrize("tag", ["README", "data", "test", "", "1", "eng_Latn_x_y_z!"])
+def test_what_is_no_language_is_refused_and_means_none(tag: str) -> None:
+    with pytest.raises(SettingsError, match="unknown language"):
+        language_of_tag(tag)
+    assert not same_language(tag, "en")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from language_neurons_alignment.errors import ArtifactError
+from language_neurons_alignment.store import files
 from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.files import atomic_file, atomic_files, write_text
 from language_neurons_alignment.store.layout import Layout
@@ -122,7 +123,7 @@ def test_a_folder_that_may_not_be_written_is_told_in_one_line(tmp_path: Path, mo
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)  # root may write everywhere, so it is played
+    monkeypatch.setattr(files, "open", refuse, raising=False)  # root may write everywhere, so it is played
     with pytest.raises(ArtifactError, match="no permission: choose another --root"):
         write_text(tmp_path / "file", "new")
 
@@ -152,3 +153,17 @@ def test_of_many_writers_at_once_one_stands_and_its_file_is_whole(tmp_path: Path
         writer.join()
     assert path.read_text() in texts
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_decides_who_may_read_a_file_and_is_never_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", lambda _mask: pytest.fail("other threads would write under this umask"))
+            write_text(tmp_path / "file", "new")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from language_neurons_alignment.errors import ArtifactError
+from language_neurons_alignment.errors import ArtifactError, IncompatibleError
 from language_neurons_alignment.store import checkpoint
-from language_neurons_alignment.store.checkpoint import model_family, read_checkpoint
+from language_neurons_alignment.store.checkpoint import Checkpoint, model_family, read_checkpoint
 from tests.tiny_models import save_tiny_model
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_hidden_layers": 2, "model_type": "llama"}
@@ -141,3 +141,31 @@ def test_a_hub_id_is_looked_up_in_the_local_cache_without_any_network(
     monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
     assert model_family("some/model") == "Llama"
     assert model_family("some/other-model") == "Mistral"
+
+
+KNOWN = Checkpoint("Llama", "c1", "w1")
+
+
+@pytest.mark.parametrize(
+    ("other", "differs", "strictly"),
+    [
+        (Checkpoint("Mistral", "c1", "w1"), None, None),
+        (Checkpoint("Llama", "c2", "w1"), "config", "config"),
+        (Checkpoint("Llama", "c2", "w2"), "config", "config"),
+        ({"config_hash": "c1", "weights_hash": "w2"}, "weights", "weights"),
+        ({"config_hash": "c1", "weights_hash": None}, None, "weights"),
+        ({}, None, "config"),
+    ],
+)
+def test_models_differ_where_both_sides_know_or_strictly_where_one_does_not(
+    other: Any, differs: str | None, strictly: str | None
+) -> None:
+    assert KNOWN.difference(other) == differs
+    assert KNOWN.difference(other, unknown_differs=True) == strictly
+    if differs is None:
+        KNOWN.check_same(other, what="x was made from a model", remedy="make it again")
+    else:
+        with pytest.raises(
+            IncompatibleError, match=f"^x was made from a model with other {differs} .*: make it again$"
+        ):
+            KNOWN.check_same(other, what="x was made from a model", remedy="make it again")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from language_neurons_alignment.errors import ArtifactError, ConflictError
-from language_neurons_alignment.store.answers import Journal, alone, differing
+from language_neurons_alignment.store.answers import Journal, alone
+from language_neurons_alignment.store.grid import differences, said
 from tests.workspace import full_disk
 
 HEADER = {"model": "Llama-tiny", "sampling": {"temperature": 0.5, "stop": ()}, "answers": 2}
@@ -91,5 +92,6 @@ def test_only_one_at_a_time_makes_a_result(tmp_path: Path) -> None:
 
 
 def test_what_differs_is_told_key_by_key() -> None:
-    assert differing({"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 4, "d": 3}}) == "c (2, not 4)"
-    assert differing({"end_tokens": [1], "x": 1}, {"end_tokens": [2]}) == "end tokens ([1], not [2]), x (1, not None)"
+    assert said(differences({"a": 1, "b": {"c": 2, "d": 3}}, {"a": 1, "b": {"c": 4, "d": 3}})) == "c (2, not 4)"
+    found = differences({"end_tokens": [1], "x": 1}, {"end_tokens": [2]})
+    assert said(found) == "end tokens ([1], not [2]), x (1, not None)"

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from language_neurons_alignment.errors import SettingsError
+from language_neurons_alignment.store.checkpoint import Checkpoint
+from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.layout import Layout, find_layout, model_tag, with_ending
+from tests.workspace import META, made_up_counts
 
 ROOT = Path("out")
 
@@ -171,3 +174,32 @@ def test_a_tag_full_of_pattern_characters_is_taken_literally(tmp_path: Path) -> 
     assert find_layout(tmp_path, "mgsm", "Llama", "a[b]*.c").model == "Llama-a[b]*.c"
     assert find_layout(tmp_path, "mgsm", "Mistral", "a[b]*.c").model == "Llama-a[b]*.c"
     assert find_layout(tmp_path, "mgsm", "Mistral", "ab.c").model == "Mistral-ab.c"
+
+
+def counted(layout: Layout, language: str = "en", **meta: str) -> None:
+    save_counts(layout, language, made_up_counts(), {**META, **meta})
+
+
+def test_results_under_a_name_with_a_dot_are_found_under_another_name_too(tmp_path: Path) -> None:
+    touch(Layout(tmp_path, "mgsm", "Llama3.1-x").activation("en"))
+    assert find_layout(tmp_path, "mgsm", "Llama", "x").model == "Llama3.1-x"
+    assert find_layout(tmp_path, "mgsm", "Llama3.1", "x").model == "Llama3.1-x"
+
+
+def test_results_under_a_name_with_a_hyphen_are_found_where_they_come_from_this_very_model(tmp_path: Path) -> None:
+    counted(Layout(tmp_path, "mgsm", "my-llama.v2-x"))
+    this, other = Checkpoint("Llama", "c1", "w1"), Checkpoint("Llama", "c1", "w2")
+    assert find_layout(tmp_path, "mgsm", "Llama", "x", checkpoint=lambda: this).model == "my-llama.v2-x"
+    assert find_layout(tmp_path, "mgsm", "Llama", "x", checkpoint=lambda: other).model == "Llama-x"
+    assert find_layout(tmp_path, "mgsm", "Llama", "x").model == "Llama-x", "of a model that is not there"
+
+
+def test_a_model_s_languages_are_those_of_its_own_files_whatever_its_name(tmp_path: Path) -> None:
+    for name in ("Llama-x", "a.Llama-x", "Llama-[x]*?", "Llama-x.pt"):
+        touch(Layout(tmp_path, "a[b]*", name).activation("en"))
+    layout = Layout(tmp_path, "a[b]*", "Llama-[x]*?")
+    touch(layout.activation("zh"))
+    touch(layout.activation("fr", prefix=True))
+    assert layout.counted_languages() == ("en", "zh")
+    assert Layout(tmp_path, "a[b]*", "Llama-x").counted_languages() == ("en",)
+    assert Layout(tmp_path, "nothing", "Llama-x").counted_languages() == ()

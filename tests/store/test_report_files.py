@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from language_neurons_alignment.errors import ArtifactError, MissingArtifactErro
 from language_neurons_alignment.store.counts import load_counts, load_origin
 from language_neurons_alignment.store.files import save_pictures
 from language_neurons_alignment.store.layout import Layout
-from language_neurons_alignment.store.maps import PerplexityFile, load_map
+from language_neurons_alignment.store.maps import cell_to_json, load_map, map_grid
 from tests.workspace import leftovers, store_counts
 
 
@@ -38,10 +39,11 @@ def test_the_origin_of_a_file_in_the_old_format_is_read_too_and_of_another_file_
 
 
 def test_a_map_is_read_whoever_made_it_with_what_it_was_made_from(tmp_path: Path) -> None:
-    made_from = {"mask": "m1", "corpus": {"sw": "0a", "en": "0b"}}
-    file = PerplexityFile(tmp_path / "ppl.x", made_from)
+    made_from: dict[str, Any] = {"mask": "m1", "corpus": {"sw": "0a", "en": "0b"}}
     cell = Perplexity(math.inf, 2.0, 3.0, 4, 5)
-    file.add("none", "sw", cell, engine={"engine": "made up"})
+    wanted = {("none", code): {"mask": "m1", "corpus": {code: made_from["corpus"][code]}} for code in ("sw", "en")}
+    file = map_grid(tmp_path / "ppl.x", wanted)
+    file.append({("none", "sw"): cell_to_json(cell)}, engine={"engine": "made up"})
     found, provenance = load_map(tmp_path / "ppl.x")
     assert found.languages == ("sw", "en")
     assert found.cells == {("none", "sw"): cell}

@@ -177,7 +177,7 @@ def test_blocks_of_other_counts_are_refused(seven: Path) -> None:
     with pytest.raises(IncompatibleError, match=r"do not add up to the counts .* --force"):
         load_blocks(layout, "en")
     torch.save({"total_tokens": 3, "over_zero": torch.zeros(2, 2)}, layout.blocks("en"))
-    with pytest.raises(ArtifactError, match="no blocks of counts"):
+    with pytest.raises(ArtifactError, match="is not a file with blocks of counts"):
         load_blocks(layout, "en")
     layout.blocks("en").unlink()
     with pytest.raises(MissingArtifactError, match="lna activation --blocks"):

@@ -14,6 +14,7 @@ import torch
 
 from language_neurons_alignment import _force as forcing_work
 from language_neurons_alignment._force import Cell, Forced, force_languages
+from language_neurons_alignment._grid import Condition
 from language_neurons_alignment._session import Session, open_session
 from language_neurons_alignment.activation import collect_activations
 from language_neurons_alignment.config import ForcingSettings, Sampling, Selection
@@ -72,9 +73,9 @@ def test_a_model_steered_to_a_language_answers_in_it_and_random_neurons_steer_no
     assert torch.equal(done.table.change, 100 * (1 - EYE))
     assert done.table.control is not None
     assert done.table.inside is not None
-    controls = {cell: seen for cell, seen in done.seen.items() if cell.number}
+    controls = {cell: seen for cell, seen in done.seen.items() if cell.condition.control}
     assert len(controls) == 16 * 2
-    assert all(set(seen) == {cell.source} for cell, seen in controls.items()), "no answer of any control turned"
+    assert all(set(seen) == {cell.asked} for cell, seen in controls.items()), "no answer of any control turned"
     assert done.table.control.high.unique().tolist() == [25.0], "one question of the four"
     assert torch.equal(done.table.inside, EYE.bool())
     assert done.answered == 4 * (4 + 16 * 3)
@@ -93,7 +94,7 @@ def test_a_cell_is_answered_once_and_more_targets_are_added_to_those_that_are_th
         again = force_languages(idle(session), ("es",), ("de",), top_rate=TOP_RATE, lam=0.0, settings=SETTINGS)
     assert again.answered == 0
     assert torch.equal(again.table.change, first.table.change)
-    assert again.seen[Cell("es", "de")] == ["de"] * 4
+    assert again.seen[Cell("es", Condition("de"))] == ["de"] * 4
 
 
 @pytest.mark.slow
@@ -121,7 +122,7 @@ def test_other_settings_are_refused_unless_forced_and_other_steps_have_files_of_
     assert silent.json != usual.json
     assert silent.table.control is None
     assert silent.table.steered.item() == 0.0
-    assert silent.seen[Cell("es", "de")] == [None] * 4, "noise is in no language"
+    assert silent.seen[Cell("es", Condition("de"))] == [None] * 4, "noise is in no language"
 
 
 def test_steering_that_never_fired_is_an_error(work: Path) -> None:
@@ -137,7 +138,8 @@ def test_what_cannot_be_is_refused_before_the_model_is_loaded(work: Path) -> Non
         unloaded = idle(session)
         with pytest.raises(SettingsError, match="has no neurons of fr"):
             force_languages(unloaded, ("en", "fr"), top_rate=TOP_RATE, lam=0.0)
-        next(session.layout.root.rglob("*moments*de*")).unlink()
+        for path in session.layout.root.rglob("*moments.de*"):
+            path.unlink()
         with pytest.raises(MissingArtifactError, match="--moments"):
             force_languages(unloaded, ("en",), ("de",), top_rate=TOP_RATE, lam=0.0)
     (work / "corpus.json").write_text(json.dumps(planted_records(NAMES[:2])), encoding="utf-8")

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from language_neurons_alignment._generate import Generated, ensure_answers, generate
-from language_neurons_alignment._interventions import NeuronSource, Steps, neuron_source
+from language_neurons_alignment._interventions import NeuronSource, neuron_source
 from language_neurons_alignment._session import Session, open_session
+from language_neurons_alignment._steps import Steps
 from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.corpus.records import read_corpus
 from language_neurons_alignment.engines.transformers import TransformersEngine
@@ -242,10 +243,10 @@ def test_another_process_at_the_same_file_is_refused(asked: Path) -> None:
 
 KILLED = """
     import os, signal, sys
-    from language_neurons_alignment.answers.generation import generate
-    from language_neurons_alignment.sampling import Sampling
-    from language_neurons_alignment.session import open_session
-    from language_neurons_alignment.store.journal import Journal
+    from language_neurons_alignment._generate import generate
+    from language_neurons_alignment._session import open_session
+    from language_neurons_alignment.config import Sampling
+    from language_neurons_alignment.store.answers import Journal
 
     append, batches = Journal.append, []
 
@@ -374,7 +375,7 @@ def test_answers_with_neurons_off_are_those_of_the_engine_under_that_interventio
     plain = generate(session, out=folder / "on.json", sampling=GREEDY)
     engine = session.source()
     prompts = [Prompt(tuple(engine.tokenizer.encode(record.instruction))) for record in done.corpus.records]
-    with engine.intervene(OFF.intervention(sets(session, lam), engine.model)):
+    with engine.intervene(sets(session, lam).intervention(OFF, engine.model)):
         expected = engine.generate(prompts, sampling=GREEDY, progress=lambda _: None)
     assert [record.answers[0] for record in done.corpus.records] == [one.text for one in expected]
     assert [record.answers for record in done.corpus.records] != [record.answers for record in plain.corpus.records]

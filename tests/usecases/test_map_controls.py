@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from language_neurons_alignment.errors import ConflictError, SettingsError
 from language_neurons_alignment.ppl import MapResult, perplexity_map
 from language_neurons_alignment.store.maps import load_map
 from tests.usecases.conftest import LANGUAGES, idle, layout_of, map_file, opened
-from tests.workspace import contents, leftovers
+from tests.workspace import change_cells, contents, leftovers, stored_cells
 
 
 def mapped(work: Path, lam: float, *, force: bool = False, **choice: object) -> MapResult:
@@ -22,11 +24,21 @@ def mapped(work: Path, lam: float, *, force: bool = False, **choice: object) -> 
         return perplexity_map(session, top_rate=0.1, lam=lam, settings=MapSettings(**choice), overwrite=force)  # type: ignore[arg-type]
 
 
+def of_controls(part: str, **changes: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Changes what control cells were made from, or by which engine."""
+
+    def changed(line: dict[str, Any]) -> dict[str, Any]:
+        controls = "id" in line and "control_seed" in line["made_from"]
+        return {**line, part: {**line[part], **changes}} if controls else line
+
+    return changed
+
+
 def test_killed_between_control_cells_and_resumed_the_files_are_the_same(
     work: Path, lam: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = contents(work / "out")
-    for ending in (".json", ".png", ".csv", ".controls.json"):
+    for ending in (".cells.jsonl", ".json", ".png", ".csv", ".controls.json"):
         map_file(work, lam, ending).unlink()
     calls, score = [], TransformersEngine.log_likelihood
 
@@ -39,7 +51,7 @@ def test_killed_between_control_cells_and_resumed_the_files_are_the_same(
     monkeypatch.setattr(TransformersEngine, "log_likelihood", killed)
     with pytest.raises(KeyboardInterrupt):
         mapped(work, lam)
-    assert len(json.loads(map_file(work, lam, ".controls.json").read_text())["cells"]) == 7
+    assert len(stored_cells(map_file(work, lam, ".cells.jsonl"))) == 12 + 7
     done = mapped(work, lam)
     assert (done.computed, done.controls_computed) == (0, 45 - 7)
     assert contents(work / "out") == whole
@@ -48,7 +60,7 @@ def test_killed_between_control_cells_and_resumed_the_files_are_the_same(
 
 def test_a_map_without_controls_is_whole_and_they_can_be_added_and_grow(work: Path, lam: float) -> None:
     with_five = map_file(work, lam, ".controls.json").read_bytes()
-    for ending in (".json", ".controls.json"):
+    for ending in (".json", ".controls.json", ".cells.jsonl"):
         map_file(work, lam, ending).unlink()
     bare = mapped(work, lam, controls=0)
     assert (bare.computed, bare.controls, bare.map.controls) == (12, None, ())
@@ -69,7 +81,7 @@ def test_a_map_without_controls_is_whole_and_they_can_be_added_and_grow(work: Pa
 def test_sets_that_are_there_stay_in_the_picture_and_in_the_table_whatever_is_asked_for(
     work: Path, lam: float, choice: dict[str, int]
 ) -> None:
-    mapped(work, lam, overwrite=True, controls=2, seed=1)
+    mapped(work, lam, force=True, controls=2, seed=1)
     drawn = contents(work / "out")
     done = mapped(work, lam, **choice)
     assert (done.computed, done.controls_computed, len(done.map.controls)) == (0, 0, 2)
@@ -78,26 +90,21 @@ def test_sets_that_are_there_stay_in_the_picture_and_in_the_table_whatever_is_as
 
 
 def test_controls_of_another_map_are_left_out_where_none_are_asked_for(work: Path, lam: float) -> None:
-    path = map_file(work, lam, ".controls.json")
-    stored = json.loads(path.read_text())
-    stored["provenance"]["mask"] = "another"
-    path.write_text(json.dumps(stored))
+    change_cells(map_file(work, lam, ".cells.jsonl"), of_controls("made_from", mask="another"))
     done = mapped(work, lam, controls=0)
     assert (done.controls, done.map.controls, done.matched_by) == (None, (), "")
 
 
 def test_other_sets_are_other_results_and_a_conflict(work: Path, lam: float) -> None:
     before = contents(work / "out")
-    with pytest.raises(ConflictError, match=r"controls\.json holds cells made from another control seed"):
+    with pytest.raises(ConflictError, match=r"cells\.jsonl holds cells made from another control seed"):
         mapped(work, lam, seed=1)
     assert contents(work / "out") == before
-    assert mapped(work, lam, seed=1, overwrite=True).controls_computed == 45
+    assert mapped(work, lam, seed=1, force=True).controls_computed == 45
 
 
 def test_controls_of_another_engine_or_precision_never_stand_beside_a_map(work: Path, lam: float) -> None:
-    path = map_file(work, lam, ".controls.json")
-    stored = json.loads(path.read_text())
-    path.write_text(json.dumps({**stored, "engine": {**stored["engine"], "dtype": "bfloat16"}}))
+    change_cells(map_file(work, lam, ".cells.jsonl"), of_controls("engine", dtype="bfloat16"))
     with pytest.raises(ConflictError, match=r"dtype \(bfloat16\)"):
         mapped(work, lam)
 
@@ -115,11 +122,9 @@ def test_the_table_ends_with_interval_and_control(work: Path, lam: float) -> Non
 
 
 def test_an_old_map_without_texts_still_loads_and_has_no_intervals(work: Path, lam: float) -> None:
-    path = map_file(work, lam, ".json")
-    stored = json.loads(path.read_text())
-    for cell in stored["cells"]:
-        del cell["text_nll"], cell["text_tokens"]
-    path.write_text(json.dumps(stored))
+    map_file(work, lam, ".cells.jsonl").unlink()
+    old = json.loads(map_file(work, lam, ".json").read_text())["cells"][0]
+    assert "text_nll" not in old, "a summary is like the oldest maps"
     with opened(work) as session:
         done = perplexity_map(idle(session), top_rate=0.1, lam=lam)
     assert done.effects().interval.low.isnan().all()
@@ -130,12 +135,10 @@ def test_an_old_map_without_texts_still_loads_and_has_no_intervals(work: Path, l
 def test_a_report_reads_the_controls_that_are_whole_and_of_the_same_map(work: Path, lam: float) -> None:
     layout = layout_of(work)
     assert len(load_map(layout.perplexity(0.1, lam))[0].controls) == 5
-    path = map_file(work, lam, ".controls.json")
-    stored = json.loads(path.read_text())
-    path.write_text(json.dumps({**stored, "cells": stored["cells"][: 3 * 9 + 1]}))
+    path = map_file(work, lam, ".cells.jsonl")
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[: 2 + 12 + 3 * 9 + 1]))
     assert len(load_map(layout.perplexity(0.1, lam))[0].controls) == 3
-    stored["provenance"]["mask"] = "another"
-    path.write_text(json.dumps(stored))
+    change_cells(path, of_controls("made_from", mask="another"))
     assert load_map(layout.perplexity(0.1, lam))[0].controls == ()
 
 

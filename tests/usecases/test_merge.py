@@ -142,3 +142,14 @@ def test_counts_that_are_there_are_not_replaced_unless_forced(tmp_path: Path) ->
 def test_a_part_that_there_is_not_is_refused(fresh: Path, part: int, parts: int) -> None:
     with opened(fresh) as session, pytest.raises(SettingsError, match="1 <= K <= N"):
         shard_session(session, part, parts)
+
+
+def test_names_full_of_pattern_characters_are_taken_literally(tmp_path: Path) -> None:
+    target = Layout(tmp_path, "my[data]*", "Llama-a[b]?.c")
+    decoy = Layout(tmp_path, "myd", "Llama-ab!.c")
+    for layout in (target, decoy):
+        for part in (1, 2):
+            store_counts(shard_layout(layout, part, 2), ("en", "fr"), corpus_hash=f"0{part}")
+    merged = merge_counts(target, find_shards(target))
+    assert [one.language for one in merged] == ["en", "fr"]
+    assert not decoy.activation("en").exists()

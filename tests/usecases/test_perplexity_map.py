@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import torch
 from language_neurons_alignment._session import Session
 from language_neurons_alignment.config import MapSettings
 from language_neurons_alignment.core.perplexity import perplexity
+from language_neurons_alignment.core.selection import to_mask_list
 from language_neurons_alignment.corpus.encode import encode_texts
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import (
@@ -27,7 +27,7 @@ from language_neurons_alignment.errors import (
 )
 from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.store.layout import with_ending
-from language_neurons_alignment.store.masks import load_mask_list
+from language_neurons_alignment.store.masks import Mask
 from tests.usecases.conftest import LANGUAGES, change_corpus, change_weights, idle, layout_of, map_file, opened
 from tests.workspace import (
     TEN,
@@ -35,7 +35,20 @@ from tests.workspace import (
     full_disk,
     leftovers,
     silent_hooks,
+    stored_cells,
 )
+
+
+def forget_map(work: Path, lam: float) -> None:
+    """Delete the cells and the summaries."""
+    for ending in (".cells.jsonl", ".json", ".controls.json"):
+        map_file(work, lam, ending).unlink()
+
+
+def keep_cells(work: Path, lam: float, number: int) -> None:
+    """Cut the cells off behind so many, with what they were made from."""
+    path = map_file(work, lam, ".cells.jsonl")
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[: 1 + number]))
 
 
 @contextmanager
@@ -54,7 +67,7 @@ def zeroed_by_hand(engine: TransformersEngine, mask: Sequence[torch.Tensor]) -> 
 
 
 def test_a_map_is_what_the_model_says_with_the_masks_neurons_at_zero(work: Path, lam: float) -> None:
-    masks = load_mask_list(layout_of(work).mask(0.1, lam))
+    masks = to_mask_list(Mask.load(layout_of(work).mask(0.1, lam)).tensor)
     with opened(work) as session:
         stored = perplexity_map(session, top_rate=0.1, lam=lam).map
         engine = session.source()
@@ -75,7 +88,8 @@ def test_ctrl_c_in_the_middle_keeps_the_finished_cells_and_a_rerun_computes_only
     work: Path, lam: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = contents(work / "out")
-    for ending in (".json", ".png", ".csv"):
+    forget_map(work, lam)
+    for ending in (".png", ".csv"):
         map_file(work, lam, ending).unlink()
     calls, score = [], TransformersEngine.log_likelihood
 
@@ -88,16 +102,17 @@ def test_ctrl_c_in_the_middle_keeps_the_finished_cells_and_a_rerun_computes_only
     monkeypatch.setattr(TransformersEngine, "log_likelihood", interrupted_at_the_sixth)
     with pytest.raises(KeyboardInterrupt), opened(work) as session:
         perplexity_map(session, top_rate=0.1, lam=lam)
-    assert len(json.loads(map_file(work, lam, ".json").read_text())["cells"]) == 5
+    assert len(stored_cells(map_file(work, lam, ".cells.jsonl"))) == 5
     assert leftovers(work) == []
     with opened(work) as session:
         done = perplexity_map(session, top_rate=0.1, lam=lam)
-    assert done.computed == len(calls) - 6 == 12 - 5
+    assert (done.computed, done.controls_computed) == (12 - 5, 45)
+    assert len(calls) - 6 == 12 - 5 + 45
     assert contents(work / "out") == whole
 
 
 def test_a_language_more_computes_only_its_row_and_column(work: Path, lam: float) -> None:
-    map_file(work, lam, ".json").unlink()
+    forget_map(work, lam)
     with opened(work) as session:
         assert perplexity_map(session, ("en", "es"), top_rate=0.1, lam=lam).computed == 6
         assert perplexity_map(session, top_rate=0.1, lam=lam).computed == 6
@@ -157,11 +172,11 @@ def test_a_mask_of_another_shape_is_an_error_before_anything_is_scored(
     work: Path, lam: float, layers: int, index: int, named: str
 ) -> None:
     save_published(layout_of(work).mask(0.1, lam), layers, index)
-    for ending in (".json", ".controls.json"):
-        map_file(work, lam, ending).unlink()
+    forget_map(work, lam)
     with opened(work) as session, pytest.raises(LNAError, match=named):
         perplexity_map(session, LANGUAGES, top_rate=0.1, lam=lam)
     assert not map_file(work, lam, ".json").exists()
+    assert not map_file(work, lam, ".cells.jsonl").exists()
 
 
 def test_a_published_mask_without_description_can_be_used(work: Path, lam: float) -> None:
@@ -218,8 +233,7 @@ def test_another_scale_of_the_figure_stands_beside_the_first_and_computes_nothin
 
 
 def test_cells_of_another_precision_never_stand_in_one_map(work: Path, lam: float) -> None:
-    stored = json.loads(map_file(work, lam, ".json").read_text())
-    map_file(work, lam, ".json").write_text(json.dumps({**stored, "cells": stored["cells"][:5]}))
+    keep_cells(work, lam, 5)
     before = contents(work / "out")
     for choice in ({"dtype": "bfloat16"},):
         with opened(work, **choice) as session, pytest.raises(ConflictError, match=r"dtype \(float32\)"):
@@ -228,11 +242,11 @@ def test_cells_of_another_precision_never_stand_in_one_map(work: Path, lam: floa
 
 
 def test_an_intervention_that_never_fired_is_an_error_and_its_cells_are_not_kept(work: Path, lam: float) -> None:
-    map_file(work, lam, ".json").unlink()
+    forget_map(work, lam)
     with opened(work) as session, silent_hooks(), pytest.raises(SilentHookError):
         perplexity_map(session, top_rate=0.1, lam=lam)
-    cells = json.loads(map_file(work, lam, ".json").read_text())["cells"]
-    assert {cell["deactivated"] for cell in cells} == {"none"}
+    assert {one["cell"][0] for one in stored_cells(map_file(work, lam, ".cells.jsonl"))} == {"none"}
+    assert not map_file(work, lam, ".json").exists(), "a summary is of a finished map"
 
 
 def likelihoods(session: Session) -> list[float]:
@@ -246,7 +260,7 @@ def likelihoods(session: Session) -> list[float]:
 def test_the_model_is_what_it_was_before_after_a_masked_run_and_after_an_exception(
     work: Path, lam: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    map_file(work, lam, ".json").unlink()
+    forget_map(work, lam)
     with opened(work) as session:
         before = likelihoods(session)
         perplexity_map(session, top_rate=0.1, lam=lam)
@@ -268,8 +282,7 @@ def test_the_model_is_what_it_was_before_after_a_masked_run_and_after_an_excepti
 
 
 def test_a_full_disk_in_the_middle_of_a_map_keeps_the_cells_that_are_done(work: Path, lam: float) -> None:
-    stored = json.loads(map_file(work, lam, ".json").read_text())
-    map_file(work, lam, ".json").write_text(json.dumps({**stored, "cells": stored["cells"][:5]}))
+    keep_cells(work, lam, 5)
     before = contents(work / "out")
     with opened(work) as session, full_disk("fsync"), pytest.raises(ArtifactError, match="the disk is full"):
         perplexity_map(session, top_rate=0.1, lam=lam)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ def test_a_whole_run_leaves_every_file_where_it_was_promised_and_nothing_else(ma
         *(f"activation_masks/small/{rates}/mask.Llama-tiny-llama{ending}" for ending in ("", ".json")),
         *(
             f"ppl_maps/small/{rates}/ppl.Llama-tiny-llama.{ending}"
-            for ending in ("png", "json", "csv", "controls.json")
+            for ending in ("png", "json", "csv", "controls.json", "cells.jsonl")
         ),
     }
     assert leftovers(made) == []
@@ -98,3 +99,11 @@ def test_ranges_that_are_no_ranges_are_refused_before_anything_runs(wrong: dict[
 def test_choices_that_there_are_not_are_refused_before_anything_runs(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError):
         MapSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_counting_and_mapping_each_have_their_own_choice_for_long_sequences(fresh: Path) -> None:
+    done = run(fresh, replace(SETTINGS, overlong="skip", map=MapSettings(overlong="truncate", controls=0)))
+    assert {one.meta["overlong_policy"] for one in done.collected} == {"skip"}
+    assert json.loads(done.map.json.read_text())["provenance"]["overlong_policy"] == "truncate"
+    with pytest.raises(SettingsError, match="--overlong must be one of"):
+        replace(SETTINGS, overlong="cut")

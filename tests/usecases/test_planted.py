@@ -10,10 +10,9 @@ import torch
 
 from language_neurons_alignment._session import open_session
 from language_neurons_alignment.config import PipelineSettings, Selection
-from language_neurons_alignment.core.selection import from_mask_list
 from language_neurons_alignment.languages import in_default_order, language_code
 from language_neurons_alignment.pipeline import run_pipeline
-from language_neurons_alignment.store.masks import load_mask_list
+from language_neurons_alignment.store.masks import Mask
 from tests.planted import D_MLP, LANGUAGES, LAYERS, PlantedModel, planted_records
 
 
@@ -27,7 +26,7 @@ def test_the_pipeline_finds_exactly_the_planted_neurons_and_mutes_exactly_their_
         done = run_pipeline(session, languages, settings)
     assert languages == tuple(language_code(name) for name in languages)
     by_code = {language_code(name): name for name in LANGUAGES}
-    stored = from_mask_list(load_mask_list(done.identification.path), d_mlp=D_MLP)
+    stored = Mask.load(done.identification.path).tensor
     for k, code in enumerate(languages):
         assert torch.equal(stored[..., k], truth.belonging(by_code[code])), f"the neurons of {by_code[code]}"
     assert done.sweep is not None
@@ -44,5 +43,5 @@ def test_the_pipeline_finds_exactly_the_planted_neurons_and_mutes_exactly_their_
     found = done.map.selectivity()
     assert found is not None
     assert found.control is not None
-    assert found.measured.precision.min() > 0.99
+    assert found.precision.min() > 0.99
     assert found.control.f1.max() == 0

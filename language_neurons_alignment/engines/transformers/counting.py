@@ -1,4 +1,16 @@
-"""From what the hooks see to activation counts (SPEC 2)."""
+"""Counting firings with the transformers library, fast and exactly.
+
+`feed` and `feed_jobs` run rows through the model; forward hooks hand each layer's activations to a `FiringCounter`.
+
+On a CPU or a CUDA device, firings are counted many to a machine word. A firing is a 0 or a 1 in a lane of 8, 16 or 32
+bits; 64 bits hold 8, 4 or 2 lanes, and one addition of 64-bit words adds them all. As long as no more terms are added
+than a lane can count, nothing carries into the next lane, so the sums are exact integers and memory is read once.
+
+    activations  [row, position, neuron]          bfloat16
+    firings      [row, position, neuron]          int16, 0 or 1
+    words        [row, position, neuron / 4]      int64
+    Σ position   [row, neuron / 4]                int64, read again as int16 [row, neuron]
+"""
 
 from __future__ import annotations
 
@@ -11,31 +23,20 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
 from ...core.counts import LanguageCounts, SpanCounts
-from ...errors import EngineError, SilentHookError, TallyError
-from ..base import Progress
+from ...core.model import Progress
+from ...errors import SilentHookError, TallyError
+from ..base import not_finite
 from ..generation import batches
 from ..moments import MomentSums, language_moments
-from .guards import not_finite
 from .network import Network
-from .plan import Batch, Block, Job, Row
-
-# ── Counting firings fast and exactly: many small counters in one machine word.
-#
-# A firing is a 0 or a 1 in a lane of 8, 16 or 32 bits; 64 bits hold 8, 4 or 2 lanes side by side, and one addition of
-# 64-bit words adds them all. As long as no more terms are added than a lane can count, nothing carries over into the
-# next one, so the sums are exact integers, at the cost of reading memory once.
-#
-#     activations  [row, position, neuron]          bfloat16
-#     firings      [row, position, neuron]          int16, 0 or 1
-#     words        [row, position, neuron / 4]      int64
-#     Σ position   [row, neuron / 4]                int64, read again as int16 [row, neuron]
+from .plan import Batch, Block, Job, Row, send
 
 _SIGNED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _CAPACITY = {torch.uint8: 255, torch.int16: 2**15 - 1, torch.int32: 2**31 - 1, torch.int64: 2**63 - 1}
 
 
 class Scratch:
-    """Memory that is used again for each layer: on CPUs, asking for fresh pages costs more than counting does."""
+    """Memory that every layer uses again: on CPUs, fresh pages cost more than counting."""
 
     def __init__(self) -> None:
         self._buffer = torch.empty(0, dtype=torch.int64)
@@ -49,22 +50,22 @@ class Scratch:
 
 
 def firings(activation: Float[Tensor, "row position neuron"], scratch: Scratch) -> Int[Tensor, "row position neuron"]:
-    """1 where an activation is above 0, else 0, in lanes that are cheap to make on its device."""
+    """1 where an activation is above 0, else 0, in lanes that suit its device."""
     return from_bits(activation, scratch) if activation.device.type == "cpu" else from_comparison(activation)
 
 
 def from_bits(activation: Float[Tensor, "row position neuron"], scratch: Scratch) -> Int[Tensor, "row position neuron"]:
     """Firings, by reading a float's bits as an integer of the same width and clamping it to [0, 1].
 
-    The integer is above 0 exactly when the float is (for NaN too, half of the time; those are looked for elsewhere).
-    On CPUs this takes a fifth of the time of comparing floats.
+    The integer is above 0 exactly when the float is. (NaN may count as either; `FiringCounter` refuses it.) On CPUs
+    this takes a fifth of the time of comparing floats.
     """
     bits = activation.contiguous().view(_SIGNED[activation.itemsize])
     return torch.clamp(bits, 0, 1, out=scratch.like(bits))
 
 
 def from_comparison(activation: Float[Tensor, "row position neuron"]) -> Int[Tensor, "row position neuron"]:
-    """Firings, one byte each: the least memory traffic, which is what counts on GPUs."""
+    """Firings of one byte each: the least memory traffic, which decides the time on GPUs."""
     return (activation > 0).contiguous().view(torch.uint8)
 
 
@@ -72,14 +73,14 @@ class Lanes:
     """Firings packed into machine words."""
 
     def __init__(self, fired: Int[Tensor, "row position neuron"]) -> None:
-        """Pack, where a row of neurons fills whole words and the device can read memory in another type."""
+        """Pack the firings if a row of neurons fills whole words and the device can read memory as another type."""
         per_word = 8 // fired.itemsize
         self._lane = fired.dtype
         self._packed = fired.shape[-1] % per_word == 0 and fired.device.type != "mps"
         self._words = fired.view(torch.int64) if self._packed else fired
 
     def keep_(self, start: int, keep: Int64[Tensor, "row position 1"]) -> None:
-        """From position `start` on, forget the firings where `keep` is 0 (padding)."""
+        """From position `start` on, drop the firings where `keep` is 0 (padding)."""
         self._words[:, start:] *= keep.to(self._words.dtype)
 
     def per_row(
@@ -104,13 +105,13 @@ Hook = Callable[[nn.Module, object, Tensor], None]
 
 
 class FiringCounter:
-    """Counts, layer by layer, what passes its hooks, and tallies how many tokens that was.
+    """Counts the firings that pass its hooks, layer by layer, and tallies the tokens.
 
-    Everything stays on the layers' device until `counts`; nothing in between waits for the device.
+    Everything stays on the layers' device until `counts`; until then the host never waits for the device.
     """
 
     def __init__(self, layers: int, d_mlp: int, device: torch.device, *, moments: bool = False) -> None:
-        """Start at 0; `moments`: add up the activations too."""
+        """Start at 0; with `moments`, also add up the activations."""
         self._full = torch.zeros(layers, d_mlp, dtype=torch.int64, device=device)
         self._prefix = torch.zeros(layers, d_mlp, dtype=torch.int64, device=device)
         self._tally = [[0, 0] for _ in range(layers)]
@@ -129,15 +130,15 @@ class FiringCounter:
         return count
 
     def expect(self, batch: Batch) -> None:
-        """Say what is about to be fed."""
+        """Take the batch that is about to be fed."""
         self._batch = batch
         self._seen = [0] * len(self._seen)
 
     def settle(self, hidden: Tensor) -> None:
-        """After a forward: hold every hook to having fired once, and look for NaN in what came out.
+        """After a forward, check that every hook fired once, and look for NaN in the hidden states.
 
         Raises:
-            SilentHookError: one fired more or less often.
+            SilentHookError: a hook did not fire exactly once.
         """
         self._finite &= torch.isfinite(hidden).all()
         self._batch = None
@@ -151,14 +152,14 @@ class FiringCounter:
             )
 
     def counts(self) -> LanguageCounts:
-        """What was counted, on the CPU.
+        """The counts, on the CPU.
 
         Raises:
             EngineError: the model computed NaN or infinity.
             TallyError: the layers did not all see the same tokens.
         """
         if not bool(self._finite):
-            raise EngineError(not_finite("hidden states", self._full.device))
+            raise not_finite("hidden states", self._full.device)
         if any(tally != self._tally[0] for tally in self._tally):
             raise TallyError(f"the layers' hooks saw different numbers of tokens: {self._tally}; nothing was counted")
         full, prefix = self._tally[0]
@@ -187,7 +188,7 @@ class FiringCounter:
 
 
 def add_firings(lanes: Lanes, block: Block, full: Tensor, prefix: Tensor) -> None:
-    """Add a block's firings in one layer to its counts, in place, reading most of them once.
+    """Add a block's firings in one layer to the layer's counts, in place, reading most of them once.
 
     Which positions count:
 
@@ -209,18 +210,15 @@ def _sum(one: Tensor | None, other: Tensor | None) -> Tensor:
     if one is None or other is None:
         some = other if one is None else one
         if some is None:
-            raise ValueError("nothing to add up")
+            raise ValueError("a block without positions")
         return some
     return one + other
-
-
-# ── Feeding rows to the model under counting hooks: alone, or on top of what their trunk left in the KV cache.
 
 
 def feed(
     network: Network, counter: FiringCounter, rows: Sequence[Row], *, progress: Progress, cache: Any = None
 ) -> None:
-    """Run a batch of rows, after the cached tokens if there are any, and count it."""
+    """Run a batch of rows, after the cached tokens if there are any, and count them."""
     batch = Batch.of(rows, network.device, d_mlp=network.shape[1])
     counter.expect(batch)
     counter.settle(network.run(batch.tokens, cache=cache).last_hidden_state)
@@ -230,21 +228,21 @@ def feed(
 def feed_jobs(
     network: Network, counter: FiringCounter, jobs: Sequence[Job], *, budget: int, progress: Progress
 ) -> None:
-    """Run trunks of one length together, and then their branches on copies of the trunks' KV cache."""
-    trunks = Batch.of([job.trunk for job in jobs], network.device, d_mlp=network.shape[1])
-    counter.expect(trunks)
-    output = network.run(trunks.tokens, keep_cache=True)
+    """Run the first rows of jobs, all of one length, and then the other rows on copies of their KV cache."""
+    first = Batch.of([job.first for job in jobs], network.device, d_mlp=network.shape[1])
+    counter.expect(first)
+    output = network.run(first.tokens, keep_cache=True)
     counter.settle(output.last_hidden_state)
-    progress(trunks.full_tokens)
-    branches = [(row, trunk) for trunk, job in enumerate(jobs) for row in job.branches]
-    for some in batches(branches, length=lambda one: len(one[0].tokens), budget=budget, before=trunks.tokens.shape[1]):
-        cache = select(output.past_key_values, [trunk for _, trunk in some], network.device)
+    progress(first.full_tokens)
+    rest = [(row, index) for index, job in enumerate(jobs) for row in job.rest]
+    for some in batches(rest, length=lambda one: len(one[0].tokens), budget=budget, before=first.tokens.shape[1]):
+        cache = select(output.past_key_values, [index for _, index in some], network.device)
         feed(network, counter, [row for row, _ in some], progress=progress, cache=cache)
 
 
 def select(cache: Any, rows: Sequence[int], device: torch.device) -> Any:
-    """A cache whose row i is row `rows[i]` of this one, which stays as it is."""
+    """A copy of a KV cache whose row i is row `rows[i]` of the original."""
     chosen = copy.copy(cache)
     chosen.layers = [copy.copy(layer) for layer in cache.layers]
-    chosen.batch_select_indices(torch.tensor(rows, device=device))
+    chosen.batch_select_indices(send(torch.tensor(rows), device))
     return chosen

@@ -1,11 +1,11 @@
-"""The transformers engine: counts and likelihoods from a Hugging Face model (SPEC 2 and 6)."""
+"""The transformers engine: counts, likelihoods and answers from a model of the Hugging Face library."""
 
 from __future__ import annotations
 
 import gc
 import platform
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -15,33 +15,28 @@ from transformers import PreTrainedModel
 from ...config import Sampling
 from ...core.counts import LanguageCounts
 from ...core.interventions import Intervention
-from ...core.model import ModelInfo
+from ...core.model import SILENT, ModelInfo, Progress
 from ...core.perplexity import TextLikelihood
 from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
 from ...errors import EngineError, SettingsError
 from .. import checkpoint
-from ..base import Progress
-from ..generation import answer_batches, batches, check_prompts, crosses, start_drafts
+from ..base import check_lengths
+from ..generation import answer_batches, batches, check_prompts, crosses, partial_answers
 from . import loading
 from .counting import FiringCounter, feed, feed_jobs
 from .generating import generate_batch
-from .guards import check_sequences, out_of_memory
 from .network import Network, hooked, score
-from .plan import Batch, Row, plan, trunk_batches
+from .plan import Batch, Row, job_batches, plan
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
-"""Padded tokens per forward, by device, where the caller names none."""
+"""Padded tokens per forward, by device, where the caller sets none."""
 
 ANSWER_TOKENS = {"cpu": 8192, "cuda": 16384, "mps": 8192}
-"""Tokens of prompts and answers in the KV cache at a time, by device, where the caller names none."""
-
-
-def ignore(_tokens: int) -> None:
-    """Progress that nobody looks at."""
+"""Tokens of prompts and answers in the KV cache at a time, by device, where the caller sets none."""
 
 
 class TransformersEngine:
-    """A model of the Hugging Face library that counts and scores; the `Engine` protocol says what it promises.
+    """A model of the Hugging Face library; `engines.base.Engine` describes what its methods promise.
 
     Attributes:
         model: what was loaded.
@@ -55,7 +50,7 @@ class TransformersEngine:
         """Take over a loaded model; `load` is the usual way.
 
         Raises:
-            UnknownArchitectureError: the model is not built as its architecture's name promises.
+            UnknownArchitectureError: the model is not built as the table of families says.
         """
         self.model = info
         self.tokenizer = tokenizer
@@ -88,62 +83,56 @@ class TransformersEngine:
             model_path: a folder with config, tokenizer and weights, or a hub id.
             device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
             dtype: "auto" (the model's own), "float32", "bfloat16", "float16".
-            batch_tokens: padded tokens per forward; by default what suits the device.
+            batch_tokens: padded tokens per forward; by default a number that suits the device.
             revision: of a hub id.
 
         Raises:
             SettingsError: no such device or precision, or a batch of no tokens.
-            UnknownArchitectureError: the model's neuron sites are not known.
+            UnknownArchitectureError: a family whose neurons are not known.
             EngineError: the model cannot be loaded.
         """
         if batch_tokens is not None and batch_tokens < 1:
             raise SettingsError(f"--batch-tokens {batch_tokens}: a batch needs at least 1 token")
-        where, precision = loading.pick_device(device), loading.pick_dtype(dtype)
-        path = str(Path(model_path).expanduser()) if checkpoint.looks_local(str(model_path)) else str(model_path)
+        where = loading.pick_device(device)
+        checkpoint.check_dtype(dtype)
+        path = checkpoint.expand(model_path)
         config = checkpoint.load_config(path, revision)
         tokenizer = checkpoint.load_tokenizer(path, revision)
-        model = loading.load_weights(path, config=config, dtype=precision, revision=revision)
+        model = loading.load_weights(path, config=config, dtype=checkpoint.DTYPES.get(dtype, dtype), revision=revision)
         ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
         info = loading.describe(model, path=str(model_path), tokenizer=tokenizer, ends=ends)
         return cls(loading.move(model, where), tokenizer, info=info, batch_tokens=batch_tokens)
 
     def count(
-        self, groups: Sequence[PromptGroup], *, progress: Progress = ignore, moments: bool = False
+        self, groups: Sequence[PromptGroup], *, progress: Progress = SILENT, moments: bool = False
     ) -> LanguageCounts:
-        """Count firings over the full and the prefix sequences of `groups`, each token exactly once, in one pass.
+        """Count firings over the full and the prefix sequences of `groups` in one pass, each token exactly once.
 
-        The decoder runs alone, without its lm_head. `progress` adds up to the tokens of the full sequences.
-
-        Raises:
-            EngineError: a sequence is too long, memory runs out, or the model computes NaN.
-            SilentHookError: a hook did not fire.
+        The decoder runs alone, without its lm_head.
         """
         network = self._network
         self._check([tokens for group in groups for tokens in (group.prefix, *group.full)])
         jobs = [job for group in groups for job in plan(group, switch=network.switch)]
-        alone, shared = [job.trunk for job in jobs if not job.branches], [job for job in jobs if job.branches]
+        alone, shared = [job.first for job in jobs if not job.rest], [job for job in jobs if job.rest]
         counter = FiringCounter(*network.shape, network.device, moments=moments)
         hooks = [(site.module, counter.hook(site.layer)) for site in network.sites]
-        with out_of_memory(self._budget), torch.inference_mode(), hooked(hooks):
+        with _out_of_memory(self._budget), torch.inference_mode(), hooked(hooks):
             for rows in batches(alone, length=_row_length, budget=self._budget, switch=network.switch):
                 feed(network, counter, rows, progress=progress)
-            for some in trunk_batches(shared, budget=self._budget):
+            for some in job_batches(shared, budget=self._budget):
                 feed_jobs(network, counter, some, budget=self._budget, progress=progress)
             return counter.counts()
 
-    def log_likelihood(self, texts: Sequence[ScoredText], *, progress: Progress = ignore) -> list[TextLikelihood]:
-        """The negative log-likelihood of each text's actual tokens, from its `start` on, never of its first token.
+    def log_likelihood(self, texts: Sequence[ScoredText], *, progress: Progress = SILENT) -> list[TextLikelihood]:
+        """The negative log-likelihood of each text's tokens from its `start` on; a first token has none.
 
         `progress` adds up to the tokens of the texts that have something to score.
-
-        Raises:
-            EngineError: a sequence is too long, memory runs out, or the model computes NaN.
         """
         network = self._network
         self._check([text.tokens for text in texts])
         results = [TextLikelihood(0.0, 0)] * len(texts)
         wanted = [index for index, text in enumerate(texts) if text.scored_tokens]
-        with out_of_memory(self._budget), torch.inference_mode():
+        with _out_of_memory(self._budget), torch.inference_mode():
             for some in batches(
                 wanted, length=lambda index: len(texts[index].tokens), budget=self._budget, switch=network.switch
             ):
@@ -157,28 +146,24 @@ class TransformersEngine:
         return results
 
     def generate(
-        self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress = ignore
+        self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress = SILENT
     ) -> list[GeneratedAnswer]:
-        """The model's own answers, in the order of the prompts, by `sampling` and nothing else.
-
-        Raises:
-            EngineError: a prompt leaves no room for an answer, memory runs out, or the model computes NaN.
-        """
+        """The model's own answers, in the order of the prompts."""
         network, model = self._network, self.model
         check_prompts(prompts, longest=model.max_length)
         self._check([prompt.tokens for prompt in prompts])
         answers: dict[int, GeneratedAnswer] = {}
-        with out_of_memory(self._answering), torch.inference_mode():
+        with _out_of_memory(self._answering), torch.inference_mode():
             for batch in self.answer_batches(prompts, sampling=sampling):
                 some = [prompts[index] for index in batch]
-                drafts = start_drafts(some, sampling=sampling, model=model, tokenizer=self.tokenizer)
+                partial = partial_answers(some, sampling=sampling, model=model, tokenizer=self.tokenizer)
                 cache = not any(crosses(one, new=sampling.max_new_tokens, switch=network.switch) for one in some)
-                given = generate_batch(network.model, some, drafts, sampling=sampling, progress=progress, cache=cache)
+                given = generate_batch(network.model, some, partial, sampling=sampling, progress=progress, cache=cache)
                 answers.update(zip(batch, given, strict=True))
         return [answers[index] for index in range(len(prompts))]
 
     def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
-        """The batches in which `generate` answers these prompts."""
+        """The batches, by position, in which `generate` answers these prompts."""
         return answer_batches(
             prompts,
             new=sampling.max_new_tokens,
@@ -188,14 +173,7 @@ class TransformersEngine:
         )
 
     def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:
-        """While the context is open, the model runs under `intervention`; after it, also by exception, as before.
-
-        Contexts nest: the inner one acts on what the outer one left, both in one map.
-
-        Raises:
-            IncompatibleError: the intervention is made for a model of another shape.
-            SilentHookError: when the context closes, if the model ran and the intervention never took hold.
-        """
+        """While the context is open, the model runs under `intervention`, on top of those already in force."""
         return self._network.interventions.on_top(intervention)
 
     def close(self) -> None:
@@ -209,13 +187,35 @@ class TransformersEngine:
                 torch.cuda.empty_cache()
 
     def _check(self, sequences: Sequence[Tokens]) -> None:
-        check_sequences(sequences, longest=self.model.max_length, vocabulary=self._network.vocabulary)
+        """Refuse sequences that the model cannot read, before anything runs."""
+        largest = max((max(tokens) for tokens in sequences if tokens), default=0)
+        if largest >= self._network.vocabulary:
+            raise EngineError(
+                f"the tokenizer gives token {largest}, but the model knows {self._network.vocabulary} tokens only: "
+                "the tokenizer files do not belong to this model"
+            )
+        check_lengths(sequences, longest=self.model.max_length)
 
     @property
     def _network(self) -> Network:
         if self._loaded is None:
             raise EngineError("the engine is closed: load the model again")
         return self._loaded
+
+
+@contextmanager
+def _out_of_memory(batch_tokens: int) -> Iterator[None]:
+    """Turn an error of the device's memory into one that says what to do."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        mps = "MPS backend out of memory" in str(error)
+        if not mps and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise EngineError(
+            f"{'MPS' if mps else 'CUDA'} ran out of memory with batch_tokens {batch_tokens}: "
+            f"try --batch-tokens {max(1, batch_tokens // 2)}, or a smaller --dtype"
+        ) from error
 
 
 def _device_name(device: torch.device) -> str:

@@ -1,4 +1,4 @@
-"""Answers by the library's own `generate`: left padding, a KV cache, and our rules of choosing and ending."""
+"""Answers by the transformers library's `generate`, with our own rules of drawing tokens and of ending an answer."""
 
 from __future__ import annotations
 
@@ -19,58 +19,57 @@ from transformers import (
 )
 
 from ...config import Sampling
+from ...core.model import Progress
 from ...corpus.encode import GeneratedAnswer, Prompt, Tokens
-from ...errors import EngineError
-from ..base import Progress
+from ..base import not_finite
 from ..checkpoint import quiet
-from ..generation import Draft
-from .guards import not_finite
+from ..generation import PartialAnswer
 
 
 def generate_batch(
     model: Any,
     prompts: Sequence[Prompt],
-    drafts: Sequence[Draft],
+    partial: Sequence[PartialAnswer],
     *,
     sampling: Sampling,
     progress: Progress,
     cache: bool = True,
 ) -> list[GeneratedAnswer]:
-    """Answer a few prompts together.
+    """Answer some prompts together, padded on the left.
 
     Args:
         model: a `PreTrainedModel` with a neutral generation config (`loading`).
-        prompts: what is answered.
-        drafts: where the answers grow.
+        prompts: the prompts.
+        partial: their empty answers.
         sampling: how tokens are chosen.
-        progress: told of each token that is part of an answer.
-        cache: keep what was computed for the tokens before; not where a later token changes that.
+        progress: told of each token of an answer.
+        cache: keep a KV cache; False where a later token changes what earlier ones compute.
 
     Raises:
         EngineError: NaN or infinity.
     """
     tokens, attended = _left_padded([prompt.tokens for prompt in prompts], model.device)
-    watch = Finite(model.device)
+    finite = Finite(model.device)
     with quiet():
         model.generate(
             input_ids=tokens,
             attention_mask=attended,
             generation_config=GenerationConfig(
-                do_sample=False,  # the drawing is ours, and its result the largest score
-                max_new_tokens=max(draft.limit for draft in drafts),
+                do_sample=False,  # `Draw` draws, and makes its draw the largest score
+                max_new_tokens=max(one.limit for one in partial),
                 pad_token_id=0,
                 use_cache=cache,
             ),
-            logits_processor=LogitsProcessorList([watch, *_choice(sampling, prompts, model.device)]),
-            stopping_criteria=StoppingCriteriaList([Ending(drafts, progress)]),
+            logits_processor=LogitsProcessorList([finite, *_choice(sampling, prompts, model.device)]),
+            stopping_criteria=StoppingCriteriaList([Ending(partial, progress)]),
         )
-    if not watch.finite:
-        raise EngineError(not_finite("logits", model.device))
-    return [draft.answer() for draft in drafts]
+    if not finite.always:
+        raise not_finite("logits", model.device)
+    return [one.answer() for one in partial]
 
 
 class Finite(LogitsProcessor):
-    """Looks for NaN and infinity among the logits, and changes nothing."""
+    """Watches the logits for NaN and infinity, and changes nothing."""
 
     def __init__(self, device: torch.device) -> None:
         self._finite = torch.ones((), dtype=torch.bool, device=device)
@@ -78,22 +77,22 @@ class Finite(LogitsProcessor):
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride] - a FloatTensor is a Tensor of floats
         self, input_ids: Tensor, scores: Float[Tensor, "row vocabulary"]
     ) -> Float[Tensor, "row vocabulary"]:
-        """Look."""
+        """Return the scores as they are."""
         self._finite &= torch.isfinite(scores).all()
         return scores
 
     @property
-    def finite(self) -> bool:
-        """Whether there was none."""
+    def always(self) -> bool:
+        """Whether all logits were finite."""
         return bool(self._finite)
 
 
 class Draw(LogitsProcessor):
-    """Makes the largest score a draw from the distribution, each row by its own random numbers.
+    """Draws a token for each row and makes it the largest score. Each row has its own random numbers.
 
         argmax_t p[t] / E[t],   E[t] ~ Exp(1)        is t with probability p[t]
 
-    So what a row draws does not depend on the batch that it stands in.
+    So a row's draw does not depend on the rest of its batch.
     """
 
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
@@ -111,25 +110,25 @@ class Draw(LogitsProcessor):
 
 
 class Ending(StoppingCriteria):
-    """Hands each row's new token to its draft, and ends the rows whose draft has ended."""
+    """Adds each row's new token to its partial answer, and ends the rows whose answer has ended."""
 
-    def __init__(self, drafts: Sequence[Draft], progress: Progress) -> None:
-        self._drafts = drafts
+    def __init__(self, partial: Sequence[PartialAnswer], progress: Progress) -> None:
+        self._partial = partial
         self._progress = progress
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride] - a BoolTensor is a Tensor of bools
         self, input_ids: Int64[Tensor, "row position"], scores: object, **_more: object
     ) -> Bool[Tensor, " row"]:
         """Whether each row has ended."""
-        before = sum(len(draft.tokens) for draft in self._drafts)
+        before = sum(len(one.tokens) for one in self._partial)
         last = input_ids[:, -1].tolist()
-        ended = [draft.add(token) for draft, token in zip(self._drafts, last, strict=True)]
-        self._progress(sum(len(draft.tokens) for draft in self._drafts) - before)
+        ended = [one.add(token) for one, token in zip(self._partial, last, strict=True)]
+        self._progress(sum(len(one.tokens) for one in self._partial) - before)
         return torch.tensor(ended, device=input_ids.device)
 
 
 def _choice(sampling: Sampling, prompts: Sequence[Prompt], device: torch.device) -> list[LogitsProcessor]:
-    """Greedy: nothing, for the library takes the largest score. Else temperature, top p, and the draw."""
+    """Nothing for greedy answers, because the library takes the largest score; else temperature, top p and the draw."""
     if sampling.greedy:
         return []
     warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
@@ -141,7 +140,7 @@ def _choice(sampling: Sampling, prompts: Sequence[Prompt], device: torch.device)
 def _left_padded(
     prompts: Sequence[Tokens], device: torch.device
 ) -> tuple[Int64[Tensor, "row position"], Int64[Tensor, "row position"]]:
-    """Prompts that end together, and where they are not padding."""
+    """Prompts padded on the left to one length, and 1 where a position is not padding."""
     longest = max(map(len, prompts))
     tokens = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     attended = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]

@@ -1,28 +1,20 @@
-"""Loading a model and its tokenizer, with one-line errors and nothing printed."""
+"""Loading a model's weights onto a device, with one-line errors and nothing printed."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from ...core.model import ModelInfo
 from ...errors import EngineError, SettingsError
-from ..checkpoint import _explained
-from ..describe import longest_sequence
-from ..sites import architecture_of, class_name, find_sites
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from ..checkpoint import explained, longest_sequence
+from ..sites import class_name, family_of, find_sites
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this name; "auto" takes CUDA, else MPS, else the CPU.
+    """The device of this name; "auto" is CUDA if there is one, else MPS, else the CPU.
 
     Raises:
         SettingsError: no such device here.
@@ -43,28 +35,15 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_dtype(name: str) -> torch.dtype | str:
-    """The precision of this name; "auto" is the model's own.
-
-    Raises:
-        SettingsError: no such precision.
-    """
-    if name == "auto":
-        return name
-    if name not in DTYPES:
-        raise SettingsError(f"--dtype {name!r} is not known: use auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
 def load_weights(
     path: str, *, config: PreTrainedConfig, dtype: torch.dtype | str, revision: str | None
 ) -> PreTrainedModel:
-    """A model's weights, every one of them.
+    """A model with its weights, every one of them from its files.
 
     Raises:
         EngineError: weights are missing, torn, or of other shapes than the config says.
     """
-    with _explained("the weights", path):
+    with explained("the weights", path):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
             config=config,
@@ -79,23 +58,23 @@ def load_weights(
     if wrong:
         raise EngineError(
             f"the weights at {path} are incomplete: {len(wrong)} are missing or have another shape ({wrong[0]}, …) and "
-            "would have been random; fetch the model again"
+            "would have been random; download the model again"
         )
-    model.generation_config = GenerationConfig()  # its own would fill in whatever a caller leaves open
+    model.generation_config = GenerationConfig()  # its own would decide whatever a caller leaves open
     return model.eval()
 
 
 def _attention(config: PreTrainedConfig) -> str | None:
     """The attention to run; None is the library's own choice.
 
-    Gemma 2 caps its attention scores, which the library's default (sdpa) silently leaves out: only eager does it.
+    Gemma 2 caps its attention scores. The library's default (sdpa) silently leaves that out; only eager does it.
     """
     return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else None
 
 
 def describe(model: PreTrainedModel, *, path: str, tokenizer: Any, ends: tuple[int, ...] = ()) -> ModelInfo:
     """What is known of a loaded model."""
-    sites = find_sites(model.get_decoder(), architecture_of(model.config))
+    sites = find_sites(model.get_decoder(), family_of(model.config).transformers)
     return ModelInfo(
         path=path,
         architecture=class_name(model.config) or type(model).__name__,

@@ -1,4 +1,4 @@
-"""A loaded model, taken apart into what counting and scoring need."""
+"""A loaded model of the transformers library: its parts, interventions on its neurons, likelihoods from its output."""
 
 from __future__ import annotations
 
@@ -11,114 +11,35 @@ from typing import Any
 import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from ...core.interventions import Intervention, LayerIntervention
 from ...core.perplexity import TextLikelihood
 from ...corpus.encode import ScoredText
-from ...errors import EngineError, IncompatibleError, SilentHookError
-from ..describe import rope_switch
-from ..sites import NeuronSite, architecture_of, find_sites
-from .guards import not_finite
-
-# ── Forward hooks that are always removed, and interventions that are held to having fired.
+from ...errors import EngineError, SilentHookError
+from ..base import check_shape, not_finite
+from ..checkpoint import rope_switch
+from ..sites import NeuronSite, family_of, find_sites
 
 ForwardHook = Callable[[nn.Module, tuple[object, ...], Tensor], Tensor | None]
+
+_LOGITS = {"cpu": 2**24, "cuda": 2**27, "mps": 2**25}
+"""The most logits (tokens × vocabulary) in memory, by device: 64, 512 and 128 MiB in float32."""
 
 
 @contextmanager
 def hooked(hooks: Sequence[tuple[nn.Module, ForwardHook]]) -> Iterator[None]:
-    """While the context is open, these modules have these forward hooks, in this order; after it, never."""
+    """These modules have these forward hooks, in this order, while the context is open and never after it."""
     with ExitStack() as stack:
         for module, hook in hooks:
             stack.callback(module.register_forward_hook(hook).remove)
         yield
 
 
-class Interventions:
-    """What is done to a model's neurons now: nested contexts are one affine map, as the steps of a list are."""
-
-    def __init__(self, decoder: nn.Module, sites: Sequence[NeuronSite]) -> None:
-        """Nothing yet."""
-        self._decoder = decoder
-        self._sites = sites
-        self._current = Intervention.identity(len(sites), sites[0].d_mlp)
-        self._changes: list[_Change] = []
-        self._forwards = 0
-        self._hooks = ExitStack()
-
-    @contextmanager
-    def on_top(self, intervention: Intervention) -> Iterator[None]:
-        """While the context is open, the model runs under `intervention`, on top of what is in force already.
-
-        Raises:
-            IncompatibleError: the intervention is made for a model of another shape.
-            SilentHookError: if the model ran and a touched layer's hook did not fire in each forward.
-        """
-        _check_shape(intervention, self._sites)
-        before = self._current
-        try:
-            self._switch(before.then(intervention))
-            yield
-        except BaseException:
-            self._switch(before, check=False)  # what went wrong matters more
-            raise
-        self._switch(before)
-
-    def _switch(self, intervention: Intervention, *, check: bool = True) -> None:
-        """Put another intervention in overwrite, and hold the one before it to having acted."""
-        self._hooks.close()
-        done, forwards = self._changes, self._forwards
-        self._current, self._forwards = intervention, 0
-        self._changes = [_Change(intervention.layer(layer), layer) for layer in intervention.layers]
-        if self._changes:
-            self._hooks.callback(self._decoder.register_forward_pre_hook(self._count_forward).remove)
-            self._hooks.enter_context(hooked([(self._sites[one.layer].module, one) for one in self._changes]))
-        if check:
-            _check_fired(done, forwards)
-
-    def _count_forward(self, _module: nn.Module, _inputs: tuple[object, ...]) -> None:
-        self._forwards += 1
-
-
-class _Change:
-    """The forward hook that changes one layer's activations, and knows how often it did."""
-
-    def __init__(self, intervention: LayerIntervention, layer: int) -> None:
-        self.layer = layer
-        self.fired = 0
-        self._intervention = intervention
-
-    def __call__(self, _module: nn.Module, _inputs: tuple[object, ...], activation: Tensor) -> Tensor:
-        here = self._intervention
-        if here.scale.device != activation.device:  # the first time only
-            here = self._intervention = here.to(activation.device)
-        self.fired += 1
-        return here.apply_(activation)
-
-
-def _check_shape(intervention: Intervention, sites: Sequence[NeuronSite]) -> None:
-    shape, expected = tuple(intervention.scale.shape), (len(sites), sites[0].d_mlp)
-    if shape != expected:
-        raise IncompatibleError(
-            f"the intervention is for a model of shape {shape} (layers, d_mlp), this one has {expected}: "
-            "take the mask that was made for this model"
-        )
-
-
-def _check_fired(changes: Sequence[_Change], forwards: int) -> None:
-    silent = [change for change in changes if change.fired != forwards]
-    if silent:
-        raise SilentHookError(
-            f"the intervention acted {silent[0].fired} times in layer {silent[0].layer} although the model ran "
-            f"{forwards} times ({len(silent)} of {len(changes)} layers): results under it cannot be trusted; "
-            "check that no fused kernel or compiled forward replaces the model's MLP"
-        )
-
-
 @dataclass(frozen=True)
 class Head:
-    """What turns a decoder's output into logits.
+    """Turns a decoder's output into logits.
 
     Attributes:
         projection: the model's lm_head.
@@ -135,7 +56,7 @@ class Head:
         return int(weight.shape[0]) if isinstance(weight, Tensor) else 1
 
     def __call__(self, hidden: Tensor) -> Float32[Tensor, "token vocabulary"]:
-        """Logits in float32, of hidden states [token, hidden]."""
+        """Logits in float32, from hidden states [token, hidden]."""
         logits = self.projection(hidden).float()
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
@@ -145,13 +66,13 @@ class Network:
     """A model's parts.
 
     Attributes:
-        model: all of it, which generates.
+        model: the whole model, which generates.
         decoder: the model without its lm_head.
         sites: where its neurons are, layer by layer.
         head: its lm_head.
         device: where it is.
         switch: sequences of more tokens than this are computed differently from their first token on (`rope_switch`).
-        interventions: what is done to its neurons.
+        interventions: what changes its neurons.
     """
 
     model: PreTrainedModel
@@ -167,13 +88,13 @@ class Network:
         """Take a model apart.
 
         Raises:
-            UnknownArchitectureError: it is not built as its architecture's name promises.
+            UnknownArchitectureError: it is not built as the table of families says.
             EngineError: it has no lm_head.
         """
         decoder, lm_head = model.get_decoder(), model.get_output_embeddings()
         if lm_head is None:
-            raise EngineError(f"{type(model).__name__} has no lm_head: it is no causal language model")
-        sites = find_sites(decoder, architecture_of(model.config))
+            raise EngineError(f"{type(model).__name__} has no lm_head, so it is not a causal language model")
+        sites = find_sites(decoder, family_of(model.config).transformers)
         return cls(
             model,
             decoder,
@@ -195,28 +116,111 @@ class Network:
         return len(self.sites), self.sites[0].d_mlp
 
     def run(self, tokens: Int64[Tensor, "row position"], *, cache: Any = None, keep_cache: bool = False) -> Any:
-        """One forward of the decoder alone; neither a mask nor positions are passed.
+        """One forward of the decoder alone, without a mask and without positions.
 
-        Every row stands at the same place, after the same number of cached tokens, and only its right end may be
+        Every row starts at the same place, after the same number of cached tokens, and only its right end may be
         padding. No token attends to what stands on its right, so padding changes nothing in front of it.
         """
-        return self.decoder(input_ids=tokens, past_key_values=cache, use_cache=keep_cache or cache is not None)
+        if cache is not None or keep_cache:
+            return self.decoder(input_ids=tokens, past_key_values=cache, use_cache=True)
+        passing = Cache(layer_class_to_replicate=Passing)
+        return self.decoder(input_ids=tokens, past_key_values=passing, use_cache=False)
 
 
-# ── How likely a model finds the tokens that actually follow (SPEC 6).
+class Passing(DynamicLayer):
+    """One layer of a KV cache that keeps nothing.
 
-_LOGITS = {"cpu": 2**24, "cuda": 2**27, "mps": 2**25}
-"""How many logits (tokens × vocabulary) exist at a time, by device: 64, 512 and 128 MiB in float32."""
+    Without any cache, the library checks in each forward whether several texts were packed into one row, and the host
+    waits for the device. With a cache it does not check, and a cache that keeps nothing costs nothing.
+    """
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_args: object, **_more: object
+    ) -> tuple[Tensor, Tensor]:
+        """The keys and values of this forward alone."""
+        return key_states, value_states
+
+
+class Interventions:
+    """The intervention in force on a model: nested contexts compose into one affine map."""
+
+    def __init__(self, decoder: nn.Module, sites: Sequence[NeuronSite]) -> None:
+        """Start with none."""
+        self._decoder = decoder
+        self._sites = sites
+        self._current = Intervention.identity(len(sites), sites[0].d_mlp)
+        self._changes: list[_Change] = []
+        self._forwards = 0
+        self._hooks = ExitStack()
+
+    @contextmanager
+    def on_top(self, intervention: Intervention) -> Iterator[None]:
+        """While the context is open, the model runs under `intervention`, on top of what is in force already.
+
+        Raises:
+            IncompatibleError: the intervention is for a model of another shape.
+            SilentHookError: the model ran, and a changed layer's hook did not fire in each forward.
+        """
+        check_shape(intervention, layers=len(self._sites), d_mlp=self._sites[0].d_mlp)
+        before = self._current
+        try:
+            self._switch(before.then(intervention))
+            yield
+        except BaseException:
+            self._switch(before, check=False)  # the first error matters more
+            raise
+        self._switch(before)
+
+    def _switch(self, intervention: Intervention, *, check: bool = True) -> None:
+        """Put an intervention in force, and check that the one before it acted."""
+        self._hooks.close()
+        changes, forwards = self._changes, self._forwards
+        self._current, self._forwards = intervention, 0
+        self._changes = [_Change(intervention.layer(layer), layer) for layer in intervention.layers]
+        if self._changes:
+            self._hooks.callback(self._decoder.register_forward_pre_hook(self._count_forward).remove)
+            self._hooks.enter_context(hooked([(self._sites[one.layer].module, one) for one in self._changes]))
+        if check:
+            _check_fired(changes, forwards)
+
+    def _count_forward(self, _module: nn.Module, _inputs: tuple[object, ...]) -> None:
+        self._forwards += 1
+
+
+class _Change:
+    """The forward hook that changes one layer's activations, and counts how often it did."""
+
+    def __init__(self, intervention: LayerIntervention, layer: int) -> None:
+        self.layer = layer
+        self.fired = 0
+        self._intervention = intervention
+
+    def __call__(self, _module: nn.Module, _inputs: tuple[object, ...], activation: Tensor) -> Tensor:
+        here = self._intervention
+        if here.scale.device != activation.device:  # the first time only
+            here = self._intervention = here.to(activation.device)
+        self.fired += 1
+        return here.apply_(activation)
+
+
+def _check_fired(changes: Sequence[_Change], forwards: int) -> None:
+    silent = [change for change in changes if change.fired != forwards]
+    if silent:
+        raise SilentHookError(
+            f"the intervention acted {silent[0].fired} times in layer {silent[0].layer} although the model ran "
+            f"{forwards} times ({len(silent)} of {len(changes)} layers): results under it cannot be trusted; "
+            "check that no fused kernel or compiled forward replaces the model's MLP"
+        )
 
 
 def score(
     texts: Sequence[ScoredText], hidden: Float[Tensor, "text position hidden"], head: Head
 ) -> list[TextLikelihood]:
-    """The likelihood of each text of a batch, from what its decoder computed.
+    """The likelihood of each text of a batch, from its decoder's output.
 
         nll = Σ_{t = max(start, 1)}^{length − 1}  −ln softmax(head(hidden[t − 1]))[token t]
 
-    Log-softmax in float32, sums in float64. Logits exist at scored positions only, and not all at a time.
+    Log-softmax in float32, sums in float64. Logits are computed for scored tokens only, a bounded number at a time.
 
     Raises:
         EngineError: NaN or infinity.
@@ -232,14 +236,14 @@ def score(
     losses = token_losses(before, torch.tensor(targets, device=device), head).cpu()
     sums = [math.fsum(some.tolist()) for some in losses.split([text.scored_tokens for text in texts])]
     if not all(math.isfinite(total) for total in sums):
-        raise EngineError(not_finite("logits", device))
+        raise not_finite("logits", device)
     return [TextLikelihood(total, text.scored_tokens) for total, text in zip(sums, texts, strict=True)]
 
 
 def token_losses(
     hidden: Float[Tensor, "token hidden"], targets: Int64[Tensor, " token"], head: Head
 ) -> Float32[Tensor, " token"]:
-    """−ln p of each target, a bounded number of logits at a time."""
+    """−ln p of each target, with a bounded number of logits in memory."""
     size = max(1, _LOGITS.get(hidden.device.type, 2**25) // head.vocabulary)
     losses = []
     for some, wanted in zip(hidden.split(size), targets.split(size), strict=True):

@@ -1,12 +1,17 @@
-"""What is fed to the model: from prompt groups to rows, jobs and batches, each token position once (SPEC 2).
+"""What a counting pass feeds the model: prompt groups as rows of tokens, jobs and batches, each token position once.
 
-one answer          row     p p p p p a a a          full 1 everywhere, prefix 1 on p
-several answers     trunk   p p p p p                full n, prefix n
-                    branch            a a a          full 1
-                    branch            b b            full 1
-a boundary case     trunk   p p p p                  full n, prefix n
-                    branch          p a a a          full 1, prefix n on p: it begins with the whole prefix
-                    branch          c c c c          full 1
+A *row* is fed as one sequence. A *job* is a first row and the rows that continue it: what several answers share is fed
+once, and its KV cache serves them all.
+
+    one answer          first   p p p p p a a a          full 1 everywhere, prefix 1 on p
+    several answers     first   p p p p p                full n, prefix n
+                        rest              a a a          full 1
+                        rest              b b            full 1
+    a boundary case     first   p p p p                  full n, prefix n
+                        rest            p a a a          full 1, prefix n on p: this row begins with the whole prefix
+                        rest            c c c c          full 1
+
+A *batch* holds rows as one padded tensor, with how often each position counts.
 """
 
 from __future__ import annotations
@@ -21,6 +26,9 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from ...corpus.encode import PromptGroup, Tokens, common_length
+
+CACHED = 2**18
+"""Activations that fit a CPU core's cache: a block of rows has about this many."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +50,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Job:
-    """A row, and the rows that go on from its end: computed with what the trunk left in the KV cache."""
+    """A first row, and the rows that continue it; they are computed with the KV cache of the first."""
 
-    trunk: Row
-    branches: tuple[Row, ...] = ()
+    first: Row
+    rest: tuple[Row, ...] = ()
 
 
 def plan(group: PromptGroup, *, switch: int | None = None) -> list[Job]:
@@ -65,18 +73,18 @@ def plan(group: PromptGroup, *, switch: int | None = None) -> list[Job]:
     if not group.boundary_cases:
         return together
     clean = {tokens: n for tokens, n in answers.items() if tokens[: len(group.prefix)] == group.prefix}
-    rest = [Job(Row(tokens, n)) for tokens, n in answers.items() if tokens not in clean and tokens]
-    split = [*_share(group.prefix, clean, repeats=len(group.full)), *rest]
+    others = [Job(Row(tokens, n)) for tokens, n in answers.items() if tokens not in clean and tokens]
+    split = [*_share(group.prefix, clean, repeats=len(group.full)), *others]
     return min(together, split, key=fed_tokens)
 
 
 def fed_tokens(jobs: Iterable[Job]) -> int:
-    """How many token positions are fed for these jobs, padding aside."""
-    return sum(len(row.tokens) for job in jobs for row in (job.trunk, *job.branches))
+    """How many token positions these jobs feed, without padding."""
+    return sum(len(row.tokens) for job in jobs for row in (job.first, *job.rest))
 
 
 def _share(prefix: Tokens, answers: dict[Tokens, int], *, repeats: int) -> list[Job]:
-    """One job: what all sequences begin with, once, and the rest of each.
+    """One job: the tokens that all sequences begin with, once, and the rest of each.
 
     Args:
         prefix: tokenize(instruction).
@@ -89,53 +97,49 @@ def _share(prefix: Tokens, answers: dict[Tokens, int], *, repeats: int) -> list[
         return [Job(Row(carrier, sequences[carrier], repeats, len(prefix)))] if carrier else []
     border = min(common_length(prefix, tokens) for tokens in sequences)
     tail = len(prefix) - border
-    branches = tuple(
+    rest = tuple(
         Row(tokens[border:], count, *((repeats, tail) if tail and tokens == carrier else ()))
         for tokens, count in sequences.items()
         if len(tokens) > border
     )
     if not border:
-        return [Job(row) for row in branches]
-    return [Job(Row(prefix[:border], sum(answers.values()), repeats, border), branches)]
+        return [Job(row) for row in rest]
+    return [Job(Row(prefix[:border], sum(answers.values()), repeats, border), rest)]
 
 
 def _apart(prefix: Tokens, answers: dict[Tokens, int]) -> list[Job]:
-    """Every sequence by itself."""
+    """One job for each sequence."""
     rows = [Row(prefix, 0, sum(answers.values()), len(prefix)), *(Row(tokens, n) for tokens, n in answers.items())]
     return [Job(row) for row in rows if row.tokens]
 
 
-def trunk_batches(jobs: Iterable[Job], *, budget: int) -> Iterator[list[Job]]:
-    """Jobs with branches, in batches whose trunks have one length: no padding, no mask, no positions needed."""
+def job_batches(jobs: Iterable[Job], *, budget: int) -> Iterator[list[Job]]:
+    """Jobs in batches whose first rows have one length: their caches need no padding, no mask and no positions."""
     by_length: dict[int, list[Job]] = {}
     for job in jobs:
-        by_length.setdefault(len(job.trunk.tokens), []).append(job)
+        by_length.setdefault(len(job.first.tokens), []).append(job)
     for length in sorted(by_length, reverse=True):
         same, size = by_length[length], max(1, budget // length)
         for start in range(0, len(same), size):
             yield same[start : start + size]
 
 
-# ── Rows as tensors, with what is needed to count each of their positions as often as it counts.
-
-CACHED = 2**18
-"""Activations that a CPU core keeps at hand: firings are made and added up in blocks of this size."""
-
-
 @dataclass(frozen=True)
 class Block:
     """Some neighbouring rows of a batch, up to the end of the longest one.
 
+    A row's *border* is the end of its part that counts for the prefix sequences.
+
     Attributes:
         rows: which rows of the batch.
-        near: the nearest border: in front of it, every row's positions count for the prefix.
+        near: the nearest border: in front of it, every row's positions count for the prefix sequences.
         far: the farthest border: from it on, none do.
         shortest: the shortest row's end: from it on, some positions are padding.
         longest: the longest row's end.
         full: how often each row counts for the full sequences.
         prefix: how often each row's positions in front of its border count for the prefix sequences.
         heads: 1 where a position from `near` to `far` is in front of its row's border.
-        ends: 1 where a position from `shortest` to `longest` is no padding.
+        ends: 1 where a position from `shortest` to `longest` is not padding.
     """
 
     rows: slice
@@ -181,10 +185,10 @@ class Batch:
     """Rows, padded on the right to one length.
 
     Attributes:
-        tokens: what is fed; what stands after a row's end is padding, which causal attention never looks at.
+        tokens: what is fed; causal attention never looks at the padding after a row's end.
         blocks: the rows again, with how often they count.
-        full_tokens: how many tokens these are of the full sequences.
-        prefix_tokens: how many tokens these are of the prefix sequences.
+        full_tokens: tokens of the full sequences that these rows stand for.
+        prefix_tokens: tokens of the prefix sequences that these rows stand for.
     """
 
     tokens: Int64[Tensor, "row position"]
@@ -194,7 +198,7 @@ class Batch:
 
     @classmethod
     def of(cls, rows: Sequence[Row], device: torch.device, *, d_mlp: int = 1) -> Batch:
-        """Pad rows and move them to the device; `d_mlp` decides how many of them make a block on a CPU."""
+        """Pad rows and move them to the device; on a CPU, `d_mlp` decides how many of them make a block."""
         longest = max(len(row.tokens) for row in rows)
         padded = [list(row.tokens) + [0] * (longest - len(row.tokens)) for row in rows]
         size = max(1, CACHED // (longest * d_mlp)) if device.type == "cpu" else len(rows)
@@ -207,7 +211,7 @@ class Batch:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on its way to the device; a GPU need not be done with its work for that."""
+    """A tensor on its way to the device; the host does not wait for a GPU to receive it."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 

@@ -1,4 +1,4 @@
-"""The vLLM engine: counts and likelihoods from a model that runs in vLLM's workers (SPEC 2 and 6)."""
+"""The vLLM engine: counts, likelihoods and answers from a model that runs in vLLM's workers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,38 +13,29 @@ import numpy as np
 from ...config import Sampling
 from ...core.counts import LanguageCounts
 from ...core.interventions import Intervention
-from ...core.model import ModelInfo
+from ...core.model import SILENT, ModelInfo, Progress
 from ...core.perplexity import TextLikelihood
 from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer
-from ...errors import EngineError, IncompatibleError, SettingsError, SilentHookError
-from ..base import Progress
-from ..describe import longest_sequence
-from ..generation import answer_batches, check_prompts, start_drafts
-from ..sites import class_name
-from .assembly import PassStatistics, assemble, check_acted, check_pass, node_losses, statistics
-from .launch import (
-    Launch,
-    check_installed,
-    check_lengths,
-    check_model,
-    check_options,
-    max_model_len,
-    neurons_per_layer,
-    not_finite,
-    start,
-)
+from ...errors import EngineError, SilentHookError
+from .. import checkpoint
+from ..base import check_lengths, check_shape, not_finite
+from ..generation import answer_batches, check_prompts, partial_answers
+from ..sites import class_name, neurons_per_layer
+from .gather import check_acted, check_pass, gather_counts, gather_losses, gather_statistics
+from .launch import Launch, check_installed, check_model, check_options, max_model_len, start
+from .messages import Message, PassStatistics, pack_intervention, pack_tree
 from .process import Process
-from .tree import Message, TokenTree, WeightedTree, pack_intervention, pack_tree, shards
+from .tree import PrefixTree, shards, weighted_tree
 
 SHARD = 2_000_000
-"""Tokens of a corpus that are one tree; a longer corpus is counted shard by shard."""
+"""Tokens of a corpus in one prefix tree; a longer corpus is counted tree by tree."""
 
 ANSWER_TOKENS = {"cpu": 2**13, "cuda": 2**18}
-"""Tokens of prompts and answers that are with vLLM at a time: enough to keep it busy, few enough to lose to a kill."""
+"""Tokens of prompts and answers inside vLLM at a time: enough to keep it busy, few enough to lose when interrupted."""
 
 
 class VLLMEngine:
-    """A model in vLLM that counts and scores; the `Engine` protocol says what it promises.
+    """A model in vLLM; `engines.base.Engine` describes what its methods promise.
 
     Attributes:
         model: what was loaded.
@@ -83,17 +73,25 @@ class VLLMEngine:
         engine_args: Mapping[str, Any] | None = None,
         revision: str | None = None,
     ) -> VLLMEngine:
-        """Start vLLM on a model, and try the hooks on every rank before anything else.
+        """Start vLLM on a model, and test the hooks on every rank first.
+
+        Args:
+            model_path: a folder with config, tokenizer and weights, or a hub id.
+            dtype: "auto" (the model's own), "float32", "bfloat16", "float16".
+            tensor_parallel_size: how many ranks share each layer.
+            pipeline_parallel_size: how many ranks share the layers.
+            distributed_executor_backend: "mp" or "ray"; None is vLLM's own choice.
+            batch_tokens: the most tokens of one step.
+            engine_args: other options of vLLM.
+            revision: of a hub id.
 
         Raises:
             MissingEngineError: vLLM is not installed.
-            UnknownArchitectureError: the model's neuron sites in vLLM are not known.
+            UnknownArchitectureError: a family whose neurons in vLLM are not known.
             SilentHookError: the hooks do not fire.
-            EngineError: vLLM cannot run it as asked.
+            EngineError: vLLM cannot run the model as asked.
         """
-        pass
-
-        process, tokenizer, info, provenance = load(
+        process, tokenizer, info, provenance = _load(
             Launch(
                 model_path, dtype, tensor_parallel_size, pipeline_parallel_size,
                 distributed_executor_backend, batch_tokens, engine_args or {},
@@ -108,28 +106,29 @@ class VLLMEngine:
             raise
         return engine
 
-    def count(self, groups: Sequence[PromptGroup], *, progress: Progress, moments: bool = False) -> LanguageCounts:
-        """Count firings over the full and the prefix sequences of `groups`, each token exactly once, in one pass."""
+    def count(
+        self, groups: Sequence[PromptGroup], *, progress: Progress = SILENT, moments: bool = False
+    ) -> LanguageCounts:
+        """Count firings over the full and the prefix sequences of `groups` in one pass, each token exactly once."""
         answered = [group for group in groups if group.full]
         sequences = (tokens for group in answered for tokens in (group.prefix, *group.full))
         check_lengths(sequences, longest=self.model.max_length)
         total, done = LanguageCounts.zero(self.model.layers, self.model.d_mlp, moments=moments), PassStatistics()
         for shard in shards(answered, tokens=SHARD):
-            weighted = WeightedTree.of(shard)
-            if not weighted.tree.nodes:
+            tree, weights = weighted_tree(shard)
+            if not tree.nodes:
                 continue
-            weights = np.stack([weighted.full, weighted.prefix])
-            message = pack_tree(weighted.tree, weights=weights, moments=moments)
-            reports = self._run(weighted.tree, message, weights=weighted.full, progress=progress)
-            total += assemble(reports, layers=self.model.layers, d_mlp=self.model.d_mlp)
-            done += statistics(reports)
+            message = pack_tree(tree, weights=weights, moments=moments)
+            reports = self._run(tree, message, weights=weights[0], progress=progress)
+            total += gather_counts(reports, layers=self.model.layers, d_mlp=self.model.d_mlp)
+            done += gather_statistics(reports)
         self.last_pass = done
         return total
 
-    def log_likelihood(self, texts: Sequence[ScoredText], *, progress: Progress) -> list[TextLikelihood]:
-        """The negative log-likelihood of each text's actual tokens, from its `start` on, never of its first token."""
+    def log_likelihood(self, texts: Sequence[ScoredText], *, progress: Progress = SILENT) -> list[TextLikelihood]:
+        """The negative log-likelihood of each text's tokens from its `start` on; a first token has none."""
         check_lengths((text.tokens for text in texts), longest=self.model.max_length)
-        tree = TokenTree.of(text.tokens for text in texts)
+        tree = PrefixTree.of(text.tokens for text in texts)
         if not tree.nodes:
             return [TextLikelihood(0.0, 0) for _ in texts]
         wanted = np.zeros(tree.nodes, dtype=bool)
@@ -137,157 +136,154 @@ class VLLMEngine:
             wanted[_scored(tree, text)] = True
         times = tree.weights((text.tokens, 1) for text in texts)
         reports = self._run(tree, pack_tree(tree, scored=wanted), weights=times, progress=progress)
-        self.last_pass = statistics(reports)
-        losses = node_losses(reports, wanted=wanted).astype(np.float64)
+        self.last_pass = gather_statistics(reports)
+        losses = gather_losses(reports, wanted=wanted).astype(np.float64)
         if not np.isfinite(losses[wanted]).all():
-            raise EngineError(not_finite("logits"))
+            raise not_finite("logits")
         return [TextLikelihood(float(losses[_scored(tree, text)].sum()), text.scored_tokens) for text in texts]
 
-    def generate(self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress) -> list[GeneratedAnswer]:
-        """The model's own answers, in the order of the prompts, by `sampling` and nothing else."""
+    def generate(
+        self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress = SILENT
+    ) -> list[GeneratedAnswer]:
+        """The model's own answers, in the order of the prompts."""
         model = self.model
         check_prompts(prompts, longest=model.max_length)
-        drafts = start_drafts(prompts, sampling=sampling, model=model, tokenizer=self.tokenizer)
+        partial = partial_answers(prompts, sampling=sampling, model=model, tokenizer=self.tokenizer)
         for batch in self.answer_batches(prompts, sampling=sampling):
-            some = [(prompts[index], drafts[index]) for index in batch]
-            with self._observed("lna_watch", "lna_watched") as infinite:
-                self._process.answer(some, sampling=sampling, ends=model.end_tokens, progress=progress)
-            if any(infinite):
-                raise EngineError(not_finite("hidden states"))
-        return [draft.answer() for draft in drafts]
+            asked = [(prompts[index], partial[index]) for index in batch]
+            with self._observed(None) as reports:
+                self._process.answer(asked, sampling=sampling, ends=model.end_tokens, progress=progress)
+            if any(report["infinite"] for report in reports):
+                raise not_finite("hidden states")
+        return [one.answer() for one in partial]
 
     def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
-        """The batches in which `generate` answers these prompts: large, for vLLM makes its own out of them."""
+        """The batches, by position, in which `generate` answers these prompts; vLLM schedules inside a batch."""
         budget = ANSWER_TOKENS["cpu" if self.provenance.get("device") == "cpu" else "cuda"]
         return answer_batches(prompts, new=sampling.max_new_tokens, longest=self.model.max_length, budget=budget)
 
     @contextmanager
     def intervene(self, intervention: Intervention) -> Iterator[None]:
-        """While the context is open, the model runs under `intervention`, on top of what is in force already."""
-        if intervention.scale.shape != self._current.scale.shape:
-            raise IncompatibleError(
-                f"the intervention is for a model of shape {tuple(intervention.scale.shape)} (layers, d_mlp), "
-                f"this one has {tuple(self._current.scale.shape)}: take the mask that was made for this model"
-            )
+        """While the context is open, the model runs under `intervention`, on top of those already in force."""
+        check_shape(intervention, layers=self.model.layers, d_mlp=self.model.d_mlp)
         before = self._current
         try:
             self._switch(before.then(intervention))
             yield
         except BaseException:
-            with suppress(EngineError):  # what went wrong matters more than a vLLM that may be gone
+            with suppress(EngineError):  # the first error matters more, and vLLM may be gone
                 self._switch(before, check=False)
             raise
         self._switch(before)
 
     def self_test(self) -> None:
-        """One small request, counted, scored and under an intervention: every hook on every rank must fire for it.
+        """Count and score one short sequence, also with every neuron off: every hook on every rank must act.
 
         Raises:
-            SilentHookError: one did not.
+            SilentHookError: a hook did not fire.
             TallyError: tokens were missed.
+            EngineError: a neuron that was off still fired.
         """
         tokens = tuple(range(1, 1 + min(8, self.model.max_length)))
         group = PromptGroup(tokens[:3], (tokens,))
-        self.count([group], progress=lambda _: None)
-        everything = Intervention.identity(self.model.layers, self.model.d_mlp)
-        everything = Intervention(everything.scale * 0, everything.shift)
-        with self.intervene(everything):
-            silenced = self.count([group], progress=lambda _: None)
+        self.count([group])
+        nothing = Intervention.identity(self.model.layers, self.model.d_mlp)
+        with self.intervene(Intervention(nothing.scale * 0, nothing.shift)):
+            silenced = self.count([group])
         if silenced.full.over_zero.any():
             raise EngineError(
                 "deactivating every neuron left some firing: this vLLM does not run the model as expected"
             )
-        self.log_likelihood([ScoredText(tokens)], progress=lambda _: None)
+        self.log_likelihood([ScoredText(tokens)])
         self.last_pass = PassStatistics()
 
     def close(self) -> None:
-        """End vLLM's processes and give back their memory."""
+        """End vLLM's processes and give back their memory; the engine cannot be used afterwards."""
         self._process.close()
 
-    def _run(self, tree: TokenTree, message: Message, *, weights: np.ndarray, progress: Progress) -> list[Message]:
-        with self._observed("lna_begin", "lna_end", message) as reports:
+    def _run(self, tree: PrefixTree, message: Message, *, weights: np.ndarray, progress: Progress) -> list[Message]:
+        """Run a tree's leaves under observation, and check the workers' reports."""
+        with self._observed(message) as reports:
             self._process.feed(tree, weights=weights, progress=progress)
         check_pass(reports)
         return reports
 
     @contextmanager
-    def _observed(self, begin: str, end: str, *message: Message) -> Iterator[list[Any]]:
-        """While the context is open, the workers look on; what they report is in the list when it is closed.
+    def _observed(self, message: Message | None) -> Iterator[list[Message]]:
+        """While the context is open, the workers observe what the model runs; then the list holds their reports.
 
-        It begins with an empty prefix cache: what another pass left there would never be fed, so never be seen, and
-        may have been computed under another intervention.
+        The prefix cache is emptied first: what an earlier pass left there would not be computed, so the workers would
+        not see it, and it may belong to another intervention.
         """
-        reports: list[Any] = []
+        reports: list[Message] = []
         self._process.forget_prefixes()
-        self._process.rpc(begin, *message)
+        self._process.rpc("lna_begin", message)
         try:
             yield reports
         except BaseException:
             self._process.abandon()
-            with suppress(EngineError):  # what went wrong matters more
-                self._process.rpc(end)
+            with suppress(EngineError):  # the first error matters more
+                self._process.rpc("lna_end")
             raise
-        reports += self._process.rpc(end)
+        reports += self._process.rpc("lna_end")
 
     def _switch(self, intervention: Intervention, *, check: bool = True) -> None:
-        """Put an intervention in force in every worker; each pass begins with an empty prefix cache anyway."""
-        was_touched = bool(self._current.touched.any())
+        """Put an intervention in force in every worker, and check that the one before it acted."""
+        touched = bool(self._current.touched.any())
         message = pack_intervention(intervention) if bool(intervention.touched.any()) else None
         reports = self._process.rpc("lna_intervene", message)
         self._current = intervention
         if check:
-            check_acted(reports, touched=was_touched)
+            check_acted(reports, touched=touched)
 
 
-def _scored(tree: TokenTree, text: ScoredText) -> np.ndarray:
-    """The nodes whose likelihood a text's is made of."""
+def _scored(tree: PrefixTree, text: ScoredText) -> np.ndarray:
+    """The nodes of a text's scored tokens."""
     return tree.paths[text.tokens][max(text.start, 1) :] if text.scored_tokens else np.zeros(0, dtype=np.int32)
 
 
-# ── From a path to a running vLLM whose workers are attached, everything checked on the way.
-
-DTYPES = ("float32", "bfloat16", "float16")
-
-Json = dict[str, str | int | float | bool]
-
-
-def load(launch: Launch, *, revision: str | None) -> tuple[Process, Tokenizer, ModelInfo, Json]:
-    """Check, start, attach."""
+def _load(
+    launch: Launch, *, revision: str | None
+) -> tuple[Process, Tokenizer, ModelInfo, dict[str, str | int | float | bool]]:
+    """Check the options and the model, start vLLM, and attach its workers to the neurons."""
     version = check_installed()
     options = check_options(launch.extra)
-    from ..checkpoint import load_config, load_end_tokens, load_tokenizer, looks_local
-
-    if looks_local(launch.path):
-        launch = replace(launch, path=str(Path(launch.path).expanduser()))
-    config = load_config(launch.path, revision)
+    checkpoint.check_dtype(launch.dtype)
+    path = checkpoint.expand(launch.path)
+    config: Any = checkpoint.load_config(path, revision)
     check_model(config, launch)
-    tokenizer = load_tokenizer(launch.path, revision)
-    launch = _with_dtype(launch, config)
-    limit = max_model_len(config, longest_sequence(config, tokenizer), options)
+    tokenizer = checkpoint.load_tokenizer(path, revision)
+    launch = replace(launch, path=path, dtype=_dtype(launch, config))
+    limit = max_model_len(config, checkpoint.longest_sequence(config, tokenizer), options)
     if revision is not None:
         options["revision"] = revision
+    d_mlp = neurons_per_layer(config)
+    ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
     process = Process(start(launch, limit=limit, options=options))
     try:
-        ranks = process.rpc("lna_attach", config.model_type, neurons_per_layer(config))
+        ranks = process.rpc("lna_attach", config.model_type, d_mlp)
         check_ranks(ranks, launch)
     except BaseException:
         process.close()
         raise
-    ends = load_end_tokens(launch.path, config=config, tokenizer=tokenizer, revision=revision)
-    info = _describe(config, launch, longest=limit - 1, ends=ends)
+    info = ModelInfo(
+        path=path,
+        architecture=class_name(config) or config.model_type,
+        layers=config.num_hidden_layers,
+        d_mlp=d_mlp,
+        max_length=limit - 1,
+        dtype=launch.dtype,
+        end_tokens=ends,
+    )
     return process, tokenizer, info, _provenance(version, launch, ranks)
 
 
-def _with_dtype(launch: Launch, config: Any) -> Launch:
-    """The model's own precision where the caller names none (vLLM would take float16 for float32)."""
-    dtype = (
-        launch.dtype
-        if launch.dtype != "auto"
-        else str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
-    )
-    if dtype not in DTYPES:
-        raise SettingsError(f"--dtype {dtype!r} is not known: use auto, {', '.join(DTYPES)}")
-    return replace(launch, dtype=dtype)
+def _dtype(launch: Launch, config: Any) -> str:
+    """The precision asked for; for "auto" the model's own, because vLLM would use float16 for float32."""
+    own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+    dtype = own if launch.dtype == "auto" else launch.dtype
+    checkpoint.check_dtype(dtype)
+    return dtype
 
 
 def check_ranks(ranks: Sequence[Message], launch: Launch) -> None:
@@ -303,8 +299,7 @@ def check_ranks(ranks: Sequence[Message], launch: Launch) -> None:
         if not rank["v1_runner"]:
             raise EngineError(
                 f"vLLM runs the model runner {rank['runner']}, but the counting worker reads the steps "
-                "of the V1 model runner: "
-                "unset VLLM_USE_V2_MODEL_RUNNER"
+                "of the V1 model runner: unset VLLM_USE_V2_MODEL_RUNNER"
             )
         if not rank["eager"]:
             raise SilentHookError(
@@ -312,19 +307,7 @@ def check_ranks(ranks: Sequence[Message], launch: Launch) -> None:
             )
 
 
-def _describe(config: Any, launch: Launch, *, longest: int, ends: tuple[int, ...]) -> ModelInfo:
-    return ModelInfo(
-        path=launch.path,
-        architecture=class_name(config) or config.model_type,
-        layers=config.num_hidden_layers,
-        d_mlp=neurons_per_layer(config),
-        max_length=longest,
-        dtype=launch.dtype,
-        end_tokens=ends,
-    )
-
-
-def _provenance(version: str, launch: Launch, ranks: Sequence[Message]) -> Json:
+def _provenance(version: str, launch: Launch, ranks: Sequence[Message]) -> dict[str, str | int | float | bool]:
     import torch
 
     return {

@@ -1,9 +1,10 @@
-"""Counting firings in the layers of one rank, and changing activations there.
+"""Sums of firings and of activations in the layers of one rank, and interventions on its activations.
 
     over_zero[span, layer, neuron] = Σ_row weight[span, row] · [activation[row, neuron] > 0]
 
-as one matrix product per layer. It is exact: weights are split into digits below 2¹⁰ (which TF32 still holds), and what
-is added up in float32 is moved to int64 before any sum can reach 2²⁴.
+The sum is a matrix product in float32, and it is exact. Float32 holds every integer up to 2²⁴, so weights are split
+into digits below 2¹⁰ (which TF32 holds too), rows into pieces of 2¹⁴, and a layer's sums move to int64 before they
+could reach 2²⁴: one piece adds at most (2¹⁰ − 1) · 2¹⁴ < 2²⁴.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from torch import Tensor
 
 from ...core.interventions import LayerIntervention
 from ..moments import MomentSums, blocks
-from .sites import RankSite
+from ..sites import RankSite
 
-DIGIT = 1024
+DIGIT = 2**10
+PIECE = 2**14
+"""The most rows whose weights are added up in float32 before the sums are checked."""
+
 _EXACT = 2**24
-_BLOCK = {"cpu": 2**18, "cuda": 2**24}
-"""Activations looked at in one go, by device: what a cache holds, or what fills a GPU."""
 
 
 @dataclass(frozen=True)
@@ -32,47 +34,51 @@ class RowWeights:
 
     Attributes:
         digits: [plane, row]: full, prefix, then full / 2¹⁰, prefix / 2¹⁰, …
-        largest: the largest sum over rows in any plane.
+        largest: for each piece of `PIECE` rows, the largest sum over its rows in any plane.
     """
 
     digits: Tensor
-    largest: int
+    largest: tuple[int, ...]
 
     @classmethod
     def of(cls, weights: Int64[np.ndarray, "span row"], *, planes: int, device: torch.device) -> RowWeights:
         """The weights of a step's rows, in as many planes as the whole tree needs."""
         digits = np.concatenate([weights // DIGIT**power % DIGIT for power in range(planes // 2)])
-        on_device = torch.from_numpy(digits.astype(np.float32)).to(device, non_blocking=True)
-        return cls(on_device, int(digits.sum(axis=1).max(initial=0)))
+        starts = range(0, digits.shape[1], PIECE)
+        largest = tuple(int(digits[:, start : start + PIECE].sum(axis=1).max()) for start in starts)
+        return cls(torch.from_numpy(digits.astype(np.float32)).to(device, non_blocking=True), largest)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether no row counts."""
+        return not any(self.largest)
 
 
 class FiringSums:
     """The firings counted so far in this rank's layers."""
 
     def __init__(
-        self, sites: Sequence[RankSite], weights: Int64[np.ndarray, "span node"], *, device: torch.device
+        self,
+        sites: Sequence[RankSite],
+        neurons: int,
+        weights: Int64[np.ndarray, "span node"],
+        *,
+        device: torch.device,
     ) -> None:
-        """Start from zero.
+        """Start at 0.
 
         Args:
             sites: the rank's layers.
-            weights: of all nodes, for the number of digits that they need.
+            neurons: in each of them, on this rank.
+            weights: of all nodes; the largest decides how many digits they need.
             device: where the model computes.
         """
-        largest = int(weights.max(initial=0))
-        self.planes = 2 * max(1, -(-largest.bit_length() // 10))
-        self._row = {site.layer: index for index, site in enumerate(sites)}
-        self._device = device
-        self._sums: Tensor | None = None
-        self._total: Tensor | None = None
-        self._held = 0
-        self._fired: Tensor | None = None
-
-    def make_room(self, coming: int) -> None:
-        """Before a step: move what float32 holds to int64 if the step could overflow it."""
-        if self._held + coming >= _EXACT:
-            self.flush()
-        self._held += coming
+        self.planes = 2 * max(1, -(-int(weights.max(initial=0)).bit_length() // 10))
+        self._place = {site.layer: index for index, site in enumerate(sites)}
+        self._sums = torch.zeros(len(sites), self.planes, neurons, dtype=torch.float32, device=device)
+        self._total = torch.zeros(len(sites), 2, neurons, dtype=torch.int64, device=device)
+        self._held = [0] * len(sites)
+        self._fired = torch.empty(0, neurons, dtype=torch.float32, device=device)
 
     def add(
         self, layer: int, activation: Tensor, weights: RowWeights, *, changed: tuple[Tensor, Tensor] | None
@@ -81,51 +87,84 @@ class FiringSums:
 
         Args:
             layer: by its number in the model.
-            activation: [row, neuron]: anything of the activation's sign.
+            activation: [row, neuron], or anything of the same sign.
             weights: of the first rows; the rest is padding.
-            changed: neurons whose activation was changed, and what it is now.
+            changed: the neurons that an intervention changed, and their activations now.
         """
-        neurons = activation.shape[1]
-        sums = self._sums_for(neurons)[self._row[layer]]
-        rows = weights.digits.shape[1]
-        block = max(16, _BLOCK.get(activation.device.type, _BLOCK["cuda"]) // neurons)
-        fired = self._buffer(min(block, rows), neurons)
-        for start in range(0, rows, block):
-            stop = min(start + block, rows)
-            here = torch.gt(activation[start:stop], 0, out=fired[: stop - start])
-            if changed is not None:
-                here[:, changed[0]] = (changed[1][start:stop] > 0).to(here.dtype)
-            sums.addmm_(weights.digits[:, start:stop], here)
+        place, rows = self._place[layer], weights.digits.shape[1]
+        for piece, coming in enumerate(weights.largest):
+            self._make_room(place, coming)
+            first = piece * PIECE
+            for start, stop in blocks(min(PIECE, rows - first), activation.shape[1], activation.device):
+                here = slice(first + start, first + stop)
+                fired = torch.gt(activation[here], 0, out=self._buffer(stop - start))
+                if changed is not None:
+                    fired[:, changed[0]] = (changed[1][here] > 0).to(fired.dtype)
+                self._sums[place].addmm_(weights.digits[:, here], fired)
 
-    def flush(self) -> None:
-        """Move what float32 holds to int64."""
-        if self._sums is not None and self._total is not None:
-            for power in range(self.planes // 2):
-                self._total += self._sums[:, 2 * power : 2 * power + 2].to(torch.int64) * DIGIT**power
-            self._sums.zero_()
-        self._held = 0
-
-    def total(self, neurons: int) -> Int64[Tensor, "layer span neuron"]:
-        """Everything counted, on the CPU."""
-        self._sums_for(neurons)
-        self.flush()
-        assert self._total is not None  # made by _sums_for
+    def total(self) -> Int64[Tensor, "layer span neuron"]:
+        """The counts, on the CPU."""
+        for place in range(len(self._held)):
+            self._flush(place)
         return self._total.cpu()
 
-    def _sums_for(self, neurons: int) -> Tensor:
-        if self._sums is None:
-            self._sums = torch.zeros(len(self._row), self.planes, neurons, device=self._device)
-            self._total = torch.zeros(len(self._row), 2, neurons, dtype=torch.int64, device=self._device)
-        return self._sums
+    def _make_room(self, place: int, coming: int) -> None:
+        """Move a layer's sums to int64 if what is coming could bring one of them to 2²⁴."""
+        if self._held[place] + coming >= _EXACT:
+            self._flush(place)
+        self._held[place] += coming
 
-    def _buffer(self, rows: int, neurons: int) -> Tensor:
-        if self._fired is None or self._fired.shape[0] < rows:
-            self._fired = torch.empty(rows, neurons, device=self._device)
-        return self._fired
+    def _flush(self, place: int) -> None:
+        """Move a layer's sums from float32 to int64."""
+        for power in range(self.planes // 2):
+            self._total[place] += self._sums[place, 2 * power : 2 * power + 2].to(torch.int64) * DIGIT**power
+        self._sums[place].zero_()
+        self._held[place] = 0
+
+    def _buffer(self, rows: int) -> Tensor:
+        """Memory that every block uses again."""
+        if self._fired.shape[0] < rows:
+            self._fired = self._fired.new_empty(rows, self._fired.shape[1])
+        return self._fired[:rows]
+
+
+class ActivationSums:
+    """The moments so far of this rank's neurons."""
+
+    def __init__(self, sites: Sequence[RankSite], neurons: int, device: torch.device) -> None:
+        """Start at 0."""
+        self._place = {site.layer: index for index, site in enumerate(sites)}
+        self._sums = MomentSums(len(sites), neurons, device)
+        self._weights = torch.zeros(2, 0, dtype=torch.int64, device=device)
+
+    def weigh(self, weights: Int64[np.ndarray, "span row"]) -> None:
+        """Take how often each row of the coming step counts; rows beyond these are padding."""
+        self._weights = torch.from_numpy(weights).to(self._weights.device, non_blocking=True)
+
+    def add(self, site: RankSite, given: Tensor, *, changed: tuple[Tensor, Tensor] | None) -> None:
+        """Add one layer's activations in one step.
+
+        Args:
+            site: the layer.
+            given: [row, neuron]: the gate where the layer's module is merged, else the module's output.
+            changed: the neurons that an intervention changed, and their activations now.
+        """
+        layer, rows = self._place[site.layer], self._weights.shape[1]
+        for start, stop in blocks(rows, given.shape[1], given.device):
+            here = given[start:stop]
+            if site.merged:  # a plain module's output holds the changes already
+                here = act(site, here)
+                if changed is not None:
+                    here[:, changed[0]] = changed[1][start:stop]
+            self._sums.add(layer, here, self._weights[:, start:stop])
+
+    def total(self) -> Float64[Tensor, "layer power span neuron"]:
+        """The sums, on the CPU."""
+        return self._sums.total()
 
 
 def change_(site: RankSite, inputs: Tensor, output: Tensor, change: LayerIntervention) -> Tensor:
-    """Put an intervention on a layer's activations, in place in what its module returned.
+    """Apply an intervention to a layer's activations, in place in its module's output.
 
         merged  out[:, i] ← (s · act(gate[:, i]) + b) · up[:, i]
         plain   out[:, i] ← s · out[:, i] + b
@@ -150,53 +189,10 @@ def change_(site: RankSite, inputs: Tensor, output: Tensor, change: LayerInterve
 
 
 def act(site: RankSite, gate: Tensor) -> Tensor:
-    """The activations that a merged module multiplies by up: what it gives where up = 1."""
+    """The activations of a merged module: its output where up = 1."""
     return site.module.forward(torch.cat([gate, torch.ones_like(gate)], dim=-1))
 
 
 def _affine_(activation: Tensor, change: LayerIntervention) -> None:
     everything = torch.arange(activation.shape[-1], device=activation.device)
     LayerIntervention(everything, change.scale, change.shift).apply_(activation)
-
-
-def flat(tensor: Tensor) -> Tensor:
-    """[…, neuron] as [row, neuron]: vLLM's transformers backend keeps a batch axis."""
-    return tensor.view(-1, tensor.shape[-1])
-
-
-# ── Adding up the activations themselves in the layers of one rank.
-
-
-class ActivationSums:
-    """The moments so far of this rank's neurons."""
-
-    def __init__(self, sites: Sequence[RankSite], neurons: int, device: torch.device) -> None:
-        """Start from zero."""
-        self._place = {site.layer: index for index, site in enumerate(sites)}
-        self._sums = MomentSums(len(sites), neurons, device)
-        self._weights = torch.zeros(2, 0, dtype=torch.int64, device=device)
-
-    def weigh(self, weights: Int64[np.ndarray, "span row"]) -> None:
-        """A step begins: how often each of its rows counts; rows beyond these are padding."""
-        self._weights = torch.from_numpy(weights).to(self._weights.device, non_blocking=True)
-
-    def add(self, site: RankSite, given: Tensor, *, changed: tuple[Tensor, Tensor] | None) -> None:
-        """Add one layer's activations in one step.
-
-        Args:
-            site: the layer.
-            given: [row, neuron]: the gate where the layer's module is merged, else what the module gave.
-            changed: neurons whose activation was changed, and what it is now.
-        """
-        layer, rows = self._place[site.layer], self._weights.shape[1]
-        for start, stop in blocks(given[:rows]):
-            here = given[start:stop]
-            if site.merged:  # else what the module gave is what it was changed to
-                here = act(site, here)
-                if changed is not None:
-                    here[:, changed[0]] = changed[1][start:stop]
-            self._sums.add(layer, here, self._weights[:, start:stop])
-
-    def total(self) -> Float64[Tensor, "layer power span neuron"]:
-        """Everything added up, on the CPU."""
-        return self._sums.total()

@@ -1,4 +1,8 @@
-"""Starting vLLM: under which environment, with nothing on stdout, and its errors in one line."""
+"""Before vLLM runs: what a caller asks of it, what must hold, its environment, and its start.
+
+Everything that can be refused is refused before vLLM loads anything. Nothing appears on stdout, and vLLM's errors
+become one line.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,12 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
-from ...corpus.encode import Tokens
 from ...errors import EngineError, LNAError, MissingEngineError, SettingsError
-from ..describe import rope_switch
-from .sites import MODEL_TYPES, unknown
+from ..checkpoint import rope_switch
+from ..sites import neurons_per_layer, vllm_place
 
-# ── What a caller asks of vLLM: sizes, precision, options, and which of these counting cannot live with.
+TESTED = ((0, 32), (0, 33))
+"""The first version of vLLM that the worker is written for, and the first that it is not."""
 
 OWN = {
     "model": "--model",
@@ -27,7 +31,7 @@ OWN = {
     "max_num_batched_tokens": "--batch-tokens",
     "distributed_executor_backend": "--distributed-executor-backend",
 }
-"""vLLM options that have a flag of their own."""
+"""vLLM options that have their own flag."""
 
 REFUSED = {
     "compilation_config": "compiled forwards do not call hooks",
@@ -47,22 +51,35 @@ REFUSED = {
     "kv_sharing_fast_prefill": "later layers would skip rows",
     "kv_transfer_config": "states computed under another intervention could come back from outside of vLLM's own cache",
     "kv_offloading_size": "states computed under another intervention could come back from outside of vLLM's own cache",
-    "data_parallel_size": "count independent shards of the corpus instead, and merge them (lna merge)",
+    "data_parallel_size": "count disjoint parts of the corpus instead, and merge the counts (lna merge)",
 }
+
+WORKER = "language_neurons_alignment.engines.vllm.worker.NeuronWorker"
+
+ENVIRONMENT = {
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+}
+"""Set for vLLM's processes: the runner whose steps the worker reads, room for the one sampled token that is never fed,
+and logs on stderr, because stdout is for results."""
+
+DEFAULTS = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+"""Set where the user set nothing."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How vLLM is to be started.
+    """How to start vLLM.
 
     Attributes:
         path: folder or hub id.
-        dtype: precision, never "auto".
-        tensor: ranks that share each layer.
-        pipeline: ranks that share the layers.
+        dtype: precision; "auto" until the config is read.
+        tensor: how many ranks share each layer.
+        pipeline: how many ranks share the layers.
         backend: vLLM's executor ("mp", "ray"), or None for its own choice.
         batch_tokens: the most tokens of one step.
-        extra: any other option of vLLM's.
+        extra: other options of vLLM.
     """
 
     path: str
@@ -74,155 +91,11 @@ class Launch:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def check_options(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """vLLM options from `--engine-arg k=v`, their values read as JSON where they are JSON.
-
-    Raises:
-        SettingsError: an option that has its own flag, or that counting cannot live with.
-    """
-    options = {key.replace("-", "_"): _value(value) for key, value in extra.items()}
-    for key, value in options.items():
-        if key in OWN:
-            raise SettingsError(f"--engine-arg {key}={value}: use {OWN[key]} instead")
-        if key in REFUSED:
-            raise SettingsError(f"--engine-arg {key}={value} cannot be used: {REFUSED[key]}; leave it out")
-    if options.pop("enforce_eager", True) is not True:
-        raise SettingsError(
-            "--engine-arg enforce_eager=false cannot be used: hooks do not fire in compiled forwards "
-            "and CUDA graphs; leave it out"
-        )
-    if os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "0").lower() in ("1", "true"):
-        raise EngineError(
-            "VLLM_USE_V2_MODEL_RUNNER=1 is set, but the counting worker reads the steps "
-            "of vLLM's V1 model runner: unset it"
-        )
-    return options
-
-
-def _value(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value.lower() if value in ("True", "False") else value)
-    except ValueError:
-        return value
-
-
-def max_model_len(config: Any, longest: int, options: dict[str, Any]) -> int:
-    """vLLM's limit for the longest text that is to be read: one more, for the token that it samples and nobody feeds.
-
-    Under "longrope" vLLM picks the rotation by this limit, not by each text, so it stays below the switch.
-    """
-    longest = int(options.pop("max_model_len", None) or longest)
-    switch = rope_switch(config)
-    if switch is not None and longest >= switch:
-        return switch
-    return longest + 1
-
-
-WORKER = "language_neurons_alignment.engines.vllm.worker.NeuronWorker"
-
-ENVIRONMENT = {
-    "VLLM_USE_V2_MODEL_RUNNER": "0",
-    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-}
-"""Set for vLLM's processes: the runner whose steps the worker reads; room for the one sampled token that vLLM insists
-on and that is never fed; stdout left to results."""
-
-DEFAULTS = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
-"""Set where the user did not."""
-
-
-def start(launch: Launch, *, limit: int, options: Mapping[str, Any]) -> Any:
-    """Start vLLM's engine and its workers, with nothing on stdout.
-
-    Raises:
-        EngineError: it does not start.
-    """
-    with explained(f"vLLM cannot load {launch.path}"), environment(), stdout_to_stderr():
-        from vllm.engine.arg_utils import EngineArgs
-        from vllm.platforms import current_platform
-        from vllm.v1.engine.llm_engine import LLMEngine
-
-        settings: dict[str, Any] = {"enable_prefix_caching": True, **options}
-        if current_platform.is_cpu():
-            settings.setdefault("block_size", 32)
-            settings.setdefault("gpu_memory_utilization", 0.5)  # of main memory, which is not vLLM's alone
-        settings["max_num_batched_tokens"] = launch.batch_tokens or (2048 if current_platform.is_cpu() else 8192)
-        arguments = EngineArgs(
-            model=launch.path,
-            dtype=launch.dtype,  # pyright: ignore[reportArgumentType] - one of DTYPES
-            tensor_parallel_size=launch.tensor,
-            pipeline_parallel_size=launch.pipeline,
-            distributed_executor_backend=launch.backend,
-            max_model_len=limit,
-            enforce_eager=True,
-            skip_tokenizer_init=True,
-            disable_log_stats=True,
-            worker_extension_cls=WORKER,
-            **settings,
-        )
-        return LLMEngine.from_engine_args(arguments)
-
-
-@contextmanager
-def environment() -> Iterator[None]:
-    """vLLM's environment variables while it starts; its processes keep them, ours does not."""
-    before = dict(os.environ)
-    os.environ.update(ENVIRONMENT)
-    for key, value in DEFAULTS.items():
-        os.environ.setdefault(key, value)
-    try:
-        yield
-    finally:
-        for key in (*ENVIRONMENT, *DEFAULTS):
-            os.environ.pop(key, None)
-            if key in before:
-                os.environ[key] = before[key]
-
-
-@contextmanager
-def stdout_to_stderr() -> Iterator[None]:
-    """Whatever is printed, also by child processes started here, goes to stderr: stdout carries results only."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-@contextmanager
-def explained(what: str) -> Iterator[None]:
-    """Turn whatever vLLM raises into one line.
-
-    Raises:
-        EngineError: in its place.
-    """
-    try:
-        yield
-    except LNAError:
-        raise
-    except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise EngineError(f"{what}: {lines[0][:400]} (--debug shows all; its own messages are above)") from error
-
-
-# ── What must hold before vLLM is started: its version, the model's architecture, sizes that divide.
-
-TESTED = ((0, 32), (0, 33))
-"""From this version of vLLM on, and below that one: the versions whose insides the worker is written for."""
-
-
 def check_installed() -> str:
-    """The version of vLLM.
+    """The version of vLLM that is installed.
 
     Raises:
-        MissingEngineError: it is not installed.
+        MissingEngineError: none is.
         EngineError: a version that the worker is not written for.
     """
     if find_spec("vllm") is None:
@@ -252,16 +125,49 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
-def check_model(config: Any, launch: Launch) -> None:
-    """Refuse what cannot work, before anything is loaded.
+def check_options(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """vLLM options from `--engine-arg k=v`; values that are JSON are read as JSON.
 
     Raises:
-        UnknownArchitectureError: a model whose neurons in vLLM are not known.
-        EngineError: tensor or pipeline parallel sizes that do not divide the model.
+        SettingsError: an option that has its own flag, or with which counting would be wrong.
+        EngineError: the environment selects another model runner.
     """
-    if config.model_type not in MODEL_TYPES:
-        names = getattr(config, "architectures", None) or [config.model_type]
-        raise unknown(f"{names[0]} (model_type {config.model_type!r})")
+    options = {key.replace("-", "_"): _value(value) for key, value in extra.items()}
+    for key, value in options.items():
+        if key in OWN:
+            raise SettingsError(f"--engine-arg {key}={value}: use {OWN[key]} instead")
+        if key in REFUSED:
+            raise SettingsError(f"--engine-arg {key}={value} cannot be used: {REFUSED[key]}; leave it out")
+    if options.pop("enforce_eager", True) is not True:
+        raise SettingsError(
+            "--engine-arg enforce_eager=false cannot be used: hooks do not fire in compiled forwards "
+            "and CUDA graphs; leave it out"
+        )
+    if os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "0").lower() in ("1", "true"):
+        raise EngineError(
+            "VLLM_USE_V2_MODEL_RUNNER=1 is set, but the counting worker reads the steps "
+            "of vLLM's V1 model runner: unset it"
+        )
+    return options
+
+
+def _value(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value.lower() if value in ("True", "False") else value)
+    except ValueError:
+        return value
+
+
+def check_model(config: Any, launch: Launch) -> None:
+    """Refuse a model that vLLM cannot count as asked, before anything is loaded.
+
+    Raises:
+        UnknownArchitectureError: a family whose neurons in vLLM are not known.
+        EngineError: parallel sizes that do not divide the model.
+    """
+    vllm_place(config)
     sizes = {"attention heads": config.num_attention_heads, "neurons per layer (d_mlp)": neurons_per_layer(config)}
     for what, size in sizes.items():
         if size % launch.tensor:
@@ -275,35 +181,101 @@ def check_model(config: Any, launch: Launch) -> None:
         )
 
 
-def neurons_per_layer(config: Any) -> int:
-    """d_mlp, by the name that the model's family gives it."""
-    if config.model_type == "bloom":
-        return 4 * config.hidden_size
-    return config.ffn_dim if config.model_type == "opt" else config.intermediate_size
-
-
 def _divisors(sizes: Iterable[int]) -> list[int]:
     sizes = list(sizes)
     return [size for size in range(1, min(sizes) + 1) if all(one % size == 0 for one in sizes)][:8]
 
 
-def check_lengths(sequences: Iterable[Tokens], *, longest: int) -> None:
-    """Refuse sequences that the model cannot read, before anything runs.
+def max_model_len(config: Any, longest: int, options: dict[str, Any]) -> int:
+    """vLLM's length limit: the longest text and one more, because vLLM samples one token, which is never fed.
+
+    Under "longrope" vLLM picks the rotation by this limit, not by each text, so the limit stays at the switch.
+
+    Args:
+        config: the model's.
+        longest: the longest sequence that config and tokenizer allow.
+        options: of vLLM; its own `max_model_len` is removed and used instead of `longest`.
+    """
+    longest = int(options.pop("max_model_len", None) or longest)
+    switch = rope_switch(config)
+    if switch is not None and longest >= switch:
+        return switch
+    return longest + 1
+
+
+def start(launch: Launch, *, limit: int, options: Mapping[str, Any]) -> Any:
+    """Start vLLM's engine and its workers, with nothing on stdout.
 
     Raises:
-        EngineError: sequences longer than the model allows.
+        EngineError: it does not start.
     """
-    lengths = [length for length in map(len, sequences) if length > longest]
-    if lengths:
-        raise EngineError(
-            f"{len(lengths)} sequences are longer than the model allows: up to {max(lengths)} tokens, "
-            f"at most {longest} are possible; use --overlong truncate or --overlong skip"
+    with explained(f"vLLM cannot load {launch.path}"), environment(), stdout_to_stderr():
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        settings: dict[str, Any] = {"enable_prefix_caching": True, **options}
+        if current_platform.is_cpu():
+            settings.setdefault("block_size", 32)
+            settings.setdefault("gpu_memory_utilization", 0.5)  # of main memory, which other programs use too
+        settings["max_num_batched_tokens"] = launch.batch_tokens or (2048 if current_platform.is_cpu() else 8192)
+        arguments = EngineArgs(
+            model=launch.path,
+            dtype=launch.dtype,  # pyright: ignore[reportArgumentType] - one of DTYPES
+            tensor_parallel_size=launch.tensor,
+            pipeline_parallel_size=launch.pipeline,
+            distributed_executor_backend=launch.backend,
+            max_model_len=limit,
+            enforce_eager=True,
+            skip_tokenizer_init=True,
+            disable_log_stats=True,
+            worker_extension_cls=WORKER,
+            **settings,
         )
+        return LLMEngine.from_engine_args(arguments)
 
 
-def not_finite(what: str) -> str:
-    """The message for NaN and infinity."""
-    return (
-        f"the model's {what} became NaN or infinite, so nothing of this run can be trusted: "
-        "try --dtype bfloat16 or --dtype float32 (float16 overflows easily)"
-    )
+@contextmanager
+def environment() -> Iterator[None]:
+    """Set vLLM's environment variables while it starts: its processes keep them, ours does not."""
+    before = dict(os.environ)
+    os.environ.update(ENVIRONMENT)
+    for key, value in DEFAULTS.items():
+        os.environ.setdefault(key, value)
+    try:
+        yield
+    finally:
+        for key in (*ENVIRONMENT, *DEFAULTS):
+            os.environ.pop(key, None)
+            if key in before:
+                os.environ[key] = before[key]
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send whatever is printed to stderr, also by child processes started here: stdout is for results."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn whatever vLLM raises into one line.
+
+    Raises:
+        EngineError: in its place.
+    """
+    try:
+        yield
+    except LNAError:
+        raise
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise EngineError(f"{what}: {lines[0][:400]} (--debug shows all; its own messages are above)") from error

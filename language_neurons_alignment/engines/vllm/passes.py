@@ -1,4 +1,9 @@
-"""A pass over a token tree on one rank: what was fed is counted, scored, and held against what should have been fed."""
+"""What a rank's observer does: count and score a prefix tree that vLLM runs, or watch it while it writes answers.
+
+vLLM feeds requests in pieces, skips tokens whose state is cached, repeats evicted ones, and pads. A step's
+`SchedulerOutput` says how many tokens of which request it feeds, from which position on. `Schedule` finds from that the
+node of each row, `Pass` counts and scores a node when it is first computed, and the report says whether all were.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +16,22 @@ import torch
 from jaxtyping import Bool, Int32
 from torch import Tensor
 
+from ..sites import RankSite
 from .firing import ActivationSums, FiringSums, RowWeights
+from .messages import Message, PassStatistics, unpack
 from .rank import Rank
-from .sites import RankSite
-from .tree import Message, unpack
 
-# ── Which node of the token tree each row of a step is, whatever the scheduler chose to run (on one rank).
-#
-# vLLM feeds requests in pieces, skips what is cached, feeds evicted tokens again, pads. A step's `SchedulerOutput` says
-# how many tokens of which request are fed, and from which position on; a request is known by its own prompt tokens.
+_LOGITS = {"cpu": 2**23, "cuda": 2**27}
+"""The most logits in memory, by device: 32 MiB and 512 MiB in float32."""
 
-
-@dataclass
-class FeedStatistics:
-    """What the scheduler did, for the record and for tests that must know."""
-
-    steps: int = 0
-    rows: int = 0
-    requests: int = 0
-    chunked: int = 0
-    cached_tokens: int = 0
-    preemptions: int = 0
-    strangers: int = 0
+Head = Callable[[Tensor], Tensor | None]
+"""Logits from hidden states; None on ranks that get no logits."""
 
 
 @dataclass
 class _Request:
+    """A request that runs: its nodes (None for one that the driver did not send), and what was fed of it so far."""
+
     path: Int32[np.ndarray, " position"] | None
     fed_to: int = 0
     pieces: int = 0
@@ -52,10 +47,19 @@ class Piece:
 
 
 @dataclass
-class Feed:
-    """The tree on the workers' side, and which of its nodes were seen.
+class Schedule:
+    """Which node of the prefix tree each row of a step is, and which nodes were computed so far.
 
-    `nodes` (one past the last) stands for rows that belong to no node: a stranger's, or beyond a sequence's end.
+    The number `nodes`, one past the last node, stands for rows that are no node: those of an unknown request, or beyond
+    a sequence's end.
+
+    Attributes:
+        nodes: how many nodes the tree has.
+        paths: each leaf's nodes, by the bytes of its tokens; a request is recognised by its tokens.
+        token: each node's token.
+        depth: each node's position in its sequences.
+        seen: which nodes were computed.
+        statistics: what the scheduler did.
     """
 
     nodes: int
@@ -63,12 +67,12 @@ class Feed:
     token: Int32[np.ndarray, " node_and_none"]
     depth: Int32[np.ndarray, " node_and_none"]
     seen: Bool[np.ndarray, " node_and_none"]
-    statistics: FeedStatistics = field(default_factory=FeedStatistics)
+    statistics: PassStatistics = field(default_factory=PassStatistics)
     _requests: dict[str, _Request] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, message: Mapping[str, Any]) -> Feed:
-        """The tree that a message carries, with nothing seen yet."""
+    def of(cls, message: Mapping[str, Any]) -> Schedule:
+        """The schedule of the tree in a message, with nothing computed yet."""
         nodes = int(message["nodes"])
         lengths = unpack(message, "lengths", np.int32)
         ends = np.cumsum(lengths)[:-1]
@@ -87,7 +91,7 @@ class Feed:
 
     @property
     def unseen(self) -> int:
-        """How many nodes were not fed yet."""
+        """How many nodes were not computed yet."""
         return int((~self.seen).sum())
 
     def pieces(self, step: Any) -> dict[str, Piece]:
@@ -103,7 +107,7 @@ class Feed:
         return {one: self._piece(one, starts[one], count) for one, count in step.num_scheduled_tokens.items()}
 
     def _meet(self, new: Any) -> None:
-        if new.req_id in self._requests:  # comes again after it was evicted (V2 runner's way)
+        if new.req_id in self._requests:  # it was evicted and is sent again, as the V2 runner does
             return
         tokens = np.array(new.prompt_token_ids or (), dtype=np.int32)
         path = self.paths.get(tokens.tobytes())
@@ -122,7 +126,7 @@ class Feed:
         return Piece(request.path, start, count)
 
     def rows(self, pieces: Sequence[Piece]) -> Int32[np.ndarray, " row"]:
-        """The node of each row, the requests' pieces one after the other."""
+        """The node of each row of a step whose requests' pieces follow each other."""
         self.statistics.steps += 1
         rows = np.concatenate([self._nodes(piece) for piece in pieces])
         self.statistics.rows += len(rows)
@@ -136,7 +140,7 @@ class Feed:
         return nodes
 
     def first_sight(self, rows: Int32[np.ndarray, " row"]) -> Bool[np.ndarray, " row"]:
-        """Which rows are the first of their node, and mark their nodes as seen."""
+        """Which rows compute their node for the first time; marks these nodes as seen."""
         fresh = ~self.seen[rows]
         _, first = np.unique(rows, return_index=True)
         once = np.zeros(len(rows), dtype=bool)
@@ -145,45 +149,38 @@ class Feed:
         return fresh & once
 
 
-# ── The likelihood of the tokens that actually follow, on the rank that has the logits (SPEC 6).
-#
-#     nll[child] = logsumexp(logits[parent]) − logits[parent, token of child]        in float32
-#
-# Every fed node answers for all its wanted children in the tree at once, so a cached prefix needs no second run, and
-# logits exist for a bounded number of rows at a time. vLLM's `prompt_logprobs=0` gives the same numbers (a test holds
-# them together), but makes the logits of a whole chunk at once and a Python object per token.
-
-_LOGITS = {"cpu": 2**23, "cuda": 2**27}
-"""How many logits exist at a time, by device: 32 MiB and 512 MiB in float32."""
-
-Head = Callable[[Tensor], Tensor | None]
-
-
 class Scores:
-    """The likelihood of each wanted node, as far as it is known."""
+    """The likelihood of each wanted node, computed on the rank that has the logits.
 
-    def __init__(self, feed: Feed, wanted: Bool[np.ndarray, " node"], *, vocabulary: int) -> None:
+        nll[child] = logsumexp(logits[parent]) − logits[parent, token of child]        in float32
+
+    A computed node serves all its wanted children in the tree at once, so a cached prefix needs no second run, and the
+    logits of a bounded number of rows are in memory. vLLM's `prompt_logprobs=0` gives the same numbers (a test compares
+    them), but keeps the logits of a whole chunk and makes a Python object per token.
+    """
+
+    def __init__(self, schedule: Schedule, wanted: Bool[np.ndarray, " node"], *, vocabulary: int) -> None:
         """Find each wanted node's parent.
 
         Args:
-            feed: the tree.
+            schedule: the tree.
             wanted: nodes whose likelihood is wanted; first tokens have none.
-            vocabulary: how many logits a row has, for bounded memory.
+            vocabulary: how many logits a row has, to bound the memory.
         """
-        parent = np.full(feed.nodes, -1, dtype=np.int64)
-        for path in feed.paths.values():
+        parent = np.full(schedule.nodes, -1, dtype=np.int64)
+        for path in schedule.paths.values():
             parent[path[1:]] = path[:-1]
         children = np.flatnonzero(wanted & (parent >= 0))
         self._children = children[np.argsort(parent[children], kind="stable")]
-        count = np.bincount(parent[self._children], minlength=feed.nodes + 1)
+        count = np.bincount(parent[self._children], minlength=schedule.nodes + 1)
         self._first = np.concatenate([[0], np.cumsum(count)])
-        self._token = feed.token
+        self._token = schedule.token
         self._vocabulary = vocabulary
-        self._nodes = feed.nodes
+        self._nodes = schedule.nodes
         self._found: list[tuple[np.ndarray, Tensor]] = []
 
     def add(self, rows: Int32[np.ndarray, " row"], fresh: Bool[np.ndarray, " row"], hidden: Tensor, head: Head) -> None:
-        """Score the children of the rows that are seen for the first time."""
+        """Score the children of the nodes that these rows compute for the first time."""
         count = self._first[rows + 1] - self._first[rows] if len(rows) else np.zeros(0, np.int64)
         asked = np.flatnonzero(fresh & (count > 0))
         size = max(1, _LOGITS.get(hidden.device.type, _LOGITS["cuda"]) // self._vocabulary)
@@ -203,7 +200,7 @@ class Scores:
         self._found.append((children, torch.logsumexp(logits, dim=-1)[row] - logits[row, token]))
 
     def result(self) -> tuple[bytes, bytes]:
-        """float32[node] and uint8[node]: the likelihoods, and which of them were computed."""
+        """float32[node], the likelihoods, and uint8[node], how often each was computed."""
         nll, known = np.zeros(self._nodes, dtype=np.float32), np.zeros(self._nodes, dtype=np.uint8)
         for children, losses in self._found:
             nll[children] = losses.cpu().numpy()
@@ -216,21 +213,21 @@ def _index(values: np.ndarray, like: Tensor) -> Tensor:
 
 
 class Pass:
-    """Counts and scores while vLLM runs the leaves of a tree; an `Observer` of a rank."""
+    """Counts and scores while vLLM runs the leaves of a prefix tree; an `Observer` of a rank."""
 
     def __init__(self, rank: Rank, message: Mapping[str, Any]) -> None:
         """Take the tree that the driver sent."""
         self._rank = rank
-        self._feed = Feed.of(message)
+        self._schedule = Schedule.of(message)
         self._weights = self._scores = self._sums = self._moments = None
         if message["weights"] is not None:
             weights = unpack(message, "weights", np.int64).reshape(2, -1)
             self._weights = np.concatenate([weights, np.zeros((2, 1), np.int64)], axis=1)
-            self._sums = FiringSums(rank.sites, weights, device=rank.device)
+            self._sums = FiringSums(rank.sites, rank.d_mlp, weights, device=rank.device)
             self._moments = ActivationSums(rank.sites, rank.d_mlp, rank.device) if message["moments"] else None
         if message["scored"] is not None and rank.last:
             wanted = unpack(message, "scored", np.uint8).astype(bool)
-            self._scores = Scores(self._feed, wanted, vocabulary=rank.runner.model_config.get_vocab_size())
+            self._scores = Scores(self._schedule, wanted, vocabulary=rank.runner.model_config.get_vocab_size())
         self._tally = np.zeros(2, dtype=np.int64)
         self._layer_rows = {site.layer: 0 for site in rank.sites}
         self._wrong = torch.zeros((), dtype=torch.int64, device=rank.device)
@@ -243,24 +240,23 @@ class Pass:
         self._now = 0
 
     def step(self, scheduled: Any) -> None:
-        """A step begins (None: it is over)."""
-        self._pieces = None if scheduled is None else self._feed.pieces(scheduled)
+        """A scheduler step begins; None when it is over."""
+        self._pieces = None if scheduled is None else self._schedule.pieces(scheduled)
         self._rows = self._fresh = self._row_weights = None
 
     def before(self, inputs: Mapping[str, Any]) -> None:
-        """Find the node of each row, check that it holds what the tree says, and weigh it."""
-        if self._pieces is None:  # a warm-up or dummy run: nobody's tokens
+        """Find the node of each row, check that the row holds the node's token, and weigh it."""
+        if self._pieces is None:  # a warm-up or dummy run, which feeds no request
             return
         order = self._rank.runner.input_batch.req_ids
-        self._rows = rows = self._feed.rows([self._pieces[name] for name in order])
+        self._rows = rows = self._schedule.rows([self._pieces[name] for name in order])
         self._check(rows, inputs)
-        self._fresh = fresh = self._feed.first_sight(rows)
+        self._fresh = fresh = self._schedule.first_sight(rows)
         if self._weights is None or self._sums is None:
             return
         weights = np.where(fresh, self._weights[:, rows], 0)
         self._tally += weights.sum(axis=1)
         self._row_weights = RowWeights.of(weights, planes=self._sums.planes, device=self._rank.device)
-        self._sums.make_room(self._row_weights.largest)
         if self._moments is not None:
             self._moments.weigh(weights)
 
@@ -268,20 +264,20 @@ class Pass:
         positions, tokens = inputs.get("positions"), inputs.get("input_ids")
         self._now = next(one.shape[-1] for one in (tokens, positions) if one is not None)  # with padding
         self._padded += self._now
-        known = torch.from_numpy(rows != self._feed.nodes).to(self._wrong.device)
-        for given, expected in ((tokens, self._feed.token), (positions, self._feed.depth)):
+        known = torch.from_numpy(rows != self._schedule.nodes).to(self._wrong.device)
+        for given, expected in ((tokens, self._schedule.token), (positions, self._schedule.depth)):
             if given is not None and given.dim() == 1:
                 there = torch.from_numpy(expected[rows]).to(given.device)
                 self._wrong += ((given[: len(rows)] != there) & known).sum()
 
     def layer(self, site: RankSite, inputs: Tensor, changed: tuple[Tensor, Tensor] | None) -> None:
-        """Count a layer's firings, and add up its activations if that was asked for."""
+        """Count a layer's firings, and add up its activations if the driver wants moments."""
         if self._rows is None:
             return
         if inputs.shape[0] != self._now:
             raise RuntimeError(f"layer {site.layer} saw {inputs.shape[0]} rows, the model was fed {self._now}")
         self._layer_rows[site.layer] += inputs.shape[0]
-        if self._row_weights is None or self._sums is None or not self._row_weights.largest:
+        if self._row_weights is None or self._sums is None or self._row_weights.nothing:
             return
         gate = inputs[:, : self._rank.d_mlp]
         self._sums.add(site.layer, gate, self._row_weights, changed=changed)
@@ -289,7 +285,7 @@ class Pass:
             self._moments.add(site, gate, changed=changed)
 
     def after(self, output: object) -> None:
-        """Score the final hidden states, where they are."""
+        """Score the final hidden states, on the ranks that have them."""
         if self._rows is None or self._fresh is None or not self._rank.last or not isinstance(output, Tensor):
             return
         hidden = output.view(-1, output.shape[-1])
@@ -298,8 +294,8 @@ class Pass:
             self._scores.add(self._rows, self._fresh, hidden, self._rank.runner.get_model().compute_logits)
 
     def report(self) -> Message:
-        """Everything that the driver needs to put the ranks together, and to believe them."""
-        counts = None if self._sums is None else self._sums.total(self._rank.d_mlp).numpy().tobytes()
+        """What the driver needs to gather the ranks' results and to check them."""
+        counts = None if self._sums is None else self._sums.total().numpy().tobytes()
         moments = None if self._moments is None else self._moments.total().numpy().tobytes()
         nll, known = (None, None) if self._scores is None else self._scores.result()
         return {
@@ -309,62 +305,30 @@ class Pass:
             "nll": nll,
             "known": known,
             "tally": self._tally.tolist(),
-            "unseen": self._feed.unseen,
+            "unseen": self._schedule.unseen,
             "wrong": int(self._wrong),
             "infinite": int(self._infinite),
             "fed": self._padded,
             "layer_rows": [self._layer_rows[site.layer] for site in self._rank.sites],
-            "statistics": asdict(self._feed.statistics),
+            "statistics": asdict(self._schedule.statistics),
         }
 
 
-# ── How vLLM is told to choose tokens, and who looks on while it does.
-
-
-class Rewindable(torch.Generator):
-    """Random numbers on a CPU that vLLM can take back.
-
-    Where a prompt is read in several steps, vLLM draws a token after each and takes the draw back by moving CUDA's
-    offset, which generators on CPUs do not have: there the engine would end. Here it goes back to where the step began.
-    """
-
-    def __init__(self, like: torch.Generator) -> None:
-        """Go on from where another one is."""
-        self.set_state(like.get_state())
-        self._marked = self.get_state()
-
-    def __new__(cls, like: torch.Generator) -> Rewindable:
-        """On the same device."""
-        return super().__new__(cls, device=like.device)  # pyright: ignore[reportCallIssue] - torch's stub has no __new__
-
-    def mark(self) -> None:
-        """A step begins here."""
-        self._marked = self.get_state()
-
-    def get_offset(self) -> int:
-        """One draw."""
-        return 4
-
-    def set_offset(self, offset: int) -> torch.Generator:
-        """Take the step's draw back."""
-        return self.set_state(self._marked)
-
-
 class AnswerWatch:
-    """Looks on while the model answers, for NaN and infinity; an `Observer` of a rank."""
+    """Watches for NaN and infinity while vLLM writes answers; an `Observer` of a rank."""
 
     def __init__(self, rank: Rank) -> None:
-        """Nothing seen yet."""
+        """Start with nothing seen."""
         self._rank = rank
         self._rows = 0
         self._infinite = torch.zeros((), dtype=torch.int64, device=rank.device)
 
     def step(self, scheduled: Any) -> None:
-        """A step begins (None: it is over)."""
+        """A scheduler step begins; None when it is over."""
         self._rows = 0 if scheduled is None else scheduled.total_num_scheduled_tokens
 
     def before(self, inputs: Mapping[str, Any]) -> None:
-        """On a CPU, see to it that the step's draws can be taken back."""
+        """On a CPU, give vLLM generators that can take the step's draws back."""
         if self._rank.device.type != "cpu":
             return
         runner = self._rank.runner
@@ -379,12 +343,40 @@ class AnswerWatch:
         """Nothing to do."""
 
     def after(self, output: object) -> None:
-        """Look at the final hidden states, padding aside, where they are."""
+        """Look at the final hidden states without padding, on the ranks that have them."""
         if self._rank.last and isinstance(output, Tensor):
             hidden = output.view(-1, output.shape[-1])[: self._rows]
             self._infinite += (~torch.isfinite(hidden)).any()
 
-    @property
-    def infinite(self) -> int:
-        """In how many steps there was any."""
-        return int(self._infinite)
+    def report(self) -> Message:
+        """In how many steps there was NaN or infinity."""
+        return {"infinite": int(self._infinite)}
+
+
+class Rewindable(torch.Generator):
+    """A generator on a CPU whose last draw vLLM can take back.
+
+    Where a prompt is read in several steps, vLLM draws a token after each and takes the draw back by moving CUDA's
+    offset. Generators on CPUs have no offset, and vLLM would fail. This one goes back to where the step began.
+    """
+
+    def __init__(self, like: torch.Generator) -> None:
+        """Continue from another generator's state."""
+        self.set_state(like.get_state())
+        self._marked = self.get_state()
+
+    def __new__(cls, like: torch.Generator) -> Rewindable:
+        """A generator on the same device."""
+        return super().__new__(cls, device=like.device)  # pyright: ignore[reportCallIssue] - torch's stub has no __new__
+
+    def mark(self) -> None:
+        """A step begins here."""
+        self._marked = self.get_state()
+
+    def get_offset(self) -> int:
+        """The offset after one draw."""
+        return 4
+
+    def set_offset(self, offset: int) -> torch.Generator:
+        """Take the step's draw back."""
+        return self.set_state(self._marked)

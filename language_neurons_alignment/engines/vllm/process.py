@@ -10,27 +10,50 @@ from typing import Any
 import numpy as np
 
 from ...config import Sampling
+from ...core.model import Progress
 from ...corpus.encode import Prompt, Tokens
 from ...errors import EngineError
-from ..base import Progress
-from ..generation import Draft
+from ..generation import PartialAnswer
 from .launch import explained
-from .tree import Message, TokenTree
+from .messages import Message
+from .tree import PrefixTree
 
-# ── How vLLM is told to choose tokens, and who looks on while it does.
+_WINDOW = 4096
+"""Requests inside vLLM at a time: enough to fill every step, few enough to drop quickly."""
 
 _AT_ONCE = 16
-"""Tokens that vLLM hands over at a time, where no stop string has to be looked for after each."""
+"""Tokens that vLLM hands over at a time; with stop strings it is 1, because each token may complete one."""
+
+_GRACE = 10.0
+"""Seconds that vLLM's processes have to end by themselves."""
+
+Take = Callable[[Any], bool]
+"""Takes the output of one step for a request (a `RequestOutput`); returns whether the request needs no more."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What vLLM is asked to run.
+
+    Attributes:
+        tokens: the prompt.
+        sampling: `vllm.SamplingParams`.
+        take: called with each output.
+    """
+
+    tokens: Tokens
+    sampling: Any
+    take: Take
 
 
 def sampling_parameters(sampling: Sampling, *, limit: int, seed: int, ends: Sequence[int]) -> Any:
-    """`vllm.SamplingParams` that say everything themselves: nothing is left to the model's generation config.
+    """`vllm.SamplingParams` that set everything, so that the model's generation config decides nothing.
 
     Args:
         sampling: how tokens are chosen.
         limit: the most tokens of this answer.
         seed: of this answer.
-        ends: the model's end tokens, the same on both engines, in place of those that vLLM would look for.
+        ends: the model's end tokens, the same on both engines, instead of those that vLLM would find.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -46,32 +69,6 @@ def sampling_parameters(sampling: Sampling, *, limit: int, seed: int, ends: Sequ
         output_kind=RequestOutputKind.DELTA,
         stream_interval=1 if sampling.stop else _AT_ONCE,
     )
-
-
-_WINDOW = 4096
-"""Requests that are with vLLM at a time: enough to fill every step, few enough to drop quickly."""
-
-_GRACE = 10.0
-"""Seconds that vLLM's processes have to end by themselves."""
-
-
-Take = Callable[[Any], bool]
-"""Takes what a step gave for a request (a `RequestOutput`); whether that was all that is wanted of it."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What vLLM is asked to run.
-
-    Attributes:
-        tokens: what is read.
-        sampling: `vllm.SamplingParams`.
-        take: what is done with what comes.
-    """
-
-    tokens: Tokens
-    sampling: Any
-    take: Take
 
 
 class Process:
@@ -95,65 +92,70 @@ class Process:
         return self._engine
 
     def rpc(self, method: str, *args: Message | str | int | None) -> list[Message]:
-        """Call a method of every worker, and return their answers."""
+        """Call a method of every worker, and return their results."""
         with explained(f"vLLM's workers failed in {method}"):
             return self.engine.collective_rpc(method, args=args)
 
-    def feed(self, tree: TokenTree, *, weights: np.ndarray, progress: Progress) -> None:
-        """Run every leaf of a tree once, neighbours after each other so that they find each other's cache.
+    def feed(self, tree: PrefixTree, *, weights: np.ndarray, progress: Progress) -> None:
+        """Run every leaf of a tree once, in their order, so that neighbours find each other's cache.
 
         Args:
             tree: what to run.
-            weights: how many tokens of the corpus each node stands for, for the progress.
-            progress: told when a leaf is done.
+            weights: how many tokens of the corpus each node stands for.
+            progress: told of a leaf's tokens when it is done.
         """
         from vllm import SamplingParams
 
         sampling = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
 
-        def read(worth: int) -> Take:
+        def read(tokens: int) -> Take:
             def take(output: Any) -> bool:
-                progress(worth if output.finished else 0)
+                progress(tokens if output.finished else 0)
                 return output.finished
 
             return take
 
         with explained("vLLM failed while it read the corpus"):
-            self._run(Request(leaf, sampling, read(worth)) for leaf, worth in _leaves(tree, weights))
+            self._run(Request(leaf, sampling, read(tokens)) for leaf, tokens in _leaves(tree, weights))
 
     def answer(
-        self, drafts: Sequence[tuple[Prompt, Draft]], *, sampling: Sampling, ends: Sequence[int], progress: Progress
+        self,
+        asked: Sequence[tuple[Prompt, PartialAnswer]],
+        *,
+        sampling: Sampling,
+        ends: Sequence[int],
+        progress: Progress,
     ) -> None:
-        """Write the answers to some prompts.
+        """Answer some prompts.
 
         Args:
-            drafts: what is answered, and where the answers grow.
+            asked: the prompts and their empty answers.
             sampling: how tokens are chosen.
             ends: the model's end tokens.
-            progress: told of each token that is part of an answer.
+            progress: told of each token of an answer.
         """
 
-        def write(draft: Draft) -> Take:
+        def write(partial: PartialAnswer) -> Take:
             def take(output: Any) -> bool:
-                before = len(draft.tokens)
+                before = len(partial.tokens)
                 for token in output.outputs[0].token_ids:
-                    draft.add(token)
-                progress(len(draft.tokens) - before)
-                return output.finished or draft.finish is not None
+                    partial.add(token)
+                progress(len(partial.tokens) - before)
+                return output.finished or partial.finish is not None
 
             return take
 
-        def request(prompt: Prompt, draft: Draft) -> Request:
+        def request(prompt: Prompt, partial: PartialAnswer) -> Request:
             seed = sampling.seed_for(prompt.tokens, prompt.number)
             return Request(
-                prompt.tokens, sampling_parameters(sampling, limit=draft.limit, seed=seed, ends=ends), write(draft)
+                prompt.tokens, sampling_parameters(sampling, limit=partial.limit, seed=seed, ends=ends), write(partial)
             )
 
         with explained("vLLM failed while it answered"):
-            self._run(request(*one) for one in drafts)
+            self._run(request(*one) for one in asked)
 
     def _run(self, requests: Iterable[Request]) -> None:
-        """Run requests, a window of them at a time; one that has given all that is wanted of it is dropped."""
+        """Run requests, a window of them at a time, and drop each one that needs no more."""
         from vllm.inputs.engine import tokens_input
 
         waiting = iter(requests)
@@ -177,7 +179,7 @@ class Process:
                         engine.abort_request([name])
 
     def abandon(self) -> None:
-        """Drop what is running after an error or Ctrl-C."""
+        """Drop what runs, after an error or Ctrl-C."""
         with suppress(Exception):
             engine = self.engine
             engine.abort_request(sorted(self._open))
@@ -186,10 +188,10 @@ class Process:
                 engine.step()
 
     def forget_prefixes(self) -> None:
-        """Empty the prefix cache: it was filled under another intervention.
+        """Empty the prefix cache, which an earlier pass filled, perhaps under another intervention.
 
         Raises:
-            EngineError: vLLM did not.
+            EngineError: vLLM did not empty it.
         """
         with explained("vLLM failed to empty its prefix cache"):
             emptied = self.engine.reset_prefix_cache()
@@ -210,8 +212,8 @@ class Process:
             engine.renderer.shutdown()
 
 
-def _leaves(tree: TokenTree, weights: np.ndarray) -> Iterator[tuple[Tokens, int]]:
-    """Each leaf, and how many tokens of the corpus stand on the nodes that it brings."""
+def _leaves(tree: PrefixTree, weights: np.ndarray) -> Iterator[tuple[Tokens, int]]:
+    """Each leaf, and how many tokens of the corpus its nodes stand for that no earlier leaf has."""
     done = 0
     for leaf in tree.leaves:
         end = int(tree.paths[leaf][-1]) + 1

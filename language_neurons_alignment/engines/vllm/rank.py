@@ -1,4 +1,4 @@
-"""One rank of the model: its neuron sites, its intervention, its hooks and wrappers, put on and taken off."""
+"""One rank of a vLLM model: its neuron sites, the intervention on them, and the hooks that are on while needed."""
 
 from __future__ import annotations
 
@@ -10,43 +10,53 @@ import torch
 from torch import Tensor, nn
 
 from ...core.interventions import LayerIntervention
-from .firing import change_, flat
-from .sites import RankSite, rank_sites
-from .tree import Message, unpack_intervention
+from ..sites import RankSite, rank_sites
+from .firing import change_
+from .messages import Message, unpack_intervention
 
 
 class Observer(Protocol):
-    """Who looks on while a rank runs."""
+    """Callbacks around a rank's forward passes."""
 
     def step(self, scheduled: Any) -> None:
-        """A step begins (None: it is over)."""
+        """A scheduler step begins; None when it is over."""
 
     def before(self, inputs: Mapping[str, Any]) -> None:
         """The model is about to run on these inputs."""
 
     def layer(self, site: RankSite, inputs: Tensor, changed: tuple[Tensor, Tensor] | None) -> None:
-        """A layer's activation module ran."""
+        """A layer's activation module ran.
+
+        Args:
+            site: the layer.
+            inputs: [row, …]: the module's input where it is merged, else its output.
+            changed: the neurons that the intervention changed, and their activations now.
+        """
 
     def after(self, output: object) -> None:
         """The model ran."""
 
+    def report(self) -> Message:
+        """What the driver is told at the end."""
+        ...
+
 
 @dataclass
 class Rank:
-    """The part of a model that lives in this worker.
+    """The part of a model that lives in one worker.
 
     Attributes:
         runner: vLLM's model runner.
-        model: what it runs.
+        model: the part of the model that it runs.
         sites: the neuron sites of this rank's layers.
         tensor_rank: which share of each layer's neurons is here.
-        pipeline_rank: which share of the layers.
-        last: the final hidden states come out here.
+        pipeline_rank: which share of the layers is here.
+        last: whether the final hidden states come out here.
         d_mlp: neurons per layer on this rank.
-        changes: the intervention in overwrite, by layer, with neurons numbered as they are here.
-        acted: how often it did, by layer.
+        changes: the intervention in force, by layer, with neurons numbered as on this rank.
+        acted: how often it acted, by layer.
         forwards: how often the model ran since the intervention changed.
-        observer: the pass that looks on.
+        observer: the callbacks around forward passes, if any.
     """
 
     runner: Any
@@ -65,7 +75,7 @@ class Rank:
 
     @classmethod
     def of(cls, runner: Any, *, model_type: str, d_mlp: int) -> Rank:
-        """Find out what runs here, in a model with `d_mlp` neurons per layer."""
+        """The rank in this worker, of a model with `d_mlp` neurons per layer."""
         from vllm.distributed import get_pp_group, get_tp_group
 
         model, tensor, pipeline = runner.get_model(), get_tp_group(), get_pp_group()
@@ -87,7 +97,7 @@ class Rank:
         return self.runner.device
 
     def describe(self) -> Message:
-        """Plain values for the driver."""
+        """What the driver must know of this rank, as plain values."""
         bases = [f"{base.__module__}.{base.__qualname__}" for base in type(self.runner).__mro__]
         compilation = self.runner.vllm_config.compilation_config
         return {
@@ -95,39 +105,32 @@ class Rank:
             "v1_runner": "vllm.v1.worker.gpu_model_runner.GPUModelRunner" in bases
             and hasattr(self.runner, "_model_forward"),
             "eager": bool(self.runner.model_config.enforce_eager) and int(compilation.mode) == 0,
-            "class": type(self.model).__name__,
             "device": str(self.device),
             "tensor_rank": self.tensor_rank,
             "pipeline_rank": self.pipeline_rank,
-            "last": self.last,
             "layers": [site.layer for site in self.sites],
             "neurons": self.d_mlp,
         }
 
     def change(self, message: Mapping[str, Any] | None) -> Message:
-        """Replace the intervention; report how often the last one acted, by layer, and how often the model ran."""
+        """Replace the intervention (None: none), and report how often the last one acted and the model ran."""
         report = {"forwards": self.forwards, "acted": [[layer, self.acted[layer]] for layer in self.changes]}
         offset = self.tensor_rank * self.d_mlp
         parts = {} if message is None else unpack_intervention(message, offset=offset, width=self.d_mlp)
         mine = {site.layer for site in self.sites}
-        self.changes = {k: part.to(self.device) for k, part in parts.items() if k in mine}
+        self.changes = {layer: part.to(self.device) for layer, part in parts.items() if layer in mine}
         self.acted = dict.fromkeys(self.changes, 0)
         self.forwards = 0
         self._wire()
         return report
 
-    def start(self, observer: Observer) -> None:
-        """Let a pass look on."""
+    def observe(self, observer: Observer | None) -> None:
+        """Call this observer from now on, in place of the one before; None: no observer."""
         self.observer = observer
         self._wire()
 
-    def drop_pass(self) -> None:
-        """Nobody looks on any more."""
-        self.observer = None
-        self._wire()
-
     def _wire(self) -> None:
-        """Put on exactly the hooks and wrappers that are needed now."""
+        """Install exactly the hooks and wrappers that are needed now."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -166,6 +169,8 @@ class Rank:
         return _model_forward
 
     def _enter(self, site: RankSite) -> Callable[..., None]:
+        """A hook that notes which layer runs, because layers may share one activation module."""
+
         def enter(_block: nn.Module, _args: tuple[object, ...]) -> None:
             self._here = site
 
@@ -175,17 +180,25 @@ class Rank:
         site = self._here
         if site is None or site.module is not module:
             raise RuntimeError(f"{type(module).__name__} ran outside of the layer that it belongs to")
-        inputs, change, changed = flat(args[0]), self.changes.get(site.layer), None
+        inputs, change, changed = _rows(args[0]), self.changes.get(site.layer), None
         if change is not None:
-            changed = (change.neurons, change_(site, inputs, flat(output), change))
+            changed = (change.neurons, change_(site, inputs, _rows(output), change))
             self.acted[site.layer] += 1
         if self.observer is not None:
-            self.observer.layer(site, inputs if site.merged else flat(output), changed)
+            self.observer.layer(site, inputs if site.merged else _rows(output), changed)
         return output
 
 
+def _rows(tensor: Tensor) -> Tensor:
+    """[…, neuron] as [row, neuron], because vLLM's transformers backend keeps a batch axis."""
+    return tensor.view(-1, tensor.shape[-1])
+
+
 def _make_intermediate_tensors(runner: Any) -> None:
-    """What a later pipeline stage receives its input in; vLLM 0.32 makes it while profiling, which it skips on CPUs."""
+    """Make the buffer in which a later pipeline stage receives its input.
+
+    vLLM 0.32 makes it while it profiles the model, which it skips on CPUs.
+    """
     runner.intermediate_tensors = runner.get_model().make_empty_intermediate_tensors(
         batch_size=runner.max_num_tokens, dtype=runner.model_config.dtype, device=runner.device
     )

@@ -1,36 +1,34 @@
-"""Sequences as a tree of tokens: what they share from their start exists once (SPEC 2).
+"""Sequences as a prefix tree: tokens that several sequences begin with exist once.
 
     p p p p a a        p─p─p─p─┬─a─a
-    p p p p b                  ├─b
-    p p p p                    (ends on an inner node: a prefix of others, nothing of its own to feed)
+    p p p p b                  └─b
+    p p p p            (ends at an inner node: it is a prefix of others, so it needs no request of its own)
 
-A *node* is a token with its whole history, so a causal model computes the same thing for every sequence that passes
-through it: one firing per neuron, one likelihood. Counting "each token of each sequence once" is therefore: see each
-node at least once, count it at first sight, with the number of sequences that pass through it as its weight. However
-often a scheduler skips it (cached) or feeds it again (evicted), the sum is right, and a node never seen shows.
+A *node* is a token with everything before it. A causal model computes the same at a node for every sequence through it:
+one firing per neuron, one likelihood. Counting each token of each sequence once therefore means: compute each node at
+least once, and count its first computation with the number of sequences through it as the weight. However often the
+scheduler skips a node (its state is cached) or computes it again (it was evicted), the sum is right, and a node that
+was never computed is noticed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int32, Int64
 
-from ...core.interventions import Intervention, LayerIntervention
 from ...corpus.encode import PromptGroup, Tokens, common_length
 
 
 @dataclass(frozen=True)
-class TokenTree:
+class PrefixTree:
     """Distinct sequences as paths through shared nodes.
 
     Attributes:
         paths: each sequence's nodes, in order.
-        leaves: the sequences that no other one begins with, in lexicographic order: feeding these feeds every node.
+        leaves: the sequences that no other one begins with, in lexicographic order; running these computes every node.
         nodes: how many nodes there are. A node's number is greater than its parent's.
     """
 
@@ -39,7 +37,7 @@ class TokenTree:
     nodes: int
 
     @classmethod
-    def of(cls, sequences: Iterable[Tokens]) -> TokenTree:
+    def of(cls, sequences: Iterable[Tokens]) -> PrefixTree:
         """The tree of these sequences; repeated and empty ones add nothing."""
         ordered = sorted({tokens for tokens in sequences if tokens})
         paths: dict[Tokens, Int32[np.ndarray, " position"]] = {}
@@ -64,22 +62,16 @@ class TokenTree:
         return total
 
 
-@dataclass(frozen=True)
-class WeightedTree:
-    """A tree with the number of full sequences and of prefixes that pass through each node."""
+def weighted_tree(groups: Iterable[PromptGroup]) -> tuple[PrefixTree, Int64[np.ndarray, "span node"]]:
+    """The tree of some groups, and how many full sequences and prefixes pass through each node.
 
-    tree: TokenTree
-    full: Int64[np.ndarray, " node"]
-    prefix: Int64[np.ndarray, " node"]
-
-    @classmethod
-    def of(cls, groups: Iterable[PromptGroup]) -> WeightedTree:
-        """The tree that counts these groups; groups without answers add nothing."""
-        answered = [group for group in groups if group.full]
-        tree = TokenTree.of(tokens for group in answered for tokens in (group.prefix, *group.full))
-        full = tree.weights((tokens, 1) for group in answered for tokens in group.full)
-        prefix = tree.weights((group.prefix, len(group.full)) for group in answered)
-        return cls(tree, full, prefix)
+    A prefix counts once for every answer; groups without answers add nothing.
+    """
+    answered = [group for group in groups if group.full]
+    tree = PrefixTree.of(tokens for group in answered for tokens in (group.prefix, *group.full))
+    full = tree.weights((tokens, 1) for group in answered for tokens in group.full)
+    prefix = tree.weights((group.prefix, len(group.full)) for group in answered)
+    return tree, np.stack([full, prefix])
 
 
 def shards(groups: Iterable[PromptGroup], *, tokens: int) -> Iterable[list[PromptGroup]]:
@@ -94,67 +86,3 @@ def shards(groups: Iterable[PromptGroup], *, tokens: int) -> Iterable[list[Promp
             shard, held = [], 0
     if shard:
         yield shard
-
-
-# ── What travels between the driver and the workers: dictionaries of bytes and numbers, no pickled code.
-
-Message = dict[str, Any]
-
-
-def pack_tree(
-    tree: TokenTree, *, weights: np.ndarray | None = None, scored: np.ndarray | None = None, moments: bool = False
-) -> Message:
-    """A tree for the workers: its leaves' tokens and nodes, and what is wanted of the nodes.
-
-    Args:
-        tree: what will be fed.
-        weights: [2, node], how often each node counts for full and for prefix; None: firings are not counted.
-        scored: [node], whether the node's likelihood is wanted; None: none is.
-        moments: add up the activations too, where firings are counted.
-    """
-    leaves = tree.leaves
-    return {
-        "lengths": np.array([len(leaf) for leaf in leaves], dtype=np.int32).tobytes(),
-        "tokens": _flat(np.array(leaf, dtype=np.int32) for leaf in leaves),
-        "paths": _flat(tree.paths[leaf] for leaf in leaves),
-        "nodes": tree.nodes,
-        "weights": None if weights is None else np.ascontiguousarray(weights, dtype=np.int64).tobytes(),
-        "moments": moments,
-        "scored": None if scored is None else np.ascontiguousarray(scored, dtype=np.uint8).tobytes(),
-    }
-
-
-def _flat(arrays: Iterable[np.ndarray]) -> bytes:
-    return b"".join(np.ascontiguousarray(array, dtype=np.int32).tobytes() for array in arrays)
-
-
-def pack_intervention(intervention: Intervention) -> Message:
-    """The neurons that an intervention touches, by global layer and index, with their scale and shift."""
-    where = intervention.touched.nonzero()
-    layers, neurons = where[:, 0], where[:, 1]
-    return {
-        "layers": layers.int().numpy().tobytes(),
-        "neurons": neurons.int().numpy().tobytes(),
-        "scale": intervention.scale[layers, neurons].float().numpy().tobytes(),
-        "shift": intervention.shift[layers, neurons].float().numpy().tobytes(),
-    }
-
-
-def unpack(message: Mapping[str, Any], key: str, dtype: type[np.generic]) -> np.ndarray:
-    """An array out of a message."""
-    return np.frombuffer(message[key], dtype=dtype)
-
-
-def unpack_intervention(message: Mapping[str, Any], *, offset: int, width: int) -> dict[int, LayerIntervention]:
-    """The part of an intervention on neurons [offset, offset + width), by layer, numbered from the offset."""
-    layers, neurons = unpack(message, "layers", np.int32), unpack(message, "neurons", np.int32)
-    scale, shift = unpack(message, "scale", np.float32), unpack(message, "shift", np.float32)
-    mine = (neurons >= offset) & (neurons < offset + width)
-    parts = {}
-    for layer in np.unique(layers[mine]).tolist():
-        here = mine & (layers == layer)
-        index = torch.from_numpy((neurons[here] - offset).astype(np.int64))
-        parts[layer] = LayerIntervention(
-            index, torch.from_numpy(scale[here].copy()), torch.from_numpy(shift[here].copy())
-        )
-    return parts

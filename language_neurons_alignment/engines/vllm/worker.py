@@ -1,10 +1,10 @@
-"""What runs inside each of vLLM's workers: mixed into the worker class by `worker_extension_cls`.
+"""The methods that the driver calls in each of vLLM's workers; `worker_extension_cls` mixes them into the worker class.
 
-    runner.execute_model     wrapped: which requests a step feeds, from which position on
+A pass or an intervention wraps the runner and hooks the model, and its end undoes both:
+
+    runner.execute_model     wrapped: which requests a step feeds, and from which position on
     runner._model_forward    wrapped: which node each row is; afterwards, the final hidden states
-    activation modules       forward hooks: count, change
-
-Nothing is wrapped or hooked but during a pass or an intervention, and all of it is taken off again.
+    activation modules       forward hooks that count and change
 """
 
 from __future__ import annotations
@@ -14,52 +14,37 @@ from typing import Any
 
 import torch
 
+from .messages import Message
 from .passes import AnswerWatch, Pass
 from .rank import Rank
-from .tree import Message
 
 
 class NeuronWorker:
-    """Methods of the worker that the driver calls by name (`collective_rpc`)."""
+    """What is added to vLLM's worker; the driver calls its methods by name (`collective_rpc`)."""
 
     model_runner: Any
     lna_rank: Rank
-    lna_pass: Pass | None
-    lna_watcher: AnswerWatch | None
 
     def lna_attach(self, model_type: str, d_mlp: int) -> Message:
-        """Find the neuron sites of this rank, and say what runs here."""
+        """Find this rank's neuron sites, and describe the rank."""
         self.lna_rank = Rank.of(self.model_runner, model_type=model_type, d_mlp=d_mlp)
-        self.lna_pass = self.lna_watcher = None
         return self.lna_rank.describe()
 
-    def lna_begin(self, message: Mapping[str, Any]) -> None:
-        """From now on, count and score what is fed."""
-        self.lna_rank.drop_pass()
-        self.lna_pass = Pass(self.lna_rank, message)
-        self.lna_rank.start(self.lna_pass)
+    def lna_begin(self, message: Mapping[str, Any] | None) -> None:
+        """From now on, count and score the tree in this message; without one, only watch answers for NaN."""
+        rank = self.lna_rank
+        rank.observe(None)
+        rank.observe(AnswerWatch(rank) if message is None else Pass(rank, message))
 
     def lna_end(self) -> Message:
         """Stop, and report what was seen."""
-        ended, self.lna_pass = self.lna_pass, None
-        self.lna_rank.drop_pass()
-        if ended is None:
+        observer = self.lna_rank.observer
+        self.lna_rank.observe(None)
+        if observer is None:
             raise RuntimeError("lna_end without lna_begin")
         with torch.inference_mode():
-            return ended.report()
-
-    def lna_watch(self) -> None:
-        """From now on, look for NaN in what the model computes."""
-        self.lna_rank.drop_pass()
-        self.lna_watcher = AnswerWatch(self.lna_rank)
-        self.lna_rank.start(self.lna_watcher)
-
-    def lna_watched(self) -> int:
-        """Stop looking; in how many steps there was NaN or infinity."""
-        watcher, self.lna_watcher = self.lna_watcher, None
-        self.lna_rank.drop_pass()
-        return 0 if watcher is None else watcher.infinite
+            return observer.report()
 
     def lna_intervene(self, message: Mapping[str, Any] | None) -> Message:
-        """Replace the intervention (None: none), and say how often the one before it acted."""
+        """Replace the intervention (None: none), and report how often the one before it acted."""
         return self.lna_rank.change(message)

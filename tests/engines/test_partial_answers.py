@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.core.model import ModelInfo
 from language_neurons_alignment.corpus.encode import GeneratedAnswer, Prompt
-from language_neurons_alignment.engines.generation import Draft, check_prompts, end_tokens
+from language_neurons_alignment.engines.checkpoint import end_tokens
+from language_neurons_alignment.engines.generation import PartialAnswer, check_prompts
 from language_neurons_alignment.errors import EngineError
 from tests.tiny_models import tiny_tokenizer, wrap_tokenizer
 
@@ -32,12 +33,14 @@ def sentencepiece() -> PreTrainedTokenizerFast:
 def write(tokens: Sequence[int], prompt: str = "Say:", *, tokenizer=BYTES, model=MODEL, **choices) -> GeneratedAnswer:
     """The answer that comes of these tokens, fed until it has ended."""
     sampling = Sampling(**{"max_new_tokens": 50, **choices})
-    draft = Draft(Prompt(tuple(tokenizer.encode(prompt))), sampling=sampling, model=model, tokenizer=tokenizer)
+    partial = PartialAnswer(
+        Prompt(tuple(tokenizer.encode(prompt))), sampling=sampling, model=model, tokenizer=tokenizer
+    )
     for count, token in enumerate(tokens, start=1):
-        if draft.add(token):
-            assert draft.add(77), "what comes after the end is not taken"
+        if partial.add(token):
+            assert partial.add(77), "what comes after the end is not taken"
             assert count == len(tokens), "it ended too early"
-    return draft.answer()
+    return partial.answer()
 
 
 def spelt(text: str) -> list[int]:

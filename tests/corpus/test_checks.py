@@ -1,4 +1,4 @@
-"""What may be wrong with a corpus: each kind planted, and nothing found where nothing is wrong."""
+"""Checks of a corpus: each kind of problem planted, nothing found where nothing is wrong, and the size of a corpus."""
 
 from __future__ import annotations
 
@@ -6,8 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from language_neurons_alignment.corpus.checks import Problem, duplicates, empty_texts, missing_ids, other_languages
+from language_neurons_alignment.corpus.checks import (
+    LanguageSummary,
+    Problem,
+    duplicates,
+    empty_texts,
+    missing_ids,
+    other_languages,
+    summarize,
+)
 from language_neurons_alignment.corpus.records import Record
+from tests.tiny_models import tiny_tokenizer
 from tests.workspace import SAYINGS
 
 CODES = ("en", "es", "fr")
@@ -74,7 +83,9 @@ def test_a_text_in_another_language_is_a_warning_and_most_of_a_language_an_error
     assert "not Spanish: Le grand arbre" in found.message
     swapped = [replace(one, language="es") if one.language == "fr" else one for one in GOOD if one.language != "es"]
     errors = [one for one in other_languages(numbered(swapped)) if one.error]
-    assert [one.message for one in errors] == ["Spanish: 2 of 2 questions that can be judged are in another language"]
+    assert [one.message for one in errors] == [
+        "Spanish: 2 of 2 questions that are long enough to tell are in another language"
+    ]
 
 
 def test_an_answer_in_another_language_is_a_warning_that_says_which_answer() -> None:
@@ -84,14 +95,37 @@ def test_an_answer_in_another_language_is_a_warning_that_says_which_answer() -> 
     assert found.message.startswith("c.json, record 1, answer 2: looks like French")
 
 
-def test_the_bare_question_is_judged_and_not_the_english_around_it() -> None:
+def test_the_bare_question_is_checked_and_not_the_english_around_it() -> None:
     prompt = "Below is an instruction that describes a task. Write a response.\n\n### Instruction:\n"
     templated = [replace(one, instruction=prompt + one.instruction, question=one.instruction) for one in GOOD]
     assert list(other_languages(numbered(templated))) == []
 
 
-def test_a_language_that_cannot_be_told_is_said_to_be_so() -> None:
+def test_a_language_that_cannot_be_identified_is_a_warning() -> None:
     amharic = Record("am", "ቤቱ ሁለት በሮች አሉት።", ())
     assert list(other_languages(numbered([*GOOD, amharic]))) == [
-        Problem("language", "Amharic is not among the languages that can be told: not judged")
+        Problem("language", "Amharic cannot be identified, so its texts are not checked")
     ]
+
+
+SUMMARIZED = [Record("en", "xa", ("bx", "y")), Record("en", "été", ()), Record("en", "zz", ("zzzz",))]
+"""The tiny tokenizer puts BOS in front, merges a + b, and splits everything else but é into bytes."""
+
+
+def test_without_a_tokenizer_texts_are_counted_instructions_once() -> None:
+    assert summarize(SUMMARIZED) == LanguageSummary("en", records=3, answers=3, characters=2 + 2 + 1 + 3 + 2 + 4)
+    assert summarize(SUMMARIZED).tokens_per_character is None
+
+
+def test_with_a_tokenizer_tokens_are_counted_as_the_counting_step_sees_them() -> None:
+    one = summarize(SUMMARIZED, tokenizer=tiny_tokenizer(), max_length=5)
+    prefixes = (1 + 2) + (1 + 3) + (1 + 2)  # été: é is one token of two bytes
+    answers = (4 - 3) + (4 - 3) + 4  # x ab x has 4 with BOS: the merge across the border
+    assert (one.tokens, one.merges) == (prefixes + answers, 1)
+    assert one.tokens_per_character == (prefixes + answers) / 14
+    assert one.overlong == 1  # BOS zz zzzz
+
+
+def test_a_language_with_no_answers_is_counted_all_the_same() -> None:
+    one = summarize([SUMMARIZED[1]], tokenizer=tiny_tokenizer(), max_length=3)
+    assert (one.answers, one.tokens, one.overlong, one.merges) == (0, 4, 1, 0)

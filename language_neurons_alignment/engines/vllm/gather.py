@@ -1,9 +1,8 @@
-"""Putting the ranks' reports together by global layer and neuron, and believing them only if they agree."""
+"""Gather the ranks' reports: check them against the tree and each other, then put every neuron in its place."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,48 +10,17 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from ...core.counts import LanguageCounts, SpanCounts
-from ...errors import EngineError, SilentHookError, TallyError
+from ...errors import SilentHookError, TallyError
+from ..base import not_finite
 from ..moments import POWERS, SPANS, language_moments
-from .launch import not_finite
-from .tree import Message, unpack
-
-
-@dataclass(frozen=True)
-class PassStatistics:
-    """What the scheduler did in one pass.
-
-    Attributes:
-        steps: forwards.
-        rows: token positions computed, also again, padding aside.
-        requests: sequences run.
-        chunked: sequences whose prefill took more than one step.
-        cached_tokens: positions that the prefix cache saved at a sequence's first step.
-        preemptions: times that a sequence had to go back to an earlier position.
-    """
-
-    steps: int = 0
-    rows: int = 0
-    requests: int = 0
-    chunked: int = 0
-    cached_tokens: int = 0
-    preemptions: int = 0
-
-    def __add__(self, other: PassStatistics) -> PassStatistics:
-        """Two passes together."""
-        return PassStatistics(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-
-def statistics(reports: Sequence[Message]) -> PassStatistics:
-    """What the scheduler did, as the first rank saw it."""
-    seen = reports[0]["statistics"]
-    return PassStatistics(**{name: seen[name] for name in PassStatistics.__dataclass_fields__})
+from .messages import Message, PassStatistics, unpack
 
 
 def check_pass(reports: Sequence[Message]) -> None:
-    """Hold the ranks' reports against the tree and against each other.
+    """Check that every rank saw exactly the tree, and that the ranks agree.
 
     Raises:
-        TallyError: tokens that were never seen, or that are not the tree's, or ranks that disagree.
+        TallyError: tokens that were never seen or are not in the tree, or ranks that disagree.
         SilentHookError: a layer's hook did not fire for every row.
         EngineError: the model computed NaN or infinity.
     """
@@ -68,12 +36,12 @@ def check_pass(reports: Sequence[Message]) -> None:
             )
         if report["unseen"] or report["wrong"] or report["statistics"]["strangers"]:
             raise TallyError(
-                f"{where} saw other tokens than the corpus holds: {report['unseen']} never came, "
+                f"{where} did not see exactly the corpus's tokens: {report['unseen']} never came, "
                 f"{report['wrong']} rows held another token or position, "
                 f"{report['statistics']['strangers']} requests were unknown; nothing was counted"
             )
         if report["infinite"]:
-            raise EngineError(not_finite("hidden states"))
+            raise not_finite("hidden states")
     tallies = sorted({tuple(report["tally"]) for report in reports})
     if len(tallies) > 1:
         raise TallyError(
@@ -81,8 +49,8 @@ def check_pass(reports: Sequence[Message]) -> None:
         )
 
 
-def assemble(reports: Sequence[Message], *, layers: int, d_mlp: int) -> LanguageCounts:
-    """The whole model's counts, with their moments if those were asked for: each rank's neurons at their global place.
+def gather_counts(reports: Sequence[Message], *, layers: int, d_mlp: int) -> LanguageCounts:
+    """The whole model's counts, with their moments if the ranks report them.
 
     Raises:
         TallyError: neurons that no rank, or more than one rank, reported.
@@ -112,7 +80,7 @@ def _check_covered(reports: Sequence[Message], *, layers: int, d_mlp: int) -> No
 
 
 def _gather(reports: Sequence[Message], key: str, dtype: type[np.generic], into: Tensor) -> Tensor:
-    """What the ranks report, [own layer, …, own neuron], put where it belongs in [layer, …, neuron]."""
+    """Each rank's [own layer, …, own neuron], put in its place in [layer, …, neuron]."""
     for report in reports:
         own, here = _place(report)
         part = unpack(report, key, dtype).reshape(len(own), *into.shape[1:-1], report["neurons"]).copy()
@@ -127,11 +95,11 @@ def _place(report: Message) -> tuple[Tensor, slice]:
     return torch.tensor(report["layers"], dtype=torch.int64), slice(start, start + width)
 
 
-def node_losses(reports: Sequence[Message], *, wanted: np.ndarray) -> Float32[np.ndarray, " node"]:
+def gather_losses(reports: Sequence[Message], *, wanted: np.ndarray) -> Float32[np.ndarray, " node"]:
     """The likelihood of each wanted node, from a rank that has the logits.
 
     Raises:
-        TallyError: one that was never computed, or twice.
+        TallyError: one was not computed exactly once.
     """
     for report in reports:
         if report["nll"] is None:
@@ -147,11 +115,20 @@ def node_losses(reports: Sequence[Message], *, wanted: np.ndarray) -> Float32[np
     raise TallyError("no rank computed a likelihood: this vLLM gives the logits to none of the workers")
 
 
+def gather_statistics(reports: Sequence[Message]) -> PassStatistics:
+    """What the scheduler did, as the first rank saw it."""
+    return PassStatistics(**reports[0]["statistics"])
+
+
 def check_acted(reports: Sequence[Message], *, touched: bool) -> None:
-    """Hold an intervention to having acted in each forward of each layer that it touches.
+    """Check that an intervention acted in each forward of each layer that it changes.
+
+    Args:
+        reports: of the ranks, when the intervention is replaced.
+        touched: whether it changes any neuron.
 
     Raises:
-        SilentHookError: it did not.
+        SilentHookError: it did not act each time.
     """
     if touched and not any(report["acted"] for report in reports):
         raise SilentHookError("the intervention reached no layer on any rank: results under it cannot be trusted")

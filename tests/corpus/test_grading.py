@@ -1,11 +1,14 @@
-"""Answers judged by the real lingua: right or wrong number, right, wrong or unknown language."""
+"""Answers graded with the real lingua: right or wrong number, right, wrong or unknown language."""
 
 from __future__ import annotations
 
+import json
 import re
 from fractions import Fraction
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from language_neurons_alignment.corpus.grading import answer_line, check_answerable, grade, languages_seen, shown_number
 from language_neurons_alignment.corpus.language_id import letters
@@ -101,7 +104,7 @@ def test_a_language_that_nobody_asks_in_is_seen_too() -> None:
     assert (graded.seen.language, graded.in_language) == ("en", False)
 
 
-def test_what_cannot_be_judged_is_refused() -> None:
+def test_what_cannot_be_graded_is_refused() -> None:
     check_answerable([question("fr"), question("te", "1,234")])
     with pytest.raises(CorpusError, match=r"1 of 2 questions .* has no target: .*lna dataset build mgsm"):
         check_answerable([question("fr"), Record("fr", "x", ())])
@@ -109,7 +112,7 @@ def test_what_cannot_be_judged_is_refused() -> None:
         check_answerable([question("hak")])
 
 
-def test_a_line_says_what_it_was_judged_by() -> None:
+def test_a_line_says_what_it_was_graded_by() -> None:
     record = Record("fr", "Q: combien ?\nA:", (), id="q1", target="2.5", question="combien ?")
     (graded,) = grade([record], ["La réponse est 5/2 litres de lait."], candidates=["fr"])
     line = answer_line(record, {"generated": "…", "tokens": 9, "finish": "eos"}, graded)
@@ -130,3 +133,12 @@ def test_a_line_says_what_it_was_judged_by() -> None:
 def test_numbers_are_shown_exactly(number: Fraction, shown: str) -> None:
     assert shown_number(number) == shown
     assert Fraction(shown) == number
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.text(max_size=300), st.sampled_from(sorted(RIGHT)))
+def test_whatever_a_model_writes_is_graded(text: str, language: str) -> None:
+    record = question(language)
+    for answer in (text, f"{RIGHT[language]}\n{text}", f"{text}1.2.3万元^99"):
+        (graded,) = grade([record], [answer], candidates=[language])
+        json.dumps(answer_line(record, {"generated": answer, "tokens": 1, "finish": "eos"}, graded))

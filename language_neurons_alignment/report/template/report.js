@@ -1,11 +1,10 @@
 "use strict";
-// Draws the page's figures with plotly and keeps them in step with the filters, the colour scheme and the printer.
+// Draws the page's figures with plotly, and again when filters, colour scheme, window or printer change.
 (() => {
   const page = JSON.parse(document.getElementById("page-payload").textContent);
   const scheme = matchMedia("(prefers-color-scheme: dark)");
   const chosen = { languages: new Set(page.languages), from: 0, to: page.layers - 1 };
   const PRINTED_WIDTH = 690; // of an A4 sheet, in CSS pixels
-  const DASHES = { specific: "solid", related: "dash", general: "dot", unassigned: "dashdot" };
   const EDGES = 190; // beside a heatmap: names, colour bar
   let printing = false;
 
@@ -13,7 +12,7 @@
   const count = (n) => Array.from({ length: n }, (_, i) => i);
   const escaped = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
-  // ── Which places of an axis are shown ──────────────────────────────────────────────────────────────────────────
+  // The places of an axis that the filters leave.
   function kept(axis) {
     const wanted = {
       language: (key) => chosen.languages.has(key),
@@ -24,7 +23,7 @@
 
   const long = (axis) => Math.max(...axis.names.map((name) => name.length));
 
-  // An axis that names its places: as many of them as there is room for.
+  // An axis with as many of its places named as there is room for.
   function side(axis, places, room) {
     const needed = long(axis) > 3 ? 13 : 8 * long(axis) + 4;
     const every = [1, 2, 5, 10, 20, 50].find((step) => (step * room) / Math.max(places.length, 1) >= needed) || 100;
@@ -36,7 +35,7 @@
 
   const slant = (axis, cell) => (long(axis) > 3 && 7 * long(axis) > cell ? -45 : 0);
 
-  // ── Charts → plotly ────────────────────────────────────────────────────────────────────────────────────────────
+  // Each kind of chart as plotly data and layout.
   function heatmap(chart, colours, room) {
     const rows = kept(chart.rows), columns = kept(chart.columns);
     const pick = (table) => rows.map((i) => columns.map((j) => table[i][j]));
@@ -119,7 +118,7 @@
   function lines(chart, colours) {
     const data = chart.series.map((one) => ({
       type: "scatter", mode: chart.steps ? "lines" : "lines+markers", name: escaped(one.name), x: chart.x, y: one.values,
-      line: { color: colours.inks[one.ink], width: 2, shape: chart.steps ? "hv" : "linear", dash: DASHES[one.ink] || "solid" },
+      line: { color: colours.inks[one.ink], width: 2, shape: chart.steps ? "hv" : "linear", dash: page.dashes[one.ink] },
       hovertemplate: `${escaped(chart.xLabel)} <b>%{x:.6~f}</b><br>${escaped(one.name)}: <b>%{y:,}</b><extra></extra>`,
     }));
     return {
@@ -144,14 +143,13 @@
     };
   }
 
-  // ── Drawing ────────────────────────────────────────────────────────────────────────────────────────────────────
   const kinds = { heatmap, bars, lines };
 
   function draw(figure) {
     const plot = figure.querySelector(".plot"), colours = theme();
     const view = figure.querySelector(".views input:checked");
     const chart = page.figures[figure.id][view ? Number(view.value) : 0];
-    figure.classList.remove("nothing"); // what is hidden has no width
+    figure.classList.remove("nothing"); // a hidden figure has no width
     const room = printing ? PRINTED_WIDTH : plot.parentElement.clientWidth;
     const { data, layout, width, empty } = kinds[chart.kind](chart, colours, room);
     figure.classList.toggle("nothing", empty);
@@ -168,7 +166,7 @@
   const figures = [...document.querySelectorAll("section.figure")];
   const drawAll = () => { figures.forEach(draw); document.documentElement.dataset.drawn = String(figures.length); };
 
-  // ── Filters ────────────────────────────────────────────────────────────────────────────────────────────────────
+  // Filters.
   const boxes = [...document.querySelectorAll("#filter-languages input")];
   const [from, to] = ["filter-from", "filter-to"].map((id) => document.getElementById(id));
 
@@ -192,7 +190,7 @@
     document.getElementById(id)?.addEventListener("click", act);
   figures.forEach((figure) => figure.querySelector(".views")?.addEventListener("input", () => draw(figure)));
 
-  // ── Colour scheme, window, printer ─────────────────────────────────────────────────────────────────────────────
+  // Colour scheme, window size, printer.
   const print = (on) => { printing = on; drawAll(); };
   let waiting = 0;
   scheme.addEventListener("change", drawAll);

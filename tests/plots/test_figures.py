@@ -1,4 +1,4 @@
-"""The heatmap shows the map's numbers, and nothing else."""
+"""The perplexity heatmap shows the map's numbers, and nothing else."""
 
 from __future__ import annotations
 
@@ -197,8 +197,8 @@ def test_no_window_is_opened_and_no_pyplot_figure_is_left(monkeypatch: pytest.Mo
 @pytest.mark.slow
 def test_it_is_drawn_where_there_is_no_screen_at_all(tmp_path: Path) -> None:
     code = (
-        "from tests.plots.test_ppl_heatmap import a_map\n"
-        "from language_neurons_alignment.plots.ppl_heatmap import ppl_heatmap\n"
+        "from tests.plots.test_figures import a_map\n"
+        "from language_neurons_alignment.plots.figures import ppl_heatmap\n"
         "import matplotlib\n"
         "ppl_heatmap(a_map(('en', 'es'))).savefig('out.png')\n"
     )
@@ -210,9 +210,6 @@ def test_it_is_drawn_where_there_is_no_screen_at_all(tmp_path: Path) -> None:
     environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "out.png").is_file()
-
-
-# ── Controls ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def controlled(languages: tuple[str, ...], factors: dict[tuple[str, str], float]) -> PerplexityMap:

@@ -1,4 +1,4 @@
-"""The same questions in every language."""
+"""A part of a source: the same questions in every language."""
 
 from __future__ import annotations
 

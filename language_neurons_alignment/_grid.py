@@ -1,0 +1,156 @@
+"""The conditions of a grid: what is done to the model while it works on the texts of each language.
+
+Perplexity maps, evaluations and forcing tables ask the same question in three ways: what changes when neurons are
+changed? Each lists its conditions, computes the cells (condition, language of the texts) that no earlier run has
+finished, and keeps them in a `store.grid.GridFile`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from ._controls import Controls, open_source_and_controls
+from ._interventions import NeuronSource
+from ._session import Session
+from ._steps import Steps
+from .core.interventions import Intervention
+from .core.model import ModelInfo
+from .core.perplexity import UNDISTURBED, control_row
+from .engines import Engine
+from .errors import SettingsError
+from .store.files import Json
+from .store.masks import Mask
+
+ONE_ROW = "do"
+"""The row of steps that are the same for every language."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is done to the model, by name.
+
+    Attributes:
+        row: "none", a language, or "do" for steps that name no language of the row.
+        control: 0 for the row's own neurons; from 1, its control sets: the same done to random neurons.
+
+    >>> Condition("fr").name, Condition("fr", 2).name
+    ('fr', 'fr~2')
+    """
+
+    row: str
+    control: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name in files: `fr`, and `fr~1` of its first control."""
+        return control_row(self.row, self.control) if self.control else self.row
+
+
+NONE = Condition(UNDISTURBED)
+"""Nothing is changed."""
+
+
+def conditions_of(rows: Sequence[str], sets: int) -> list[Condition]:
+    """List conditions in the order in which they run: nothing, the rows, then the controls set by set.
+
+    >>> [one.name for one in conditions_of(["fr", "de"], 1)]
+    ['none', 'fr', 'de', 'fr~1', 'de~1']
+    """
+    return [NONE, *(Condition(row, number) for number in range(sets + 1) for row in rows)]
+
+
+def missing(cells: Iterable[tuple[Condition, str]], done: Mapping[tuple[str, str], Any]) -> dict[Condition, list[str]]:
+    """Return the texts that each condition misses; conditions that miss none are left out."""
+    todo: dict[Condition, list[str]] = {}
+    for condition, text in cells:
+        if (condition.name, text) not in done:
+            todo.setdefault(condition, []).append(text)
+    return todo
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the conditions of a grid do to a model.
+
+    Attributes:
+        steps: what is done; `word` in them stands for the language of the row.
+        source: the neurons and means that they name.
+        controls: draws the neurons of control conditions; None without.
+        word: "each", or in a forcing table "target".
+        asked: in a forcing table, the language of the questions: each has controls of its own.
+    """
+
+    steps: Steps
+    source: NeuronSource
+    controls: Controls | None
+    word: str = "each"
+    asked: str | None = None
+
+    @classmethod
+    def open(
+        cls, session: Session, mask: Mask, steps: Steps, *, classes: Sequence[str], sets: int, seed: int
+    ) -> Conditions:
+        """Read everything that the conditions of a map or an evaluation need; see `open_source_and_controls`.
+
+        Raises:
+            SettingsError: steps that name a source or target.
+            LNAError: as `open_source_and_controls`.
+        """
+        unknown = sorted(steps.words - {"each"})
+        if unknown:
+            raise SettingsError(
+                f"--do names {', '.join(unknown)}, which a map of rows and texts does not have: "
+                "give `each`, the language of the row, or a language"
+            )
+        source, controls = open_source_and_controls(session, mask, steps, classes=classes, sets=sets, seed=seed)
+        return cls(steps, source, controls if sets else None)
+
+    def rows(self, languages: Sequence[str]) -> tuple[str, ...]:
+        """Return the rows in which something is changed: the languages, or one row for steps that name none."""
+        return tuple(languages) if self.steps.words else (ONE_ROW,)
+
+    def intervention(self, condition: Condition, model: ModelInfo) -> Intervention | None:
+        """Return what a condition does to a model; None for nothing.
+
+        A language without neurons changes nothing in its row. Steps that are the same for every language must change
+        something.
+
+        Raises:
+            LNAError: as `NeuronSource.intervention` and `Controls.swap`.
+        """
+        if condition == NONE:
+            return None
+        swap = None
+        if condition.control:
+            assert self.controls is not None
+            row = condition.row if self.asked is None else f"{self.asked}.to.{condition.row}"
+            swap = self.controls.swap(model, row, condition.control)
+        steps = self._steps_of(condition.row)
+        return self.source.intervention(steps, model, swap=swap, allow_empty=bool(self.steps.words))
+
+    def check_model(self, conditions: Iterable[Condition], model: ModelInfo) -> None:
+        """Refuse what the model cannot be given, before its first forward pass.
+
+        One control set is enough: where one can be drawn, so can the others.
+
+        Raises:
+            LNAError: as `intervention`.
+        """
+        for condition in conditions:
+            if condition.control <= 1:
+                self.intervention(condition, model)
+
+    def describe(self, condition: Condition) -> Json | None:
+        """Return what decides the effect of a condition, its controls aside; None for nothing."""
+        return None if condition == NONE else self.source.describe(self._steps_of(condition.row))
+
+    def _steps_of(self, row: str) -> Steps:
+        return self.steps.bind(**{self.word: row}) if self.steps.words else self.steps
+
+
+def under(engine: Engine, change: Intervention | None) -> AbstractContextManager[None]:
+    """Run the model with a change while the context is open; None for none."""
+    return nullcontext() if change is None else engine.intervene(change)
