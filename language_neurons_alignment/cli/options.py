@@ -412,6 +412,7 @@ class NeuronChanges:
         """Where the neurons that the steps name come from; the mask is read only where they need it."""
         from .._interventions import neuron_source
 
+        steps.check_bound()
         lam = self.lam if steps.needs_mask else None
         return neuron_source(work, steps, top_rate=self.top_rate, lam=lam, classes=parse_classes(self.classes))
 
