@@ -15,7 +15,6 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from .config import MEAN_DIFFERENCE, RANDOM, Selection
-from .core.counts import activation_probability
 from .core.find import Found, find
 from .core.methods import effect_size
 from .core.selection import appear
@@ -80,7 +79,7 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
     """
     languages, method = counts.languages, selection.method
     effect, digests = _effects(layout, counts) if method.name == MEAN_DIFFERENCE else (None, {})
-    found = find(activation_probability(counts.counts, tokens=counts.tokens), selection, effect=effect)
+    found = find(counts.probability, selection, effect=effect)
     layers, d_mlp = found.selected.shape
     parameters = {} if found.neurons is None else {"neurons": found.neurons}
     description = MaskDescription(
