@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
-from types import TracebackType
 from typing import Any
 
 from ..core.model import ModelInfo
@@ -18,17 +17,11 @@ __all__ = ["ENGINES", "Engine", "EngineSettings", "EngineSource", "ModelInfo", "
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """Where an engine is, and which options only it has.
-
-    Attributes:
-        module: imported when the engine is chosen.
-        name: its class in that module.
-        options: what its `load` takes besides the model's path and the precision.
-    """
+    """Where an engine is, and which options only it has."""
 
     module: str
-    name: str
-    options: tuple[str, ...]
+    name: str  # its class in that module
+    options: tuple[str, ...]  # of its `load`, besides the model's path and the precision
 
 
 ENGINES = {
@@ -89,13 +82,9 @@ class EngineSource:
         return self._engine
 
     def __enter__(self) -> EngineSource:
-        """Load nothing yet."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the engine, if it was loaded."""
+    def __exit__(self, *_error: object) -> None:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
