@@ -52,10 +52,6 @@ TESTS = "tests/engines"
 Figures = dict[str, Any]
 
 
-def ignore(_tokens: int) -> None:
-    """Progress that nobody looks at."""
-
-
 @dataclass(frozen=True)
 class Size:
     """How much is measured on a shape.
@@ -495,13 +491,13 @@ def vllm(shape: str, size: Size, dtype: str, device: torch.device, groups: list[
         try:
             prompts = [Prompt(group.prefix) for group in groups[: size.answers]]
             sampling = Sampling(max_new_tokens=size.new)
-            engine.count(groups[:4], progress=ignore)
+            engine.count(groups[:4])
             engine._process.forget_prefixes()
             given: list[GeneratedAnswer] = []
             took = in_turns(
                 {
-                    "answers": lambda: given.extend(engine.generate(prompts, sampling=sampling, progress=ignore)),
-                    "counting": lambda: engine.count(groups, progress=ignore),
+                    "answers": lambda: given.extend(engine.generate(prompts, sampling=sampling)),
+                    "counting": lambda: engine.count(groups),
                 },
                 device,
                 1,
