@@ -16,29 +16,18 @@ __all__ = ["ENGINES", "Engine", "EngineSettings", "EngineSource", "load_engine"]
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """Where an engine is, and which options only it has."""
+    """An engine's class in the module of its name, and the options of its `load` besides model path and precision."""
 
-    module: str
-    name: str  # its class in that module
-    options: tuple[str, ...]  # of its `load`, besides the model's path and the precision
+    name: str
+    options: tuple[str, ...]
 
 
 ENGINES = {
-    "transformers": EngineSpec(
-        "language_neurons_alignment.engines.transformers", "TransformersEngine", ("device", "batch_tokens")
-    ),
-    "vllm": EngineSpec(
-        "language_neurons_alignment.engines.vllm",
-        "VLLMEngine",
-        (
-            "batch_tokens",
-            "tensor_parallel_size",
-            "pipeline_parallel_size",
-            "distributed_executor_backend",
-            "engine_args",
-        ),
-    ),
-}
+    "transformers": EngineSpec("TransformersEngine", ("device", "batch_tokens")),
+    "vllm": EngineSpec("VLLMEngine", (
+        "batch_tokens", "tensor_parallel_size", "pipeline_parallel_size", "distributed_executor_backend", "engine_args",
+    )),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,7 +95,7 @@ def load_engine(settings: EngineSettings) -> Engine:
             f"the {name} engine has no option {', '.join(foreign)}: it has {', '.join(spec.options)}; "
             "choose another --engine, or leave the option out"
         )
-    engine = getattr(import_module(spec.module), spec.name)
+    engine = getattr(import_module(f".{name}", __name__), spec.name)
     return engine.load(settings.model_path, dtype=settings.dtype, **settings.options)
 
 

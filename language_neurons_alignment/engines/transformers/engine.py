@@ -46,15 +46,14 @@ class TransformersEngine:
         self.tokenizer = tokenizer
         self._loaded: Network | None = Network.of(model)
         device = self._loaded.device
+        on_cuda = device.type == "cuda"
         self._budget = batch_tokens or BATCH_TOKENS.get(device.type, 4096)
         self._answering = batch_tokens or ANSWER_TOKENS.get(device.type, 8192)
         self.provenance: dict[str, str | int | float | bool] = {
             "engine": "transformers",
             "transformers": transformers.__version__,
             "torch": torch.__version__,
-            "device": torch.cuda.get_device_name(device)
-            if device.type == "cuda"
-            else f"{device} ({platform.machine()})",
+            "device": torch.cuda.get_device_name(device) if on_cuda else f"{device} ({platform.machine()})",
             "dtype": info.dtype,
             "batch_tokens": self._budget,
         }

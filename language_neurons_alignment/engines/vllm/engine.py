@@ -225,7 +225,9 @@ def _load(
     config: Any = checkpoint.load_config(path, revision)
     check_model(config, launch)
     tokenizer = checkpoint.load_tokenizer(path, revision)
-    launch = replace(launch, path=path, dtype=_dtype(launch, config))
+    own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")  # vLLM would use float16 for float32
+    launch = replace(launch, path=path, dtype=own if launch.dtype == "auto" else launch.dtype)
+    checkpoint.check_dtype(launch.dtype)
     limit = max_model_len(config, checkpoint.longest_sequence(config, tokenizer), options)
     if revision is not None:
         options["revision"] = revision
@@ -257,14 +259,6 @@ def _load(
         "pipeline_parallel_size": launch.pipeline,
     }
     return process, tokenizer, info, provenance
-
-
-def _dtype(launch: Launch, config: Any) -> str:
-    """The precision asked for; for "auto" the model's own, because vLLM would use float16 for float32."""
-    own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
-    dtype = own if launch.dtype == "auto" else launch.dtype
-    checkpoint.check_dtype(dtype)
-    return dtype
 
 
 def check_ranks(ranks: Sequence[Message], launch: Launch) -> None:

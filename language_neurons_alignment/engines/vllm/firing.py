@@ -48,12 +48,7 @@ class FiringSums:
     """The firings counted so far in this rank's layers."""
 
     def __init__(
-        self,
-        sites: Sequence[RankSite],
-        neurons: int,
-        weights: Int64[np.ndarray, "span node"],
-        *,
-        device: torch.device,
+        self, sites: Sequence[RankSite], neurons: int, weights: Int64[np.ndarray, "span node"], *, device: torch.device
     ) -> None:
         self.planes = 2 * max(1, -(-int(weights.max(initial=0)).bit_length() // 10))
         self._place = {site.layer: index for index, site in enumerate(sites)}

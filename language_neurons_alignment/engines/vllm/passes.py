@@ -27,7 +27,6 @@ _LOGITS = {"cpu": 2**23, "cuda": 2**27}
 Head = Callable[[Tensor], Tensor | None]
 """Logits from hidden states; None on ranks that get no logits."""
 
-
 _NOWHERE = np.zeros(0, dtype=np.int32)
 
 
@@ -48,14 +47,12 @@ class Schedule:
     a sequence's end.
     """
 
-    nodes: int  # how many nodes the tree has
-    paths: dict[
-        bytes, Int32[np.ndarray, " position"]
-    ]  # each leaf's nodes, by the bytes of its tokens; a request is recognised by its tokens
+    nodes: int
+    paths: dict[bytes, Int32[np.ndarray, " position"]]  # each leaf's nodes, by its tokens, which identify a request
     token: Int32[np.ndarray, " node_and_none"]  # each node's token
     depth: Int32[np.ndarray, " node_and_none"]  # each node's position in its sequences
     seen: Bool[np.ndarray, " node_and_none"]  # which nodes were computed
-    statistics: PassStatistics = field(default_factory=PassStatistics)  # what the scheduler did
+    statistics: PassStatistics = field(default_factory=PassStatistics)
     _requests: dict[str, _Request] = field(default_factory=dict)
 
     @classmethod

@@ -29,7 +29,6 @@ _GRACE = 10.0
 Take = Callable[[Any], bool]
 """Takes the output of one step for a request (a `RequestOutput`); returns whether the request needs no more."""
 
-
 Request = tuple[Tokens, Any, Take]
 """A prompt, its `vllm.SamplingParams`, and what is called with each output."""
 

@@ -26,7 +26,11 @@ class Observer(Protocol):
         """The model is about to run on these inputs."""
 
     def layer(self, site: RankSite, inputs: Tensor, changed: tuple[Tensor, Tensor] | None) -> None:
-        """A layer's activation module ran."""
+        """A layer's activation module ran.
+
+        `inputs`, [row, …], are the module's input where it is merged, else its output; `changed` has the neurons that
+        the intervention changed, and their activations now.
+        """
 
     def after(self, output: object) -> None:
         """The model ran."""
@@ -41,17 +45,15 @@ class Rank:
     """The part of a model that lives in one worker."""
 
     runner: Any  # vLLM's model runner
-    sites: tuple[RankSite, ...]  # the neuron sites of this rank's layers
+    sites: tuple[RankSite, ...]  # of this rank's layers
     tensor_rank: int  # which share of each layer's neurons is here
     pipeline_rank: int  # which share of the layers is here
     last: bool  # whether the final hidden states come out here
     d_mlp: int  # neurons per layer on this rank
-    changes: dict[int, LayerIntervention] = field(
-        default_factory=dict
-    )  # the intervention in force, by layer, with neurons numbered as on this rank
+    changes: dict[int, LayerIntervention] = field(default_factory=dict)  # in force, by layer; neurons as numbered here
     acted: dict[int, int] = field(default_factory=dict)  # how often it acted, by layer
     forwards: int = 0  # how often the model ran since the intervention changed
-    observer: Observer | None = None  # the callbacks around forward passes, if any
+    observer: Observer | None = None
     _handles: list[Any] = field(default_factory=list)
     _here: RankSite | None = None
 

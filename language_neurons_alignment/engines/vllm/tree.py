@@ -27,10 +27,8 @@ class PrefixTree:
     """Distinct sequences as paths through shared nodes."""
 
     paths: Mapping[Tokens, Int32[np.ndarray, " position"]]  # each sequence's nodes, in order
-    leaves: tuple[
-        Tokens, ...
-    ]  # the sequences that no other one begins with, in lexicographic order; running these computes every node
-    nodes: int  # how many nodes there are. A node's number is greater than its parent's
+    leaves: tuple[Tokens, ...]  # those that no other one begins with, in lexicographic order: they have every node
+    nodes: int  # how many there are; a node's number is greater than its parent's
 
     @classmethod
     def of(cls, sequences: Iterable[Tokens]) -> PrefixTree:
