@@ -81,6 +81,10 @@ class EngineSource:
 def load_engine(settings: EngineSettings) -> Engine:
     """Load a model in the engine that `settings` names.
 
+    >>> engine = load_engine(EngineSettings("model", "transformers", "float32", {"device": "cpu"}))
+    >>> engine.model.architecture
+    'LlamaForCausalLM'
+
     Raises:
         SettingsError: no such engine, or an option that the engine does not have.
         EngineError: the model cannot be loaded; `errors` has the kinds.

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from language_neurons_alignment._session import open_session
-from language_neurons_alignment.config import PipelineSettings
+from language_neurons_alignment.config import PipelineSettings, Selection
 from language_neurons_alignment.languages import in_default_order, language_code
 from language_neurons_alignment.pipeline import run_pipeline
 from language_neurons_alignment.store.masks import Mask
@@ -20,7 +20,7 @@ from tests.planted import D_MLP, LANGUAGES, LAYERS, PlantedModel, planted_record
 def test_the_pipeline_finds_exactly_the_planted_neurons_and_mutes_exactly_their_languages(tmp_path: Path) -> None:
     truth = PlantedModel.save(tmp_path / "planted")
     (tmp_path / "corpus.json").write_text(json.dumps(planted_records()), encoding="utf-8")
-    settings = PipelineSettings(top_rate=len(truth.planted) / (LAYERS * D_MLP))
+    settings = PipelineSettings(selection=Selection(len(truth.planted) / (LAYERS * D_MLP)))
     with open_session(str(truth.folder), tmp_path / "corpus.json", "words", root=tmp_path, device="cpu") as session:
         languages = in_default_order(session.corpus.languages)
         done = run_pipeline(session, languages, settings)
