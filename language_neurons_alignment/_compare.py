@@ -127,8 +127,8 @@ def compare(models: Sequence[ModelNeurons], *, trained: Sequence[str] = ()) -> C
     ...     with lna.open_session("model", "corpus.json", "toy", model_name=name) as session:
     ...         counted[name] = [lna.collect_activations(session, code) for code in languages]
     >>> layouts = [lna.results_of("model", "toy", model_name=name) for name in counted]
-    >>> choice = lna.Choice(0.1, 0.0, 0.8, languages)
-    >>> found = compare([lna.open_neurons(layout, choice) for layout in layouts])
+    >>> selection = lna.config.Selection(0.1, 0.0, 0.8, languages=languages)
+    >>> found = compare([lna.open_neurons(layout, selection) for layout in layouts])
     >>> found.names, found.pairs[0].languages.lost.sum().item()
     (('base-model', 'trained-model'), 0)
     >>> found.notes

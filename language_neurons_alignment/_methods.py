@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ._session import Session, with_stored_answers
-from .analysis import DEFAULT_CHOICE, Choice, open_neurons
-from .config import DEFAULT_MAP, DEFAULT_TOP_RATE, MEAN_DIFFERENCE, METHODS, MapSettings, Method, Selection
+from .analysis import open_neurons
+from .config import DEFAULT_MAP, DEFAULT_SELECTION, MEAN_DIFFERENCE, METHODS, MapSettings, Selection
 from .core.model import StartProgress, silent
 from .core.perplexity import MethodTable, method_table
 from .errors import SettingsError
@@ -62,9 +62,9 @@ class MethodComparison:
 
 def compare_methods(
     session: Session,
-    methods: Sequence[Method] | None = None,
+    methods: Sequence[Selection] | None = None,
     *,
-    choice: Choice = DEFAULT_CHOICE,
+    selection: Selection = DEFAULT_SELECTION,
     settings: MapSettings = ALONE,
     overwrite: bool = False,
     start: StartProgress = silent,
@@ -76,15 +76,18 @@ def compare_methods(
     >>> import language_neurons_alignment as lna
     >>> with lna.open_session("model", "corpus.json", "toy") as session:
     ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
-    ...     choice = Choice(0.1, 0.0, 0.8, ("en", "es", "fr"))
-    ...     done = compare_methods(session, [lna.Method("entropy-lambda"), lna.Method("lape")], choice=choice)
+    ...     selection = Selection(0.1, 0.0, 0.8, languages=("en", "es", "fr"))
+    ...     methods = [Selection(method="entropy-lambda"), Selection(method="lape")]
+    ...     done = compare_methods(session, methods, selection=selection)
     >>> done.table.methods
     ('entropy-lambda', 'lape')
 
     Args:
         session: model, corpus and place of the results; the counts must exist.
-        methods: at least one; None for all methods whose files (counts, moments) exist.
-        choice: top rate, λ, bar and languages; a value of None is that of the stored entropy-λ mask, or λ AutoSweep's.
+        methods: at least one, with the values that only it has (`neurons`, `seed`); None for all methods whose files
+            (counts, moments) exist.
+        selection: top rate, λ, bar and languages; a value of None is that of the stored entropy-λ mask, or for λ
+            AutoSweep's.
         settings: scored texts, and classes of neurons to switch off.
         overwrite: find and compute everything again.
         start: starts progress bars.
@@ -95,45 +98,45 @@ def compare_methods(
     """
     _check(methods, settings)
     session, layout = with_stored_answers(session), session.layout
-    reference = open_neurons(layout, choice)
+    reference = open_neurons(layout, selection)
     counts, lam, bar = reference.counts, reference.description.lam, reference.description.bar
     assert counts is not None  # the neurons were found from counts, by entropy-λ
     assert lam is not None
     assert bar is not None
     chosen, left_out = _with_files(methods, layout, reference.languages)
-    selections = [_selection(method, choice.top_rate, lam, bar) for method in chosen]
+    rated = [_rated(method, selection.top_rate, lam, bar) for method in chosen]
 
     found, maps = [], []
-    for method, selection in zip(chosen, selections, strict=True):
-        one = find_neurons(layout, counts, selection)
+    for method in rated:
+        one = find_neurons(layout, counts, method)
         Mask(reference.languages, one.mask, one.description).save(one.path, overwrite=overwrite)
         found.append(one)
         maps.append(
             perplexity_map(
                 replace(session, layout=layout.by(method)),
                 reference.languages,
-                top_rate=selection.top_rate,
-                lam=selection.lam,
+                top_rate=method.top_rate,
+                lam=method.lam,
                 settings=settings,
                 overwrite=overwrite,
-                start=lambda _, tokens, name=method.name: start(f"perplexity, {name}", tokens),
+                start=lambda _, tokens, name=method.method: start(f"perplexity, {name}", tokens),
             )
         )
 
     table = method_table(
-        {method.name: one.map for method, one in zip(chosen, maps, strict=True)},
-        {method.name: one.mask for method, one in zip(chosen, found, strict=True)},
+        {method.method: one.map for method, one in zip(chosen, maps, strict=True)},
+        {method.method: one.mask for method, one in zip(chosen, found, strict=True)},
         reference=reference.mask,
     )
     done = MethodComparison(table, lam, tuple(found), tuple(maps), left_out)
-    path = layout.methods(choice.top_rate, lam, variant=settings.variant)
+    path = layout.methods(selection.top_rate, lam, variant=settings.variant)
     files = save_tables(path, done.plain(), {"methods": table.columns()})
     return replace(done, files=(*files, save_figure(path, methods_figure(table, title=layout.model))))
 
 
-def _check(methods: Sequence[Method] | None, settings: MapSettings) -> None:
+def _check(methods: Sequence[Selection] | None, settings: MapSettings) -> None:
     if methods is not None:
-        names = [method.name for method in methods]
+        names = [method.method for method in methods]
         if not names or len(set(names)) < len(names):
             raise SettingsError(f"--methods must name methods, each once, got {', '.join(names) or 'none'}")
     if settings.do != DEFAULT_MAP.do:
@@ -141,8 +144,8 @@ def _check(methods: Sequence[Method] | None, settings: MapSettings) -> None:
 
 
 def _with_files(
-    methods: Sequence[Method] | None, layout: Layout, languages: Sequence[str]
-) -> tuple[tuple[Method, ...], dict[str, str]]:
+    methods: Sequence[Selection] | None, layout: Layout, languages: Sequence[str]
+) -> tuple[tuple[Selection, ...], dict[str, str]]:
     """The methods to compare, and those left out with the reason; a method that is named is never left out."""
     if methods is not None:
         return tuple(methods), {}
@@ -150,10 +153,10 @@ def _with_files(
     left_out = {}
     if without:
         left_out[MEAN_DIFFERENCE] = f"no moments of {', '.join(without)}: collect them with `lna activation --moments`"
-    return tuple(Method(name) for name in METHODS if name not in left_out), left_out
+    return tuple(Selection(method=name) for name in METHODS if name not in left_out), left_out
 
 
-def _selection(method: Method, top_rate: float, lam: float, bar: float) -> Selection:
+def _rated(method: Selection, top_rate: float, lam: float, bar: float) -> Selection:
     """The method with those of the given rates that it uses."""
-    rate = top_rate if method.has_rate else DEFAULT_TOP_RATE
-    return Selection(rate, lam if method.has_lambda else None, bar, method)
+    rate = top_rate if method.has_rate else Selection.top_rate
+    return replace(method, top_rate=rate, lam=lam if method.has_lambda else None, bar=bar)

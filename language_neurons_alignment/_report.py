@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ._compare import Comparison, PairComparison, comparison_of
 from ._steps import CLASSES
-from .analysis import DEFAULT_CHOICE, Choice, ModelNeurons, analysis_of, open_neurons
-from .config import DEFAULT_RANGE, TEXTS, MapSettings, SweepRange
+from .analysis import ModelNeurons, analysis_of, open_neurons
+from .config import DEFAULT_RANGE, DEFAULT_SELECTION, TEXTS, MapSettings, Selection, SweepRange
 from .core.perplexity import PerplexityMap
 from .errors import MissingArtifactError, SettingsError
 from .plots.draw import draw, write_png, write_svg
@@ -85,7 +85,7 @@ class Evidence:
 
 def write_report(
     layouts: Sequence[Layout],
-    choice: Choice = DEFAULT_CHOICE,
+    selection: Selection = DEFAULT_SELECTION,
     *,
     mask_only: bool = False,
     called: Sequence[str] = (),
@@ -97,7 +97,8 @@ def write_report(
     >>> import language_neurons_alignment as lna
     >>> with lna.open_session("model", "corpus.json", "toy") as session:
     ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
-    >>> written = write_report([session.layout], lna.Choice(0.1, 0.0, 0.8, ("en", "es", "fr")), called=["model"])
+    >>> selection = Selection(0.1, 0.0, 0.8, languages=("en", "es", "fr"))
+    >>> written = write_report([session.layout], selection, called=["model"])
     >>> print(written.page.as_posix())
     reports/toy/0.1-0.0/report.Llama-model.html
     >>> written.report.missing["What breaks when a language's neurons are off"]
@@ -105,7 +106,7 @@ def write_report(
 
     Args:
         layouts: where the results of each model are; in the order of training.
-        choice: which neurons; its search range is also the range of the λ path.
+        selection: which neurons; its search range is also the range of the λ path.
         mask_only: read masks and no counts.
         called: the models' paths, for the commands that the report suggests.
         trained: languages that the other models were trained on.
@@ -119,8 +120,8 @@ def write_report(
     """
     if out is not None and out.suffix != ".html":
         raise SettingsError(f"--out must name a page that ends in .html, got {out}: for example {out.name}.html")
-    results = gather(layouts, choice, mask_only=mask_only, called=called)
-    report = compose(results, trained=trained, search=choice.search)
+    results = gather(layouts, selection, mask_only=mask_only, called=called)
+    report = compose(results, trained=trained, search=selection.search)
     page = out or _default_page(results)
     folder, written = page.with_suffix(""), []
     for title, name, chart in pictures(report):
@@ -139,7 +140,11 @@ def _default_page(results: Sequence[Evidence]) -> Path:
 
 
 def gather(
-    layouts: Sequence[Layout], choice: Choice = DEFAULT_CHOICE, *, mask_only: bool = False, called: Sequence[str] = ()
+    layouts: Sequence[Layout],
+    selection: Selection = DEFAULT_SELECTION,
+    *,
+    mask_only: bool = False,
+    called: Sequence[str] = (),
 ) -> list[Evidence]:
     """Read the results of each model; without counts, its mask alone.
 
@@ -149,20 +154,20 @@ def gather(
     """
     names = called or ["MODEL"] * len(layouts)
     return [
-        _evidence(_neurons(layout, choice, mask_only=mask_only), name)
+        _evidence(_neurons(layout, selection, mask_only=mask_only), name)
         for layout, name in zip(layouts, names, strict=True)
     ]
 
 
-def _neurons(layout: Layout, choice: Choice, *, mask_only: bool) -> ModelNeurons:
+def _neurons(layout: Layout, selection: Selection, *, mask_only: bool) -> ModelNeurons:
     """Open the neurons from counts, or without counts from the mask; without both, the error names the counts."""
     if mask_only:
-        return open_neurons(layout, choice, mask_only=True)
+        return open_neurons(layout, selection, mask_only=True)
     try:
-        return open_neurons(layout, choice)
+        return open_neurons(layout, selection)
     except MissingArtifactError as no_counts:
         try:
-            return open_neurons(layout, choice, mask_only=True)
+            return open_neurons(layout, selection, mask_only=True)
         except MissingArtifactError:
             raise no_counts from None
 

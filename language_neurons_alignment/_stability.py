@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64
 from torch import Tensor
 
-from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE, Selection, SweepRange
+from .config import Selection, StabilitySettings
 from .core.counts import AnswerBlocks
 from .core.find import Found, find
 from .core.flow import corpus_overlap
@@ -38,54 +38,11 @@ from .core.stability import (
 from .errors import IncompatibleError, SweepError
 from .plots.draw import draw, write_png
 from .plots.figures import stability_by_language, stability_by_layer
+from .store.checkpoint import Checkpoint
 from .store.counts import AnswerCounts, load_answer_counts, load_blocks
 from .store.files import Json, save_stability
 from .store.layout import Layout
 from .version import __version__
-
-
-@dataclass(frozen=True)
-class StabilitySettings:
-    """How neurons are found in each sample of the corpus, and how many samples there are.
-
-    >>> StabilitySettings(top_rate=0.05, draws=100).named
-    'found'
-
-    Attributes:
-        top_rate: share of neurons selected.
-        bar: activation bar.
-        lam: λ; None: the largest valid λ, found again in every sample of the corpus.
-        lo: smallest λ considered.
-        hi: largest λ considered.
-        draws: bootstrap samples of the blocks.
-        splits: random splits of the blocks into halves and quarters.
-        seed: seed of both.
-
-    Raises:
-        SettingsError: out of range.
-    """
-
-    top_rate: float = DEFAULT_TOP_RATE
-    bar: float = DEFAULT_BAR
-    lam: float | None = None
-    lo: float = DEFAULT_RANGE.lo
-    hi: float = DEFAULT_RANGE.hi
-    draws: int = 400
-    splits: int = 50
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _ = self.selection  # checks the values
-
-    @property
-    def selection(self) -> Selection:
-        """How these settings find neurons."""
-        return Selection(self.top_rate, self.lam, self.bar, search=SweepRange(self.lo, self.hi))
-
-    @property
-    def named(self) -> str:
-        """λ in the names of files."""
-        return "found" if self.lam is None else repr(float(self.lam))
 
 
 @dataclass(frozen=True)
@@ -156,8 +113,12 @@ class Stability:
             "languages": list(self.languages),
             "counts": self.counts,
             "blocks": self.blocks,
-            **{name: getattr(chosen, name) for name in ("top_rate", "bar", "lo", "hi", "draws", "splits", "seed")},
-            "lambda": "found" if chosen.lam is None else chosen.lam,
+            "top_rate": chosen.selection.top_rate,
+            "bar": chosen.selection.known_bar,
+            "lo": chosen.selection.search.lo,
+            "hi": chosen.selection.search.hi,
+            **{name: getattr(chosen, name) for name in ("draws", "splits", "seed")},
+            "lambda": "found" if chosen.selection.lam is None else chosen.selection.lam,
             "without_lambda": self.without_lambda,
             "tables": {name: table for name, table in self.tables().items() if name != "layers"},
             "version": __version__,
@@ -203,7 +164,7 @@ def stability(
     >>> import language_neurons_alignment as lna
     >>> with lna.open_session("model", "corpus.json", "toy") as session:
     ...     counted = [lna.collect_activations(session, code, blocks=3) for code in ("en", "es", "fr")]
-    >>> settings = StabilitySettings(top_rate=0.1, bar=0.8, lam=0.0, draws=4, splits=2)
+    >>> settings = StabilitySettings(Selection(0.1, 0.0, 0.8), draws=4, splits=2)
     >>> found = stability(session.layout, ("en", "es", "fr"), settings)
     >>> found.blocks, tuple(found.inclusion.probability.shape) == tuple(found.probability.shape)
     (3, True)
@@ -234,8 +195,8 @@ def stability(
     found = find(probability, selection)
     if found.lam is not None and math.isnan(found.lam):
         raise SweepError(
-            f"no λ in [{settings.lo!r}, {settings.hi!r}] gives appear[K] = 0 on {layout.dataset}: lower the top rate "
-            "(-r), raise the bar (-b), or give a λ (-l)"
+            f"no λ in [{selection.search.lo!r}, {selection.search.hi!r}] gives appear[K] = 0 on {layout.dataset}: "
+            "lower the top rate (-r), raise the bar (-b), or give a λ (-l)"
         )
     value = numbers(found, selection)
     progress = start("identifications", settings.draws + identifications(len(blocks), splits=settings.splits))
@@ -262,7 +223,7 @@ def stability(
 
 
 def _check_same_model(one: AnswerCounts, other: AnswerCounts, names: str) -> None:
-    if (one.config_hash, one.weights_hash) != (other.config_hash, other.weights_hash):
+    if Checkpoint.of(one).difference(other, unknown_differs=True):
         raise IncompatibleError(
             f"{names} were counted on different models (config or weights differ): count both on one model"
         )
@@ -275,7 +236,7 @@ def _mask(counts: AnswerCounts, selection: Selection) -> Bool[Tensor, "layer neu
 
 def _write(result: Stability) -> list[Path]:
     chosen = result.settings
-    path = result.layout.stability(chosen.top_rate, chosen.named, other=result.other or "")
+    path = result.layout.stability(chosen.selection.top_rate, chosen.named, other=result.other or "")
     tables = result.tables()
     title = f"{result.layout.model} on {result.layout.dataset}: {result.blocks} blocks"
     figures = {

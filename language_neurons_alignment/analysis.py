@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from .autosweep import autosweep
-from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE, Selection, SweepRange
+from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_SELECTION, Selection, SweepRange
 from .core.frames import Framed
 from .core.lambda_path import LambdaPath, lambda_path
 from .core.profiles import (
@@ -39,7 +39,7 @@ from .core.profiles import (
 )
 from .core.segmentation import Segmentation, segment_profile
 from .core.selection import NeuronStatistics, neuron_statistics
-from .errors import ConflictError, MissingArtifactError, SettingsError
+from .errors import ConflictError, MissingArtifactError
 from .identify import Identification, find_neurons
 from .languages import DEFAULT_LANGUAGES, parse_languages
 from .store.counts import AnswerCounts, load_answer_counts
@@ -102,34 +102,6 @@ class Neuron_Mask(Mask):
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which of a model's neurons to open. A value of None is taken from the stored mask.
-
-    >>> Choice(top_rate=0.01, lam=0.109375).lam
-    0.109375
-
-    Attributes:
-        top_rate: share of neurons selected.
-        lam: λ; None: that of the only mask at this top rate, or AutoSweep's if there is no mask.
-        bar: activation bar; None: the mask's, or the default.
-        languages: codes; None: the mask's, or the default ten.
-        search: where AutoSweep looks for λ, and the range of the λ path.
-    """
-
-    top_rate: float = DEFAULT_TOP_RATE
-    lam: float | None = None
-    bar: float | None = None
-    languages: tuple[str, ...] | None = None
-    search: SweepRange = DEFAULT_RANGE
-
-    def __post_init__(self) -> None:
-        Selection(self.top_rate, 0.0 if self.lam is None else self.lam, DEFAULT_BAR if self.bar is None else self.bar)
-
-
-DEFAULT_CHOICE = Choice()
-
-
-@dataclass(frozen=True)
 class ModelNeurons:
     """The language neurons of one model.
 
@@ -165,21 +137,23 @@ class ModelNeurons:
 
 
 def open_neurons(
-    where: Layout | str | Path, choice: Choice = DEFAULT_CHOICE, *, mask_only: bool = False
+    where: Layout | str | Path, selection: Selection = DEFAULT_SELECTION, *, mask_only: bool = False
 ) -> ModelNeurons:
     """Open the language neurons of one model: found again from its counts, or read from its mask.
 
     >>> import language_neurons_alignment as lna
     >>> with lna.open_session("model", "corpus.json", "toy") as session:
     ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
-    >>> neurons = open_neurons(session.layout, Choice(0.1, 0.0, 0.8, ("en", "es", "fr")))
+    >>> neurons = open_neurons(session.layout, Selection(0.1, 0.0, 0.8, languages=("en", "es", "fr")))
     >>> neurons.languages, neurons.lam_from
     (('en', 'es', 'fr'), 'given')
 
     Args:
         where: where the model's results are (`results_of`); or its mask file,
             `…/activation_masks/<dataset>/<top_rate>-<λ>/mask.<Name>-<tag>`.
-        choice: which neurons; not used with a mask file, whose path contains top rate and λ.
+        selection: which neurons. A value of None is that of the only mask at this top rate; without a mask, λ is
+            AutoSweep's, and bar and languages are the defaults. Not used with a mask file, whose path
+            contains top rate and λ.
         mask_only: read the mask file and nothing else, for example for an imported mask.
 
     Raises:
@@ -189,40 +163,31 @@ def open_neurons(
         SweepError, ArtifactError, IncompatibleError: from AutoSweep, and from reading counts and masks.
     """
     if isinstance(where, Layout):
-        layout, lam = where, _lambda_of_mask(where, choice.top_rate) if choice.lam is None else choice.lam
-        lam_from = "mask" if choice.lam is None else "given"
+        layout, lam = where, where.one_lambda(selection.top_rate) if selection.lam is None else selection.lam
+        lam_from = "mask" if selection.lam is None else "given"
     else:
         layout, top_rate, lam = layout_of_mask(Path(where))
-        choice, lam_from = Choice(top_rate), "mask"
+        selection, lam_from = Selection(top_rate), "mask"
     if mask_only:
         if lam is None:
             raise MissingArtifactError(
-                f"{layout.model} has no mask of top rate {choice.top_rate!r} on {layout.dataset}: make one with "
+                f"{layout.model} has no mask of top rate {selection.top_rate!r} on {layout.dataset}: make one with "
                 "`lna identify`, or import one with `lna import-mask`"
             )
-        return _from_mask(layout, layout.mask(choice.top_rate, lam), lam_from)
-    described = None if lam is None else load_description(layout.mask(choice.top_rate, lam))
-    languages = choice.languages or (tuple(described.languages) if described else DEFAULT_LANGUAGES)
-    bar = choice.bar or (described.bar if described else None) or DEFAULT_BAR
+        return _from_mask(layout, layout.mask(selection.top_rate, lam), lam_from)
+    described = None if lam is None else load_description(layout.mask(selection.top_rate, lam))
+    languages = selection.languages or (tuple(described.languages) if described else DEFAULT_LANGUAGES)
+    bar = selection.bar or (described.bar if described else None) or DEFAULT_BAR
     counts = load_answer_counts(layout, languages)
     if lam is None:
         lam_from = "autosweep"
-        lam = autosweep(layout, languages, top_rate=choice.top_rate, bar=bar, search=choice.search, counts=counts).lam
-    found = find_neurons(layout, counts, Selection(choice.top_rate, lam, bar))
+        lam = autosweep(
+            layout, languages, top_rate=selection.top_rate, bar=bar, search=selection.search, counts=counts
+        ).lam
+    found = find_neurons(layout, counts, replace(selection, lam=lam, bar=bar))
     if found.path.exists():
         _check_stored(found)
     return ModelNeurons(layout, found.description, found.mask, class_members(found.classes), lam_from, found, counts)
-
-
-def _lambda_of_mask(layout: Layout, top_rate: float) -> float | None:
-    """The λ of the only mask at this top rate; None without a mask."""
-    found = layout.lambdas(top_rate)
-    if len(found) > 1:
-        raise SettingsError(
-            f"{layout.model} has {len(found)} masks of top rate {top_rate!r} on {layout.dataset}, at λ "
-            f"{', '.join(map(repr, found))}: choose one with -l"
-        )
-    return found[0] if found else None
 
 
 def _from_mask(layout: Layout, path: Path, lam_from: str) -> ModelNeurons:
@@ -314,13 +279,15 @@ class Analysis:
         }
 
 
-def analyze(where: Layout | str | Path, choice: Choice = DEFAULT_CHOICE, *, mask_only: bool = False) -> Analysis:
+def analyze(
+    where: Layout | str | Path, selection: Selection = DEFAULT_SELECTION, *, mask_only: bool = False
+) -> Analysis:
     """Analyse a model's language neurons and write a JSON file and one CSV file per table.
 
     >>> import language_neurons_alignment as lna
     >>> with lna.open_session("model", "corpus.json", "toy") as session:
     ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
-    >>> found = analyze(session.layout, Choice(0.1, 0.0, 0.8, ("en", "es", "fr")))
+    >>> found = analyze(session.layout, Selection(0.1, 0.0, 0.8, languages=("en", "es", "fr")))
     >>> list(found.classes.to_frame().columns)
     ['layer', 'specific', 'related', 'general', 'unassigned']
     >>> print(found.files[1].as_posix())
@@ -328,13 +295,13 @@ def analyze(where: Layout | str | Path, choice: Choice = DEFAULT_CHOICE, *, mask
 
     Args:
         where: where the model's results are, or its mask file, as for `open_neurons`.
-        choice: which neurons; its search range is also the range of the λ path.
+        selection: which neurons; its search range is also the range of the λ path.
         mask_only: read the mask file and nothing else.
 
     Raises:
         LNAError: as `open_neurons`.
     """
-    found = analysis_of(open_neurons(where, choice, mask_only=mask_only), search=choice.search)
+    found = analysis_of(open_neurons(where, selection, mask_only=mask_only), search=selection.search)
     description = found.neurons.description
     path = found.neurons.layout.analysis(description.top_rate, description.lam)
     tables = {name: table.columns() for name, table in found.tables().items()}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE, SweepRange, check_share
+from .config import DEFAULT_BAR, DEFAULT_RANGE, Selection, SweepRange, check_share
 from .core.sweep import Observer, bisect_lambda, exact_lambda, unobserved
 from .languages import DEFAULT_LANGUAGES, parse_languages
 from .store.counts import AnswerCounts, load_answer_counts
@@ -64,7 +64,7 @@ def autosweep(
         MissingArtifactError, ArtifactError, IncompatibleError: counts that are not there, are damaged, or come from
             different models.
     """
-    check_share(top_rate, "top rate (-r)", DEFAULT_TOP_RATE)
+    check_share(top_rate, "top rate (-r)", Selection.top_rate)
     check_share(bar, "bar (-b)", DEFAULT_BAR)
     statistics = (counts or load_answer_counts(layout, languages)).statistics(bar=bar)
     if search.exact:
@@ -80,7 +80,7 @@ def quick_autosweep(
     model_name: str | None = None,
     model_path: str = "",
     dataset: str = "",
-    toprate: float = DEFAULT_TOP_RATE,
+    toprate: float = Selection.top_rate,
     lo: float = 0.0,
     hi: float = 0.2,
     eps: float = 1e-3,
@@ -92,7 +92,11 @@ def quick_autosweep(
 ) -> float:
     """Return λ as a float, from the counts under `root`; prints nothing.
 
-        lam = lna.quick_autosweep("Llama", "/models/Llama-3-8B", "mgsm", toprate=0.01)
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    >>> 0 <= quick_autosweep("Llama", "model", "toy", 0.1, hi=2.0, bar=0.8, langs="en,es,fr") <= 2
+    True
 
     Args:
         model_name: as in file names; None: the family in the model's config.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from language_neurons_alignment.analysis import Choice, analysis_of, analyze, open_neurons
+from language_neurons_alignment.analysis import analysis_of, analyze, open_neurons
 from language_neurons_alignment.autosweep import autosweep
 from language_neurons_alignment.config import Selection, SweepRange
 from language_neurons_alignment.errors import ConflictError, MissingArtifactError, SettingsError
@@ -21,7 +21,7 @@ from tests.workspace import contents, leftovers, made_up_counts
 CODES = ("en", "es", "sw", "zh")
 SHAPE = (5, 60)
 WIDE = SweepRange(0.0, 3.0)
-CHOICE = Choice(0.2, bar=0.6, languages=CODES, search=WIDE)
+CHOICE = Selection(0.2, bar=0.6, languages=CODES, search=WIDE)
 
 
 def made(root: Path, model: str = "Llama-base", *, seed: int = 0, shape: tuple[int, int] = SHAPE) -> Layout:
@@ -39,7 +39,7 @@ def layout(tmp_path: Path) -> Layout:
 
 def test_an_analysis_is_one_json_and_a_csv_file_for_each_table(layout: Layout) -> None:
     identify(layout, CODES, Selection(0.2, 0.1, 0.6))
-    found = analyze(layout, Choice(0.2))
+    found = analyze(layout, Selection(0.2))
     folder = "analysis/mgsm/0.2-0.1"
     tables = ["classes", "languages", "means", "overlap", "sets", "stages", "above", "lambda_path"]
     assert [str(path.relative_to(layout.root)) for path in found.files] == [
@@ -78,7 +78,7 @@ def test_the_same_analysis_writes_the_same_files(layout: Layout) -> None:
 
 def test_lambda_bar_and_languages_are_those_of_the_mask_that_is_there(layout: Layout) -> None:
     identify(layout, CODES, Selection(0.2, 0.07, 0.6))
-    neurons = open_neurons(layout, Choice(0.2))
+    neurons = open_neurons(layout, Selection(0.2))
     assert (neurons.lam_from, neurons.description.lam, neurons.description.bar) == ("mask", 0.07, 0.6)
     assert neurons.languages == CODES
 
@@ -94,16 +94,21 @@ def test_between_several_masks_the_caller_chooses(layout: Layout) -> None:
     for lam in (0.05, 0.1):
         identify(layout, CODES, Selection(0.2, lam, 0.6))
     with pytest.raises(SettingsError, match=r"2 masks of top rate 0\.2 on mgsm, at λ 0\.05, 0\.1: choose one with -l"):
-        open_neurons(layout, Choice(0.2))
-    chosen = open_neurons(layout, Choice(0.2, 0.1))
+        open_neurons(layout, Selection(0.2))
+    chosen = open_neurons(layout, Selection(0.2, 0.1))
     assert (chosen.lam_from, chosen.description.lam) == ("given", 0.1)
 
 
 @pytest.mark.parametrize(
     ("choice", "named"),
-    [(Choice(0.2, 0.1, bar=0.7), "bar 0.6, this one 0.7"), (Choice(0.2, 0.1, languages=CODES[::-1]), "languages")],
+    [
+        (Selection(0.2, 0.1, bar=0.7), "bar 0.6, this one 0.7"),
+        (Selection(0.2, 0.1, languages=CODES[::-1]), "languages"),
+    ],
 )
-def test_an_analysis_of_other_neurons_than_the_masks_is_a_conflict(layout: Layout, choice: Choice, named: str) -> None:
+def test_an_analysis_of_other_neurons_than_the_masks_is_a_conflict(
+    layout: Layout, choice: Selection, named: str
+) -> None:
     identify(layout, CODES, Selection(0.2, 0.1, 0.6))
     with pytest.raises(ConflictError, match=named):
         open_neurons(layout, choice)
@@ -113,24 +118,24 @@ def test_a_mask_of_counts_that_were_counted_again_is_a_conflict(layout: Layout) 
     identify(layout, CODES, Selection(0.2, 0.1, 0.6))
     made(layout.root, seed=5)
     with pytest.raises(ConflictError, match="was made from other counts"):
-        open_neurons(layout, Choice(0.2))
+        open_neurons(layout, Selection(0.2))
 
 
 def test_of_a_mask_alone_there_are_specific_and_related_neurons_and_nothing_that_counts_tell(layout: Layout) -> None:
     found = identify(layout, CODES, Selection(0.2, 0.0, 0.6))
-    whole = analysis_of(open_neurons(layout, Choice(0.2)))
+    whole = analysis_of(open_neurons(layout, Selection(0.2)))
     for path in (layout.root / "activations").rglob("*.pt"):
         path.unlink()
-    alone = analyze(layout, Choice(0.2), mask_only=True)
+    alone = analyze(layout, Selection(0.2), mask_only=True)
     assert torch.equal(alone.languages.per_language.sum(dim=1), found.mask.sum(dim=(0, 1)))
     assert torch.equal(alone.classes.of("specific"), whole.classes.of("specific"))
     assert alone.above is None
     assert alone.path is None
     assert not [path for path in alone.files if "lambda_path" in path.name]
     with pytest.raises(MissingArtifactError, match="lna activation"):
-        open_neurons(layout, Choice(0.2))
+        open_neurons(layout, Selection(0.2))
 
 
 def test_a_mask_that_is_not_there_is_told_with_what_to_do(layout: Layout) -> None:
     with pytest.raises(MissingArtifactError, match=r"no mask of top rate 0\.2 on mgsm.*lna identify.*lna import-mask"):
-        open_neurons(layout, Choice(0.2), mask_only=True)
+        open_neurons(layout, Selection(0.2), mask_only=True)

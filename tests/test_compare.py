@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from language_neurons_alignment._compare import compare, comparison_of
-from language_neurons_alignment.analysis import Choice, ModelNeurons, open_neurons
+from language_neurons_alignment.analysis import ModelNeurons, open_neurons
 from language_neurons_alignment.config import Selection
 from language_neurons_alignment.errors import IncompatibleError, SettingsError
 from language_neurons_alignment.identify import identify
@@ -109,10 +109,10 @@ def test_a_mask_alone_is_not_compared_with_counts(tmp_path: Path) -> None:
     for k in range(2):
         identify(made(tmp_path, f"Llama-{k}", seed=k), CODES, Selection(0.2, 0.1, 0.6))
     layouts = [Layout(tmp_path, "mgsm", f"Llama-{k}") for k in range(2)]
-    counted, alone = open_neurons(layouts[0], Choice(0.2)), open_neurons(layouts[1], Choice(0.2), mask_only=True)
+    counted, alone = open_neurons(layouts[0], Selection(0.2)), open_neurons(layouts[1], Selection(0.2), mask_only=True)
     with pytest.raises(IncompatibleError, match="--mask-only"):
         comparison_of([counted, alone])
-    both = comparison_of([open_neurons(layout, Choice(0.2), mask_only=True) for layout in layouts])
+    both = comparison_of([open_neurons(layout, Selection(0.2), mask_only=True) for layout in layouts])
     assert both.pairs[0].classes.states == ("specific", "related", "none")
 
 

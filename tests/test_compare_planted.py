@@ -12,7 +12,8 @@ import torch
 from language_neurons_alignment._compare import Comparison, comparison_of
 from language_neurons_alignment._session import open_session
 from language_neurons_alignment.activation import collect_activations
-from language_neurons_alignment.analysis import Choice, ModelNeurons, open_neurons
+from language_neurons_alignment.analysis import ModelNeurons, open_neurons
+from language_neurons_alignment.config import Selection
 from language_neurons_alignment.languages import language_code, parse_languages
 from tests.planted import D_MLP, LANGUAGES, LAYERS, Neuron, PlantedModel, planted_records
 
@@ -24,7 +25,7 @@ def found_in(truth: PlantedModel, folder: Path) -> ModelNeurons:
     with open_session(str(truth.folder), folder / "corpus.json", "words", root=folder, device="cpu") as session:
         for code in CODES:
             collect_activations(session, code)
-        return open_neurons(session.layout, Choice(SELECTED / (LAYERS * D_MLP), languages=CODES))
+        return open_neurons(session.layout, Selection(SELECTED / (LAYERS * D_MLP), languages=CODES))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from language_neurons_alignment._import_mask import import_mask
-from language_neurons_alignment.analysis import Choice, analysis_of, open_neurons
+from language_neurons_alignment.analysis import analysis_of, open_neurons
+from language_neurons_alignment.config import Selection
 from language_neurons_alignment.core.selection import to_mask_list
 from language_neurons_alignment.engines.checkpoint import model_shape
 from language_neurons_alignment.errors import (
@@ -52,7 +53,7 @@ def test_an_imported_mask_is_found_by_the_other_steps_and_says_where_it_came_fro
     assert (description.layers, description.d_mlp, description.bar) == (5, 60, None)
     opened = open_mask(layout, top_rate=0.01, lam=0.0, checkpoint=Checkpoint("Llama", "", ""))
     assert opened.languages == ("en", "zh", "fr")
-    alone = analysis_of(open_neurons(layout, Choice(0.01), mask_only=True))
+    alone = analysis_of(open_neurons(layout, Selection(0.01), mask_only=True))
     assert sum(alone.classes.totals().values()) == sum(description.classes.values())
     assert alone.languages.per_language.sum(dim=1).tolist() == list(description.neurons.values())
 

@@ -13,8 +13,7 @@ import torch
 from language_neurons_alignment._methods import MethodComparison, compare_methods
 from language_neurons_alignment._session import Session, open_session
 from language_neurons_alignment.activation import collect_activations
-from language_neurons_alignment.analysis import Choice
-from language_neurons_alignment.config import DEFAULT_MAP, METHODS, Method, Selection
+from language_neurons_alignment.config import DEFAULT_MAP, METHODS, Selection
 from language_neurons_alignment.core.methods import effect_size
 from language_neurons_alignment.core.selection import from_mask_list
 from language_neurons_alignment.errors import ConflictError, MissingArtifactError, SettingsError
@@ -49,12 +48,18 @@ def session(truth: PlantedModel) -> Iterator[Session]:
 
 @pytest.fixture(scope="module")
 def compared(session: Session, truth: PlantedModel) -> MethodComparison:
-    return compare_methods(session, [*map(Method, METHODS[:2]), *BY_NUMBER, Method("random")], choice=CHOICE)
+    return compare_methods(session, EVERY, selection=CHOICE)
 
 
 # of the planted neurons, those of a language among the four: 6 of it alone and 3 or so that it shares
-CHOICE = Choice(top_rate=0.05, lam=0.1, bar=0.9, languages=CODES)
-BY_NUMBER = [Method("equal-n", 6), Method("mean-difference", 6)]
+CHOICE = Selection(top_rate=0.05, lam=0.1, bar=0.9, languages=CODES)
+EVERY = [
+    Selection(method="entropy-lambda"),
+    Selection(method="lape"),
+    Selection(method="equal-n", neurons=6),
+    Selection(method="mean-difference", neurons=6),
+    Selection(method="random"),
+]
 
 
 def test_every_method_but_random_finds_the_neurons_through_which_a_language_is_said(
@@ -115,18 +120,18 @@ def test_a_second_comparison_computes_nothing_and_writes_the_same(session: Sessi
     before = {path: path.read_bytes() for path in compared.files if path.suffix != ".png"}
     again = compare_methods(
         replace(session, source=ForbiddenSource()),
-        [*map(Method, METHODS[:2]), *BY_NUMBER, Method("random")],
-        choice=CHOICE,
+        EVERY,
+        selection=CHOICE,
     )
     assert [one.computed for one in again.maps] == [0] * 5
     assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_map_that_has_controls_is_not_drawn_anew_without_them(session: Session, compared: MethodComparison) -> None:
-    lape, settings = session.layout.by(Method("lape")), replace(DEFAULT_MAP, controls=2, seed=1)
+    lape, settings = session.layout.by(Selection(method="lape")), replace(DEFAULT_MAP, controls=2, seed=1)
     drawn = perplexity_map(replace(session, layout=lape), CODES, top_rate=0.05, lam=None, settings=settings)
     before = {path: path.read_bytes() for path in (drawn.csv, drawn.png)}
-    again = compare_methods(replace(session, source=ForbiddenSource()), [Method("lape")], choice=CHOICE)
+    again = compare_methods(replace(session, source=ForbiddenSource()), [Selection(method="lape")], selection=CHOICE)
     assert {path: path.read_bytes() for path in before} == before
     (mine,) = again.maps
     assert (mine.png, len(mine.map.controls)) == (drawn.png, 2)
@@ -155,17 +160,17 @@ def test_masks_lie_under_their_methods_names_in_the_public_format(compared: Meth
 def test_left_to_itself_it_takes_every_method_that_there_are_files_for(session: Session) -> None:
     session.layout.moments("fr").rename(session.layout.moments("fr").with_suffix(".away"))
     try:
-        done = compare_methods(session, choice=CHOICE)
+        done = compare_methods(session, selection=CHOICE)
     finally:
         session.layout.moments("fr").with_suffix(".away").rename(session.layout.moments("fr"))
     assert [one.description.method for one in done.found] == [name for name in METHODS if name != "mean-difference"]
     assert "lna activation --moments" in done.left_out["mean-difference"]
 
 
-@pytest.mark.parametrize("methods", [[], [Method("lape"), Method("lape")]])
-def test_no_methods_and_the_same_twice_are_refused(session: Session, methods: list[Method]) -> None:
+@pytest.mark.parametrize("methods", [[], [Selection(method="lape"), Selection(method="lape")]])
+def test_no_methods_and_the_same_twice_are_refused(session: Session, methods: list[Selection]) -> None:
     with pytest.raises(SettingsError, match="--methods"):
-        compare_methods(session, methods, choice=CHOICE)
+        compare_methods(session, methods, selection=CHOICE)
 
 
 @pytest.fixture
@@ -177,9 +182,7 @@ def counted(tmp_path: Path) -> Layout:
 
 def test_random_has_the_sizes_of_the_entropy_lambda_mask_per_layer_and_a_seed_that_decides(counted: Layout) -> None:
     model = identify(counted, TEN, Selection(0.1, 0.05, 0.6))
-    one, again, other = (
-        identify(counted, TEN, Selection(0.1, 0.05, 0.6, Method("random", seed=seed))) for seed in (0, 0, 1)
-    )
+    one, again, other = (identify(counted, TEN, Selection(0.1, 0.05, 0.6, "random", seed=seed)) for seed in (0, 0, 1))
     assert torch.equal(one.mask.sum(dim=1), model.mask.sum(dim=1))
     assert torch.equal(one.mask, again.mask)
     assert not torch.equal(one.mask, other.mask)
@@ -188,19 +191,19 @@ def test_random_has_the_sizes_of_the_entropy_lambda_mask_per_layer_and_a_seed_th
 
 def test_a_method_without_moments_says_which_command_collects_them(counted: Layout) -> None:
     with pytest.raises(MissingArtifactError, match="--moments"):
-        identify(counted, TEN, Selection(0.1, None, method=Method("mean-difference")))
+        identify(counted, TEN, Selection(0.1, None, method="mean-difference"))
     assert not (counted.root / "activation_masks").exists()
 
 
 def test_another_bar_is_a_conflict_and_the_description_names_the_method(counted: Layout) -> None:
-    found = identify(counted, TEN, Selection(0.1, None, 0.6, Method("lape")))
+    found = identify(counted, TEN, Selection(0.1, None, 0.6, "lape"))
     described = load_description(found.path)
     assert described is not None
     assert (described.method, described.top_rate, described.lam) == ("lape", 0.1, None)
     assert sum(described.appear) == int(found.selected.sum())
     before = contents(counted.root / "activation_masks")
     with pytest.raises(ConflictError, match="bar"):
-        identify(counted, TEN, Selection(0.1, None, 0.7, Method("lape")))
+        identify(counted, TEN, Selection(0.1, None, 0.7, "lape"))
     assert contents(counted.root / "activation_masks") == before
 
 
@@ -214,7 +217,7 @@ def test_a_description_of_before_there_were_methods_is_one_of_entropy_lambda(cou
 
 
 def test_masks_are_opened_by_the_layouts_method(session: Session, compared: MethodComparison) -> None:
-    layout, checkpoint = session.layout.by(Method("lape")), session.checkpoint
+    layout, checkpoint = session.layout.by(Selection(method="lape")), session.checkpoint
     assert open_mask(layout, top_rate=0.05, lam=None, checkpoint=checkpoint).path == compared.found[1].path
     with pytest.raises(SettingsError, match="leave -l"):
         open_mask(layout, top_rate=0.05, lam=0.1, checkpoint=checkpoint)
@@ -225,14 +228,14 @@ def test_masks_are_opened_by_the_layouts_method(session: Session, compared: Meth
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Method("lape2"), "--method must be one of"),
-        (lambda: Method("lape", 400), "give -r, not --neurons"),
-        (lambda: Method("equal-n", 0), "at least 1"),
-        (lambda: Method("lape", seed=3), "draws nothing"),
-        (lambda: Selection(0.01, 0.1, method=Method("lape")), "leave -l 0.1 out"),
-        (lambda: Selection(0.01, None), "needs λ"),
-        (lambda: Selection(0.01, None, method=Method("random")), "or --neurons"),
-        (lambda: Selection(0.05, None, method=Method("equal-n")), r"400 neurons per language.*-r 0\.05"),
+        (lambda: Selection(method="lape2"), "--method must be one of"),
+        (lambda: Selection(method="lape", neurons=400), "give -r, not --neurons"),
+        (lambda: Selection(method="equal-n", neurons=0), "at least 1"),
+        (lambda: Selection(method="lape", seed=3), "draws nothing"),
+        (lambda: Selection(0.01, 0.1, method="lape"), "leave -l 0.1 out"),
+        (lambda: Selection(0.01, None).folder, "needs λ"),
+        (lambda: Selection(0.01, None, method="random").folder, "or --neurons"),
+        (lambda: Selection(0.05, None, method="equal-n"), r"400 neurons per language.*-r 0\.05"),
     ],
 )
 def test_what_a_method_does_not_have_is_refused_in_one_line(make: object, said: str) -> None:
@@ -243,4 +246,4 @@ def test_what_a_method_does_not_have_is_refused_in_one_line(make: object, said: 
 
 def test_too_few_places_for_the_random_neurons_asked_for_is_an_error(counted: Layout) -> None:
     with pytest.raises(SettingsError, match="more than the 120"):
-        identify(counted, TEN, Selection(0.01, None, method=Method("random", 121)))
+        identify(counted, TEN, Selection(0.01, None, method="random", neurons=121))

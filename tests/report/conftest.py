@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from language_neurons_alignment._report import WrittenReport, compose, gather, write_report
-from language_neurons_alignment.analysis import Choice
 from language_neurons_alignment.config import Selection
 from language_neurons_alignment.core.perplexity import UNDISTURBED, Perplexity
 from language_neurons_alignment.identify import Identification, identify
@@ -22,7 +21,7 @@ from tests.workspace import META, TEN, made_up_counts
 
 SHAPE = (6, 80)
 RATES = Selection(0.2, 0.25, 0.8)
-CHOICE = Choice(RATES.top_rate, RATES.lam, RATES.bar)
+CHOICE = Selection(RATES.top_rate, RATES.lam, RATES.bar)
 
 
 def counted(root: Path, model: str, languages: Sequence[str] = TEN, *, seed: int = 0) -> Layout:

@@ -11,12 +11,12 @@ import pytest
 from language_neurons_alignment._session import open_session
 from language_neurons_alignment._steps import Steps
 from language_neurons_alignment.activation import collect_activations
-from language_neurons_alignment.config import PipelineSettings
+from language_neurons_alignment.config import PipelineSettings, Selection
 from language_neurons_alignment.pipeline import run_pipeline
 from tests.tiny_models import save_tiny_model
 from tests.workspace import TEN, small_records, write_corpus
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "concepts" / "interventions.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "concepts" / "interventions.md"
 
 
 def text() -> str:
@@ -29,7 +29,7 @@ def test_the_python_of_the_page_does_what_it_says(tmp_path: Path, monkeypatch: A
     model = save_tiny_model("llama", tmp_path / "tiny-llama")
     write_corpus(tmp_path / "datasets" / "mgsm.json", small_records(questions=1))
     with open_session(str(model), "datasets/mgsm.json", "mgsm") as session:
-        run_pipeline(session, TEN, PipelineSettings(top_rate=0.5, bar=0.5, lam=0.109375))
+        run_pipeline(session, TEN, PipelineSettings(selection=Selection(0.5, 0.109375, 0.5)))
         collect_activations(session, "en", moments=True)
     (block,) = re.findall(r"^```python\n(.*?)^```", text(), re.DOTALL | re.MULTILINE)
     assert "/ABS/PATH/TO/MODEL" in block

@@ -10,14 +10,14 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from language_neurons_alignment._session import Session, open_session
-from language_neurons_alignment.config import PipelineSettings, SweepRange
+from language_neurons_alignment.config import PipelineSettings, Selection, SweepRange
 from language_neurons_alignment.pipeline import PipelineResult, run_pipeline
 from language_neurons_alignment.store.layout import Layout, with_ending
 from tests.tiny_models import save_tiny_model
 from tests.workspace import ForbiddenSource, small_records, write_corpus
 
 LANGUAGES = ("en", "es", "sw")
-SETTINGS = PipelineSettings(top_rate=0.1, bar=0.8, search=SweepRange(0.0, 2.0))
+SETTINGS = PipelineSettings(selection=Selection(0.1, bar=0.8, search=SweepRange(0.0, 2.0)))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from language_neurons_alignment.config import MapSettings, PipelineSettings, Sel
 from language_neurons_alignment.errors import SettingsError
 from language_neurons_alignment.identify import identify
 from language_neurons_alignment.ppl import perplexity_map
-from tests.usecases.conftest import LANGUAGES, SETTINGS, idle, opened, run
+from tests.small_run import LANGUAGES, SETTINGS, idle, opened, run
 from tests.workspace import (
     contents,
     leftovers,
@@ -44,7 +44,7 @@ def test_the_steps_one_by_one_make_the_same_files_as_the_whole_run(work: Path, f
     with opened(fresh) as session:
         for language in LANGUAGES:
             collect_activations(session, language)
-        found = autosweep(session.layout, LANGUAGES, top_rate=0.1, bar=0.8, search=SETTINGS.search)
+        found = autosweep(session.layout, LANGUAGES, top_rate=0.1, bar=0.8, search=SETTINGS.selection.search)
         identify(session.layout, LANGUAGES, Selection(0.1, found.lam, 0.8))
         perplexity_map(session, top_rate=0.1, lam=found.lam)
     assert contents(fresh / "out") == contents(made / "out")
@@ -69,7 +69,7 @@ def test_forcing_computes_everything_again_and_finds_the_same(work: Path) -> Non
 
 
 def test_a_lambda_that_is_given_is_used_and_not_searched(work: Path) -> None:
-    done = run(work, replace(SETTINGS, lam=0.5))
+    done = run(work, replace(SETTINGS, selection=replace(SETTINGS.selection, lam=0.5)))
     assert done.sweep is None
     assert done.identification.path.parent.name == "0.1-0.5"
 
@@ -81,7 +81,7 @@ def test_a_lambda_that_is_given_is_used_and_not_searched(work: Path) -> None:
 )  # fmt: skip
 def test_rates_that_are_no_rates_are_refused_before_anything_runs(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingsError, match="got"):
-        PipelineSettings(**wrong)
+        PipelineSettings(selection=Selection(**wrong))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
