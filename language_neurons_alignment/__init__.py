@@ -57,41 +57,31 @@ if TYPE_CHECKING:
     from .store.masks import Mask as Mask
 
 _HOME = {
-    # a model at work on a corpus, and where results lie
-    "open_session": "_session",
-    "Session": "_session",
-    "results_of": "store.layout",
-    # corpora
-    "read_corpus": "corpus.records",
-    "Corpus": "corpus.records",
-    "Record": "corpus.records",
-    "build_dataset": "_dataset",
-    "check_dataset": "_dataset",
-    "generate": "_generate",
-    # neurons
-    "collect_activations": "activation",
-    "quick_autosweep": "autosweep",
-    "find_neurons": "identify",
-    "run_pipeline": "pipeline",
-    "Mask": "store.masks",
-    "Neuron_Prob": "analysis",
-    "Neuron_Mask": "analysis",
-    # effects
-    "perplexity_map": "ppl",
-    "evaluate": "_evaluate",
-    "force_languages": "_force",
-    "compare_methods": "_methods",
-    "intervene": "_interventions",
-    "neuron_source": "_interventions",
-    "load_engine": "engines",
-    # findings
-    "open_neurons": "analysis",
-    "analyze": "analysis",
-    "compare": "_compare",
-    "stability": "_stability",
-    "write_report": "_report",
-    # the root of every error
-    "LNAError": "errors",
+    name: module
+    for module, names in {
+        "_session": ("open_session", "Session"),
+        "store.layout": ("results_of",),
+        "corpus.records": ("read_corpus", "Corpus", "Record"),
+        "_dataset": ("build_dataset", "check_dataset"),
+        "_generate": ("generate",),
+        "activation": ("collect_activations",),
+        "autosweep": ("quick_autosweep",),
+        "identify": ("find_neurons",),
+        "pipeline": ("run_pipeline",),
+        "store.masks": ("Mask",),
+        "ppl": ("perplexity_map",),
+        "_evaluate": ("evaluate",),
+        "_force": ("force_languages",),
+        "_methods": ("compare_methods",),
+        "_interventions": ("intervene", "neuron_source"),
+        "engines": ("load_engine",),
+        "analysis": ("open_neurons", "analyze", "Neuron_Prob", "Neuron_Mask"),
+        "_compare": ("compare",),
+        "_stability": ("stability",),
+        "_report": ("write_report",),
+        "errors": ("LNAError",),
+    }.items()
+    for name in names
 }
 """Each public name, and the module that defines it."""
 

@@ -1,7 +1,8 @@
 """The settings of every step: values, validation, and how they are given on the command line.
 
 Each concern is one frozen dataclass, which checks its values when it is made. Its fields are also the flags of the
-commands that take it (`_flags`). Importing this module loads neither torch nor Typer.
+commands that take it (`_flags`); the help of a flag says what its field means, and docstrings add what help has no room
+for. Importing this module loads neither torch nor Typer.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ DEFAULT_BAR = 0.95
 DEFAULT_DO = ("zero each",)
 """What a row of a map or of an evaluation does: it switches its language's neurons off."""
 DEFAULT_STEERING = ("zero source", "add:target:1 target")
-"""Switch the source's neurons off and raise the target's by their mean in the target language (decision 0039)."""
+"""Switch the source's neurons off and raise the target's by their mean in the target language."""
 
 
 def check_share(value: float, name: str, example: float) -> None:
@@ -93,13 +94,7 @@ def check_shard(part: int, parts: int) -> None:
 
 @dataclass(frozen=True)
 class SweepRange:
-    """Where and how AutoSweep looks for λ (SPEC 4).
-
-    Attributes:
-        lo: smallest λ considered.
-        hi: largest λ considered.
-        eps: bisection stops at an interval of this length.
-        exact: solve for the supremum instead of bisecting; eps is not used then.
+    """Where and how AutoSweep looks for λ; with `exact`, eps is not used.
 
     Raises:
         SettingsError: not 0 ≤ lo ≤ hi, or an eps that is not above 0.
@@ -127,7 +122,7 @@ DEFAULT_RANGE = SweepRange()
 
 @dataclass(frozen=True)
 class Selection:
-    """Which neurons are language neurons, and how they are found (SPEC 3 to 5).
+    """Which neurons are language neurons, and how they are found.
 
     Attributes:
         top_rate: share of all neurons that is selected, in (0, 1].
@@ -135,11 +130,7 @@ class Selection:
             method without λ.
         bar: share of all probabilities that lie below τ, in (0, 1]. None: the mask's, or `DEFAULT_BAR`.
         method: one of `METHODS`.
-        neurons: neurons per language: equal-n's (400 where None); mean-difference and random take them instead of the
-            top rate.
-        seed: of the method random.
         languages: codes, in the order of the mask. None: the mask's, or those of the corpus, or the ten.
-        search: where AutoSweep looks for λ.
 
     >>> Selection(0.01, 0.2).folder
     '0.01-0.2'
@@ -289,8 +280,6 @@ class MethodChoice:
 
     Attributes:
         methods: some of `METHODS`; None: all that the stored counts and moments allow.
-        neurons: neurons per language of equal-n.
-        seed: of random.
 
     Raises:
         SettingsError: an unknown method, or less than one neuron.
@@ -330,9 +319,6 @@ class StabilitySettings:
 
     Attributes:
         selection: how neurons are found; λ None: the largest fine one, found again each time.
-        draws: bootstrap draws of the blocks.
-        splits: random splits of the blocks into halves and quarters.
-        seed: of both.
 
     Raises:
         SettingsError: out of range.
@@ -360,8 +346,6 @@ class Sampling:
     Attributes:
         temperature: 0 is greedy, always the likeliest token; else logits are divided by it before a token is drawn.
         top_p: tokens are drawn from the smallest set of likeliest ones whose probabilities add up to this.
-        max_new_tokens: an answer ends here at the latest.
-        stop: an answer ends in front of the first of these strings.
         seed: each answer's own seed is made from it (`seed_for`).
 
     Nothing else applies: neither the temperature nor the penalties of a model's generation_config.json.
@@ -441,11 +425,7 @@ GREEDY = Sampling()
 
 @dataclass(frozen=True)
 class Answering:
-    """How many answers a model writes to each question, and how.
-
-    Attributes:
-        answers: answers per question.
-        sampling: how each is decoded.
+    """How many answers a model writes to each question, and how each is decoded.
 
     Raises:
         SettingsError: answers that could not differ.
@@ -461,11 +441,6 @@ class Answering:
 @dataclass(frozen=True)
 class Counting:
     """How a corpus is counted.
-
-    Attributes:
-        overlong: "error", "truncate" or "skip" for sequences longer than the model allows.
-        blocks: also keep the counts of this many blocks of the corpus; None: do not.
-        moments: also store mean activations and their variance.
 
     Raises:
         SettingsError: an unknown policy, or less than 2 blocks.
@@ -541,16 +516,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class MapSettings(Changes):
-    """What a perplexity map measures and shows (SPEC 6).
-
-    Attributes:
-        do: steps of each row's intervention; "each" in them stands for the row's language.
-        text: which text is scored: "instruction", "answer" or "full".
-        overlong: "error", "truncate" or "skip".
-        scale: of the figure, "percent" or "log1p".
-        average: of the figure, "token" or "text".
-        controls: number of random-neuron baselines per row; 0: none.
-        seed: of the controls.
+    """What a perplexity map measures and shows; "each" in its steps stands for the row's language.
 
     >>> MapSettings(classes=["related"], text="full").variant
     '.related.full'
@@ -592,8 +558,6 @@ class Asking(Changes):
 
     Attributes:
         sampling: how answers are decoded, one per question; its seed draws the controls too.
-        overlong: "error", "truncate" or "skip".
-        controls: number of random-neuron baselines per row; 0: none.
 
     Raises:
         SettingsError: an unknown choice.
@@ -611,11 +575,7 @@ class Asking(Changes):
 
 @dataclass(frozen=True)
 class EvaluationSettings(Asking):
-    """What an evaluation does to the model, how it asks, and what it shows.
-
-    Attributes:
-        do: steps of each row's intervention; "each" in them stands for the row's language.
-        show: what the figure and the table show: "accuracy", "number" or "language".
+    """What an evaluation does to the model, how it asks, and what it shows; "each" in its steps is the row's language.
 
     Raises:
         SettingsError: an unknown choice, or no step.
@@ -638,10 +598,7 @@ DEFAULT_EVALUATION = EvaluationSettings()
 
 @dataclass(frozen=True)
 class ForcingSettings(Asking):
-    """How answers are steered from the language asked in to another one.
-
-    Attributes:
-        do: steps of the intervention; "source" in them is the language asked in, "target" the one steered to.
+    """How answers are steered from the language asked in ("source" in the steps) to another one ("target").
 
     Raises:
         SettingsError: an unknown choice, or steps that name no target.
@@ -668,13 +625,8 @@ class PipelineSettings(Counting, Answering):
 
     Attributes:
         selection: how neurons are found; λ None: AutoSweep finds it.
-        map: what the perplexity map measures and shows.
-        answers: answers per question where the corpus has questions alone.
-        sampling: how they are decoded.
+        answers, sampling: only for a corpus that has questions alone.
         overlong: of answering and counting; the map has its own.
-        blocks: also keep the counts of this many blocks of the corpus; None: do not.
-        moments: also store mean activations.
-        overwrite: do every step again, whatever is there.
 
     >>> PipelineSettings(selection=Selection(0.05), overlong="skip").map.overlong
     'error'

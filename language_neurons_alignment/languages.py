@@ -1,4 +1,4 @@
-"""Languages: the default ten, in the order that mask files rely on, and any other by name or code (SPEC 1)."""
+"""Languages: the default ten, in the order that mask files rely on, and any other by name or code."""
 
 from __future__ import annotations
 

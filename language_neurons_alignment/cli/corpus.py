@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,15 +13,14 @@ from ..config import Answering, Changes, Counting, Selection
 from ..errors import CorpusError, SettingsError
 from ..languages import language_name, parse_languages
 from .options import (
-    Data,
     Engine,
     Model,
     Overwrite,
     Printing,
     Results,
+    Setup,
     help_of,
     only,
-    open_session_of,
     spread,
     with_lambda,
 )
@@ -30,7 +29,6 @@ from .output import Bars, note, result, table
 if TYPE_CHECKING:
     from .._dataset import Built, Checked
     from .._generate import Generated
-    from ..corpus.checks import LanguageSummary
     from ..sources.source import SourceOptions
 
 _HEADER = ("language", "records", "answers", "characters")
@@ -159,18 +157,15 @@ def build(
     rows = built.rows()
     _remarks(built, fewest=min(row[1] for row in rows), limit=limit)
     named = [[language_name(code), *numbers] for code, *numbers in rows]
-    result([*table(_HEADER, named), "", str(built.path)], _data(built), as_json=printing.as_json)
-
-
-def _data(built: Built) -> dict[str, object]:
-    return {
+    data = {
         "path": built.path,
-        "languages": [dict(zip(_HEADER, row, strict=True)) for row in built.rows()],
+        "languages": [dict(zip(_HEADER, row, strict=True)) for row in rows],
         "empty": built.empty,
         "changed_prompts": built.changed,
         "reused": built.reused,
         "built": built.built,
     }
+    result(printing.as_json, data, table(_HEADER, named), str(built.path))
 
 
 def _remarks(built: Built, *, fewest: int, limit: int | None) -> None:
@@ -216,9 +211,9 @@ def check(
         "warnings": len(found.problems) - len(found.errors),
         "max_length": found.max_length,
         "languages": [{**asdict(one), "tokens_per_character": one.tokens_per_character} for one in found.languages],
-        "problems": [asdict(problem) for problem in found.problems],
+        "problems": found.problems,
     }
-    result([*_table(found), "", *_problems(found)], shown, as_json=printing.as_json)
+    result(printing.as_json, shown, _table(found), _problems(found))
     if found.errors:
         raise CorpusError(f"{file}: {_count(found)}; mend the errors that are listed, then check it again")
 
@@ -226,17 +221,15 @@ def check(
 def _table(found: Checked) -> list[str]:
     if not found.languages:
         return ["no record could be read"]
-    header = ["language", "records", "answers", "characters"]
+    header = [*_HEADER]
     if found.max_length is not None:
         header += ["tokens", "tokens/character", "overlong", "merges"]
-    return table(header, [_row(one) for one in found.languages])
-
-
-def _row(one: LanguageSummary) -> list[Any]:
-    row: list[Any] = [language_name(one.language), one.records, one.answers, one.characters]
-    if one.tokens_per_character is not None:
-        row += [one.tokens, round(one.tokens_per_character, 2), one.overlong, one.merges]
-    return row
+    rows: list[list[object]] = []
+    for one in found.languages:
+        rows.append([language_name(one.language), one.records, one.answers, one.characters])
+        if one.tokens_per_character is not None:
+            rows[-1] += [one.tokens, round(one.tokens_per_character, 2), one.overlong, one.merges]
+    return table(header, rows)
 
 
 def _problems(found: Checked) -> list[str]:
@@ -267,13 +260,11 @@ def templates(
     from .._dataset import list_templates
 
     listed = list_templates(model_path)
-    lines = [
-        line
-        for one in listed
-        for line in (one.name, f"  {one.about}", *(f"  | {part}" for part in (one.text or "").splitlines()), "")
-    ]
+    lines = []
+    for one in listed:
+        lines += [one.name, f"  {one.about}", *(f"  | {part}" for part in (one.text or "").splitlines()), ""]
     shown = {one.name: {"about": one.about, "text": one.text, "joint": one.joint} for one in listed}
-    result([*lines, "FILE", f"  {_OWN}"], shown, as_json=printing.as_json)
+    result(printing.as_json, shown, [*lines, "FILE", f"  {_OWN}"])
 
 
 dataset = typer.Typer(
@@ -299,7 +290,9 @@ class MaskPlace:
 
 def generate(
     model_path: Annotated[str, typer.Option("--model-path", help="Model folder or hub id.", show_default=False)],
-    data: Data,
+    data: Annotated[
+        Path, typer.Option("-d", "--data", help="Corpus file: JSON list or JSON lines.", show_default=False)
+    ],
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Corpus file to write; it may be that of -d.", show_default=False)
     ],
@@ -338,16 +331,15 @@ def generate(
     model = Model(model_path, place.dataset or data.stem, place.model_name)
     if steps.needs_mask:
         selection = with_lambda(selection, model, results, f"--do {steps.texts[0]!r}")
-    work = open_session_of(model, data, results, engine, selection=selection, existing=steps.needs_mask)
-    rates = {"top_rate": selection.top_rate, "lam": selection.lam}
-    neurons = neuron_source(work, steps, **rates, classes=changes.classes)
+    setup = Setup(model=model, data=data, results=results, engine=engine)
+    work = setup.open(selection, existing=steps.needs_mask)
+    neurons = neuron_source(work, steps, top_rate=selection.top_rate, lam=selection.lam, classes=changes.classes)
     with work, Bars() as bars:
         done = answer(
             work,
             languages,
             out=out,
-            answers=answering.answers,
-            sampling=answering.sampling,
+            **vars(answering),
             overlong=counting.overlong,
             do=steps,
             neurons=neurons,
@@ -355,7 +347,7 @@ def generate(
             start=bars.start,
         )
     report_answers(done)
-    result([*answer_table(done), "", str(done.corpus.path)], answer_data(done), as_json=results.as_json)
+    result(results.as_json, answer_data(done), answer_table(done), str(done.corpus.path))
 
 
 def _with_deactivated(changes: Changes, deactivate: str | None) -> Changes:

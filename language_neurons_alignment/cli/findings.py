@@ -10,12 +10,11 @@ import typer
 from ..config import Selection, StabilitySettings
 from ..errors import SettingsError
 from ..languages import DEFAULT_LANGUAGES, language_name, parse_languages
-from .options import MaskOnly, Model, Neurons, Results, Trained, layout_of, stored_lambda
+from .options import MaskOnly, Model, Neurons, Results, Trained, layout_of
 from .output import Bars, note, result, table
 
 if TYPE_CHECKING:
     from .._compare import Comparison, PairComparison
-    from .._report import WrittenReport
     from .._stability import Stability
     from ..analysis import Analysis, ModelNeurons
 
@@ -35,12 +34,13 @@ def analyze(model: Model, results: Results, selection: Neurons, mask_only: MaskO
     """
     from ..analysis import analyze as analyse
 
-    layout = layout_of(model, results)
-    stored_lambda(selection, layout)
+    layout = layout_of(model, results, lambda_of=selection)
     found = analyse(layout, selection, mask_only=mask_only)
     if found.neurons.lam_from == "autosweep":
         note(f"no mask of top rate {selection.top_rate!r}: λ from AutoSweep")
-    sections = [
+    result(
+        results.as_json,
+        {**found.plain(), "files": found.files},
         heading(found),
         class_lines(found),
         language_lines(found),
@@ -49,10 +49,8 @@ def analyze(model: Model, results: Results, selection: Neurons, mask_only: MaskO
         set_lines(found),
         pair_lines(found),
         path_lines(found),
-        [str(path) for path in found.files],
-    ]
-    lines = [line for section in sections if section for line in (*section, "")]
-    result(lines[:-1], {**found.plain(), "files": found.files}, as_json=results.as_json)
+        found.files,
+    )
 
 
 def heading(found: Analysis) -> list[str]:
@@ -66,11 +64,11 @@ def heading(found: Analysis) -> list[str]:
 def class_lines(found: Analysis) -> list[str]:
     """How many neurons each class has; of all neurons by N, where counts tell."""
     totals, neurons = found.classes.totals(), found.classes.d_mlp * len(found.classes.counts)
-    rows: list[list[object]] = [[name, count, f"{100 * count / neurons:.3f} %"] for name, count in totals.items()]
+    rows = [[name, count, f"{100 * count / neurons:.3f} %"] for name, count in totals.items()]
     lines = table(["class", "neurons", "of all"], rows)
     if found.above is not None:
         above, selected = found.above.all.sum(dim=0).tolist(), found.above.selected.sum(dim=0).tolist()
-        numbers: list[list[object]] = [[n, *pair] for n, pair in enumerate(zip(above, selected, strict=True))]
+        numbers = [[n, *pair] for n, pair in enumerate(zip(above, selected, strict=True))]
         lines += ["", *table(["languages above τ", "all neurons", "selected"], numbers)]
     return lines
 
@@ -78,9 +76,7 @@ def class_lines(found: Analysis) -> list[str]:
 def language_lines(found: Analysis) -> list[str]:
     """Each language's neurons, and English beside the mean of the others."""
     counts = found.languages.per_language.tolist()
-    rows: list[list[object]] = [
-        [language_name(code), *row, sum(row)] for code, row in zip(found.languages.languages, counts, strict=True)
-    ]
+    rows = [[language_name(code), *row, sum(row)] for code, row in zip(found.languages.languages, counts, strict=True)]
     means = [
         f"{name}: {', '.join(f'{value:.1f} {cls}' for value, cls in zip(row, found.means.classes, strict=True))}"
         for name, row in zip(found.means.groups, found.means.means.tolist(), strict=True)
@@ -101,7 +97,7 @@ def layer_lines(found: Analysis) -> list[str]:
 def stage_lines(found: Analysis) -> list[str]:
     """How good 1 to 6 stages are, and what that says of four."""
     stages, columns = found.stages, found.stages.columns()
-    rows: list[list[object]] = [
+    rows = [
         [
             m,
             " ".join(f"{start}-{end - 1}" for start, end in stages.stages(m)),
@@ -122,7 +118,7 @@ def stage_lines(found: Analysis) -> list[str]:
 def set_lines(found: Analysis) -> list[str]:
     """The most common sets of languages that share a neuron."""
     shared = [row for row, size in enumerate(found.sharing.sets.sum(dim=1).tolist()) if size > 1][:MOST_SETS]
-    rows: list[list[object]] = [["+".join(found.sharing.named(row)), int(found.sharing.counts[row])] for row in shared]
+    rows = [["+".join(found.sharing.named(row)), int(found.sharing.counts[row])] for row in shared]
     return table(["shared by exactly", "neurons"], rows) if rows else ["no neuron is shared by languages"]
 
 
@@ -131,9 +127,7 @@ def pair_lines(found: Analysis) -> list[str]:
     jaccard, counts, codes = found.overlap.jaccard, found.overlap.counts, found.overlap.languages
     pairs = [(a, b) for b in range(len(codes)) for a in range(b) if counts[a, b]]
     pairs.sort(key=lambda pair: -float(jaccard[pair]))
-    rows: list[list[object]] = [
-        [f"{codes[a]} {codes[b]}", int(counts[a, b]), f"{float(jaccard[a, b]):.3f}"] for a, b in pairs[:MOST_SETS]
-    ]
+    rows = [[f"{codes[a]} {codes[b]}", int(counts[a, b]), f"{float(jaccard[a, b]):.3f}"] for a, b in pairs[:MOST_SETS]]
     return table(["closest masks", "neurons", "Jaccard"], rows) if rows else []
 
 
@@ -179,17 +173,13 @@ def compare(
     aligned = parse_languages(trained) if trained else ()
     from .._compare import compare as compare_models
 
-    opened = []
-    for name in models:
-        named = None if dataset is None else Model(name, dataset, model_name)
-        opened.append(_open(name, named, results, selection, mask_only=mask_only))
+    named = [(name, None if dataset is None else Model(name, dataset, model_name)) for name in models]
+    opened = [_open(*one, results, selection, mask_only=mask_only) for one in named]
     found = compare_models(opened, trained=aligned)
     for remark in found.notes:
         note(f"note: {remark}")
-    lines = [*compared_path_lines(found), ""]
-    for pair in found.pairs:
-        lines += [*compared_pair_lines(pair), ""]
-    result([*lines, *map(str, found.files)], {**found.plain(), "files": found.files}, as_json=results.as_json)
+    sections = [compared_path_lines(found), *(part for pair in found.pairs for part in compared_pair_lines(pair))]
+    result(results.as_json, {**found.plain(), "files": found.files}, *sections, found.files)
 
 
 def _open(name: str, model: Model | None, results: Results, selection: Selection, *, mask_only: bool) -> ModelNeurons:
@@ -200,43 +190,39 @@ def _open(name: str, model: Model | None, results: Results, selection: Selection
         return open_neurons(name, mask_only=mask_only)
     if model is None:
         raise SettingsError(f"{name} is a model, so -s must name the dataset: for example -s mgsm")
-    layout = layout_of(model, results)
-    stored_lambda(selection, layout)
+    layout = layout_of(model, results, lambda_of=selection)
     return open_neurons(layout, selection, mask_only=mask_only)
 
 
 def compared_path_lines(found: Comparison) -> list[str]:
     """The classes of every model."""
-    rows: list[list[object]] = [
+    rows = [
         [name, f"{one.description.lam:.6f} ({one.lam_from})", *totals]
         for name, one, totals in zip(found.names, found.models, found.path.totals.tolist(), strict=True)
     ]
     return table(["model", "λ", *found.path.classes], rows)
 
 
-def compared_pair_lines(pair: PairComparison) -> list[str]:
+def compared_pair_lines(pair: PairComparison) -> list[list[str]]:
     """From the base to one of the others: flow, languages, groups."""
     states = pair.classes.states
-    flow: list[list[object]] = [[state, *row] for state, row in zip(states, pair.classes.total.tolist(), strict=True)]
+    flow = [[state, *row] for state, row in zip(states, pair.classes.total.tolist(), strict=True)]
     return [
-        f"{pair.before} → {pair.after}",
-        "",
-        *table(["was, is", *states], flow),
-        "",
-        *compared_language_lines(pair),
-        "",
-        *group_lines(pair),
+        [f"{pair.before} → {pair.after}"],
+        table(["was, is", *states], flow),
+        compared_language_lines(pair),
+        group_lines(pair),
     ]
 
 
 def compared_language_lines(pair: PairComparison) -> list[str]:
     """Kept, gained and lost neurons of each language, by class, and what the masks have in common."""
     flow = pair.languages
-    parts = {name: getattr(flow, name).sum(dim=0).tolist() for name in ("kept", "gained", "lost")}
-    rows: list[list[object]] = [
+    parts = [part.sum(dim=0).tolist() for part in (flow.kept, flow.gained, flow.lost)]
+    rows = [
         [
             language_name(code),
-            *(_moved(*(parts[name][k][s] for name in parts)) for s in range(len(flow.sets))),
+            *("{} +{} −{}".format(*(part[k][s] for part in parts)) for s in range(len(flow.sets))),
             f"{float(flow.jaccard[k, -1]):.3f}",
         ]
         for k, code in enumerate(flow.languages)
@@ -244,13 +230,9 @@ def compared_language_lines(pair: PairComparison) -> list[str]:
     return table(["kept +gained −lost", *flow.sets, "Jaccard"], rows)
 
 
-def _moved(kept: int, gained: int, lost: int) -> str:
-    return f"{kept} +{gained} −{lost}"
-
-
 def group_lines(pair: PairComparison) -> list[str]:
     """Mean change per language of trained and other languages."""
-    rows: list[list[object]] = [
+    rows = [
         [name, ",".join(members), *(f"{value:+.1f}" for value in row)]
         for (name, members), row in zip(pair.groups.groups.items(), pair.groups.means.tolist(), strict=True)
     ]
@@ -285,15 +267,15 @@ def stability(
         note(f"note: {remark}")
     tables = found.tables()
     made = f"{found.blocks} blocks, {settings.draws} draws, {settings.splits} splits"
-    sections = [
+    result(
+        results.as_json,
+        {**found.plain(), "files": found.files},
         [f"{layout.model} on {layout.dataset}: {made}"],
         number_lines(tables["numbers"]),
         stability_language_lines(tables["inclusion"], tables["halves"], tables["probabilities"]),
         overlap_lines(found),
-        [str(path) for path in found.files],
-    ]
-    lines = [line for section in sections if section for line in (*section, "")]
-    result(lines[:-1], {**found.plain(), "files": found.files}, as_json=results.as_json)
+        found.files,
+    )
 
 
 def remarks(found: Stability) -> list[str]:
@@ -312,7 +294,7 @@ def remarks(found: Stability) -> list[str]:
 
 def number_lines(numbers: Columns) -> list[str]:
     """λ*, τ and sizes: of the corpus, of an endless one as its parts say, and the latter's interval."""
-    rows: list[list[object]] = []
+    rows = []
     for name, value, endless, low, high in zip(*numbers.values(), strict=True):
         digits = 6 if name in ("lambda", "threshold") else 0
         rows.append([name, f"{value:.{digits}f}", f"{endless:.{digits}f}", f"[{low:.{digits}f}, {high:.{digits}f}]"])
@@ -322,15 +304,15 @@ def number_lines(numbers: Columns) -> list[str]:
 def stability_language_lines(inclusion: Columns, halves: Columns, probabilities: Columns) -> list[str]:
     """Each language's mask: how sure its neurons are, and what halves agree on."""
     whole = {code: index for index, code in enumerate(inclusion["language"])}
-    rows: list[list[object]] = []
+    rows = []
     for row, code in enumerate(halves["language"]):
         agreed = f"{halves['jaccard'][row]:.3f} [{halves['low'][row]:.3f}, {halves['high'][row]:.3f}]"
         if code not in whole:
             rows.append([code, "", "", "", "", agreed, ""])
             continue
-        own = {name: inclusion[name][whole[code]] for name in ("neurons", "sure", "likely", "likely_outside")}
+        own = [str(inclusion[name][whole[code]]) for name in ("neurons", "sure", "likely", "likely_outside")]
         width = f"{probabilities['half_width'][whole[code]]:.4f}"
-        rows.append([language_name(code), *map(str, own.values()), agreed, width])
+        rows.append([language_name(code), *own, agreed, width])
     return table(["language", "mask", "sure", "likely", "likely outside", "Jaccard of halves", "p ±"], rows)
 
 
@@ -338,7 +320,7 @@ def overlap_lines(found: Stability) -> list[str]:
     """What the masks of two corpora have in common."""
     if found.overlap is None:
         return []
-    rows: list[list[object]] = [
+    rows = [
         [code, kind, *(f"{value:.1f}" if code == "mean" else f"{value:.0f}" for value in sizes), *map(_share, shares)]
         for code, kind, *numbers in zip(*found.overlap.values(), strict=True)
         for sizes, shares in [(numbers[:3], numbers[3:])]
@@ -375,22 +357,12 @@ def report(
     aligned = parse_languages(trained) if trained else ()
     from .._report import write_report
 
-    named, layouts = [model.model_path, *(others or [])], []
-    for name in named:
-        layout = layout_of(Model(name, model.dataset, model.model_name), results)
-        stored_lambda(selection, layout)
-        layouts.append(layout)
+    named = [model.model_path, *(others or [])]
+    models = [Model(name, model.dataset, model.model_name) for name in named]
+    layouts = [layout_of(one, results, lambda_of=selection) for one in models]
     written = write_report(layouts, selection, mask_only=mask_only, called=named, trained=aligned, out=out)
     for title, remedy in written.report.missing.items():
         note(f"not drawn: {title}. {remedy}")
-    result(report_lines(written), report_data(written), as_json=results.as_json)
-
-
-def report_lines(written: WrittenReport) -> list[str]:
-    """Where the page lies, and how many pictures beside it."""
-    return [f"{len(written.pictures)} pictures and tables in {written.pictures[0].parent}", "", str(written.page)]
-
-
-def report_data(written: WrittenReport) -> dict[str, object]:
-    """The same, as plain values."""
-    return {"page": written.page, "pictures": written.pictures, "missing": written.report.missing}
+    report = {"page": written.page, "pictures": written.pictures, "missing": written.report.missing}
+    shown = f"{len(written.pictures)} pictures and tables in {written.pictures[0].parent}"
+    result(results.as_json, report, shown, str(written.page))

@@ -10,7 +10,7 @@ import typer
 
 from ..config import DEFAULT_BAR, Counting, Selection, parse_shard
 from ..languages import DEFAULT_LANGUAGES, language_code, language_name, parse_languages
-from .options import SEARCH, TEN, Data, Engine, Model, Overwrite, Results, answered, layout_of, only, open_session_of
+from .options import SEARCH, TEN, Model, Overwrite, Results, Setup, answered, layout_of, only
 from .output import Bars, note, result, show_evaluation, table
 
 if TYPE_CHECKING:
@@ -19,11 +19,8 @@ if TYPE_CHECKING:
 
 
 def activation(
-    model: Model,
+    setup: Setup,
     lang: Annotated[str, typer.Option("-l", "--lang", help="Language to count, by code or name.", show_default=False)],
-    data: Data,
-    results: Results,
-    engine: Engine,
     counting: Counting,
     shard: Annotated[
         str | None,
@@ -40,19 +37,11 @@ def activation(
     language, part = language_code(lang), None if shard is None else parse_shard(shard)
     from ..activation import collect_activations, shard_session
 
-    work = answered(open_session_of(model, data, results, engine))
+    work = answered(setup.open())
     if part is not None:
         work = shard_session(work, *part)
     with work, Bars() as bars:
-        collected = collect_activations(
-            work,
-            language,
-            overlong=counting.overlong,
-            blocks=counting.blocks,
-            moments=counting.moments,
-            overwrite=overwrite,
-            start=bars.start,
-        )
+        collected = collect_activations(work, language, **vars(counting), overwrite=overwrite, start=bars.start)
     report_reuse([collected])
     full, prefix, *summed = collected.paths
     shown = {
@@ -63,7 +52,7 @@ def activation(
         "reused": collected.reused,
         "meta": collected.meta,
     }
-    result([str(path) for path in collected.paths], shown, as_json=results.as_json)
+    result(setup.results.as_json, shown, collected.paths)
 
 
 def report_reuse(collected: list[Collected]) -> None:
@@ -98,11 +87,8 @@ def merge(
     merged = merge_counts(layout, parts, overwrite=overwrite)
     rows = [[language_name(one.language), one.shards, one.tokens] for one in merged]
     shown = {one.language: {"shards": one.shards, "tokens": one.tokens, "paths": one.paths} for one in merged}
-    result(
-        [*table(["language", "shards", "tokens"], rows), "", *(str(one.paths[0]) for one in merged)],
-        shown,
-        as_json=results.as_json,
-    )
+    lines = table(["language", "shards", "tokens"], rows)
+    result(results.as_json, shown, lines, [one.paths[0] for one in merged])
 
 
 def autosweep(
@@ -118,21 +104,17 @@ def autosweep(
     """
     from ..autosweep import autosweep as sweep
 
+    languages = selection.languages or DEFAULT_LANGUAGES
     found = sweep(
         layout_of(model, results),
-        selection.languages or DEFAULT_LANGUAGES,
+        languages,
         top_rate=selection.top_rate,
         bar=selection.known_bar,
         search=selection.search,
         observe=show_evaluation,
     )
-    shown = {
-        "lambda": found.lam,
-        "appear": found.appear,
-        "evaluations": found.evaluations,
-        "languages": selection.languages or DEFAULT_LANGUAGES,
-    }
-    result(f"best λ = {found.shown}", shown, as_json=results.as_json)
+    shown = {"lambda": found.lam, "appear": found.appear, "evaluations": found.evaluations, "languages": languages}
+    result(results.as_json, shown, f"best λ = {found.shown}")
 
 
 def identify(
@@ -159,42 +141,32 @@ def identify(
     languages = selection.languages or DEFAULT_LANGUAGES
     found = find_neurons(layout_of(model, results), languages, selection, overwrite=overwrite)
     shown = {"mask": found.path, **asdict(found.description)}
-    result(
-        [*histogram_table(found.description), "", *language_table(found.description), "", str(found.path)],
-        shown,
-        as_json=results.as_json,
-    )
+    result(results.as_json, shown, *mask_tables(found.description), str(found.path))
 
 
-def histogram_table(description: MaskDescription) -> list[str]:
-    """The method, the selected neurons by the number of their languages, and the general neurons."""
-    last = len(description.languages)
+def mask_tables(description: MaskDescription) -> list[list[str]]:
+    """How the mask was found, the selected neurons by the number of their languages, and those of each language."""
+    parameters, last = description.parameters, len(description.languages)
+    known = {
+        "λ =": description.lam,
+        "top rate": None if "neurons" in parameters else description.top_rate,
+        "neurons per language": parameters.get("neurons"),
+        "seed": parameters.get("seed"),
+        "bar": description.bar,
+    }
+    made_by = [f"{name} {value!r}" for name, value in known.items() if value is not None]
+    if description.threshold is not None:
+        made_by.append(f"τ = {description.threshold:.6f}")
     none = description.lam is not None and description.appear[last] == 0
     every = "all languages: none, by the choice of λ" if none else "all languages"
     meaning = {0: "selected, above τ nowhere", 1: "language-specific", last: every}
     rows = [[j, count, meaning.get(j, "language-related")] for j, count in enumerate(description.appear)]
-    general = description.classes["general"]
+    general = f"general neurons, of all {description.layers} × {description.d_mlp}: {description.classes['general']}"
     return [
-        made_by(description),
-        "",
-        *table(["languages", "selected neurons", "class"], rows),
-        f"general neurons, of all {description.layers} × {description.d_mlp}: {general}",
+        [f"{description.method}: {', '.join(made_by)}"],
+        [*table(["languages", "selected neurons", "class"], rows), general],
+        language_table(description),
     ]
-
-
-def made_by(description: MaskDescription) -> str:
-    """The method of a mask and its parameters, in one line."""
-    known = {
-        "λ =": description.lam,
-        "top rate": None if "neurons" in description.parameters else description.top_rate,
-        "neurons per language": description.parameters.get("neurons"),
-        "seed": description.parameters.get("seed"),
-        "bar": description.bar,
-    }
-    shown = [f"{name} {value!r}" for name, value in known.items() if value is not None]
-    if description.threshold is not None:
-        shown.append(f"τ = {description.threshold:.6f}")
-    return f"{description.method}: {', '.join(shown)}"
 
 
 def language_table(description: MaskDescription) -> list[str]:
@@ -225,4 +197,4 @@ def import_mask(
     description, path = import_file(file, layout, languages, model_path=model.model_path, **rates, overwrite=overwrite)
     shown = {"mask": path, **asdict(description)}
     classes = ", ".join(f"{count} {name}" for name, count in description.classes.items())
-    result([*language_table(description), "", classes, "", str(path)], shown, as_json=results.as_json)
+    result(results.as_json, shown, language_table(description), classes, str(path))

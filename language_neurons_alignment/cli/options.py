@@ -11,11 +11,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -33,14 +33,8 @@ Values = dict[str, Any]
 """What Typer read, by the names of the parameters that it was shown."""
 
 
-@dataclass
-class State:
-    """What holds for one call of the program: whether to show the traceback of an error."""
-
-    debug: bool = False
-
-
-STATE = State()
+STATE = SimpleNamespace(debug=False)
+"""What holds for one call of the program: whether to show the traceback of an error."""
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
@@ -142,14 +136,9 @@ def _value(given: Any, default: Any, told: Flag) -> Any:
 
 def _settings_of(hint: Any) -> tuple[type[Any] | None, Part]:
     """The settings class of a parameter and the part of it that is offered; None for a plain parameter."""
-    metadata: tuple[Any, ...] = ()
-    if get_origin(hint) is Annotated:
-        hint, *rest = get_args(hint)
-        metadata = tuple(rest)
-    if get_origin(hint) in (Union, types.UnionType) or not dataclasses.is_dataclass(hint):
-        return None, Part()
-    assert isinstance(hint, type)
-    return hint, next((one for one in metadata if isinstance(one, Part)), Part())
+    hint, *metadata = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    part = next((one for one in metadata if isinstance(one, Part)), Part())
+    return (hint, part) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else (None, part)
 
 
 def only(*names: str, **shown: str) -> Part:
@@ -170,7 +159,6 @@ def option_of(settings: type[Any], name: str) -> Any:
 
 
 Overwrite = Annotated[bool, option_of(PipelineSettings, "overwrite")]
-Data = Annotated[Path, typer.Option("-d", "--data", help="Corpus file: JSON list or JSON lines.", show_default=False)]
 MaskOnly = Annotated[
     bool, typer.Option("--mask-only", help="Read only the mask, no counts: classes specific and related alone.")
 ]
@@ -184,11 +172,8 @@ SEARCH = ("lo", "hi", "eps", "exact")
 Neurons = Annotated[
     Selection,
     only(
-        "top_rate",
-        "bar",
-        *SEARCH,
-        lam="the mask's, if there is only one, else AutoSweep's",
-        languages="the mask's, else the ten",
+        "top_rate", "bar", *SEARCH,
+        lam="the mask's, if there is only one, else AutoSweep's", languages="the mask's, else the ten",
     ),
 ]  # fmt: skip
 """The neurons of a model that a finding is about: those of its mask, else those that AutoSweep's λ gives."""
@@ -267,23 +252,39 @@ class Engine:
         return {name: value for name, value in given.items() if value is not None}
 
 
-def layout_of(model: Model, results: Results) -> Layout:
-    """Where a model's results lie; says so when it found them under another name."""
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A model at work on a corpus: which, where its results lie, and the engine."""
+
+    model: Model
+    data: Path = flag(..., "-d", "--data", help="Corpus file: JSON list or JSON lines.")
+    results: Results
+    engine: Engine
+
+    def open(self, selection: Selection = DEFAULT_SELECTION, *, existing: bool = False) -> Session:
+        """The session; `existing` also looks for counts that lie under another name."""
+        from .._session import open_session
+
+        place: dict[str, Any] = {"model_name": self.model.model_name, "root": self.results.root, "existing": existing}
+        path, dataset = self.model.model_path, self.model.dataset
+        return open_session(path, self.data, dataset, selection=selection, **place, **self.engine.choices())
+
+
+def layout_of(model: Model, results: Results, *, lambda_of: Selection | None = None) -> Layout:
+    """Where a model's results lie; notes if that is under another name, and the λ that `lambda_of` gets from a mask."""
     from ..store.layout import results_name, results_of
 
     layout = results_of(model.model_path, model.dataset, model_name=model.model_name, root=results.root)
     wanted = results_name(model.model_path, model.model_name)
     if layout.model != wanted:
         note(f"no counts of {wanted} in {results.root.absolute()}; using those of {layout.model}")
+    if lambda_of is not None:
+        _stored_lambda(lambda_of, layout)
     return layout
 
 
-def stored_lambda(selection: Selection, layout: Layout) -> float | None:
-    """The λ of the only mask at this top rate and method, which is said; None where λ is given, or there is no mask.
-
-    Raises:
-        SettingsError: several masks.
-    """
+def _stored_lambda(selection: Selection, layout: Layout) -> float | None:
+    """The λ of the only mask at this top rate and method, with a note; None where λ is given, or there is no mask."""
     if selection.lam is not None or not selection.has_lambda:
         return None
     layout = layout.by(selection)
@@ -294,37 +295,17 @@ def stored_lambda(selection: Selection, layout: Layout) -> float | None:
 
 
 def with_lambda(selection: Selection, model: Model, results: Results, what: str) -> Selection:
-    """The selection with a λ that names a mask: the one given, else that of the only mask.
-
-    Raises:
-        SettingsError: no mask at this top rate and method, or several.
-    """
+    """The selection with a λ that names a mask: the one given, else that of the only mask."""
     if selection.lam is not None or not selection.has_lambda:
         return selection
     layout = layout_of(model, results)
-    lam = stored_lambda(selection, layout)
+    lam = _stored_lambda(selection, layout)
     if lam is None:
         raise SettingsError(
             f"{what} needs the λ of a mask, and {layout.model} has no mask of top rate {selection.top_rate!r} on "
             f"{layout.dataset}: give -l as `lna autosweep` prints it, here and to `lna identify`"
         )
     return replace(selection, lam=lam)
-
-
-def open_session_of(
-    model: Model,
-    data: Path,
-    results: Results,
-    engine: Engine,
-    *,
-    selection: Selection = DEFAULT_SELECTION,
-    existing: bool = False,
-) -> Session:
-    """The session that the flags name; `existing` also looks for counts that lie under another name."""
-    from .._session import open_session
-
-    place: Mapping[str, Any] = {"model_name": model.model_name, "root": results.root, "existing": existing}
-    return open_session(model.model_path, data, model.dataset, selection=selection, **place, **engine.choices())
 
 
 def answered(work: Session) -> Session:

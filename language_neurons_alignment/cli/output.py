@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from io import StringIO
 from typing import Any
 
@@ -20,12 +22,26 @@ _WIDE = 100_000
 """Columns of the page that tables are laid out on: nothing is wrapped or cut, whatever the terminal."""
 
 
-def result(lines: list[str] | str, data: dict[str, Any], *, as_json: bool) -> None:
-    """Print a result: `lines` for people, or `data` as one JSON object."""
+def result(as_json: bool, data: dict[str, Any], *sections: str | Iterable[object]) -> None:
+    """Print a result: `data` as one JSON object, or its sections for people, with an empty line between them."""
     if as_json:
-        print(json.dumps(data, ensure_ascii=False, default=str))
-    else:
-        print(lines if isinstance(lines, str) else "\n".join(lines))
+        print(json.dumps(_plain(data), ensure_ascii=False, default=str))
+        return
+    blocks = [one if isinstance(one, str) else "\n".join(map(str, one)) for one in sections]
+    print("\n\n".join(block for block in blocks if block))
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: tensors as nested lists, dataclasses as objects, null for NaN and infinity."""
+    if is_dataclass(value):
+        value = vars(value)
+    elif hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
@@ -57,6 +73,7 @@ class Bar:
 
     def __init__(self, label: str, total: int, unit: str) -> None:
         self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=True, file=sys.stderr, mininterval=0.5)
+        self.close = self._bar.close
 
     def __call__(self, done: int) -> None:
         """Move on."""
@@ -66,10 +83,6 @@ class Bar:
         """Expect so many tokens less, so that the time left is that of the work left."""
         self._bar.total -= tokens
         self._bar.refresh()
-
-    def close(self) -> None:
-        """Leave the bar as it is."""
-        self._bar.close()
 
 
 class Bars:
@@ -81,18 +94,13 @@ class Bars:
 
     def start(self, label: str, total: int) -> Bar:
         """Begin a bar; what is returned advances it."""
-        self.end()
+        self.__exit__()
         self._bar = Bar(label, total, self._unit)
         return self._bar
-
-    def end(self) -> None:
-        """Close the bar that is open, if one is."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
     def __enter__(self) -> Bars:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.end()
+        if self._bar is not None:
+            self._bar.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,17 +9,16 @@ import typer
 from ..config import MapSettings, PipelineSettings, Selection
 from ..languages import in_default_order
 from .corpus import answer_data, answer_table, report_answers
-from .effects import map_data, map_files, map_table, report_map_reuse
-from .neurons import histogram_table, language_table, report_reuse
-from .options import Data, Engine, Model, Overwrite, Results, only, open_session_of, option_of
+from .effects import map_data, map_files, map_tables, report_map_reuse
+from .neurons import mask_tables, report_reuse
+from .options import Engine, Overwrite, Results, Setup, only, option_of
 from .output import Bars, note, result, show_evaluation
 
 if TYPE_CHECKING:
     from .._session import Session
-    from ..pipeline import PipelineResult
 
 
-def run(model: Model, data: Data, results: Results, settings: PipelineSettings, engine: Engine) -> None:
+def run(setup: Setup, settings: PipelineSettings) -> None:
     """Count all languages, find λ, identify the neurons and map their effect, with the model loaded once.
 
     A second run does what is missing. A corpus of questions alone is answered first, by the model itself, as -n,
@@ -29,8 +27,8 @@ def run(model: Model, data: Data, results: Results, settings: PipelineSettings, 
 
     Example: lna run --model-path ./Mistral-7B-v0.1 -d datasets/mgsm.json -s mgsm --hi 0.2
     """
-    with open_session_of(model, data, results, engine) as work:
-        run_and_report(work, settings.selection.languages, settings, as_json=results.as_json)
+    with setup.open() as work:
+        _run(work, settings, as_json=setup.results.as_json)
 
 
 def demo(
@@ -66,7 +64,7 @@ def demo(
     note(f"model   {model_path}\ncorpus  {corpus.path} ({counted})")
     dataset = FAST_DATASET if fast else DEMO_DATASET
     with open_session(model_path, corpus, dataset, root=results.root, **choices) as work:
-        run_and_report(work, None, settings, as_json=results.as_json)
+        _run(work, settings, as_json=results.as_json)
     if not controls:
         note(
             f"no random-neuron baseline was drawn: `lna demo{' --fast' if fast else ''} --controls "
@@ -74,54 +72,32 @@ def demo(
         )
 
 
-def run_and_report(
-    work: Session, languages: tuple[str, ...] | None, settings: PipelineSettings, *, as_json: bool
-) -> None:
+def _run(work: Session, settings: PipelineSettings, *, as_json: bool) -> None:
     """Run the pipeline; print what it found and where that lies."""
     from ..pipeline import run_pipeline
 
+    languages = settings.selection.languages or in_default_order(work.corpus.languages)
     with Bars() as bars:
-        done = run_pipeline(
-            work,
-            languages or in_default_order(work.corpus.languages),
-            settings,
-            start=bars.start,
-            observe=show_evaluation,
-        )
+        done = run_pipeline(work, languages, settings, start=bars.start, observe=show_evaluation)
+    description, answers, files = done.identification.description, None, {"masks": done.identification.path}
+    sections = [*mask_tables(description), *map_tables(done.map, settings.map)]
+    if done.sweep is not None:
+        sections.insert(0, [f"best λ = {done.sweep.shown}"])
     if done.generated is not None:
         note(f"the corpus has questions alone; this model's own answers are in {done.generated.corpus.path}")
         report_answers(done.generated)
+        sections.insert(0, answer_table(done.generated))
+        answers, files["answers"] = answer_data(done.generated), done.generated.corpus.path
     report_reuse(done.collected)
     report_map_reuse(done.map)
-    result(_lines(done, settings), _data(done), as_json=as_json)
-
-
-def _lines(done: PipelineResult, settings: PipelineSettings) -> list[str]:
-    description = done.identification.description
-    best = [] if done.sweep is None else [f"best λ = {done.sweep.shown}", ""]
-    written = [] if done.generated is None else [*answer_table(done.generated), ""]
-    return [
-        *written,
-        *best,
-        *histogram_table(description),
-        "",
-        *language_table(description),
-        "",
-        *map_table(done.map, settings.map),
-        "",
-        f"masks    {done.identification.path}",
-        *([] if done.generated is None else [f"answers  {done.generated.corpus.path}"]),
-        *(f"{kind + ' map':<8} {path}" for kind, path in map_files(done.map).items()),
-    ]
-
-
-def _data(done: PipelineResult) -> dict[str, object]:
-    return {
-        "answers": None if done.generated is None else answer_data(done.generated),
-        "lambda": done.identification.description.lam,
+    files |= {f"{kind} map": path for kind, path in map_files(done.map).items()}
+    data = {
+        "answers": answers,
+        "lambda": description.lam,
         "mask": done.identification.path,
         "activations": {one.language: one.paths for one in done.collected},
         "reused": [one.language for one in done.collected if one.reused],
-        "identification": asdict(done.identification.description),
+        "identification": description,
         "map": map_data(done.map),
     }
+    result(as_json, data, *sections, [f"{name:<8} {path}" for name, path in files.items()])
