@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ._generate import answer_prompts, questions_of
 from ._grid import NONE, Condition, Conditions, conditions_of, missing
-from ._session import Session, StartAnswers, silent
+from ._session import Session
 from ._steps import Steps
 from .config import DEFAULT_DO, DEFAULT_EVALUATION, MEASURES, EvaluationSettings, Selection
 from .core.accuracy import AccuracyMap, accuracy_effects, accuracy_selectivity
 from .core.effects import Effects, Selectivity
+from .core.model import StartProgress, silent
 from .corpus.grading import answer_line, check_answerable, grade
 from .corpus.records import Record
 from .plots.draw import write_png
@@ -73,7 +74,7 @@ def evaluate(
     lam: float | None,
     settings: EvaluationSettings = DEFAULT_EVALUATION,
     overwrite: bool = False,
-    start: StartAnswers = silent,
+    start: StartProgress = silent,
 ) -> Evaluated:
     """Let the model answer every question under every condition, and count the right answers.
 
@@ -193,7 +194,7 @@ def _answer(
     settings: EvaluationSettings,
     *,
     overwrite: bool,
-    start: StartAnswers,
+    start: StartProgress,
 ) -> int:
     """Answer and grade what is missing; each condition is on disk as soon as it is done. Return how many answers."""
     engine = session.source()

@@ -14,10 +14,11 @@ from torch import Tensor
 from ._controls import open_source_and_controls
 from ._generate import answer_prompts, questions_of
 from ._grid import NONE, Condition, Conditions, conditions_of
-from ._session import Session, StartAnswers, silent
+from ._session import Session
 from ._steps import Steps
 from .config import DEFAULT_STEERING, ForcingSettings, Selection
 from .core.accuracy import Asked, ForcingTable, forcing_table
+from .core.model import StartProgress, silent
 from .corpus.grading import check_identifiable, languages_seen
 from .corpus.records import Record
 from .plots.draw import write_png
@@ -97,7 +98,7 @@ def force_languages(
     lam: float | None,
     settings: ForcingSettings | None = None,
     overwrite: bool = False,
-    start: StartAnswers = silent,
+    start: StartProgress = silent,
 ) -> Forced:
     """Let the model answer every question as it is, and steered to each target, and see in which language it answers.
 
@@ -231,7 +232,7 @@ def _answer(
     candidates: Sequence[str],
     *,
     overwrite: bool,
-    start: StartAnswers,
+    start: StartProgress,
 ) -> int:
     """Answer what is missing and tell the languages; each cell is on disk as soon as it is done."""
     engine = session.source()

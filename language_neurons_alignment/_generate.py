@@ -14,10 +14,11 @@ from typing import Any
 
 from ._grid import under
 from ._interventions import NeuronSource
-from ._session import Session, StartAnswers, silent
+from ._session import Session
 from ._steps import NOTHING, Steps
 from .config import GREEDY, OVERLONG, Sampling, check_choice
 from .core.interventions import Intervention
+from .core.model import StartProgress, silent
 from .corpus.encode import Prompt, fitting_prompts
 from .corpus.records import (
     Corpus,
@@ -100,7 +101,7 @@ def answer_prompts(
     made_from: Json,
     intervention: Intervention | None,
     overwrite: bool,
-    start: StartAnswers,
+    start: StartProgress,
     label: str,
 ) -> tuple[list[Json], int]:
     """Answer all prompts; return the answers in their order, and how many of them an earlier run had made.
@@ -341,7 +342,7 @@ def generate(
     do: Steps = NOTHING,
     neurons: NeuronSource | None = None,
     overwrite: bool = False,
-    start: StartAnswers = silent,
+    start: StartProgress = silent,
 ) -> Generated:
     """Fill a corpus up to `answers` answers per question, each a plain continuation of the instruction.
 
@@ -419,7 +420,7 @@ def ensure_answers(
     sampling: Sampling = GREEDY,
     overlong: str = "error",
     overwrite: bool = False,
-    start: StartAnswers = silent,
+    start: StartProgress = silent,
 ) -> tuple[Session, Generated | None]:
     """Return a session whose corpus has answers: where it has only questions, the model answers (`Layout.answers`).
 

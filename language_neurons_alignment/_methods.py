@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ._session import Session, StartWork, silent, with_stored_answers
+from ._session import Session, with_stored_answers
 from .analysis import DEFAULT_CHOICE, Choice, open_neurons
 from .config import DEFAULT_MAP, DEFAULT_TOP_RATE, MEAN_DIFFERENCE, METHODS, MapSettings, Method, Selection
+from .core.model import StartProgress, silent
 from .core.perplexity import MethodTable, method_table
 from .errors import SettingsError
 from .identify import Identification, find_neurons
@@ -54,7 +55,7 @@ def compare_methods(
     choice: Choice = DEFAULT_CHOICE,
     settings: MapSettings = ALONE,
     overwrite: bool = False,
-    start: StartWork = silent,
+    start: StartProgress = silent,
 ) -> MethodComparison:
     """Find the neurons by each method, map what they do, and put the methods side by side.
 

@@ -2,49 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from .config import DEFAULT_METHOD, Method
 from .corpus.records import Corpus, generation_of, has_answers, read_corpus, same_questions
 from .engines import EngineSettings, EngineSource
 from .store.checkpoint import Checkpoint, fetch_config, read_checkpoint
 from .store.layout import Layout, results_name, results_of
-
-StartWork = Callable[[str, int], Callable[[int], None]]
-"""Called with a label and the tokens to do; gives what is called with the tokens just done."""
-
-
-class Work(Protocol):
-    """Is told of work whose amount is known only when it is done."""
-
-    def __call__(self, done: int) -> None:
-        """Tokens just done."""
-
-    def spare(self, tokens: int) -> None:
-        """Tokens that were expected and will not come: an answer ended before it had to."""
-
-
-StartAnswers = Callable[[str, int], Work]
-"""Called with a label and the most tokens that there can be; gives who is told of what comes."""
-
-
-class _Unseen:
-    """Progress that nobody looks at."""
-
-    def __call__(self, done: int) -> None:
-        pass
-
-    def spare(self, tokens: int) -> None:
-        pass
-
-
-def silent(label: str, tokens: int) -> Work:
-    """No progress shown."""
-    return _Unseen()
 
 
 @dataclass(frozen=True)

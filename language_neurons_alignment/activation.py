@@ -7,16 +7,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
 
-from ._session import Session, StartWork, silent, with_stored_answers
+from ._session import Session, with_stored_answers
 from .config import OVERLONG, check_block_number, check_choice, check_shard
 from .core.counts import LanguageBlocks, LanguageCounts, check_tally
+from .core.model import Progress, StartProgress, silent
 from .corpus.encode import EncodedCorpus, answered_positions, check_blocks, encode_groups
 from .corpus.records import Record, add_hashes, records_hash
 from .engines.base import Engine
@@ -58,7 +59,7 @@ def collect_activations(
     blocks: int | None = None,
     overwrite: bool = False,
     moments: bool = False,
-    start: StartWork = silent,
+    start: StartProgress = silent,
 ) -> Collected:
     """Count one language and store its files; where they exist already, from the same inputs, do nothing.
 
@@ -125,7 +126,7 @@ def _check_blocks(records: Sequence[Record], blocks: int | None) -> None:
 
 
 def _count_parts(
-    engine: Engine, parts: Sequence[EncodedCorpus], progress: Callable[[int], None], *, moments: bool
+    engine: Engine, parts: Sequence[EncodedCorpus], progress: Progress, *, moments: bool
 ) -> list[LanguageCounts]:
     """Count disjoint parts of a language's corpus and check the tally of each; the whole is their sum."""
     counted = []

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ._generate import Generated, ensure_answers
-from ._session import Session, StartAnswers, silent
+from ._session import Session
 from .activation import Collected, collect_activations
 from .autosweep import AutoSweep, autosweep
 from .config import PipelineSettings, Selection
+from .core.model import StartProgress, silent
 from .core.sweep import Observer, unobserved
 from .identify import Identification, identify
 from .ppl import MapResult, perplexity_map
@@ -39,7 +40,7 @@ def run_pipeline(
     languages: Sequence[str],
     settings: PipelineSettings,
     *,
-    start: StartAnswers = silent,
+    start: StartProgress = silent,
     observe: Observer = unobserved,
 ) -> PipelineResult:
     """Count every language, find λ, identify the neurons, map the perplexities.

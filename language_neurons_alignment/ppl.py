@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ._grid import Condition, Conditions, conditions_of, missing, under
-from ._session import Session, StartWork, silent, with_stored_answers
+from ._session import Session, with_stored_answers
 from ._steps import Steps
 from .config import DEFAULT_DO, DEFAULT_MAP, MapSettings, Selection
 from .core.effects import Effects, Selectivity
+from .core.model import StartProgress, silent
 from .core.perplexity import (
     PerplexityMap,
     perplexity,
@@ -78,7 +79,7 @@ def perplexity_map(
     lam: float | None,
     settings: MapSettings = DEFAULT_MAP,
     overwrite: bool = False,
-    start: StartWork = silent,
+    start: StartProgress = silent,
 ) -> MapResult:
     """Compute the perplexity of every language's text under every condition, and draw the map.
 
@@ -185,7 +186,7 @@ def _score(
     records: Mapping[str, Sequence[Record]],
     session: Session,
     settings: MapSettings,
-    start: StartWork,
+    start: StartProgress,
 ) -> None:
     """Score the missing cells; each is on disk as soon as it is done."""
     engine = session.source()
