@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from language_neurons_alignment._report import Subject, report
-from language_neurons_alignment.analysis import Choice
+from language_neurons_alignment._report import write_report
+from language_neurons_alignment.config import Selection
 from language_neurons_alignment.core.counts import LanguageCounts, SpanCounts
 from language_neurons_alignment.languages import DEFAULT_LANGUAGES
 from language_neurons_alignment.store.counts import save_counts
@@ -56,7 +56,7 @@ def main() -> None:
         else:
             make_up(layout)
         start, busy = time.perf_counter(), time.process_time()
-        written = report([Subject(layout, Choice(0.01, LAM, 0.95), TAG)])
+        written = write_report([layout], Selection(0.01, LAM, 0.95), called=[TAG])
         alone, alone_busy = time.perf_counter() - start, time.process_time() - busy
         command = ["-m", "language_neurons_alignment.cli", "report", "--model-name", "Mistral", "--model-path", TAG]
         start = time.perf_counter()

@@ -1,8 +1,12 @@
-"""Find the language neurons of a multilingual language model, deactivate them, and map what it does to perplexity.
+"""Find the language neurons of a multilingual language model, deactivate them, and measure what that does.
 
-The table of contents. Everything in it is loaded when it is first used, so importing this package loads neither torch
-nor any engine. A step lives in the module of its name, with its function (`autosweep.autosweep`, `identify.identify`):
-a function cannot stand here under its module's own name, for whichever was imported last would win.
+    >>> import language_neurons_alignment as lna
+    >>> lna.config.Selection(top_rate=0.01, lam=0.109375).folder
+    '0.01-0.109375'
+
+Names are loaded when they are first used, so importing this package loads neither torch nor any engine. Settings are in
+`lna.config`. A step stands in the module of its name (`lna.autosweep.autosweep`, `lna.identify.identify`), for a
+function cannot stand here under its module's own name.
 """
 
 from __future__ import annotations
@@ -13,231 +17,99 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import activation, analysis, autosweep, cli, config, errors, identify, pipeline, ppl
-    from ._compare import Comparison, comparison_of
-    from ._dataset import Built, Checked, build_dataset, check_dataset
-    from ._evaluate import Evaluated, evaluate
-    from ._force import Forced, force_languages
-    from ._generate import Generated, generate
-    from ._interventions import NeuronSource, intervene, neuron_source
-    from ._methods import MethodComparison, compare_methods
-    from ._report import compose
-    from ._session import Session, open_session
-    from ._stability import Stability, StabilitySettings, stability
-    from .activation import Collected, collect_activations
-    from .analysis import Analysis, Choice, ModelNeurons, Neuron_Mask, Neuron_Prob, analysis_of, open_neurons
-    from .autosweep import AutoSweep, quick_autosweep
-    from .config import (
-        EvaluationSettings,
-        ForcingSettings,
-        MapSettings,
-        Method,
-        PipelineSettings,
-        Sampling,
-        Selection,
-        SweepRange,
-    )
-    from .core.interventions import Intervention
-    from .core.perplexity import PerplexityMap
-    from .corpus.records import Corpus, Record, read_corpus
-    from .engines import load_engine
-    from .errors import LNAError
-    from .identify import Identification
-    from .pipeline import PipelineResult, run_pipeline
-    from .ppl import MapResult, perplexity_map
-    from .sources.source import SourceOptions
-    from .store.counts import AnswerMoments, answer_moments
-    from .store.layout import results_of
+    from . import activation as activation
+    from . import analysis as analysis
+    from . import autosweep as autosweep
+    from . import cli as cli
+    from . import config as config
+    from . import errors as errors
+    from . import identify as identify
+    from . import pipeline as pipeline
+    from . import ppl as ppl
+    from ._compare import compare as compare
+    from ._dataset import build_dataset as build_dataset
+    from ._dataset import check_dataset as check_dataset
+    from ._evaluate import evaluate as evaluate
+    from ._force import force_languages as force_languages
+    from ._generate import generate as generate
+    from ._interventions import intervene as intervene
+    from ._interventions import neuron_source as neuron_source
+    from ._methods import compare_methods as compare_methods
+    from ._report import write_report as write_report
+    from ._session import Session as Session
+    from ._session import open_session as open_session
+    from ._stability import stability as stability
+    from .activation import collect_activations as collect_activations
+    from .analysis import Neuron_Mask as Neuron_Mask
+    from .analysis import Neuron_Prob as Neuron_Prob
+    from .analysis import analyze as analyze
+    from .analysis import open_neurons as open_neurons
+    from .autosweep import quick_autosweep as quick_autosweep
+    from .corpus.records import Corpus as Corpus
+    from .corpus.records import Record as Record
+    from .corpus.records import read_corpus as read_corpus
+    from .engines import load_engine as load_engine
+    from .errors import LNAError as LNAError
+    from .identify import find_neurons as find_neurons
+    from .pipeline import run_pipeline as run_pipeline
+    from .ppl import perplexity_map as perplexity_map
+    from .store.layout import results_of as results_of
+    from .store.masks import Mask as Mask
 
-__all__ = [
-    "__version__",
-    # the steps, and all of them in a row
-    "open_session",
-    "results_of",
-    "generate",
-    "collect_activations",
-    "quick_autosweep",
-    "perplexity_map",
-    "evaluate",
-    "force_languages",
-    "run_pipeline",
-    # a corpus, made and checked
-    "build_dataset",
-    "check_dataset",
-    # what the neurons tell, of one model and of several
-    "open_neurons",
-    "analysis_of",
-    "comparison_of",
-    "compare_methods",
-    "compose",
-    "stability",
-    # what they are given
-    "Corpus",
-    "Record",
-    "read_corpus",
-    "Session",
-    "Selection",
-    "SweepRange",
-    "MapSettings",
-    "EvaluationSettings",
-    "ForcingSettings",
-    "PipelineSettings",
-    "SourceOptions",
-    "Sampling",
-    "Choice",
-    "Method",
-    # what they give back
-    "Built",
-    "Checked",
-    "Generated",
-    "Collected",
-    "AutoSweep",
-    "Identification",
-    "PerplexityMap",
-    "MapResult",
-    "Evaluated",
-    "Forced",
-    "PipelineResult",
-    "ModelNeurons",
-    "Analysis",
-    "Comparison",
-    "MethodComparison",
-    "StabilitySettings",
-    "Stability",
-    # neurons by hand, and what is done to them
-    "Neuron_Prob",
-    "Neuron_Mask",
-    "intervene",
-    "neuron_source",
-    "NeuronSource",
-    "Intervention",
-    "answer_moments",
-    "AnswerMoments",
-    "load_engine",
-    # every error's root
-    "LNAError",
-    # the modules
-    "activation",
-    "analysis",
-    "autosweep",
-    "cli",
-    "config",
-    "errors",
-    "identify",
-    "pipeline",
-    "ppl",
-]
-
-_NAMES = {
-    "_compare": (
-        "Comparison",
-        "comparison_of",
-    ),
-    "_dataset": (
-        "Built",
-        "Checked",
-        "build_dataset",
-        "check_dataset",
-    ),
-    "_evaluate": (
-        "Evaluated",
-        "evaluate",
-    ),
-    "_force": (
-        "Forced",
-        "force_languages",
-    ),
-    "_generate": (
-        "Generated",
-        "generate",
-    ),
-    "_interventions": (
-        "Doing",
-        "NeuronSource",
-        "intervene",
-        "neuron_source",
-    ),
-    "_methods": (
-        "MethodComparison",
-        "compare_methods",
-    ),
-    "_report": ("compose",),
-    "_session": (
-        "Session",
-        "open_session",
-    ),
-    "_stability": (
-        "Stability",
-        "StabilitySettings",
-        "stability",
-    ),
-    "activation": (
-        "Collected",
-        "collect_activations",
-    ),
-    "analysis": (
-        "Analysis",
-        "Choice",
-        "ModelNeurons",
-        "Neuron_Mask",
-        "Neuron_Prob",
-        "analysis_of",
-        "open_neurons",
-    ),
-    "autosweep": (
-        "AutoSweep",
-        "quick_autosweep",
-    ),
-    "config": (
-        "EvaluationSettings",
-        "ForcingSettings",
-        "MapSettings",
-        "Method",
-        "PipelineSettings",
-        "Sampling",
-        "Selection",
-        "SweepRange",
-    ),
-    "core.interventions": ("Intervention",),
-    "core.perplexity": ("PerplexityMap",),
-    "corpus.records": (
-        "Corpus",
-        "Record",
-        "read_corpus",
-    ),
-    "engines": ("load_engine",),
-    "errors": ("LNAError",),
-    "identify": ("Identification",),
-    "pipeline": (
-        "PipelineResult",
-        "run_pipeline",
-    ),
-    "ppl": (
-        "MapResult",
-        "perplexity_map",
-    ),
-    "sources.source": ("SourceOptions",),
-    "store.counts": (
-        "AnswerMoments",
-        "answer_moments",
-    ),
-    "store.layout": ("results_of",),
+_HOME = {
+    # a model at work on a corpus, and where results lie
+    "open_session": "_session",
+    "Session": "_session",
+    "results_of": "store.layout",
+    # corpora
+    "read_corpus": "corpus.records",
+    "Corpus": "corpus.records",
+    "Record": "corpus.records",
+    "build_dataset": "_dataset",
+    "check_dataset": "_dataset",
+    "generate": "_generate",
+    # neurons
+    "collect_activations": "activation",
+    "quick_autosweep": "autosweep",
+    "find_neurons": "identify",
+    "run_pipeline": "pipeline",
+    "Mask": "store.masks",
+    "Neuron_Prob": "analysis",
+    "Neuron_Mask": "analysis",
+    # effects
+    "perplexity_map": "ppl",
+    "evaluate": "_evaluate",
+    "force_languages": "_force",
+    "compare_methods": "_methods",
+    "intervene": "_interventions",
+    "neuron_source": "_interventions",
+    "load_engine": "engines",
+    # findings
+    "open_neurons": "analysis",
+    "analyze": "analysis",
+    "compare": "_compare",
+    "stability": "_stability",
+    "write_report": "_report",
+    # the root of every error
+    "LNAError": "errors",
 }
-"""What each module has of this; a name of `__all__` that is in none is a module itself."""
+"""Each public name, and the module that defines it."""
 
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
+_MODULES = ("activation", "analysis", "autosweep", "cli", "config", "errors", "identify", "pipeline", "ppl")
+
+__all__ = ["__version__", *_HOME, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
     """Load what is asked for (PEP 562)."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name not in _HOME:
+    if name in _MODULES:
         return import_module(f".{name}", __name__)
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__") and name.endswith("__"))})

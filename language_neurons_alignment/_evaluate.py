@@ -16,7 +16,7 @@ from ._generate import answer_prompts, questions_of
 from ._grid import NONE, Condition, Conditions, conditions_of, missing
 from ._session import Session
 from ._steps import Steps
-from .config import DEFAULT_DO, DEFAULT_EVALUATION, MEASURES, EvaluationSettings, Selection
+from .config import DEFAULT_DO, DEFAULT_EVALUATION, MEASURES, EvaluationSettings
 from .core.accuracy import AccuracyMap, accuracy_effects, accuracy_selectivity
 from .core.effects import Effects, Selectivity
 from .core.model import StartProgress, silent
@@ -82,9 +82,15 @@ def evaluate(
     kept. A run that was cut off, also by a kill, goes on where it stopped when it is started again, and ends with the
     same files.
 
-        with lna.open_session("MODEL", "mgsm.json", "mgsm") as session:
-            done = lna.evaluate(session, ["en", "fr"], top_rate=0.01, lam=0.04)
-        done.effects.change    # percentage points; rows: neurons off, columns: language of the question
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    ...     found = lna.identify.identify(session.layout, ("en", "es", "fr"), lna.config.Selection(0.1, 0.0, 0.8))
+    >>> settings = EvaluationSettings(sampling=lna.config.Sampling(max_new_tokens=2), controls=0)
+    >>> with lna.open_session("model", "questions.json", "toy") as session:
+    ...     done = evaluate(session, top_rate=0.1, lam=0.0, settings=settings)
+    >>> tuple(done.effects.change.shape)  # percentage points [neurons off, language of the question]
+    (3, 3)
 
     Args:
         session: model, place, and a corpus whose records have targets.
@@ -103,7 +109,7 @@ def evaluate(
         ConflictError: the files hold answers made from something else, and not `overwrite`.
     """
     # read
-    Selection(top_rate, lam, method=session.layout.method)
+    session.layout.selection.at(top_rate, lam)
     steps = Steps.parse(settings.do)
     layout, seed = session.layout, settings.sampling.seed
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)

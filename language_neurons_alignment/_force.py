@@ -16,7 +16,7 @@ from ._generate import answer_prompts, questions_of
 from ._grid import NONE, Condition, Conditions, conditions_of
 from ._session import Session
 from ._steps import Steps
-from .config import DEFAULT_STEERING, ForcingSettings, Selection
+from .config import DEFAULT_STEERING, ForcingSettings
 from .core.accuracy import Asked, ForcingTable, forcing_table
 from .core.model import StartProgress, silent
 from .corpus.grading import check_identifiable, languages_seen
@@ -105,9 +105,16 @@ def force_languages(
     Finished cells are kept. A run that was cut off, also by a kill, goes on where it stopped when it is started again,
     and ends with the same files.
 
-        with lna.open_session("MODEL", "mgsm.json", "mgsm") as session:
-            done = lna.force_languages(session, ["en"], ["fr", "de"], top_rate=0.01, lam=0.04)
-        done.table.steered     # share of answers in the target; rows: asked in, columns: steered to
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    ...     found = lna.identify.identify(session.layout, ("en", "es", "fr"), lna.config.Selection(0.1, 0.0, 0.8))
+    >>> sampling = lna.config.Sampling(max_new_tokens=2)
+    >>> settings = ForcingSettings(do=("zero source + target",), sampling=sampling, controls=0)
+    >>> with lna.open_session("model", "questions.json", "toy") as session:
+    ...     done = force_languages(session, ["en"], ["es", "fr"], top_rate=0.1, lam=0.0, settings=settings)
+    >>> tuple(done.table.steered.shape)  # share of answers in the target [asked in, steered to]
+    (1, 2)
 
     Args:
         session: model, corpus and place; no answers need be known.
@@ -127,7 +134,7 @@ def force_languages(
         ConflictError: the files hold answers made from something else, and not `overwrite`.
     """
     # read
-    Selection(top_rate, lam, method=session.layout.method)
+    session.layout.selection.at(top_rate, lam)
     settings = settings or ForcingSettings()
     steps = Steps.parse(settings.do)
     layout, seed = session.layout, settings.sampling.seed

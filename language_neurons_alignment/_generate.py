@@ -349,8 +349,11 @@ def generate(
     Answers in the corpus or in `out` are kept. A run that was cut off, also by a kill, goes on where it stopped when it
     is started again, and ends with the same file.
 
-        with lna.open_session("MODEL", "questions.json", "mgsm") as session:
-            done = lna.generate(session, out="answered.json")
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "questions.json", "toy") as session:
+    ...     done = generate(session, ["en"], out="answered.json", sampling=Sampling(max_new_tokens=4))
+    >>> len(done.made), done.corpus.path.name
+    (3, 'answered.json')
 
     Args:
         session: model, corpus and place.

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ._session import Session
 from ._steps import MASK_CLASSES, NOTHING, PLACEHOLDERS, Operation, Step, Steps, Term, in_order
-from .config import DEFAULT_TOP_RATE
+from .config import Selection
 from .core.interventions import Intervention
 from .core.model import ModelInfo
 from .engines import Engine
@@ -326,11 +326,19 @@ def neuron_source(
     session: Session,
     steps: Steps | None = None,
     *,
-    top_rate: float = DEFAULT_TOP_RATE,
+    top_rate: float = Selection.top_rate,
     lam: float | None = None,
     classes: Sequence[str] = MASK_CLASSES,
 ) -> NeuronSource:
     """Open the sets and means of a session's model: its languages by the mask of these rates; without λ, files alone.
+
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    ...     found = lna.identify.identify(session.layout, ("en", "es", "fr"), lna.config.Selection(0.1, 0.0, 0.8))
+    ...     source = neuron_source(session, top_rate=0.1, lam=0.0)
+    >>> source.mask.languages
+    ('en', 'es', 'fr')
 
     Args:
         session: model and place.
@@ -344,7 +352,7 @@ def neuron_source(
         LNAError: as `open_mask` and `NeuronSource.open`.
     """
     mask = None
-    if (steps is None or steps.needs_mask) and (lam is not None or not session.layout.method.has_lambda):
+    if (steps is None or steps.needs_mask) and (lam is not None or not session.layout.selection.has_lambda):
         mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     chosen = NOTHING if steps is None else steps
     return NeuronSource.open(session.layout, chosen, mask=mask, classes=classes, checkpoint=session.checkpoint)
@@ -355,10 +363,19 @@ def intervene(
 ) -> AbstractContextManager[None]:
     """Apply steps to a model while the context is open; afterwards, also after an exception, it is as before.
 
-        with lna.intervene(engine, ["zero zh", "scale:2 fr"], source):
-            engine.log_likelihood(texts, progress=print)
-
     Contexts nest: the inner one acts on the outer one's result.
+
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    ...     found = lna.identify.identify(session.layout, ("en", "es", "fr"), lna.config.Selection(0.1, 0.0, 0.8))
+    ...     source, engine = neuron_source(session, top_rate=0.1, lam=0.0), session.source()
+    ...     settings = {"text": "instruction", "max_length": engine.model.max_length, "overlong": "error"}
+    ...     texts = lna.corpus.encode.encode_texts(session.corpus.of_language("fr"), engine.tokenizer, **settings)
+    ...     with intervene(engine, ["zero en", "scale:2 fr"], source):
+    ...         scored = engine.log_likelihood(texts, progress=lna.core.model.SILENT)
+    >>> len(scored) == len(texts)
+    True
 
     Raises:
         LNAError: as `Steps.parse`, `NeuronSource.opened`, `NeuronSource.intervention` and `Engine.intervene`.

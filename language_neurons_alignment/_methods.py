@@ -1,42 +1,45 @@
-"""Methods compared by what their masks do: each finds neurons, each language's are switched off, perplexity tells."""
+"""Methods of finding language neurons, compared by the effect of their masks on perplexity.
+
+Each method finds neurons from the same counts. A perplexity map shows the effect of switching each language's neurons
+off, and the table puts the methods side by side.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ._session import Session, with_stored_answers
-from .analysis import DEFAULT_CHOICE, Choice, open_neurons
-from .config import DEFAULT_MAP, DEFAULT_TOP_RATE, MEAN_DIFFERENCE, METHODS, MapSettings, Method, Selection
+from .analysis import open_neurons
+from .config import DEFAULT_MAP, DEFAULT_SELECTION, MEAN_DIFFERENCE, METHODS, MapSettings, Selection
 from .core.model import StartProgress, silent
 from .core.perplexity import MethodTable, method_table
 from .errors import SettingsError
 from .identify import Identification, find_neurons
 from .plots.figures import methods_figure
 from .ppl import MapResult, perplexity_map
-from .store.counts import AnswerCounts, has_moments, load_answer_counts
-from .store.files import save_tables
+from .store.counts import has_moments
+from .store.files import Json, save_tables
 from .store.layout import Layout
 from .store.maps import save_figure
 from .store.masks import Mask
 from .version import __version__
 
 ALONE = replace(DEFAULT_MAP, controls=0)
-"""No controls are drawn: random is a method here, held against the others. Those that a map has stay its own."""
+"""Maps without controls, because random is one of the methods. Maps that already have controls keep them."""
 
 
 @dataclass(frozen=True)
 class MethodComparison:
-    """Methods, compared.
+    """Methods side by side.
 
     Attributes:
-        table: what their masks do.
+        table: the effects of their masks.
         lam: λ of entropy-λ.
-        found: what each method found.
+        found: the neurons that each method found.
         maps: their perplexity maps.
-        left_out: methods that were not named and could not be used, with the reason.
+        left_out: methods that were not named and lack their files, each with the reason.
         files: JSON, CSV and PNG of the table.
     """
 
@@ -45,108 +48,115 @@ class MethodComparison:
     found: tuple[Identification, ...]
     maps: tuple[MapResult, ...]
     left_out: dict[str, str]
-    files: tuple[Path, ...]
+    files: tuple[Path, ...] = ()
+
+    def plain(self) -> Json:
+        """The results as plain values."""
+        return {
+            "masks": {one.description.method: asdict(one.description) for one in self.found},
+            "maps": {one.description.method: str(drawn.json) for one, drawn in zip(self.found, self.maps, strict=True)},
+            "table": self.table.columns(),
+            "version": __version__,
+        }
 
 
 def compare_methods(
     session: Session,
-    methods: Sequence[Method] | None = None,
+    methods: Sequence[Selection] | None = None,
     *,
-    choice: Choice = DEFAULT_CHOICE,
+    selection: Selection = DEFAULT_SELECTION,
     settings: MapSettings = ALONE,
     overwrite: bool = False,
     start: StartProgress = silent,
 ) -> MethodComparison:
-    """Find the neurons by each method, map what they do, and put the methods side by side.
+    """Find neurons with each method, compute their perplexity maps, and write one table and one figure.
 
-    Masks and maps lie where `lna identify --method` and `lna ppl --method` put them; what is there is kept.
+    Masks and maps are stored where `lna identify --method` and `lna ppl --method` store them, and are reused.
+
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    ...     selection = Selection(0.1, 0.0, 0.8, languages=("en", "es", "fr"))
+    ...     methods = [Selection(method="entropy-lambda"), Selection(method="lape")]
+    ...     done = compare_methods(session, methods, selection=selection)
+    >>> done.table.methods
+    ('entropy-lambda', 'lape')
 
     Args:
-        session: model, corpus and place; counts have to be there.
-        methods: at least one; None for all that there are counts, or moments, for.
-        choice: top rate, λ, bar and languages; what is None as in the entropy-λ mask that is there, else AutoSweep's.
-        settings: what is scored, and of which classes.
-        overwrite: find and compute all again.
-        start: told of the work, for progress bars.
+        session: model, corpus and place of the results; the counts must exist.
+        methods: at least one, with the values that only it has (`neurons`, `seed`); None for all methods whose files
+            (counts, moments) exist.
+        selection: top rate, λ, bar and languages; a value of None is that of the stored entropy-λ mask, or for λ
+            AutoSweep's.
+        settings: scored texts, and classes of neurons to switch off.
+        overwrite: find and compute everything again.
+        start: starts progress bars.
 
     Raises:
-        SettingsError: no methods, the same twice, or steps other than switching each language off.
+        SettingsError: no methods, one named twice, or another intervention than switching each language off.
         LNAError: as `identify` and `perplexity_map`.
     """
     _check(methods, settings)
     session, layout = with_stored_answers(session), session.layout
-    reference = open_neurons(layout, choice)
-    lam, bar = reference.description.lam, reference.description.bar
-    assert lam is not None  # a Choice is of entropy-λ, found from counts
+    reference = open_neurons(layout, selection)
+    counts, lam, bar = reference.counts, reference.description.lam, reference.description.bar
+    assert counts is not None  # the neurons were found from counts, by entropy-λ
+    assert lam is not None
     assert bar is not None
-    counts = load_answer_counts(layout, reference.languages)
-    chosen, left_out = _chosen(methods, layout, reference.languages)
-    found, maps = {}, {}
-    for method in chosen:
-        selection = _selection(method, choice.top_rate, lam, bar)
-        found[method.name] = _identified(layout, counts, selection, overwrite=overwrite)
-        maps[method.name] = perplexity_map(
-            replace(session, layout=layout.by(method)),
-            reference.languages,
-            top_rate=selection.top_rate,
-            lam=selection.lam,
-            settings=settings,
-            overwrite=overwrite,
-            start=lambda _, tokens, name=method.name: start(f"perplexity, {name}", tokens),
+    chosen, left_out = _with_files(methods, layout, reference.languages)
+    rated = [_rated(method, selection.top_rate, lam, bar) for method in chosen]
+
+    found, maps = [], []
+    for method in rated:
+        one = find_neurons(layout, counts, method)
+        Mask(reference.languages, one.mask, one.description).save(one.path, overwrite=overwrite)
+        found.append(one)
+        maps.append(
+            perplexity_map(
+                replace(session, layout=layout.by(method)),
+                reference.languages,
+                top_rate=method.top_rate,
+                lam=method.lam,
+                settings=settings,
+                overwrite=overwrite,
+                start=lambda _, tokens, name=method.method: start(f"perplexity, {name}", tokens),
+            )
         )
+
     table = method_table(
-        {name: one.map for name, one in maps.items()},
-        {name: one.mask for name, one in found.items()},
+        {method.method: one.map for method, one in zip(chosen, maps, strict=True)},
+        {method.method: one.mask for method, one in zip(chosen, found, strict=True)},
         reference=reference.mask,
     )
-    path = layout.methods(choice.top_rate, lam, variant=settings.variant)
-    files = _write(path, table, tuple(found.values()), tuple(maps.values()), title=layout.model)
-    return MethodComparison(table, lam, tuple(found.values()), tuple(maps.values()), left_out, files)
+    done = MethodComparison(table, lam, tuple(found), tuple(maps), left_out)
+    path = layout.methods(selection.top_rate, lam, variant=settings.variant)
+    files = save_tables(path, done.plain(), {"methods": table.columns()})
+    return replace(done, files=(*files, save_figure(path, methods_figure(table, title=layout.model))))
 
 
-def _check(methods: Sequence[Method] | None, settings: MapSettings) -> None:
+def _check(methods: Sequence[Selection] | None, settings: MapSettings) -> None:
     if methods is not None:
-        names = [method.name for method in methods]
+        names = [method.method for method in methods]
         if not names or len(set(names)) < len(names):
             raise SettingsError(f"--methods must name methods, each once, got {', '.join(names) or 'none'}")
     if settings.do != DEFAULT_MAP.do:
         raise SettingsError(f"methods are compared by switching their neurons off, got {settings.do}: leave do out")
 
 
-def _chosen(
-    methods: Sequence[Method] | None, layout: Layout, languages: Sequence[str]
-) -> tuple[tuple[Method, ...], dict[str, str]]:
-    """The methods, and those left out; what was named is never left out."""
+def _with_files(
+    methods: Sequence[Selection] | None, layout: Layout, languages: Sequence[str]
+) -> tuple[tuple[Selection, ...], dict[str, str]]:
+    """The methods to compare, and those left out with the reason; a method that is named is never left out."""
     if methods is not None:
         return tuple(methods), {}
     without = [language for language in languages if not has_moments(layout, language)]
     left_out = {}
     if without:
         left_out[MEAN_DIFFERENCE] = f"no moments of {', '.join(without)}: collect them with `lna activation --moments`"
-    return tuple(Method(name) for name in METHODS if name not in left_out), left_out
+    return tuple(Selection(method=name) for name in METHODS if name not in left_out), left_out
 
 
-def _selection(method: Method, top_rate: float, lam: float, bar: float) -> Selection:
-    """The rates that a method has, of those given."""
-    rate = top_rate if method.has_rate else DEFAULT_TOP_RATE
-    return Selection(rate, lam if method.has_lambda else None, bar, method)
-
-
-def _identified(layout: Layout, counts: AnswerCounts, selection: Selection, *, overwrite: bool) -> Identification:
-    found = find_neurons(layout, counts, selection)
-    Mask(tuple(counts.languages), found.mask, found.description).save(found.path, overwrite=overwrite)
-    return found
-
-
-def _write(
-    path: Path, table: MethodTable, found: Sequence[Identification], maps: Sequence[MapResult], *, title: str
-) -> tuple[Path, ...]:
-    """The table as JSON and CSV, and the figure."""
-    content: dict[str, Any] = {
-        "masks": {one.description.method: asdict(one.description) for one in found},
-        "maps": {one.description.method: str(drawn.json) for one, drawn in zip(found, maps, strict=True)},
-        "table": table.columns(),
-        "version": __version__,
-    }
-    written = save_tables(path, content, {"methods": table.columns()})
-    return (*written, save_figure(path, methods_figure(table, title=title)))
+def _rated(method: Selection, top_rate: float, lam: float, bar: float) -> Selection:
+    """The method with those of the given rates that it uses."""
+    rate = top_rate if method.has_rate else Selection.top_rate
+    return replace(method, top_rate=rate, lam=lam if method.has_lambda else None, bar=bar)

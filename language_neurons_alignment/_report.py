@@ -1,154 +1,232 @@
-"""All results of a model, or of several, on one page, and every figure as a picture with its table."""
+"""The report: all results of a model, or of several compared, on one page, with every figure as picture and table.
+
+`write_report` reads the results of each model (`Evidence`), arranges them in sections (`compose`), and writes the page
+and the pictures. If results are missing, the page names the command that makes them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from ._compare import Comparison, PairComparison, comparison_of
 from ._steps import CLASSES
-from .analysis import DEFAULT_CHOICE, Choice, ModelNeurons, analysis_of, open_neurons
-from .config import DEFAULT_RANGE, TEXTS, MapSettings, SweepRange
+from .analysis import ModelNeurons, analysis_of, open_neurons
+from .config import DEFAULT_RANGE, DEFAULT_SELECTION, TEXTS, MapSettings, Selection, SweepRange
 from .core.perplexity import PerplexityMap
-from .core.profiles import LanguagesAbove, count_languages_above
 from .errors import MissingArtifactError, SettingsError
 from .plots.draw import draw, write_png, write_svg
-from .report.comparison import PairResults, pair_parts, training_section
-from .report.model import CountedText, Gap, ModelResults, model_sections, provenance_section
+from .report.comparison import (
+    alike_section,
+    change_section,
+    flow_section,
+    gained_lost_section,
+    groups_section,
+    shared_change_section,
+    training_section,
+)
+from .report.model import (
+    TITLES,
+    appear_section,
+    corpus_section,
+    language_layers_section,
+    languages_section,
+    layers_section,
+    overlap_section,
+    path_section,
+    perplexity_section,
+    provenance_section,
+    sets_section,
+    shared_section,
+    stages_section,
+)
 from .report.page import render_page
-from .report.sections import Part, Report, pictures
-from .store.counts import load_origin
-from .store.files import save_pictures, write_text
-from .store.layout import Layout
+from .report.sections import MissingSection, Part, Report, Section, pictures
+from .store.files import Json, save_pictures, write_text
+from .store.layout import Layout, with_ending
 from .store.maps import load_map, map_exists
 from .store.masks import Mask
 
-# ── What there is of a model, for a report: neurons, counted text, perplexity maps, and where they come from.
-
 
 @dataclass(frozen=True)
-class Subject:
-    """A model that is to be reported on.
+class WrittenReport:
+    """A report on disk.
 
     Attributes:
-        layout: where its results lie.
-        choice: which of its neurons.
-        called: the model as the caller named it, for the commands that the report suggests.
-        mask_only: read its mask and no counts.
+        report: its content.
+        page: the HTML file.
+        pictures: PNG, SVG and CSV of every view of every figure, in the order of reading.
     """
 
-    layout: Layout
-    choice: Choice = DEFAULT_CHOICE
-    called: str = "MODEL"
-    mask_only: bool = False
+    report: Report
+    page: Path
+    pictures: list[Path]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What there is of it.
+    """The results of one model.
 
     Attributes:
         neurons: its language neurons.
-        texts: what was counted, per language; empty where the counts are not there.
-        maps: finished perplexity maps of exactly these neurons, by the variant of classes and text.
-        no_counts: what to say where counts are missing.
-        no_maps: what to say where there is no such map.
-        facts: where all this comes from.
+        maps: finished perplexity maps of exactly these neurons, by the ending of their file names.
+        facts: where the results come from.
+        missing: by the name of each figure that cannot be drawn.
     """
 
     neurons: ModelNeurons
-    texts: tuple[CountedText, ...]
     maps: dict[str, PerplexityMap]
-    no_counts: Gap
-    no_maps: Gap
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, str]
+    missing: dict[str, MissingSection]
 
 
-def gather(subject: Subject) -> Evidence:
-    """Read what there is of a model; where there are no counts, its mask alone.
+def write_report(
+    layouts: Sequence[Layout],
+    selection: Selection = DEFAULT_SELECTION,
+    *,
+    mask_only: bool = False,
+    called: Sequence[str] = (),
+    trained: Sequence[str] = (),
+    out: Path | None = None,
+) -> WrittenReport:
+    """Write the report of a model; of several models, that of the first and how the others differ from it.
+
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    >>> selection = Selection(0.1, 0.0, 0.8, languages=("en", "es", "fr"))
+    >>> written = write_report([session.layout], selection, called=["model"])
+    >>> print(written.page.as_posix())
+    reports/toy/0.1-0.0/report.Llama-model.html
+    >>> written.report.missing["What breaks when a language's neurons are off"]
+    'There is no perplexity map of these neurons. lna ppl --model-path model -s toy -d DATA -r 0.1 -l 0.0'
+
+    Args:
+        layouts: where the results of each model are; in the order of training.
+        selection: which neurons; its search range is also the range of the λ path.
+        mask_only: read masks and no counts.
+        called: the models' paths, for the commands that the report suggests.
+        trained: languages that the other models were trained on.
+        out: the page; by default under the first model's results. The pictures are in a folder of the same name.
 
     Raises:
-        MissingArtifactError: neither counts nor a mask.
-        LNAError: what is there cannot be used.
+        SettingsError: a page whose name does not end in .html.
+        MissingArtifactError: a model has neither counts nor a mask.
+        IncompatibleError: models that cannot be compared.
+        LNAError: results that cannot be used.
     """
-    neurons = _neurons(subject)
-    texts, counted = ((), {}) if neurons.found is None else _texts(neurons)
-    maps, mapped, no_maps = _maps(subject, neurons)
-    called = f"--model-path {subject.called} -s {subject.layout.dataset}"
-    no_counts = Gap(
-        "It needs the activation counts, and only a mask is there.", f"lna activation {called} -l LANGUAGE -d DATA"
-    )
-    return Evidence(neurons, texts, maps, no_counts, no_maps, {**_described(neurons), **counted, **mapped})
+    if out is not None and out.suffix != ".html":
+        raise SettingsError(f"--out must name a page that ends in .html, got {out}: for example {out.name}.html")
+    results = gather(layouts, selection, mask_only=mask_only, called=called)
+    report = compose(results, trained=trained, search=selection.search)
+    page = out or _default_page(results)
+    folder, written = page.with_suffix(""), []
+    for title, name, chart in pictures(report):
+        drawn = draw(chart, title=title)
+        writers = {".png": partial(write_png, drawn), ".svg": partial(write_svg, drawn)}
+        written += save_pictures(folder / name, writers, header=chart.header, rows=chart.table)
+    write_text(page, render_page(report, folder=folder.name))
+    return WrittenReport(report, page, written)
 
 
-def _neurons(subject: Subject) -> ModelNeurons:
-    """From counts if they are there, else from the mask; the error for neither names the counts, which come first."""
-    if subject.mask_only:
-        return open_neurons(subject.layout, subject.choice, mask_only=True)
+def _default_page(results: Sequence[Evidence]) -> Path:
+    first, *others = (one.neurons for one in results)
+    described = first.description
+    path = first.layout.report(described.top_rate, described.lam, others=[one.layout.model for one in others])
+    return with_ending(path, ".html")
+
+
+def gather(
+    layouts: Sequence[Layout],
+    selection: Selection = DEFAULT_SELECTION,
+    *,
+    mask_only: bool = False,
+    called: Sequence[str] = (),
+) -> list[Evidence]:
+    """Read the results of each model; without counts, its mask alone.
+
+    Raises:
+        MissingArtifactError: a model has neither counts nor a mask.
+        LNAError: results that cannot be used.
+    """
+    names = called or ["MODEL"] * len(layouts)
+    return [
+        _evidence(_neurons(layout, selection, mask_only=mask_only), name)
+        for layout, name in zip(layouts, names, strict=True)
+    ]
+
+
+def _neurons(layout: Layout, selection: Selection, *, mask_only: bool) -> ModelNeurons:
+    """Open the neurons from counts, or without counts from the mask; without both, the error names the counts."""
+    if mask_only:
+        return open_neurons(layout, selection, mask_only=True)
     try:
-        return open_neurons(subject.layout, subject.choice)
+        return open_neurons(layout, selection)
     except MissingArtifactError as no_counts:
         try:
-            return open_neurons(subject.layout, subject.choice, mask_only=True)
+            return open_neurons(layout, selection, mask_only=True)
         except MissingArtifactError:
             raise no_counts from None
 
 
-def _texts(neurons: ModelNeurons) -> tuple[tuple[CountedText, ...], dict[str, str]]:
-    """How much text was counted, and what its files say of their making where they all say the same."""
-    texts, metas = [], []
-    for language in neurons.languages:
-        full, meta = load_origin(neurons.layout.activation(language))
-        prefix, _ = load_origin(neurons.layout.activation(language, prefix=True))
-        texts.append(CountedText(language, prefix, full - prefix, meta.get("sequences")))
-        metas.append(meta)
+def _evidence(neurons: ModelNeurons, called: str) -> Evidence:
+    layout, missing = neurons.layout, {}
+    if neurons.counts is None:
+        reason = "It needs the activation counts, and there is only a mask."
+        command = f"lna activation --model-path {called} -s {layout.dataset} -l LANGUAGE -d DATA"
+        names = ("corpus", "lambda-path", "shared", *(() if neurons.description.appear else ("appear",)))
+        missing = {name: MissingSection(name, TITLES[name], reason, command) for name in names}
+    maps, mapped, no_maps = _maps(neurons, called)
+    if not maps:
+        missing["perplexity"] = no_maps
+    counted = {} if neurons.counts is None else _common(neurons.counts.metas)
+    return Evidence(neurons, maps, {**_described(neurons), **counted, **mapped}, missing)
+
+
+def _common(metas: Sequence[Json]) -> dict[str, str]:
+    """The facts on which the count files of all languages agree."""
     skipped = {"config_hash", "weights_hash", "language", "corpus_hash"}
     common = [key for key in metas[0] if key not in skipped and all(meta.get(key) == metas[0][key] for meta in metas)]
-    return tuple(texts), {f"counts: {key.replace('_', ' ')}": str(metas[0][key]) for key in common}
+    return {f"counts: {key.replace('_', ' ')}": str(metas[0][key]) for key in common}
 
 
-def _maps(subject: Subject, neurons: ModelNeurons) -> tuple[dict[str, PerplexityMap], dict[str, str], Gap]:
-    """The perplexity maps made from this very mask; why there is none."""
-    rates = neurons.description.top_rate, neurons.description.lam
-    layout = subject.layout
+def _maps(neurons: ModelNeurons, called: str) -> tuple[dict[str, PerplexityMap], dict[str, str], MissingSection]:
+    """The perplexity maps made from this very mask, where they come from, and the reason if there are none."""
+    rates, layout = (neurons.description.top_rate, neurons.description.lam), neurons.layout
     mask = Mask(neurons.languages, neurons.mask, neurons.description)
-    command = f"lna ppl --model-path {subject.called} -s {layout.dataset} -d DATA -r {rates[0]!r} -l {rates[1]!r}"
-    maps, facts, gap = {}, {}, Gap("No perplexity map of these neurons is there.", command)
-    for settings in _variants():
+    command = f"lna ppl --model-path {called} -s {layout.dataset} -d DATA -r {rates[0]!r} -l {rates[1]!r}"
+    maps, facts, missing = {}, {}, partial(MissingSection, "perplexity", TITLES["perplexity"])
+    why = missing("There is no perplexity map of these neurons.", command)
+    for settings in _map_variants():
         path = layout.perplexity(*rates, variant=settings.variant)
         if not map_exists(path):
             continue
         found, made_from = load_map(path)
         todo = len(found.rows) * len(found.languages) - len(found.cells)
         if made_from.get("mask") != mask.digest_of(settings.classes):
-            gap = Gap("The perplexity map that is there was made from another mask.", f"{command} --force")
+            why = missing("The stored perplexity map was made from another mask.", f"{command} --force")
         elif todo > 0:
-            gap = Gap(f"The perplexity map is not finished: {todo} cells are missing.", command)
+            why = missing(f"The perplexity map is not finished: {todo} cells are missing.", command)
         else:
             maps[settings.variant] = found
-            facts |= _map_facts(settings, made_from)
-    return maps, facts, gap
+            shown = {key: made_from[key] for key in ("engine", "dtype", "overlong_policy") if key in made_from}
+            text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())
+            facts[f"perplexity of {settings.text}, {' + '.join(settings.classes)} off"] = text
+    return maps, facts, why
 
 
-def _variants() -> list[MapSettings]:
-    """Every choice of classes and text that a map may be of, the default first."""
+def _map_variants() -> list[MapSettings]:
+    """Every choice of classes and text that a map can have, the default first."""
     classes = [chosen for size in range(1, len(CLASSES) + 1) for chosen in combinations(CLASSES, size)]
     every = [MapSettings(classes=chosen, text=text) for text in TEXTS for chosen in classes]
     return sorted(every, key=lambda settings: settings.variant != "")
 
 
-def _map_facts(settings: MapSettings, made_from: dict[str, Any]) -> dict[str, str]:
-    shown = {key: made_from[key] for key in ("engine", "dtype", "overlong_policy") if key in made_from}
-    text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())
-    return {f"perplexity of {settings.text}, {' + '.join(settings.classes)} off": text}
-
-
 def _described(neurons: ModelNeurons) -> dict[str, str]:
-    """The mask's description, as a table tells it."""
+    """The mask's description, as rows of a table."""
     described, layout = neurons.description, neurons.layout
     facts = {
         "name in files": layout.model,
@@ -168,142 +246,40 @@ def _described(neurons: ModelNeurons) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
-@dataclass(frozen=True)
-class WrittenReport:
-    """A report on disk.
-
-    Attributes:
-        report: what it says.
-        page: the HTML file.
-        pictures: PNG, SVG and CSV of every view of every figure, in the order of reading.
-    """
-
-    report: Report
-    page: Path
-    pictures: list[Path]
-
-
-def report(
-    subjects: Sequence[Subject],
-    *,
-    trained: Sequence[str] = (),
-    search: SweepRange = DEFAULT_RANGE,
-    out: Path | None = None,
-) -> WrittenReport:
-    """Write the report of a model; with several, of the first and of how the others differ from it.
+def compose(results: Sequence[Evidence], *, trained: Sequence[str] = (), search: SweepRange = DEFAULT_RANGE) -> Report:
+    """Arrange the results of models in sections; nothing is drawn or written.
 
     Args:
-        subjects: the model, and those that it is compared with.
+        results: of the first model, and of those that it is compared with.
         trained: languages that the others were trained on.
-        search: range of λ of the λ path.
-        out: the page; by default under the first model's results. Pictures lie in a folder of its name.
+        search: range of the λ path.
 
     Raises:
-        SettingsError: a page whose name does not end in .html.
-        MissingArtifactError: a model has neither counts nor a mask.
-        IncompatibleError: models that cannot be compared.
-        LNAError: what is there cannot be used.
+        SettingsError, IncompatibleError: models that cannot be compared.
     """
-    if out is not None and out.suffix != ".html":
-        raise SettingsError(f"--out must name a page that ends in .html, got {out}: for example {out.name}.html")
-    told = compose(subjects, trained=trained, search=search)
-    page = out or _default_page(subjects, told)
-    folder = page.with_suffix("")
-    written = []
-    for title, name, chart in pictures(told):
-        drawn = draw(chart, title=title)
-        writers = {".png": partial(write_png, drawn), ".svg": partial(write_svg, drawn)}
-        written += save_pictures(folder / name, writers, header=chart.header, rows=chart.table)
-    write_text(page, render_page(told, folder=folder.name))
-    return WrittenReport(told, page, written)
-
-
-def compose(subjects: Sequence[Subject], *, trained: Sequence[str] = (), search: SweepRange = DEFAULT_RANGE) -> Report:
-    """What a report says; nothing is drawn, and nothing written.
-
-    Raises:
-        LNAError: as `report`.
-    """
-    found = [gather(subject) for subject in subjects]
-    compared = comparison_of([one.neurons for one in found], trained=trained) if len(found) > 1 else None
-    first, described = found[0], found[0].neurons.description
-    assert described.lam is not None  # a Choice is of entropy-λ
-    names = compared.names if compared else (first.neurons.layout.model,)
-    parts = [] if compared is None else _comparison_parts(compared)
-    parts.append(Part("model", names[0] if compared else "What was found", model_sections(_results(first, search))))
-    facts = dict(zip(names, (one.facts for one in found), strict=True))
-    notes = compared.notes if compared else ()
-    parts.append(Part("origin", "Where it comes from", (provenance_section(facts, notes),)))
+    first = results[0].neurons
+    compared = comparison_of([one.neurons for one in results], trained=trained) if len(results) > 1 else None
+    names = compared.names if compared else (first.layout.model,)
+    title = names[0] if compared else "What was found"
+    facts = dict(zip(names, (one.facts for one in results), strict=True))
+    origin = provenance_section(facts, compared.notes if compared else ())
     return Report(
         title=" → ".join(names),
-        subtitle=_subtitle(first.neurons),
-        rates=(described.top_rate, described.lam),
-        facts=_facts(first.neurons),
-        parts=tuple(parts),
-        languages=first.neurons.languages,
-        layers=described.layers,
+        subtitle=_subtitle(first),
+        facts=_facts(first),
+        parts=(
+            *(_comparison_parts(compared) if compared else ()),
+            Part("model", title, tuple(_model_sections(results[0], search))),
+            Part("origin", "Where it comes from", (origin,)),
+        ),
+        languages=first.languages,
+        layers=first.description.layers,
     )
-
-
-def _results(evidence: Evidence, search: SweepRange) -> ModelResults:
-    """The analysis of a model, as its sections take it."""
-    done, lam = analysis_of(evidence.neurons, search=search), evidence.neurons.description.lam
-    assert lam is not None  # a Choice is of entropy-λ
-    return ModelResults(
-        lam=lam,
-        texts=evidence.texts,
-        appear=tuple(evidence.neurons.description.appear),
-        classes=done.classes,
-        stages=done.stages,
-        languages=done.languages,
-        means=done.means,
-        above=done.above,
-        overlap=done.overlap,
-        sharing=done.sharing,
-        path=done.path,
-        maps=evidence.maps,
-        no_counts=evidence.no_counts,
-        no_maps=evidence.no_maps,
-    )
-
-
-def _comparison_parts(compared: Comparison) -> list[Part]:
-    """The way of the training, where it has more than two stations, and each model against the first."""
-    models = dict(zip(compared.names, compared.models, strict=True))
-    pairs = pair_parts([_pair(pair, models, trained=bool(compared.trained)) for pair in compared.pairs])
-    if len(compared.names) == 2:
-        return pairs
-    return [Part("training-path", "Along the training", (training_section(compared.path),)), *pairs]
-
-
-def _pair(pair: PairComparison, models: dict[str, ModelNeurons], *, trained: bool) -> PairResults:
-    above = [_above(models[name]) for name in (pair.before, pair.after)]
-    return PairResults(
-        names=(pair.before, pair.after),
-        classes=pair.classes,
-        languages=pair.languages,
-        groups=pair.groups,
-        trained=trained,
-        above=tuple(one for one in above if one is not None),
-    )
-
-
-def _above(neurons: ModelNeurons) -> LanguagesAbove | None:
-    if neurons.found is None:
-        return None
-    statistics, selected = neurons.found.statistics, neurons.found.selected
-    return count_languages_above(statistics.languages_above, selected, languages=len(neurons.languages))
-
-
-def _default_page(subjects: Sequence[Subject], told: Report) -> Path:
-    first, *others = (subject.layout for subject in subjects)
-    path = first.report(*told.rates, others=[other.model for other in others])
-    return path.with_name(f"{path.name}.html")
 
 
 def _subtitle(neurons: ModelNeurons) -> str:
     described = neurons.description
-    said = [
+    parts = [
         neurons.layout.dataset,
         f"{len(described.languages)} languages",
         f"{described.layers} layers × {described.d_mlp:,} neurons",
@@ -312,11 +288,11 @@ def _subtitle(neurons: ModelNeurons) -> str:
         "" if described.bar is None else f"bar {described.bar:g}",
         "" if described.threshold is None else f"τ {described.threshold:.4f}",
     ]
-    return " · ".join(filter(None, said))
+    return " · ".join(filter(None, parts))
 
 
 def _facts(neurons: ModelNeurons) -> tuple[tuple[str, str], ...]:
-    """The classes' sizes: what one looks for first."""
+    """The sizes of the classes."""
     meaning = {
         "specific": "specific: one language",
         "related": "related: several languages",
@@ -324,5 +300,60 @@ def _facts(neurons: ModelNeurons) -> tuple[tuple[str, str], ...]:
         "unassigned": "selected, above τ nowhere",
     }
     return tuple(
-        (f"{int(neurons.members[name].sum()):,}", said) for name, said in meaning.items() if name in neurons.members
+        (f"{int(neurons.members[name].sum()):,}", text) for name, text in meaning.items() if name in neurons.members
     )
+
+
+def _model_sections(results: Evidence, search: SweepRange) -> list[Section]:
+    """Every figure of one model, in the order of reading; a missing one names the command that makes its results."""
+    neurons, described, counts = results.neurons, results.neurons.description, results.neurons.counts
+    found, lam = analysis_of(neurons, search=search), described.lam
+    assert lam is not None  # `open_neurons` finds neurons by entropy-λ
+    corpus = None
+    if counts is not None:
+        corpus = corpus_section(
+            neurons.languages,
+            questions=counts.prefix_tokens.tolist(),
+            answers=counts.tokens.tolist(),
+            sequences=[meta.get("sequences") for meta in counts.metas],
+        )
+    sections: dict[str, Section | None] = {
+        "corpus": corpus,
+        "lambda-path": None if found.path is None else path_section(found.path, lam=lam),
+        "appear": appear_section(described.appear, lam=lam) if described.appear else None,
+        "layers": layers_section(found.classes, found.stages),
+        "stages": stages_section(found.stages),
+        "languages": languages_section(found.languages, found.means),
+        "language-layers": language_layers_section(found.languages),
+        "shared": None if found.above is None else shared_section(found.above),
+        "overlap": overlap_section(found.overlap),
+        "sets": sets_section(found.sharing),
+        "perplexity": perplexity_section(results.maps) if results.maps else None,
+    }
+    return [section or results.missing[name] for name, section in sections.items()]
+
+
+def _comparison_parts(compared: Comparison) -> list[Part]:
+    """The first model against each other one; for more than two models, before that the course of the training."""
+    neurons = dict(zip(compared.names, compared.models, strict=True))
+    parts = []
+    if len(compared.names) > 2:
+        parts.append(Part("training-path", "Along the training", (training_section(compared.path),)))
+    for number, pair in enumerate(compared.pairs, start=1):
+        mark = f"pair-{number}-" if len(compared.pairs) > 1 else ""
+        sections = _pair_sections(pair, neurons, trained=bool(compared.trained))
+        named = tuple(replace(one, name=mark + one.name) for one in sections)
+        parts.append(Part(f"{mark}comparison", f"{pair.before} → {pair.after}", named))
+    return parts
+
+
+def _pair_sections(pair: PairComparison, neurons: dict[str, ModelNeurons], *, trained: bool) -> list[Section]:
+    above = [neurons[name].languages_above() for name in (pair.before, pair.after)]
+    return [
+        flow_section(pair.classes),
+        change_section(pair.classes, before=pair.before, after=pair.after),
+        gained_lost_section(pair.languages),
+        alike_section(pair.languages),
+        groups_section(pair.groups, trained=trained),
+        shared_change_section(*above, names=(pair.before, pair.after)),
+    ]

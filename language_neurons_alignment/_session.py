@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .config import DEFAULT_METHOD, Method
+from .config import DEFAULT_SELECTION, Selection
 from .corpus.records import Corpus, generation_of, has_answers, read_corpus, same_questions
 from .engines import EngineSettings, EngineSource
 from .store.checkpoint import Checkpoint, fetch_config, read_checkpoint
@@ -17,6 +17,11 @@ from .store.layout import Layout, results_name, results_of
 @dataclass(frozen=True)
 class Session:
     """One model and one dataset, and a place for results. As a context manager it closes the model at the end.
+
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     print(session.layout.mask(0.01, 0.25).as_posix())
+    activation_masks/toy/0.01-0.25/mask.Llama-model
 
     Attributes:
         layout: where results lie.
@@ -47,15 +52,16 @@ def open_session(
     model_name: str | None = None,
     root: str | Path = ".",
     existing: bool = False,
-    method: Method = DEFAULT_METHOD,
+    selection: Selection = DEFAULT_SELECTION,
     engine: str = "auto",
     dtype: str = "auto",
     **options: Any,
 ) -> Session:
     """Name a model, a corpus and a place for results; the model is loaded when a step first needs it.
 
-        with lna.open_session("/models/Llama-3-8B", "datasets/mgsm.json", "mgsm") as session:
-            lna.perplexity_map(session, top_rate=0.01, lam=0.109375)
+    >>> with open_session("model", "corpus.json", "toy") as session:
+    ...     print(session.layout.model, session.corpus.languages)
+    Llama-model ('en', 'es', 'fr')
 
     Args:
         model_path: folder or hub id.
@@ -64,7 +70,7 @@ def open_session(
         model_name: as in file names; by default the family in the model's config.
         root: folder under which results lie.
         existing: continue from existing results, also where they lie under another name (`find_layout`).
-        method: the method whose masks are used.
+        selection: how the neurons were found whose masks are used; its method decides where they lie.
         engine: "transformers", "vllm", or "auto".
         dtype: precision; "auto" is the model's own.
         options: options of one engine (device, batch_tokens, …).
@@ -81,7 +87,7 @@ def open_session(
         layout = results_of(model_path, dataset, model_name=model_name, root=root, checkpoint=checkpoint)
     read = corpus if isinstance(corpus, Corpus) else read_corpus(Path(corpus))
     return Session(
-        layout.by(method), read, checkpoint, EngineSource(EngineSettings(model_path, engine, dtype, options))
+        layout.by(selection), read, checkpoint, EngineSource(EngineSettings(model_path, engine, dtype, options))
     )
 
 

@@ -1,20 +1,24 @@
-"""How much of a model's language neurons is chance: from counts kept in blocks of the corpus."""
+"""How much a model's language neurons depend on the corpus: intervals, inclusion probabilities, split-half overlap.
+
+The counts must be stored in blocks of the corpus (`lna activation --blocks`). The neurons are found again in bootstrap
+samples of the blocks, which give the spread of every number, and in random halves and quarters, which extrapolate it to
+an infinite corpus (`core.stability`).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32, Float64
 from torch import Tensor
 
-from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE, Selection, SweepRange
-from .core.counts import AnswerBlocks, activation_probability
+from .config import Selection, StabilitySettings
+from .core.counts import AnswerBlocks
 from .core.find import Found, find
 from .core.flow import corpus_overlap
 from .core.frames import Columns
@@ -33,78 +37,34 @@ from .core.stability import (
 )
 from .errors import IncompatibleError, SweepError
 from .plots.draw import draw, write_png
-from .plots.figures import language_chart, layer_chart
+from .plots.figures import stability_by_language, stability_by_layer
+from .store.checkpoint import Checkpoint
 from .store.counts import AnswerCounts, load_answer_counts, load_blocks
-from .store.files import save_stability
+from .store.files import Json, save_stability
 from .store.layout import Layout
 from .version import __version__
-
-# ── How language neurons are found again, and how often.
-
-
-@dataclass(frozen=True)
-class StabilitySettings:
-    """What is found again, and how often.
-
-    Attributes:
-        top_rate: share of neurons selected.
-        bar: activation bar.
-        lam: λ to select by; None: the largest fine one, found anew in every part and resampling of the corpus.
-        lo: smallest λ considered.
-        hi: largest λ considered.
-        draws: resamplings of the blocks.
-        splits: random cuts of the blocks into halves and quarters.
-        seed: of both.
-
-    Raises:
-        SettingsError: out of range.
-    """
-
-    top_rate: float = DEFAULT_TOP_RATE
-    bar: float = DEFAULT_BAR
-    lam: float | None = None
-    lo: float = DEFAULT_RANGE.lo
-    hi: float = DEFAULT_RANGE.hi
-    draws: int = 400
-    splits: int = 50
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _ = self.selection
-
-    @property
-    def selection(self) -> Selection:
-        """How neurons are found by these settings."""
-        return Selection(self.top_rate, self.lam, self.bar, search=SweepRange(self.lo, self.hi))
-
-    @property
-    def named(self) -> str:
-        """λ in the names of files."""
-        return "found" if self.lam is None else repr(float(self.lam))
-
-
-# ── What finding language neurons again and again has told, as numbers, tables and tensors.
 
 
 @dataclass(frozen=True)
 class Stability:
-    """One model's language neurons on one corpus, and how well the corpus knows them.
+    """One model's language neurons on one corpus, and how much they would change on another one.
 
     Attributes:
-        layout: where the model's results lie.
+        layout: where the model's results are.
         languages: codes.
         settings: how neurons are found.
         counts: digest of each language's counts.
-        blocks: of the corpus.
+        blocks: number of blocks of the corpus.
         found: the neurons of the whole corpus.
-        value: their `numbers`; the first is λ*.
-        numbers: intervals of the `numbers` of an infinitely large corpus.
+        value: λ*, τ and the sizes of classes and masks (`core.stability.numbers`).
+        numbers: their intervals, for an infinite corpus.
         inclusion: each neuron's probability of being in each mask.
-        halves: what halves of the corpus have in common, and where its size leads.
+        halves: overlap of the masks from two halves of the corpus, and the extrapolation to an infinite corpus.
         probability: each neuron's activation probability.
         interval: its interval.
-        other: the corpus whose masks are compared; None where none was named.
-        overlap: what its masks have in common with these (`corpus_overlap`).
+        other: name of another corpus with which the masks are compared; None if none is named.
+        overlap: the table of that comparison (`core.flow.corpus_overlap`).
+        files: JSON, CSV, tensor and PNG files, once they are written.
     """
 
     layout: Layout
@@ -121,9 +81,10 @@ class Stability:
     interval: Interval
     other: str | None = None
     overlap: Columns | None = None
+    files: tuple[Path, ...] = ()
 
     def tables(self) -> dict[str, Columns]:
-        """The results by the names that their files have."""
+        """The tables, by the names of their files."""
         total = 2 + len(STATES) + len(self.languages)
         names = ["lambda", "threshold", *STATES, *(f"mask.{code}" for code in self.languages)]
         columns = {"value": self.value, "endless": self.halves.endless}
@@ -142,8 +103,8 @@ class Stability:
         }
         return tables if self.overlap is None else {**tables, "overlap": self.overlap}
 
-    def plain(self) -> dict[str, Any]:
-        """The results as plain values, over all layers; layer by layer they are in the CSV file."""
+    def plain(self) -> Json:
+        """The results as plain values, summed over layers; the CSV file `layers` has every layer."""
         chosen = self.settings
         return {
             "model": self.layout.model,
@@ -152,8 +113,12 @@ class Stability:
             "languages": list(self.languages),
             "counts": self.counts,
             "blocks": self.blocks,
-            **{name: getattr(chosen, name) for name in ("top_rate", "bar", "lo", "hi", "draws", "splits", "seed")},
-            "lambda": "found" if chosen.lam is None else chosen.lam,
+            "top_rate": chosen.selection.top_rate,
+            "bar": chosen.selection.known_bar,
+            "lo": chosen.selection.search.lo,
+            "hi": chosen.selection.search.hi,
+            **{name: getattr(chosen, name) for name in ("draws", "splits", "seed")},
+            "lambda": "found" if chosen.selection.lam is None else chosen.selection.lam,
             "without_lambda": self.without_lambda,
             "tables": {name: table for name, table in self.tables().items() if name != "layers"},
             "version": __version__,
@@ -161,11 +126,11 @@ class Stability:
 
     @property
     def without_lambda(self) -> int:
-        """Resampled corpora in which no λ in the range is fine."""
+        """Bootstrap samples without a valid λ in the range."""
         return int(self.inclusion.numbers[:, 0].isnan().sum())
 
-    def tensors(self) -> dict[str, Any]:
-        """Neuron by neuron: float32 [layer, neuron, lang]."""
+    def tensors(self) -> Json:
+        """The results per neuron: float32 [layer, neuron, lang]."""
         return {
             "languages": list(self.languages),
             "inclusion": self.inclusion.probability,
@@ -175,7 +140,7 @@ class Stability:
         }
 
     def _probabilities(self) -> Columns:
-        """Per language: how wide its mask's intervals of p are, and how many of them lie above τ."""
+        """Per language: the median half-width of p's intervals within the mask, and how many lie above τ."""
         rows = []
         for k in range(len(self.languages)):
             mask = self.found.mask[..., k]
@@ -193,36 +158,51 @@ def stability(
     *,
     other: Layout | None = None,
     start: StartProgress = silent,
-) -> tuple[Stability, list[Path]]:
-    """Find a model's language neurons again and again, and store what that tells.
+) -> Stability:
+    """Estimate how much the neurons would change on another corpus, and write tables, tensors and figures.
+
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code, blocks=3) for code in ("en", "es", "fr")]
+    >>> settings = StabilitySettings(Selection(0.1, 0.0, 0.8), draws=4, splits=2)
+    >>> found = stability(session.layout, ("en", "es", "fr"), settings)
+    >>> found.blocks, tuple(found.inclusion.probability.shape) == tuple(found.probability.shape)
+    (3, True)
 
     Args:
-        layout: where the counts and their blocks lie.
+        layout: where the counts and their blocks are.
         languages: codes.
-        settings: how neurons are found, and how often.
-        other: the same model's counts on another corpus, whose masks are compared; they need no blocks.
-        start: told of the work, in identifications.
+        settings: how neurons are found, and in how many samples.
+        other: the same model's counts on another corpus, to compare the masks; these counts need no blocks.
+        start: starts a progress bar, measured in identifications.
 
     Raises:
-        MissingArtifactError: the counts were not kept in blocks.
-        SweepError: no λ in the range is fine in the whole corpus.
+        MissingArtifactError: the counts were stored without blocks.
+        SweepError: the whole corpus has no valid λ in the range.
         ArtifactError, IncompatibleError: counts or blocks that do not belong together.
     """
     counts = load_answer_counts(layout, languages)
-    overlap = None if other is None else _overlap(counts, layout, other, settings.selection)
+    counts_of_other = None if other is None else load_answer_counts(other, languages)
     blocks = AnswerBlocks.of([load_blocks(layout, language) for language in languages])
+
+    selection, name_of_other = settings.selection, None if other is None else other.dataset
+    overlap = None
+    if counts_of_other is not None:
+        _check_same_model(counts, counts_of_other, f"{layout.dataset} and {name_of_other}")
+        masks = (_mask(one, selection) for one in (counts, counts_of_other))
+        overlap = corpus_overlap(*masks, languages=languages)
     probability = blocks.probability()
-    found = find(probability, settings.selection)
+    found = find(probability, selection)
     if found.lam is not None and math.isnan(found.lam):
         raise SweepError(
-            f"no λ in [{settings.lo!r}, {settings.hi!r}] gives appear[K] = 0 on {layout.dataset}: lower the top rate "
-            "(-r), raise the bar (-b), or give a λ (-l)"
+            f"no λ in [{selection.search.lo!r}, {selection.search.hi!r}] gives appear[K] = 0 on {layout.dataset}: "
+            "lower the top rate (-r), raise the bar (-b), or give a λ (-l)"
         )
-    value = numbers(found, settings.selection)
+    value = numbers(found, selection)
     progress = start("identifications", settings.draws + identifications(len(blocks), splits=settings.splits))
     chosen = {"languages": languages, "seed": settings.seed, "progress": progress}
-    drawn = inclusion(blocks, settings.selection, draws=settings.draws, **chosen)
-    halves = split_halves(blocks, settings.selection, splits=settings.splits, **chosen)
+    drawn = inclusion(blocks, selection, draws=settings.draws, **chosen)
+    halves = split_halves(blocks, selection, splits=settings.splits, **chosen)
     result = Stability(
         layout=layout,
         languages=tuple(languages),
@@ -236,32 +216,32 @@ def stability(
         halves=halves,
         probability=probability,
         interval=probability_interval(blocks),
-        other=None if other is None else other.dataset,
+        other=name_of_other,
         overlap=overlap,
     )
-    return result, _save(result)
+    return replace(result, files=tuple(_write(result)))
 
 
-def _overlap(counts: AnswerCounts, layout: Layout, other: Layout, selection: Selection) -> Columns:
-    """The masks of both corpora, each found by the same selection (with its own λ, unless λ is given)."""
-    second = load_answer_counts(other, counts.languages)
-    if (counts.config_hash, counts.weights_hash) != (second.config_hash, second.weights_hash):
+def _check_same_model(one: AnswerCounts, other: AnswerCounts, names: str) -> None:
+    if Checkpoint.of(one).difference(other, unknown_differs=True):
         raise IncompatibleError(
-            f"{layout.dataset} and {other.dataset} were counted on different models (config or weights differ): "
-            "count both on one model"
+            f"{names} were counted on different models (config or weights differ): count both on one model"
         )
-    one, two = (find(activation_probability(each.counts, tokens=each.tokens), selection) for each in (counts, second))
-    return corpus_overlap(one.mask, two.mask, languages=counts.languages)
 
 
-def _save(result: Stability) -> list[Path]:
+def _mask(counts: AnswerCounts, selection: Selection) -> Bool[Tensor, "layer neuron lang"]:
+    """The mask on a corpus, with its own λ unless one is given."""
+    return find(counts.probability, selection).mask
+
+
+def _write(result: Stability) -> list[Path]:
     chosen = result.settings
-    path = result.layout.stability(chosen.top_rate, chosen.named, other=result.other or "")
+    path = result.layout.stability(chosen.selection.top_rate, chosen.named, other=result.other or "")
     tables = result.tables()
     title = f"{result.layout.model} on {result.layout.dataset}: {result.blocks} blocks"
     figures = {
-        "layers": draw(layer_chart(tables["layers"]), title=f"{title}, 95 % intervals"),
-        "languages": draw(language_chart(tables["halves"], tables["inclusion"]), title=title),
+        "layers": draw(stability_by_layer(tables["layers"]), title=f"{title}, 95 % intervals"),
+        "languages": draw(stability_by_language(tables["halves"], tables["inclusion"]), title=title),
     }
     pictures = {name: partial(write_png, figure) for name, figure in figures.items()}
     return save_stability(path, result.plain(), tables, result.tensors(), pictures)

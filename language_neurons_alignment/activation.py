@@ -63,7 +63,11 @@ def collect_activations(
 ) -> Collected:
     """Count one language and store its files; where they exist already, from the same inputs, do nothing.
 
-        collect_activations(session, "fr", blocks=20, moments=True)
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     done = collect_activations(session, "fr")
+    >>> [path.name for path in done.paths]
+    ['activation.fr.Llama-model.pt', 'prefix.activation.fr.Llama-model.pt']
 
     Args:
         session: model, corpus and place; where the corpus has only questions, this model's answers are counted

@@ -1,19 +1,22 @@
-"""`Neuron_Prob` and `Neuron_Mask`, for those who know the paper's own code by these names."""
+"""The language neurons of one model, opened and analysed: classes, layers, languages, stages and the λ path.
+
+`open_neurons` finds a model's language neurons again from its counts, or reads them from a mask file. `analyze`
+computes every table about them and writes a JSON file and one CSV file per table. `Neuron_Prob` and `Neuron_Mask` give
+the tensors themselves, under the names that the paper's code uses.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from .autosweep import autosweep
-from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE, Selection, SweepRange
-from .core.counts import activation_probability
+from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_SELECTION, Selection, SweepRange
 from .core.frames import Framed
 from .core.lambda_path import LambdaPath, lambda_path
 from .core.profiles import (
@@ -36,11 +39,11 @@ from .core.profiles import (
 )
 from .core.segmentation import Segmentation, segment_profile
 from .core.selection import NeuronStatistics, neuron_statistics
-from .errors import ConflictError, MissingArtifactError, SettingsError
+from .errors import ConflictError, MissingArtifactError
 from .identify import Identification, find_neurons
 from .languages import DEFAULT_LANGUAGES, parse_languages
-from .store.counts import load_answer_counts
-from .store.files import save_tables
+from .store.counts import AnswerCounts, load_answer_counts
+from .store.files import Json, save_tables
 from .store.layout import Layout, layout_of_mask, results_of
 from .store.masks import REPLACE, Mask, MaskDescription, check_replaceable, load_description
 from .version import __version__
@@ -48,7 +51,13 @@ from .version import __version__
 
 @dataclass(frozen=True)
 class Neuron_Prob:
-    """Activation probabilities of every neuron and language (SPEC 3).
+    """Activation probabilities of every neuron and language.
+
+        p[l, i, k] = (c_full − c_prefix) / (t_full − t_prefix)
+
+    >>> probability = torch.tensor([[[0.9, 0.0], [0.8, 0.7], [0.1, 0.2]]])  # one layer, three neurons, two languages
+    >>> Neuron_Prob(("en", "fr"), probability).statistics(bar=0.5).languages_above.tolist()
+    [[1, 2, 0]]
 
     Attributes:
         languages: codes, in the order of the last axis.
@@ -71,15 +80,20 @@ class Neuron_Prob:
         """Read the count files of a model on a dataset."""
         layout = results_of(model_path, dataset, model_name=model_name, root=root)
         counts = load_answer_counts(layout, parse_languages(langs))
-        return cls(counts.languages, activation_probability(counts.counts, tokens=counts.tokens))
+        return cls(counts.languages, counts.probability)
 
     def statistics(self, *, bar: float = 0.95) -> NeuronStatistics:
-        """Entropy, peak and membership of every neuron."""
+        """Compute entropy, peak and membership of every neuron."""
         return neuron_statistics(self.probability, bar=bar)
 
 
 class Neuron_Mask(Mask):
-    """A `Mask`, under the name that the paper's own code gives it."""
+    """A `Mask`, under the name that the paper's code uses.
+
+    >>> torch.save([[torch.tensor([0, 2])], [torch.tensor([2])]], "mask")  # two languages, one layer
+    >>> Neuron_Mask.load("mask", d_mlp=3, langs="en,fr").mask.sum(dim=(0, 1)).tolist()
+    [2, 1]
+    """
 
     @property
     def mask(self) -> Bool[Tensor, "layer neuron lang"]:
@@ -87,46 +101,18 @@ class Neuron_Mask(Mask):
         return self.tensor
 
 
-# ── A model's language neurons as analysis takes them: found again from its counts, or read from a mask alone.
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which of a model's neurons are meant; what is None is told by the mask that is there.
-
-    Attributes:
-        top_rate: share of neurons selected.
-        lam: λ; None: that of the one mask at this top rate, or where there is none AutoSweep's.
-        bar: activation bar; None: the mask's, or the default.
-        languages: codes; None: the mask's, or the default ten.
-        search: where AutoSweep looks for λ.
-    """
-
-    top_rate: float = DEFAULT_TOP_RATE
-    lam: float | None = None
-    bar: float | None = None
-    languages: tuple[str, ...] | None = None
-    search: SweepRange = DEFAULT_RANGE
-
-    def __post_init__(self) -> None:
-        Selection(self.top_rate, 0.0 if self.lam is None else self.lam, DEFAULT_BAR if self.bar is None else self.bar)
-
-
-DEFAULT_CHOICE = Choice()
-
-
 @dataclass(frozen=True)
 class ModelNeurons:
     """The language neurons of one model.
 
     Attributes:
-        layout: where its results lie.
-        description: languages, rates, and what it was made from.
+        layout: where its results are.
+        description: languages, rates, and what the mask was made from.
         mask: the neurons that belong to each language.
-        members: the classes by name; of a mask alone specific and related, for the others are not in it.
+        members: the classes by name. A mask alone contains only specific and related neurons.
         lam_from: where λ comes from: "given", "mask" or "autosweep".
-        found: the identification; None of a mask alone.
-        prefix_tokens: language → tokens of its questions; empty of a mask alone.
+        found: the identification; None for a mask alone.
+        counts: the counts of all languages; None for a mask alone.
     """
 
     layout: Layout
@@ -135,97 +121,73 @@ class ModelNeurons:
     members: ClassMembers
     lam_from: str
     found: Identification | None
-    prefix_tokens: dict[str, int]
+    counts: AnswerCounts | None
 
     @property
     def languages(self) -> tuple[str, ...]:
         """Codes, in the order of the mask's last axis."""
         return tuple(self.description.languages)
 
+    def languages_above(self) -> LanguagesAbove | None:
+        """Count neurons by the number of languages in which they are above τ; None for a mask alone."""
+        if self.found is None:
+            return None
+        above = self.found.statistics.languages_above
+        return count_languages_above(above, self.found.selected, languages=len(self.languages))
 
-def open_neurons(layout: Layout, choice: Choice = DEFAULT_CHOICE, *, mask_only: bool = False) -> ModelNeurons:
-    """The neurons that were chosen, of one model.
+
+def open_neurons(
+    where: Layout | str | Path, selection: Selection = DEFAULT_SELECTION, *, mask_only: bool = False
+) -> ModelNeurons:
+    """Open the language neurons of one model: found again from its counts, or read from its mask.
+
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    >>> neurons = open_neurons(session.layout, Selection(0.1, 0.0, 0.8, languages=("en", "es", "fr")))
+    >>> neurons.languages, neurons.lam_from
+    (('en', 'es', 'fr'), 'given')
 
     Args:
-        layout: where the model's results lie.
-        choice: which of them.
-        mask_only: read the mask file and nothing else, as of a mask that was imported.
+        where: where the model's results are (`results_of`); or its mask file,
+            `…/activation_masks/<dataset>/<top_rate>-<λ>/mask.<Name>-<tag>`.
+        selection: which neurons. A value of None is that of the only mask at this top rate; without a mask, λ is
+            AutoSweep's, and bar and languages are the defaults. Not used with a mask file, whose path
+            contains top rate and λ.
+        mask_only: read the mask file and nothing else, for example for an imported mask.
 
     Raises:
-        SettingsError: several masks and no λ to choose by.
-        MissingArtifactError: no counts, or with `mask_only` no mask.
-        ConflictError: the mask that is there was made from other counts, languages or another bar.
-        SweepError, ArtifactError, IncompatibleError: as the steps it is made of.
+        SettingsError: several masks and no λ to choose one, or a mask file in another place.
+        MissingArtifactError: no counts; with `mask_only`, no mask.
+        ConflictError: the stored mask was made from other counts, languages or another bar.
+        SweepError, ArtifactError, IncompatibleError: from AutoSweep, and from reading counts and masks.
     """
-    lam = choice.lam if choice.lam is not None else _lambda_of_mask(layout, choice.top_rate)
-    lam_from = "given" if choice.lam is not None else "mask"
+    if isinstance(where, Layout):
+        layout, lam = where, where.one_lambda(selection.top_rate) if selection.lam is None else selection.lam
+        lam_from = "mask" if selection.lam is None else "given"
+    else:
+        layout, top_rate, lam = layout_of_mask(Path(where))
+        selection, lam_from = Selection(top_rate), "mask"
     if mask_only:
         if lam is None:
             raise MissingArtifactError(
-                f"{layout.model} has no mask of top rate {choice.top_rate!r} on {layout.dataset}: make one with "
-                "`lna identify`, or bring one with `lna import-mask`"
+                f"{layout.model} has no mask of top rate {selection.top_rate!r} on {layout.dataset}: make one with "
+                "`lna identify`, or import one with `lna import-mask`"
             )
-        return _from_mask(layout, layout.mask(choice.top_rate, lam), lam_from)
-    described = None if lam is None else load_description(layout.mask(choice.top_rate, lam))
-    languages = choice.languages or (tuple(described.languages) if described else DEFAULT_LANGUAGES)
-    bar = choice.bar or (described.bar if described else None) or DEFAULT_BAR
+        return _from_mask(layout, layout.mask(selection.top_rate, lam), lam_from)
+    described = None if lam is None else load_description(layout.mask(selection.top_rate, lam))
+    languages = selection.languages or (tuple(described.languages) if described else DEFAULT_LANGUAGES)
+    bar = selection.bar or (described.bar if described else None) or DEFAULT_BAR
+    counts = load_answer_counts(layout, languages)
     if lam is None:
         lam_from = "autosweep"
-        lam = autosweep(layout, languages, top_rate=choice.top_rate, bar=bar, search=choice.search).lam
-    return _from_counts(layout, languages, Selection(choice.top_rate, lam, bar), lam_from)
-
-
-def neurons_of_file(path: Path, *, mask_only: bool = False) -> ModelNeurons:
-    """The neurons of a mask file that lies where `lna identify` puts it, with the counts that it was made from.
-
-    Args:
-        path: `…/activation_masks/<dataset>/<top_rate>-<λ>/mask.<Name>-<tag>`.
-        mask_only: read the mask file and nothing else.
-
-    Raises:
-        SettingsError: it lies elsewhere.
-        LNAError: as `open_neurons`.
-    """
-    layout, top_rate, lam = layout_of_mask(path)
-    found = open_neurons(layout, Choice(top_rate, lam), mask_only=mask_only)
-    return replace(found, lam_from="mask")
-
-
-def _lambda_of_mask(layout: Layout, top_rate: float) -> float | None:
-    """The λ of the one mask at this top rate; None where there is none."""
-    found = layout.lambdas(top_rate)
-    if len(found) > 1:
-        raise SettingsError(
-            f"{layout.model} has {len(found)} masks of top rate {top_rate!r} on {layout.dataset}, at λ "
-            f"{', '.join(map(repr, found))}: choose one with -l"
-        )
-    return found[0] if found else None
-
-
-def _from_counts(layout: Layout, languages: Sequence[str], selection: Selection, lam_from: str) -> ModelNeurons:
-    counts = load_answer_counts(layout, languages)
-    found = find_neurons(layout, counts, selection)
+        lam = autosweep(
+            layout, languages, top_rate=selection.top_rate, bar=bar, search=selection.search, counts=counts
+        ).lam
+    found = find_neurons(layout, counts, replace(selection, lam=lam, bar=bar))
     if found.path.exists():
-        _check_same(found)
-    return ModelNeurons(
-        layout,
-        found.description,
-        found.mask,
-        class_members(found.classes),
-        lam_from,
-        found,
-        dict(zip(languages, counts.prefix_tokens.tolist(), strict=True)),
-    )
-
-
-def _check_same(found: Identification) -> None:
-    """Raise ConflictError unless the mask on disk, which other steps use, holds the neurons that were found."""
-    stored, ours = Mask.load(found.path).tensor, found.mask
-    alike = stored.shape[::2] == ours.shape[::2]  # a mask without description is only as wide as its neurons need
-    if alike and torch.equal(stored.nonzero(), ours.nonzero()):
-        return
-    check_replaceable(found.path, found.description)
-    raise ConflictError(f"{found.path} holds other neurons than its counts give: {REPLACE}, or use another --root")
+        _check_stored(found)
+    return ModelNeurons(layout, found.description, found.mask, class_members(found.classes), lam_from, found, counts)
 
 
 def _from_mask(layout: Layout, path: Path, lam_from: str) -> ModelNeurons:
@@ -233,28 +195,38 @@ def _from_mask(layout: Layout, path: Path, lam_from: str) -> ModelNeurons:
     if stored.description is None:
         raise MissingArtifactError(
             f"{path} has no description beside it, so its languages and its model's shape are unknown: "
-            "bring it in with `lna import-mask`"
+            "import it with `lna import-mask`"
         )
-    return ModelNeurons(layout, stored.description, stored.tensor, mask_members(stored.tensor), lam_from, None, {})
+    return ModelNeurons(layout, stored.description, stored.tensor, mask_members(stored.tensor), lam_from, None, None)
 
 
-# ── What counts and a mask tell of a model: classes, layers, languages, stages, the λ path (paper figures 3 and 5).
+def _check_stored(found: Identification) -> None:
+    """Raise ConflictError unless the stored mask, which other steps use, contains the neurons that were found."""
+    stored, ours = Mask.load(found.path).tensor, found.mask
+    alike = stored.shape[::2] == ours.shape[::2]  # a mask without description is only as wide as its neurons need
+    if alike and torch.equal(stored.nonzero(), ours.nonzero()):
+        return
+    check_replaceable(found.path, found.description)
+    raise ConflictError(
+        f"the neurons of {found.path} differ from those that its counts give: {REPLACE}, or use another --root"
+    )
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything that is counted about one model's language neurons. Each result has a `.to_frame()`.
+    """The tables about one model's language neurons. Each has a `.to_frame()`.
 
     Attributes:
         neurons: what was analysed.
-        classes: per layer.
-        languages: per language and layer.
-        means: English, and the mean of the others.
-        overlap: of every two languages.
-        sharing: the sets of languages that neurons serve.
-        stages: the layers cut into stages.
-        above: neurons by the number of languages in which they are above τ; None of a mask alone.
-        path: the histogram over λ; None of a mask alone.
+        classes: neurons of each class per layer.
+        languages: specific and related neurons per language and layer.
+        means: the mean over languages, English apart.
+        overlap: common neurons of each pair of languages.
+        sharing: the sets of languages that neurons belong to.
+        stages: the division of the layers into stages.
+        above: neurons by the number of languages in which they are above τ; None for a mask alone.
+        path: the histogram over λ; None for a mask alone.
+        files: JSON and CSV files, once they are written.
     """
 
     neurons: ModelNeurons
@@ -266,9 +238,10 @@ class Analysis:
     stages: Segmentation
     above: LanguagesAbove | None
     path: LambdaPath | None
+    files: tuple[Path, ...] = ()
 
     def tables(self) -> dict[str, Framed]:
-        """The results by the names that their files have."""
+        """The tables, by the names of their files."""
         every = {
             "classes": self.classes,
             "languages": self.languages,
@@ -281,8 +254,8 @@ class Analysis:
         }
         return {name: table for name, table in every.items() if table is not None}
 
-    def plain(self) -> dict[str, Any]:
-        """The results as plain values; of the λ path, which may have many thousand pieces, its range and length."""
+    def plain(self) -> Json:
+        """The results as plain values; for the λ path, which can have many thousand pieces, its range and length."""
         tables = {name: table.columns() for name, table in self.tables().items() if name != "lambda_path"}
         path = self.path and {
             "lo": self.path.edges[0].item(),
@@ -307,50 +280,56 @@ class Analysis:
 
 
 def analyze(
-    layout: Layout,
-    choice: Choice = DEFAULT_CHOICE,
-    *,
-    search: SweepRange = DEFAULT_RANGE,
-    mask_only: bool = False,
-) -> tuple[Analysis, list[Path]]:
-    """Analyse a model's language neurons and store what comes out: a JSON file and a CSV file for each table.
+    where: Layout | str | Path, selection: Selection = DEFAULT_SELECTION, *, mask_only: bool = False
+) -> Analysis:
+    """Analyse a model's language neurons and write a JSON file and one CSV file per table.
+
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    >>> found = analyze(session.layout, Selection(0.1, 0.0, 0.8, languages=("en", "es", "fr")))
+    >>> list(found.classes.to_frame().columns)
+    ['layer', 'specific', 'related', 'general', 'unassigned']
+    >>> print(found.files[1].as_posix())
+    analysis/toy/0.1-0.0/analysis.Llama-model.classes.csv
 
     Args:
-        layout: where the model's results lie.
-        choice: which of its neurons.
-        search: range of λ of the λ path.
+        where: where the model's results are, or its mask file, as for `open_neurons`.
+        selection: which neurons; its search range is also the range of the λ path.
         mask_only: read the mask file and nothing else.
 
     Raises:
         LNAError: as `open_neurons`.
     """
-    found = analysis_of(open_neurons(layout, choice, mask_only=mask_only), search=search)
+    found = analysis_of(open_neurons(where, selection, mask_only=mask_only), search=selection.search)
     description = found.neurons.description
-    path = layout.analysis(description.top_rate, description.lam)
+    path = found.neurons.layout.analysis(description.top_rate, description.lam)
     tables = {name: table.columns() for name, table in found.tables().items()}
-    return found, save_tables(path, found.plain(), tables)
+    return replace(found, files=tuple(save_tables(path, found.plain(), tables)))
 
 
 def analysis_of(neurons: ModelNeurons, *, search: SweepRange = DEFAULT_RANGE) -> Analysis:
-    """Analyse neurons that are at hand; nothing is written."""
+    """Compute every table about opened neurons; nothing is written."""
     languages, mask, found = neurons.languages, neurons.mask, neurons.found
     classes = class_profile(neurons.members)
     by_language = language_profile(mask, members=neurons.members, languages=languages)
-    means = group_means(
-        by_language.per_language, languages=languages, classes=by_language.classes, groups=english_groups(languages)
-    )
-    above = path = None
+    path = None
     if found is not None:
-        above = count_languages_above(found.statistics.languages_above, found.selected, languages=len(languages))
         path = lambda_path(found.statistics, top_rate=neurons.description.top_rate, lo=search.lo, hi=search.hi)
     return Analysis(
         neurons=neurons,
         classes=classes,
         languages=by_language,
-        means=means,
+        means=english_means(by_language),
         overlap=language_overlap(mask, languages=languages),
         sharing=language_sets(mask, languages=languages),
         stages=segment_profile(classes),
-        above=above,
+        above=neurons.languages_above(),
         path=path,
     )
+
+
+def english_means(profile: LanguageProfile) -> GroupMeans:
+    """Average the neurons per language: English, and the others."""
+    groups = english_groups(profile.languages)
+    return group_means(profile.per_language, languages=profile.languages, classes=profile.classes, groups=groups)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE, SweepRange, check_share
+from .config import DEFAULT_BAR, DEFAULT_RANGE, Selection, SweepRange, check_share
 from .core.sweep import Observer, bisect_lambda, exact_lambda, unobserved
 from .languages import DEFAULT_LANGUAGES, parse_languages
-from .store.counts import load_answer_counts
+from .store.counts import AnswerCounts, load_answer_counts
 from .store.layout import Layout, results_of
 
 
@@ -45,6 +45,7 @@ def autosweep(
     bar: float = DEFAULT_BAR,
     search: SweepRange = DEFAULT_RANGE,
     observe: Observer = unobserved,
+    counts: AnswerCounts | None = None,
 ) -> AutoSweep:
     """Find λ from the stored counts, which are read once; nothing is written.
 
@@ -55,6 +56,7 @@ def autosweep(
         bar: activation bar.
         search: range of λ, and whether to bisect or to solve.
         observe: called at each evaluation with λ and its histogram.
+        counts: the counts, if they have been read already.
 
     Raises:
         SweepError: no λ in the range is fine; the message has appear[K] at both ends.
@@ -62,9 +64,9 @@ def autosweep(
         MissingArtifactError, ArtifactError, IncompatibleError: counts that are not there, are damaged, or come from
             different models.
     """
-    check_share(top_rate, "top rate (-r)", DEFAULT_TOP_RATE)
+    check_share(top_rate, "top rate (-r)", Selection.top_rate)
     check_share(bar, "bar (-b)", DEFAULT_BAR)
-    statistics = load_answer_counts(layout, languages).statistics(bar=bar)
+    statistics = (counts or load_answer_counts(layout, languages)).statistics(bar=bar)
     if search.exact:
         found = exact_lambda(statistics, top_rate=top_rate, lo=search.lo, hi=search.hi, observe=observe)
     else:
@@ -78,7 +80,7 @@ def quick_autosweep(
     model_name: str | None = None,
     model_path: str = "",
     dataset: str = "",
-    toprate: float = DEFAULT_TOP_RATE,
+    toprate: float = Selection.top_rate,
     lo: float = 0.0,
     hi: float = 0.2,
     eps: float = 1e-3,
@@ -90,7 +92,11 @@ def quick_autosweep(
 ) -> float:
     """Return λ as a float, from the counts under `root`; prints nothing.
 
-        lam = lna.quick_autosweep("Llama", "/models/Llama-3-8B", "mgsm", toprate=0.01)
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    >>> 0 <= quick_autosweep("Llama", "model", "toy", 0.1, hi=2.0, bar=0.8, langs="en,es,fr") <= 2
+    True
 
     Args:
         model_name: as in file names; None: the family in the model's config.

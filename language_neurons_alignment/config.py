@@ -1,28 +1,45 @@
-"""Settings that several steps share, validated once."""
+"""The settings of every step: values, validation, and how they are given on the command line.
+
+Each concern is one frozen dataclass, which checks its values when it is made. Its fields are also the flags of the
+commands that take it (`_flags`). Importing this module loads neither torch nor Typer.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
+from ._flags import flag, flag_of, part, split
 from ._steps import CLASSES as CLASSES
 from ._steps import MASK_CLASSES, Steps, in_order
 from .errors import SettingsError
-
-# ── What can be chosen, and checks of single values.
+from .languages import parse_languages
 
 TEXTS = ("instruction", "answer", "full")
 OVERLONG = ("error", "truncate", "skip")
 SCALES = ("percent", "log1p")
 AVERAGES = ("token", "text")
+MEASURES = ("accuracy", "number", "language")
 
-DEFAULT_BLOCKS = 20
-"""What `--blocks` is usually given: enough for intervals, and each block still has a dozen questions of MGSM."""
-DEFAULT_CONTROLS = 5
-"""Control sets for each row of a map."""
+ENTROPY_LAMBDA, LAPE, EQUAL_N, MEAN_DIFFERENCE, RANDOM = METHODS = (
+    "entropy-lambda",
+    "lape",
+    "equal-n",
+    "mean-difference",
+    "random",
+)
+"""Ways to find language neurons."""
+EQUAL_N_NEURONS = 400
+"""Neurons per language of equal-n, as published."""
+DEFAULT_BAR = 0.95
+"""The activation bar where neither the caller nor a mask names one."""
+DEFAULT_DO = ("zero each",)
+"""What a row of a map or of an evaluation does: it switches its language's neurons off."""
+DEFAULT_STEERING = ("zero source", "add:target:1 target")
+"""Switch the source's neurons off and raise the target's by their mean in the target language (decision 0039)."""
 
 
 def check_share(value: float, name: str, example: float) -> None:
@@ -38,22 +55,25 @@ def check_choice(value: str, choices: Sequence[str], flag: str) -> None:
 
 
 def check_block_number(blocks: int) -> None:
-    """Raise SettingsError unless a corpus can be kept in so many blocks and vary between them."""
+    """Raise SettingsError unless there are at least 2 blocks."""
     if blocks < 2:
-        raise SettingsError(f"--blocks must be at least 2, got {blocks}: give for example {DEFAULT_BLOCKS}")
+        raise SettingsError(f"--blocks must be at least 2, got {blocks}: give for example 20")
 
 
 def check_controls(sets: int) -> None:
-    """Raise SettingsError unless so many control sets have a range."""
+    """Raise SettingsError unless there are no control sets, or enough for a range."""
     if sets < 0 or sets == 1:
         raise SettingsError(
             f"--controls must be at least 2, for one control has no range, or 0 for none; got {sets}: "
-            f"give for example {DEFAULT_CONTROLS}"
+            "give for example 5"
         )
 
 
 def parse_shard(text: str) -> tuple[int, int]:
     """The second of four parts: "2/4" → (2, 4).
+
+    >>> parse_shard("2/4")
+    (2, 4)
 
     Raises:
         SettingsError: not K/N with 1 <= K <= N.
@@ -71,186 +91,6 @@ def check_shard(part: int, parts: int) -> None:
         raise SettingsError(f"a shard is K/N with 1 <= K <= N, got {part}/{parts}: for example 1/4")
 
 
-# ── What a perplexity map shows.
-
-DEFAULT_DO = ("zero each",)
-
-
-@dataclass(frozen=True)
-class MapSettings:
-    """What is switched off, what is scored, and how it is shown (SPEC 6).
-
-    Attributes:
-        classes: classes of neurons that are deactivated; kept in the order of `CLASSES`, each once.
-        text: "instruction", "answer" or "full".
-        overlong: "error", "truncate" or "skip".
-        scale: of the figure, "percent" or "log1p".
-        average: of the figure, "token" or "text".
-        do: what is done in each row (`interventions.steps`); "each" in it stands for the row's language.
-        controls: sets of random neurons that each row is held against; 0: none.
-        seed: of the controls.
-
-    Raises:
-        SettingsError: a choice that there is not.
-    """
-
-    classes: tuple[str, ...] = MASK_CLASSES
-    text: str = "instruction"
-    overlong: str = "error"
-    scale: str = "percent"
-    average: str = "token"
-    do: tuple[str, ...] = DEFAULT_DO
-    controls: int = DEFAULT_CONTROLS
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_choice(self.text, TEXTS, "--text")
-        check_choice(self.overlong, OVERLONG, "--overlong")
-        check_choice(self.scale, SCALES, "--scale")
-        check_choice(self.average, AVERAGES, "--average")
-        check_controls(self.controls)
-        Steps.parse(self.do)
-        object.__setattr__(self, "classes", in_order(self.classes))
-
-    @property
-    def variant(self) -> str:
-        """What tells this choice of classes and text from the default, in the files' names."""
-        classes = "" if self.classes == MASK_CLASSES else f".{'-'.join(self.classes)}"
-        return classes + ("" if self.text == TEXTS[0] else f".{self.text}")
-
-
-DEFAULT_MAP = MapSettings()
-
-
-# ── Ways to find language neurons: what a mask's folder, and the description beside it, tell of its making.
-
-ENTROPY_LAMBDA, LAPE, EQUAL_N, MEAN_DIFFERENCE, RANDOM = METHODS = (
-    "entropy-lambda",
-    "lape",
-    "equal-n",
-    "mean-difference",
-    "random",
-)
-DEFAULT_NEURONS = 400
-"""Of equal-n, as published."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to find language neurons, with what it has beside top rate, λ and bar.
-
-    Attributes:
-        name: one of `METHODS`.
-        neurons: N, neurons per language: equal-n's (400 where None), or instead of a share of all neurons
-            mean-difference's and random's.
-        seed: of random.
-
-    Raises:
-        SettingsError: no such method, or a parameter that it does not have.
-    """
-
-    name: str = ENTROPY_LAMBDA
-    neurons: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.name not in METHODS:
-            raise SettingsError(f"--method must be one of {', '.join(METHODS)}; got {self.name!r}")
-        if self.name == EQUAL_N and self.neurons is None:
-            object.__setattr__(self, "neurons", DEFAULT_NEURONS)
-        if self.neurons is not None and self.name in (ENTROPY_LAMBDA, LAPE):
-            raise SettingsError(f"{self.name} selects a share of all neurons: give -r, not --neurons {self.neurons}")
-        if self.neurons is not None and self.neurons < 1:
-            raise SettingsError(f"--neurons must be at least 1, got {self.neurons}: give for example {DEFAULT_NEURONS}")
-        if self.seed and self.name != RANDOM:
-            raise SettingsError(f"{self.name} draws nothing: leave --mask-seed {self.seed} out")
-
-    @property
-    def has_rate(self) -> bool:
-        """Whether a top rate decides how many neurons there are."""
-        return self.neurons is None
-
-    @property
-    def has_lambda(self) -> bool:
-        """Whether λ decides which neurons are taken, or as random's model of sizes how many."""
-        return self.has_rate and self.name in (ENTROPY_LAMBDA, RANDOM)
-
-    def check_lambda(self, lam: float | None) -> None:
-        """Raise SettingsError unless λ is given exactly where it means something."""
-        if self.has_lambda and lam is None:
-            instead = "" if self.name == ENTROPY_LAMBDA else ", or --neurons to draw so many anywhere"
-            raise SettingsError(f"the method {self.name} needs λ: give -l as `lna autosweep` prints it{instead}")
-        if not self.has_lambda and lam is not None:
-            raise SettingsError(f"the method {self.name} has no λ here: leave -l {lam!r} out")
-
-    def folder(self, top_rate: float, lam: float | None) -> str:
-        """The name of the folder of such a mask, and of what is made with it; numbers are written one way.
-
-        <top_rate>-<λ>          entropy-lambda
-        lape-<top_rate>         lape
-        equal-n-<N>             equal-n
-        mean-difference-<N>     mean-difference, or with <top_rate>
-        random-<N>-seed<s>      random, or with <top_rate>-<λ>
-
-        Raises:
-            SettingsError: a λ that is missing, or one too many.
-        """
-        self.check_lambda(lam)
-        size = repr(float(top_rate)) if self.neurons is None else str(self.neurons)
-        if lam is not None:
-            size += f"-{abs(float(lam))!r}"  # abs: −0.0 is 0.0
-        if self.name == ENTROPY_LAMBDA:
-            return size
-        return f"{self.name}-{size}" + (f"-seed{self.seed}" if self.name == RANDOM else "")
-
-
-DEFAULT_METHOD = Method()
-
-
-# ── Which neurons are selected, and where AutoSweep looks for λ.
-
-DEFAULT_TOP_RATE = 0.01
-DEFAULT_BAR = 0.95
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What decides which neurons are language neurons (SPEC 3).
-
-    Attributes:
-        top_rate: share of all neurons that is selected, in (0, 1].
-        lam: λ, how much a large peak probability lowers the score; finite, not negative. None for methods without.
-        bar: share of all probabilities that τ lies above, in (0, 1].
-        method: how neurons are found.
-        search: with λ None, the range in which the largest fine λ is found.
-
-    Raises:
-        SettingsError: NaN or out of range; a rate or λ that the method does not have, or lacks.
-    """
-
-    top_rate: float
-    lam: float | None
-    bar: float = DEFAULT_BAR
-    method: Method = DEFAULT_METHOD
-    search: SweepRange | None = None
-
-    def __post_init__(self) -> None:
-        check_share(self.top_rate, "top rate (-r)", 0.01)
-        check_share(self.bar, "bar (-b)", 0.95)
-        if self.search is None or self.lam is not None:
-            self.method.check_lambda(self.lam)
-        if not self.method.has_rate and self.top_rate != DEFAULT_TOP_RATE:
-            raise SettingsError(
-                f"the method {self.method.name} takes {self.method.neurons} neurons per language: "
-                f"leave the top rate (-r {self.top_rate!r}) out"
-            )
-        if self.lam is not None and not (math.isfinite(self.lam) and self.lam >= 0):
-            raise SettingsError(
-                f"λ (-l) must be a finite number of at least 0, got {self.lam!r}: "
-                "take the one that `lna autosweep` prints"
-            )
-
-
 @dataclass(frozen=True)
 class SweepRange:
     """Where and how AutoSweep looks for λ (SPEC 4).
@@ -265,10 +105,10 @@ class SweepRange:
         SettingsError: not 0 ≤ lo ≤ hi, or an eps that is not above 0.
     """
 
-    lo: float = 0.0
-    hi: float = 0.2
-    eps: float = 1e-3
-    exact: bool = False
+    lo: float = flag(0.0, "--lo", help="Smallest λ.", panel="AutoSweep")
+    hi: float = flag(0.2, "--hi", help="Largest λ.", panel="AutoSweep")
+    eps: float = flag(1e-3, "--eps", help="Bisection stops at an interval of this length.", panel="AutoSweep")
+    exact: bool = flag(False, "--exact", help="Solve for the largest λ instead of bisecting.", panel="AutoSweep")
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.lo) and math.isfinite(self.hi) and 0 <= self.lo <= self.hi):
@@ -285,19 +125,244 @@ class SweepRange:
 DEFAULT_RANGE = SweepRange()
 
 
-# ── How a model's answers are drawn: what decides an answer, with nothing left to the model's own config.
+@dataclass(frozen=True)
+class Selection:
+    """Which neurons are language neurons, and how they are found (SPEC 3 to 5).
+
+    Attributes:
+        top_rate: share of all neurons that is selected, in (0, 1].
+        lam: λ, how much a large peak probability lowers the score; finite, not negative. None: still to be found, or a
+            method without λ.
+        bar: share of all probabilities that lie below τ, in (0, 1]. None: the mask's, or `DEFAULT_BAR`.
+        method: one of `METHODS`.
+        neurons: neurons per language: equal-n's (400 where None); mean-difference and random take them instead of the
+            top rate.
+        seed: of the method random.
+        languages: codes, in the order of the mask. None: the mask's, or those of the corpus, or the ten.
+        search: where AutoSweep looks for λ.
+
+    >>> Selection(0.01, 0.2).folder
+    '0.01-0.2'
+    >>> Selection(method="equal-n").folder
+    'equal-n-400'
+
+    Raises:
+        SettingsError: NaN or out of range, an unknown method or language, or a value that the method does not have.
+    """
+
+    top_rate: float = flag(0.01, "-r", "--top-rate", help="Share of all neurons to select.", panel="Neurons")
+    lam: float | None = flag(
+        None,
+        "-l",
+        "--lam",
+        help="λ, as `lna autosweep` prints it.",
+        panel="Neurons",
+        shown="the mask's, if there is only one",
+    )
+    bar: float | None = flag(
+        None,
+        "-b",
+        "--bar",
+        help="Activation bar: share of all probabilities below τ.",
+        panel="Neurons",
+        shown=f"the mask's, else {DEFAULT_BAR}",
+    )
+    method: str = flag(
+        ENTROPY_LAMBDA,
+        "--method",
+        help=f"How neurons are found: {', '.join(METHODS)}; "
+        "only entropy-lambda, and random without --neurons, have a λ.",
+        panel="Neurons",
+    )
+    neurons: int | None = flag(
+        None,
+        "--neurons",
+        help="Neurons per language, for equal-n; for mean-difference and random instead of -r.",
+        panel="Neurons",
+        shown=f"equal-n: {EQUAL_N_NEURONS}",
+    )
+    seed: int = flag(0, "--mask-seed", help="Seed for `--method random`.", panel="Neurons")
+    languages: tuple[str, ...] | None = flag(
+        None,
+        "--langs",
+        help="Languages, by code or name, in order: en,es,fr.",
+        panel="Neurons",
+        shown="the mask's",
+        read=parse_languages,
+    )
+    search: SweepRange = DEFAULT_RANGE
+
+    def __post_init__(self) -> None:
+        check_share(self.top_rate, "top rate (-r)", 0.01)
+        if self.bar is not None:
+            check_share(self.bar, "bar (-b)", DEFAULT_BAR)
+        self._check_method()
+        if self.lam is not None and not self.has_lambda:
+            raise SettingsError(f"the method {self.method} has no λ here: leave -l {self.lam!r} out")
+        if self.lam is not None and not (math.isfinite(self.lam) and self.lam >= 0):
+            raise SettingsError(
+                f"λ (-l) must be a finite number of at least 0, got {self.lam!r}: "
+                "take the one that `lna autosweep` prints"
+            )
+        if self.languages is not None:
+            object.__setattr__(self, "languages", parse_languages(self.languages))
+
+    def _check_method(self) -> None:
+        check_choice(self.method, METHODS, "--method")
+        if self.method == EQUAL_N and self.neurons is None:
+            object.__setattr__(self, "neurons", EQUAL_N_NEURONS)
+        if self.neurons is not None and self.method in (ENTROPY_LAMBDA, LAPE):
+            raise SettingsError(f"{self.method} selects a share of all neurons: give -r, not --neurons {self.neurons}")
+        if self.neurons is not None and self.neurons < 1:
+            raise SettingsError(f"--neurons must be at least 1, got {self.neurons}: give for example {EQUAL_N_NEURONS}")
+        if self.seed and self.method != RANDOM:
+            raise SettingsError(f"{self.method} draws nothing: leave --mask-seed {self.seed} out")
+        if not self.has_rate and self.top_rate != Selection.top_rate:
+            raise SettingsError(
+                f"the method {self.method} takes {self.neurons} neurons per language: "
+                f"leave the top rate (-r {self.top_rate!r}) out"
+            )
+
+    @property
+    def known_bar(self) -> float:
+        """The activation bar: the one given, else the default."""
+        return DEFAULT_BAR if self.bar is None else self.bar
+
+    @property
+    def has_rate(self) -> bool:
+        """Whether a top rate decides how many neurons there are."""
+        return self.neurons is None
+
+    @property
+    def has_lambda(self) -> bool:
+        """Whether λ decides which neurons are selected, or for random how many in each layer."""
+        return self.has_rate and self.method in (ENTROPY_LAMBDA, RANDOM)
+
+    def check_lambda(self) -> None:
+        """Raise SettingsError where the method needs λ and has none yet."""
+        if self.has_lambda and self.lam is None:
+            instead = "" if self.method == ENTROPY_LAMBDA else ", or --neurons to draw so many anywhere"
+            raise SettingsError(f"the method {self.method} needs λ: give -l as `lna autosweep` prints it{instead}")
+
+    def at(self, top_rate: float, lam: float | None) -> Selection:
+        """The same selection at another top rate and λ.
+
+        Raises:
+            SettingsError: a λ that is missing, or one too many.
+        """
+        changed = replace(self, top_rate=top_rate, lam=lam)
+        changed.check_lambda()
+        return changed
+
+    def of_method(self) -> Selection:
+        """The method alone, with the values that only it has: what tells its masks' folders from others."""
+        return Selection(method=self.method, neurons=self.neurons, seed=self.seed)
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder of such a mask, and of results made with it; numbers are written one way.
+
+        <top_rate>-<λ>          entropy-lambda
+        lape-<top_rate>         lape
+        equal-n-<N>             equal-n
+        mean-difference-<N>     mean-difference, or with <top_rate>
+        random-<N>-seed<s>      random, or with <top_rate>-<λ>
+
+        Raises:
+            SettingsError: λ is missing.
+        """
+        self.check_lambda()
+        size = repr(float(self.top_rate)) if self.neurons is None else str(self.neurons)
+        if self.lam is not None:
+            size += f"-{abs(float(self.lam))!r}"  # abs: −0.0 is 0.0
+        if self.method == ENTROPY_LAMBDA:
+            return size
+        return f"{self.method}-{size}" + (f"-seed{self.seed}" if self.method == RANDOM else "")
+
+
+DEFAULT_SELECTION = Selection()
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """Which methods are compared; their top rate, λ and bar come from one `Selection`.
+
+    Attributes:
+        methods: some of `METHODS`; None: all that the stored counts and moments allow.
+        neurons: neurons per language of equal-n.
+        seed: of random.
+
+    Raises:
+        SettingsError: an unknown method, or less than one neuron.
+    """
+
+    methods: tuple[str, ...] | None = flag(
+        None,
+        "--methods",
+        help=f"Any of {','.join(METHODS)}.",
+        panel="Neurons",
+        shown="all; mean-difference only with moments",
+        read=split,
+    )
+    neurons: int | None = flag_of(Selection, "neurons", help="Neurons per language of equal-n.", shown="400")
+    seed: int = flag_of(Selection, "seed", help="Seed for the method random.")
+
+    def __post_init__(self) -> None:
+        self.selections()
+
+    def selections(self) -> list[Selection] | None:
+        """Each method with the values that it has; None where the caller named nothing."""
+        if self.methods is None and self.neurons is None and not self.seed:
+            return None
+        return [
+            Selection(
+                method=name,
+                neurons=self.neurons if name == EQUAL_N else None,
+                seed=self.seed if name == RANDOM else 0,
+            )
+            for name in (METHODS if self.methods is None else self.methods)
+        ]
+
+
+@dataclass(frozen=True)
+class StabilitySettings:
+    """What is found again in resampled corpora, and how often.
+
+    Attributes:
+        selection: how neurons are found; λ None: the largest fine one, found again each time.
+        draws: bootstrap draws of the blocks.
+        splits: random splits of the blocks into halves and quarters.
+        seed: of both.
+
+    Raises:
+        SettingsError: out of range.
+    """
+
+    selection: Selection = part(
+        DEFAULT_SELECTION,
+        "top_rate", "lo", "hi",
+        lam="the largest fine one, found again each time", bar=str(DEFAULT_BAR), languages="the ten of the paper",
+    )  # fmt: skip
+    draws: int = flag(400, "--draws", help="Bootstrap draws of the blocks.")
+    splits: int = flag(50, "--splits", help="Random splits of the blocks into halves and quarters.")
+    seed: int = flag(0, "--seed", help="Seed for draws and splits.")
+
+    @property
+    def named(self) -> str:
+        """λ in the names of files."""
+        return "found" if self.selection.lam is None else repr(float(self.selection.lam))
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What decides an answer, besides the model and the prompt.
+    """How an answer is decoded, besides the model and the prompt.
 
     Attributes:
         temperature: 0 is greedy, always the likeliest token; else logits are divided by it before a token is drawn.
         top_p: tokens are drawn from the smallest set of likeliest ones whose probabilities add up to this.
         max_new_tokens: an answer ends here at the latest.
         stop: an answer ends in front of the first of these strings.
-        seed: what each answer's own seed is made from (`seed_for`).
+        seed: each answer's own seed is made from it (`seed_for`).
 
     Nothing else applies: neither the temperature nor the penalties of a model's generation_config.json.
 
@@ -305,11 +370,22 @@ class Sampling:
         SettingsError: NaN, out of range, or a choice that would do nothing.
     """
 
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_new_tokens: int = 256
-    stop: tuple[str, ...] = ()
-    seed: int = 0
+    temperature: float = flag(0.0, "--temperature", help="0: always the likeliest token (greedy).", panel="Answers")
+    top_p: float = flag(
+        1.0, "--top-p", help="Draw from the likeliest tokens that make up this probability.", panel="Answers"
+    )
+    max_new_tokens: int = flag(256, "--max-new-tokens", help="Longest answer, in tokens.", panel="Answers")
+    stop: tuple[str, ...] = flag(
+        (),
+        "--stop",
+        help=r"End an answer in front of this text; may be given several times. \n is a line break.",
+        panel="Answers",
+        metavar="TEXT",
+        shown="nothing",
+        read=lambda text: text.replace("\\n", "\n"),
+        many=True,
+    )
+    seed: int = flag(0, "--seed", help="Seed for sampled answers and controls.", panel="Answers")
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -363,79 +439,99 @@ class Sampling:
 GREEDY = Sampling()
 
 
-# ── The choices of a whole run.
+@dataclass(frozen=True)
+class Answering:
+    """How many answers a model writes to each question, and how.
+
+    Attributes:
+        answers: answers per question.
+        sampling: how each is decoded.
+
+    Raises:
+        SettingsError: answers that could not differ.
+    """
+
+    answers: int = flag(1, "-n", "--answers", help="Answers per question.", panel="Answers")
+    sampling: Sampling = GREEDY
+
+    def __post_init__(self) -> None:
+        self.sampling.check_answers(self.answers)
 
 
 @dataclass(frozen=True)
-class PipelineSettings:
-    """The choices of a whole run.
+class Counting:
+    """How a corpus is counted.
 
     Attributes:
-        top_rate: share of neurons selected.
-        bar: activation bar.
-        search: where AutoSweep looks for λ.
-        lam: a λ to use instead of AutoSweep's.
-        moments: add up the activations too while counting.
-        overlong: what to do with sequences to count that are longer than the model allows; the map has its own choice.
-        map: what the perplexity map shows.
-        answers: where the corpus has questions alone: how many the model answers each with.
-        sampling: … and how.
-        blocks: keep counts in so many blocks of the corpus too; None: not.
-        overwrite: do every step again, whatever is there.
+        overlong: "error", "truncate" or "skip" for sequences longer than the model allows.
+        blocks: also keep the counts of this many blocks of the corpus; None: do not.
+        moments: also store mean activations and their variance.
 
     Raises:
-        SettingsError: NaN or out of range; checked here, before hours are spent.
+        SettingsError: an unknown policy, or less than 2 blocks.
     """
 
-    top_rate: float = DEFAULT_TOP_RATE
-    bar: float = DEFAULT_BAR
-    search: SweepRange = DEFAULT_RANGE
-    lam: float | None = None
-    moments: bool = False
-    overlong: str = OVERLONG[0]
-    map: MapSettings = DEFAULT_MAP
-    answers: int = 1
-    sampling: Sampling = GREEDY
-    blocks: int | None = None
-    overwrite: bool = False
+    overlong: str = flag(
+        OVERLONG[0], "--overlong", help=f"Sequences longer than the model allows: {', '.join(OVERLONG)}."
+    )
+    blocks: int | None = flag(
+        None,
+        "--blocks",
+        help="Also keep the counts of this many blocks of the corpus, for `lna stability`; 20 is usual.",
+        shown="none",
+    )
+    moments: bool = flag(
+        False, "--moments", help="Also store mean activations; needed by `mean`, `add`, `replace`, `diffmean`."
+    )
 
     def __post_init__(self) -> None:
+        check_choice(self.overlong, OVERLONG, "--overlong")
         if self.blocks is not None:
             check_block_number(self.blocks)
-        check_choice(self.overlong, OVERLONG, "--overlong")
-        self.sampling.check_answers(self.answers)
-        Selection(self.top_rate, self.search.lo if self.lam is None else self.lam, self.bar)
-
-
-# ── How a model is asked while its neurons are changed: what evaluations and forcings choose alike.
 
 
 @dataclass(frozen=True)
-class Asking:
-    """What is done to a model, and how it is asked.
+class Changes:
+    """What is done to which neurons, as every command with `--do` takes it.
 
     Attributes:
-        do: steps that are done to the model, in this order.
-        classes: of the neurons that a language's name stands for.
-        sampling: how answers are drawn, one a question; its seed draws the controls too.
-        overlong: "error", "truncate" or "skip" (`generation.generate`).
-        controls: random sets of neurons that each change is held against; 0: none.
+        do: steps of an intervention, applied in this order; none changes nothing.
+        classes: classes of the neurons that a language's name stands for, in the order of `CLASSES`, each once.
 
     Raises:
-        SettingsError: a choice that there is not.
+        SettingsError: an unknown class, a step that cannot be read, or a word that stands for no language.
     """
 
-    do: tuple[str, ...]
-    classes: tuple[str, ...] = MASK_CLASSES
-    sampling: Sampling = GREEDY
-    overlong: str = OVERLONG[0]
-    controls: int = DEFAULT_CONTROLS
+    do: tuple[str, ...] = flag(
+        (),
+        "--do",
+        help="Step of an intervention: zero, scale:a, set:v, mean:LANG, replace:LANG, add:LANG:α or diffmean:LANG; on "
+        "LANG, LANG:classes, @file, or several with ' + ' and ' - '. May be given several times: they apply in order.",
+        panel="Changed neurons",
+        metavar="'OP SET'",
+        many=True,
+    )
+    classes: tuple[str, ...] = flag(
+        MASK_CLASSES,
+        "--classes",
+        help=f"Which neurons of a language: any of {','.join(CLASSES)}.",
+        panel="Changed neurons",
+        read=split,
+    )
+
+    WORDS: ClassVar[tuple[str, ...]] = ()
+    """The words that may stand for a language in these steps."""
 
     def __post_init__(self) -> None:
-        check_choice(self.overlong, OVERLONG, "--overlong")
-        check_controls(self.controls)
-        Steps.parse(self.do)
         object.__setattr__(self, "classes", in_order(self.classes))
+        unknown = sorted(self._words() - set(self.WORDS))
+        if unknown:
+            instead = f", or give {' or '.join(f'`{word}`' for word in self.WORDS)}" if self.WORDS else ""
+            raise SettingsError(f"--do: {', '.join(unknown)} stands for no language here: name one{instead}")
+
+    def _words(self) -> frozenset[str]:
+        """The words each, source and target that the steps use for a language; reads every step."""
+        return Steps.parse(self.do).words
 
     @property
     def variant(self) -> str:
@@ -443,25 +539,92 @@ class Asking:
         return "" if self.classes == MASK_CLASSES else f".{'-'.join(self.classes)}"
 
 
-# ── What `evaluate` does to the model, how it is asked, and what is shown: validated once, before anything is loaded.
+@dataclass(frozen=True)
+class MapSettings(Changes):
+    """What a perplexity map measures and shows (SPEC 6).
 
-MEASURES = ("accuracy", "number", "language")
+    Attributes:
+        do: steps of each row's intervention; "each" in them stands for the row's language.
+        text: which text is scored: "instruction", "answer" or "full".
+        overlong: "error", "truncate" or "skip".
+        scale: of the figure, "percent" or "log1p".
+        average: of the figure, "token" or "text".
+        controls: number of random-neuron baselines per row; 0: none.
+        seed: of the controls.
+
+    >>> MapSettings(classes=["related"], text="full").variant
+    '.related.full'
+
+    Raises:
+        SettingsError: an unknown choice.
+    """
+
+    WORDS: ClassVar[tuple[str, ...]] = ("each",)
+
+    do: tuple[str, ...] = flag_of(Changes, "do", default=DEFAULT_DO)
+    text: str = flag(TEXTS[0], "--text", help=f"Text to score: {', '.join(TEXTS)}.")
+    overlong: str = flag_of(Counting, "overlong")
+    scale: str = flag(SCALES[0], "--scale", help="Change shown: percent, or log1p as in the paper.")
+    average: str = flag(AVERAGES[0], "--average", help="Perplexity shown: per token, or the mean over texts (text).")
+    controls: int = flag(5, "--controls", help="Number of random-neuron baselines per row: 0 (none) or at least 2.")
+    seed: int = flag_of(Sampling, "seed", help="Seed for controls.", panel=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self.text, TEXTS, "--text")
+        check_choice(self.overlong, OVERLONG, "--overlong")
+        check_choice(self.scale, SCALES, "--scale")
+        check_choice(self.average, AVERAGES, "--average")
+        check_controls(self.controls)
+
+    @property
+    def variant(self) -> str:
+        """What tells this choice of classes and text from the default, in the files' names."""
+        return super().variant + ("" if self.text == TEXTS[0] else f".{self.text}")
+
+
+DEFAULT_MAP = MapSettings()
+
+
+@dataclass(frozen=True)
+class Asking(Changes):
+    """How a model is asked while its neurons are changed: what evaluations and forcings share.
+
+    Attributes:
+        sampling: how answers are decoded, one per question; its seed draws the controls too.
+        overlong: "error", "truncate" or "skip".
+        controls: number of random-neuron baselines per row; 0: none.
+
+    Raises:
+        SettingsError: an unknown choice.
+    """
+
+    sampling: Sampling = GREEDY
+    overlong: str = flag_of(Counting, "overlong")
+    controls: int = flag_of(MapSettings, "controls")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self.overlong, OVERLONG, "--overlong")
+        check_controls(self.controls)
 
 
 @dataclass(frozen=True)
 class EvaluationSettings(Asking):
-    """The choices of an evaluation: those of `Asking`, and what is shown.
+    """What an evaluation does to the model, how it asks, and what it shows.
 
     Attributes:
-        do: steps that are done to the model in each row, in this order; "each" in them is the row's language.
+        do: steps of each row's intervention; "each" in them stands for the row's language.
         show: what the figure and the table show: "accuracy", "number" or "language".
 
     Raises:
-        SettingsError: a choice that there is not.
+        SettingsError: an unknown choice, or no step.
     """
 
-    do: tuple[str, ...] = DEFAULT_DO
-    show: str = MEASURES[0]
+    WORDS: ClassVar[tuple[str, ...]] = ("each",)
+
+    do: tuple[str, ...] = flag_of(Changes, "do", default=DEFAULT_DO)
+    show: str = flag(MEASURES[0], "--show", help=f"What figure and table show: {', '.join(MEASURES)}.")
 
     def __post_init__(self) -> None:
         if not self.do:
@@ -473,28 +636,23 @@ class EvaluationSettings(Asking):
 DEFAULT_EVALUATION = EvaluationSettings()
 
 
-# ── How a model is steered from one language to another, and asked: validated once, before anything is loaded.
-
-DEFAULT_STEERING = ("zero source", "add:target:1 target")
-"""The source's neurons silent, the target's raised by their mean in the target language (decision 0039)."""
-
-
 @dataclass(frozen=True)
 class ForcingSettings(Asking):
-    """The choices of a forcing: those of `Asking`, with steps that steer.
+    """How answers are steered from the language asked in to another one.
 
     Attributes:
-        do: steps that are done to the model, in this order; "source" in them is the language asked in, "target" the
-            one steered to.
+        do: steps of the intervention; "source" in them is the language asked in, "target" the one steered to.
 
     Raises:
-        SettingsError: a choice that there is not, or steps that name no target.
+        SettingsError: an unknown choice, or steps that name no target.
     """
 
-    do: tuple[str, ...] = DEFAULT_STEERING
+    WORDS: ClassVar[tuple[str, ...]] = ("source", "target")
+
+    do: tuple[str, ...] = flag_of(Changes, "do", default=DEFAULT_STEERING)
 
     def __post_init__(self) -> None:
-        words = Steps.parse(self.do).words
+        words = self._words()
         if "each" in words or "target" not in words:
             raise SettingsError(
                 f"--do {' --do '.join(map(repr, self.do)) or 'nothing'} steers to no target: its steps "
@@ -502,3 +660,37 @@ class ForcingSettings(Asking):
                 "--do 'mean:target target'"
             )
         super().__post_init__()
+
+
+@dataclass(frozen=True)
+class PipelineSettings(Counting, Answering):
+    """The settings of a whole run.
+
+    Attributes:
+        selection: how neurons are found; λ None: AutoSweep finds it.
+        map: what the perplexity map measures and shows.
+        answers: answers per question where the corpus has questions alone.
+        sampling: how they are decoded.
+        overlong: of answering and counting; the map has its own.
+        blocks: also keep the counts of this many blocks of the corpus; None: do not.
+        moments: also store mean activations.
+        overwrite: do every step again, whatever is there.
+
+    >>> PipelineSettings(selection=Selection(0.05), overlong="skip").map.overlong
+    'error'
+
+    Raises:
+        SettingsError: NaN or out of range; checked here, before hours are spent.
+    """
+
+    selection: Selection = part(
+        DEFAULT_SELECTION,
+        "top_rate", "lo", "hi", "eps", "exact",
+        lam="AutoSweep finds it", bar=str(DEFAULT_BAR), languages="those of the corpus",
+    )  # fmt: skip
+    map: MapSettings = DEFAULT_MAP
+    overwrite: bool = flag(False, "--overwrite", "--force", help="Replace results that are there.")
+
+    def __post_init__(self) -> None:
+        Counting.__post_init__(self)
+        Answering.__post_init__(self)

@@ -22,7 +22,15 @@ from __future__ import annotations
 
 
 class LNAError(Exception):
-    """The root: catch this to catch every error that the toolkit raises on purpose."""
+    """The root of every error that the toolkit raises on purpose.
+
+    >>> from language_neurons_alignment.config import Selection
+    >>> try:
+    ...     Selection(top_rate=2)
+    ... except LNAError as error:
+    ...     print(error)
+    the top rate (-r) must be above 0 and at most 1, got 2: give for example 0.01
+    """
 
 
 class SettingsError(LNAError, ValueError):

@@ -15,7 +15,6 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from .config import MEAN_DIFFERENCE, RANDOM, Selection
-from .core.counts import activation_probability
 from .core.find import Found, find
 from .core.methods import effect_size
 from .core.selection import appear
@@ -43,7 +42,12 @@ def identify(
 ) -> Identification:
     """Find the language neurons and store their mask.
 
-        found = identify(results_of("/models/Llama-3-8B", "mgsm"), ("en", "fr", "de"), Selection(0.01, 0.109375))
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    >>> found = identify(session.layout, ("en", "es", "fr"), Selection(0.1, 0.0, 0.8))
+    >>> print(found.path.as_posix())
+    activation_masks/toy/0.1-0.0/mask.Llama-model
 
     Args:
         layout: where the counts lie, and the mask will.
@@ -69,40 +73,48 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
     which it is above τ; that number, N, decides its class. The other methods do not all ask for τ (random for
     nothing), so for them N is the number of languages whose mask the neuron is in; for LAPE that is the same.
 
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    >>> counts = load_answer_counts(session.layout, ("en", "es", "fr"))
+    >>> found = find_neurons(session.layout, counts, Selection(0.1, 0.0, 0.8))
+    >>> found.description.languages, found.path.exists()
+    (['en', 'es', 'fr'], False)
+
     Args:
         layout: where the moments lie, which mean-difference reads.
         counts: of all languages.
         selection: the method and its rates.
 
     Raises:
-        SettingsError: rates that name no neuron, or more random neurons than the model has.
+        SettingsError: no λ, rates that name no neuron, or more random neurons than the model has.
         MissingArtifactError, IncompatibleError: mean-difference without moments, or with those of other counts.
     """
-    languages, method = counts.languages, selection.method
-    effect, digests = _effects(layout, counts) if method.name == MEAN_DIFFERENCE else (None, {})
-    found = find(activation_probability(counts.counts, tokens=counts.tokens), selection, effect=effect)
+    selection.check_lambda()
+    effect, digests = _effects(layout, counts) if selection.method == MEAN_DIFFERENCE else (None, {})
+    found = find(counts.probability, selection, effect=effect)
     layers, d_mlp = found.selected.shape
     parameters = {} if found.neurons is None else {"neurons": found.neurons}
     description = MaskDescription(
-        languages=list(languages),
-        top_rate=float(selection.top_rate) if method.has_rate else float(found.selected.double().mean()),
+        languages=list(counts.languages),
+        top_rate=float(selection.top_rate) if selection.has_rate else float(found.selected.double().mean()),
         lam=None if found.lam is None else float(found.lam),
-        bar=float(selection.bar),
+        bar=float(selection.known_bar),
         threshold=found.threshold,
-        appear=appear(found.above, found.selected, languages=len(languages)).tolist(),
+        appear=appear(found.above, found.selected, languages=len(counts.languages)).tolist(),
         classes=found.classes.sizes(),
-        neurons=dict(zip(languages, found.mask.sum(dim=(0, 1)).tolist(), strict=True)),
+        neurons=dict(zip(counts.languages, found.mask.sum(dim=(0, 1)).tolist(), strict=True)),
         layers=layers,
         d_mlp=d_mlp,
         counts=counts.hashes,
         config_hash=counts.config_hash,
         weights_hash=counts.weights_hash,
         version=__version__,
-        method=method.name,
-        parameters={**parameters, "seed": method.seed} if method.name == RANDOM else parameters,
+        method=selection.method,
+        parameters={**parameters, "seed": selection.seed} if selection.method == RANDOM else parameters,
         moments=digests,
     )
-    path = layout.by(method).mask(selection.top_rate, found.lam)
+    path = layout.by(selection).mask(selection.top_rate, found.lam)
     return Identification(**vars(found), description=description, path=path)
 
 

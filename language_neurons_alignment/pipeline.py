@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ._generate import Generated, ensure_answers
 from ._session import Session
@@ -46,6 +46,13 @@ def run_pipeline(
     """Count every language, find λ, identify the neurons, map the perplexities.
 
     Where the corpus has questions alone, the model answers them first.
+
+    >>> import language_neurons_alignment as lna
+    >>> selection, shown = Selection(0.1, 0.0, 0.8), lna.config.MapSettings(controls=0)
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     done = run_pipeline(session, ("en", "es", "fr"), PipelineSettings(selection=selection, map=shown))
+    >>> tuple(done.map.map.change().shape)  # [neurons off, language of the text]
+    (3, 3)
 
     Args:
         session: model, corpus and place.
@@ -96,14 +103,15 @@ def _selection(
     session: Session, languages: Sequence[str], settings: PipelineSettings, observe: Observer
 ) -> tuple[AutoSweep | None, Selection]:
     """What neurons are selected by: the λ that was given, else AutoSweep's, told beside it."""
-    if settings.lam is not None:
-        return None, Selection(settings.top_rate, settings.lam, settings.bar)
+    selection = settings.selection
+    if selection.lam is not None:
+        return None, selection
     sweep = autosweep(
         session.layout,
         languages,
-        top_rate=settings.top_rate,
-        bar=settings.bar,
-        search=settings.search,
+        top_rate=selection.top_rate,
+        bar=selection.known_bar,
+        search=selection.search,
         observe=observe,
     )
-    return sweep, Selection(settings.top_rate, sweep.lam, settings.bar)
+    return sweep, replace(selection, lam=sweep.lam)

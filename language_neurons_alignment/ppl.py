@@ -9,7 +9,7 @@ from pathlib import Path
 from ._grid import Condition, Conditions, conditions_of, missing, under
 from ._session import Session, with_stored_answers
 from ._steps import Steps
-from .config import DEFAULT_DO, DEFAULT_MAP, MapSettings, Selection
+from .config import DEFAULT_DO, DEFAULT_MAP, MapSettings
 from .core.effects import Effects, Selectivity
 from .core.model import StartProgress, silent
 from .core.perplexity import (
@@ -86,9 +86,13 @@ def perplexity_map(
     Conditions are: nothing changed, each language's neurons changed, and random controls of each. Cells of an earlier
     run are kept. A run that was cut off, also by a kill, goes on where it stopped when it is started again.
 
-        with lna.open_session("MODEL", "corpus.json", "mgsm") as session:
-            done = lna.perplexity_map(session, ["en", "fr"], top_rate=0.01, lam=0.04)
-        done.map.change()      # percent; rows: neurons off, columns: language of the text
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    ...     found = lna.identify.identify(session.layout, ("en", "es", "fr"), lna.config.Selection(0.1, 0.0, 0.8))
+    ...     done = perplexity_map(session, top_rate=0.1, lam=0.0, settings=MapSettings(controls=0))
+    >>> tuple(done.map.change().shape)  # percent [neurons off, language of the text]
+    (3, 3)
 
     Args:
         session: model, corpus and place; a corpus without answers stands for this model's own (`with_stored_answers`).
@@ -105,7 +109,7 @@ def perplexity_map(
         ConflictError: the map's file holds cells of other inputs, and not `overwrite`.
     """
     # read
-    Selection(top_rate, lam, method=session.layout.method)
+    session.layout.selection.at(top_rate, lam)
     steps = Steps.parse(settings.do)
     session = with_stored_answers(session)
     layout = session.layout

@@ -42,7 +42,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny_model("llama", folder / "model")
     records = small_records(("en", "es", "fr"))
     write_corpus(folder / "corpus.json", records)
-    questions = [{"lang": one["lang"], "instruction": one["instruction"], "target": "4"} for one in records]
+    questions = [
+        {"lang": one["lang"], "instruction": one["instruction"], "answers": [], "target": "4"} for one in records
+    ]
     write_corpus(folder / "questions.json", questions)
     return folder
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from language_neurons_alignment._import_mask import import_mask
-from language_neurons_alignment.analysis import Analysis, Choice, analysis_of, open_neurons
+from language_neurons_alignment.analysis import Analysis, analysis_of, open_neurons
+from language_neurons_alignment.config import Selection
 from language_neurons_alignment.core.selection import appear, select
 from language_neurons_alignment.languages import DEFAULT_LANGUAGES
 from language_neurons_alignment.store.layout import Layout
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.reference
 
 @pytest.fixture(scope="module")
 def found(mistral_reference: Path) -> Analysis:
-    return analysis_of(open_neurons(Layout(mistral_reference, "mgsm", MODEL), Choice(0.01, 0.109375, 0.95)))
+    return analysis_of(open_neurons(Layout(mistral_reference, "mgsm", MODEL), Selection(0.01, 0.109375, 0.95)))
 
 
 def test_the_classes_have_their_published_sizes(found: Analysis) -> None:
@@ -107,7 +108,7 @@ def test_the_published_mask_imported_and_analysed_alone_has_the_same_specific_an
         published, layout, DEFAULT_LANGUAGES, model_path="/nowhere/MODEL", top_rate=0.01, lam=0.109375
     )
     assert description.classes == {"specific": 1866, "related": 1353}
-    alone = analysis_of(open_neurons(layout, Choice(0.01), mask_only=True))
+    alone = analysis_of(open_neurons(layout, Selection(0.01), mask_only=True))
     assert alone.classes.classes == ("specific", "related")
     assert torch.equal(alone.classes.counts, found.classes.counts[:, :2])
     assert torch.equal(alone.languages.counts, found.languages.counts)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from language_neurons_alignment.autosweep import autosweep, quick_autosweep
-from language_neurons_alignment.config import Method, Selection, SweepRange
+from language_neurons_alignment.config import Selection, SweepRange
 from language_neurons_alignment.core.counts import activation_probability
 from language_neurons_alignment.core.selection import NeuronStatistics, appear, select
 from language_neurons_alignment.errors import SweepError
@@ -117,7 +117,7 @@ def test_lape_is_its_definition_in_numpy_neuron_for_neuron(writable: Layout) -> 
     expected = lape_by_numpy(
         activation_probability(counts.counts, tokens=counts.tokens).numpy(), top_rate=0.01, bar=0.95
     )
-    found = identify(writable, DEFAULT_LANGUAGES, Selection(0.01, None, 0.95, Method("lape")))
+    found = identify(writable, DEFAULT_LANGUAGES, Selection(0.01, None, 0.95, "lape"))
     assert found.path.parent.name == "lape-0.01"
     assert int(expected.any(axis=2).sum()) == round(0.01 * 32 * 14336), "no language neuron is missing"
     stored = torch.load(found.path, weights_only=True)

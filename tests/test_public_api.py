@@ -9,23 +9,17 @@ import pytest
 
 import language_neurons_alignment as lna
 from language_neurons_alignment import config, errors
-from language_neurons_alignment import config as evaluation
 from language_neurons_alignment.core import accuracy as accuracy_map
 from language_neurons_alignment.core import perplexity as perplexity_map
+from language_neurons_alignment.core import profiles
 from language_neurons_alignment.core import selection as masks
 
 EXPORTS = {
-    "__version__", "open_session", "results_of", "generate", "Generated", "Sampling",
-    "collect_activations", "quick_autosweep", "perplexity_map",
-    "run_pipeline", "Corpus", "Record", "read_corpus", "Session", "Selection", "SweepRange", "MapSettings",
-    "PipelineSettings", "Collected", "AutoSweep", "Identification", "PerplexityMap", "MapResult", "PipelineResult",
-    "Neuron_Prob", "Neuron_Mask", "Intervention", "answer_moments", "AnswerMoments", "load_engine", "LNAError",
-    "build_dataset", "check_dataset", "SourceOptions", "Built", "Checked",
-    "evaluate", "Evaluated", "EvaluationSettings",
-    "intervene", "Doing", "neuron_source", "NeuronSource",
-    "force_languages", "Forced", "ForcingSettings",
-    "open_neurons", "ModelNeurons", "Choice", "analysis_of", "Analysis", "comparison_of", "Comparison", "compose",
-    "Method", "MethodComparison", "compare_methods", "stability", "StabilitySettings", "Stability",
+    "open_session", "Session", "results_of", "read_corpus", "Corpus", "Record", "build_dataset", "check_dataset",
+    "generate", "collect_activations", "quick_autosweep", "find_neurons", "run_pipeline", "Mask", "Neuron_Prob",
+    "Neuron_Mask",
+    "perplexity_map", "evaluate", "force_languages", "compare_methods", "intervene", "neuron_source", "load_engine",
+    "open_neurons", "analyze", "compare", "stability", "write_report", "LNAError",
 }  # fmt: skip
 
 SEED_MODULES = {"activation", "analysis", "autosweep", "cli", "config", "identify", "pipeline", "ppl"}
@@ -33,13 +27,37 @@ LATER_MODULES = {"errors"}
 
 
 def test_the_exports_are_these_and_all_of_them_are_there() -> None:
-    assert set(lna.__all__) == EXPORTS | SEED_MODULES | LATER_MODULES
+    assert set(lna.__all__) == {"__version__"} | EXPORTS | SEED_MODULES | LATER_MODULES
     assert len(lna.__all__) == len(set(lna.__all__))
     for name in lna.__all__:
         assert getattr(lna, name) is not None
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTS))
+def test_every_name_is_defined_once_where_the_package_says(name: str) -> None:
+    value = getattr(lna, name)
+    assert value.__name__ == name
+    home = value.__module__.removeprefix("language_neurons_alignment.")
+    assert lna._HOME[name] == home
+    assert vars(importlib.import_module(value.__module__))[name] is value
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTS))
+def test_every_name_says_what_it_is_in_one_sentence_first(name: str) -> None:
+    told = inspect.getdoc(getattr(lna, name)) or ""
+    assert told.splitlines()[0].endswith("."), "one sentence first"
+
+
+def test_dir_shows_the_exports_and_nothing_foreign() -> None:
+    for name in EXPORTS:
+        getattr(lna, name)
+    assert {name for name in dir(lna) if not name.startswith("__")} == set(lna.__all__) - {"__version__"}
     assert set(lna.__all__) <= set(dir(lna))
-    for name in EXPORTS - {"__version__"}:
-        assert getattr(lna, name).__name__ == name
+    assert not {"Any", "TYPE_CHECKING", "annotations", "import_module", "torch", "Path"} & set(dir(lna))
+
+
+def test_lna_load_is_free_for_what_will_stand_there() -> None:
+    assert "load" not in dir(lna)
 
 
 @pytest.mark.parametrize("module", sorted(SEED_MODULES | LATER_MODULES))
@@ -75,8 +93,8 @@ def test_every_error_has_the_one_root_and_a_place_in_the_tree() -> None:
 
 
 def test_choices_are_the_same_in_the_settings_and_in_the_core() -> None:
-    assert config.CLASSES == masks.CLASSES
-    assert config.MASK_CLASSES == masks.MASK_CLASSES
+    assert config.CLASSES is masks.CLASSES
+    assert config.MASK_CLASSES is profiles.MASK_CLASSES
     assert config.SCALES == perplexity_map.SCALES
     assert config.AVERAGES == perplexity_map.AVERAGES
-    assert evaluation.MEASURES == accuracy_map.MEASURES
+    assert config.MEASURES == accuracy_map.MEASURES

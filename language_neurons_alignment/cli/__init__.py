@@ -6,12 +6,12 @@ import sys
 from io import TextIOWrapper
 
 from ..errors import LNAError, SettingsError
-from .app import app
-from .options import STATE, Interrupted
+from .app import Interrupted, app
+from .options import STATE
 
 __all__ = ["app", "main"]
 
-DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 
 def main() -> None:

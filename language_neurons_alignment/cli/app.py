@@ -1,7 +1,7 @@
-"""The commands, put together.
+"""All commands put together, under four headings.
 
-Command modules import the use-cases inside their functions: those load torch, and some matplotlib or transformers,
-which takes seconds that `lna --help`, a wrong flag, or a command that needs less, should not wait for.
+Command modules import the steps inside their functions: those load torch, and some matplotlib or transformers, which
+takes seconds that `lna --help`, a wrong flag, or a command that needs less, should not wait for.
 """
 
 from __future__ import annotations
@@ -16,8 +16,20 @@ from .corpus import dataset, generate
 from .effects import evaluate, force, methods, ppl
 from .findings import analyze, compare, report, stability
 from .neurons import activation, autosweep, identify, import_mask, merge
-from .options import Interrupted, help_of, spread
+from .options import help_of, spread
 from .run import demo, run
+
+PANELS = {
+    "Corpus": (generate,),
+    "Neurons": (demo, run, activation, merge, autosweep, identify, import_mask),
+    "Effects": (ppl, evaluate, force, methods),
+    "Findings": (analyze, compare, stability, report),
+}
+"""The commands under each heading of `lna --help`, in the order in which one needs them."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C, while a command was at work."""
 
 
 class Commands(TyperGroup):
@@ -40,26 +52,11 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    demo,
-    run,
-    generate,
-    activation,
-    autosweep,
-    identify,
-    ppl,
-    evaluate,
-    methods,
-    force,
-    merge,
-    analyze,
-    compare,
-    stability,
-    report,
-    import_mask,
-):
-    app.command(command.__name__.replace("_", "-"), help=help_of(command))(spread(command))
-app.add_typer(dataset)
+for panel, commands in PANELS.items():
+    for command in commands:
+        name = command.__name__.replace("_", "-")
+        app.command(name, help=help_of(command), rich_help_panel=panel)(spread(command))
+app.add_typer(dataset, rich_help_panel="Corpus")
 
 
 def _show_version(value: bool) -> None:

@@ -1,96 +1,88 @@
-"""`lna dataset build`: from a benchmark, a table or a folder of text to a corpus."""
+"""`lna dataset`, which makes and checks a corpus, and `lna generate`, which lets the model answer one."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import OVERLONG, Method, check_choice
+from .._flags import flag
+from ..config import Answering, Changes, Counting, Selection
 from ..errors import CorpusError, SettingsError
 from ..languages import language_name, parse_languages
-from . import options
-from .options import PANEL, By, NeuronChanges, help_of, spread
+from .options import (
+    Data,
+    Engine,
+    Model,
+    Overwrite,
+    Printing,
+    Results,
+    help_of,
+    only,
+    open_session_of,
+    spread,
+    with_lambda,
+)
 from .output import Bars, note, result, table
 
 if TYPE_CHECKING:
     from .._dataset import Built, Checked
     from .._generate import Generated
-    from .._steps import Steps
     from ..corpus.checks import LanguageSummary
     from ..sources.source import SourceOptions
 
 _HEADER = ("language", "records", "answers", "characters")
-_BENCHMARK, _TABLE = "Benchmarks", "Tables and folders"
+_BENCHMARK, _TABLE, _CHANGED = "Benchmarks", "Tables and folders", "Changed neurons"
+_SHOWN = 10
+"""Problems of a kind that are shown to people; `--json` shows all."""
+_OWN = "a file of your own with {question} where the question stands, and {language} where its language's name does"
 
 
 @dataclass(frozen=True)
 class Source:
     """How the source is read."""
 
-    folder: Annotated[
-        Path | None,
-        typer.Option("--from", help="Folder with its files.", show_default="the hub", rich_help_panel=_BENCHMARK),
-    ] = None
-    split: Annotated[
-        str | None,
-        typer.Option(
-            "--split",
-            help="mgsm: test, exemplars. msvamp: test. flores: devtest, dev.",
-            show_default="the first of them",
-            rich_help_panel=_BENCHMARK,
-        ),
-    ] = None
-    revision: Annotated[
-        str | None,
-        typer.Option(
-            "--revision", help="Commit or tag on the hub.", show_default="the newest", rich_help_panel=_BENCHMARK
-        ),
-    ] = None
-    answers: Annotated[
-        str | None,
-        typer.Option(
-            "--answers",
-            metavar="COLUMN",
-            help="Column of gold answers, where there are some (mgsm's exemplars: answer).",
-            show_default="none: the model answers itself, by `lna generate`",
-        ),
-    ] = None
-    instruction_column: Annotated[
-        str, typer.Option("--instruction-column", metavar="COLUMN", help="The question.", rich_help_panel=_TABLE)
-    ] = "instruction"
-    lang_column: Annotated[
-        str | None,
-        typer.Option("--lang-column", metavar="COLUMN", help="The language, by name or code.", rich_help_panel=_TABLE),
-    ] = None
-    lang: Annotated[
-        str | None, typer.Option("--lang", help="The one language of a whole table.", rich_help_panel=_TABLE)
-    ] = None
-    id_column: Annotated[
-        str | None,
-        typer.Option(
-            "--id-column", metavar="COLUMN", help="The same for a question in all languages.", rich_help_panel=_TABLE
-        ),
-    ] = None
-    target_column: Annotated[
-        str | None,
-        typer.Option("--target-column", metavar="COLUMN", help="The known final answer.", rich_help_panel=_TABLE),
-    ] = None
-    no_header: Annotated[
-        bool, typer.Option("--no-header", help="TSV, CSV: the columns are 1, 2, 3, ….", rich_help_panel=_TABLE)
-    ] = False
-    no_quotes: Annotated[
-        bool, typer.Option("--no-quotes", help="TSV, CSV: quotes are plain characters.", rich_help_panel=_TABLE)
-    ] = False
-    unaligned: Annotated[
-        bool,
-        typer.Option("--unaligned", help="Text files: line n is not the same in each.", rich_help_panel=_TABLE),
-    ] = False
+    folder: Path | None = flag(None, "--from", help="Folder with its files.", shown="the hub", panel=_BENCHMARK)
+    split: str | None = flag(
+        None,
+        "--split",
+        help="mgsm: test, exemplars. msvamp: test. flores: devtest, dev.",
+        shown="the first of them",
+        panel=_BENCHMARK,
+    )
+    revision: str | None = flag(
+        None, "--revision", help="Commit or tag on the hub.", shown="the newest", panel=_BENCHMARK
+    )
+    answers: str | None = flag(
+        None,
+        "--answers",
+        help="Column of gold answers, where there are some (mgsm's exemplars: answer).",
+        metavar="COLUMN",
+        shown="none: the model answers itself, by `lna generate`",
+    )
+    instruction_column: str = flag(
+        "instruction", "--instruction-column", help="The question.", metavar="COLUMN", panel=_TABLE
+    )
+    lang_column: str | None = flag(
+        None, "--lang-column", help="The language, by name or code.", metavar="COLUMN", panel=_TABLE
+    )
+    lang: str | None = flag(None, "--lang", help="The one language of a whole table.", panel=_TABLE)
+    id_column: str | None = flag(
+        None, "--id-column", help="The id that a question has in all languages.", metavar="COLUMN", panel=_TABLE
+    )
+    target_column: str | None = flag(
+        None, "--target-column", help="The known final answer.", metavar="COLUMN", panel=_TABLE
+    )
+    no_header: bool = flag(False, "--no-header", help="TSV, CSV: the columns are 1, 2, 3, ….", panel=_TABLE)
+    no_quotes: bool = flag(False, "--no-quotes", help="TSV, CSV: quotes are plain characters.", panel=_TABLE)
+    unaligned: bool = flag(
+        False, "--unaligned", help="Text files: line n is not the same sentence in each.", panel=_TABLE
+    )
 
     def options(self) -> SourceOptions:
-        """As the use-case takes it."""
+        """As `build_dataset` takes it."""
         from ..sources.source import SourceOptions
         from ..sources.tables import Columns
 
@@ -118,7 +110,7 @@ def build(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Corpus file to write.", show_default=False)],
     reading: Source,
-    telling: options.Telling,
+    printing: Printing,
     langs: Annotated[
         str | None,
         typer.Option(
@@ -128,11 +120,10 @@ def build(
         ),
     ] = None,
     limit: Annotated[
-        int | None,
-        typer.Option("--limit", help="Questions a language, the same in each.", show_default="all"),
+        int | None, typer.Option("--limit", help="Questions per language, the same in each.", show_default="all")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Chooses the questions under --limit.", show_default="the first")
+        int | None, typer.Option("--seed", help="Seed that chooses the questions of --limit.", show_default="the first")
     ] = None,
     template: Annotated[
         str,
@@ -143,9 +134,14 @@ def build(
     model_path: Annotated[
         str | None, typer.Option("--model-path", help="Model whose chat template it is.", show_default=False)
     ] = None,
-    force: options.Force = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Make a corpus: read questions, keep the languages wanted, make the instructions, write JSON."""
+    """Make a corpus from a benchmark, a table or a folder of text.
+
+    Reads the questions, keeps the languages wanted, makes the instructions by the template, and writes JSON.
+
+    Example: lna dataset build mgsm -o datasets/mgsm.json --langs en,es,zh --limit 100
+    """
     languages = None if langs is None else parse_languages(langs)
     from .._dataset import build_dataset
 
@@ -158,13 +154,12 @@ def build(
         template=template,
         model_path=model_path,
         options=reading.options(),
-        overwrite=force,
+        overwrite=overwrite,
     )
     rows = built.rows()
     _remarks(built, fewest=min(row[1] for row in rows), limit=limit)
     named = [[language_name(code), *numbers] for code, *numbers in rows]
-    lines = [*table(list(_HEADER), named), "", str(built.path)]
-    result(lines, _data(built), as_json=telling.as_json)
+    result([*table(_HEADER, named), "", str(built.path)], _data(built), as_json=printing.as_json)
 
 
 def _data(built: Built) -> dict[str, object]:
@@ -179,7 +174,7 @@ def _data(built: Built) -> dict[str, object]:
 
 
 def _remarks(built: Built, *, fewest: int, limit: int | None) -> None:
-    """What was done beyond what was asked: nothing is silent."""
+    """Say what was left out or not done: nothing is silent."""
     if built.reused:
         note(f"{built.path} is there already, the same in every byte")
     if limit is not None and fewest < limit:
@@ -193,15 +188,9 @@ def _remarks(built: Built, *, fewest: int, limit: int | None) -> None:
         )
 
 
-# ── `lna dataset check`: everything that is wrong with a corpus, and a table of its languages.
-
-SHOWN = 10
-"""Problems of a kind that are shown to people; `--json` shows all."""
-
-
 def check(
     file: Annotated[Path, typer.Argument(help="Corpus file.", show_default=False)],
-    telling: options.Telling,
+    printing: Printing,
     model_path: Annotated[
         str | None,
         typer.Option(
@@ -209,10 +198,15 @@ def check(
         ),
     ] = None,
     no_language_id: Annotated[
-        bool, typer.Option("--no-language-id", help="Do not tell which language each text is in.")
+        bool, typer.Option("--no-language-id", help="Do not identify the language of each text.")
     ] = False,
 ) -> None:
-    """Look for everything that is wrong with a corpus; exit 1 where something is an error, not a warning."""
+    """Look for everything that is wrong with a corpus, and show a table of its languages.
+
+    Exits with 1 where something is an error, not a warning.
+
+    Example: lna dataset check datasets/mgsm.json --model-path ./Mistral-7B-v0.1
+    """
     from .._dataset import check_dataset
 
     found = check_dataset(file, model_path=model_path, identify=not no_language_id)
@@ -224,7 +218,7 @@ def check(
         "languages": [{**asdict(one), "tokens_per_character": one.tokens_per_character} for one in found.languages],
         "problems": [asdict(problem) for problem in found.problems],
     }
-    result([*_table(found), "", *_problems(found)], shown, as_json=telling.as_json)
+    result([*_table(found), "", *_problems(found)], shown, as_json=printing.as_json)
     if found.errors:
         raise CorpusError(f"{file}: {_count(found)}; mend the errors that are listed, then check it again")
 
@@ -250,8 +244,8 @@ def _problems(found: Checked) -> list[str]:
     for error in (True, False):
         for kind in dict.fromkeys(one.kind for one in found.problems if one.error == error):
             same = [one.message for one in found.problems if (one.kind, one.error) == (kind, error)]
-            lines += [f"{'error' if error else 'warning'} ({kind}): {message}" for message in same[:SHOWN]]
-            lines += [f"  … and {len(same) - SHOWN} more of this kind: see --json"] if len(same) > SHOWN else []
+            lines += [f"{'error' if error else 'warning'} ({kind}): {message}" for message in same[:_SHOWN]]
+            lines += [f"  … and {len(same) - _SHOWN} more of this kind: see --json"] if len(same) > _SHOWN else []
     return [*lines, _count(found)]
 
 
@@ -260,18 +254,16 @@ def _count(found: Checked) -> str:
     return f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}"
 
 
-# ── `lna dataset templates`: what `--template` offers, each as it looks.
-
-OWN = "a file of your own with {question} where the question stands, and {language} where its language's name does"
-
-
 def templates(
-    telling: options.Telling,
+    printing: Printing,
     model_path: Annotated[
         str | None, typer.Option("--model-path", help="Show this model's own chat template too.", show_default=False)
     ] = None,
 ) -> None:
-    """Show the templates, from a bare question to the instruction that a model is given."""
+    """Show the templates that turn a bare question into the instruction that a model is given.
+
+    Example: lna dataset templates --model-path ./Mistral-7B-Instruct-v0.2
+    """
     from .._dataset import list_templates
 
     listed = list_templates(model_path)
@@ -281,10 +273,8 @@ def templates(
         for line in (one.name, f"  {one.about}", *(f"  | {part}" for part in (one.text or "").splitlines()), "")
     ]
     shown = {one.name: {"about": one.about, "text": one.text, "joint": one.joint} for one in listed}
-    result([*lines, "FILE", f"  {OWN}"], shown, as_json=telling.as_json)
+    result([*lines, "FILE", f"  {_OWN}"], shown, as_json=printing.as_json)
 
-
-# ── `lna dataset`: make a corpus, and check one.
 
 dataset = typer.Typer(
     name="dataset",
@@ -295,106 +285,88 @@ for command in (build, check, templates):
     dataset.command(command.__name__, help=help_of(command))(spread(command))
 
 
-# ── `lna generate`: let the model answer a corpus's questions.
-
-
 @dataclass(frozen=True)
-class Asked:
-    """Which questions are answered, by which model, into which file."""
+class MaskPlace:
+    """Under which names the mask lies whose neurons are changed."""
 
-    model_path: Annotated[str, typer.Option("--model-path", help="Model folder or hub id.", show_default=False)]
-    data: options.Data
-    out: Annotated[
-        Path,
-        typer.Option("-o", "--out", help="Corpus file to write; it may be that of -d.", show_default=False),
-    ]
-    langs: Annotated[
-        str | None,
-        typer.Option("--langs", help="Languages to answer, by code or name.", show_default="those of the corpus"),
-    ] = None
-    overlong: Annotated[
-        str,
-        typer.Option(
-            "--overlong", help="Prompt and answer longer than the model allows: error, truncate (the answer), skip."
-        ),
-    ] = "error"
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Drop the answers that are there, and answer anew.")
-    ] = False
-
-
-@dataclass(frozen=True)
-class Mask:
-    """Where the mask lies."""
-
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "-s", "--dataset", help="Dataset of the mask.", show_default="the name of -d", rich_help_panel=PANEL
-        ),
-    ] = None
-    model_name: Annotated[
-        str | None,
-        typer.Option(
-            "--model-name", help="Name in the mask's file name.", show_default="the family", rich_help_panel=PANEL
-        ),
-    ] = None
-    deactivate: Annotated[
-        str | None,
-        typer.Option("--deactivate", metavar="LANG", help="Short for --do 'zero LANG'.", rich_help_panel=PANEL),
-    ] = None
+    dataset: str | None = flag(
+        None, "-s", "--dataset", help="Dataset of the mask.", shown="the name of -d", panel=_CHANGED
+    )
+    model_name: str | None = flag(
+        None, "--model-name", help="Name in the mask's file name.", shown="the family", panel=_CHANGED
+    )
 
 
 def generate(
-    asked: Asked,
-    answers: options.Answers,
-    results: options.Results,
-    engine: options.Engine,
-    doing: NeuronChanges,
-    by: By,
-    mask: Mask,
+    model_path: Annotated[str, typer.Option("--model-path", help="Model folder or hub id.", show_default=False)],
+    data: Data,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Corpus file to write; it may be that of -d.", show_default=False)
+    ],
+    answering: Answering,
+    counting: Annotated[Counting, only("overlong")],
+    results: Results,
+    engine: Engine,
+    changes: Changes,
+    selection: Annotated[Selection, only("top_rate", "lam", "method", "neurons", "seed")],
+    place: MaskPlace,
+    langs: Annotated[
+        str | None,
+        typer.Option("--langs", help="Languages to answer, by code or name.", show_default="those of the corpus"),
+    ] = None,
+    deactivate: Annotated[
+        str | None,
+        typer.Option("--deactivate", metavar="LANG", help="Short for --do 'zero LANG'.", rich_help_panel=_CHANGED),
+    ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Let the model answer each question: the corpus that its neurons are counted on.
 
     Answers that are there are kept, and filled up to -n. A run that was cut off, also by a kill, goes on where it
-    stopped when the same command is given again, and ends with the same file.
-    """
-    languages, sampling = None if asked.langs is None else parse_languages(asked.langs), answers.sampling()
-    check_choice(asked.overlong, OVERLONG, "--overlong")
-    method = by.chosen()
-    steps = _steps(doing, mask.deactivate, method)
-    from .._generate import generate as answer
-    from .._session import open_session
+    stopped when the same command is given again, and ends with the same file. --do changes neurons meanwhile; it needs
+    a mask only where it names a language.
 
-    place = {"model_name": mask.model_name, "root": results.root, "existing": steps.needs_mask, "method": method}
-    work = open_session(asked.model_path, asked.data, mask.dataset or asked.data.stem, **place, **engine.choices())
-    neurons = doing.neurons(work, steps)
+    Example: lna generate --model-path ./Mistral-7B-v0.1 -d datasets/questions.json -o datasets/answers.json
+    """
+    languages = None if langs is None else parse_languages(langs)
+    changes = _with_deactivated(changes, deactivate)
+    from .._generate import generate as answer
+    from .._interventions import neuron_source
+    from .._steps import Steps
+
+    steps = Steps.parse(changes.do)
+    model = Model(model_path, place.dataset or data.stem, place.model_name)
+    if steps.needs_mask:
+        selection = with_lambda(selection, model, results, f"--do {steps.texts[0]!r}")
+    work = open_session_of(model, data, results, engine, selection=selection, existing=steps.needs_mask)
+    rates = {"top_rate": selection.top_rate, "lam": selection.lam}
+    neurons = neuron_source(work, steps, **rates, classes=changes.classes)
     with work, Bars() as bars:
         done = answer(
             work,
             languages,
-            out=asked.out,
-            answers=answers.answers,
-            sampling=sampling,
-            overlong=asked.overlong,
+            out=out,
+            answers=answering.answers,
+            sampling=answering.sampling,
+            overlong=counting.overlong,
             do=steps,
             neurons=neurons,
-            overwrite=asked.overwrite,
+            overwrite=overwrite,
             start=bars.start,
         )
     report_answers(done)
     result([*answer_table(done), "", str(done.corpus.path)], answer_data(done), as_json=results.as_json)
 
 
-def _steps(doing: NeuronChanges, deactivate: str | None, method: Method) -> Steps:
-    """What is done to neurons, said in either way."""
+def _with_deactivated(changes: Changes, deactivate: str | None) -> Changes:
+    """The changes, with `--deactivate LANG` as the step that it is short for."""
     if deactivate is None:
-        return doing.steps(method=method)
-    if doing.do:
+        return changes
+    if changes.do:
         raise SettingsError(
             f"--deactivate {deactivate} is short for --do 'zero {deactivate}': give it as one of the --do, in its order"
         )
-    return doing.steps(f"zero {deactivate}", method=method)
+    return replace(changes, do=(f"zero {deactivate}",))
 
 
 def report_answers(done: Generated) -> None:

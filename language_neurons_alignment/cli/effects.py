@@ -1,38 +1,31 @@
-"""`lna ppl`: perplexity maps."""
+"""Commands that change neurons and measure what that does: ppl, evaluate, force, methods."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import (
-    DEFAULT_CONTROLS,
-    DEFAULT_DO,
-    DEFAULT_MAP,
-    DEFAULT_METHOD,
-    DEFAULT_STEERING,
-    DEFAULT_TOP_RATE,
-    EQUAL_N,
-    MASK_CLASSES,
-    MEASURES,
-    METHODS,
-    OVERLONG,
-    RANDOM,
-    EvaluationSettings,
-    ForcingSettings,
-    MapSettings,
-    Method,
-    Selection,
-    check_choice,
-)
+from ..config import EvaluationSettings, ForcingSettings, MapSettings, MethodChoice
 from ..languages import language_name, parse_languages
-from . import options
-from .options import By, Do, Lam, NeuronChanges
+from .options import (
+    Data,
+    Engine,
+    MaskNeurons,
+    Model,
+    Neurons,
+    Overwrite,
+    Results,
+    answered,
+    layout_of,
+    only,
+    open_session_of,
+    stored_lambda,
+    with_lambda,
+)
 from .output import Bars, note, result, table
-from .setup import answered, session_of
 
 if TYPE_CHECKING:
     from .._evaluate import Evaluated
@@ -41,10 +34,47 @@ if TYPE_CHECKING:
     from ..core.effects import Effects
     from ..ppl import MapResult
 
-
-# ── A perplexity map, for people and for machines.
-
 MARKS = {True: "within control", False: "outside control"}
+
+
+def ppl(
+    model: Model,
+    data: Data,
+    results: Results,
+    engine: Engine,
+    settings: MapSettings,
+    selection: MaskNeurons,
+    overwrite: Overwrite = False,
+) -> None:
+    """Map how each language's perplexity changes when each language's neurons are switched off.
+
+    Every change comes with its 95 % interval over other texts and, unless --controls is 0, with a random-neuron
+    baseline: sets of no language, matched by layer and by activity. Changes within its range are marked. --do replaces
+    switching off (`zero each`) by another intervention; `each` is the language of the row, and steps without it make
+    one row.
+
+    Example: lna ppl --model-path ./Mistral-7B-v0.1 -s mgsm -d datasets/mgsm.json -r 0.01 -l 0.109375
+    """
+    selection = with_lambda(selection, model, results, "ppl")
+    from ..ppl import perplexity_map
+
+    work = answered(open_session_of(model, data, results, engine, selection=selection, existing=True))
+    with work, Bars() as bars:
+        drawn = perplexity_map(
+            work,
+            selection.languages,
+            top_rate=selection.top_rate,
+            lam=selection.lam,
+            settings=settings,
+            overwrite=overwrite,
+            start=bars.start,
+        )
+    report_map_reuse(drawn)
+    result(
+        [*map_table(drawn, settings), "", *map(str, map_files(drawn).values())],
+        map_data(drawn),
+        as_json=results.as_json,
+    )
 
 
 def map_table(drawn: MapResult, settings: MapSettings) -> list[str]:
@@ -200,45 +230,6 @@ def _bracketed(low: float, high: float) -> str:
     return "" if math.isnan(low) or math.isnan(high) else f"[{low:.2f}, {high:.2f}]"
 
 
-def ppl(
-    model: options.Model,
-    data: options.Data,
-    results: options.Results,
-    engine: options.Engine,
-    shown: options.Map,
-    against: options.Controls,
-    by: By,
-    lam: Lam = None,
-    top_rate: options.TopRate = DEFAULT_TOP_RATE,
-    langs: options.Languages = None,
-    do: Do = None,
-    force: options.Force = False,
-) -> None:
-    """Map how each language's perplexity changes when each language's neurons are switched off.
-
-    Every change comes with its 95 % interval over other texts, and with what as many random neurons do: sets of no
-    language, matched by layer and by activity. Changes within that range are marked. --do does something else than
-    switching neurons off (`zero each`); `each` is the language of the row, and without it there is one row.
-    """
-    languages = None if langs is None else parse_languages(langs)
-    settings = shown.settings(controls=against.controls, seed=against.seed, do=tuple(do or DEFAULT_DO))
-    method = by.chosen()
-    Selection(top_rate, lam, method=method)
-    from ..ppl import perplexity_map
-
-    work = answered(session_of(model, data, results, engine, existing=True, method=method))
-    with work, Bars() as bars:
-        drawn = perplexity_map(
-            work, languages, top_rate=top_rate, lam=lam, settings=settings, overwrite=force, start=bars.start
-        )
-    report_map_reuse(drawn)
-    result(
-        [*map_table(drawn, settings), "", *map(str, map_files(drawn).values())],
-        map_data(drawn),
-        as_json=results.as_json,
-    )
-
-
 def report_map_reuse(drawn: MapResult) -> None:
     """Say how many cells were there already: doing nothing is never silent."""
     whole = len(drawn.map.rows) * len(drawn.map.languages)
@@ -252,122 +243,42 @@ def report_map_reuse(drawn: MapResult) -> None:
         )
 
 
-# ── What `lna evaluate` and `lna force` tell alike: changes with their tests, their controls, and where all lies.
-
-
-def effect_header(found: Effects) -> list[str]:
-    """What stands over the columns of `effect_cells`."""
-    return ["points [95 %]", "p", *([] if found.control is None else ["control's range", ""])]
-
-
-def effect_cells(found: Effects, row: int, column: int) -> list[object]:
-    """One change with its interval, its p value, and its control's range where there are controls."""
-    at = row, column
-    assert found.p_adjusted is not None  # answers are compared question by question
-    p = found.p_adjusted[at].item()
-    cells: list[object] = [
-        f"{found.change[at]:+.1f} [{found.interval.low[at]:+.1f}, {found.interval.high[at]:+.1f}]",
-        "<0.001" if p < 0.001 else f"{p:.3f}",
-    ]
-    if found.control is not None and found.inside is not None:
-        cells.append(f"{found.control.low[at]:+.1f} … {found.control.high[at]:+.1f}")
-        cells.append("within control" if found.inside[at] else "")
-    return cells
-
-
-def effect_data(found: Effects, matched_by: str | None) -> dict[str, Any]:
-    """The same for every cell, as plain values."""
-    assert found.p is not None
-    assert found.p_adjusted is not None
-    data: dict[str, Any] = {
-        "change": found.change.tolist(),
-        "low": found.interval.low.tolist(),
-        "high": found.interval.high.tolist(),
-        "p": found.p.tolist(),
-        "p_adjusted": found.p_adjusted.tolist(),
-    }
-    if found.control is not None and found.inside is not None:
-        data |= {
-            "control_low": found.control.low.tolist(),
-            "control_high": found.control.high.tolist(),
-            "inside_control": found.inside.tolist(),
-            "control_matched_by": matched_by,
-        }
-    return data
-
-
-def answer_files(done: Evaluated | Forced) -> dict[str, Any]:
-    """Where all lies."""
-    return {"png": done.png, "csv": done.csv, "json": done.json, "answers": done.answers}
-
-
-def report_answered(answered: int, whole: int) -> None:
-    """Say how many answers were there already: doing nothing is never silent."""
-    if answered < whole:
-        note(f"{whole - answered} of {whole} answers were there already (--force answers again)")
-
-
-def report_matching(matched_by: str | None) -> None:
-    """Say so where controls have less in common with what they are controls for than they might."""
-    if matched_by == "layer":
-        note("there are no counts beside the mask, so the controls are matched by layer alone, not by activity")
-
-
-# ── `lna evaluate`: right answers in the right language, with each language's neurons changed.
-
-
 def evaluate(
-    model: options.Model,
-    data: options.Data,
-    doing: NeuronChanges,
-    by: By,
-    decoding: options.Decoding,
-    results: options.Results,
-    engine: options.Engine,
-    controls: options.ControlSets = DEFAULT_CONTROLS,
-    show: Annotated[str, typer.Option("--show", help=f"What figure and table show: {', '.join(MEASURES)}.")] = MEASURES[
-        0
-    ],
-    langs: options.Languages = None,
-    overlong: options.Overlong = OVERLONG[0],
-    force: options.Force = False,
+    model: Model,
+    data: Data,
+    results: Results,
+    engine: Engine,
+    settings: EvaluationSettings,
+    selection: MaskNeurons,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Let the model answer questions with known numbers, with each language's neurons changed (--do 'zero each').
+    """Let the model answer questions with known numbers while each language's neurons are changed.
 
-    Right is the right number in the language of the question. A run that was cut off, also by a kill, goes on where it
-    stopped when the same command is given again, and ends with the same files.
+    An answer is right if it gives the right number in the language of the question. A run that was cut off, also by a
+    kill, goes on where it stopped when the same command is given again, and ends with the same files.
+
+    Example: lna evaluate --model-path ./Mistral-7B-v0.1 -s mgsm -d datasets/mgsm.json -l 0.109375 --do "zero each"
     """
-    languages = None if langs is None else parse_languages(langs)
-    check_choice(overlong, OVERLONG, "--overlong")
-    method = by.chosen()
-    steps = doing.steps(*DEFAULT_DO, method=method)
-    doing.check_lambda("evaluate", method)
-    settings = EvaluationSettings(
-        do=steps.texts,
-        classes=options.parse_classes(doing.classes),
-        sampling=decoding.sampling(),
-        overlong=overlong,
-        controls=controls,
-        show=show,
-    )
+    selection = with_lambda(selection, model, results, "evaluate")
     from .._evaluate import evaluate as answer
 
-    with session_of(model, data, results, engine, existing=True, method=method) as work, Bars() as bars:
+    work = open_session_of(model, data, results, engine, selection=selection, existing=True)
+    with work, Bars() as bars:
         done = answer(
             work,
-            languages,
-            top_rate=doing.top_rate,
-            lam=doing.lam,
+            selection.languages,
+            top_rate=selection.top_rate,
+            lam=selection.lam,
             settings=settings,
-            overwrite=force,
+            overwrite=overwrite,
             start=bars.start,
         )
-    _remarks(done)
+    _evaluation_remarks(done)
     files = map(str, answer_files(done).values())
     result([*evaluation_table(done), "", *files], evaluation_data(done), as_json=results.as_json)
 
 
-def _remarks(done: Evaluated) -> None:
+def _evaluation_remarks(done: Evaluated) -> None:
     """What was there already and what is not as one might think: nothing is silent."""
     whole = len(done.map.rows) * int(done.map.asked.sum())
     report_answered(done.answered, whole)
@@ -434,55 +345,41 @@ def _selectivity(done: Evaluated, k: int) -> str:
     return ours if chosen.controls is None else f"{ours}, controls up to {chosen.controls.f1[:, k].max():.2f}"
 
 
-# ── `lna force`: asked in one language, steered to another.
-
-
 def force(
-    model: options.Model,
-    data: options.Data,
-    doing: NeuronChanges,
-    by: By,
-    decoding: options.Decoding,
-    results: options.Results,
-    engine: options.Engine,
-    controls: options.ControlSets = DEFAULT_CONTROLS,
-    langs: options.Languages = None,
+    model: Model,
+    data: Data,
+    results: Results,
+    engine: Engine,
+    settings: ForcingSettings,
+    selection: MaskNeurons,
     targets: Annotated[
         str | None,
         typer.Option("--targets", help="Languages steered to: en,es,fr.", show_default="those asked in"),
     ] = None,
-    overlong: options.Overlong = OVERLONG[0],
-    force: options.Force = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Ask in one language, steer to another: how often does the answer come in the other?
+    """Ask in one language, steer to another, and count how often the answer comes in the other.
 
-    --do names what steers, with `source` for the language asked in and `target` for the other: by default
-    "zero source", then "add:target:1 target", which needs the means of `lna activation --moments`. A run that was cut
-    off, also by a kill, goes on where it stopped when the same command is given again, and ends with the same files.
+    --do names the steps that steer, with `source` for the language asked in and `target` for the other. The default
+    needs the means of `lna activation --moments`. A run that was cut off, also by a kill, goes on where it stopped when
+    the same command is given again, and ends with the same files.
+
+    Example: lna force --model-path ./Mistral-7B-v0.1 -s mgsm -d datasets/mgsm.json -l 0.109375 --langs en --targets fr
     """
-    sources = None if langs is None else parse_languages(langs)
     steered = None if targets is None else parse_languages(targets)
-    check_choice(overlong, OVERLONG, "--overlong")
-    method = by.chosen()
-    doing.check_lambda("force", method)
-    settings = ForcingSettings(
-        do=doing.steps(*DEFAULT_STEERING, method=method).texts,
-        classes=options.parse_classes(doing.classes),
-        sampling=decoding.sampling(),
-        overlong=overlong,
-        controls=controls,
-    )
+    selection = with_lambda(selection, model, results, "force")
     from .._force import force_languages
 
-    with session_of(model, data, results, engine, existing=True, method=method) as work, Bars() as bars:
+    work = open_session_of(model, data, results, engine, selection=selection, existing=True)
+    with work, Bars() as bars:
         done = force_languages(
             work,
-            sources,
+            selection.languages,
             steered,
-            top_rate=doing.top_rate,
-            lam=doing.lam,
+            top_rate=selection.top_rate,
+            lam=selection.lam,
             settings=settings,
-            overwrite=force,
+            overwrite=overwrite,
             start=bars.start,
         )
     _force_remarks(done)
@@ -533,68 +430,95 @@ def forcing_data(done: Forced) -> dict[str, Any]:
     }
 
 
-# ── `lna methods`: ways to find language neurons, compared by what their masks do.
+def effect_header(found: Effects) -> list[str]:
+    """What stands over the columns of `effect_cells`."""
+    return ["points [95 %]", "p", *([] if found.control is None else ["control's range", ""])]
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Which neurons, and what of them is switched off to score which text."""
+def effect_cells(found: Effects, row: int, column: int) -> list[object]:
+    """One change with its interval, its p value, and its control's range where there are controls."""
+    at = row, column
+    assert found.p_adjusted is not None  # answers are compared question by question
+    p = found.p_adjusted[at].item()
+    cells: list[object] = [
+        f"{found.change[at]:+.1f} [{found.interval.low[at]:+.1f}, {found.interval.high[at]:+.1f}]",
+        "<0.001" if p < 0.001 else f"{p:.3f}",
+    ]
+    if found.control is not None and found.inside is not None:
+        cells.append(f"{found.control.low[at]:+.1f} … {found.control.high[at]:+.1f}")
+        cells.append("within control" if found.inside[at] else "")
+    return cells
 
-    lam: Annotated[
-        float | None,
-        typer.Option("-l", "--lam", help="λ of entropy-lambda.", show_default="that of the mask, else AutoSweep's"),
-    ] = None
-    bar: Annotated[
-        float | None, typer.Option("-b", "--bar", help="Activation bar.", show_default="the mask's, else 0.95")
-    ] = None
-    langs: options.Languages = None
-    classes: Annotated[
-        str, typer.Option("--classes", help="Neurons to deactivate: any of specific,related,general.")
-    ] = ",".join(MASK_CLASSES)
-    text: Annotated[str, typer.Option("--text", help="Text to score: instruction, answer, full.")] = DEFAULT_MAP.text
-    overlong: options.Overlong = DEFAULT_MAP.overlong
 
-    def shown(self) -> MapSettings:
-        """As the use-cases take it: no controls are drawn, for random is one of the methods."""
-        return MapSettings(options.parse_classes(self.classes), self.text, self.overlong, controls=0)
+def effect_data(found: Effects, matched_by: str | None) -> dict[str, Any]:
+    """The same for every cell, as plain values."""
+    assert found.p is not None
+    assert found.p_adjusted is not None
+    data: dict[str, Any] = {
+        "change": found.change.tolist(),
+        "low": found.interval.low.tolist(),
+        "high": found.interval.high.tolist(),
+        "p": found.p.tolist(),
+        "p_adjusted": found.p_adjusted.tolist(),
+    }
+    if found.control is not None and found.inside is not None:
+        data |= {
+            "control_low": found.control.low.tolist(),
+            "control_high": found.control.high.tolist(),
+            "inside_control": found.inside.tolist(),
+            "control_matched_by": matched_by,
+        }
+    return data
+
+
+def answer_files(done: Evaluated | Forced) -> dict[str, Any]:
+    """Where all lies."""
+    return {"png": done.png, "csv": done.csv, "json": done.json, "answers": done.answers}
+
+
+def report_answered(answered: int, whole: int) -> None:
+    """Say how many answers were there already: doing nothing is never silent."""
+    if answered < whole:
+        note(f"{whole - answered} of {whole} answers were there already (--force answers again)")
+
+
+def report_matching(matched_by: str | None) -> None:
+    """Say so where controls have less in common with what they are controls for than they might."""
+    if matched_by == "layer":
+        note("there are no counts beside the mask, so the controls are matched by layer alone, not by activity")
 
 
 def methods(
-    model: options.Model,
-    data: options.Data,
-    results: options.Results,
-    engine: options.Engine,
-    search: options.Search,
-    settings: Compared,
-    top_rate: options.TopRate = DEFAULT_TOP_RATE,
-    names: Annotated[
-        str | None,
-        typer.Option(
-            "--methods",
-            help=f"Any of {','.join(METHODS)}.",
-            show_default="all; mean-difference only with moments",
-        ),
-    ] = None,
-    per_language: Annotated[
-        int | None, typer.Option("--neurons", help="Neurons per language of equal-n.", show_default="400")
-    ] = None,
-    mask_seed: Annotated[int, typer.Option("--mask-seed", help="Of the method random.")] = DEFAULT_METHOD.seed,
-    force: options.Force = False,
+    model: Model,
+    data: Data,
+    results: Results,
+    engine: Engine,
+    selection: Neurons,
+    choice: MethodChoice,
+    settings: Annotated[MapSettings, only("classes", "text", "overlong")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Compare ways to find language neurons: switch each method's neurons off and see which language suffers.
 
     Each method finds its neurons from the same counts, at the same top rate and bar; each language's are switched off,
-    and perplexity tells. What is there from `lna identify --method` and `lna ppl --method` is used.
-    """
-    wanted, shown = _methods(names, per_language, mask_seed), settings.shown()
-    languages = None if settings.langs is None else parse_languages(settings.langs)
-    from .._methods import compare_methods
-    from ..analysis import Choice
+    and the change of perplexity is measured. Results of `lna identify --method` and `lna ppl --method` are reused.
 
-    choice = Choice(top_rate, settings.lam, settings.bar, languages, search.range())
-    work = answered(session_of(model, data, results, engine, existing=True))
+    Example: lna methods --model-path ./Mistral-7B-v0.1 -s mgsm -d datasets/mgsm.json --methods entropy-lambda,lape
+    """
+    stored_lambda(selection, layout_of(model, results))
+    from .._methods import compare_methods
+
+    alone = replace(settings, controls=0)  # random is one of the methods
+    work = answered(open_session_of(model, data, results, engine, existing=True))
     with work, Bars() as bars:
-        done = compare_methods(work, wanted, choice=choice, settings=shown, overwrite=force, start=bars.start)
+        done = compare_methods(
+            work,
+            choice.selections(),
+            selection=selection,
+            settings=alone,
+            overwrite=overwrite,
+            start=bars.start,
+        )
     for name, why in done.left_out.items():
         note(f"{name} is left out, for there are {why}")
     there = sum(len(one.map.rows) * len(one.map.languages) - one.computed for one in done.maps)
@@ -605,14 +529,6 @@ def methods(
         {"lambda": done.lam, **done.table.columns(), "left_out": done.left_out, "files": done.files},
         as_json=results.as_json,
     )
-
-
-def _methods(names: str | None, per_language: int | None, seed: int) -> list[Method] | None:
-    """The methods named, each with the parameters that it has; None for all that can be had."""
-    if names is None and per_language is None and not seed:
-        return None
-    chosen = METHODS if names is None else [name.strip() for name in names.split(",") if name.strip()]
-    return [Method(name, per_language if name == EQUAL_N else None, seed if name == RANDOM else 0) for name in chosen]
 
 
 def method_lines(done: MethodComparison) -> list[str]:

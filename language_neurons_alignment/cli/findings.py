@@ -1,4 +1,4 @@
-"""`lna analyze`: what a model's language neurons tell."""
+"""Commands that describe language neurons, with no model at hand: analyze, compare, stability, report."""
 
 from __future__ import annotations
 
@@ -7,32 +7,39 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_TOP_RATE
+from ..config import Selection, StabilitySettings
 from ..errors import SettingsError
-from ..languages import language_name, parse_languages
-from . import options
+from ..languages import DEFAULT_LANGUAGES, language_name, parse_languages
+from .options import MaskOnly, Model, Neurons, Results, Trained, layout_of, stored_lambda
 from .output import Bars, note, result, table
-from .setup import chosen_neurons, existing_layout, languages_or_default
 
 if TYPE_CHECKING:
     from .._compare import Comparison, PairComparison
     from .._report import WrittenReport
     from .._stability import Stability
-    from ..analysis import Analysis, Choice, ModelNeurons
+    from ..analysis import Analysis, ModelNeurons
 
 PAPER_STAGES = 4
 MOST_SETS = 10
+FEW_BLOCKS = 10
+"""With fewer blocks intervals are wide and their spread poorly known."""
+Columns = dict[str, list[Any]]
 
 
-def analyze(model: options.Model, results: options.Results, neurons: options.Neurons, search: options.Search) -> None:
-    """Count classes per layer and language, shared neurons, stages of layers, and follow λ. Needs counts, no model."""
-    choice = chosen_neurons(neurons, search)
+def analyze(model: Model, results: Results, selection: Neurons, mask_only: MaskOnly = False) -> None:
+    """Count the neurons of each class by layer and language, compare languages, and follow the path of λ.
+
+    Also cuts the layers into stages. Needs counts, or with --mask-only a mask; no model.
+
+    Example: lna analyze --model-path ./Mistral-7B-v0.1 -s mgsm -r 0.01
+    """
     from ..analysis import analyze as analyse
 
-    layout = existing_layout(model, results)
-    found, files = analyse(layout, choice, search=search.range(), mask_only=neurons.mask_only)
+    layout = layout_of(model, results)
+    stored_lambda(selection, layout)
+    found = analyse(layout, selection, mask_only=mask_only)
     if found.neurons.lam_from == "autosweep":
-        note(f"no mask of top rate {choice.top_rate!r}: λ from AutoSweep")
+        note(f"no mask of top rate {selection.top_rate!r}: λ from AutoSweep")
     sections = [
         heading(found),
         class_lines(found),
@@ -42,10 +49,10 @@ def analyze(model: options.Model, results: options.Results, neurons: options.Neu
         set_lines(found),
         pair_lines(found),
         path_lines(found),
-        [str(path) for path in files],
+        [str(path) for path in found.files],
     ]
     lines = [line for section in sections if section for line in (*section, "")]
-    result(lines[:-1], {**found.plain(), "files": files}, as_json=results.as_json)
+    result(lines[:-1], {**found.plain(), "files": found.files}, as_json=results.as_json)
 
 
 def heading(found: Analysis) -> list[str]:
@@ -141,9 +148,6 @@ def path_lines(found: Analysis) -> list[str]:
     return [f"λ from {edges[0]:g} to {edges[-1]:g}: the histogram changes {len(edges) - 2} times; {none}"]
 
 
-# ── `lna compare`: what training does to language neurons.
-
-
 def compare(
     models: Annotated[
         list[str],
@@ -153,54 +157,52 @@ def compare(
             show_default=False,
         ),
     ],
-    results: options.Results,
-    neurons: options.Neurons,
-    search: options.Search,
+    results: Results,
+    selection: Neurons,
     dataset: Annotated[
         str | None,
-        typer.Option("-s", "--dataset", help="Dataset name; mask files tell theirs.", show_default=False),
+        typer.Option("-s", "--dataset", help="Dataset name; mask files name theirs.", show_default=False),
     ] = None,
     model_name: Annotated[
         str | None,
         typer.Option("--model-name", help="Name in file names.", show_default="the family in each model's config"),
     ] = None,
-    trained: Annotated[
-        str | None,
-        typer.Option("--trained", help="Languages trained on: their mean change against the others'."),
-    ] = None,
+    trained: Trained = None,
+    mask_only: MaskOnly = False,
 ) -> None:
     """Compare a base model's language neurons with those of its trained versions: gained, lost, kept, changed in class.
 
     Each model has its own λ: that of its one mask at this top rate, or AutoSweep's; -l sets one for all.
+
+    Example: lna compare ./Mistral-7B-v0.1 ./Mistral-7B-MAPO -s mgsm --trained zh,de
     """
-    choice, aligned = chosen_neurons(neurons, search), parse_languages(trained) if trained else ()
+    aligned = parse_languages(trained) if trained else ()
     from .._compare import compare as compare_models
 
-    opened = [
-        _open(one, dataset, choice=choice, model_name=model_name, results=results, mask_only=neurons.mask_only)
-        for one in models
-    ]
-    found, files = compare_models(opened, trained=aligned)
+    opened = []
+    for name in models:
+        named = None if dataset is None else Model(name, dataset, model_name)
+        opened.append(_open(name, named, results, selection, mask_only=mask_only))
+    found = compare_models(opened, trained=aligned)
     for remark in found.notes:
         note(f"note: {remark}")
     lines = [*compared_path_lines(found), ""]
     for pair in found.pairs:
         lines += [*compared_pair_lines(pair), ""]
-    result([*lines, *map(str, files)], {**found.plain(), "files": files}, as_json=results.as_json)
+    result([*lines, *map(str, found.files)], {**found.plain(), "files": found.files}, as_json=results.as_json)
 
 
-def _open(
-    name: str, dataset: str | None, *, choice: Choice, model_name: str | None, results: options.Results, mask_only: bool
-) -> ModelNeurons:
+def _open(name: str, model: Model | None, results: Results, selection: Selection, *, mask_only: bool) -> ModelNeurons:
     """The neurons of a model that was named by its path or by a mask file."""
-    from ..analysis import neurons_of_file, open_neurons
+    from ..analysis import open_neurons
 
     if Path(name).is_file():
-        return neurons_of_file(Path(name), mask_only=mask_only)
-    if dataset is None:
+        return open_neurons(name, mask_only=mask_only)
+    if model is None:
         raise SettingsError(f"{name} is a model, so -s must name the dataset: for example -s mgsm")
-    layout = existing_layout(options.Model(name, dataset, model_name), results)
-    return open_neurons(layout, choice, mask_only=mask_only)
+    layout = layout_of(model, results)
+    stored_lambda(selection, layout)
+    return open_neurons(layout, selection, mask_only=mask_only)
 
 
 def compared_path_lines(found: Comparison) -> list[str]:
@@ -255,75 +257,10 @@ def group_lines(pair: PairComparison) -> list[str]:
     return table(["mean change per language", "languages", *pair.groups.classes], rows)
 
 
-# ── `lna report`: all results on one page.
-
-
-def report(
-    model: options.Model,
-    results: options.Results,
-    neurons: options.Neurons,
-    search: options.Search,
-    others: Annotated[
-        list[str] | None,
-        typer.Argument(help="Models to compare it with, in the order of training.", show_default=False),
-    ] = None,
-    trained: Annotated[
-        str | None,
-        typer.Option("--trained", help="Languages that the others were trained on: zh,de."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", help="The page to write.", show_default="reports/… under --root"),
-    ] = None,
-) -> None:
-    """Write one HTML page of all results that a model has, with every figure as PNG, SVG and CSV beside it.
-
-    With other models after it, the page shows how they differ from it. Needs counts or a mask, no model.
-    """
-    choice, aligned = chosen_neurons(neurons, search), parse_languages(trained) if trained else ()
-    from .._report import Subject
-    from .._report import report as write_report
-
-    named = [options.Model(name, model.dataset, model.model_name) for name in (model.model_path, *(others or []))]
-    subjects = [Subject(existing_layout(one, results), choice, one.model_path, neurons.mask_only) for one in named]
-    written = write_report(subjects, trained=aligned, search=search.range(), out=out)
-    for title, remedy in written.report.missing.items():
-        note(f"not drawn: {title}. {remedy}")
-    result(report_lines(written), report_data(written), as_json=results.as_json)
-
-
-def report_lines(written: WrittenReport) -> list[str]:
-    """Where the page lies, and how many pictures beside it."""
-    return [f"{len(written.pictures)} pictures and tables in {written.pictures[0].parent}", "", str(written.page)]
-
-
-def report_data(written: WrittenReport) -> dict[str, object]:
-    """The same, as plain values."""
-    return {"page": written.page, "pictures": written.pictures, "missing": written.report.missing}
-
-
-# ── `lna stability`: how much of the language neurons is chance.
-
-Columns = dict[str, list[Any]]
-_FEW = 10
-"""With fewer blocks intervals are wide and their spread poorly known."""
-
-
 def stability(
-    model: options.Model,
-    results: options.Results,
-    top_rate: options.TopRate = DEFAULT_TOP_RATE,
-    bar: options.Bar = DEFAULT_BAR,
-    lam: Annotated[
-        float | None,
-        typer.Option("-l", "--lam", help="λ to select by.", show_default="the largest fine one, found again each time"),
-    ] = None,
-    lo: Annotated[float, typer.Option("--lo", help="Smallest λ.")] = DEFAULT_RANGE.lo,
-    hi: Annotated[float, typer.Option("--hi", help="Largest λ.")] = DEFAULT_RANGE.hi,
-    langs: options.Languages = None,
-    draws: Annotated[int, typer.Option("--draws", help="Resamplings of the blocks.")] = 400,
-    splits: Annotated[int, typer.Option("--splits", help="Random cuts of the blocks into halves and quarters.")] = 50,
-    seed: Annotated[int, typer.Option("--seed", help="Of resamplings and cuts.")] = 0,
+    model: Model,
+    results: Results,
+    settings: StabilitySettings,
     other: Annotated[
         str | None,
         typer.Option(
@@ -331,44 +268,43 @@ def stability(
         ),
     ] = None,
 ) -> None:
-    """Say how far the language neurons would be others on another corpus. Needs counts in blocks, no model.
+    """Estimate how much the neurons would change on another corpus.
 
-    `lna activation --blocks 20`, or `lna run --blocks 20`, keeps the counts in blocks.
+    Needs counts in blocks, which `lna activation --blocks 20` or `lna run --blocks 20` keeps; no model.
+
+    Example: lna stability --model-path ./Mistral-7B-v0.1 -s mgsm -r 0.01 --draws 400
     """
-    languages = languages_or_default(langs)
-    from .._stability import StabilitySettings
     from .._stability import stability as examine
 
-    settings = StabilitySettings(top_rate, bar, lam, lo, hi, draws, splits, seed)
-    layout = existing_layout(model, results)
-    second = (
-        None if other is None else existing_layout(options.Model(model.model_path, other, model.model_name), results)
-    )
+    layout = layout_of(model, results)
+    second = None if other is None else layout_of(Model(model.model_path, other, model.model_name), results)
+    languages = settings.selection.languages or DEFAULT_LANGUAGES
     with Bars("it") as bars:
-        found, files = examine(layout, languages, settings, other=second, start=bars.start)
+        found = examine(layout, languages, settings, other=second, start=bars.start)
     for remark in remarks(found):
         note(f"note: {remark}")
     tables = found.tables()
+    made = f"{found.blocks} blocks, {settings.draws} draws, {settings.splits} splits"
     sections = [
-        [f"{layout.model} on {layout.dataset}: {found.blocks} blocks, {draws} draws, {splits} splits"],
+        [f"{layout.model} on {layout.dataset}: {made}"],
         number_lines(tables["numbers"]),
         stability_language_lines(tables["inclusion"], tables["halves"], tables["probabilities"]),
         overlap_lines(found),
-        [str(path) for path in files],
+        [str(path) for path in found.files],
     ]
     lines = [line for section in sections if section for line in (*section, "")]
-    result(lines[:-1], {**found.plain(), "files": files}, as_json=results.as_json)
+    result(lines[:-1], {**found.plain(), "files": found.files}, as_json=results.as_json)
 
 
 def remarks(found: Stability) -> list[str]:
     """What a reader must know to read the numbers."""
-    notes = []
-    if found.blocks < _FEW:
+    notes, hi = [], found.settings.selection.search.hi
+    if found.blocks < FEW_BLOCKS:
         notes.append(f"{found.blocks} blocks say little about how the corpus varies: count with --blocks 20")
     if found.halves.blocks[1] == 0:
         notes.append("fewer than 4 blocks have no quarters, so λ*, classes and masks have no intervals")
-    if float(found.value[0]) >= found.settings.hi:
-        notes.append(f"every λ up to {found.settings.hi!r} is fine, so λ* is the range's end and has no interval: --hi")
+    if float(found.value[0]) >= hi:
+        notes.append(f"every λ up to {hi!r} is fine, so λ* is the range's end and has no interval: --hi")
     if found.without_lambda:
         notes.append(f"in {found.without_lambda} of {found.settings.draws} draws no λ is fine; they are left out")
     return notes
@@ -407,11 +343,54 @@ def overlap_lines(found: Stability) -> list[str]:
         for code, kind, *numbers in zip(*found.overlap.values(), strict=True)
         for sizes, shares in [(numbers[:3], numbers[3:])]
     ]
-    return table(
-        ["language", "set", found.layout.dataset, found.other or "", "shared", "of first", "of smaller", "Jaccard"],
-        rows,
-    )
+    named = [found.layout.dataset, found.other or ""]
+    return table(["language", "set", *named, "shared", "of first", "of smaller", "Jaccard"], rows)
 
 
 def _share(value: float) -> str:
     return "–" if value != value else f"{value:.3f}"
+
+
+def report(
+    model: Model,
+    results: Results,
+    selection: Neurons,
+    others: Annotated[
+        list[str] | None,
+        typer.Argument(help="Models to compare it with, in the order of training.", show_default=False),
+    ] = None,
+    trained: Trained = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="The page to write.", show_default="reports/… under --root"),
+    ] = None,
+    mask_only: MaskOnly = False,
+) -> None:
+    """Write one HTML page of all results that a model has, with every figure as PNG, SVG and CSV beside it.
+
+    With other models after it, the page shows how they differ from it. Needs counts or a mask, no model.
+
+    Example: lna report --model-path ./Mistral-7B-v0.1 -s mgsm ./Mistral-7B-MAPO --trained zh,de
+    """
+    aligned = parse_languages(trained) if trained else ()
+    from .._report import write_report
+
+    named, layouts = [model.model_path, *(others or [])], []
+    for name in named:
+        layout = layout_of(Model(name, model.dataset, model.model_name), results)
+        stored_lambda(selection, layout)
+        layouts.append(layout)
+    written = write_report(layouts, selection, mask_only=mask_only, called=named, trained=aligned, out=out)
+    for title, remedy in written.report.missing.items():
+        note(f"not drawn: {title}. {remedy}")
+    result(report_lines(written), report_data(written), as_json=results.as_json)
+
+
+def report_lines(written: WrittenReport) -> list[str]:
+    """Where the page lies, and how many pictures beside it."""
+    return [f"{len(written.pictures)} pictures and tables in {written.pictures[0].parent}", "", str(written.page)]
+
+
+def report_data(written: WrittenReport) -> dict[str, object]:
+    """The same, as plain values."""
+    return {"page": written.page, "pictures": written.pictures, "missing": written.report.missing}

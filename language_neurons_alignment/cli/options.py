@@ -1,179 +1,223 @@
-"""The flags that commands share, each described once, in groups that belong together."""
+"""From settings to flags and back: how commands get their options, and the groups of options that they share.
+
+A command names the settings that it takes as parameters (`selection: Selection`). `spread` shows Typer one option per
+field that carries a flag, and calls the command with the validated settings. Names, help and defaults of those flags
+stand in `config`; here stand those of the program itself: the model, the engine, where results lie and how they are
+printed.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
-from ..config import (
-    DEFAULT_BAR,
-    DEFAULT_CONTROLS,
-    DEFAULT_DO,
-    DEFAULT_MAP,
-    DEFAULT_METHOD,
-    DEFAULT_RANGE,
-    DEFAULT_TOP_RATE,
-    GREEDY,
-    MASK_CLASSES,
-    METHODS,
-    MapSettings,
-    Method,
-    Sampling,
-    Selection,
-    SweepRange,
-    in_order,
-)
+from .._flags import Flag, Part, flag
+from ..config import DEFAULT_SELECTION, PipelineSettings, Selection
 from ..errors import SettingsError
 from ..languages import DEFAULT_LANGUAGES
+from .output import note
 
 if TYPE_CHECKING:
-    from .._interventions import NeuronSource
     from .._session import Session
-    from .._steps import Steps
+    from ..store.layout import Layout
+
+Values = dict[str, Any]
+"""What Typer read, by the names of the parameters that it was shown."""
 
 
-# ── How a model writes its answers.
+@dataclass
+class State:
+    """What holds for one call of the program: whether to show the traceback of an error."""
+
+    debug: bool = False
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How a model writes its answers."""
-
-    temperature: Annotated[
-        float,
-        typer.Option("--temperature", help="0: always the likeliest token (greedy).", rich_help_panel="Answers"),
-    ] = GREEDY.temperature
-    top_p: Annotated[
-        float,
-        typer.Option(
-            "--top-p", help="Draw from the likeliest tokens that make up this probability.", rich_help_panel="Answers"
-        ),
-    ] = GREEDY.top_p
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", help="An answer ends here at the latest.", rich_help_panel="Answers")
-    ] = GREEDY.max_new_tokens
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--stop",
-            metavar="TEXT",
-            help=r"End an answer in front of this text; may be given several times. \n is a line break.",
-            show_default="nothing",
-            rich_help_panel="Answers",
-        ),
-    ] = None
-    seed: Annotated[
-        int, typer.Option("--seed", help="Of sampled answers, and of controls.", rich_help_panel="Answers")
-    ] = GREEDY.seed
-
-    def sampling(self) -> Sampling:
-        """As the use-cases take it."""
-        return Sampling(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            max_new_tokens=self.max_new_tokens,
-            stop=tuple(text.replace("\\n", "\n") for text in self.stop or ()),
-            seed=self.seed,
-        )
+STATE = State()
 
 
-@dataclass(frozen=True)
-class Answers(Decoding):
-    """How many answers a model writes, and how."""
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with each parameter of a settings class replaced by that class's flags.
 
-    answers: Annotated[
-        int, typer.Option("-n", "--answers", help="Answers per question.", rich_help_panel="Answers")
-    ] = 1
+        @dataclass                                lna autosweep --lo 0 --hi 0.2 …
+        class SweepRange:
+            lo: float = flag(0.0, "--lo", …)      def autosweep(search: SweepRange) -> None: …
+            hi: float = flag(0.2, "--hi", …)
 
-    def sampling(self) -> Sampling:
-        """As the use-cases take it, and refused here where so many answers cannot differ."""
-        chosen = super().sampling()
-        chosen.check_answers(self.answers)
-        return chosen
+    `Annotated[Selection, only("top_rate")]` takes some of the flags only. A flag that two settings have is one option
+    that sets both.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    shown, makers = _Shown(), {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        settings, part = _settings_of(hints[name])
+        if settings is None:
+            shown.add(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+        else:
+            makers[name] = shown.settings(settings, part)
 
+    @functools.wraps(command)
+    def flat(**given: Any) -> None:
+        STATE.debug = bool(given.get("debug"))
+        made = {name: make(given) for name, make in makers.items()}
+        command(**made, **{name: given[name] for name in shown.own})
 
-# ── How a corpus is counted.
-
-Overlong = Annotated[
-    str, typer.Option("--overlong", help="Sequences longer than the model allows: error, truncate, skip.")
-]
-Blocks = Annotated[
-    int | None,
-    typer.Option(
-        "--blocks",
-        help="Keep the counts in so many blocks of the corpus too, for `lna stability`.",
-        show_default="none",
-    ),
-]
-Moments = Annotated[
-    bool,
-    typer.Option("--moments", help="Add up the activations too: their means are what some interventions put in place."),
-]
+    flat.__signature__ = inspect.Signature(list(shown.parameters.values()))  # pyright: ignore[reportAttributeAccessIssue]
+    flat.__annotations__ = {name: parameter.annotation for name, parameter in shown.parameters.items()}
+    return flat
 
 
-# ── Which engine runs the model, and how.
+class _Shown:
+    """The parameters that Typer is shown, and the flags that they have."""
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, inspect.Parameter] = {}
+        self.own: list[str] = []
+        self._by_flag: dict[tuple[str, ...], str] = {}
+
+    def add(self, parameter: inspect.Parameter) -> None:
+        """A parameter of the command itself."""
+        self.parameters[parameter.name] = parameter
+        self.own.append(parameter.name)
+
+    def settings(self, settings: type[Any], part: Part) -> Callable[[Values], Any]:
+        """Show the flags of some settings; gives what makes the settings of the values."""
+        hints, makers = get_type_hints(settings), {}
+        for field in dataclasses.fields(settings):
+            given, inner = field.metadata.get("flag"), field.metadata.get("part")
+            if given is not None:
+                if part.only is None or field.name in part.only:
+                    default = part.shown.get(field.name)
+                    told = given if default is None else replace(given, shown=default)
+                    makers[field.name] = self._flag(field, told, hints[field.name])
+            elif dataclasses.is_dataclass(hints[field.name]):
+                makers[field.name] = self.settings(hints[field.name], inner or part)
+        return lambda values: settings(**{name: make(values) for name, make in makers.items()})
+
+    def _flag(self, field: dataclasses.Field[Any], told: Flag, hint: Any) -> Callable[[Values], Any]:
+        name = self._by_flag.get(told.names)
+        if name is None:
+            name = field.name if field.name not in self.parameters else told.names[-1].strip("-").replace("-", "_")
+            self._by_flag[told.names] = name
+            self.parameters[name] = _parameter(name, field.default, told, hint)
+        return lambda values: _value(values[name], field.default, told)
 
 
-@dataclass(frozen=True)
-class Engine:
-    """Which engine runs the model, and how; what is not given is left to the engine."""
-
-    engine: Annotated[str, typer.Option("--engine", help="transformers, vllm, or auto.", rich_help_panel="Engine")] = (
-        "auto"
+def _parameter(name: str, default: Any, told: Flag, hint: Any) -> inspect.Parameter:
+    """What Typer reads the option off."""
+    required = default is dataclasses.MISSING
+    if told.many:
+        hint, default = list[str] | None, list(default) or None
+    elif told.read is not None:
+        hint = str | None if default is None else str
+        default = ",".join(default) if isinstance(default, tuple) else default
+    option = typer.Option(
+        *told.names,
+        help=told.help,
+        metavar=told.metavar,
+        show_default=False if required else told.shown,
+        rich_help_panel=told.panel,
     )
-    dtype: Annotated[
-        str,
-        typer.Option("--dtype", help="auto (the model's own), float32, bfloat16, float16.", rich_help_panel="Engine"),
-    ] = "auto"
-    device: Annotated[
-        str | None,
-        typer.Option(
-            "--device",
-            help="transformers: cpu, cuda, cuda:1, mps.",
-            show_default="the best there is",
-            rich_help_panel="Engine",
-        ),
-    ] = None
-    batch_tokens: Annotated[
-        int | None,
-        typer.Option("--batch-tokens", help="Tokens per batch.", show_default="by device", rich_help_panel="Engine"),
-    ] = None
-    tensor_parallel_size: Annotated[
-        int | None,
-        typer.Option("--tensor-parallel-size", help="vllm: ranks that share each layer.", rich_help_panel="Engine"),
-    ] = None
-    pipeline_parallel_size: Annotated[
-        int | None,
-        typer.Option("--pipeline-parallel-size", help="vllm: ranks that share the layers.", rich_help_panel="Engine"),
-    ] = None
-    distributed_executor_backend: Annotated[
-        str | None,
-        typer.Option("--distributed-executor-backend", help="vllm: mp or ray.", rich_help_panel="Engine"),
-    ] = None
-    engine_arg: Annotated[
-        list[str] | None,
-        typer.Option("--engine-arg", metavar="K=V", help="vllm: any other of its options.", rich_help_panel="Engine"),
-    ] = None
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if required else default,
+        annotation=Annotated[hint, option],
+    )
 
-    def choices(self) -> dict[str, Any]:
-        """What `open_session` takes: engine, precision, and the options that were given."""
-        options = {
-            "device": self.device,
-            "batch_tokens": self.batch_tokens,
-            "tensor_parallel_size": self.tensor_parallel_size,
-            "pipeline_parallel_size": self.pipeline_parallel_size,
-            "distributed_executor_backend": self.distributed_executor_backend,
-            "engine_args": dict(_key_value(one) for one in self.engine_arg or []) or None,
-        }
-        given = {name: value for name, value in options.items() if value is not None}
-        return {"engine": self.engine, "dtype": self.dtype, **given}
+
+def _value(given: Any, default: Any, told: Flag) -> Any:
+    """The field's value, of what Typer read."""
+    if told.many:
+        return default if given is None else tuple(told.read(one) if told.read else one for one in given)
+    return told.read(given) if told.read is not None and given is not None else given
+
+
+def _settings_of(hint: Any) -> tuple[type[Any] | None, Part]:
+    """The settings class of a parameter and the part of it that is offered; None for a plain parameter."""
+    metadata: tuple[Any, ...] = ()
+    if get_origin(hint) is Annotated:
+        hint, *rest = get_args(hint)
+        metadata = tuple(rest)
+    if get_origin(hint) in (Union, types.UnionType) or not dataclasses.is_dataclass(hint):
+        return None, Part()
+    assert isinstance(hint, type)
+    return hint, next((one for one in metadata if isinstance(one, Part)), Part())
+
+
+def only(*names: str, **shown: str) -> Part:
+    """These fields alone; those with a text say so of their default."""
+    return Part((*names, *shown), shown)
+
+
+def help_of(command: Callable[..., None]) -> str:
+    """A command's docstring, each paragraph on one line: Typer would keep its line breaks in any terminal."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (inspect.getdoc(command) or "").split("\n\n"))
+
+
+def option_of(settings: type[Any], name: str) -> Any:
+    """The option of one field, for a command that takes nothing else of its class."""
+    (field,) = (one for one in dataclasses.fields(settings) if one.name == name)
+    told: Flag = field.metadata["flag"]
+    return typer.Option(*told.names, help=told.help, rich_help_panel=told.panel)
+
+
+Overwrite = Annotated[bool, option_of(PipelineSettings, "overwrite")]
+Data = Annotated[Path, typer.Option("-d", "--data", help="Corpus file: JSON list or JSON lines.", show_default=False)]
+MaskOnly = Annotated[
+    bool, typer.Option("--mask-only", help="Read only the mask, no counts: classes specific and related alone.")
+]
+Trained = Annotated[
+    str | None,
+    typer.Option("--trained", help="Languages trained on (zh,de): their mean change beside the others'."),
+]
+
+TEN = ",".join(DEFAULT_LANGUAGES)
+SEARCH = ("lo", "hi", "eps", "exact")
+Neurons = Annotated[
+    Selection,
+    only(
+        "top_rate",
+        "bar",
+        *SEARCH,
+        lam="the mask's, if there is only one, else AutoSweep's",
+        languages="the mask's, else the ten",
+    ),
+]  # fmt: skip
+"""The neurons of a model that a finding is about: those of its mask, else those that AutoSweep's λ gives."""
+MaskNeurons = Annotated[Selection, only("top_rate", "lam", "method", "neurons", "seed", "languages")]
+"""The neurons of a mask that is there, and those of its languages that are wanted."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which model on which dataset; results are named by both."""
+
+    model_path: str = flag(..., "--model-path", help="Model folder or hub id.")
+    dataset: str = flag(..., "-s", "--dataset", help="Dataset name, in the results' paths.")
+    model_name: str | None = flag(
+        None, "--model-name", help="Name in file names.", shown="the family in the model's config"
+    )
+
+
+@dataclass(frozen=True)
+class Results:
+    """Where results lie and how they are printed."""
+
+    root: Path = flag(Path(), "--root", help="Folder under which results lie.", shown="current folder")
+    as_json: bool = flag(False, "--json", help="Print the result as JSON.")
+    debug: bool = flag(False, "--debug", help="Show the traceback of an error.")
+
+
+Printing = Annotated[Results, only("as_json", "debug")]
+"""How results are printed, for a command that leaves none under --root."""
 
 
 def _key_value(text: str) -> tuple[str, str]:
@@ -186,322 +230,108 @@ def _key_value(text: str) -> tuple[str, str]:
     return key.strip().replace("-", "_"), value
 
 
-# ── Which model, on which text, in which languages.
-
-Data = Annotated[Path, typer.Option("-d", "--data", help="Corpus file: JSON list or JSON lines.", show_default=False)]
-Languages = Annotated[
-    str | None,
-    typer.Option(
-        "--langs", help="Languages, by code or name, in order: en,es,fr.", show_default=",".join(DEFAULT_LANGUAGES)
-    ),
-]
-
-
 @dataclass(frozen=True)
-class Model:
-    """Which model on which dataset: what results are named by."""
+class Engine:
+    """Which engine runs the model, and how; the engine decides what is not given."""
 
-    model_path: Annotated[str, typer.Option("--model-path", help="Model folder or hub id.", show_default=False)]
-    dataset: Annotated[
-        str, typer.Option("-s", "--dataset", help="Dataset name, in the results' paths.", show_default=False)
-    ]
-    model_name: Annotated[
-        str | None,
-        typer.Option("--model-name", help="Name in file names.", show_default="the family in the model's config"),
-    ] = None
-
-
-# ── What a perplexity map shows, and what effects are held against.
-
-ControlSets = Annotated[
-    int,
-    typer.Option("--controls", help="Random sets of neurons that each row is held against; 0: draw none.", min=0),
-]
-
-
-@dataclass(frozen=True)
-class Controls:
-    """What effects are held against."""
-
-    controls: ControlSets = DEFAULT_CONTROLS
-    seed: Annotated[int, typer.Option("--seed", help="Of the random sets of neurons.")] = DEFAULT_MAP.seed
-
-
-@dataclass(frozen=True)
-class Map:
-    """What a perplexity map shows."""
-
-    classes: Annotated[
-        str, typer.Option("--classes", help="Neurons to deactivate: any of specific,related,general.")
-    ] = ",".join(MASK_CLASSES)
-    text: Annotated[str, typer.Option("--text", help="Text to score: instruction, answer, full.")] = DEFAULT_MAP.text
-    scale: Annotated[str, typer.Option("--scale", help="Change shown: percent, or log1p as in the paper.")] = (
-        DEFAULT_MAP.scale
+    engine: str = flag("auto", "--engine", help="transformers, vllm, or auto.", panel="Engine")
+    dtype: str = flag("auto", "--dtype", help="auto (the model's own), float32, bfloat16, float16.", panel="Engine")
+    device: str | None = flag(
+        None, "--device", help="transformers: cpu, cuda, cuda:1, mps.", shown="the best there is", panel="Engine"
     )
-    average: Annotated[
-        str, typer.Option("--average", help="Perplexity shown: per token, or the mean over texts (text).")
-    ] = DEFAULT_MAP.average
-    overlong: Overlong = DEFAULT_MAP.overlong
-
-    def settings(self, *, controls: int, seed: int, do: tuple[str, ...] = DEFAULT_DO) -> MapSettings:
-        """As the use-cases take it."""
-        return MapSettings(
-            classes=parse_classes(self.classes),
-            text=self.text,
-            overlong=self.overlong,
-            scale=self.scale,
-            average=self.average,
-            do=do,
-            controls=controls,
-            seed=seed,
-        )
-
-
-def parse_classes(names: str) -> tuple[str, ...]:
-    """The classes of "specific,related"."""
-    return tuple(name.strip() for name in names.split(",") if name.strip())
-
-
-# ── Which neurons are selected, or looked at.
-
-TopRate = Annotated[float, typer.Option("-r", "--top-rate", help="Share of all neurons to select.")]
-Bar = Annotated[float, typer.Option("-b", "--bar", help="Activation bar: share of all probabilities below τ.")]
-
-
-@dataclass(frozen=True)
-class Neurons:
-    """Which of a model's neurons are looked at; what is not given is as in the mask that is there."""
-
-    top_rate: TopRate = DEFAULT_TOP_RATE
-    lam: Annotated[
-        float | None,
-        typer.Option("-l", "--lam", help="λ.", show_default="that of the mask that is there, else AutoSweep's"),
-    ] = None
-    bar: Annotated[
-        float | None,
-        typer.Option("-b", "--bar", help="Activation bar.", show_default=f"the mask's, else {DEFAULT_BAR}"),
-    ] = None
-    langs: Annotated[
-        str | None,
-        typer.Option("--langs", help="Languages, in order: en,es,fr.", show_default="the mask's, else the ten"),
-    ] = None
-    mask_only: Annotated[
-        bool,
-        typer.Option("--mask-only", help="Read the mask and no counts: classes specific and related alone."),
-    ] = False
-
-
-@dataclass(frozen=True)
-class Search:
-    """Where AutoSweep looks for λ."""
-
-    lo: Annotated[float, typer.Option("--lo", help="Smallest λ.")] = DEFAULT_RANGE.lo
-    hi: Annotated[float, typer.Option("--hi", help="Largest λ.")] = DEFAULT_RANGE.hi
-    eps: Annotated[float, typer.Option("--eps", help="Bisection ends at an interval of this length.")] = (
-        DEFAULT_RANGE.eps
+    batch_tokens: int | None = flag(None, "--batch-tokens", help="Tokens per batch.", shown="by device", panel="Engine")
+    tensor_parallel_size: int | None = flag(
+        None, "--tensor-parallel-size", help="vllm: ranks that share each layer.", panel="Engine"
     )
-    exact: Annotated[bool, typer.Option("--exact", help="Solve for the largest λ instead of bisecting.")] = False
-
-    def range(self) -> SweepRange:
-        """As the use-cases take it."""
-        return SweepRange(lo=self.lo, hi=self.hi, eps=self.eps, exact=self.exact)
-
-
-# ── What holds for one call of the program.
-
-
-@dataclass
-class State:
-    """Attributes: debug: show tracebacks."""
-
-    debug: bool = False
-
-
-STATE = State()
-
-
-class Interrupted(Exception):
-    """Ctrl-C, while a command was at work."""
-
-
-def enable_debug(value: bool) -> bool:
-    """Callback of `--debug`."""
-    STATE.debug = value
-    return value
-
-
-# ── Where results lie, and how they are told.
-
-Force = Annotated[bool, typer.Option("--force", help="Replace results that are there.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show the traceback of an error.", callback=enable_debug, is_eager=True)
-]
-
-
-@dataclass(frozen=True)
-class Telling:
-    """How a result is told, of a command that leaves none under --root."""
-
-    as_json: AsJson = False
-    debug: Debug = False
-
-
-@dataclass(frozen=True)
-class Results:
-    """Where results lie and how they are told."""
-
-    root: Annotated[
-        Path, typer.Option("--root", help="Folder under which results lie.", show_default="current folder")
-    ] = Path()
-    as_json: AsJson = False
-    debug: Debug = False
-
-
-# ── The flags that say what is done to which neurons, the same for every command that changes some.
-
-PANEL = "Changed neurons"
-
-
-Do = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--do",
-        metavar="'OP SET'",
-        help="zero, scale:a, set:v, mean:LANG, replace:LANG, add:LANG:α or diffmean:LANG; on LANG, LANG:classes, "
-        "@file, or several with ' + ' and ' - '. May be given several times: done in that order.",
-        show_default=False,
-        rich_help_panel=PANEL,
-    ),
-]
-
-
-@dataclass(frozen=True)
-class NeuronChanges:
-    """What is done to neurons, and the mask that tells which are a language's."""
-
-    do: Do = None
-    classes: Annotated[
-        str, typer.Option("--classes", help="Of a LANG: any of specific,related,general.", rich_help_panel=PANEL)
-    ] = ",".join(MASK_CLASSES)
-    top_rate: Annotated[float, typer.Option("-r", "--top-rate", help="Of the mask.", rich_help_panel=PANEL)] = (
-        DEFAULT_TOP_RATE
+    pipeline_parallel_size: int | None = flag(
+        None, "--pipeline-parallel-size", help="vllm: ranks that share the layers.", panel="Engine"
     )
-    lam: Annotated[
-        float | None, typer.Option("-l", "--lam", help="λ of the mask.", show_default=False, rich_help_panel=PANEL)
-    ] = None
+    distributed_executor_backend: str | None = flag(
+        None, "--distributed-executor-backend", help="vllm: mp or ray.", panel="Engine"
+    )
+    engine_arg: tuple[tuple[str, str], ...] = flag(
+        (),
+        "--engine-arg",
+        help="vllm: any other of its options.",
+        metavar="K=V",
+        panel="Engine",
+        read=_key_value,
+        many=True,
+    )
 
-    def steps(self, *default: str, method: Method = DEFAULT_METHOD) -> Steps:
-        """What `--do` says, or the default; refused here, before a model is named, where it cannot be."""
-        from .._steps import Steps
-
-        steps = Steps.parse(self.do or default)
-        if steps.needs_mask:
-            self.check_lambda(f"--do {steps.texts[0]!r}", method)
-        in_order(parse_classes(self.classes))
-        if self.lam is not None or not method.has_lambda:
-            Selection(self.top_rate, self.lam, method=method)
-        return steps
-
-    def check_lambda(self, what: str, method: Method) -> None:
-        """Raise SettingsError where there is no λ and the mask that `what` needs has one in its name."""
-        if self.lam is None and method.has_lambda:
-            raise SettingsError(f"{what} needs the λ of a mask: give -l as it was given to `lna identify`")
-
-    def neurons(self, work: Session, steps: Steps) -> NeuronSource:
-        """Where the neurons that the steps name come from; the mask is read only where they need it."""
-        from .._interventions import neuron_source
-
-        steps.check_bound()
-        lam = self.lam if steps.needs_mask else None
-        return neuron_source(work, steps, top_rate=self.top_rate, lam=lam, classes=parse_classes(self.classes))
+    def choices(self) -> dict[str, Any]:
+        """What `open_session` takes: engine, precision, and the options that were given."""
+        given = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "engine_arg"}
+        if self.engine_arg:
+            given["engine_args"] = dict(self.engine_arg)
+        return {name: value for name, value in given.items() if value is not None}
 
 
-# ── Groups of flags: a dataclass whose fields are flags, spread into the commands that take it.
+def layout_of(model: Model, results: Results) -> Layout:
+    """Where a model's results lie; says so when it found them under another name."""
+    from ..store.layout import results_name, results_of
+
+    layout = results_of(model.model_path, model.dataset, model_name=model.model_name, root=results.root)
+    wanted = results_name(model.model_path, model.model_name)
+    if layout.model != wanted:
+        note(f"no counts of {wanted} in {results.root.absolute()}; using those of {layout.model}")
+    return layout
 
 
-def spread(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameters of a dataclass type are replaced by that dataclass's fields.
+def stored_lambda(selection: Selection, layout: Layout) -> float | None:
+    """The λ of the only mask at this top rate and method, which is said; None where λ is given, or there is no mask.
 
-        @dataclass                                   lna run --lo 0 --hi 0.2 …
-        class Search:
-            lo: Annotated[float, Option("--lo")]     def run(search: Search) -> None: …
-            hi: Annotated[float, Option("--hi")]
-
-    Typer reads flags off a function's signature, so what it is shown is the signature with the fields in place.
+    Raises:
+        SettingsError: several masks.
     """
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, type[Any]] = {}
-    shown: list[inspect.Parameter] = []
-    for name, parameter in inspect.signature(command).parameters.items():
-        if dataclasses.is_dataclass(hints[name]):
-            groups[name] = hints[name]
-            shown += _fields(hints[name])
-        else:
-            shown.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
-
-    @functools.wraps(command)
-    def flat(**given: Any) -> None:
-        for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
-        command(**given)
-
-    flat.__signature__ = inspect.Signature(shown)  # pyright: ignore[reportAttributeAccessIssue]
-    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
-    return flat
+    if selection.lam is not None or not selection.has_lambda:
+        return None
+    layout = layout.by(selection)
+    lam = layout.one_lambda(selection.top_rate)
+    if lam is not None:
+        note(f"λ = {lam!r}, from {layout.mask(selection.top_rate, lam)}")
+    return lam
 
 
-def help_of(command: Callable[..., None]) -> str:
-    """A command's docstring, each paragraph on one line: Typer would keep its line breaks in any terminal."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (inspect.getdoc(command) or "").split("\n\n"))
+def with_lambda(selection: Selection, model: Model, results: Results, what: str) -> Selection:
+    """The selection with a λ that names a mask: the one given, else that of the only mask.
 
-
-def _fields(group: type[Any]) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
-            annotation=hints[field.name],
+    Raises:
+        SettingsError: no mask at this top rate and method, or several.
+    """
+    if selection.lam is not None or not selection.has_lambda:
+        return selection
+    layout = layout_of(model, results)
+    lam = stored_lambda(selection, layout)
+    if lam is None:
+        raise SettingsError(
+            f"{what} needs the λ of a mask, and {layout.model} has no mask of top rate {selection.top_rate!r} on "
+            f"{layout.dataset}: give -l as `lna autosweep` prints it, here and to `lna identify`"
         )
-        for field in dataclasses.fields(group)
-    ]
+    return replace(selection, lam=lam)
 
 
-# ── The flags that name a mask by the method that made it.
+def open_session_of(
+    model: Model,
+    data: Path,
+    results: Results,
+    engine: Engine,
+    *,
+    selection: Selection = DEFAULT_SELECTION,
+    existing: bool = False,
+) -> Session:
+    """The session that the flags name; `existing` also looks for counts that lie under another name."""
+    from .._session import open_session
 
-Lam = Annotated[
-    float | None,
-    typer.Option(
-        "-l",
-        "--lam",
-        help="λ, as `lna autosweep` prints it; entropy-lambda needs it, and random without --neurons.",
-        show_default=False,
-    ),
-]
+    place: Mapping[str, Any] = {"model_name": model.model_name, "root": results.root, "existing": existing}
+    return open_session(model.model_path, data, model.dataset, selection=selection, **place, **engine.choices())
 
 
-@dataclass(frozen=True)
-class By:
-    """How the neurons were, or are to be, found."""
+def answered(work: Session) -> Session:
+    """The session with this model's own answers, where the corpus has questions alone; says so."""
+    from .._session import with_stored_answers
 
-    method: Annotated[
-        str, typer.Option("--method", help=f"What finds the neurons: {', '.join(METHODS)}.", rich_help_panel="Method")
-    ] = DEFAULT_METHOD.name
-    neurons: Annotated[
-        int | None,
-        typer.Option(
-            "--neurons",
-            help="Neurons per language, of equal-n; of mean-difference and random instead of -r.",
-            show_default="equal-n: 400",
-            rich_help_panel="Method",
-        ),
-    ] = None
-    mask_seed: Annotated[int, typer.Option("--mask-seed", help="Of the method random.", rich_help_panel="Method")] = (
-        DEFAULT_METHOD.seed
-    )
-
-    def chosen(self) -> Method:
-        """As the use-cases take it."""
-        return Method(self.method, self.neurons, self.mask_seed)
+    stored = with_stored_answers(work)
+    if stored.corpus is not work.corpus:
+        note(f"{work.corpus.path} has questions alone; using this model's own answers, {stored.corpus.path}")
+    return stored

@@ -1,12 +1,23 @@
-"""Results on stdout: for people, or as JSON for machines."""
+"""What a command prints: results on stdout, as tables or as JSON; progress and notes on stderr."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from io import StringIO
 from typing import Any
 
+from rich.box import Box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 from tqdm import tqdm
+
+_RULE = Box("    \n    \n -- \n" + 5 * "    \n", ascii=True)
+"""A line under the header, and nothing else."""
+_WIDE = 100_000
+"""Columns of the page that tables are laid out on: nothing is wrapped or cut, whatever the terminal."""
 
 
 def result(lines: list[str] | str, data: dict[str, Any], *, as_json: bool) -> None:
@@ -17,29 +28,35 @@ def result(lines: list[str] | str, data: dict[str, Any], *, as_json: bool) -> No
         print(lines if isinstance(lines, str) else "\n".join(lines))
 
 
-def table(header: list[str], rows: list[list[object]]) -> list[str]:
-    """Lines of a plain table, numbers to the right."""
-    cells = [header, *[[str(cell) for cell in row] for row in rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    right = [all(isinstance(row[column], (int, float)) for row in rows) for column in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(row, widths, right, strict=True)
-        )
-        for row in cells
-    ]
-    return [line.rstrip() for line in (lines[0], "  ".join("-" * width for width in widths), *lines[1:])]
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """The lines of a table, columns of numbers to the right; plain text, the same wherever it is printed."""
+    shown = Table(box=_RULE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column, name in enumerate(header):
+        numbers = all(isinstance(row[column], (int, float)) for row in rows)
+        shown.add_column(Text(name), justify="right" if numbers else "left", no_wrap=True)
+    for row in rows:
+        shown.add_row(*(Text(str(cell)) for cell in row))
+    page = Console(file=StringIO(), width=_WIDE, color_system=None, force_terminal=False, _environ={})
+    with page.capture() as captured:
+        page.print(shown)
+    return [line.rstrip() for line in captured.get().splitlines()]
 
 
-# ── Progress bars, on stderr.
+def note(message: str) -> None:
+    """A line for the person watching, on stderr."""
+    tqdm.write(message, file=sys.stderr)
+
+
+def show_evaluation(lam: float, histogram: list[int]) -> None:
+    """One evaluation of AutoSweep."""
+    note(f"[autosweep] evaluating λ={lam:.6f}\nappear = {histogram}")
 
 
 class Bar:
-    """One bar: called with the tokens just done."""
+    """One progress bar: called with the tokens just done."""
 
-    def __init__(self, label: str, tokens: int, unit: str) -> None:
-        self._bar = tqdm(total=tokens, desc=label, unit=unit, unit_scale=True, file=sys.stderr, mininterval=0.5)
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=True, file=sys.stderr, mininterval=0.5)
 
     def __call__(self, done: int) -> None:
         """Move on."""
@@ -56,16 +73,16 @@ class Bar:
 
 
 class Bars:
-    """One bar after the other: starting one ends the one before. Use as a context manager; `unit` is what is done."""
+    """One bar after the other: starting one ends the one before. Use it as a context manager; `unit` is counted."""
 
     def __init__(self, unit: str = "tok") -> None:
         self._unit = unit
         self._bar: Bar | None = None
 
-    def start(self, label: str, tokens: int) -> Bar:
-        """Begin a bar over `tokens`; what is returned advances it."""
+    def start(self, label: str, total: int) -> Bar:
+        """Begin a bar; what is returned advances it."""
         self.end()
-        self._bar = Bar(label, tokens, self._unit)
+        self._bar = Bar(label, total, self._unit)
         return self._bar
 
     def end(self) -> None:
@@ -79,13 +96,3 @@ class Bars:
 
     def __exit__(self, *error: object) -> None:
         self.end()
-
-
-def note(message: str) -> None:
-    """A line for the person watching, on stderr."""
-    tqdm.write(message, file=sys.stderr)
-
-
-def show_evaluation(lam: float, histogram: list[int]) -> None:
-    """One evaluation of AutoSweep."""
-    note(f"[autosweep] evaluating λ={lam:.6f}\nappear = {histogram}")

@@ -1,4 +1,4 @@
-"""`lna run`: all four steps; and what `lna demo` shares with it."""
+"""`lna run`, all four steps at once, and `lna demo`, the same on a model and a corpus that come with the package."""
 
 from __future__ import annotations
 
@@ -7,71 +7,77 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import DEFAULT_BAR, DEFAULT_CONTROLS, DEFAULT_TOP_RATE, MapSettings, PipelineSettings
-from ..languages import in_default_order, parse_languages
-from . import options
+from ..config import MapSettings, PipelineSettings, Selection
+from ..languages import in_default_order
 from .corpus import answer_data, answer_table, report_answers
 from .effects import map_data, map_files, map_table, report_map_reuse
 from .neurons import histogram_table, language_table, report_reuse
+from .options import Data, Engine, Model, Overwrite, Results, only, open_session_of, option_of
 from .output import Bars, note, result, show_evaluation
-from .setup import session_of
 
 if TYPE_CHECKING:
     from .._session import Session
     from ..pipeline import PipelineResult
 
 
-def run(
-    model: options.Model,
-    data: options.Data,
-    results: options.Results,
-    search: options.Search,
-    shown: options.Map,
-    answers: options.Answers,
-    engine: options.Engine,
-    controls: options.ControlSets = DEFAULT_CONTROLS,
-    langs: Annotated[
-        str | None,
-        typer.Option(
-            "--langs", help="Languages, by code or name, in order: en,es,fr.", show_default="those of the corpus"
-        ),
-    ] = None,
-    top_rate: options.TopRate = DEFAULT_TOP_RATE,
-    bar: options.Bar = DEFAULT_BAR,
-    lam: Annotated[
-        float | None, typer.Option("-l", "--lam", help="A λ to use.", show_default="AutoSweep finds it")
-    ] = None,
-    blocks: options.Blocks = None,
-    moments: options.Moments = False,
-    force: options.Force = False,
-) -> None:
-    """Count all languages, find λ, identify, map: the model loaded once; a second run does what is missing.
+def run(model: Model, data: Data, results: Results, settings: PipelineSettings, engine: Engine) -> None:
+    """Count all languages, find λ, identify the neurons and map their effect, with the model loaded once.
 
-    A corpus of questions alone is answered first, by the model itself, as -n, --temperature and the like say; the
-    answers are kept under --root. A corpus with answers in some of the languages and none in others is refused.
+    A second run does what is missing. A corpus of questions alone is answered first, by the model itself, as -n,
+    --temperature and the like say; the answers are kept under --root. A corpus with answers in some of the languages
+    and none in others is refused.
+
+    Example: lna run --model-path ./Mistral-7B-v0.1 -d datasets/mgsm.json -s mgsm --hi 0.2
     """
-    settings = PipelineSettings(
-        top_rate=top_rate,
-        bar=bar,
-        search=search.range(),
-        lam=lam,
-        moments=moments,
-        overlong=shown.overlong,
-        map=shown.settings(controls=controls, seed=answers.seed),
-        answers=answers.answers,
-        sampling=answers.sampling(),
-        blocks=blocks,
-        overwrite=force,
-    )
-    languages = None if langs is None else parse_languages(langs)
-    with session_of(model, data, results, engine) as work:
-        run_and_report(work, languages, settings, as_json=results.as_json)
+    with open_session_of(model, data, results, engine) as work:
+        run_and_report(work, settings.selection.languages, settings, as_json=results.as_json)
+
+
+def demo(
+    results: Results,
+    engine: Engine,
+    selection: Annotated[Selection, only("top_rate")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="Model folder or hub id.", show_default="SmolLM2-135M-Instruct")
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="A few questions in four languages: a minute, not minutes.")
+    ] = False,
+    controls: Annotated[int, option_of(MapSettings, "controls")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find the language neurons of a small real model on the questions that come with this package.
+
+    The model (269 MB) is unpacked into the user's cache at the first call. No random-neuron baselines are drawn unless
+    --controls asks for them.
+
+    Example: lna demo --fast
+    """
+    settings = PipelineSettings(selection=selection, map=MapSettings(controls=controls), overwrite=overwrite)
+    from .._demo import DEMO_DATASET, FAST_DATASET, demo_corpus, demo_model_path
+    from .._session import open_session
+
+    model_path = model or str(demo_model_path())
+    choices = engine.choices()
+    if model is None and engine.dtype == "auto":
+        choices["dtype"] = "float32"  # on most CPUs the faster one, and the precision that the model's file holds
+    corpus = demo_corpus(fast=fast)
+    counted = f"{len(corpus.records)} questions, {len(corpus.languages)} languages"
+    note(f"model   {model_path}\ncorpus  {corpus.path} ({counted})")
+    dataset = FAST_DATASET if fast else DEMO_DATASET
+    with open_session(model_path, corpus, dataset, root=results.root, **choices) as work:
+        run_and_report(work, None, settings, as_json=results.as_json)
+    if not controls:
+        note(
+            f"no random-neuron baseline was drawn: `lna demo{' --fast' if fast else ''} --controls "
+            f"{MapSettings.controls}` adds one, and computes nothing else again"
+        )
 
 
 def run_and_report(
     work: Session, languages: tuple[str, ...] | None, settings: PipelineSettings, *, as_json: bool
 ) -> None:
-    """Run the pipeline and print what it found and where it lies."""
+    """Run the pipeline; print what it found and where that lies."""
     from ..pipeline import run_pipeline
 
     with Bars() as bars:
@@ -119,41 +125,3 @@ def _data(done: PipelineResult) -> dict[str, object]:
         "identification": asdict(done.identification.description),
         "map": map_data(done.map),
     }
-
-
-# ── `lna demo`: the whole pipeline on a small real model, with nothing to prepare.
-
-
-def demo(
-    results: options.Results,
-    engine: options.Engine,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Model folder or hub id.", show_default="SmolLM2-135M-Instruct")
-    ] = None,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="A few questions in four languages: a minute, not minutes.")
-    ] = False,
-    controls: options.ControlSets = 0,
-    top_rate: options.TopRate = DEFAULT_TOP_RATE,
-    force: options.Force = False,
-) -> None:
-    """Find the language neurons of a small real model on the questions that come with this package."""
-    settings = PipelineSettings(top_rate=top_rate, map=MapSettings(controls=controls), overwrite=force)
-    from .._demo import DEMO_DATASET, FAST_DATASET, demo_corpus, demo_model_path
-    from .._session import open_session
-
-    model_path = model or str(demo_model_path())
-    choices = engine.choices()
-    if model is None and engine.dtype == "auto":
-        choices["dtype"] = "float32"  # on most CPUs the faster one, and the precision that the model's file holds
-    corpus = demo_corpus(fast=fast)
-    counted = f"{len(corpus.records)} questions, {len(corpus.languages)} languages"
-    note(f"model   {model_path}\ncorpus  {corpus.path} ({counted})")
-    dataset = FAST_DATASET if fast else DEMO_DATASET
-    with open_session(model_path, corpus, dataset, root=results.root, **choices) as work:
-        run_and_report(work, None, settings, as_json=results.as_json)
-    if not controls:
-        note(
-            f"no controls, to be quick: `lna demo{' --fast' if fast else ''} --controls {DEFAULT_CONTROLS}` holds "
-            "every change against random neurons, and computes nothing else again"
-        )

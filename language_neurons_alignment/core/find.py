@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int
 from torch import Tensor
 
-from ..config import DEFAULT_RANGE, ENTROPY_LAMBDA, EQUAL_N, LAPE, MEAN_DIFFERENCE, Selection
+from ..config import ENTROPY_LAMBDA, EQUAL_N, LAPE, MEAN_DIFFERENCE, Selection
 from ..errors import SettingsError, SweepError
 from .methods import equal_n, lape, mean_difference, random_anywhere, random_like
 from .selection import (
@@ -82,14 +82,14 @@ def find(
         SettingsError: a rate selects less than one neuron, or the model has fewer neurons than requested.
     """
     languages = probability.shape[-1]
-    statistics = neuron_statistics(probability, bar=selection.bar)
-    lam = fine_lambda(statistics, selection) if selection.lam is None and selection.method.has_lambda else selection.lam
+    statistics = neuron_statistics(probability, bar=selection.known_bar)
+    lam = fine_lambda(statistics, selection) if selection.lam is None and selection.has_lambda else selection.lam
     if lam is None or math.isnan(lam):
         selected = torch.zeros_like(statistics.general)
     else:
         selected = select(statistics, top_rate=selection.top_rate, lam=lam)
     mask, above, neurons = language_mask(statistics, selected), statistics.languages_above, None
-    if selection.method.name != ENTROPY_LAMBDA:
+    if selection.method != ENTROPY_LAMBDA:
         mask, neurons = _by_other_method(statistics, selection, effect=effect, sizes=mask.sum(dim=1))
         selected, above = mask.any(dim=-1), mask.sum(dim=-1)
     classes = classify(above, selected, languages=languages)
@@ -108,26 +108,25 @@ def _by_other_method(
 
     `sizes` are those of the entropy-λ mask, which random neurons match unless their number is given.
     """
-    method = selection.method
     layers, d_mlp, languages = statistics.member.shape
-    if method.name == LAPE:
+    if selection.method == LAPE:
         return lape(statistics, top_rate=selection.top_rate), None
-    if method.name == MEAN_DIFFERENCE:
+    if selection.method == MEAN_DIFFERENCE:
         if effect is None:
             raise SettingsError("mean-difference needs effect sizes: give effect=effect_size(mean, variance)")
-        neurons = method.neurons or rank_of_share(selection.top_rate / languages, layers * d_mlp, "top_rate")
+        neurons = selection.neurons or rank_of_share(selection.top_rate / languages, layers * d_mlp, "top_rate")
         return mean_difference(effect, neurons=neurons), neurons
-    if method.neurons is None:
-        return random_like(sizes, d_mlp=d_mlp, seed=method.seed), None
-    if method.name == EQUAL_N:
-        return equal_n(statistics, neurons=method.neurons), method.neurons
-    mask = random_anywhere(layers, d_mlp, languages=languages, neurons=method.neurons, seed=method.seed)
-    return mask, method.neurons
+    if selection.neurons is None:
+        return random_like(sizes, d_mlp=d_mlp, seed=selection.seed), None
+    if selection.method == EQUAL_N:
+        return equal_n(statistics, neurons=selection.neurons), selection.neurons
+    mask = random_anywhere(layers, d_mlp, languages=languages, neurons=selection.neurons, seed=selection.seed)
+    return mask, selection.neurons
 
 
 def fine_lambda(statistics: NeuronStatistics, selection: Selection) -> float:
     """λ*: the largest λ in the selection's range with appear[K] = 0; NaN if there is none."""
-    search = selection.search or DEFAULT_RANGE
+    search = selection.search
     try:
         return exact_lambda(statistics, top_rate=selection.top_rate, lo=search.lo, hi=search.hi).lam
     except SweepError:

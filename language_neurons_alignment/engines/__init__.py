@@ -9,11 +9,10 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
-from ..core.model import ModelInfo
 from ..errors import SettingsError
 from .base import Engine
 
-__all__ = ["ENGINES", "Engine", "EngineSettings", "EngineSource", "ModelInfo", "load_engine"]
+__all__ = ["ENGINES", "Engine", "EngineSettings", "EngineSource", "load_engine"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,10 @@ class EngineSource:
 
 def load_engine(settings: EngineSettings) -> Engine:
     """Load a model in the engine that `settings` names.
+
+    >>> engine = load_engine(EngineSettings("model", "transformers", "float32", {"device": "cpu"}))
+    >>> engine.model.architecture
+    'LlamaForCausalLM'
 
     Raises:
         SettingsError: no such engine, or an option that the engine does not have.

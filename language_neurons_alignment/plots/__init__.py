@@ -1,1 +1,1 @@
-"""Numbers → figures, which the caller saves."""
+"""Charts as data (`charts`), their drawing (`draw`), one function per figure (`figures`), every colour (`colours`)."""

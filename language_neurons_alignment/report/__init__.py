@@ -1,1 +1,1 @@
-"""Results as one page: what each figure shows and how to read it, interactive in a browser, and as plain pictures."""
+"""Sections about one model (`model`) and about two (`comparison`), and the HTML page (`page`, `template/`)."""

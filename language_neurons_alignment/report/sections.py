@@ -1,7 +1,8 @@
-"""What a report consists of: figures with a paragraph on how to read them, tables, and what is missing."""
+"""The parts of a report: figures with a paragraph on how to read them, tables, and notes on missing figures."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,12 +11,12 @@ from ..plots.charts import Chart, Key, Row
 
 @dataclass(frozen=True)
 class View:
-    """One of the ways in which a figure can be looked at.
+    """One of the charts of a figure.
 
     Attributes:
-        name: in file names; empty where the figure has but one view.
-        label: on its button.
-        chart: what it shows.
+        name: in file names; empty if the figure has only one view.
+        label: on the button that shows it.
+        chart: the numbers.
     """
 
     name: str
@@ -29,10 +30,10 @@ class FigureSection:
 
     Attributes:
         name: in file names and links.
-        title: what it shows.
-        reading: how to read it, one paragraph.
-        views: the ways to look at it, the most useful first.
-        note: what these very numbers say, in a sentence; may be empty.
+        title: of the section.
+        reading: how to read the figure, one paragraph.
+        views: its charts, the most useful first.
+        note: a sentence about these numbers; can be empty.
     """
 
     name: str
@@ -44,7 +45,7 @@ class FigureSection:
 
 @dataclass(frozen=True)
 class TableSection:
-    """A table of its own, such as the provenance."""
+    """A table without a chart, for example the provenance."""
 
     name: str
     title: str
@@ -55,7 +56,7 @@ class TableSection:
 
 @dataclass(frozen=True)
 class MissingSection:
-    """A figure that cannot be drawn: why, and the command that makes what it needs, if one does."""
+    """A figure whose results are missing: the reason, and the command that makes them, if there is one."""
 
     name: str
     title: str
@@ -68,7 +69,7 @@ Section = FigureSection | TableSection | MissingSection
 
 @dataclass(frozen=True)
 class Part:
-    """Sections that belong together: one model, the comparison, the provenance."""
+    """A group of sections: one model, a comparison, the provenance."""
 
     name: str
     title: str
@@ -80,18 +81,16 @@ class Report:
     """A whole report.
 
     Attributes:
-        title: the model's name, or both models'.
-        subtitle: dataset and settings, in a line.
-        rates: top rate and λ of the (first) model's neurons.
-        facts: the few numbers that one wants first: (number, what it is).
+        title: the names of the models.
+        subtitle: dataset and settings, in one line.
+        facts: the most important numbers, each with its meaning.
         parts: in the order of reading.
-        languages: codes of all languages that occur.
-        layers: decoder layers.
+        languages: codes of all languages.
+        layers: number of decoder layers.
     """
 
     title: str
     subtitle: str
-    rates: tuple[float, float]
     facts: tuple[tuple[str, str], ...]
     parts: tuple[Part, ...]
     languages: tuple[str, ...]
@@ -104,13 +103,13 @@ class Report:
 
     @property
     def missing(self) -> dict[str, str]:
-        """Title of each figure that could not be drawn → why, and the command that makes what it needs."""
+        """Title of each missing figure → the reason, and the command that makes its results."""
         sections = [section for part in self.parts for section in part.sections if isinstance(section, MissingSection)]
         return {section.title: " ".join(filter(None, [section.reason, section.command])) for section in sections}
 
 
 class Picture(NamedTuple):
-    """One view of a figure, as it is drawn and stored: its title, the name of its files, and what it shows."""
+    """One view of a figure to be drawn: its title, the name of its files, and its chart."""
 
     title: str
     name: str
@@ -118,7 +117,7 @@ class Picture(NamedTuple):
 
 
 def pictures(report: Report) -> list[Picture]:
-    """Every view of every figure, in the order of reading."""
+    """List every view of every figure, in the order of reading."""
     return [
         Picture(f"{figure.title}: {view.label}" if view.label else figure.title, file_name(figure, view), view.chart)
         for figure in report.figures
@@ -127,7 +126,7 @@ def pictures(report: Report) -> list[Picture]:
 
 
 def single(chart: Chart) -> tuple[View, ...]:
-    """The views of a figure that has but one."""
+    """The views of a figure with only one."""
     return (View("", "", chart),)
 
 
@@ -137,7 +136,11 @@ def file_name(figure: FigureSection, view: View) -> str:
 
 
 def exact(value: Key) -> str:
-    """A number for a table or a hover: whole ones whole, others to six digits."""
+    """Write a number for a table or a hover: whole numbers in full, others to six digits.
+
+    >>> exact(458752.0), exact(0.0123456789), exact(float("nan"))
+    ('458,752', '0.0123457', '–')
+    """
     if isinstance(value, str):
         return value
     if value != value:
@@ -146,3 +149,8 @@ def exact(value: Key) -> str:
         return "∞" if value > 0 else "−∞"
     text = f"{int(value):,}" if float(value).is_integer() and abs(value) < 1e15 else f"{value:,.6g}"
     return text.replace("-", "−") if "e" not in text else text
+
+
+def floats(values: Iterable[float]) -> tuple[float, ...]:
+    """Counts as the numbers of a chart."""
+    return tuple(map(float, values))

@@ -317,6 +317,7 @@ class AnswerCounts:
         hashes: digest of each language's files.
         config_hash: of the model's config; "" where the files do not tell.
         weights_hash: of the model's weights; "" likewise.
+        metas: what each language's files say about their making.
     """
 
     languages: tuple[str, ...]
@@ -326,6 +327,7 @@ class AnswerCounts:
     hashes: dict[str, str]
     config_hash: str
     weights_hash: str
+    metas: tuple[Json, ...] = ()
 
     @property
     def probability(self) -> Float32[Tensor, "layer neuron lang"]:
@@ -346,7 +348,7 @@ def load_answer_counts(layout: Layout, languages: Sequence[str]) -> AnswerCounts
     """
     table: Tensor | None = None
     origin: Json = {}
-    tokens, prefix_tokens, hashes = [], [], {}
+    tokens, prefix_tokens, hashes, metas = [], [], {}, []
     for k, language in enumerate(languages):
         counts, meta = load_counts(layout, language)
         answers = answer_counts(counts.full.over_zero, counts.prefix.over_zero)
@@ -368,6 +370,7 @@ def load_answer_counts(layout: Layout, languages: Sequence[str]) -> AnswerCounts
         tokens.append(counts.full.total_tokens - counts.prefix.total_tokens)
         prefix_tokens.append(counts.prefix.total_tokens)
         hashes[language] = counts_hash(counts)
+        metas.append(meta)
     assert table is not None  # languages are never empty: parse_languages
     model = _model_of(origin)
     return AnswerCounts(
@@ -378,6 +381,7 @@ def load_answer_counts(layout: Layout, languages: Sequence[str]) -> AnswerCounts
         hashes,
         model.config_hash,
         model.weights_hash,
+        tuple(metas),
     )
 
 

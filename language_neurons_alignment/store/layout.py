@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..config import DEFAULT_METHOD, Method
+from ..config import DEFAULT_SELECTION, ENTROPY_LAMBDA, Selection
 from ..errors import SettingsError
 from .checkpoint import UNKNOWN, Checkpoint, model_family, read_checkpoint
 
@@ -34,13 +34,14 @@ class Layout:
         root: the folder under which all outputs lie.
         dataset: name of the dataset (`-s`).
         model: `<Name>-<tag>`, as in file names.
-        method: the method that finds the neurons; masks, and what is made with them, lie in folders of its name.
+        selection: the method that finds the neurons, with the values that only it has; masks, and what is made with
+            them, lie in folders of its name.
     """
 
     root: Path
     dataset: str
     model: str
-    method: Method = DEFAULT_METHOD
+    selection: Selection = DEFAULT_SELECTION
 
     def __post_init__(self) -> None:
         for name, what, example in (
@@ -52,9 +53,9 @@ class Layout:
                     f"the name of the {what} must be a plain name without folders, got {name!r}: for example {example}"
                 )
 
-    def by(self, method: Method) -> Layout:
+    def by(self, selection: Selection) -> Layout:
         """Return the same model's results on the same dataset, by another method."""
-        return replace(self, method=method)
+        return replace(self, selection=selection.of_method())
 
     def activation(self, language: str, *, prefix: bool = False) -> Path:
         """The count file of a language, over whole texts or over prefixes."""
@@ -117,11 +118,32 @@ class Layout:
         return self._rated("reports", top_rate, lam) / f"report.{self._with(others)}"
 
     def lambdas(self, top_rate: float) -> list[float]:
-        """Every λ, ascending, at which this model has a mask of this top rate."""
+        """Every λ, ascending, at which this model has a mask of this top rate and of the layout's method."""
         parent = self.root / "activation_masks" / self.dataset
-        folders = parent.iterdir() if parent.is_dir() else ()
-        found = [(_rates(folder.name), folder / f"mask.{self.model}") for folder in folders]
+        folders = parent.iterdir() if parent.is_dir() and self.selection.has_lambda else ()
+        found = [(self._rates_of(folder.name), folder / f"mask.{self.model}") for folder in folders]
         return sorted({rates[1] for rates, mask in found if rates and rates[0] == top_rate and mask.is_file()})
+
+    def one_lambda(self, top_rate: float) -> float | None:
+        """The λ of the only mask of this top rate and of the layout's method; None without a mask.
+
+        Raises:
+            SettingsError: several masks.
+        """
+        found = self.lambdas(top_rate)
+        if len(found) > 1:
+            raise SettingsError(
+                f"{self.model} has {len(found)} masks of top rate {top_rate!r} on {self.dataset}, at λ "
+                f"{', '.join(map(repr, found))}: choose one with -l"
+            )
+        return found[0] if found else None
+
+    def _rates_of(self, folder: str) -> tuple[float, float] | None:
+        """Read (top rate, λ) off the name of a folder of the layout's method, or None."""
+        if self.selection.method == ENTROPY_LAMBDA:
+            return _rates(folder)
+        start, end = f"{self.selection.method}-", f"-seed{self.selection.seed}"
+        return _rates(folder[len(start) : -len(end)]) if folder.startswith(start) and folder.endswith(end) else None
 
     def _counted(self, kind: str, language: str, prefix: bool) -> Path:
         """A file that counting writes."""
@@ -139,8 +161,8 @@ class Layout:
     def _rated(self, kind: str, top_rate: float, lam: float | None) -> Path:
         """The folder of a method's rates; an existing `<top_rate>-<λ>` is found by value, however it was written."""
         parent = self.root / kind / self.dataset
-        written = parent / self.method.folder(top_rate, lam)
-        if self.method != DEFAULT_METHOD or written.exists() or not parent.is_dir():
+        written = parent / self.selection.at(top_rate, lam).folder
+        if self.selection.method != ENTROPY_LAMBDA or written.exists() or not parent.is_dir():
             return written
         same = [folder for folder in sorted(parent.iterdir()) if _rates(folder.name) == (top_rate, lam)]
         return same[0] if same else written
@@ -155,6 +177,9 @@ def results_of(
     checkpoint: Checkpoint | None = None,
 ) -> Layout:
     """Find a model's results, also where they lie under another name than the one given (`find_layout`).
+
+    >>> results_of("/models/my-model", "mgsm", model_name="Llama").activation("fr").as_posix()
+    'activations/mgsm/activation.fr.Llama-my-model.pt'
 
     Args:
         model_path: folder or hub id; only its last part is needed.

@@ -37,9 +37,6 @@ def assert_one_line(call: Call, code: int, *named: str) -> None:
         assert text in call.err
 
 
-# ── The seed's commands ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_the_seeds_four_commands_with_their_exact_flags_leave_the_promised_files(lna: Lna, here: Path) -> None:
     model = ("--model-name", "Mistral", "--model-path", here / "tiny-llama")
     for language in TEN:
@@ -137,9 +134,6 @@ def test_a_single_control_has_no_range_and_is_wrong_usage(lna: Lna, here: Path) 
     assert_one_line(lna("ppl", *flags, "--controls", 1), 2, "--controls must be at least 2")
 
 
-# ── Machines ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_json_is_the_only_thing_on_stdout_and_parses(lna: Lna, here: Path) -> None:
     flags = ("--model-path", "tiny-llama", "-s", "mgsm", "--json")
     for language in ("en", "es"):
@@ -179,13 +173,21 @@ def test_the_printed_lambda_is_the_one_that_identify_and_quick_autosweep_mean(ln
         assert json.loads(Path(done.lines[-1] + ".json").read_text())["appear"][-1] == 0
 
 
+@pytest.mark.parametrize(("bar", "none"), [(0.95, True), (0.1, False)])
+def test_no_selected_neuron_of_all_languages_is_said_only_where_there_is_none(
+    lna: Lna, counted: Layout, bar: float, none: bool
+) -> None:
+    call = lna("identify", *MODEL, "-s", "mgsm", "-r", 0.5, "-b", bar, "-l", 0)
+    assert call.code == 0, call.err
+    (last,) = (line for line in call.lines if re.match(r" *10 +\d+  all languages", line))
+    assert last.endswith("all languages: none, by the choice of λ") is none
+    assert (int(last.split()[1]) == 0) is none
+
+
 def test_results_of_another_name_are_used_and_that_is_said(lna: Lna, counted: Layout) -> None:
     call = lna("autosweep", "--model-name", "Llama", "--model-path", "/ABS/PATH/TO/MODEL", "-s", "mgsm", "-r", 0.1)
     assert call.code == 0
     assert "using those of Mistral-MODEL" in call.err
-
-
-# ── Failures ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_missing_counts_are_one_line_and_exit_1(lna: Lna, counted: Layout) -> None:
@@ -318,8 +320,6 @@ def test_ctrl_c_is_exit_130_with_one_line(lna: Lna, counted: Layout, monkeypatch
     monkeypatch.setattr("language_neurons_alignment.autosweep.autosweep", interrupted)
     assert_one_line(lna("autosweep", *MODEL, "-s", "mgsm"), 130, "interrupted", "the same command goes on")
 
-
-# ── Help ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 COMMANDS = [str(command.name) for command in app.registered_commands]
 

@@ -151,3 +151,19 @@ def test_means_are_taken_from_the_moments_of_the_same_model(lna: Lna, here: Path
     told = generated("a.json")[0]["generation"]["intervention"]
     assert told["do"] == ["mean:en es", "diffmean:en es:specific + es:related"]
     assert set(told["means"]) == {"en", "es"}
+
+
+def test_a_method_without_lambda_needs_no_mask_either_for_neurons_of_a_file(lna: Lna, asked: Path) -> None:
+    Path("n.csv").write_text("layer,neuron\n1,0\n1,1\n")
+    answer = ("generate", "--model-path", "tiny-llama", "-d", "q.json", *FEW, "--method", "lape")
+    call = lna(*answer, "-o", "a.json", "--do", "zero @n.csv")
+    assert call.code == 0, call.err
+    assert generated("a.json")[0]["generation"]["intervention"]["do"] == ["zero @n.csv"]
+    assert_one_line(lna(*answer, "-o", "b.json", "--do", "zero es"), 1, "activation_masks/q/lape-0.01", "lna identify")
+
+
+@pytest.mark.parametrize("replace", ["--overwrite", "--force"])
+def test_answers_are_replaced_by_either_name_of_the_flag(lna: Lna, asked: Path, replace: str) -> None:
+    command = ("generate", "--model-path", "tiny-llama", "-d", "q.json", "-o", "a.json", *FEW)
+    assert lna(*command).code == 0
+    assert lna(*command, replace, "--json").json["made"] == 6

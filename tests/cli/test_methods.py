@@ -50,7 +50,6 @@ def test_each_method_makes_a_mask_that_ppl_uses_and_they_are_compared(counted: P
     ("flags", "said"),
     [
         (("--method", "lape", "-l", 0.1), "leave -l 0.1 out"),
-        ((), "needs λ: give -l"),
         (("--method", "lape", "--neurons", 4), "give -r, not --neurons 4"),
         (("--method", "nearest"), "must be one of entropy-lambda, lape"),
         (("--method", "equal-n", "--mask-seed", 1), "leave --mask-seed 1 out"),
@@ -64,4 +63,22 @@ def test_wrong_combinations_are_wrong_usage_in_one_line(
     assert refused.code == 2
     assert said in refused.err
     assert refused.out == ""
+    assert len(refused.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("identify", *MODEL), "the method entropy-lambda needs λ: give -l as `lna autosweep` prints it"),
+        (
+            ("ppl", *MODEL, *DATA),
+            "ppl needs the λ of a mask, and Llama-tiny-llama has no mask of top rate 0.01 on mgsm",
+        ),
+    ],
+)
+def test_a_missing_lambda_is_wrong_usage_in_one_line(here: Path, lna: Lna, command: tuple[str, ...], said: str) -> None:
+    refused = lna(*command)
+    assert (refused.code, refused.out) == (2, "")
+    assert said in refused.err
+    assert "give -l" in refused.err
     assert len(refused.err.strip().splitlines()) == 1

@@ -53,7 +53,8 @@ def calling(*arguments: str) -> str:
 
 
 def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
-    loaded = loaded_by("import language_neurons_alignment as lna; lna.__version__; dir(lna); lna.SweepRange", tmp_path)
+    code = "import language_neurons_alignment as lna; lna.__version__; dir(lna); lna.config.SweepRange"
+    loaded = loaded_by(code, tmp_path)
     assert "language_neurons_alignment" in loaded
     assert not loaded & HEAVY
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from language_neurons_alignment._report import Subject, WrittenReport, report
-from language_neurons_alignment.analysis import Choice
+from language_neurons_alignment._report import WrittenReport, compose, gather, write_report
 from language_neurons_alignment.config import Selection
 from language_neurons_alignment.core.perplexity import UNDISTURBED, Perplexity
 from language_neurons_alignment.identify import Identification, identify
+from language_neurons_alignment.report.sections import Report
 from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.layout import Layout, with_ending
 from language_neurons_alignment.store.masks import Mask
@@ -21,7 +21,7 @@ from tests.workspace import META, TEN, made_up_counts
 
 SHAPE = (6, 80)
 RATES = Selection(0.2, 0.25, 0.8)
-CHOICE = Choice(RATES.top_rate, RATES.lam, RATES.bar)
+CHOICE = Selection(RATES.top_rate, RATES.lam, RATES.bar)
 
 
 def counted(root: Path, model: str, languages: Sequence[str] = TEN, *, seed: int = 0) -> Layout:
@@ -60,6 +60,16 @@ def mapped(layout: Layout, found: Identification, *, classes: Sequence[str] = ()
     return path
 
 
+def layouts(root: Path, *names: str) -> list[Layout]:
+    """Where the results of models on the dataset mgsm are."""
+    return [Layout(root, "mgsm", name) for name in names]
+
+
+def composed(root: Path, name: str = "Llama-base") -> Report:
+    """The content of the report on one model."""
+    return compose(gather(layouts(root, name), CHOICE, called=[name]), search=CHOICE.search)
+
+
 @pytest.fixture(scope="package")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with results of Llama-base, which has maps, and of Llama-aligned; their dataset's name is hostile."""
@@ -75,5 +85,5 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="package")
 def written(results: Path) -> WrittenReport:
     """The report on both."""
-    subjects = [Subject(Layout(results, "mgsm", name), CHOICE, name) for name in ("Llama-base", "Llama-aligned")]
-    return report(subjects, trained=("zh", "de"))
+    names = ("Llama-base", "Llama-aligned")
+    return write_report(layouts(results, *names), CHOICE, called=names, trained=("zh", "de"))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from language_neurons_alignment._report import Subject, WrittenReport, compose
+from language_neurons_alignment._report import WrittenReport
 from language_neurons_alignment.report.page import render_page
 from tests.browser import Browser, open_browser
-from tests.report.conftest import CHOICE, counted, identified, mapped
+from tests.report.conftest import composed, counted, identified, mapped
 from tests.workspace import TEN
 
 pytestmark = [pytest.mark.browser]
@@ -41,7 +41,7 @@ def thirty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layout = counted(root, "Llama-base", THIRTY)
     mapped(layout, identified(layout, THIRTY))
     page = root / "page.html"
-    page.write_text(render_page(compose([Subject(layout, CHOICE)]), folder="page"), encoding="utf-8")
+    page.write_text(render_page(composed(root), folder="page"), encoding="utf-8")
     return page
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from language_neurons_alignment._report import Subject, compose
-from language_neurons_alignment.analysis import Choice
+from language_neurons_alignment._report import compose, gather
+from language_neurons_alignment.config import Selection
 from language_neurons_alignment.plots.charts import Bars
 from language_neurons_alignment.report.page import render_page
 from language_neurons_alignment.report.sections import Report, pictures
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.reference
 def told(mistral_reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
     root = tmp_path_factory.mktemp("mistral")  # the counts are read in place, without the mask that lies beside them
     (root / "activations").symlink_to(mistral_reference / "activations")
-    return compose([Subject(Layout(root, "mgsm", MODEL), Choice(0.01, 0.109375, 0.95), "/models/mistral")])
+    return compose(gather([Layout(root, "mgsm", MODEL)], Selection(0.01, 0.109375, 0.95), called=["/models/mistral"]))
 
 
 def columns(told: Report, name: str) -> list[list[float]]:

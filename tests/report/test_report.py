@@ -15,7 +15,7 @@ import pytest
 
 from language_neurons_alignment import _report as reporting
 from language_neurons_alignment._compare import comparison_of
-from language_neurons_alignment._report import Subject, WrittenReport, compose, report
+from language_neurons_alignment._report import WrittenReport, write_report
 from language_neurons_alignment.analysis import analysis_of, open_neurons
 from language_neurons_alignment.errors import IncompatibleError, MissingArtifactError, SettingsError
 from language_neurons_alignment.report.page import render_page
@@ -28,7 +28,7 @@ from language_neurons_alignment.report.sections import (
     pictures,
 )
 from language_neurons_alignment.store.layout import Layout
-from tests.report.conftest import CHOICE, RATES, counted, identified, mapped
+from tests.report.conftest import CHOICE, RATES, composed, counted, identified, layouts, mapped
 from tests.workspace import TEN, leftovers
 
 ONE_MODEL = {"corpus", "lambda-path", "appear", "layers", "stages", "languages", "language-layers", "shared", "overlap",
@@ -40,13 +40,6 @@ def table(written: WrittenReport, name: str) -> list[dict[str, str]]:
     """A figure's CSV file."""
     with (written.page.with_suffix("") / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def subject(root: Path, name: str = "Llama-base") -> Subject:
-    return Subject(Layout(root, "mgsm", name), CHOICE, name)
-
-
-# ── What it shows ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_every_figure_is_there_as_two_pictures_and_a_table(written: WrittenReport) -> None:
@@ -127,25 +120,23 @@ def test_the_same_results_give_the_same_files_byte_for_byte(
 ) -> None:
     drawn = ("appear", "overlap-jaccard", "lambda-path-classes")
     monkeypatch.setattr(reporting, "pictures", lambda told: [one for one in pictures(told) if one.name in drawn])
-    subjects = [subject(results), subject(results, "Llama-aligned")]
-    again = report(subjects, trained=("zh", "de"), out=tmp_path / written.page.name)
+    names = ("Llama-base", "Llama-aligned")
+    out = tmp_path / written.page.name
+    again = write_report(layouts(results, *names), CHOICE, called=names, trained=("zh", "de"), out=out)
     assert len(again.pictures) == 9
     for path in (again.page, *again.pictures):
         assert path.read_bytes() == (written.page.parent / path.relative_to(tmp_path)).read_bytes(), path
 
 
-# ── What is missing ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_what_is_missing_is_said_with_the_command_that_makes_it_and_leaves_no_empty_figure(tmp_path: Path) -> None:
     identified(counted(tmp_path, "Llama-base"))
-    told = compose([subject(tmp_path)])
+    told = composed(tmp_path)
     (remedy,) = told.missing.values()
     assert remedy.endswith("lna ppl --model-path Llama-base -s mgsm -d DATA -r 0.2 -l 0.25")
     assert "perplexity" not in {figure.name for figure in told.figures}
     assert html.escape(remedy.split(". ")[1]) in render_page(told, folder="f")
     shutil.rmtree(tmp_path / "activations")
-    alone = compose([subject(tmp_path)])
+    alone = composed(tmp_path)
     assert len(alone.missing) == 4
     assert sum("lna activation" in remedy for remedy in alone.missing.values()) == 3
     assert {figure.name for figure in alone.figures} == ONE_MODEL - {
@@ -160,30 +151,27 @@ def test_a_map_of_another_mask_and_an_unfinished_one_are_not_shown(tmp_path: Pat
     layout = counted(tmp_path, "Llama-base")
     found = identified(layout)
     path = mapped(layout, found, cells=100)
-    (remedy,) = compose([subject(tmp_path)]).missing.values()
+    (remedy,) = composed(tmp_path).missing.values()
     assert "not finished: 10 cells are missing" in remedy
     stale = path.with_name(f"{path.name}.json")
     content = json.loads(stale.read_text(encoding="utf-8"))
     stale.write_text(json.dumps({**content, "provenance": {**content["provenance"], "mask": "another"}}))
-    (remedy,) = compose([subject(tmp_path)]).missing.values()
+    (remedy,) = composed(tmp_path).missing.values()
     assert "another mask" in remedy
     assert remedy.endswith("--force")
 
 
 def test_no_results_at_all_or_models_that_cannot_be_compared_are_refused(results: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingArtifactError, match="lna activation"):
-        report([subject(tmp_path)])
+        write_report(layouts(tmp_path, "Llama-base"), CHOICE)
     counted(tmp_path, "Llama-other")
-    small = Subject(Layout(tmp_path, "other", "Llama-other"), CHOICE, "other")
+    (base,), small = layouts(results, "Llama-base"), Layout(tmp_path, "other", "Llama-other")
     (tmp_path / "activations" / "mgsm").rename(tmp_path / "activations" / "other")
     with pytest.raises(IncompatibleError, match="dataset"):
-        report([subject(results), small])
+        write_report([base, small], CHOICE)
     with pytest.raises(SettingsError, match="html"):
-        report([subject(results)], out=tmp_path / "page")
+        write_report([base], CHOICE, out=tmp_path / "page")
     assert not list(tmp_path.rglob("*.html"))
-
-
-# ── The page itself ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Outline(HTMLParser):
@@ -246,7 +234,7 @@ def test_names_that_users_chose_are_shown_and_never_run() -> None:
     rows = ((EVIL, EVIL),)
     sections = (TableSection("t", EVIL, EVIL, (EVIL, "b"), rows), MissingSection("m", EVIL, EVIL, EVIL))
     evil, harmless = (
-        Report(text, text, (0.1, 0.0), ((text, text),), (Part("p", text, told),), ("en",), 2)
+        Report(text, text, ((text, text),), (Part("p", text, told),), ("en",), 2)
         for text, told in ((EVIL, sections), ("", ()))
     )
     page = render_page(evil, folder=EVIL)

@@ -1,0 +1,217 @@
+"""Mask files: the published format, with a description beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from language_neurons_alignment.errors import (
+    ArtifactError,
+    ConflictError,
+    IncompatibleError,
+    MissingArtifactError,
+    SettingsError,
+)
+from language_neurons_alignment.store.masks import UNNAMED, Mask, MaskDescription, load_description
+from tests.neuron_sets import model_of
+from tests.workspace import TEN, contents, full_disk
+
+MASK = torch.rand(3, 20, 2, generator=torch.Generator().manual_seed(0)) < 0.2
+DESCRIPTION = MaskDescription(
+    languages=["en", "es"],
+    top_rate=0.1,
+    lam=0.05,
+    bar=0.95,
+    threshold=0.5,
+    appear=[1, 2, 0],
+    classes={"specific": 2, "related": 0, "general": 1, "unassigned": 1},
+    neurons={"en": 1, "es": 1},
+    layers=3,
+    d_mlp=20,
+    counts={"en": "aa", "es": "bb"},
+    config_hash="c",
+    weights_hash="w",
+    version="0",
+)
+STORED = Mask(("en", "es"), MASK, DESCRIPTION)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "0.1-0.05" / "mask.Llama-v1.5"
+
+
+def test_a_mask_and_its_description_come_back_as_they_were(path: Path) -> None:
+    STORED.save(path)
+    read = Mask.load(path)
+    assert torch.equal(read.tensor, MASK)
+    assert (read.languages, read.description, read.path) == (("en", "es"), DESCRIPTION, path)
+    assert load_description(path) == DESCRIPTION
+
+
+def test_the_file_is_what_existing_tools_read(path: Path) -> None:
+    STORED.save(path)
+    stored = torch.load(path, weights_only=True)
+    assert isinstance(stored, list)
+    assert [len(per_layer) for per_layer in stored] == [3, 3]
+    for per_layer in stored:
+        for neurons in per_layer:
+            assert neurons.dtype == torch.int64
+            assert neurons.tolist() == sorted(set(neurons.tolist()))
+    assert path.with_name("mask.Llama-v1.5.json").is_file()
+    assert json.loads(path.with_name("mask.Llama-v1.5.json").read_text())["languages"] == ["en", "es"]
+
+
+def test_a_published_mask_has_no_description_and_is_read_all_the_same(tmp_path: Path) -> None:
+    published = [[torch.tensor([1, 5]), torch.tensor([]), torch.tensor([0], dtype=torch.int32)]]
+    torch.save(published, tmp_path / "mask.X-y")
+    assert load_description(tmp_path / "mask.X-y") is None
+    read = Mask.load(tmp_path / "mask.X-y", d_mlp=6)
+    assert read.tensor.shape == (3, 6, 1)
+    assert read.languages == (UNNAMED,)
+    assert read.tensor.nonzero().tolist() == [[0, 1, 0], [0, 5, 0], [2, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"en": []},
+        torch.ones(3),
+        [torch.ones(3)],
+        [[[1, 2]]],
+        [[torch.tensor([0.5, 1.0])]],
+        [[torch.tensor([[1, 2]])]],
+        [[torch.tensor([True, False])]],
+    ],
+)
+def test_what_is_not_a_mask_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "mask.X-y")
+    with pytest.raises(ArtifactError, match="is not a mask"):
+        Mask.load(tmp_path / "mask.X-y")
+
+
+def test_a_missing_mask_and_a_torn_one_are_told_with_what_to_do(path: Path) -> None:
+    with pytest.raises(MissingArtifactError, match=r"mask\.Llama-v1\.5 is not there: make it with `lna identify`"):
+        Mask.load(path)
+    STORED.save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        Mask.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"languages": ["en"]}', "\x00"])
+def test_a_description_that_cannot_be_read_is_told_with_what_to_do(path: Path, text: str) -> None:
+    STORED.save(path)
+    path.with_name(path.name + ".json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"\.json cannot be read .* delete it and"):
+        load_description(path)
+
+
+def test_the_same_mask_may_be_written_again(path: Path) -> None:
+    STORED.save(path)
+    before = contents(path.parent)
+    STORED.save(path)
+    assert contents(path.parent) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"bar": 0.9}, "bar 0.95, this one 0.9"),
+        ({"counts": {"en": "aa", "es": "cc"}}, "other counts"),
+        ({"languages": ["es", "en"]}, "languages"),
+    ],
+)
+def test_a_mask_of_other_inputs_is_a_conflict_until_forced(path: Path, change: dict[str, object], named: str) -> None:
+    STORED.save(path)
+    before = contents(path.parent)
+    other = replace(DESCRIPTION, **change)  # type: ignore[arg-type]
+    with pytest.raises(ConflictError, match=named) as caught:
+        Mask(("en", "es"), ~MASK, other).save(path)
+    assert "--force" in str(caught.value)
+    assert contents(path.parent) == before
+    Mask(("en", "es"), ~MASK, other).save(path, overwrite=True)
+    assert load_description(path) == other
+    assert torch.equal(Mask.load(path).tensor, ~MASK)
+
+
+def test_a_mask_without_description_is_never_replaced_silently(path: Path) -> None:
+    STORED.save(path)
+    path.with_name(path.name + ".json").unlink()
+    with pytest.raises(ConflictError, match="without a description"):
+        STORED.save(path)
+
+
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_earlier_mask_and_its_description(path: Path, function: str) -> None:
+    STORED.save(path)
+    before = contents(path.parent)
+    with full_disk(function), pytest.raises(ArtifactError, match="the disk is full"):
+        Mask(("en", "es"), ~MASK, replace(DESCRIPTION, bar=0.5)).save(path, overwrite=True)
+    assert contents(path.parent) == before
+
+
+def published(path: Path, index: int, *, layers: int = 3, languages: int = 1) -> Path:
+    torch.save([[torch.tensor([index])] * layers] * languages, path)
+    return path
+
+
+def test_a_published_mask_is_as_wide_as_it_needs_until_it_meets_a_model(tmp_path: Path) -> None:
+    mask = Mask.load(published(tmp_path / "mask.X-y", 4))
+    assert mask.tensor.shape == (3, 5, 1)
+    over = mask.over(model_of((3, 20)))
+    assert over.tensor.shape == (3, 20, 1)
+    assert over[UNNAMED].nonzero().tolist() == [[0, 4], [1, 4], [2, 4]]
+    assert mask.digest_of(["specific"]) == over.digest_of(["specific"])
+    with pytest.raises(ArtifactError, match="another model's mask"):
+        mask.over(model_of((3, 4)))
+    with pytest.raises(IncompatibleError, match="3 layers, nowhere has 2"):
+        mask.over(model_of((2, 20)))
+
+
+def test_a_described_mask_is_of_one_width(path: Path) -> None:
+    STORED.save(path)
+    mask = Mask.load(path)
+    assert mask.over(model_of((3, 20))) is mask
+    for width in (19, 21):
+        with pytest.raises(ArtifactError, match="another model's mask"):
+            mask.over(model_of((3, width)))
+
+
+def test_the_languages_of_a_published_mask_are_the_ten_or_those_named(tmp_path: Path) -> None:
+    assert Mask.load(published(tmp_path / "ten", 1, languages=10)).languages == TEN
+    assert Mask.load(published(tmp_path / "two", 1, languages=2), langs="en,French").languages == ("en", "fr")
+    with pytest.raises(IncompatibleError, match="has 2 languages, expected 10"):
+        Mask.load(tmp_path / "two")
+    with pytest.raises(IncompatibleError, match=r"has 2 languages, --langs names 1 \(en\)"):
+        Mask.load(tmp_path / "two", langs="en")
+
+
+@pytest.mark.parametrize("index", [-1, 2**40])
+def test_an_index_that_no_model_has_is_refused(tmp_path: Path, index: int) -> None:
+    with pytest.raises(ArtifactError, match=r"not a mask|mask of language number 0"):
+        Mask.load(published(tmp_path / "mask.X-y", index))
+
+
+def test_a_language_is_looked_up_by_its_code(path: Path) -> None:
+    assert torch.equal(STORED["es"], MASK[..., 1])
+    assert torch.equal(STORED.neurons_of("es", ["specific"]), MASK[..., 1] & ~MASK[..., 0])
+    for wrong in (lambda: STORED["fr"], lambda: STORED.neurons_of("fr", ["specific"])):
+        with pytest.raises(SettingsError, match="no neurons of fr: choose --langs from en, es"):
+            wrong()
+
+
+def test_a_mask_without_a_description_is_not_stored(path: Path) -> None:
+    with pytest.raises(SettingsError, match="without a description"):
+        Mask(("en", "es"), MASK).save(path)
+
+
+def test_the_digest_of_a_mask_is_the_one_that_earlier_results_hold() -> None:
+    """Perplexity maps and evaluations name the mask that they were made from by this digest."""
+    mask = Mask(("en", "fr"), torch.tensor([[[1, 0], [1, 1]], [[0, 0], [0, 1]]]).bool(), DESCRIPTION)
+    assert mask.digest_of(["specific", "related"]) == "0435e39ae4c364de491a1189e9e1800c"
+    assert mask.digest_of(["general"]) == "1dbb2d6d512fecd1b5de20663ac4d9e8"

@@ -1,0 +1,155 @@
+"""Shards: counted apart, merged into the counts of the whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from language_neurons_alignment.activation import (
+    collect_activations,
+    find_shards,
+    merge_counts,
+    shard_layout,
+    shard_session,
+    shards_at,
+)
+from language_neurons_alignment.corpus.records import add_hashes, read_corpus, records_hash
+from language_neurons_alignment.errors import ConflictError, IncompatibleError, MissingArtifactError, SettingsError
+from language_neurons_alignment.store.counts import load_counts
+from language_neurons_alignment.store.layout import Layout
+from tests.small_run import LANGUAGES, opened
+from tests.workspace import META, ForbiddenSource, contents, made_up_counts, store_counts
+
+PARTS = 2
+
+
+def counted_in_shards(folder: Path) -> Layout:
+    """Both shards of the small corpus, counted; the layout of the whole, which has no counts yet."""
+    with opened(folder) as whole:
+        for part in range(1, PARTS + 1):
+            shard = shard_session(whole, part, PARTS)
+            for language in LANGUAGES:
+                collect_activations(shard, language)
+        return whole.layout
+
+
+def test_merged_shards_are_the_counts_of_the_whole_bit_for_bit(fresh: Path, made: Path) -> None:
+    layout = counted_in_shards(fresh)
+    merged = merge_counts(layout, find_shards(layout))
+    assert [(one.language, one.shards) for one in merged] == [(language, PARTS) for language in sorted(LANGUAGES)]
+    for language in LANGUAGES:
+        ours, ours_meta = load_counts(layout, language)
+        whole, whole_meta = load_counts(replace(layout, root=made / "out"), language)
+        for mine, other in ((ours.full, whole.full), (ours.prefix, whole.prefix)):
+            assert mine.total_tokens == other.total_tokens
+            assert torch.equal(mine.over_zero, other.over_zero)
+        assert ours_meta["corpus_hash"] == whole_meta["corpus_hash"]
+        assert ours_meta["sequences"] == whole_meta["sequences"]
+
+
+def test_after_a_merge_nothing_is_left_to_count(fresh: Path) -> None:
+    layout = counted_in_shards(fresh)
+    merge_counts(layout, find_shards(layout))
+    with opened(fresh) as session:
+        idle = replace(session, source=ForbiddenSource())
+        assert all(collect_activations(idle, language).reused for language in LANGUAGES)
+
+
+def test_shards_are_disjoint_and_together_the_whole(fresh: Path) -> None:
+    corpus = read_corpus(fresh / "corpus.json")
+    shards = [corpus.shard(part, 3).records for part in (1, 2, 3)]
+    assert sorted(map(repr, sum(shards, ()))) == sorted(map(repr, corpus.records))
+    assert add_hashes(map(records_hash, shards)) == records_hash(corpus.records)
+
+
+def test_folders_from_elsewhere_can_be_named(tmp_path: Path) -> None:
+    target = Layout(tmp_path / "here", "whole", "Llama-m")
+    for number in (1, 2):
+        store_counts(Layout(tmp_path / f"machine{number}", "part", "Llama-m"), ("en",), corpus_hash=f"0{number}")
+    shards = shards_at(target, [tmp_path / f"machine{number}/activations/part" for number in (1, 2)])
+    merge_counts(target, shards)
+    counts, meta = load_counts(target, "en")
+    single = made_up_counts(seed=0)
+    assert torch.equal(counts.full.over_zero, 2 * single.full.over_zero)
+    assert (meta["corpus_hash"], meta["shards"]) == (f"{3:032x}", 2)
+    with pytest.raises(SettingsError, match="expected …/activations/<name>"):
+        shards_at(target, [tmp_path])
+
+
+def test_the_same_shard_twice_is_refused(tmp_path: Path) -> None:
+    target = Layout(tmp_path, "whole", "Llama-m")
+    shards = [shard_layout(target, part, 2) for part in (1, 2)]
+    for shard in shards:
+        store_counts(shard, ("en",))
+    with pytest.raises(IncompatibleError, match="the same records"):
+        merge_counts(target, shards)
+    assert not target.activation("en").exists()
+
+
+@pytest.mark.parametrize("key", ["config_hash", "weights_hash", "overlong_policy", "engine", "dtype"])
+def test_shards_counted_in_different_ways_are_refused(tmp_path: Path, key: str) -> None:
+    target = Layout(tmp_path, "whole", "Llama-m")
+    shards = [shard_layout(target, part, 2) for part in (1, 2)]
+    for number, shard in enumerate(shards):
+        store_counts(shard, ("en",), **{"corpus_hash": f"0{number}", key: f"value {number}"})
+    with pytest.raises(IncompatibleError, match=f"has {key} 'value 1', an earlier shard 'value 0'"):
+        merge_counts(target, shards)
+
+
+def test_counts_that_do_not_say_what_they_were_counted_from_are_refused(tmp_path: Path) -> None:
+    target = Layout(tmp_path, "whole", "Llama-m")
+    shards = [shard_layout(target, part, 2) for part in (1, 2)]
+    for shard in shards:
+        store_counts(shard, ("en",), corpus_hash="")
+    with pytest.raises(IncompatibleError, match="disjoint"):
+        merge_counts(target, shards)
+
+
+def test_missing_shards_and_languages_are_named(tmp_path: Path) -> None:
+    target = Layout(tmp_path, "whole", "Llama-m")
+    with pytest.raises(MissingArtifactError, match="no shards"):
+        find_shards(target)
+    store_counts(shard_layout(target, 1, 3), ("en", "es"), corpus_hash="01")
+    with pytest.raises(MissingArtifactError, match=r"2 of 3 shards are missing.*whole\.shard-2-of-3"):
+        find_shards(target)
+    for part in (2, 3):
+        store_counts(shard_layout(target, part, 3), ("en",), corpus_hash=f"0{part}")
+    with pytest.raises(MissingArtifactError, match="shard-2-of-3 has no counts of Llama-m in es"):
+        merge_counts(target, find_shards(target))
+    store_counts(shard_layout(target, 1, 2), ("en",))
+    with pytest.raises(ConflictError, match="several divisions"):
+        find_shards(target)
+
+
+def test_counts_that_are_there_are_not_replaced_unless_forced(tmp_path: Path) -> None:
+    target = Layout(tmp_path, "whole", "Llama-m")
+    store_counts(target, ("en",))
+    shards = [shard_layout(target, part, 2) for part in (1, 2)]
+    for number, shard in enumerate(shards):
+        store_counts(shard, ("en",), corpus_hash=f"0{number}")
+    before = contents(tmp_path)
+    with pytest.raises(ConflictError, match="--force"):
+        merge_counts(target, shards)
+    assert contents(tmp_path) == before
+    merge_counts(target, shards, overwrite=True)
+    assert load_counts(target, "en")[1]["corpus_hash"] != META["corpus_hash"]
+
+
+@pytest.mark.parametrize(("part", "parts"), [(0, 2), (3, 2), (1, 0)])
+def test_a_part_that_there_is_not_is_refused(fresh: Path, part: int, parts: int) -> None:
+    with opened(fresh) as session, pytest.raises(SettingsError, match="1 <= K <= N"):
+        shard_session(session, part, parts)
+
+
+def test_names_full_of_pattern_characters_are_taken_literally(tmp_path: Path) -> None:
+    target = Layout(tmp_path, "my[data]*", "Llama-a[b]?.c")
+    decoy = Layout(tmp_path, "myd", "Llama-ab!.c")
+    for layout in (target, decoy):
+        for part in (1, 2):
+            store_counts(shard_layout(layout, part, 2), ("en", "fr"), corpus_hash=f"0{part}")
+    merged = merge_counts(target, find_shards(target))
+    assert [one.language for one in merged] == ["en", "fr"]
+    assert not decoy.activation("en").exists()

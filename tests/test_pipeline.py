@@ -1,0 +1,109 @@
+"""All steps in a row on a tiny model, and the settings they refuse."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from language_neurons_alignment.activation import collect_activations
+from language_neurons_alignment.autosweep import autosweep
+from language_neurons_alignment.config import MapSettings, PipelineSettings, Selection, SweepRange
+from language_neurons_alignment.errors import SettingsError
+from language_neurons_alignment.identify import identify
+from language_neurons_alignment.ppl import perplexity_map
+from tests.small_run import LANGUAGES, SETTINGS, idle, opened, run
+from tests.workspace import (
+    contents,
+    leftovers,
+)
+
+
+def test_a_whole_run_leaves_every_file_where_it_was_promised_and_nothing_else(made: Path) -> None:
+    lam = run(made).identification.description.lam
+    rates = f"0.1-{lam!r}"
+    assert set(contents(made / "out")) == {
+        *(
+            f"activations/small/{prefix}activation.{language}.Llama-tiny-llama.pt"
+            for language in LANGUAGES
+            for prefix in ("", "prefix.")
+        ),
+        *(f"activation_masks/small/{rates}/mask.Llama-tiny-llama{ending}" for ending in ("", ".json")),
+        *(
+            f"ppl_maps/small/{rates}/ppl.Llama-tiny-llama.{ending}"
+            for ending in ("png", "json", "csv", "controls.json", "cells.jsonl")
+        ),
+    }
+    assert leftovers(made) == []
+
+
+def test_the_steps_one_by_one_make_the_same_files_as_the_whole_run(work: Path, fresh: Path, made: Path) -> None:
+    with opened(fresh) as session:
+        for language in LANGUAGES:
+            collect_activations(session, language)
+        found = autosweep(session.layout, LANGUAGES, top_rate=0.1, bar=0.8, search=SETTINGS.selection.search)
+        identify(session.layout, LANGUAGES, Selection(0.1, found.lam, 0.8))
+        perplexity_map(session, top_rate=0.1, lam=found.lam)
+    assert contents(fresh / "out") == contents(made / "out")
+
+
+def test_a_second_run_computes_nothing_and_changes_no_file(work: Path) -> None:
+    before = contents(work / "out")
+    from language_neurons_alignment.pipeline import run_pipeline
+
+    again = run_pipeline(idle(opened(work)), LANGUAGES, SETTINGS)
+    assert all(one.reused for one in again.collected)
+    assert again.map.computed == again.map.controls_computed == 0
+    assert contents(work / "out") == before
+
+
+def test_forcing_computes_everything_again_and_finds_the_same(work: Path) -> None:
+    before = contents(work / "out")
+    again = run(work, replace(SETTINGS, overwrite=True))
+    assert not any(one.reused for one in again.collected)
+    assert (again.map.computed, again.map.controls_computed) == (3 * 4, 3 * 3 * 5)
+    assert contents(work / "out") == before
+
+
+def test_a_lambda_that_is_given_is_used_and_not_searched(work: Path) -> None:
+    done = run(work, replace(SETTINGS, selection=replace(SETTINGS.selection, lam=0.5)))
+    assert done.sweep is None
+    assert done.identification.path.parent.name == "0.1-0.5"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"top_rate": math.nan}, {"top_rate": 0.0}, {"top_rate": 1.01}, {"top_rate": -1}, {"bar": math.nan}, {"bar": 0},
+     {"bar": 1.5}, {"lam": math.nan}, {"lam": -0.1}, {"lam": math.inf}],
+)  # fmt: skip
+def test_rates_that_are_no_rates_are_refused_before_anything_runs(wrong: dict[str, float]) -> None:
+    with pytest.raises(SettingsError, match="got"):
+        PipelineSettings(selection=Selection(**wrong))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lo": -0.1}, {"lo": 0.3}, {"hi": math.nan}, {"hi": math.inf}, {"eps": 0}, {"eps": math.nan}]
+)
+def test_ranges_that_are_no_ranges_are_refused_before_anything_runs(wrong: dict[str, float]) -> None:
+    with pytest.raises(SettingsError):
+        SweepRange(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"classes": ()}, {"classes": ("specific", "typo")}, {"text": "question"}, {"overlong": "drop"},
+              {"scale": "log"}, {"average": "mean"}, {"controls": 1}, {"controls": -1}],
+)  # fmt: skip
+def test_choices_that_there_are_not_are_refused_before_anything_runs(wrong: dict[str, object]) -> None:
+    with pytest.raises(SettingsError):
+        MapSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_counting_and_mapping_each_have_their_own_choice_for_long_sequences(fresh: Path) -> None:
+    done = run(fresh, replace(SETTINGS, overlong="skip", map=MapSettings(overlong="truncate", controls=0)))
+    assert {one.meta["overlong_policy"] for one in done.collected} == {"skip"}
+    assert json.loads(done.map.json.read_text())["provenance"]["overlong_policy"] == "truncate"
+    with pytest.raises(SettingsError, match="--overlong must be one of"):
+        replace(SETTINGS, overlong="cut")
