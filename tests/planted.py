@@ -311,13 +311,13 @@ def numbered_records() -> list[dict[str, Any]]:
         {
             **record,
             "id": f"q{number % 6}",
-            "instruction": _say(record["instruction"]),
-            "answers": [{"generated": f" {_say(one['generated'])}"} for one in record["answers"]],
+            "instruction": _with_number(record["instruction"]),
+            "answers": [{"generated": f" {_with_number(one['generated'])}"} for one in record["answers"]],
             "target": str(TARGET),
         }
         for number, record in enumerate(planted_records())
     ]
 
 
-def _say(text: str) -> str:
+def _with_number(text: str) -> str:
     return " ".join(_LAST.get(word, word) for word in text.split())

@@ -186,14 +186,6 @@ def control_row(row: str, number: int) -> str:
     return f"{row}~{number}"
 
 
-def cells_to_do(
-    rows: Sequence[str], languages: Sequence[str], done: Mapping[tuple[str, str], Perplexity]
-) -> dict[str, list[str]]:
-    """Row → its missing columns; complete rows are left out."""
-    todo = {row: [text for text in languages if (row, text) not in done] for row in rows}
-    return {row: texts for row, texts in todo.items() if texts}
-
-
 def resampled(result: PerplexityMap, *, average: str = "token", draws: int = DRAWS) -> Float64[Tensor, "draw row lang"]:
     """The map's perplexities over resampled texts, the same texts for every row of a column.
 
