@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.core.interventions import Intervention
-from language_neurons_alignment.corpus.encode import Prompt, PromptGroup, ScoredText
+from language_neurons_alignment.corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText
 from language_neurons_alignment.engines.generation import batches
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.transformers.counting import FiringCounter
@@ -78,10 +78,10 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(tokens=1024, length=64, batch=256, prompts=2, cell=4, answers=4, new=8, repeats=1),
-    "mistral-7b": Size(tokens=49152, length=512, batch=16384, prompts=4, cell=32, answers=64, new=64, repeats=3),
-    "llama-3.1-8b": Size(tokens=49152, length=512, batch=16384, prompts=4, cell=32, answers=64, new=64, repeats=3),
-    "qwen2.5-32b": Size(tokens=32768, length=512, batch=16384, prompts=2, cell=32, answers=64, new=32, repeats=1),
+    "tiny": Size(tokens=1024, length=64, batch=256, prompts=2, cell=4, answers=4, new=4, repeats=1),
+    "mistral-7b": Size(tokens=49152, length=512, batch=16384, prompts=4, cell=32, answers=64, new=32, repeats=3),
+    "llama-3.1-8b": Size(tokens=49152, length=512, batch=16384, prompts=4, cell=32, answers=64, new=32, repeats=3),
+    "qwen2.5-32b": Size(tokens=32768, length=512, batch=16384, prompts=2, cell=32, answers=64, new=16, repeats=2),
 }
 
 
@@ -172,13 +172,11 @@ def by_nnsight(bench: Bench, fed: Sequence[Sequence[Row]]) -> Tensor:
 
 
 def in_turns(runs: dict[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:
-    """Median seconds of each until the device is done, in turns, after one of each that does not count."""
+    """Median seconds of each until the device is done, in turns; the caller has warmed it up."""
     spent: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
+    for _ in range(repeats):
         for name, run in runs.items():
-            took = seconds(run, device)[0]
-            if turn:
-                spent[name].append(took)
+            spent[name].append(seconds(run, device)[0])
     return {name: statistics.median(some) for name, some in spent.items()}
 
 
@@ -275,11 +273,15 @@ def passes(bench: Bench) -> Figures:
 
     with peak(bench.device, figures):
         count()
+    for rows in fed[-1:]:
+        bare(bench, [rows])
+        by_hand(bench, [rows])
     took = in_turns(
         {"bare": lambda: bare(bench, fed), "counting": count, "by_hand": count_by_hand},
         bench.device,
         bench.size.repeats,
     )
+    bench.engine.count(bench.groups[:1], moments=True)
     moments = in_turns({"it": lambda: bench.engine.count(bench.groups, moments=True)}, bench.device, 1)["it"]
     positions = sum(len(rows) * max(len(row.tokens) for row in rows) for rows in fed)
     return {
@@ -335,24 +337,26 @@ def hooks(bench: Bench) -> Figures:
 
 def one_pass(bench: Bench) -> Figures:
     """Full and prefix in one pass, against a pass for each: with one answer per prompt, and with ten."""
-    size, vocabulary = bench.size, bench.engine._network.head.vocabulary
-    ten = random_groups(size.prompts, 10, prompt=size.length // 2, answer=size.length // 2, vocabulary=vocabulary)
+    engine, size = bench.engine, bench.size
+    half, vocabulary = size.length // 2, engine._network.head.vocabulary
+    ten = random_groups(size.prompts, 10, prompt=half, answer=half, vocabulary=vocabulary)
     figures = Figures()
     for name, groups in {"one": bench.groups, "ten": ten}.items():
-        full = [PromptGroup((), group.full) for group in groups]
-        again = [
-            (*group.prefix[:-1], n) for group in groups for n in range(len(group.full))
-        ]  # never equal, so never shared
-        prefix = [PromptGroup((), (tokens,)) for tokens in again]
-        took = in_turns(
-            {
-                "one": lambda groups=groups: bench.engine.count(groups),
-                "two": lambda full=full, prefix=prefix: (bench.engine.count(full), bench.engine.count(prefix)),
-            },
-            bench.device,
-            1,
-        )
+        full = [PromptGroup((), (tokens,)) for group in groups for tokens in group.full]
+        # one prefix for each answer; none equals another, so that none is shared
+        prefix = [PromptGroup((), ((*group.prefix[:-1], n),)) for group in groups for n in range(len(group.full))]
+        hand = [*batched(full, size.batch), *batched(prefix, size.batch)]
+        runs: dict[str, Callable[[], object]] = {
+            "one": lambda groups=groups: engine.count(groups),
+            "two": lambda full=full, prefix=prefix: (engine.count(full), engine.count(prefix)),
+            "by_hand": lambda hand=hand: by_hand(bench, hand),
+        }
+        for some in (groups, full, prefix) if name == "ten" else (prefix,):  # the others have been counted before
+            engine.count(some)
+        took = in_turns(runs, bench.device, 1)
         figures[f"{name}_answer_share"] = took["one"] / took["two"]
+        figures[f"{name}_answer_by_hand"] = took["by_hand"] / took["one"]
+        figures[f"{name}_answer_tokens"] = sum(group.full_tokens + group.prefix_tokens for group in groups)
     return figures
 
 
@@ -369,6 +373,7 @@ def cells(bench: Bench) -> Figures:
             engine.log_likelihood(texts)
 
     with peak(bench.device, figures):
+        cell()
         took = in_turns({"plain": lambda: engine.log_likelihood(texts), "off": cell}, bench.device, bench.size.repeats)
     return {
         **figures,
@@ -380,15 +385,40 @@ def cells(bench: Bench) -> Figures:
     }
 
 
+def attentions(device: torch.device) -> Iterator[str]:
+    """PyTorch's own choice of attention, and its choice without cuDNN's, which plans anew for each new shape."""
+    yield "default"
+    if device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        try:
+            yield "without_cudnn"
+        finally:
+            torch.backends.cuda.enable_cudnn_sdp(True)
+
+
+def unseen(bench: Bench) -> Figures:
+    """Counting texts once, in batches of shapes that nothing had before: as it is with a real corpus."""
+    engine, size, figures = bench.engine, bench.size, Figures()
+    half, vocabulary, many = size.length // 2, engine._network.head.vocabulary, size.tokens // size.length // 2
+    for shift, way in enumerate(attentions(bench.device), start=1):
+        engine.count(bench.groups[:1])
+        groups = random_groups(many, 1, prompt=half - 7 * shift, answer=half - 8 * shift, vocabulary=vocabulary)
+        took = in_turns({"it": lambda groups=groups: engine.count(groups)}, bench.device, 1)["it"]
+        figures[f"{way}_tokens_per_s"] = sum(group.full_tokens for group in groups) / took
+    return figures
+
+
 def answers(bench: Bench) -> Figures:
-    """The model's own answers, greedy."""
-    size, figures = bench.size, Figures()
-    prompts = [Prompt(group.prefix) for group in bench.groups[: size.answers]]
+    """The model's own answers, greedy, to prompts of lengths that nothing had before."""
+    engine, size, figures = bench.engine, bench.size, Figures()
     sampling = Sampling(max_new_tokens=size.new)
     with peak(bench.device, figures):
-        took = in_turns({"it": lambda: bench.engine.generate(prompts, sampling=sampling)}, bench.device, 1)["it"]
-    made = len(prompts) * size.new
-    return {**figures, "answers": len(prompts), "tokens": made, "tokens_per_s": made / took}
+        for shift, way in enumerate(attentions(bench.device), start=1):
+            prompts = [Prompt(group.prefix[shift * size.new :]) for group in bench.groups[: size.answers]]
+            engine.generate(prompts[:1], sampling=Sampling(max_new_tokens=2))
+            took = in_turns({"it": lambda p=prompts: engine.generate(p, sampling=sampling)}, bench.device, 1)["it"]
+            figures[f"{way}_tokens_per_s"] = len(prompts) * size.new / took
+    return {**figures, "answers": min(size.answers, len(bench.groups)), "new": size.new}
 
 
 def waiting(bench: Bench) -> Figures:
@@ -424,6 +454,7 @@ def nnsight(bench: Bench) -> Figures:
     if find_spec("nnsight") is None:
         raise LeftOut("nnsight is not installed")
     fed, made = bench.batched, []
+    by_nnsight(bench, fed[-1:])
     took = in_turns({"it": lambda: made.append(by_nnsight(bench, fed))}, bench.device, 1)["it"]
     counted = bench.engine.count(bench.groups).full.over_zero
     return {
@@ -439,6 +470,7 @@ SECTIONS: dict[str, Callable[[Bench], Figures]] = {
     "hooks": hooks,
     "waiting": waiting,
     "cells": cells,
+    "unseen": unseen,
     "answers": answers,
     "one_pass": one_pass,
     "nnsight": nnsight,
@@ -459,13 +491,16 @@ def vllm(shape: str, size: Size, dtype: str, device: torch.device, groups: list[
         try:
             prompts = [Prompt(group.prefix) for group in groups[: size.answers]]
             sampling = Sampling(max_new_tokens=size.new)
+            engine.count(groups[:4])
+            engine._process.forget_prefixes()
+            given: list[GeneratedAnswer] = []
             took = in_turns(
                 {
-                    "counting": lambda: engine.count(groups, progress=lambda _: None),
-                    "answers": lambda: engine.generate(prompts, sampling=sampling, progress=lambda _: None),
+                    "answers": lambda: given.extend(engine.generate(prompts, sampling=sampling)),
+                    "counting": lambda: engine.count(groups),
                 },
                 device,
-                max(1, size.repeats - 1),
+                1,
             )
             version = str(engine.provenance["vllm"])
         finally:
@@ -473,7 +508,7 @@ def vllm(shape: str, size: Size, dtype: str, device: torch.device, groups: list[
     return {
         "version": version,
         "counting_tokens_per_s": sum(group.full_tokens for group in groups) / took["counting"],
-        "answers_tokens_per_s": len(prompts) * size.new / took["answers"],
+        "answers_tokens_per_s": sum(len(one.tokens) for one in given) / took["answers"],
     }
 
 
@@ -594,10 +629,19 @@ ROWS = [
     ("counting with moments / without, time", "passes", "{with_moments_of_counting:.3f}"),
     ("full and prefix in one pass / in two, time: one answer per prompt", "one_pass", "{one_answer_share:.1%}"),
     ("… ten answers per prompt", "one_pass", "{ten_answer_share:.1%}"),
+    (
+        "full and prefix by plain hooks / by counting, time: one answer per prompt",
+        "one_pass",
+        "{one_answer_by_hand:.2f}",
+    ),
+    ("… ten answers per prompt", "one_pass", "{ten_answer_by_hand:.2f}"),
     ("perplexity map, cells/s (tokens of a cell)", "cells", "{cells_per_s:.2f} ({tokens:,})"),
     ("… tokens/s", "cells", "{tokens_per_s:,.0f}"),
     ("… time with the intervention / without", "cells", "{of_plain:.3f}"),
-    ("answers, tokens/s (prompts at once)", "answers", "{tokens_per_s:,.0f} ({answers})"),
+    ("answers, tokens/s (prompts at once)", "answers", "{default_tokens_per_s:,.0f} ({answers})"),
+    ("… without cuDNN's attention", "answers", "{without_cudnn_tokens_per_s:,.0f}"),
+    ("counting batches of shapes not seen before, tokens/s", "unseen", "{default_tokens_per_s:,.0f}"),
+    ("… without cuDNN's attention", "unseen", "{without_cudnn_tokens_per_s:,.0f}"),
     ("peak memory, GiB: counting", "passes", "{peak_gib:.1f}"),
     ("… perplexity map", "cells", "{peak_gib:.1f}"),
     ("… answers", "answers", "{peak_gib:.1f}"),

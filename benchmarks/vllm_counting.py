@@ -21,13 +21,10 @@ import psutil
 import torch
 
 from language_neurons_alignment._demo import demo_model_path
+from language_neurons_alignment.core.model import SILENT
 from language_neurons_alignment.corpus.encode import PromptGroup, Tokenizer
 from language_neurons_alignment.engines.vllm import VLLMEngine
 from language_neurons_alignment.engines.vllm.tree import weighted_tree
-
-
-def ignore(_tokens: int) -> None:
-    """Progress that nobody looks at."""
 
 
 def corpus(path: Path, tokenizer: Tokenizer, *, answers: int, limit: int, shots: int = 0) -> list[PromptGroup]:
@@ -64,7 +61,7 @@ def bare(engine: VLLMEngine, groups: list[PromptGroup]) -> None:
     """The same requests through the same vLLM, with no hook anywhere."""
     tree, weights = weighted_tree(groups)
     engine._process.forget_prefixes()
-    engine._process.feed(tree, weights=weights[0], progress=ignore)
+    engine._process.feed(tree, weights=weights[0], progress=SILENT)
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def alternate(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, 
 
 def hook_cost(engine: VLLMEngine, groups: list[PromptGroup], repeats: int) -> str:
     """Counting against the same vLLM run without it."""
-    runs = {"without": lambda: bare(engine, groups), "with": lambda: engine.count(groups, progress=ignore)}
+    runs = {"without": lambda: bare(engine, groups), "with": lambda: engine.count(groups, progress=SILENT)}
     spent = alternate(runs, repeats)
     on_cpu = engine.provenance["device"] == "cpu"
     costs = {name: [one.processor if on_cpu else one.seconds for one in some] for name, some in spent.items()}
@@ -118,13 +115,13 @@ def one_pass(engine: VLLMEngine, groups: list[PromptGroup], repeats: int) -> str
     rows: dict[str, int] = {}
 
     def one() -> None:
-        engine.count(groups, progress=ignore)
+        engine.count(groups, progress=SILENT)
         rows["one pass"] = engine.last_pass.rows
 
     def two() -> None:
-        engine.count(full, progress=ignore)
+        engine.count(full, progress=SILENT)
         first = engine.last_pass.rows
-        engine.count(prefix, progress=ignore)
+        engine.count(prefix, progress=SILENT)
         rows["two passes"] = first + engine.last_pass.rows
 
     seconds = alternate({"one pass": one, "two passes": two}, repeats)
@@ -138,7 +135,7 @@ def one_pass(engine: VLLMEngine, groups: list[PromptGroup], repeats: int) -> str
 
 def many_answers(engine: VLLMEngine, groups: list[PromptGroup]) -> str:
     """Tokens actually computed with several answers per prompt."""
-    engine.count(groups, progress=ignore)
+    engine.count(groups, progress=SILENT)
     seen = engine.last_pass
     naive = sum(group.full_tokens + group.prefix_tokens for group in groups)
     full = sum(group.full_tokens for group in groups)

@@ -110,12 +110,7 @@ def build_dataset(
 
 
 def list_templates(model_path: str | None = None) -> list[Template]:
-    """The templates that have names; with a model, its own chat template with "{question}" filled in.
-
-    Raises:
-        SettingsError: the model has no chat template.
-        EngineError: the model has no tokenizer.
-    """
+    """The templates that have names; with a model, its own chat template with "{question}" filled in."""
     named = dict(TEMPLATES)
     if model_path is not None:
         own, _ = _template("chat", model_path)

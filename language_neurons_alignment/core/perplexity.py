@@ -94,6 +94,12 @@ def _exp(mean_nll: float) -> float:
 class PerplexityMap:
     """Perplexities by intervention (row) and language of the text (column).
 
+    >>> two, four = (perplexity([TextLikelihood(nll=math.log(ppl), tokens=1)]) for ppl in (2, 4))
+    >>> cells = {("none", "en"): two, ("none", "fr"): two}  # nothing changed
+    >>> cells |= {("en", "en"): four, ("en", "fr"): two, ("fr", "en"): two, ("fr", "fr"): four}
+    >>> PerplexityMap(("en", "fr"), cells).change().round().tolist()  # percent
+    [[100.0, 0.0], [0.0, 100.0]]
+
     Attributes:
         languages: codes; the columns.
         cells: (row, column) → perplexity.

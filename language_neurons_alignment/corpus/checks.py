@@ -86,9 +86,6 @@ def other_languages(numbered: Numbered) -> Iterator[Problem]:
 
     Where that is more than half of a language's questions, the claimed language is wrong: an error. Answers do not
     count for that, since a model may well answer in another language.
-
-    Raises:
-        MissingPackageError: lingua is not installed.
     """
     languages = _languages(numbered)
     known = known_languages(languages)
@@ -172,11 +169,6 @@ def summarize(records: Sequence[Record], *, tokenizer: Tokenizer | None = None, 
     """Count one language's records; with a tokenizer, its tokens too.
 
         tokens = Σ over records ( |tokenize(instruction)| + Σ over answers ( |full| − |prefix| ) )
-
-    Args:
-        records: of one language, at least one.
-        tokenizer: a model's own.
-        max_length: the model's longest sequence, in tokens.
 
     >>> summarize([Record("en", "1 + 1?", (" 2", " two"))])
     LanguageSummary(language='en', records=1, answers=2, characters=12, tokens=None, overlong=None, merges=None)

@@ -45,11 +45,6 @@ class Graded:
 def grade(records: Sequence[Record], answers: Sequence[str], *, candidates: Iterable[str]) -> list[Graded]:
     """Compare each answer's number and language with its question's.
 
-    Args:
-        records: the questions, with their targets, as `check_answerable` accepts them.
-        answers: one for each question.
-        candidates: the languages that answers may be in.
-
     >>> question = Record("fr", "Combien font 9 × 2 ?", (), target="18")
     >>> (graded,) = grade([question], ["La réponse est 18 euros par jour."], candidates=["fr", "en"])
     >>> str(graded.number), graded.right, graded.in_language
@@ -80,13 +75,7 @@ def languages_seen(texts: Sequence[str], candidates: Iterable[str]) -> list[Verd
 
 
 def check_answerable(records: Sequence[Record]) -> None:
-    """Refuse questions whose answers could not be graded.
-
-    Raises:
-        CorpusError: some have no known number.
-        SettingsError: a language that cannot be identified.
-        MissingPackageError: lingua is not installed.
-    """
+    """Refuse questions whose answers could not be graded."""
     without = [one for one in records if one.target is None or final_number(one.target, "en") is None]
     if without:
         seen = "no target" if without[0].target is None else f"the target {without[0].target!r}, which is no number"
@@ -110,13 +99,7 @@ def check_identifiable(languages: Iterable[str]) -> None:
 
 
 def answer_line(record: Record, answer: dict[str, Any], graded: Graded) -> dict[str, Any]:
-    """One answer for people to read, with everything that it was graded by.
-
-    Args:
-        record: the question.
-        answer: {"generated", "tokens", "finish"}.
-        graded: from `grade`.
-    """
+    """One answer for people to read, with everything that it was graded by."""
     seen = graded.seen
     return {
         "id": record.id,

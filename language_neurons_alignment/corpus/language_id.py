@@ -55,14 +55,6 @@ class Verdict:
 def identify_languages(texts: Sequence[str], candidates: Iterable[str]) -> list[Verdict | None]:
     """The likeliest language of each text, or None where the text is too short to tell.
 
-    Args:
-        texts: any number.
-        candidates: the languages that are possible. The ten default languages are possible too, so that a text in a
-            language that nobody claimed is recognized.
-
-    Raises:
-        MissingPackageError: lingua is not installed.
-
     >>> [found and found.language for found in identify_languages(["Die Antwort ist richtig.", "#### 18"], ["de"])]
     ['de', None]
     """
@@ -79,11 +71,7 @@ def identify_languages(texts: Sequence[str], candidates: Iterable[str]) -> list[
 
 
 def known_languages(codes: Iterable[str]) -> tuple[str, ...]:
-    """Those of the languages that lingua can identify.
-
-    Raises:
-        MissingPackageError: lingua is not installed.
-    """
+    """Those of the languages that lingua can identify."""
     known = _by_code()
     return tuple(code for code in codes if _base(code) in known)
 

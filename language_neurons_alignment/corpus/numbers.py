@@ -43,11 +43,6 @@ _MAY_BE_A_NUMBER = re.compile(rf"[\d{VULGAR}〇零一二三四五六七八九两
 def final_number(text: str, language: str) -> Fraction | None:
     r"""The number that an answer comes to, exactly; None where it holds none.
 
-    Args:
-        text: a model's answer.
-        language: code of the language that the answer should be in: it settles what "1.234" means, unless the text's
-            other numbers do.
-
     >>> final_number("She sells 9 eggs at $2 each. The answer is 18 dollars a day (2 for each egg).", "en")
     Fraction(18, 1)
     >>> print(final_number(r"So 3 + 2/4 = \boxed{3\frac{1}{2}} cups", "en"), final_number("Antwort: 1.234,50 €", "de"))
@@ -73,14 +68,6 @@ def final_number(text: str, language: str) -> Fraction | None:
 
 def same_number(text: str, target: str, language: str) -> bool:
     """Whether an answer comes to the known number.
-
-    Args:
-        text: a model's answer.
-        target: the known number, written as in English: "18", "18.0", "1,234", "1/2".
-        language: code of the language that the answer should be in.
-
-    Raises:
-        CorpusError: the target holds no number.
 
     >>> same_number("Она зарабатывает 1 234,5 рубля.", "1,234.5", "ru")
     True
@@ -182,14 +169,7 @@ def _after_a_phrase(text: str, numbers: list[Found]) -> Fraction | None:
 
 
 def _result_behind(text: str, numbers: list[Found], link: re.Match[str], ends: Sequence[int]) -> Fraction | None:
-    """The result of the expression or sentence behind an answer phrase.
-
-    Args:
-        text: plain.
-        numbers: of the text.
-        link: between the noun and the expression.
-        ends: where sentences end, or paragraphs if the phrase ends in a colon.
-    """
+    """The result of the expression or sentence behind an answer phrase."""
     start = _past_signs(text, link.end())
     if "\n" in text[link.start() : start]:
         return None  # a heading over steps, not an answer

@@ -80,10 +80,6 @@ class Found:
 def numbers_in(text: str, language: str) -> list[Found]:
     """The numbers of a text in their order.
 
-    Args:
-        text: as `numbers.plain` gives it.
-        language: code; it settles what "1.234" means unless the text's other numbers do.
-
     >>> [str(found.value) for found in numbers_in("3 × $1,250.50 and 2 1/2 million", "en")]
     ['3', '2501/2', '2500000']
     >>> [str(found.value) for found in numbers_in("1.234 und 1万8千", "de")]
@@ -219,11 +215,6 @@ def _value(raw: str, *, mark: str, money: bool) -> Fraction | None:
         80,000            thousands, where `mark` is a comma: nobody writes 80 with three noughts behind a comma
         $1,234            thousands, where `mark` is a comma: amounts have two decimals
         3,125             decimals
-
-    Args:
-        raw: digits and marks.
-        mark: of the decimals.
-        money: a currency stands beside the number.
     """
     grouped = _PLAIN_GROUPS.fullmatch(raw)
     if grouped and (grouped[2] or not grouped[3]):  # spaces, apostrophes, or no mark at all
@@ -328,9 +319,6 @@ _TERM = re.compile(rf"(\d+(?:[.,]\d+)*|[{''.join(_DIGITS)}])?\s?({_UNIT})?")
 
 def east_asian(numeral: str) -> Fraction | None:
     """The value of a numeral with Chinese or Japanese units or digits; None for one of more than 40 digits.
-
-    Args:
-        numeral: a match of `KANJI`, or digits with units as `_COMPOUND` has them.
 
     >>> [int(east_asian(numeral)) for numeral in ("1万8千", "二百三十", "十八", "二〇二四")]
     [18000, 230, 18, 2024]

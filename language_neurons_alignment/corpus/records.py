@@ -204,13 +204,7 @@ def without_answers(record: Record) -> Record:
 def with_all_answers(
     records: Sequence[Record], given: Mapping[Place, Mapping[str, Any]], *, generation: Mapping[str, Any]
 ) -> tuple[Record, ...]:
-    """The records with new answers behind those that they have; everything else in them stays.
-
-    Args:
-        records: as they are.
-        given: place of each new answer → {"generated": str, …}.
-        generation: how the new answers were made.
-    """
+    """The records with new answers behind those that they have; everything else in them stays."""
     new: dict[int, list[dict[str, Any]]] = {}
     for place in sorted(given):
         new.setdefault(place[0], []).append(dict(given[place]))
@@ -235,12 +229,7 @@ def raise_at_once(error: CorpusError) -> None:
 
 
 def read_numbered(path: Path, *, report: Report = raise_at_once) -> list[tuple[Record, str]]:
-    """The records of a corpus file, each with its place ("mgsm.json, record 3").
-
-    Args:
-        path: the file.
-        report: called with every error that `read_corpus` lists; a record with an error is left out.
-    """
+    """The records of a corpus file, each with its place ("mgsm.json, record 3")."""
     numbered: list[tuple[Record, str]] = []
     text = read_text(path, what="the corpus", advice="give a JSON file in UTF-8")
     empty = True
@@ -286,9 +275,6 @@ def check_writable(item: Any, where: str) -> None:
     r"""Refuse a JSON value that could not be written to a file again.
 
     JSON can spell half of a surrogate pair ("\ud83d"), but UTF-8 cannot, and no tokenizer reads it.
-
-    Raises:
-        CorpusError: half of a surrogate pair in any key or text, or brackets that are nested too deeply.
     """
     level = [item]
     for _ in range(_DEEPEST):
@@ -316,11 +302,7 @@ def _check_encodable(text: str, where: str) -> None:
 
 
 def read_text(path: Path, *, what: str = "", advice: str) -> str:
-    """The text of a UTF-8 file, with or without a byte-order mark.
-
-    Raises:
-        CorpusError: it cannot be opened, or is not UTF-8; the message names the byte and its line.
-    """
+    """The text of a UTF-8 file, with or without a byte-order mark."""
     named = f"{what} {path}".strip()
     try:
         data = path.read_bytes()
@@ -338,11 +320,6 @@ def read_text(path: Path, *, what: str = "", advice: str) -> str:
 
 def parse_items(text: str, path: Path, *, report: Report = raise_at_once) -> Iterator[tuple[Any, str]]:
     """The items of a JSON list or of JSON lines, each with its place.
-
-    Args:
-        text: the file's contents.
-        path: its name, for the places.
-        report: called with what is not JSON. A damaged line is left out; a damaged list is left out as a whole.
 
     >>> list(parse_items('[{"n": 1}, {"n": 2}]', Path("a.json")))
     [({'n': 1}, 'a.json, record 1'), ({'n': 2}, 'a.json, record 2')]
@@ -369,16 +346,7 @@ def parse_items(text: str, path: Path, *, report: Report = raise_at_once) -> Ite
 
 
 def parse_json(text: str, path: Path, *, line: int | None = None) -> Any:
-    """Parse a whole file of JSON, or one line of it.
-
-    Args:
-        text: the JSON.
-        path: of the file.
-        line: the line's number; None: `text` is the whole file.
-
-    Raises:
-        CorpusError: it is not valid, or nested too deeply for Python; the message names the file and the line.
-    """
+    """Parse a whole file of JSON, or one line of it."""
     try:
         return json.loads(text)
     except RecursionError as error:

@@ -49,9 +49,6 @@ class Template:
 def text_template(name: str, text: str, *, about: str, joint: str = "") -> Template:
     r"""A template from a text with the placeholders {question} and, if wanted, {language} (its English name).
 
-    Raises:
-        SettingsError: there is no {question} in it.
-
     >>> made = text_template("mine", "In {language}: {question}\nA:", about="", joint=" ").apply(
     ...     Record("fr", "1 + 1 ?", ("2",))
     ... )
@@ -90,12 +87,7 @@ TEMPLATES = {
 
 
 def file_template(path: Path) -> Template:
-    """A template from a file; the line break that editors leave at a file's end is not part of it.
-
-    Raises:
-        CorpusError: the file cannot be read.
-        SettingsError: there is no {question} in it.
-    """
+    """A template from a file; the line break that editors leave at a file's end is not part of it."""
     text = read_text(path, what="the template", advice="give a text file in UTF-8, or plain, instruct, chat")
     return text_template(str(path), re.sub(r"\r?\n\Z", "", text), about="your own file")
 
@@ -121,9 +113,6 @@ def chat_template(tokenizer: ChatTokenizer, model_path: str) -> Template:
 
     The instruction is text, and is tokenized with the tokenizer's own special tokens later. If those begin with BOS and
     the template's text does too, BOS is left out of the text, so that a prompt begins with it once.
-
-    Raises:
-        SettingsError: the model has no chat template.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise SettingsError(

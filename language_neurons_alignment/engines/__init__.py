@@ -9,11 +9,10 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
-from ..core.model import ModelInfo
 from ..errors import SettingsError
 from .base import Engine
 
-__all__ = ["ENGINES", "Engine", "EngineSettings", "EngineSource", "ModelInfo", "load_engine"]
+__all__ = ["ENGINES", "Engine", "EngineSettings", "EngineSource", "load_engine"]
 
 
 @dataclass(frozen=True)

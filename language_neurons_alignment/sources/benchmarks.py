@@ -70,19 +70,6 @@ def read_benchmark(
 ) -> Gathered:
     r"""A benchmark's records, from a folder or from the hub.
 
-    Args:
-        benchmark: which one.
-        languages: those wanted, in order; None: the ten default languages.
-        folder: with its files; None: the hub.
-        split: one of its splits; None: the default.
-        answers: the column of worked answers, if they are wanted.
-        revision: on the hub.
-
-    Raises:
-        SettingsError: it has no such split, language or answers.
-        CorpusError: files are missing or damaged, or the hub does not answer.
-        MissingPackageError: `datasets` is not installed, and the hub is to be asked.
-
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     _ = (Path(folder) / "mgsm_en.tsv").write_text("How many?\t1,018")
@@ -188,18 +175,7 @@ def _existing(path: Path) -> Path:
 
 
 def hub_rows(name: str, config: str, split: str, *, revision: str | None = None) -> list[Row]:
-    """All rows of one configuration and split.
-
-    Args:
-        name: the data set's id, "juletxara/mgsm".
-        config: its configuration, usually a language.
-        split: "test", …
-        revision: branch, tag or commit; None: the newest.
-
-    Raises:
-        MissingPackageError: `datasets` is not installed.
-        CorpusError: the data set cannot be fetched: no network, not there, terms not accepted.
-    """
+    """All rows of one configuration and split."""
     library = _library(name)
     try:
         loaded = library.load_dataset(name, config, split=split, revision=revision)

@@ -23,18 +23,6 @@ def read_folder(
 ) -> Gathered:
     """The records of such a folder.
 
-    Args:
-        folder: with a file for each language.
-        languages: those wanted, in order; None: all that there are.
-        columns: of tables; text files have none.
-        header: of TSV and CSV files, as `read_rows`.
-        quotes: of TSV and CSV files, as `read_rows`.
-        aligned: line n says the same in every text file, so its number is the record's id.
-
-    Raises:
-        SettingsError: columns are named, and there are text files.
-        CorpusError: as `language_files`; or aligned text files have different numbers of lines.
-
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     _ = (Path(folder) / "en.txt").write_text("One.")
@@ -70,15 +58,7 @@ def read_folder(
 
 
 def language_files(folder: Path, languages: tuple[str, ...] | None) -> dict[str, Path]:
-    """The file of each language.
-
-    Args:
-        folder: hidden files and folders in it are ignored.
-        languages: those wanted; with None, every file must be a language's.
-
-    Raises:
-        CorpusError: no such folder, no file for a language wanted, two for one, or a file that is no language's.
-    """
+    """The file of each language."""
     if not folder.is_dir():
         raise CorpusError(
             f"there is no folder {folder}: give one with a file for each language, such as te.txt and en.txt"

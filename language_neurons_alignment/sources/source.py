@@ -48,17 +48,7 @@ DEFAULT_OPTIONS = SourceOptions()
 
 
 def read_source(source: str, languages: tuple[str, ...] | None, options: SourceOptions) -> Gathered:
-    """The records of a source, with their bare questions.
-
-    Args:
-        source: a benchmark's name, or the path of a table or of a folder with a file for each language.
-        languages: those wanted, in order; None: a benchmark's ten, or all there are.
-        options: how it is read.
-
-    Raises:
-        SettingsError: an option that is not for this source.
-        CorpusError: there is no such source, or it cannot be read.
-    """
+    """The records of a source, with their bare questions."""
     if source in BENCHMARKS:
         return _read_benchmark(source, languages, options)
     foreign = {"--from": options.folder, "--split": options.split, "--revision": options.revision}
@@ -114,11 +104,7 @@ def describe_source(source: str, options: SourceOptions, gathered: Gathered) -> 
 
 
 def of_languages(records: Sequence[Record], languages: tuple[str, ...]) -> list[Record]:
-    """The records of these languages, language by language in the order given.
-
-    Raises:
-        CorpusError: a language has none.
-    """
+    """The records of these languages, language by language in the order given."""
     there = tuple(dict.fromkeys(record.language for record in records))
     missing = [code for code in languages if code not in there]
     if missing:
@@ -135,15 +121,6 @@ def choose(records: Sequence[Record], *, limit: int | None, seed: int | None) ->
     Without a seed these are the first ones. With a seed they are those whose digest of (seed, id) is lowest: the choice
     does not depend on the order or the number of languages, and a larger limit keeps what a smaller one chose. A record
     without an id is known by its number within its language.
-
-    Args:
-        records: of any number of languages.
-        limit: None: keep all.
-        seed: chooses the records.
-
-    Raises:
-        SettingsError: a limit below 1, or a seed without a limit.
-        CorpusError: no id is there in every language.
 
     >>> records = [Record(code, f"{n} + 1?", (), id=str(n)) for code in ("en", "fr") for n in range(9)]
     >>> [(record.language, record.id) for record in choose(records, limit=2, seed=None)]

@@ -65,15 +65,6 @@ class Gathered:
 def gather(rows: Iterable[Row], columns: Columns, *, language: str | None = None) -> Gathered:
     """The records of a table's rows.
 
-    Args:
-        rows: as `read_rows` returns them.
-        columns: which column holds what.
-        language: of all rows, if no column holds it.
-
-    Raises:
-        SettingsError: neither a column nor `language` says the language.
-        CorpusError: a missing column, an unknown language, an answer that is no text; with file and line.
-
     >>> rows = [({"q": "1 + 1?", "n": 2}, "sums.tsv, line 2"), ({"q": "", "n": 3}, "sums.tsv, line 3")]
     >>> gathered = gather(rows, Columns("q", target="n"), language="en")
     >>> [(record.instruction, record.target) for record in gathered.records], gathered.empty
@@ -159,18 +150,7 @@ def is_table(path: Path) -> bool:
 
 
 def read_rows(path: Path, *, header: bool = True, quotes: bool = True) -> list[Row]:
-    """All rows of a table.
-
-    Args:
-        path: of the file; its ending says which kind of table it is.
-        header: TSV, CSV: the first row names the columns; else they are called 1, 2, 3, …
-        quotes: TSV, CSV: a field may stand in double quotes, with tabs, line breaks and doubled quotes inside.
-
-    Raises:
-        CorpusError: it cannot be read, or is damaged; the message names the file and the line.
-        SettingsError: `header` or `quotes` is False, and the table is neither TSV nor CSV.
-        MissingPackageError: it is Parquet, and pyarrow is not installed.
-    """
+    """All rows of a table."""
     ending = path.suffix.lower()
     if ending not in _ENDINGS:
         raise CorpusError(
@@ -278,9 +258,6 @@ def language_of_tag(tag: str) -> str:
 
     A three-letter code becomes the two-letter one, a member of a macrolanguage that stands for it becomes it
     (swh → sw, cmn → zh, npi → ne), and a script is dropped if it is the language's usual one (eng_Latn → en).
-
-    Raises:
-        SettingsError: no such language.
 
     >>> [language_of_tag(tag) for tag in ("EN", "Bengali", "swh_Latn", "cmn_Hans", "cmn_Hant")]
     ['en', 'bn', 'sw', 'zh', 'zh-Hant']

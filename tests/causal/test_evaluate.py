@@ -21,10 +21,10 @@ from language_neurons_alignment._evaluate import Evaluated, evaluate, question_i
 from language_neurons_alignment.config import EvaluationSettings
 from language_neurons_alignment.corpus.records import Record
 from language_neurons_alignment.errors import ConflictError, CorpusError, SettingsError, SilentHookError
-from language_neurons_alignment.store.answers import alone
+from language_neurons_alignment.store.answers import AnswerGrid, alone
 from tests.causal.numbered import ASKED, SHORT, Numbered
 from tests.usecases.conftest import idle
-from tests.workspace import contents, silent_hooks
+from tests.workspace import contents, silent_hooks, stored_cells
 
 SETTINGS = EvaluationSettings(sampling=SHORT, controls=2)
 
@@ -58,7 +58,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
-# ── What comes out ──────────────────────────────────────────────────────────────────────────────────────────────────
+# What comes out
 
 
 def test_without_its_neurons_exactly_that_language_is_gone_and_controls_do_nothing(
@@ -149,7 +149,7 @@ def test_a_row_under_an_intervention_that_never_fired_is_an_error_and_not_kept(m
     assert not any("answers" in entry for entry in lines(journal)), "a beginning, and nothing in it"
 
 
-# ── What is there already ───────────────────────────────────────────────────────────────────────────────────────────
+# What is there already
 
 
 def test_what_is_there_is_kept_and_languages_and_controls_can_be_added(
@@ -193,6 +193,55 @@ def test_other_settings_are_a_conflict_until_force(model: Numbered) -> None:
         run(model, ("en",), controls=0, sampling=longer)
 
 
+@pytest.mark.parametrize("force", [True, False], ids=["with --force again", "without"])
+def test_the_old_answers_stay_until_all_new_ones_are_there_and_a_killed_run_goes_on(
+    model: Numbered, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    old = run(model, ("en", "fr"), controls=0)
+    before = contents(model.folder)
+    longer = replace(SHORT, max_new_tokens=15)
+    store, stored = AnswerGrid.store, []
+
+    def cut_off(self: AnswerGrid, *arguments: Any, **named: Any) -> None:
+        store(self, *arguments, **named)
+        stored.append(arguments[0])
+        if len(stored) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AnswerGrid, "store", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, ("en", "fr"), controls=0, sampling=longer, force=True)
+    assert stored == ["none", "en"]
+    assert before.items() <= contents(model.folder).items(), "nothing of the old result is touched"
+    settings = replace(SETTINGS, controls=0)
+    with model.open() as session:
+        again = evaluate(idle(session), ("en", "fr"), top_rate=model.top_rate, lam=model.lam, settings=settings)
+    assert torch.equal(again.map.number, old.map.number)
+    new = run(model, ("en", "fr"), controls=0, sampling=longer, force=force)
+    assert new.answered == 2 * 6, "one row of three"
+    assert sorted(path.name for path in new.answers.iterdir()) == ["en.jsonl", "fr.jsonl", "none.jsonl"]
+    assert len(lines(new.answers / "none.jsonl")[0]["answer"].split()) == 15
+    assert not new.answers.with_name(f"{new.answers.name}.new").exists()
+    assert json.loads(new.json.read_text(encoding="utf-8"))["provenance"]["sampling"]["max_new_tokens"] == 15
+
+
+def test_an_evaluation_of_version_0_1_is_read_and_goes_to_the_new_file_with_the_first_new_row(model: Numbered) -> None:
+    done = run(model, ("en", "es"), controls=0)
+    cells = done.json.with_name(done.json.name.replace(".json", ".cells.jsonl"))
+    cells.unlink()  # its summary is what version 0.1 wrote
+    before = contents(done.json.parent)
+    settings = replace(SETTINGS, controls=0)
+    with model.open() as session:
+        again = evaluate(idle(session), ("en", "es"), top_rate=model.top_rate, lam=model.lam, settings=settings)
+    assert again.answered == 0
+    assert contents(done.json.parent) == before
+    more = run(model, ("en", "es", "fr"), controls=0)
+    assert more.answered == (4 * 3 - 3 * 2) * 6
+    assert len(stored_cells(cells)) == 4 * 3
+    assert torch.equal(more.map.number[:3, :2], done.map.number)
+
+
 def test_what_cannot_be_is_refused_before_the_model_is_loaded(model: Numbered) -> None:
     path = model.folder / "corpus.json"
     corpus = json.loads(path.read_text(encoding="utf-8"))
@@ -219,7 +268,7 @@ def test_questions_without_ids_and_ids_given_twice_are_questions_of_their_own() 
     assert question_ids(records) == ["a", "fr 2", "a (2)", "fr 4"]
 
 
-# ── A run that is cut off ───────────────────────────────────────────────────────────────────────────────────────────
+# A run that is cut off
 
 KILLED = """
     import os, signal, sys

@@ -1,7 +1,7 @@
 """In a counting pass the host waits for the device once, at the end: not in a layer, not in a batch.
 
-Without a GPU, what would wait is seen where it is asked for: `bool(tensor)`, `.item()`, `.cpu()` and their like. On a
-GPU (`pytest -m gpu`), CUDA itself tells.
+Without a GPU, what would wait is seen where it is asked for: `bool(tensor)`, `.item()`, `.cpu()` and their like, and
+tensors made of Python's numbers on the device. On a GPU (`pytest -m gpu`), CUDA itself tells.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.transformers.network import hooked
 from tests.tiny_models import LAYERS, MODELS, save_tiny_model
 
-LIBRARY_ASKS = {"opt", "opt-post-norm", "phi3-longrope"}
-"""Their code in transformers looks at a tensor in each forward, whoever calls it: a mask, or the last position."""
+LIBRARY_ASKS = {"opt", "opt-post-norm", "phi3-longrope", "bloom", "gemma2"}
+"""Their code in transformers waits in each forward, whoever calls it: it looks at OPT's mask, or at a longrope's last
+position, or sends the zeros of an eager mask."""
 
 KINDS = [kind for kind in MODELS if kind not in LIBRARY_ASKS]
 
@@ -39,9 +40,10 @@ class Asked(TorchFunctionMode):
         self.calls: Counter[str] = Counter()
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        name = getattr(function, "__name__", "")
-        self.calls[name] += name in ASKING
-        return function(*args, **(kwargs or {}))
+        name, result = getattr(function, "__name__", ""), function(*args, **(kwargs or {}))
+        sent = name == "tensor" and (kwargs or {}).get("device") is not None and result.numel()
+        self.calls[name] += bool(name in ASKING or sent)
+        return result
 
 
 def asked(run: Callable[[], object]) -> int:

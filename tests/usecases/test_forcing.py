@@ -28,7 +28,7 @@ from language_neurons_alignment.errors import (
 from language_neurons_alignment.identify import identify
 from tests.planted import D_MLP, LAYERS, WORDS, PlantedModel, planted_records
 from tests.usecases.conftest import idle
-from tests.workspace import silent_hooks
+from tests.workspace import silent_hooks, stored_cells
 
 LANGUAGES = ("en", "es", "de", "ja")
 NAMES = ["English", "Spanish", "German", "Japanese"]
@@ -108,6 +108,22 @@ def test_killed_and_resumed_gives_the_same_bytes(work: Path, tmp_path: Path) -> 
     whole, parts = (written(one / "out/forcings") for one in (work, other))
     assert whole == parts
     assert len(whole) > 3
+
+
+def test_questions_are_tokenised_once_for_all_cells_and_tables_of_version_0_1_are_gone_on_with(work: Path) -> None:
+    few = ForcingSettings(sampling=SETTINGS.sampling, controls=0)
+    first = forced(work, few, sources=("es",), targets=("de",))
+    cells = first.json.with_name(first.json.name.replace(".json", ".cells.jsonl"))
+    cells.unlink()  # its summary is what version 0.1 wrote
+    with opened(work) as session:
+        tokenizer = session.source().tokenizer
+        asked, encode = [], tokenizer.encode
+        with patch.object(tokenizer, "encode", lambda text: asked.append(text) or encode(text)):
+            more = force_languages(session, ("es",), ("de", "ja"), top_rate=TOP_RATE, lam=0.0, settings=few)
+    assert more.answered == 4
+    assert len(asked) == 4
+    assert [tuple(one["cell"]) for one in stored_cells(cells)] == [("none", "es"), ("de", "es"), ("ja", "es")]
+    assert more.seen[Cell("es", Condition("de"))] == first.seen[Cell("es", Condition("de"))]
 
 
 @pytest.mark.slow

@@ -420,8 +420,7 @@ def test_changing_no_neuron_is_refused(masked: tuple[Path, Session, float]) -> N
     folder, session, lam = masked
     empty = sets(session, lam)
     assert empty.mask is not None
-    for per_layer in empty.mask.neurons:
-        per_layer[:] = [indices[:0] for indices in per_layer]
+    empty.mask.tensor[:] = False
     with pytest.raises(SettingsError, match=r"'zero es' would change nothing, for .* has no specific, related neurons"):
         generate(session, out=folder / "off.json", sampling=GREEDY, do=OFF, neurons=empty)
 

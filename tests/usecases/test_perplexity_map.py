@@ -131,6 +131,32 @@ def test_an_interrupted_replacement_leaves_the_old_map(work: Path, lam: float, m
     assert contents(work / "out") == before
 
 
+def test_a_replacement_that_was_interrupted_goes_on_where_it_stopped_and_the_old_map_stays_until_then(
+    work: Path, lam: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(work / "out")
+    score, calls = TransformersEngine.log_likelihood, []
+
+    def interrupted(self: TransformersEngine, texts: object, **named: object) -> object:
+        calls.append(texts)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return score(self, texts, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TransformersEngine, "log_likelihood", interrupted)
+        with pytest.raises(KeyboardInterrupt), opened(work) as session:
+            perplexity_map(session, top_rate=0.1, lam=lam, overwrite=True)
+    assert before.items() <= contents(work / "out").items()
+    assert len(stored_cells(map_file(work, lam, ".cells.new.jsonl"))) == 7
+    with opened(work) as session:
+        done = perplexity_map(session, top_rate=0.1, lam=lam, overwrite=True)
+        assert (done.computed, done.controls_computed) == (12 - 7, 45)
+        assert contents(work / "out") == before
+        assert perplexity_map(session, top_rate=0.1, lam=lam, overwrite=True).computed == 12
+    assert contents(work / "out") == before
+
+
 def test_a_missing_mask_is_an_error_and_never_an_unmasked_map(work: Path) -> None:
     before = contents(work / "out")
     with pytest.raises(MissingArtifactError, match=r"0\.1-0\.77/mask\.Llama-tiny-llama is not there.*lna identify"):

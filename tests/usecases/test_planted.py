@@ -42,6 +42,6 @@ def test_the_pipeline_finds_exactly_the_planted_neurons_and_mutes_exactly_their_
     assert controls.abs().max() == 0, "neurons of no language carry nothing"
     found = done.map.selectivity()
     assert found is not None
-    assert found.control is not None
+    assert found.controls is not None
     assert found.precision.min() > 0.99
-    assert found.control.f1.max() == 0
+    assert found.controls.f1.max() == 0

@@ -120,11 +120,16 @@ class Network:
 
         Every row starts at the same place, after the same number of cached tokens, and only its right end may be
         padding. No token attends to what stands on its right, so padding changes nothing in front of it.
+
+        The cache is always ours, because the library's own choices make the host wait for the device: no cache at all
+        in each forward (`Passing`), and a sliding window's cache in each layer. A cache of whole texts gives the same
+        attention, because the masks know the window.
         """
-        if cache is not None or keep_cache:
-            return self.decoder(input_ids=tokens, past_key_values=cache, use_cache=True)
-        passing = Cache(layer_class_to_replicate=Passing)
-        return self.decoder(input_ids=tokens, past_key_values=passing, use_cache=False)
+        if cache is None:
+            cache = Cache(layer_class_to_replicate=DynamicLayer if keep_cache else Passing)
+        else:
+            keep_cache = True
+        return self.decoder(input_ids=tokens, past_key_values=cache, use_cache=keep_cache)
 
 
 class Passing(DynamicLayer):

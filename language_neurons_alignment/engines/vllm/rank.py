@@ -47,7 +47,6 @@ class Rank:
 
     Attributes:
         runner: vLLM's model runner.
-        model: the part of the model that it runs.
         sites: the neuron sites of this rank's layers.
         tensor_rank: which share of each layer's neurons is here.
         pipeline_rank: which share of the layers is here.
@@ -60,7 +59,6 @@ class Rank:
     """
 
     runner: Any
-    model: nn.Module
     sites: tuple[RankSite, ...]
     tensor_rank: int
     pipeline_rank: int
@@ -78,13 +76,12 @@ class Rank:
         """The rank in this worker, of a model with `d_mlp` neurons per layer."""
         from vllm.distributed import get_pp_group, get_tp_group
 
-        model, tensor, pipeline = runner.get_model(), get_tp_group(), get_pp_group()
+        tensor, pipeline = get_tp_group(), get_pp_group()
         if not pipeline.is_first_rank and runner.intermediate_tensors is None:
             _make_intermediate_tensors(runner)
         return cls(
             runner=runner,
-            model=model,
-            sites=rank_sites(model, model_type=model_type),
+            sites=rank_sites(runner.get_model(), model_type=model_type),
             tensor_rank=tensor.rank_in_group,
             pipeline_rank=pipeline.rank_in_group,
             last=pipeline.is_last_rank,

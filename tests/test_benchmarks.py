@@ -1,0 +1,41 @@
+"""The benchmark for GPUs, tried where there is none: every section runs, or says why it does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+NOT_ON_A_CPU = {"waiting", "vllm", "nnsight"}
+"""Sections that need CUDA, take too long to start, or are for what may not be installed."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_benchmark_for_gpus_runs_at_a_tiny_shape_on_the_cpu(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "benchmarks/gpu.py", "--tiny", "--device", "cpu", "--json", str(tmp_path / "gpu.json")],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| **counting, tokens/s** | **" in done.stdout
+    result = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    assert result["tests"] == {"left_out": "there is no CUDA device for `pytest -m gpu`"}
+    tiny = result["models"]["tiny"]
+    left_out = {name: figures["left_out"] for name, figures in tiny.items() if "left_out" in figures}
+    assert left_out.keys() <= NOT_ON_A_CPU, left_out
+    assert all(f"{name}: {why}" in done.stdout for name, why in left_out.items())
+    assert tiny["passes"]["same_counts_by_hand"]
+    assert tiny["one_pass"]["one_answer_tokens"] > tiny["passes"]["tokens"]
+    assert tiny["cells"]["cells_per_s"] > 0
+    assert tiny["answers"]["default_tokens_per_s"] > 0
