@@ -38,6 +38,7 @@ from .core.stability import (
 from .errors import IncompatibleError, SweepError
 from .plots.draw import draw, write_png
 from .plots.figures import stability_by_language, stability_by_layer
+from .store.checkpoint import Checkpoint
 from .store.counts import AnswerCounts, load_answer_counts, load_blocks
 from .store.files import Json, save_stability
 from .store.layout import Layout
@@ -222,7 +223,7 @@ def stability(
 
 
 def _check_same_model(one: AnswerCounts, other: AnswerCounts, names: str) -> None:
-    if (one.config_hash, one.weights_hash) != (other.config_hash, other.weights_hash):
+    if Checkpoint.of(one).difference(other, unknown_differs=True):
         raise IncompatibleError(
             f"{names} were counted on different models (config or weights differ): count both on one model"
         )

@@ -15,7 +15,6 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from .config import MEAN_DIFFERENCE, RANDOM, Selection
-from .core.counts import activation_probability
 from .core.find import Found, find
 from .core.methods import effect_size
 from .core.selection import appear
@@ -93,7 +92,7 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
     """
     selection.check_lambda()
     effect, digests = _effects(layout, counts) if selection.method == MEAN_DIFFERENCE else (None, {})
-    found = find(activation_probability(counts.counts, tokens=counts.tokens), selection, effect=effect)
+    found = find(counts.probability, selection, effect=effect)
     layers, d_mlp = found.selected.shape
     parameters = {} if found.neurons is None else {"neurons": found.neurons}
     description = MaskDescription(

@@ -10,6 +10,9 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+# Fixtures: a tiny Llama with the results of the whole pipeline.
+pytest_plugins = ("tests.small_run",)
+
 # Shapes in type hints are checked while the tests run, and only then.
 install_import_hook("language_neurons_alignment.core", "beartype.beartype")
 

@@ -1,7 +1,8 @@
-"""Two import-linter contracts that say HOUSE's table of rooms as an allow-list.
+"""An import-linter contract that lists the libraries a room may use.
 
 import-linter's own contracts name what is forbidden, so whatever nobody thought of is allowed. Here a room names what
-it may import, and all else is a violation. The table stands in pyproject.toml, under `[tool.importlinter]`.
+it may use, and everything else is a violation. The contract of floors decides about our own modules. Both are in
+pyproject.toml, under `[tool.importlinter]`.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ def _in_any(module: str, rooms: Iterable[str]) -> bool:
 
 
 class OnlyContract(Contract):
-    """The modules of `rooms`, less `except_rooms`, import each other and what `may_import` lists, and nothing else.
+    """The modules of `rooms`, except those of `except_rooms`, use the libraries in `may_import` and no others.
 
-    `may_import` takes rooms, top-level packages, and the groups `pure` and `stdlib`; `never` takes away from it again.
+    `may_import` takes top-level packages and the groups `pure` and `stdlib`; `never` removes single ones again.
     """
 
     rooms = fields.ListField(subfield=fields.StringField())
@@ -89,31 +90,8 @@ class OnlyContract(Contract):
         return found
 
     def _allowed(self, module: str, target: str) -> bool:
-        if _in_any(target, self.rooms) and not _in_any(target, self.except_rooms or []):  # type: ignore[arg-type]
+        if target == ROOT or target.startswith(f"{ROOT}."):  # the contract of floors decides
             return True
-        if target == ROOT:  # the package itself: its version, its table of contents
-            return True
-        if target.startswith(f"{ROOT}."):
-            return _in_any(target, self.may_import)  # type: ignore[arg-type]
         top = target.split(".")[0]
         names = set().union(*(GROUPS.get(name, {name}) for name in self.may_import))  # type: ignore[attr-defined]
         return top in names - set(self.never or [])  # type: ignore[call-overload]
-
-
-class HousedContract(Contract):
-    """Every module of the package lies in one of `rooms`: a new one is either given a room or a row of its own."""
-
-    rooms = fields.ListField(subfield=fields.StringField())
-
-    def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:
-        """Look for modules of the package outside every room."""
-        ours = {m for m in graph.modules if m.startswith(f"{ROOT}.")}
-        homeless = sorted(m for m in ours if not _in_any(m, self.rooms))  # type: ignore[arg-type]
-        return ContractCheck(kept=not homeless, metadata={"homeless": homeless})
-
-    def render_broken_contract(self, check: ContractCheck) -> None:
-        """One line a module."""
-        for module in check.metadata["homeless"]:
-            output.print_error(
-                f"{module} has no room; give it a row in pyproject.toml and docs/house-rules.md", bold=False
-            )

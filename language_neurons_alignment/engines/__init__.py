@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
-from types import TracebackType
 from typing import Any
 
 from ..errors import SettingsError
@@ -17,35 +16,18 @@ __all__ = ["ENGINES", "Engine", "EngineSettings", "EngineSource", "load_engine"]
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """Where an engine is, and which options only it has.
+    """An engine's class in the module of its name, and the options of its `load` besides model path and precision."""
 
-    Attributes:
-        module: imported when the engine is chosen.
-        name: its class in that module.
-        options: what its `load` takes besides the model's path and the precision.
-    """
-
-    module: str
     name: str
     options: tuple[str, ...]
 
 
 ENGINES = {
-    "transformers": EngineSpec(
-        "language_neurons_alignment.engines.transformers", "TransformersEngine", ("device", "batch_tokens")
-    ),
-    "vllm": EngineSpec(
-        "language_neurons_alignment.engines.vllm",
-        "VLLMEngine",
-        (
-            "batch_tokens",
-            "tensor_parallel_size",
-            "pipeline_parallel_size",
-            "distributed_executor_backend",
-            "engine_args",
-        ),
-    ),
-}
+    "transformers": EngineSpec("TransformersEngine", ("device", "batch_tokens")),
+    "vllm": EngineSpec("VLLMEngine", (
+        "batch_tokens", "tensor_parallel_size", "pipeline_parallel_size", "distributed_executor_backend", "engine_args",
+    )),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,13 +70,9 @@ class EngineSource:
         return self._engine
 
     def __enter__(self) -> EngineSource:
-        """Load nothing yet."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the engine, if it was loaded."""
+    def __exit__(self, *_error: object) -> None:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -121,7 +99,7 @@ def load_engine(settings: EngineSettings) -> Engine:
             f"the {name} engine has no option {', '.join(foreign)}: it has {', '.join(spec.options)}; "
             "choose another --engine, or leave the option out"
         )
-    engine = getattr(import_module(spec.module), spec.name)
+    engine = getattr(import_module(f".{name}", __name__), spec.name)
     return engine.load(settings.model_path, dtype=settings.dtype, **settings.options)
 
 

@@ -94,11 +94,7 @@ class Engine(Protocol):
 
 
 def check_lengths(sequences: Iterable[Tokens], *, longest: int) -> None:
-    """Refuse sequences longer than the model allows, before anything runs.
-
-    Raises:
-        EngineError: how many there are, and how long.
-    """
+    """Refuse sequences longer than the model allows, before anything runs."""
     too_long = [length for length in map(len, sequences) if length > longest]
     if too_long:
         raise EngineError(
@@ -108,12 +104,7 @@ def check_lengths(sequences: Iterable[Tokens], *, longest: int) -> None:
 
 
 def not_finite(what: str, device: object = None) -> EngineError:
-    """The error for NaN and infinity in what a model computed.
-
-    Args:
-        what: "logits", "hidden states".
-        device: where, if known.
-    """
+    """The error for NaN and infinity in what a model computed."""
     where = "" if device is None else f" on {device}"
     return EngineError(
         f"the model's {what} became NaN or infinite{where}, so nothing of this run can be trusted: "
@@ -122,11 +113,7 @@ def not_finite(what: str, device: object = None) -> EngineError:
 
 
 def check_shape(intervention: Intervention, *, layers: int, d_mlp: int) -> None:
-    """Refuse an intervention that was made for a model of another shape.
-
-    Raises:
-        IncompatibleError: both shapes.
-    """
+    """Refuse an intervention that was made for a model of another shape."""
     shape = tuple(intervention.scale.shape)
     if shape != (layers, d_mlp):
         raise IncompatibleError(

@@ -26,11 +26,7 @@ _UNLIMITED = 1_000_000_000
 
 
 def check_dtype(name: str) -> None:
-    """Refuse a precision that no engine has; "auto" is the model's own.
-
-    Raises:
-        SettingsError: the precisions that there are.
-    """
+    """Refuse a precision that no engine has; "auto" is the model's own."""
     if name != "auto" and name not in DTYPES:
         raise SettingsError(f"--dtype {name!r} is not known: use auto, {', '.join(DTYPES)}")
 
@@ -46,12 +42,7 @@ def looks_local(path: str) -> bool:
 
 
 def load_config(path: str, revision: str | None) -> PreTrainedConfig:
-    """A model's config.
-
-    Raises:
-        EngineError: there is none, or it cannot be read.
-        UnknownArchitectureError: a family whose neurons are not known.
-    """
+    """A model's config."""
     if looks_local(path) and not Path(path).exists():
         raise EngineError(f"there is no model at {path}: the path does not exist; give a model folder or a hub id")
     with explained("the config", path):
@@ -66,11 +57,7 @@ def load_config(path: str, revision: str | None) -> PreTrainedConfig:
 
 
 def load_tokenizer(path: str, revision: str | None) -> Any:
-    """A model's own tokenizer.
-
-    Raises:
-        EngineError: it has none, or it cannot be read.
-    """
+    """A model's own tokenizer."""
     with explained("the tokenizer", path):
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     warned = getattr(tokenizer, "deprecation_warnings", None)
@@ -97,12 +84,7 @@ def end_tokens(config: Any, generation: Any, tokenizer: Any) -> tuple[int, ...]:
 
 
 def model_shape(model_path: str) -> tuple[int, int]:
-    """Layers, and neurons per layer, of a model folder or hub id; reads no weights.
-
-    Raises:
-        EngineError: there is no config, or it does not tell.
-        UnknownArchitectureError: a family whose neurons are not known.
-    """
+    """Layers, and neurons per layer, of a model folder or hub id; reads no weights."""
     config = load_config(model_path, None)
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
     if not isinstance(layers, int):
@@ -142,11 +124,7 @@ def _mappings(value: object) -> Iterator[Mapping[str, Any]]:
 
 @contextmanager
 def explained(what: str, path: str) -> Iterator[None]:
-    """Keep the transformers library quiet, and turn whatever it raises into one line.
-
-    Raises:
-        EngineError: in its place.
-    """
+    """Keep the transformers library quiet, and turn whatever it raises into one line."""
     try:
         with quiet():
             yield

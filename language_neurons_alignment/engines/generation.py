@@ -25,14 +25,7 @@ class PartialAnswer:
     """
 
     def __init__(self, prompt: Prompt, *, sampling: Sampling, model: ModelInfo, tokenizer: Tokenizer) -> None:
-        """Begin an answer.
-
-        Args:
-            prompt: the prompt that is answered.
-            sampling: its stop strings, and the most tokens of an answer.
-            model: its end tokens, and its longest sequence, which also limits an answer.
-            tokenizer: the model's own.
-        """
+        """Begin an answer; besides `sampling`, the model's longest sequence limits it."""
         self.limit = min(sampling.max_new_tokens, model.max_length - len(prompt.tokens))
         self.tokens: list[int] = []
         self.finish: str | None = None
@@ -56,11 +49,7 @@ class PartialAnswer:
         return self.finish is not None
 
     def answer(self) -> GeneratedAnswer:
-        """The whole answer.
-
-        Raises:
-            EngineError: it has not ended.
-        """
+        """The whole answer; an error if it has not ended."""
         if self.finish is None:
             raise EngineError(f"an answer was cut off after {len(self.tokens)} of up to {self.limit} tokens")
         text = _continuation(self._tokenizer, self._prompt, self.tokens)
@@ -82,19 +71,8 @@ class PartialAnswer:
         return _first(_continuation(self._tokenizer, self._prompt, self.tokens), self._stop) is not None
 
 
-def partial_answers(
-    prompts: Sequence[Prompt], *, sampling: Sampling, model: ModelInfo, tokenizer: Tokenizer
-) -> list[PartialAnswer]:
-    """An empty answer to each prompt."""
-    return [PartialAnswer(prompt, sampling=sampling, model=model, tokenizer=tokenizer) for prompt in prompts]
-
-
 def check_prompts(prompts: Sequence[Prompt], *, longest: int) -> None:
-    """Refuse prompts that cannot be answered, before anything runs.
-
-    Raises:
-        EngineError: a prompt has no tokens, or leaves no room for an answer.
-    """
+    """Refuse prompts that cannot be answered, before anything runs."""
     lengths = [len(prompt.tokens) for prompt in prompts]
     if 0 in lengths:
         raise EngineError("a prompt has no tokens, so the model cannot continue it: leave out empty instructions")
@@ -132,12 +110,8 @@ def batches(
 ) -> Iterator[list[Item]]:
     """Items in batches of at most `budget` padded tokens (but at least one item), the longest first.
 
-    Args:
-        items: in any order.
-        length: how many tokens of an item the model is fed.
-        budget: limit of items × (tokens before + longest item).
-        before: tokens already in the cache in front of each item; they need memory too.
-        switch: sequences on the two sides of this length never share a batch (`rope_switch`).
+    A batch has items × (tokens `before` in the cache + longest item) padded tokens. Sequences on the two sides of the
+    length `switch` never share a batch (`rope_switch`).
     """
     batch: list[Item] = []
     width = 0
@@ -158,16 +132,9 @@ def answer_batches(
 ) -> list[list[int]]:
     """The batches in which prompts are answered, by position.
 
-    The same prompts always give the same batches, and the prompts of one batch alone give that batch again, so a run
-    that was cut off resumes in the same batches. A prompt with less room than `new` gets its own batch, as does one
-    whose answer may cross `switch`.
-
-    Args:
-        prompts: in any order.
-        new: the most tokens of an answer; they need memory like the prompt's.
-        longest: the model's longest sequence.
-        budget: limit of prompts × (longest prompt + new).
-        switch: a sequence that grows beyond this length is computed anew (`rope_switch`).
+    A batch takes prompts × (longest prompt + `new`) tokens of memory. The same prompts always give the same batches,
+    and the prompts of one batch alone give that batch again, so a run that was cut off resumes in the same batches. A
+    prompt with less room than `new` gets its own batch, as does one whose answer may cross `switch` (`rope_switch`).
     """
 
     def length(index: int) -> int:

@@ -8,6 +8,9 @@ exactly, so only the sum itself is rounded, at the sixteenth digit.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
@@ -20,39 +23,41 @@ BLOCK = {"cpu": 2**18, "cuda": 2**24}
 POWERS = SPANS = 2
 
 
+class Scratch:
+    """Memory that every layer uses again: on CPUs, fresh pages cost more than counting."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._buffer = torch.empty(0, dtype=torch.int64, device=device)
+
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """An uninitialised tensor; it is valid until the next call."""
+        size = math.prod(shape)
+        words = -(-size * dtype.itemsize // 8)
+        if self._buffer.numel() < words:
+            self._buffer = self._buffer.new_empty(words)
+        return self._buffer.view(dtype)[:size].view(*shape)
+
+
 class MomentSums:
     """The sums so far of activations and of their squares, over the full and over the prefix sequences."""
 
     def __init__(self, layers: int, neurons: int, device: torch.device) -> None:
-        """Start at 0."""
         where = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
         self._sums = torch.zeros(layers, POWERS, SPANS, neurons, dtype=torch.float64, device=where)
-        self._buffer = torch.empty(0, dtype=torch.float64, device=where)
+        self._scratch = Scratch(where)
 
     def add(self, layer: int, activation: Float[Tensor, "row neuron"], weights: Int64[Tensor, "span row"]) -> None:
-        """Add one layer's activations, which stay as they are.
-
-        Args:
-            layer: its place among the layers given at the start.
-            activation: the output of the neurons' site.
-            weights: how often each row counts for the full and for the prefix sequences.
-        """
+        """Add one layer's activations, which stay as they are, each row as often as it counts."""
         times, sums = weights.to(self._sums), self._sums[layer]
         rows, neurons = activation.shape
         for start, stop in blocks(rows, neurons, activation.device):
-            values = self._room(activation[start:stop]).copy_(activation[start:stop])
+            values = self._scratch.empty((stop - start, neurons), torch.float64).copy_(activation[start:stop])
             sums[0].addmm_(times[:, start:stop], values)
             sums[1].addmm_(times[:, start:stop], values.square_())
 
     def total(self) -> Float64[Tensor, "layer power span neuron"]:
         """The sums, on the CPU."""
         return self._sums.cpu()
-
-    def _room(self, like: Tensor) -> Tensor:
-        """Memory that every block uses again: on CPUs, fresh pages cost more than the sums."""
-        if self._buffer.numel() < like.numel():
-            self._buffer = self._buffer.new_empty(like.numel())
-        return self._buffer[: like.numel()].view(like.shape)
 
 
 def blocks(rows: int, neurons: int, device: torch.device) -> list[tuple[int, int]]:

@@ -24,19 +24,12 @@ from ..errors import EngineError, UnknownArchitectureError
 
 @dataclass(frozen=True)
 class TransformersPlace:
-    """Where a family's neurons are in the transformers library, as module paths; by default as in Llama.
+    """Where a family's neurons are in the transformers library, as module paths; by default as in Llama."""
 
-    Attributes:
-        layers: from the decoder (the model without its lm_head) to the list of its layers.
-        activation: from a layer to the module that applies the activation function.
-        projection: from a layer to the linear map whose output goes through it.
-        fused: the projection computes gate and up together, so it is twice as wide as the layer has neurons.
-    """
-
-    layers: str = "layers"
-    activation: str = "mlp.act_fn"
-    projection: str = "mlp.gate_proj"
-    fused: bool = False
+    layers: str = "layers"  # from the decoder (the model without its lm_head) to the list of its layers
+    activation: str = "mlp.act_fn"  # from a layer to the module that applies the activation function
+    projection: str = "mlp.gate_proj"  # from a layer to the linear map whose output goes through it
+    fused: bool = False  # the projection computes gate and up together, so it is twice as wide as the layer has neurons
 
 
 @dataclass(frozen=True)
@@ -44,33 +37,21 @@ class VLLMPlace:
     """Where a family's neurons are in vLLM, as module paths; by default as in Llama.
 
     vLLM computes the gate and up projections of a gated MLP as one, and one module makes act(gate) · up of both.
-
-    Attributes:
-        model: the class that vLLM builds for the family.
-        layers: from the model to the list of its layers.
-        activation: from a layer to the module that applies the activation function.
     """
 
-    model: str
-    layers: str = "model.layers"
-    activation: str = "mlp.act_fn"
+    model: str  # the class that vLLM builds for the family
+    layers: str = "model.layers"  # from the model to the list of its layers
+    activation: str = "mlp.act_fn"  # from a layer to the module that applies the activation function
 
 
 @dataclass(frozen=True)
 class Family:
-    """A model family: all that the engines must know of it.
-
-    Attributes:
-        transformers: where its neurons are in the transformers library.
-        vllm: where they are in vLLM, or None where vLLM cannot count them.
-        without_vllm: why `vllm` is None.
-        width: the neurons per layer, from the config of its text model.
-    """
+    """A model family: all that the engines must know of it."""
 
     transformers: TransformersPlace = TransformersPlace()
-    vllm: VLLMPlace | None = None
-    without_vllm: str = ""
-    width: Callable[[Any], int] = attrgetter("intermediate_size")
+    vllm: VLLMPlace | None = None  # None where vLLM cannot count them
+    without_vllm: str = ""  # why not
+    width: Callable[[Any], int] = attrgetter("intermediate_size")  # neurons per layer, from the text model's config
 
 
 BACKEND = "TransformersForCausalLM"
@@ -110,11 +91,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(config: Any) -> Family:
-    """The family of a model, from its config.
-
-    Raises:
-        UnknownArchitectureError: the table has no such family.
-    """
+    """The family of a model, from its config."""
     model_type = getattr(config, "model_type", None)
     if model_type in FAMILIES:
         return FAMILIES[model_type]
@@ -135,12 +112,7 @@ def class_name(config: Any) -> str | None:
 
 
 def neurons_per_layer(config: Any) -> int:
-    """Neurons per layer (d_mlp), from a model's config.
-
-    Raises:
-        UnknownArchitectureError: the table has no such family.
-        EngineError: the config does not tell.
-    """
+    """Neurons per layer (d_mlp), from a model's config."""
     width = family_of(config).width
     try:
         return width(config.get_text_config() if hasattr(config, "get_text_config") else config)
@@ -150,26 +122,15 @@ def neurons_per_layer(config: Any) -> int:
 
 @dataclass(frozen=True)
 class NeuronSite:
-    """One layer's neurons in a model of the transformers library.
-
-    Attributes:
-        layer: the decoder layer, from 0.
-        module: the module whose output is the activation of the layer's neurons.
-        d_mlp: how many neurons the layer has.
-    """
+    """One layer's neurons in a model of the transformers library."""
 
     layer: int
-    module: nn.Module
+    module: nn.Module  # its output is the activation of the layer's neurons
     d_mlp: int
 
 
 def find_sites(decoder: nn.Module, place: TransformersPlace) -> tuple[NeuronSite, ...]:
-    """The neuron sites of every layer of a transformers decoder, checked before anything runs.
-
-    Raises:
-        UnknownArchitectureError: a layer is not built as the table says.
-        EngineError: layers share an activation module.
-    """
+    """The neuron sites of every layer of a transformers decoder, checked before anything runs."""
     name = type(decoder).__name__
     layers = _submodule(decoder, place.layers, "the decoder")
     if not isinstance(layers, nn.ModuleList) or not len(layers):
@@ -203,47 +164,24 @@ MERGED = ("SiluAndMul", "GeluAndMul")
 needs the gate alone."""
 
 PLAIN = (
-    "ReLU",
-    "GELU",
-    "SiLU",
-    "GELUTanh",
-    "NewGELU",
-    "FastGELU",
-    "QuickGELU",
-    "GELUActivation",
-    "NewGELUActivation",
-    "PytorchGELUTanh",
-    "GELUTanhActivation",
-    "SiLUActivation",
-    "FastGELUActivation",
-    "QuickGELUActivation",
-)
+    "ReLU", "GELU", "SiLU", "GELUTanh", "NewGELU", "FastGELU", "QuickGELU", "GELUActivation", "NewGELUActivation",
+    "PytorchGELUTanh", "GELUTanhActivation", "SiLUActivation", "FastGELUActivation", "QuickGELUActivation",
+)  # fmt: skip
 """Modules in vLLM that apply an activation function and nothing else."""
 
 
 @dataclass(frozen=True)
 class RankSite:
-    """One layer's neurons on one rank of vLLM.
+    """One layer's neurons on one rank of vLLM."""
 
-    Attributes:
-        layer: the decoder layer by its number in the whole model.
-        block: the decoder layer itself.
-        module: the module that applies the activation function; in some of vLLM's classes all layers share one.
-        merged: the module computes act(gate) · up from [gate | up]; else act(x) from x.
-    """
-
-    layer: int
-    block: nn.Module
-    module: nn.Module
-    merged: bool
+    layer: int  # the decoder layer by its number in the whole model
+    block: nn.Module  # the decoder layer
+    module: nn.Module  # the module that applies the activation function; in some of vLLM's classes all layers share one
+    merged: bool  # the module computes act(gate) · up from [gate | up]; else act(x) from x
 
 
 def vllm_place(config: Any) -> VLLMPlace:
-    """Where vLLM keeps a model's neurons, from the model's config, before vLLM loads anything.
-
-    Raises:
-        UnknownArchitectureError: vLLM does not serve the family.
-    """
+    """Where vLLM keeps a model's neurons, from the model's config, before vLLM loads anything."""
     model_type = getattr(config, "model_type", None)
     family = FAMILIES.get(str(model_type))
     if family is None or family.vllm is None:
@@ -253,11 +191,7 @@ def vllm_place(config: Any) -> VLLMPlace:
 
 
 def rank_sites(model: nn.Module, *, model_type: str) -> tuple[RankSite, ...]:
-    """The neuron sites of the layers that live on one rank of vLLM; other pipeline stages' layers are placeholders.
-
-    Raises:
-        UnknownArchitectureError: the table has no such class, or the activation module is not known.
-    """
+    """The neuron sites of the layers that live on one rank of vLLM; other pipeline stages' layers are placeholders."""
     name = type(model).__name__
     place = _place_of_class(name, model_type)
     layers = _submodule(model, place.layers, name)

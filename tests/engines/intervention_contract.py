@@ -17,7 +17,7 @@ from language_neurons_alignment.engines.base import Engine
 from tests.engines.contract import assert_close, assert_same_counts, groups_of, scored_texts, some_neurons
 from tests.engines.generation_contract import prompts_of
 from tests.engines.oracle import NaiveEngine
-from tests.interventions.sets import source_of
+from tests.neuron_sets import source_of
 
 STEPS = {
     "zero": ["zero es"],

@@ -15,7 +15,9 @@ than a lane can count, nothing carries into the next lane, so the sums are exact
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial, reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -27,26 +29,12 @@ from ...core.model import Progress
 from ...errors import SilentHookError, TallyError
 from ..base import not_finite
 from ..generation import batches
-from ..moments import MomentSums, language_moments
-from .network import Network
+from ..moments import MomentSums, Scratch, language_moments
+from .network import ForwardHook, Network
 from .plan import Batch, Block, Job, Row, send
 
 _SIGNED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _CAPACITY = {torch.uint8: 255, torch.int16: 2**15 - 1, torch.int32: 2**31 - 1, torch.int64: 2**63 - 1}
-
-
-class Scratch:
-    """Memory that every layer uses again: on CPUs, fresh pages cost more than counting."""
-
-    def __init__(self) -> None:
-        self._buffer = torch.empty(0, dtype=torch.int64)
-
-    def like(self, tensor: Tensor) -> Tensor:
-        """An uninitialised tensor of this one's shape and type; it is valid until the next call."""
-        words = -(-tensor.numel() * tensor.itemsize // 8)
-        if self._buffer.numel() < words:
-            self._buffer = torch.empty(words, dtype=torch.int64)
-        return self._buffer.view(tensor.dtype)[: tensor.numel()].view(tensor.shape)
 
 
 def firings(activation: Float[Tensor, "row position neuron"], scratch: Scratch) -> Int[Tensor, "row position neuron"]:
@@ -61,7 +49,7 @@ def from_bits(activation: Float[Tensor, "row position neuron"], scratch: Scratch
     this takes a fifth of the time of comparing floats.
     """
     bits = activation.contiguous().view(_SIGNED[activation.itemsize])
-    return torch.clamp(bits, 0, 1, out=scratch.like(bits))
+    return torch.clamp(bits, 0, 1, out=scratch.empty(bits.shape, bits.dtype))
 
 
 def from_comparison(activation: Float[Tensor, "row position neuron"]) -> Int[Tensor, "row position neuron"]:
@@ -101,9 +89,6 @@ class Lanes:
         return total
 
 
-Hook = Callable[[nn.Module, object, Tensor], None]
-
-
 class FiringCounter:
     """Counts the firings that pass its hooks, layer by layer, and tallies the tokens.
 
@@ -121,13 +106,9 @@ class FiringCounter:
         self._moments = MomentSums(layers, d_mlp, device) if moments else None
         self._batch: Batch | None = None
 
-    def hook(self, layer: int) -> Hook:
+    def hook(self, layer: int) -> ForwardHook:
         """The forward hook of one layer's activation module."""
-
-        def count(_module: nn.Module, _inputs: object, activation: Tensor) -> None:
-            self._count(layer, activation)
-
-        return count
+        return partial(self._count, layer)
 
     def expect(self, batch: Batch) -> None:
         """Take the batch that is about to be fed."""
@@ -135,11 +116,7 @@ class FiringCounter:
         self._seen = [0] * len(self._seen)
 
     def settle(self, hidden: Tensor) -> None:
-        """After a forward, check that every hook fired once, and look for NaN in the hidden states.
-
-        Raises:
-            SilentHookError: a hook did not fire exactly once.
-        """
+        """After a forward, check that every hook fired once, and look for NaN in the hidden states."""
         self._finite &= torch.isfinite(hidden).all()
         self._batch = None
         wrong = {layer: seen for layer, seen in enumerate(self._seen) if seen != 1}
@@ -152,12 +129,7 @@ class FiringCounter:
             )
 
     def counts(self) -> LanguageCounts:
-        """The counts, on the CPU.
-
-        Raises:
-            EngineError: the model computed NaN or infinity.
-            TallyError: the layers did not all see the same tokens.
-        """
+        """The counts, on the CPU."""
         if not bool(self._finite):
             raise not_finite("hidden states", self._full.device)
         if any(tally != self._tally[0] for tally in self._tally):
@@ -166,7 +138,7 @@ class FiringCounter:
         moments = self._moments and language_moments(self._moments.total(), full_tokens=full, prefix_tokens=prefix)
         return LanguageCounts(SpanCounts(full, self._full.cpu()), SpanCounts(prefix, self._prefix.cpu()), moments)
 
-    def _count(self, layer: int, activation: Tensor) -> None:
+    def _count(self, layer: int, _module: nn.Module, _inputs: object, activation: Tensor) -> None:
         batch = self._batch
         if batch is None:
             raise TallyError(f"layer {layer} ran although nothing was fed to be counted")
@@ -198,21 +170,12 @@ def add_firings(lanes: Lanes, block: Block, full: Tensor, prefix: Tensor) -> Non
     """
     if block.shortest < block.longest:
         lanes.keep_(block.shortest, block.ends)
-    head = lanes.per_row(0, block.near) if block.near else None
-    tail = lanes.per_row(block.near, block.longest) if block.near < block.longest else None
-    full += (block.full * _sum(head, tail)).sum(0)
+    head = [lanes.per_row(0, block.near)] if block.near else []
+    tail = [lanes.per_row(block.near, block.longest)] if block.near < block.longest else []
+    full += (block.full * reduce(add, head + tail)).sum(0)
     if block.far:
-        middle = lanes.per_row(block.near, block.far, keep=block.heads) if block.near < block.far else None
-        prefix += (block.prefix * _sum(head, middle)).sum(0)
-
-
-def _sum(one: Tensor | None, other: Tensor | None) -> Tensor:
-    if one is None or other is None:
-        some = other if one is None else one
-        if some is None:
-            raise ValueError("a block without positions")
-        return some
-    return one + other
+        middle = [lanes.per_row(block.near, block.far, keep=block.heads)] if block.near < block.far else []
+        prefix += (block.prefix * reduce(add, head + middle)).sum(0)
 
 
 def feed(

@@ -21,7 +21,7 @@ from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, T
 from ...errors import EngineError, SettingsError
 from .. import checkpoint
 from ..base import check_lengths
-from ..generation import answer_batches, batches, check_prompts, crosses, partial_answers
+from ..generation import PartialAnswer, answer_batches, batches, check_prompts, crosses
 from . import loading
 from .counting import FiringCounter, feed, feed_jobs
 from .generating import generate_batch
@@ -36,33 +36,24 @@ ANSWER_TOKENS = {"cpu": 8192, "cuda": 16384, "mps": 8192}
 
 
 class TransformersEngine:
-    """A model of the Hugging Face library; `engines.base.Engine` describes what its methods promise.
-
-    Attributes:
-        model: what was loaded.
-        tokenizer: the model's own.
-        provenance: engine, versions, device: plain values.
-    """
+    """A model of the Hugging Face library; `engines.base.Engine` describes what its methods promise."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: Tokenizer, *, info: ModelInfo, batch_tokens: int | None = None
     ) -> None:
-        """Take over a loaded model; `load` is the usual way.
-
-        Raises:
-            UnknownArchitectureError: the model is not built as the table of families says.
-        """
+        """Take over a loaded model; `load` is the usual way."""
         self.model = info
         self.tokenizer = tokenizer
         self._loaded: Network | None = Network.of(model)
         device = self._loaded.device
+        on_cuda = device.type == "cuda"
         self._budget = batch_tokens or BATCH_TOKENS.get(device.type, 4096)
         self._answering = batch_tokens or ANSWER_TOKENS.get(device.type, 8192)
         self.provenance: dict[str, str | int | float | bool] = {
             "engine": "transformers",
             "transformers": transformers.__version__,
             "torch": torch.__version__,
-            "device": _device_name(device),
+            "device": torch.cuda.get_device_name(device) if on_cuda else f"{device} ({platform.machine()})",
             "dtype": info.dtype,
             "batch_tokens": self._budget,
         }
@@ -72,25 +63,12 @@ class TransformersEngine:
         cls,
         model_path: str | Path,
         *,
-        device: str = "auto",
-        dtype: str = "auto",
-        batch_tokens: int | None = None,
+        device: str = "auto",  # CUDA, else MPS, else the CPU
+        dtype: str = "auto",  # the model's own
+        batch_tokens: int | None = None,  # padded tokens per forward; None: a number that suits the device
         revision: str | None = None,
     ) -> TransformersEngine:
-        """Load a model folder or a hub id.
-
-        Args:
-            model_path: a folder with config, tokenizer and weights, or a hub id.
-            device: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
-            dtype: "auto" (the model's own), "float32", "bfloat16", "float16".
-            batch_tokens: padded tokens per forward; by default a number that suits the device.
-            revision: of a hub id.
-
-        Raises:
-            SettingsError: no such device or precision, or a batch of no tokens.
-            UnknownArchitectureError: a family whose neurons are not known.
-            EngineError: the model cannot be loaded.
-        """
+        """Load a model folder or a hub id."""
         if batch_tokens is not None and batch_tokens < 1:
             raise SettingsError(f"--batch-tokens {batch_tokens}: a batch needs at least 1 token")
         where = loading.pick_device(device)
@@ -117,7 +95,7 @@ class TransformersEngine:
         counter = FiringCounter(*network.shape, network.device, moments=moments)
         hooks = [(site.module, counter.hook(site.layer)) for site in network.sites]
         with _out_of_memory(self._budget), torch.inference_mode(), hooked(hooks):
-            for rows in batches(alone, length=_row_length, budget=self._budget, switch=network.switch):
+            for rows in batches(alone, length=lambda row: len(row.tokens), budget=self._budget, switch=network.switch):
                 feed(network, counter, rows, progress=progress)
             for some in job_batches(shared, budget=self._budget):
                 feed_jobs(network, counter, some, budget=self._budget, progress=progress)
@@ -133,14 +111,13 @@ class TransformersEngine:
         results = [TextLikelihood(0.0, 0)] * len(texts)
         wanted = [index for index, text in enumerate(texts) if text.scored_tokens]
         with _out_of_memory(self._budget), torch.inference_mode():
-            for some in batches(
+            for indices in batches(
                 wanted, length=lambda index: len(texts[index].tokens), budget=self._budget, switch=network.switch
             ):
-                batch = Batch.of([Row(texts[index].tokens, full=1) for index in some], network.device)
+                some = [texts[index] for index in indices]
+                batch = Batch.of([Row(text.tokens, full=1) for text in some], network.device)
                 hidden = network.run(batch.tokens).last_hidden_state
-                for index, likelihood in zip(
-                    some, score([texts[index] for index in some], hidden, network.head), strict=True
-                ):
+                for index, likelihood in zip(indices, score(some, hidden, network.head), strict=True):
                     results[index] = likelihood
                 progress(batch.full_tokens)
         return results
@@ -156,7 +133,7 @@ class TransformersEngine:
         with _out_of_memory(self._answering), torch.inference_mode():
             for batch in self.answer_batches(prompts, sampling=sampling):
                 some = [prompts[index] for index in batch]
-                partial = partial_answers(some, sampling=sampling, model=model, tokenizer=self.tokenizer)
+                partial = [PartialAnswer(one, sampling=sampling, model=model, tokenizer=self.tokenizer) for one in some]
                 cache = not any(crosses(one, new=sampling.max_new_tokens, switch=network.switch) for one in some)
                 given = generate_batch(network.model, some, partial, sampling=sampling, progress=progress, cache=cache)
                 answers.update(zip(batch, given, strict=True))
@@ -164,12 +141,9 @@ class TransformersEngine:
 
     def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
         """The batches, by position, in which `generate` answers these prompts."""
+        longest, switch = self.model.max_length, self._network.switch
         return answer_batches(
-            prompts,
-            new=sampling.max_new_tokens,
-            longest=self.model.max_length,
-            budget=self._answering,
-            switch=self._network.switch,
+            prompts, new=sampling.max_new_tokens, longest=longest, budget=self._answering, switch=switch
         )
 
     def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:
@@ -178,13 +152,9 @@ class TransformersEngine:
 
     def close(self) -> None:
         """Give back the model's memory; the engine cannot be used afterwards."""
-        loaded, self._loaded = self._loaded, None
-        if loaded is not None:
-            on_cuda = loaded.device.type == "cuda"
-            del loaded
-            gc.collect()
-            if on_cuda:
-                torch.cuda.empty_cache()
+        self._loaded = None
+        gc.collect()
+        torch.cuda.empty_cache()  # does nothing where CUDA was not used
 
     def _check(self, sequences: Sequence[Tokens]) -> None:
         """Refuse sequences that the model cannot read, before anything runs."""
@@ -216,11 +186,3 @@ def _out_of_memory(batch_tokens: int) -> Iterator[None]:
             f"{'MPS' if mps else 'CUDA'} ran out of memory with batch_tokens {batch_tokens}: "
             f"try --batch-tokens {max(1, batch_tokens // 2)}, or a smaller --dtype"
         ) from error
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.machine()})"
-
-
-def _row_length(row: Row) -> int:
-    return len(row.tokens)

@@ -35,59 +35,41 @@ def generate_batch(
     progress: Progress,
     cache: bool = True,
 ) -> list[GeneratedAnswer]:
-    """Answer some prompts together, padded on the left.
-
-    Args:
-        model: a `PreTrainedModel` with a neutral generation config (`loading`).
-        prompts: the prompts.
-        partial: their empty answers.
-        sampling: how tokens are chosen.
-        progress: told of each token of an answer.
-        cache: keep a KV cache; False where a later token changes what earlier ones compute.
-
-    Raises:
-        EngineError: NaN or infinity.
-    """
+    """Answer some prompts together, padded on the left; with no `cache` where a later token changes earlier states."""
     tokens, attended = _left_padded([prompt.tokens for prompt in prompts], model.device)
-    finite = Finite(model.device)
+    finite = _Finite(model.device)
     with quiet():
         model.generate(
             input_ids=tokens,
             attention_mask=attended,
             generation_config=GenerationConfig(
-                do_sample=False,  # `Draw` draws, and makes its draw the largest score
+                do_sample=False,  # `_Draw` draws, and makes its draw the largest score
                 max_new_tokens=max(one.limit for one in partial),
                 pad_token_id=0,
                 use_cache=cache,
             ),
             logits_processor=LogitsProcessorList([finite, *_choice(sampling, prompts, model.device)]),
-            stopping_criteria=StoppingCriteriaList([Ending(partial, progress)]),
+            stopping_criteria=StoppingCriteriaList([_Ending(partial, progress)]),
         )
     if not finite.always:
         raise not_finite("logits", model.device)
     return [one.answer() for one in partial]
 
 
-class Finite(LogitsProcessor):
+class _Finite(LogitsProcessor):
     """Watches the logits for NaN and infinity, and changes nothing."""
 
     def __init__(self, device: torch.device) -> None:
-        self._finite = torch.ones((), dtype=torch.bool, device=device)
+        self.always = torch.ones((), dtype=torch.bool, device=device)
 
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride] - a FloatTensor is a Tensor of floats
         self, input_ids: Tensor, scores: Float[Tensor, "row vocabulary"]
     ) -> Float[Tensor, "row vocabulary"]:
-        """Return the scores as they are."""
-        self._finite &= torch.isfinite(scores).all()
+        self.always &= torch.isfinite(scores).all()
         return scores
 
-    @property
-    def always(self) -> bool:
-        """Whether all logits were finite."""
-        return bool(self._finite)
 
-
-class Draw(LogitsProcessor):
+class _Draw(LogitsProcessor):
     """Draws a token for each row and makes it the largest score. Each row has its own random numbers.
 
         argmax_t p[t] / E[t],   E[t] ~ Exp(1)        is t with probability p[t]
@@ -101,7 +83,6 @@ class Draw(LogitsProcessor):
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride] - a FloatTensor is a Tensor of floats
         self, input_ids: Tensor, scores: Float[Tensor, "row vocabulary"]
     ) -> Float[Tensor, "row vocabulary"]:
-        """Draw a token for each row."""
         chances = torch.softmax(scores, dim=-1, dtype=torch.float32)
         noise = torch.empty_like(chances)
         for row, generator in zip(noise, self._generators, strict=True):
@@ -109,7 +90,7 @@ class Draw(LogitsProcessor):
         return chances.div_(noise)
 
 
-class Ending(StoppingCriteria):
+class _Ending(StoppingCriteria):
     """Adds each row's new token to its partial answer, and ends the rows whose answer has ended."""
 
     def __init__(self, partial: Sequence[PartialAnswer], progress: Progress) -> None:
@@ -119,7 +100,6 @@ class Ending(StoppingCriteria):
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride] - a BoolTensor is a Tensor of bools
         self, input_ids: Int64[Tensor, "row position"], scores: object, **_more: object
     ) -> Bool[Tensor, " row"]:
-        """Whether each row has ended."""
         before = sum(len(one.tokens) for one in self._partial)
         last = input_ids[:, -1].tolist()
         ended = [one.add(token) for one, token in zip(self._partial, last, strict=True)]
@@ -134,7 +114,7 @@ def _choice(sampling: Sampling, prompts: Sequence[Prompt], device: torch.device)
     warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
     if sampling.top_p < 1:
         warpers.append(TopPLogitsWarper(sampling.top_p))
-    return [*warpers, Draw([sampling.seed_for(one.tokens, one.number) for one in prompts], device)]
+    return [*warpers, _Draw([sampling.seed_for(one.tokens, one.number) for one in prompts], device)]
 
 
 def _left_padded(

@@ -14,11 +14,7 @@ from ..sites import class_name, family_of, find_sites
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this name; "auto" is CUDA if there is one, else MPS, else the CPU.
-
-    Raises:
-        SettingsError: no such device here.
-    """
+    """The device of this name; "auto" is CUDA if there is one, else MPS, else the CPU."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
@@ -38,18 +34,15 @@ def pick_device(name: str) -> torch.device:
 def load_weights(
     path: str, *, config: PreTrainedConfig, dtype: torch.dtype | str, revision: str | None
 ) -> PreTrainedModel:
-    """A model with its weights, every one of them from its files.
-
-    Raises:
-        EngineError: weights are missing, torn, or of other shapes than the config says.
-    """
+    """A model with its weights, every one of them from its files."""
     with explained("the weights", path):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
             config=config,
             dtype=dtype,
             revision=revision,
-            attn_implementation=_attention(config),
+            # Gemma 2 caps its attention scores. Only eager does it; the library's default (sdpa) silently does not.
+            attn_implementation="eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else None,
             trust_remote_code=False,
             output_loading_info=True,
         )
@@ -62,14 +55,6 @@ def load_weights(
         )
     model.generation_config = GenerationConfig()  # its own would decide whatever a caller leaves open
     return model.eval()
-
-
-def _attention(config: PreTrainedConfig) -> str | None:
-    """The attention to run; None is the library's own choice.
-
-    Gemma 2 caps its attention scores. The library's default (sdpa) silently leaves that out; only eager does it.
-    """
-    return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else None
 
 
 def describe(model: PreTrainedModel, *, path: str, tokenizer: Any, ends: tuple[int, ...] = ()) -> ModelInfo:
@@ -87,11 +72,7 @@ def describe(model: PreTrainedModel, *, path: str, tokenizer: Any, ends: tuple[i
 
 
 def move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """A model on its device.
-
-    Raises:
-        EngineError: it does not fit.
-    """
+    """A model on its device."""
     try:
         return model.to(device)  # pyright: ignore[reportArgumentType] - transformers wraps torch's signature
     except RuntimeError as error:

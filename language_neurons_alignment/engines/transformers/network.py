@@ -39,15 +39,10 @@ def hooked(hooks: Sequence[tuple[nn.Module, ForwardHook]]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Head:
-    """Turns a decoder's output into logits.
+    """Turns a decoder's output into logits."""
 
-    Attributes:
-        projection: the model's lm_head.
-        softcap: c in c · tanh(logits / c), where the model has one (Gemma 2).
-    """
-
-    projection: nn.Module
-    softcap: float | None = None
+    projection: nn.Module  # the model's lm_head
+    softcap: float | None = None  # c in c · tanh(logits / c), where the model has one (Gemma 2)
 
     @property
     def vocabulary(self) -> int:
@@ -63,34 +58,19 @@ class Head:
 
 @dataclass(frozen=True)
 class Network:
-    """A model's parts.
+    """A model's parts."""
 
-    Attributes:
-        model: the whole model, which generates.
-        decoder: the model without its lm_head.
-        sites: where its neurons are, layer by layer.
-        head: its lm_head.
-        device: where it is.
-        switch: sequences of more tokens than this are computed differently from their first token on (`rope_switch`).
-        interventions: what changes its neurons.
-    """
-
-    model: PreTrainedModel
-    decoder: nn.Module
+    model: PreTrainedModel  # generates
+    decoder: nn.Module  # the model without its lm_head
     sites: tuple[NeuronSite, ...]
     head: Head
     device: torch.device
-    switch: int | None
+    switch: int | None  # `rope_switch`
     interventions: Interventions
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Network:
-        """Take a model apart.
-
-        Raises:
-            UnknownArchitectureError: it is not built as the table of families says.
-            EngineError: it has no lm_head.
-        """
+        """Take a model apart."""
         decoder, lm_head = model.get_decoder(), model.get_output_embeddings()
         if lm_head is None:
             raise EngineError(f"{type(model).__name__} has no lm_head, so it is not a causal language model")
@@ -150,7 +130,6 @@ class Interventions:
     """The intervention in force on a model: nested contexts compose into one affine map."""
 
     def __init__(self, decoder: nn.Module, sites: Sequence[NeuronSite]) -> None:
-        """Start with none."""
         self._decoder = decoder
         self._sites = sites
         self._current = Intervention.identity(len(sites), sites[0].d_mlp)
@@ -160,12 +139,7 @@ class Interventions:
 
     @contextmanager
     def on_top(self, intervention: Intervention) -> Iterator[None]:
-        """While the context is open, the model runs under `intervention`, on top of what is in force already.
-
-        Raises:
-            IncompatibleError: the intervention is for a model of another shape.
-            SilentHookError: the model ran, and a changed layer's hook did not fire in each forward.
-        """
+        """While the context is open, the model runs under `intervention`, on top of what is in force already."""
         check_shape(intervention, layers=len(self._sites), d_mlp=self._sites[0].d_mlp)
         before = self._current
         try:
@@ -226,9 +200,6 @@ def score(
         nll = Σ_{t = max(start, 1)}^{length − 1}  −ln softmax(head(hidden[t − 1]))[token t]
 
     Log-softmax in float32, sums in float64. Logits are computed for scored tokens only, a bounded number at a time.
-
-    Raises:
-        EngineError: NaN or infinity.
     """
     rows, columns, targets = [], [], []
     for row, text in enumerate(texts):

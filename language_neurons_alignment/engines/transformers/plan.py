@@ -33,18 +33,11 @@ CACHED = 2**18
 
 @dataclass(frozen=True)
 class Row:
-    """Tokens to feed, and how often each of their positions counts.
+    """Tokens to feed, and how often each of their positions counts."""
 
-    Attributes:
-        tokens: what is fed; never empty.
-        full: how often every position counts for the full sequences.
-        prefix: how often each of the first `prefix_length` positions counts for the prefix sequences.
-        prefix_length: see `prefix`.
-    """
-
-    tokens: Tokens
-    full: int
-    prefix: int = 0
+    tokens: Tokens  # never empty
+    full: int  # how often every position counts for the full sequences
+    prefix: int = 0  # how often each of the first `prefix_length` positions counts for the prefix sequences
     prefix_length: int = 0
 
 
@@ -59,16 +52,16 @@ class Job:
 def plan(group: PromptGroup, *, switch: int | None = None) -> list[Job]:
     """The jobs that count a group exactly, in the cheaper of two ways.
 
-    Args:
-        group: an instruction and its answers.
-        switch: sequences of more tokens than this share nothing with shorter ones (`rope_switch`).
+    Sequences of more tokens than `switch` share nothing with shorter ones (`rope_switch`).
     """
     answers = Counter(group.full)
     if not answers:
         return []
     lengths = [len(group.prefix), *map(len, answers)]
     if switch is not None and min(lengths) <= switch < max(lengths):
-        return _apart(group.prefix, answers)
+        repeats = len(group.full)
+        rows = [Row(group.prefix, 0, repeats, len(group.prefix)), *(Row(tokens, n) for tokens, n in answers.items())]
+        return [Job(row) for row in rows if row.tokens]
     together = _share(group.prefix, answers, repeats=len(group.full))
     if not group.boundary_cases:
         return together
@@ -84,13 +77,7 @@ def fed_tokens(jobs: Iterable[Job]) -> int:
 
 
 def _share(prefix: Tokens, answers: dict[Tokens, int], *, repeats: int) -> list[Job]:
-    """One job: the tokens that all sequences begin with, once, and the rest of each.
-
-    Args:
-        prefix: tokenize(instruction).
-        answers: full sequences, and how often each occurs.
-        repeats: how often the prefix counts.
-    """
+    """One job: what all sequences begin with, once, and the rest of each; the prefix counts `repeats` times."""
     carrier = next((tokens for tokens in answers if tokens[: len(prefix)] == prefix), prefix)
     sequences = answers if carrier in answers else {carrier: 0, **answers}
     if len(sequences) == 1:
@@ -105,12 +92,6 @@ def _share(prefix: Tokens, answers: dict[Tokens, int], *, repeats: int) -> list[
     if not border:
         return [Job(row) for row in rest]
     return [Job(Row(prefix[:border], sum(answers.values()), repeats, border), rest)]
-
-
-def _apart(prefix: Tokens, answers: dict[Tokens, int]) -> list[Job]:
-    """One job for each sequence."""
-    rows = [Row(prefix, 0, sum(answers.values()), len(prefix)), *(Row(tokens, n) for tokens, n in answers.items())]
-    return [Job(row) for row in rows if row.tokens]
 
 
 def job_batches(jobs: Iterable[Job], *, budget: int) -> Iterator[list[Job]]:
@@ -129,28 +110,17 @@ class Block:
     """Some neighbouring rows of a batch, up to the end of the longest one.
 
     A row's *border* is the end of its part that counts for the prefix sequences.
-
-    Attributes:
-        rows: which rows of the batch.
-        near: the nearest border: in front of it, every row's positions count for the prefix sequences.
-        far: the farthest border: from it on, none do.
-        shortest: the shortest row's end: from it on, some positions are padding.
-        longest: the longest row's end.
-        full: how often each row counts for the full sequences.
-        prefix: how often each row's positions in front of its border count for the prefix sequences.
-        heads: 1 where a position from `near` to `far` is in front of its row's border.
-        ends: 1 where a position from `shortest` to `longest` is not padding.
     """
 
     rows: slice
-    near: int
-    far: int
-    shortest: int
-    longest: int
-    full: Int64[Tensor, "row 1"]
-    prefix: Int64[Tensor, "row 1"]
-    heads: Int64[Tensor, "row middle 1"]
-    ends: Int64[Tensor, "row tail 1"]
+    near: int  # the nearest border: in front of it, every row's positions count for the prefix sequences
+    far: int  # the farthest border: from it on, none do
+    shortest: int  # the shortest row's end: from it on, some positions are padding
+    longest: int  # the longest row's end
+    full: Int64[Tensor, "row 1"]  # how often each row counts for the full sequences
+    prefix: Int64[Tensor, "row 1"]  # how often each row counts for the prefix sequences, in front of its border
+    heads: Int64[Tensor, "row middle 1"]  # 1 where a position from `near` to `far` is in front of its row's border
+    ends: Int64[Tensor, "row tail 1"]  # 1 where a position from `shortest` to `longest` is not padding
 
     @classmethod
     def of(cls, rows: Sequence[Row], start: int, device: torch.device) -> Block:
@@ -182,19 +152,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows, padded on the right to one length.
+    """Rows, padded on the right to one length."""
 
-    Attributes:
-        tokens: what is fed; causal attention never looks at the padding after a row's end.
-        blocks: the rows again, with how often they count.
-        full_tokens: tokens of the full sequences that these rows stand for.
-        prefix_tokens: tokens of the prefix sequences that these rows stand for.
-    """
-
-    tokens: Int64[Tensor, "row position"]
-    blocks: tuple[Block, ...]
-    full_tokens: int
-    prefix_tokens: int
+    tokens: Int64[Tensor, "row position"]  # what is fed; causal attention never looks at the padding after a row's end
+    blocks: tuple[Block, ...]  # the rows again, with how often they count
+    full_tokens: int  # tokens of the full sequences that these rows stand for
+    prefix_tokens: int  # tokens of the prefix sequences that these rows stand for
 
     @classmethod
     def of(cls, rows: Sequence[Row], device: torch.device, *, d_mlp: int = 1) -> Batch:

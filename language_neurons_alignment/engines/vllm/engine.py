@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from ...config import Sampling
 from ...core.counts import LanguageCounts
@@ -19,9 +20,9 @@ from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, T
 from ...errors import EngineError, SilentHookError
 from .. import checkpoint
 from ..base import check_lengths, check_shape, not_finite
-from ..generation import answer_batches, check_prompts, partial_answers
+from ..generation import PartialAnswer, answer_batches, check_prompts
 from ..sites import class_name, neurons_per_layer
-from .gather import check_acted, check_pass, gather_counts, gather_losses, gather_statistics
+from .gather import check_acted, check_pass, gather_counts, gather_losses
 from .launch import Launch, check_installed, check_model, check_options, max_model_len, start
 from .messages import Message, PassStatistics, pack_intervention, pack_tree
 from .process import Process
@@ -37,11 +38,7 @@ ANSWER_TOKENS = {"cpu": 2**13, "cuda": 2**18}
 class VLLMEngine:
     """A model in vLLM; `engines.base.Engine` describes what its methods promise.
 
-    Attributes:
-        model: what was loaded.
-        tokenizer: the model's own.
-        provenance: engine, versions, parallel sizes: plain values.
-        last_pass: what the scheduler did in the last `count` or `log_likelihood`.
+    `last_pass` tells what the scheduler did in the last `count` or `log_likelihood`.
     """
 
     def __init__(
@@ -65,39 +62,20 @@ class VLLMEngine:
         cls,
         model_path: str,
         *,
-        dtype: str = "auto",
-        tensor_parallel_size: int = 1,
-        pipeline_parallel_size: int = 1,
-        distributed_executor_backend: str | None = None,
-        batch_tokens: int | None = None,
-        engine_args: Mapping[str, Any] | None = None,
+        dtype: str = "auto",  # the model's own
+        tensor_parallel_size: int = 1,  # how many ranks share each layer
+        pipeline_parallel_size: int = 1,  # how many ranks share the layers
+        distributed_executor_backend: str | None = None,  # "mp" or "ray"; None: vLLM's own choice
+        batch_tokens: int | None = None,  # the most tokens of one step
+        engine_args: Mapping[str, Any] | None = None,  # other options of vLLM
         revision: str | None = None,
     ) -> VLLMEngine:
-        """Start vLLM on a model, and test the hooks on every rank first.
-
-        Args:
-            model_path: a folder with config, tokenizer and weights, or a hub id.
-            dtype: "auto" (the model's own), "float32", "bfloat16", "float16".
-            tensor_parallel_size: how many ranks share each layer.
-            pipeline_parallel_size: how many ranks share the layers.
-            distributed_executor_backend: "mp" or "ray"; None is vLLM's own choice.
-            batch_tokens: the most tokens of one step.
-            engine_args: other options of vLLM.
-            revision: of a hub id.
-
-        Raises:
-            MissingEngineError: vLLM is not installed.
-            UnknownArchitectureError: a family whose neurons in vLLM are not known.
-            SilentHookError: the hooks do not fire.
-            EngineError: vLLM cannot run the model as asked.
-        """
-        process, tokenizer, info, provenance = _load(
-            Launch(
-                model_path, dtype, tensor_parallel_size, pipeline_parallel_size,
-                distributed_executor_backend, batch_tokens, engine_args or {},
-            ),
-            revision=revision,
+        """Start vLLM on a model, and test the hooks on every rank first."""
+        launch = Launch(
+            model_path, dtype, tensor_parallel_size, pipeline_parallel_size,
+            distributed_executor_backend, batch_tokens, engine_args or {},
         )  # fmt: skip
+        process, tokenizer, info, provenance = _load(launch, revision=revision)
         engine = cls(process, tokenizer, info=info, provenance=provenance)
         try:
             engine.self_test()
@@ -121,7 +99,7 @@ class VLLMEngine:
             message = pack_tree(tree, weights=weights, moments=moments)
             reports = self._run(tree, message, weights=weights[0], progress=progress)
             total += gather_counts(reports, layers=self.model.layers, d_mlp=self.model.d_mlp)
-            done += gather_statistics(reports)
+            done += PassStatistics(**reports[0]["statistics"])
         self.last_pass = done
         return total
 
@@ -136,7 +114,7 @@ class VLLMEngine:
             wanted[_scored(tree, text)] = True
         times = tree.weights((text.tokens, 1) for text in texts)
         reports = self._run(tree, pack_tree(tree, scored=wanted), weights=times, progress=progress)
-        self.last_pass = gather_statistics(reports)
+        self.last_pass = PassStatistics(**reports[0]["statistics"])
         losses = gather_losses(reports, wanted=wanted).astype(np.float64)
         if not np.isfinite(losses[wanted]).all():
             raise not_finite("logits")
@@ -148,7 +126,7 @@ class VLLMEngine:
         """The model's own answers, in the order of the prompts."""
         model = self.model
         check_prompts(prompts, longest=model.max_length)
-        partial = partial_answers(prompts, sampling=sampling, model=model, tokenizer=self.tokenizer)
+        partial = [PartialAnswer(one, sampling=sampling, model=model, tokenizer=self.tokenizer) for one in prompts]
         for batch in self.answer_batches(prompts, sampling=sampling):
             asked = [(prompts[index], partial[index]) for index in batch]
             with self._observed(None) as reports:
@@ -177,13 +155,7 @@ class VLLMEngine:
         self._switch(before)
 
     def self_test(self) -> None:
-        """Count and score one short sequence, also with every neuron off: every hook on every rank must act.
-
-        Raises:
-            SilentHookError: a hook did not fire.
-            TallyError: tokens were missed.
-            EngineError: a neuron that was off still fired.
-        """
+        """Count and score one short sequence, also with every neuron off: every hook on every rank must act."""
         tokens = tuple(range(1, 1 + min(8, self.model.max_length)))
         group = PromptGroup(tokens[:3], (tokens,))
         self.count([group])
@@ -253,7 +225,9 @@ def _load(
     config: Any = checkpoint.load_config(path, revision)
     check_model(config, launch)
     tokenizer = checkpoint.load_tokenizer(path, revision)
-    launch = replace(launch, path=path, dtype=_dtype(launch, config))
+    own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")  # vLLM would use float16 for float32
+    launch = replace(launch, path=path, dtype=own if launch.dtype == "auto" else launch.dtype)
+    checkpoint.check_dtype(launch.dtype)
     limit = max_model_len(config, checkpoint.longest_sequence(config, tokenizer), options)
     if revision is not None:
         options["revision"] = revision
@@ -275,24 +249,20 @@ def _load(
         dtype=launch.dtype,
         end_tokens=ends,
     )
-    return process, tokenizer, info, _provenance(version, launch, ranks)
-
-
-def _dtype(launch: Launch, config: Any) -> str:
-    """The precision asked for; for "auto" the model's own, because vLLM would use float16 for float32."""
-    own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
-    dtype = own if launch.dtype == "auto" else launch.dtype
-    checkpoint.check_dtype(dtype)
-    return dtype
+    provenance: dict[str, str | int | float | bool] = {
+        "engine": "vllm",
+        "vllm": version,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": ranks[0]["device"],
+        "tensor_parallel_size": launch.tensor,
+        "pipeline_parallel_size": launch.pipeline,
+    }
+    return process, tokenizer, info, provenance
 
 
 def check_ranks(ranks: Sequence[Message], launch: Launch) -> None:
-    """Refuse a vLLM in which hooks would not fire, before anything is counted.
-
-    Raises:
-        EngineError: fewer ranks than asked for, or another model runner.
-        SilentHookError: compiled forwards.
-    """
+    """Refuse a vLLM in which hooks would not fire, before anything is counted."""
     if len(ranks) != launch.tensor * launch.pipeline:
         raise EngineError(f"vLLM runs {len(ranks)} ranks, {launch.tensor} × {launch.pipeline} were asked for")
     for rank in ranks:
@@ -305,17 +275,3 @@ def check_ranks(ranks: Sequence[Message], launch: Launch) -> None:
             raise SilentHookError(
                 "vLLM compiled the model, and compiled forwards do not call hooks: leave enforce_eager alone"
             )
-
-
-def _provenance(version: str, launch: Launch, ranks: Sequence[Message]) -> dict[str, str | int | float | bool]:
-    import torch
-
-    return {
-        "engine": "vllm",
-        "vllm": version,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "device": ranks[0]["device"],
-        "tensor_parallel_size": launch.tensor,
-        "pipeline_parallel_size": launch.pipeline,
-    }

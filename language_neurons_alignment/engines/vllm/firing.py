@@ -18,7 +18,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from ...core.interventions import LayerIntervention
-from ..moments import MomentSums, blocks
+from ..moments import MomentSums, Scratch, blocks
 from ..sites import RankSite
 
 DIGIT = 2**10
@@ -30,15 +30,10 @@ _EXACT = 2**24
 
 @dataclass(frozen=True)
 class RowWeights:
-    """How often each row of a step counts.
+    """How often each row of a step counts."""
 
-    Attributes:
-        digits: [plane, row]: full, prefix, then full / 2¹⁰, prefix / 2¹⁰, …
-        largest: for each piece of `PIECE` rows, the largest sum over its rows in any plane.
-    """
-
-    digits: Tensor
-    largest: tuple[int, ...]
+    digits: Tensor  # [plane, row]: full, prefix, then full / 2¹⁰, prefix / 2¹⁰, …
+    largest: tuple[int, ...]  # for each piece of `PIECE` rows, the largest sum over its rows in any plane
 
     @classmethod
     def of(cls, weights: Int64[np.ndarray, "span row"], *, planes: int, device: torch.device) -> RowWeights:
@@ -48,56 +43,38 @@ class RowWeights:
         largest = tuple(int(digits[:, start : start + PIECE].sum(axis=1).max()) for start in starts)
         return cls(torch.from_numpy(digits.astype(np.float32)).to(device, non_blocking=True), largest)
 
-    @property
-    def nothing(self) -> bool:
-        """Whether no row counts."""
-        return not any(self.largest)
-
 
 class FiringSums:
     """The firings counted so far in this rank's layers."""
 
     def __init__(
-        self,
-        sites: Sequence[RankSite],
-        neurons: int,
-        weights: Int64[np.ndarray, "span node"],
-        *,
-        device: torch.device,
+        self, sites: Sequence[RankSite], neurons: int, weights: Int64[np.ndarray, "span node"], *, device: torch.device
     ) -> None:
-        """Start at 0.
-
-        Args:
-            sites: the rank's layers.
-            neurons: in each of them, on this rank.
-            weights: of all nodes; the largest decides how many digits they need.
-            device: where the model computes.
-        """
         self.planes = 2 * max(1, -(-int(weights.max(initial=0)).bit_length() // 10))
         self._place = {site.layer: index for index, site in enumerate(sites)}
         self._sums = torch.zeros(len(sites), self.planes, neurons, dtype=torch.float32, device=device)
         self._total = torch.zeros(len(sites), 2, neurons, dtype=torch.int64, device=device)
         self._held = [0] * len(sites)
-        self._fired = torch.empty(0, neurons, dtype=torch.float32, device=device)
+        self._scratch = Scratch(device)
 
     def add(
         self, layer: int, activation: Tensor, weights: RowWeights, *, changed: tuple[Tensor, Tensor] | None
     ) -> None:
-        """Count one layer's firings in one step.
+        """Count one layer's firings in one step; `activation` is anything [row, neuron] of the same sign.
 
-        Args:
-            layer: by its number in the model.
-            activation: [row, neuron], or anything of the same sign.
-            weights: of the first rows; the rest is padding.
-            changed: the neurons that an intervention changed, and their activations now.
+        `weights` are those of the first rows, the rest is padding; `changed` has the neurons that an intervention
+        changed, and their activations now.
         """
-        place, rows = self._place[layer], weights.digits.shape[1]
+        place, rows, neurons = self._place[layer], weights.digits.shape[1], activation.shape[1]
         for piece, coming in enumerate(weights.largest):
-            self._make_room(place, coming)
+            if self._held[place] + coming >= _EXACT:
+                self._flush(place)
+            self._held[place] += coming
             first = piece * PIECE
-            for start, stop in blocks(min(PIECE, rows - first), activation.shape[1], activation.device):
+            for start, stop in blocks(min(PIECE, rows - first), neurons, activation.device):
                 here = slice(first + start, first + stop)
-                fired = torch.gt(activation[here], 0, out=self._buffer(stop - start))
+                fired = self._scratch.empty((stop - start, neurons), torch.float32)
+                torch.gt(activation[here], 0, out=fired)
                 if changed is not None:
                     fired[:, changed[0]] = (changed[1][here] > 0).to(fired.dtype)
                 self._sums[place].addmm_(weights.digits[:, here], fired)
@@ -108,12 +85,6 @@ class FiringSums:
             self._flush(place)
         return self._total.cpu()
 
-    def _make_room(self, place: int, coming: int) -> None:
-        """Move a layer's sums to int64 if what is coming could bring one of them to 2²⁴."""
-        if self._held[place] + coming >= _EXACT:
-            self._flush(place)
-        self._held[place] += coming
-
     def _flush(self, place: int) -> None:
         """Move a layer's sums from float32 to int64."""
         for power in range(self.planes // 2):
@@ -121,18 +92,11 @@ class FiringSums:
         self._sums[place].zero_()
         self._held[place] = 0
 
-    def _buffer(self, rows: int) -> Tensor:
-        """Memory that every block uses again."""
-        if self._fired.shape[0] < rows:
-            self._fired = self._fired.new_empty(rows, self._fired.shape[1])
-        return self._fired[:rows]
-
 
 class ActivationSums:
     """The moments so far of this rank's neurons."""
 
     def __init__(self, sites: Sequence[RankSite], neurons: int, device: torch.device) -> None:
-        """Start at 0."""
         self._place = {site.layer: index for index, site in enumerate(sites)}
         self._sums = MomentSums(len(sites), neurons, device)
         self._weights = torch.zeros(2, 0, dtype=torch.int64, device=device)
@@ -142,13 +106,7 @@ class ActivationSums:
         self._weights = torch.from_numpy(weights).to(self._weights.device, non_blocking=True)
 
     def add(self, site: RankSite, given: Tensor, *, changed: tuple[Tensor, Tensor] | None) -> None:
-        """Add one layer's activations in one step.
-
-        Args:
-            site: the layer.
-            given: [row, neuron]: the gate where the layer's module is merged, else the module's output.
-            changed: the neurons that an intervention changed, and their activations now.
-        """
+        """Add one layer's activations in one step: `given` is the gate where the module is merged, else its output."""
         layer, rows = self._place[site.layer], self._weights.shape[1]
         for start, stop in blocks(rows, given.shape[1], given.device):
             here = given[start:stop]
@@ -164,35 +122,22 @@ class ActivationSums:
 
 
 def change_(site: RankSite, inputs: Tensor, output: Tensor, change: LayerIntervention) -> Tensor:
-    """Apply an intervention to a layer's activations, in place in its module's output.
+    """Apply an intervention to a layer's activations, in place in its module's output, and return the changed ones.
 
         merged  out[:, i] ← (s · act(gate[:, i]) + b) · up[:, i]
         plain   out[:, i] ← s · out[:, i] + b
 
     act is the module itself with up = 1, so it is the model's own function in the model's own precision.
-
-    Returns:
-        The changed activations, [row, touched].
     """
     index = change.neurons
-    if not site.merged:
-        activation = output[:, index]
-        _affine_(activation, change)
-        output[:, index] = activation
-        return activation
-    neurons = inputs.shape[1] // 2
-    gate = inputs[:, :neurons][:, index]
-    activation = act(site, gate)
-    _affine_(activation, change)
-    output[:, index] = activation * inputs[:, neurons:][:, index]
+    activation = act(site, inputs[:, index]) if site.merged else output[:, index]
+    everything = torch.arange(activation.shape[-1], device=activation.device)
+    LayerIntervention(everything, change.scale, change.shift).apply_(activation)
+    up = inputs[:, inputs.shape[1] // 2 :]
+    output[:, index] = activation * up[:, index] if site.merged else activation
     return activation
 
 
 def act(site: RankSite, gate: Tensor) -> Tensor:
     """The activations of a merged module: its output where up = 1."""
     return site.module.forward(torch.cat([gate, torch.ones_like(gate)], dim=-1))
-
-
-def _affine_(activation: Tensor, change: LayerIntervention) -> None:
-    everything = torch.arange(activation.shape[-1], device=activation.device)
-    LayerIntervention(everything, change.scale, change.shift).apply_(activation)

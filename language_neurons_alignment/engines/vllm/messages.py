@@ -20,11 +20,8 @@ def pack_tree(
 ) -> Message:
     """A tree for the workers: its leaves' tokens and nodes, and what is wanted of the nodes.
 
-    Args:
-        tree: what will be run.
-        weights: [2, node], how often each node counts for full and for prefix; None: firings are not counted.
-        scored: [node], whether the node's likelihood is wanted; None: none is.
-        moments: also add up the activations where firings are counted.
+    `weights`, [span, node], say how often each node counts for full and for prefix; `scored`, [node], whether its
+    likelihood is wanted. None: nothing is counted or scored.
     """
     leaves = tree.leaves
     return {
@@ -76,25 +73,15 @@ def unpack_intervention(message: Mapping[str, Any], *, offset: int, width: int) 
 
 @dataclass
 class PassStatistics:
-    """What vLLM's scheduler did in one pass, as a worker saw it; part of the worker's report.
+    """What vLLM's scheduler did in one pass, as a worker saw it; part of the worker's report."""
 
-    Attributes:
-        steps: forwards.
-        rows: token positions computed, repeated ones included, without padding.
-        requests: sequences run.
-        chunked: sequences whose prompt took more than one step.
-        cached_tokens: positions that the prefix cache saved at a sequence's first step.
-        preemptions: times that a sequence went back to an earlier position.
-        strangers: requests that the driver did not send.
-    """
-
-    steps: int = 0
-    rows: int = 0
-    requests: int = 0
-    chunked: int = 0
-    cached_tokens: int = 0
-    preemptions: int = 0
-    strangers: int = 0
+    steps: int = 0  # forwards
+    rows: int = 0  # token positions computed, repeated ones included, without padding
+    requests: int = 0  # sequences run
+    chunked: int = 0  # sequences whose prompt took more than one step
+    cached_tokens: int = 0  # positions that the prefix cache saved at a sequence's first step
+    preemptions: int = 0  # times that a sequence went back to an earlier position
+    strangers: int = 0  # requests that the driver did not send
 
     def __add__(self, other: PassStatistics) -> PassStatistics:
         """Two passes together."""

@@ -27,23 +27,16 @@ _LOGITS = {"cpu": 2**23, "cuda": 2**27}
 Head = Callable[[Tensor], Tensor | None]
 """Logits from hidden states; None on ranks that get no logits."""
 
+_NOWHERE = np.zeros(0, dtype=np.int32)
+
 
 @dataclass
 class _Request:
-    """A request that runs: its nodes (None for one that the driver did not send), and what was fed of it so far."""
+    """A request that runs: its nodes (none for one that the driver did not send), and what was fed of it so far."""
 
-    path: Int32[np.ndarray, " position"] | None
+    path: Int32[np.ndarray, " position"]
     fed_to: int = 0
     pieces: int = 0
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Consecutive positions of one request that a step feeds."""
-
-    path: Int32[np.ndarray, " position"] | None
-    start: int
-    count: int
 
 
 @dataclass
@@ -52,21 +45,13 @@ class Schedule:
 
     The number `nodes`, one past the last node, stands for rows that are no node: those of an unknown request, or beyond
     a sequence's end.
-
-    Attributes:
-        nodes: how many nodes the tree has.
-        paths: each leaf's nodes, by the bytes of its tokens; a request is recognised by its tokens.
-        token: each node's token.
-        depth: each node's position in its sequences.
-        seen: which nodes were computed.
-        statistics: what the scheduler did.
     """
 
     nodes: int
-    paths: dict[bytes, Int32[np.ndarray, " position"]]
-    token: Int32[np.ndarray, " node_and_none"]
-    depth: Int32[np.ndarray, " node_and_none"]
-    seen: Bool[np.ndarray, " node_and_none"]
+    paths: dict[bytes, Int32[np.ndarray, " position"]]  # each leaf's nodes, by its tokens, which identify a request
+    token: Int32[np.ndarray, " node_and_none"]  # each node's token
+    depth: Int32[np.ndarray, " node_and_none"]  # each node's position in its sequences
+    seen: Bool[np.ndarray, " node_and_none"]  # which nodes were computed
     statistics: PassStatistics = field(default_factory=PassStatistics)
     _requests: dict[str, _Request] = field(default_factory=dict)
 
@@ -94,50 +79,39 @@ class Schedule:
         """How many nodes were not computed yet."""
         return int((~self.seen).sum())
 
-    def pieces(self, step: Any) -> dict[str, Piece]:
-        """What a step feeds of each request."""
+    def pieces(self, step: Any) -> dict[str, Int32[np.ndarray, " row"]]:
+        """The nodes of the positions of each request that a step feeds."""
         for one in step.finished_req_ids:
             self._requests.pop(one, None)
         starts: dict[str, int] = {}
         for new in step.scheduled_new_reqs:
             starts[new.req_id] = new.num_computed_tokens
-            self._meet(new)
+            if new.req_id not in self._requests:  # else it was evicted and is sent again, as the V2 runner does
+                tokens = np.array(new.prompt_token_ids or (), dtype=np.int32)
+                path = self.paths.get(tokens.tobytes())
+                self._requests[new.req_id] = _Request(_NOWHERE if path is None else path)
+                self.statistics.requests += 1
+                self.statistics.strangers += path is None
         cached = step.scheduled_cached_reqs
         starts.update(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
         return {one: self._piece(one, starts[one], count) for one, count in step.num_scheduled_tokens.items()}
 
-    def _meet(self, new: Any) -> None:
-        if new.req_id in self._requests:  # it was evicted and is sent again, as the V2 runner does
-            return
-        tokens = np.array(new.prompt_token_ids or (), dtype=np.int32)
-        path = self.paths.get(tokens.tobytes())
-        self._requests[new.req_id] = _Request(path)
-        self.statistics.requests += 1
-        self.statistics.strangers += path is None
-
-    def _piece(self, name: str, start: int, count: int) -> Piece:
-        request = self._requests.setdefault(name, _Request(None))
-        length = 0 if request.path is None else len(request.path)
+    def _piece(self, name: str, start: int, count: int) -> Int32[np.ndarray, " row"]:
+        request = self._requests.setdefault(name, _Request(_NOWHERE))
+        known = request.path[start : start + count]
         self.statistics.preemptions += start < request.fed_to
         self.statistics.cached_tokens += start if request.pieces == 0 else 0
         request.pieces += 1
         request.fed_to = start + count
-        self.statistics.chunked += request.pieces == 1 and start + count < length
-        return Piece(request.path, start, count)
+        self.statistics.chunked += request.pieces == 1 and start + count < len(request.path)
+        return np.concatenate([known, np.full(count - len(known), self.nodes, dtype=np.int32)])
 
-    def rows(self, pieces: Sequence[Piece]) -> Int32[np.ndarray, " row"]:
+    def rows(self, pieces: Sequence[Int32[np.ndarray, " row"]]) -> Int32[np.ndarray, " row"]:
         """The node of each row of a step whose requests' pieces follow each other."""
+        rows = np.concatenate(pieces)
         self.statistics.steps += 1
-        rows = np.concatenate([self._nodes(piece) for piece in pieces])
         self.statistics.rows += len(rows)
         return rows
-
-    def _nodes(self, piece: Piece) -> Int32[np.ndarray, " row"]:
-        nodes = np.full(piece.count, self.nodes, dtype=np.int32)
-        if piece.path is not None:
-            known = piece.path[piece.start : piece.start + piece.count]
-            nodes[: len(known)] = known
-        return nodes
 
     def first_sight(self, rows: Int32[np.ndarray, " row"]) -> Bool[np.ndarray, " row"]:
         """Which rows compute their node for the first time; marks these nodes as seen."""
@@ -160,13 +134,7 @@ class Scores:
     """
 
     def __init__(self, schedule: Schedule, wanted: Bool[np.ndarray, " node"], *, vocabulary: int) -> None:
-        """Find each wanted node's parent.
-
-        Args:
-            schedule: the tree.
-            wanted: nodes whose likelihood is wanted; first tokens have none.
-            vocabulary: how many logits a row has, to bound the memory.
-        """
+        """Find each wanted node's parent."""
         parent = np.full(schedule.nodes, -1, dtype=np.int64)
         for path in schedule.paths.values():
             parent[path[1:]] = path[:-1]
@@ -233,7 +201,7 @@ class Pass:
         self._wrong = torch.zeros((), dtype=torch.int64, device=rank.device)
         self._infinite = torch.zeros((), dtype=torch.int64, device=rank.device)
         self._padded = 0
-        self._pieces: dict[str, Piece] | None = None
+        self._pieces: dict[str, np.ndarray] | None = None
         self._rows: np.ndarray | None = None
         self._fresh: np.ndarray | None = None
         self._row_weights: RowWeights | None = None
@@ -277,7 +245,7 @@ class Pass:
         if inputs.shape[0] != self._now:
             raise RuntimeError(f"layer {site.layer} saw {inputs.shape[0]} rows, the model was fed {self._now}")
         self._layer_rows[site.layer] += inputs.shape[0]
-        if self._row_weights is None or self._sums is None or self._row_weights.nothing:
+        if self._row_weights is None or self._sums is None or not any(self._row_weights.largest):
             return
         gate = inputs[:, : self._rank.d_mlp]
         self._sums.add(site.layer, gate, self._row_weights, changed=changed)
@@ -318,7 +286,6 @@ class AnswerWatch:
     """Watches for NaN and infinity while vLLM writes answers; an `Observer` of a rank."""
 
     def __init__(self, rank: Rank) -> None:
-        """Start with nothing seen."""
         self._rank = rank
         self._rows = 0
         self._infinite = torch.zeros((), dtype=torch.int64, device=rank.device)

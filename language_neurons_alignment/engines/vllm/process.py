@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,31 +29,12 @@ _GRACE = 10.0
 Take = Callable[[Any], bool]
 """Takes the output of one step for a request (a `RequestOutput`); returns whether the request needs no more."""
 
-
-@dataclass(frozen=True)
-class Request:
-    """What vLLM is asked to run.
-
-    Attributes:
-        tokens: the prompt.
-        sampling: `vllm.SamplingParams`.
-        take: called with each output.
-    """
-
-    tokens: Tokens
-    sampling: Any
-    take: Take
+Request = tuple[Tokens, Any, Take]
+"""A prompt, its `vllm.SamplingParams`, and what is called with each output."""
 
 
 def sampling_parameters(sampling: Sampling, *, limit: int, seed: int, ends: Sequence[int]) -> Any:
-    """`vllm.SamplingParams` that set everything, so that the model's generation config decides nothing.
-
-    Args:
-        sampling: how tokens are chosen.
-        limit: the most tokens of this answer.
-        seed: of this answer.
-        ends: the model's end tokens, the same on both engines, instead of those that vLLM would find.
-    """
+    """`vllm.SamplingParams` that set everything, so that the model's generation config decides nothing."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -82,11 +62,7 @@ class Process:
 
     @property
     def engine(self) -> Any:
-        """vLLM's own object.
-
-        Raises:
-            EngineError: the engine was closed.
-        """
+        """vLLM's own object."""
         if self._engine is None:
             raise EngineError("this vLLM engine is closed: load it again")
         return self._engine
@@ -97,13 +73,7 @@ class Process:
             return self.engine.collective_rpc(method, args=args)
 
     def feed(self, tree: PrefixTree, *, weights: np.ndarray, progress: Progress) -> None:
-        """Run every leaf of a tree once, in their order, so that neighbours find each other's cache.
-
-        Args:
-            tree: what to run.
-            weights: how many tokens of the corpus each node stands for.
-            progress: told of a leaf's tokens when it is done.
-        """
+        """Run every leaf of a tree once, in their order, so that neighbours find each other's cache."""
         from vllm import SamplingParams
 
         sampling = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
@@ -116,7 +86,7 @@ class Process:
             return take
 
         with explained("vLLM failed while it read the corpus"):
-            self._run(Request(leaf, sampling, read(tokens)) for leaf, tokens in _leaves(tree, weights))
+            self._run((leaf, sampling, read(tokens)) for leaf, tokens in _leaves(tree, weights))
 
     def answer(
         self,
@@ -126,14 +96,7 @@ class Process:
         ends: Sequence[int],
         progress: Progress,
     ) -> None:
-        """Answer some prompts.
-
-        Args:
-            asked: the prompts and their empty answers.
-            sampling: how tokens are chosen.
-            ends: the model's end tokens.
-            progress: told of each token of an answer.
-        """
+        """Answer some prompts."""
 
         def write(partial: PartialAnswer) -> Take:
             def take(output: Any) -> bool:
@@ -147,9 +110,8 @@ class Process:
 
         def request(prompt: Prompt, partial: PartialAnswer) -> Request:
             seed = sampling.seed_for(prompt.tokens, prompt.number)
-            return Request(
-                prompt.tokens, sampling_parameters(sampling, limit=partial.limit, seed=seed, ends=ends), write(partial)
-            )
+            settings = sampling_parameters(sampling, limit=partial.limit, seed=seed, ends=ends)
+            return prompt.tokens, settings, write(partial)
 
         with explained("vLLM failed while it answered"):
             self._run(request(*one) for one in asked)
@@ -165,9 +127,9 @@ class Process:
             while len(self._open) < _WINDOW and (request := next(waiting, None)) is not None:
                 self._number += 1
                 name = f"lna-{self._number}"
-                running[name] = request.take
+                tokens, sampling, running[name] = request
                 self._open.add(name)
-                engine.add_request(name, tokens_input(list(request.tokens)), request.sampling)
+                engine.add_request(name, tokens_input(list(tokens)), sampling)
             if not self._open:
                 return
             for output in engine.step():
@@ -188,11 +150,7 @@ class Process:
                 engine.step()
 
     def forget_prefixes(self) -> None:
-        """Empty the prefix cache, which an earlier pass filled, perhaps under another intervention.
-
-        Raises:
-            EngineError: vLLM did not empty it.
-        """
+        """Empty the prefix cache, which an earlier pass filled, perhaps under another intervention."""
         with explained("vLLM failed to empty its prefix cache"):
             emptied = self.engine.reset_prefix_cache()
         if not emptied:

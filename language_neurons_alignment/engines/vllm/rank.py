@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -27,10 +28,8 @@ class Observer(Protocol):
     def layer(self, site: RankSite, inputs: Tensor, changed: tuple[Tensor, Tensor] | None) -> None:
         """A layer's activation module ran.
 
-        Args:
-            site: the layer.
-            inputs: [row, …]: the module's input where it is merged, else its output.
-            changed: the neurons that the intervention changed, and their activations now.
+        `inputs`, [row, …], are the module's input where it is merged, else its output; `changed` has the neurons that
+        the intervention changed, and their activations now.
         """
 
     def after(self, output: object) -> None:
@@ -43,30 +42,17 @@ class Observer(Protocol):
 
 @dataclass
 class Rank:
-    """The part of a model that lives in one worker.
+    """The part of a model that lives in one worker."""
 
-    Attributes:
-        runner: vLLM's model runner.
-        sites: the neuron sites of this rank's layers.
-        tensor_rank: which share of each layer's neurons is here.
-        pipeline_rank: which share of the layers is here.
-        last: whether the final hidden states come out here.
-        d_mlp: neurons per layer on this rank.
-        changes: the intervention in force, by layer, with neurons numbered as on this rank.
-        acted: how often it acted, by layer.
-        forwards: how often the model ran since the intervention changed.
-        observer: the callbacks around forward passes, if any.
-    """
-
-    runner: Any
-    sites: tuple[RankSite, ...]
-    tensor_rank: int
-    pipeline_rank: int
-    last: bool
-    d_mlp: int
-    changes: dict[int, LayerIntervention] = field(default_factory=dict)
-    acted: dict[int, int] = field(default_factory=dict)
-    forwards: int = 0
+    runner: Any  # vLLM's model runner
+    sites: tuple[RankSite, ...]  # of this rank's layers
+    tensor_rank: int  # which share of each layer's neurons is here
+    pipeline_rank: int  # which share of the layers is here
+    last: bool  # whether the final hidden states come out here
+    d_mlp: int  # neurons per layer on this rank
+    changes: dict[int, LayerIntervention] = field(default_factory=dict)  # in force, by layer; neurons as numbered here
+    acted: dict[int, int] = field(default_factory=dict)  # how often it acted, by layer
+    forwards: int = 0  # how often the model ran since the intervention changed
     observer: Observer | None = None
     _handles: list[Any] = field(default_factory=list)
     _here: RankSite | None = None
@@ -78,7 +64,11 @@ class Rank:
 
         tensor, pipeline = get_tp_group(), get_pp_group()
         if not pipeline.is_first_rank and runner.intermediate_tensors is None:
-            _make_intermediate_tensors(runner)
+            # The buffer in which a later pipeline stage receives its input; vLLM 0.32 makes it while it profiles the
+            # model, which it skips on CPUs.
+            runner.intermediate_tensors = runner.get_model().make_empty_intermediate_tensors(
+                batch_size=runner.max_num_tokens, dtype=runner.model_config.dtype, device=runner.device
+            )
         return cls(
             runner=runner,
             sites=rank_sites(runner.get_model(), model_type=model_type),
@@ -138,7 +128,7 @@ class Rank:
         self.runner._model_forward = self._forward(self.runner._model_forward)
         if self.observer is not None:
             self.runner.execute_model = self._execute(self.runner.execute_model, self.observer)
-        self._handles += [site.block.register_forward_pre_hook(self._enter(site)) for site in self.sites]
+        self._handles += [site.block.register_forward_pre_hook(partial(self._enter, site)) for site in self.sites]
         modules = {id(site.module): site.module for site in self.sites}
         self._handles += [module.register_forward_hook(self._hook) for module in modules.values()]
 
@@ -165,13 +155,9 @@ class Rank:
 
         return _model_forward
 
-    def _enter(self, site: RankSite) -> Callable[..., None]:
-        """A hook that notes which layer runs, because layers may share one activation module."""
-
-        def enter(_block: nn.Module, _args: tuple[object, ...]) -> None:
-            self._here = site
-
-        return enter
+    def _enter(self, site: RankSite, _block: nn.Module, _args: tuple[object, ...]) -> None:
+        """Note which layer runs, because layers may share one activation module."""
+        self._here = site
 
     def _hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         site = self._here
@@ -189,13 +175,3 @@ class Rank:
 def _rows(tensor: Tensor) -> Tensor:
     """[…, neuron] as [row, neuron], because vLLM's transformers backend keeps a batch axis."""
     return tensor.view(-1, tensor.shape[-1])
-
-
-def _make_intermediate_tensors(runner: Any) -> None:
-    """Make the buffer in which a later pipeline stage receives its input.
-
-    vLLM 0.32 makes it while it profiles the model, which it skips on CPUs.
-    """
-    runner.intermediate_tensors = runner.get_model().make_empty_intermediate_tensors(
-        batch_size=runner.max_num_tokens, dtype=runner.model_config.dtype, device=runner.device
-    )

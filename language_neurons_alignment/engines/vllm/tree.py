@@ -24,17 +24,11 @@ from ...corpus.encode import PromptGroup, Tokens, common_length
 
 @dataclass(frozen=True)
 class PrefixTree:
-    """Distinct sequences as paths through shared nodes.
+    """Distinct sequences as paths through shared nodes."""
 
-    Attributes:
-        paths: each sequence's nodes, in order.
-        leaves: the sequences that no other one begins with, in lexicographic order; running these computes every node.
-        nodes: how many nodes there are. A node's number is greater than its parent's.
-    """
-
-    paths: Mapping[Tokens, Int32[np.ndarray, " position"]]
-    leaves: tuple[Tokens, ...]
-    nodes: int
+    paths: Mapping[Tokens, Int32[np.ndarray, " position"]]  # each sequence's nodes, in order
+    leaves: tuple[Tokens, ...]  # those that no other one begins with, in lexicographic order: they have every node
+    nodes: int  # how many there are; a node's number is greater than its parent's
 
     @classmethod
     def of(cls, sequences: Iterable[Tokens]) -> PrefixTree:

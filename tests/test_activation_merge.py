@@ -20,7 +20,7 @@ from language_neurons_alignment.corpus.records import add_hashes, read_corpus, r
 from language_neurons_alignment.errors import ConflictError, IncompatibleError, MissingArtifactError, SettingsError
 from language_neurons_alignment.store.counts import load_counts
 from language_neurons_alignment.store.layout import Layout
-from tests.usecases.conftest import LANGUAGES, opened
+from tests.small_run import LANGUAGES, opened
 from tests.workspace import META, ForbiddenSource, contents, made_up_counts, store_counts
 
 PARTS = 2

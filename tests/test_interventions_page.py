@@ -16,7 +16,7 @@ from language_neurons_alignment.pipeline import run_pipeline
 from tests.tiny_models import save_tiny_model
 from tests.workspace import TEN, small_records, write_corpus
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "concepts" / "interventions.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "concepts" / "interventions.md"
 
 
 def text() -> str:

@@ -19,7 +19,7 @@ from language_neurons_alignment.errors import IncompatibleError, MissingArtifact
 from language_neurons_alignment.store.checkpoint import read_checkpoint
 from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.layout import Layout
-from tests.interventions.sets import NOWHERE, model_of, source_of
+from tests.neuron_sets import NOWHERE, model_of, source_of
 from tests.tiny_models import save_tiny_model
 from tests.workspace import made_up_counts
 

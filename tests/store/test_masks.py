@@ -17,7 +17,7 @@ from language_neurons_alignment.errors import (
     SettingsError,
 )
 from language_neurons_alignment.store.masks import UNNAMED, Mask, MaskDescription, load_description
-from tests.interventions.sets import model_of
+from tests.neuron_sets import model_of
 from tests.workspace import TEN, contents, full_disk
 
 MASK = torch.rand(3, 20, 2, generator=torch.Generator().manual_seed(0)) < 0.2

@@ -26,7 +26,7 @@ from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import ConflictError, CorpusError, EngineError, SettingsError, SilentHookError
 from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.store.answers import Journal, alone
-from tests.usecases.conftest import LANGUAGES, SETTINGS, change_weights, idle, opened, run
+from tests.small_run import LANGUAGES, SETTINGS, change_weights, idle, opened, run
 from tests.workspace import contents, leftovers, silent_hooks, small_records, write_corpus
 
 DRAWN = Sampling(temperature=0.8, max_new_tokens=6, seed=3)
@@ -268,7 +268,7 @@ KILLED = """
 @pytest.fixture
 def killed(asked: Path) -> Path:
     """A folder in which a run was killed in its third batch."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLED)], cwd=asked, capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},

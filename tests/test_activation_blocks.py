@@ -25,7 +25,7 @@ from language_neurons_alignment.errors import (
 )
 from language_neurons_alignment.store import files as atomic
 from language_neurons_alignment.store.counts import answer_moments, load_blocks, load_counts
-from tests.usecases.conftest import LANGUAGES, SETTINGS, idle, layout_of, opened, run
+from tests.small_run import LANGUAGES, SETTINGS, idle, layout_of, opened, run
 from tests.workspace import contents, small_records, write_corpus
 
 

@@ -27,7 +27,7 @@ from language_neurons_alignment.errors import (
 )
 from language_neurons_alignment.identify import identify
 from tests.planted import D_MLP, LAYERS, WORDS, PlantedModel, planted_records
-from tests.usecases.conftest import idle
+from tests.small_run import idle
 from tests.workspace import silent_hooks, stored_cells
 
 LANGUAGES = ("en", "es", "de", "ja")

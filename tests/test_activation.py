@@ -24,7 +24,7 @@ from language_neurons_alignment.errors import (
 from language_neurons_alignment.identify import identify
 from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.store.counts import load_counts
-from tests.usecases.conftest import LANGUAGES, change_corpus, change_weights, idle, layout_of, opened, run
+from tests.small_run import LANGUAGES, change_corpus, change_weights, idle, layout_of, opened, run
 from tests.workspace import (
     ForbiddenSource,
     contents,

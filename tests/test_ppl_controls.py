@@ -15,7 +15,7 @@ from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import ConflictError, SettingsError
 from language_neurons_alignment.ppl import MapResult, perplexity_map
 from language_neurons_alignment.store.maps import load_map
-from tests.usecases.conftest import LANGUAGES, idle, layout_of, map_file, opened
+from tests.small_run import LANGUAGES, idle, layout_of, map_file, opened
 from tests.workspace import change_cells, contents, leftovers, stored_cells
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from language_neurons_alignment import SourceOptions, build_dataset, check_dataset, read_corpus
+from language_neurons_alignment import build_dataset, check_dataset, read_corpus
 from language_neurons_alignment.corpus.records import Record, records_hash
 from language_neurons_alignment.errors import ConflictError, CorpusError, MissingPackageError, SettingsError
 from language_neurons_alignment.languages import DEFAULT_LANGUAGES
+from language_neurons_alignment.sources.source import SourceOptions
 from language_neurons_alignment.sources.tables import Columns
 from tests.conftest import shared_folder
 from tests.tiny_models import MAX_LENGTH, save_tiny_model, tiny_tokenizer

@@ -28,7 +28,7 @@ from language_neurons_alignment.errors import (
 from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.store.layout import with_ending
 from language_neurons_alignment.store.masks import Mask
-from tests.usecases.conftest import LANGUAGES, change_corpus, change_weights, idle, layout_of, map_file, opened
+from tests.small_run import LANGUAGES, change_corpus, change_weights, idle, layout_of, map_file, opened
 from tests.workspace import (
     TEN,
     contents,

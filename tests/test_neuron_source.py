@@ -14,7 +14,7 @@ from language_neurons_alignment._interventions import NeuronSource
 from language_neurons_alignment._steps import Steps
 from language_neurons_alignment.core.selection import to_mask_list
 from language_neurons_alignment.errors import ArtifactError, IncompatibleError, MissingArtifactError, SettingsError
-from tests.interventions.sets import NOWHERE, mask_of, model_of, source_of
+from tests.neuron_sets import NOWHERE, mask_of, model_of, source_of
 
 SHAPE = (2, 5)
 MODEL = model_of(SHAPE)

@@ -22,8 +22,8 @@ from language_neurons_alignment.config import EvaluationSettings
 from language_neurons_alignment.corpus.records import Record
 from language_neurons_alignment.errors import ConflictError, CorpusError, SettingsError, SilentHookError
 from language_neurons_alignment.store.answers import AnswerGrid, alone
-from tests.causal.numbered import ASKED, SHORT, Numbered
-from tests.usecases.conftest import idle
+from tests.planted import ASKED, SHORT, Numbered
+from tests.small_run import idle
 from tests.workspace import contents, silent_hooks, stored_cells
 
 SETTINGS = EvaluationSettings(sampling=SHORT, controls=2)
@@ -273,8 +273,8 @@ def test_questions_without_ids_and_ids_given_twice_are_questions_of_their_own() 
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from tests.causal.numbered import Numbered
-    from tests.causal.test_evaluate import run
+    from tests.planted import Numbered
+    from tests.test_evaluate import run
     from language_neurons_alignment.store.answers import Journal
 
     append, entries = Journal.append, []
@@ -295,7 +295,7 @@ KILLED = """
 
 def killed(model: Numbered, entry: int) -> Numbered:
     """The model's folder, after a run was killed at an entry of its journals."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLED), str(entry), str(model.top_rate), str(model.lam)],
         cwd=model.folder, capture_output=True, text=True, check=False,

@@ -16,8 +16,8 @@ from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.store import checkpoint
 from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.layout import Layout
-from tests.usecases.conftest import LANGUAGES, SETTINGS, layout_of, opened, run
-from tests.usecases.test_analysis_steps import public_mask
+from tests.small_run import LANGUAGES, SETTINGS, layout_of, opened, run
+from tests.test_import_mask import public_mask
 from tests.workspace import made_up_counts
 
 

@@ -15,7 +15,7 @@ from language_neurons_alignment.config import MapSettings, PipelineSettings, Sel
 from language_neurons_alignment.errors import SettingsError
 from language_neurons_alignment.identify import identify
 from language_neurons_alignment.ppl import perplexity_map
-from tests.usecases.conftest import LANGUAGES, SETTINGS, idle, opened, run
+from tests.small_run import LANGUAGES, SETTINGS, idle, opened, run
 from tests.workspace import (
     contents,
     leftovers,

@@ -15,7 +15,7 @@ from language_neurons_alignment.errors import ArtifactError, ConflictError, Inco
 from language_neurons_alignment.store.counts import answer_moments, load_counts, save_counts
 from language_neurons_alignment.store.layout import Layout
 from tests.engines.oracle import NaiveEngine
-from tests.usecases.conftest import LANGUAGES, SETTINGS, idle, layout_of, opened, run
+from tests.small_run import LANGUAGES, SETTINGS, idle, layout_of, opened, run
 from tests.workspace import META, contents, made_up_counts, small_records
 
 
