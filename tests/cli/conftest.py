@@ -49,7 +49,8 @@ def lna(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
             code = 0
         except SystemExit as ended:
             code = int(ended.code or 0)
-        return Call(code, *capsys.readouterr())
+        said = capsys.readouterr()
+        return Call(code, said.out, said.err)
 
     return call
 
