@@ -39,16 +39,7 @@ class Journal:
         self._anew = anew
 
     def start(self, header: Json, *, replace: bool = False) -> list[Json]:
-        """Return the entries that are there, or begin a new journal.
-
-        Args:
-            header: what entries are made from.
-            replace: begin anew where they were made from something else.
-
-        Raises:
-            ConflictError: they were made from something else, and not `replace`.
-            ArtifactError: the journal cannot be read or written.
-        """
+        """Return the entries that are there, or begin a new journal."""
         header = json.loads(json.dumps(header))  # as it is read back: tuples become lists
         lines = self.read()
         if lines and lines[0] == header:
@@ -62,19 +53,11 @@ class Journal:
         return []
 
     def read(self) -> list[Json]:
-        """Return the header and the entries; nothing where there is no journal.
-
-        Raises:
-            ArtifactError: a line that is not the last one is damaged.
-        """
+        """Return the header and the entries; nothing where there is no journal."""
         return self._lines.read()
 
     def append(self, entry: Json) -> None:
-        """Put an entry on disk.
-
-        Raises:
-            ArtifactError: it cannot be written; earlier entries stay.
-        """
+        """Put an entry on disk."""
         self._lines.append(entry)
 
     def remove(self) -> None:
@@ -84,12 +67,7 @@ class Journal:
 
 @contextmanager
 def alone(result: Path) -> Iterator[None]:
-    """Keep other processes from making this result while the context is open.
-
-    Raises:
-        ConflictError: another process makes it now.
-        ArtifactError: its folder cannot be written.
-    """
+    """Keep other processes from making this result while the context is open."""
     lock = FileLock(str(result.with_name(f".{result.name}.lock")))
     try:
         result.parent.mkdir(parents=True, exist_ok=True)
@@ -107,11 +85,7 @@ def alone(result: Path) -> Iterator[None]:
 
 
 def read_answer_lines(path: Path) -> list[Json]:
-    """Read answers, one a line; none where there is no file.
-
-    Raises:
-        ArtifactError: the file cannot be read.
-    """
+    """Read answers, one a line; none where there is no file."""
     try:
         return [json.loads(line) for line in path.read_bytes().splitlines()]  # bytes: texts hold other line ends
     except FileNotFoundError:
@@ -165,17 +139,7 @@ class AnswerGrid(GridFile):
                 journal.remove()
 
     def store(self, name: str, answers: Sequence[Json], cells: Mapping[Key, Json], *, engine: Json) -> None:
-        """Put finished answers on disk, beside those of the same name in other languages, and then their cells.
-
-        Args:
-            name: of their file.
-            answers: one line each; "lang" is the language of the question.
-            cells: cell → what was measured.
-            engine: what computed them.
-
-        Raises:
-            ConflictError, ArtifactError: as `GridFile.append`.
-        """
+        """Put finished answers on disk, beside those of the same name in other languages, and then their cells."""
         self.begin(engine=engine)
         path = self.answers / f"{name}.jsonl"
         texts = {text for _, text in cells}
@@ -333,12 +297,7 @@ def _tell(what: str, found: Iterable[Difference]) -> str:
 
 
 def write_corpus(path: Path, items: Sequence[Mapping[str, object]], *, overwrite: bool = False) -> bool:
-    """Write a corpus, a JSON list with one record a line; return False where the same one is there already (SPEC 1).
-
-    Raises:
-        ConflictError: another file is there, and not `overwrite`.
-        ArtifactError: it cannot be written; an earlier file is untouched.
-    """
+    """Write a corpus, a JSON list with one record a line; return False where the same one is there already (SPEC 1)."""
     lines = ",\n".join(json.dumps(item, ensure_ascii=False) for item in items)
     text = f"[\n{lines}\n]\n"
     if path.exists() and not overwrite:

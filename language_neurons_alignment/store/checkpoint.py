@@ -62,12 +62,7 @@ class Checkpoint:
         return cls("", made_from.config_hash, made_from.weights_hash)
 
     def difference(self, other: Hashes | Mapping[str, Any], *, unknown_differs: bool = False) -> str | None:
-        """Return what differs between two models, "config" or "weights"; None where nothing does.
-
-        Args:
-            other: the other model, or something made from it.
-            unknown_differs: whether a digest that only one side knows counts as a difference.
-        """
+        """Return what differs between two models, "config" or "weights"; None where nothing does."""
         for what in ("config", "weights"):
             name = f"{what}_hash"
             ours = getattr(self, name)
@@ -84,14 +79,6 @@ class Checkpoint:
             Traceback (most recent call last):
             language_neurons_alignment.errors.IncompatibleError: x.pt comes from a model with other weights than the \
 one in use: count again
-
-        Args:
-            other: the other model, or something made from it.
-            what: the beginning of the message, ending in "a model".
-            remedy: what to do.
-
-        Raises:
-            IncompatibleError: it was made from a model with another config or other weights.
         """
         differs = self.difference(other)
         if differs:

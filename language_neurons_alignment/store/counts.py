@@ -89,12 +89,7 @@ class _Span:
 
 
 def _load_span(path: Path, kind: _Kind) -> _Span:
-    """Read one file. Counts made elsewhere have no `meta`; it is empty then.
-
-    Raises:
-        MissingArtifactError: the file is not there.
-        ArtifactError: it is torn, of another kind, or holds impossible counts.
-    """
+    """Read one file. Counts made elsewhere have no `meta`; it is empty then."""
     content = load_tensors(path, remedy=kind.remedy)
     if not isinstance(content, dict):
         content = {}
@@ -132,12 +127,7 @@ def _fits(span: _Span, kind: _Kind) -> bool:
 
 
 def _load_pair(full: Path, prefix: Path, kind: _Kind) -> tuple[_Span, _Span]:
-    """Read a language's full and prefix file, and check that they come from one run.
-
-    Raises:
-        MissingArtifactError, ArtifactError: as `_load_span`.
-        IncompatibleError: they come from different runs.
-    """
+    """Read a language's full and prefix file, and check that they come from one run."""
     one, other = _load_span(full, kind), _load_span(prefix, kind)
     if one.tables[0].shape != other.tables[0].shape or one.meta != other.meta:
         raise IncompatibleError(
@@ -206,13 +196,7 @@ def _smallest(counts: Tensor) -> Tensor:
 
 
 def load_counts(layout: Layout, language: str, *, moments: bool = False) -> tuple[LanguageCounts, Json]:
-    """Read a language's counts and their meta, with the moments collected at the same time if asked for.
-
-    Raises:
-        MissingArtifactError: a file is not there.
-        ArtifactError: a file is torn or of another kind.
-        IncompatibleError: the files come from different runs.
-    """
+    """Read a language's counts and their meta, with the moments collected at the same time if asked for."""
     full, prefix = _load_pair(layout.activation(language), layout.activation(language, prefix=True), _COUNTS)
     counts = LanguageCounts(_counts_of(full), _counts_of(prefix))
     if moments:
@@ -221,22 +205,13 @@ def load_counts(layout: Layout, language: str, *, moments: bool = False) -> tupl
 
 
 def load_span(path: Path) -> tuple[SpanCounts, Json]:
-    """Read one count file by itself.
-
-    Raises:
-        MissingArtifactError: it is not there.
-        ArtifactError: it is torn, no count file, or holds impossible counts.
-    """
+    """Read one count file by itself."""
     span = _load_span(path, _COUNTS)
     return _counts_of(span), span.meta
 
 
 def load_origin(path: Path) -> tuple[int, Json]:
-    """Read the number of tokens and the meta of a count file, without its counts.
-
-    Raises:
-        MissingArtifactError, ArtifactError: as `load_span`.
-    """
+    """Read the number of tokens and the meta of a count file, without its counts."""
     content = load_tensors(path, remedy=COLLECT, lazy=True)
     if not isinstance(content, dict) or "total_tokens" not in content:
         raise ArtifactError(f"{path} is not a count file: it has no total_tokens; delete it and {COLLECT}")
@@ -245,13 +220,7 @@ def load_origin(path: Path) -> tuple[int, Json]:
 
 
 def load_blocks(layout: Layout, language: str) -> LanguageBlocks:
-    """Read a language's blocks and check that they add up to its counts.
-
-    Raises:
-        MissingArtifactError: the language was counted without blocks.
-        ArtifactError: a file is torn or of another kind.
-        IncompatibleError: the blocks do not add up to the counts beside them.
-    """
+    """Read a language's blocks and check that they add up to its counts."""
     path = layout.blocks(language)
     full, prefix = _load_pair(path, layout.blocks(language, prefix=True), _BLOCKS)
     blocks = LanguageBlocks(SpanBlocks(full.tokens, full.tables[0]), SpanBlocks(prefix.tokens, prefix.tables[0]))
@@ -340,12 +309,7 @@ class AnswerCounts:
 
 
 def load_answer_counts(layout: Layout, languages: Sequence[str]) -> AnswerCounts:
-    """Read the counts of several languages and put them side by side.
-
-    Raises:
-        MissingArtifactError, ArtifactError: a file is missing or torn.
-        IncompatibleError: the languages were not counted on the same model.
-    """
+    """Read the counts of several languages and put them side by side."""
     table: Tensor | None = None
     origin: Json = {}
     tokens, prefix_tokens, hashes, metas = [], [], {}, []
@@ -412,18 +376,7 @@ class AnswerMoments:
 
 
 def answer_moments(layout: Layout, language: str, *, counts: AnswerCounts | None = None) -> AnswerMoments:
-    """Read the moments of a language's answers, full − prefix as for counts (SPEC 3).
-
-    Args:
-        layout: where they lie.
-        language: code.
-        counts: the counts beside them, where they have been read already.
-
-    Raises:
-        MissingArtifactError: the language was counted without moments, or not at all.
-        ArtifactError: a file is torn, or there are no answer tokens to take a mean over.
-        IncompatibleError: the moments were not collected with the counts beside them.
-    """
+    """Read the moments of a language's answers, full − prefix as for counts (SPEC 3)."""
     path = layout.moments(language)
     if not has_moments(layout, language):
         raise MissingArtifactError(f"{path} is not there: {COLLECT_MOMENTS} -l {language}")

@@ -54,9 +54,6 @@ def atomic_files(*paths: Path) -> Iterator[list[IO[bytes]]]:
     Each is written beside its path under a temporary name. When all are synced to disk they are renamed, in the order
     given: a reader sees the old file or the whole new one, also after Ctrl-C or on a full disk. When two processes
     write the same path, the last one to finish wins.
-
-    Raises:
-        ArtifactError: a file cannot be written; earlier files at `paths` are untouched.
     """
     files: list[IO[bytes]] = []
     current = paths[0]
@@ -138,16 +135,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_json(path: Path, is_whole: Callable[[Any], bool], *, command: str) -> Json | None:
-    """Read a JSON file that one of our commands wrote; None where there is none.
-
-    Args:
-        path: the file.
-        is_whole: whether the content has all its parts; it may raise what a missing part raises.
-        command: the command that writes the file.
-
-    Raises:
-        ArtifactError: the file cannot be read, or is not whole.
-    """
+    """Read a JSON file that one of our commands wrote; None where there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not is_whole(content):
@@ -171,14 +159,7 @@ def save_pictures(
     header: Sequence[Any],
     rows: Iterable[Sequence[Any]],
 ) -> list[Path]:
-    """Write a figure's pictures, and the table that it shows as CSV; all of them or none.
-
-    Args:
-        path: without ending.
-        writers: ending (".png") → function that writes the picture into an open file.
-        header: the table's columns.
-        rows: the table; NaN is an empty cell.
-    """
+    """Write a figure's pictures, and the table that it shows as CSV; all of them or none."""
     paths = [with_ending(path, ending) for ending in (*writers, ".csv")]
     with atomic_files(*paths) as files:
         for write, file in zip(writers.values(), files, strict=False):
@@ -188,13 +169,7 @@ def save_pictures(
 
 
 def save_tables(path: Path, content: Mapping[str, Any], tables: Mapping[str, Columns]) -> list[Path]:
-    """Write `<path>.json`, and `<path>.<name>.csv` for each table; all of them or none.
-
-    Args:
-        path: without ending.
-        content: plain values; NaN and ∞, which JSON lacks, become null.
-        tables: name → columns; NaN is an empty cell.
-    """
+    """Write `<path>.json`, and `<path>.<name>.csv` for each table; all of them or none."""
     csvs = {
         with_ending(path, f".{name}.csv"): _csv(columns, zip(*columns.values(), strict=True))
         for name, columns in tables.items()
@@ -241,17 +216,7 @@ def save_tensors(content: Any, file: IO[bytes]) -> None:
 
 
 def load_tensors(path: Path, *, remedy: str, lazy: bool = False) -> Any:
-    """Read tensors and plain values with `weights_only=True`; a failure is explained in one line.
-
-    Args:
-        path: the file.
-        remedy: what to do when it is missing or torn.
-        lazy: read a tensor's values only when they are used.
-
-    Raises:
-        MissingArtifactError: the file is not there.
-        ArtifactError: it cannot be read: torn, not a torch file, or with objects that would run code.
-    """
+    """Read tensors and plain values with `weights_only=True`; a failure is explained in one line."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy and is_zipfile(path))
     except FileNotFoundError:
@@ -268,15 +233,7 @@ def save_stability(
     tensors: Mapping[str, Any],
     pictures: Mapping[str, Callable[[IO[bytes]], None]],
 ) -> list[Path]:
-    """Write `<path>.pt` and `<path>.<name>.png`, then the tables and the JSON that describes everything.
-
-    Args:
-        path: without ending.
-        content: plain values.
-        tables: name → columns.
-        tensors: plain values and tensors, read back by `torch.load(weights_only=True)`.
-        pictures: name → function that writes the picture into an open file.
-    """
+    """Write `<path>.pt` and `<path>.<name>.png`, then the tables and the JSON that describes everything."""
     pngs = [with_ending(path, f".{name}.png") for name in pictures]
     with atomic_files(with_ending(path, ".pt"), *pngs) as (tensor_file, *files):
         save_tensors(dict(tensors), tensor_file)

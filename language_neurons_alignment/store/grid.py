@@ -46,11 +46,7 @@ class Lines:
         self._remedy = remedy
 
     def read(self) -> list[Json]:
-        """Return all entries; none where there is no file.
-
-        Raises:
-            ArtifactError: the file cannot be read, or a line other than the last one is damaged.
-        """
+        """Return all entries; none where there is no file."""
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:
@@ -66,11 +62,7 @@ class Lines:
         return [self._entry(line, number) for number, line in enumerate(lines, start=first)], whole
 
     def append(self, *entries: Json) -> None:
-        """Put entries on disk: all of them or none.
-
-        Raises:
-            ArtifactError: they cannot be written; earlier entries stay.
-        """
+        """Put entries on disk: all of them or none."""
         try:
             with self.path.open("ab+", buffering=0) as file:
                 end = _cut_torn_line(file)
@@ -269,11 +261,7 @@ class _Reader:
 
 
 def read_cells(path: Path, older: Older) -> Cells:
-    """Read all finished cells of a grid, whatever they were made from. `path` has no ending.
-
-    Raises:
-        ArtifactError: the file cannot be read.
-    """
+    """Read all finished cells of a grid, whatever they were made from. `path` has no ending."""
     reader = _Reader(cells_path(path))
     return reader.cells if reader.sync() else older()
 
@@ -298,17 +286,7 @@ class GridFile:
     def __init__(
         self, path: Path, wanted: Mapping[Key, Json], *, older: Older, tell: Tell, overwrite: bool = False
     ) -> None:
-        """Name the file.
-
-        Args:
-            path: without ending.
-            wanted: cell → what it has to be made from; where an object in it has an entry for each language or
-                condition ("corpus"), the cell's own entry only. What is stored is this of all cells of a condition,
-                so it is one line for many cells, and tells which languages the run was about.
-            older: reads the results of version 0.1 that lie there; with the first new cell they go to the new file.
-            tell: says that a cell was made from something else.
-            overwrite: compute all cells again.
-        """
+        """Name the file."""
         plain = {id(one): json.loads(json.dumps(one)) for one in wanted.values()}  # as it is read back
         self.wanted = {key: plain[id(one)] for key, one in wanted.items()}
         self.path = cells_path(path)
@@ -331,15 +309,7 @@ class GridFile:
         return self._replacing
 
     def read(self, *, engine: Json | None = None) -> dict[Key, Json]:
-        """Return the wanted cells that are finished.
-
-        Args:
-            engine: engine and dtype that they have to come from; what is not named does not matter.
-
-        Raises:
-            ConflictError: a cell was made from something else, and nothing is to be overwritten.
-            ArtifactError: the file cannot be read.
-        """
+        """Return the wanted cells that are finished."""
         cells = self._current(engine or {})
         return {key: cells[key].content for key in self.wanted if key in cells}
 
@@ -348,25 +318,12 @@ class GridFile:
         return dict(self._current(self._engine))
 
     def begin(self, *, engine: Json) -> None:
-        """Make the file ready for new cells: take over older results, or begin the file that will replace them.
-
-        Raises:
-            ConflictError, ArtifactError: as `append`.
-        """
+        """Make the file ready for new cells: take over older results, or begin the file that will replace them."""
         with self._locked():
             self._ready(engine)
 
     def append(self, cells: Mapping[Key, Json], *, engine: Json) -> None:
-        """Put finished cells on disk; one that another process has appended meanwhile is not written again.
-
-        Args:
-            cells: cell → what was measured.
-            engine: what computed them.
-
-        Raises:
-            ConflictError: another process has appended cells that were made from something else.
-            ArtifactError: the file cannot be written; earlier cells stay.
-        """
+        """Put finished cells on disk; one that another process has appended meanwhile is not written again."""
         with self._locked():
             there = self._ready(engine)
             made = {key: Stored(one, self._of_condition[key[0]], engine, self.path) for key, one in cells.items()}

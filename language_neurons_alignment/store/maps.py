@@ -87,11 +87,7 @@ def cell_from_json(stored: Json) -> Perplexity:
 
 
 def perplexities(cells: Cells) -> dict[Key, Perplexity]:
-    """Read what cells hold.
-
-    Raises:
-        ArtifactError: one of them holds something else.
-    """
+    """Read what cells hold."""
     found = {}
     for key, one in cells.items():
         try:
@@ -134,10 +130,6 @@ def load_map(path: Path) -> tuple[PerplexityMap, Json]:
     """Read a stored map, whoever made it, and what it was made from. `path` has no ending.
 
     Control sets come with it if they are complete and made from the same.
-
-    Raises:
-        MissingArtifactError: it is not there.
-        ArtifactError: it cannot be read.
     """
     cells = read_cells(path, lambda: _older_map(path))
     own = _own(cells)

@@ -88,11 +88,7 @@ class MaskDescription:
 
 
 def load_description(path: Path) -> MaskDescription | None:
-    """Read the description beside a mask; None where there is none, as for masks published elsewhere.
-
-    Raises:
-        ArtifactError: it is there and cannot be read.
-    """
+    """Read the description beside a mask; None where there is none, as for masks published elsewhere."""
     described = _description_path(path)
     try:
         return MaskDescription(**json.loads(described.read_text(encoding="utf-8")))
@@ -289,30 +285,14 @@ class Mask:
 
 
 def open_mask(layout: Layout, *, top_rate: float, lam: float | None, checkpoint: Checkpoint) -> Mask:
-    """Find a mask of the layout's method by its rates, and check that it was made from this model.
-
-    Raises:
-        SettingsError: a λ that the method does not have, or lacks.
-        MissingArtifactError, ArtifactError: as `Mask.load`.
-        IncompatibleError: it was made from another model, or names another number of languages.
-    """
+    """Find a mask of the layout's method by its rates, and check that it was made from this model."""
     mask = Mask.load(layout.mask(top_rate, lam))
     mask.check_model(checkpoint)
     return mask
 
 
 def general_neurons(mask: Mask, layout: Layout, counts: AnswerCounts | None = None) -> Bool[Tensor, "layer neuron"]:
-    """Find the general neurons, which no mask holds, in the counts that the mask was made from.
-
-    Args:
-        mask: the mask.
-        layout: where the counts lie.
-        counts: these counts, where they have been read already.
-
-    Raises:
-        MissingArtifactError: the mask does not tell its bar and counts, or the counts are not there.
-        IncompatibleError: other counts than the mask's are there now.
-    """
+    """Find the general neurons, which no mask holds, in the counts that the mask was made from."""
     if mask.description is None:
         raise MissingArtifactError(
             f"{mask.name} has no description beside it, so its general neurons are unknown: {IDENTIFY}"
@@ -359,12 +339,7 @@ _SHAPE = "expected [[layer, neuron], …], or a CSV with the columns layer,neuro
 
 
 def load_neurons(path: Path) -> Int64[Tensor, "place 2"]:
-    """Read the (layer, neuron) places in a `.json` or `.csv` file.
-
-    Raises:
-        MissingArtifactError: it is not there.
-        ArtifactError: it cannot be read, or an entry is no place.
-    """
+    """Read the (layer, neuron) places in a `.json` or `.csv` file."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         listed = json.loads(text) if path.suffix == ".json" else _rows(text)
