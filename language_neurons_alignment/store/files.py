@@ -1,4 +1,4 @@
-"""Reading and writing files: they appear whole or not at all, and reading one never runs code (SPEC 7).
+"""Reading and writing files: they appear whole or not at all, and reading one never runs code.
 
 `atomic_files` is the base of everything that is written: text, JSON, CSV tables, pictures and tensors. The readers
 check what they read and raise errors that name the command which makes the file.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import errno
-import hashlib
 import io
 import json
 import math
@@ -24,6 +23,7 @@ import torch
 
 from ..core.frames import Columns
 from ..errors import ArtifactError, MissingArtifactError
+from .checkpoint import digest_of_parts
 from .layout import with_ending
 
 Json = dict[str, Any]
@@ -41,10 +41,7 @@ def digest_of(content: Any) -> str:
 
 def digest_of_bytes(*parts: bytes) -> str:
     """Return a digest of bytes; how they are cut into parts makes no difference."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
+    return digest_of_parts(parts)
 
 
 @contextmanager
@@ -60,17 +57,23 @@ def atomic_files(*paths: Path) -> Iterator[list[IO[bytes]]]:
     try:
         for current in paths:
             current.parent.mkdir(parents=True, exist_ok=True)
-            files.append(_open_beside(current))
+            temporary = current.with_name(f".{current.name}.{secrets.token_hex(4)}.part")
+            files.append(open(temporary, "x+b"))  # noqa: SIM115 - unlike `tempfile`, with a new file's permissions
         yield files
         for current, file in zip(paths, files, strict=True):  # noqa: B007 - named in the error below
-            _finish(file)
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
         for current, file in zip(paths, files, strict=True):
             os.replace(file.name, current)
     except OSError as error:
         raise unwritable(current, error) from error
     finally:
         for file in files:
-            _discard(file)
+            with suppress(OSError):  # closing writes what is still buffered, and the disk may be full
+                file.close()
+            with suppress(OSError):  # a file that was renamed is no longer there
+                os.unlink(file.name)
     for folder in {path.parent for path in paths}:
         sync_folder(folder)
 
@@ -97,31 +100,6 @@ def unwritable(path: Path, error: OSError) -> ArtifactError:
         errno.EROFS: "the file system is read-only: choose another --root",
     }.get(error.errno or 0, f"{error.strerror or error}: choose another --root")
     return ArtifactError(f"cannot write {path}: {remedy}; earlier results are untouched")
-
-
-def _open_beside(path: Path) -> IO[bytes]:
-    """Create a temporary file in the folder of `path`, with the permissions that any new file gets there.
-
-    `tempfile` would make it private, and to find out the umask for a chmod a process has to change it, under the feet
-    of its other threads.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    return open(temporary, "x+b")  # `atomic_files` closes it
-
-
-def _finish(file: IO[bytes]) -> None:
-    """Put the content on disk."""
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-
-
-def _discard(file: IO[bytes]) -> None:
-    """Close and delete a temporary file; one that was renamed is no longer there."""
-    with suppress(OSError):  # closing writes what is still buffered, and the disk may be full
-        file.close()
-    with suppress(OSError):
-        os.unlink(file.name)
 
 
 def sync_folder(folder: Path) -> None:
@@ -159,7 +137,7 @@ def save_pictures(
     header: Sequence[Any],
     rows: Iterable[Sequence[Any]],
 ) -> list[Path]:
-    """Write a figure's pictures, and the table that it shows as CSV; all of them or none."""
+    """Write a figure's pictures, ending (".png") by ending, and the table that it shows as CSV; all or none."""
     paths = [with_ending(path, ending) for ending in (*writers, ".csv")]
     with atomic_files(*paths) as files:
         for write, file in zip(writers.values(), files, strict=False):
@@ -187,21 +165,22 @@ def plain(value: Any) -> Any:
     >>> plain({"share": float("nan"), "counts": (1, 2)})
     {'share': None, 'counts': [1, 2]}
     """
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(key): plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [plain(inner) for inner in value]
     return value
 
 
 def _csv(header: Iterable[Any], rows: Iterable[Sequence[Any]]) -> str:
+    """Write a table; NaN is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    for row in rows:
-        writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row])
+    writer.writerows(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row] for row in rows)
     return text.getvalue()
 
 
