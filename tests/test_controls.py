@@ -43,12 +43,12 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 def opened(layout: Layout) -> Mask:
-    return open_mask(layout, top_rate=0.05, lam=0.0, checkpoint=Checkpoint("Llama", "", ""))
+    return open_mask(layout, top_rate=0.05, lam=0.0, checkpoint=Checkpoint("", ""))
 
 
 def controls_of(layout: Layout, *, classes: Sequence[str] = MASK, sets: int = 1, seed: int = 0) -> Controls:
     mask = opened(layout)
-    session = Session(layout, Corpus(Path("nowhere"), ()), Checkpoint("Llama", "", ""), ForbiddenSource())
+    session = Session(layout, Corpus(Path("nowhere"), ()), Checkpoint("", ""), ForbiddenSource())
     steps = Steps.parse("zero each")
     return open_source_and_controls(session, mask, steps, classes=classes, sets=sets, seed=seed)[1]
 

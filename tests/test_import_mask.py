@@ -51,7 +51,7 @@ def test_an_imported_mask_is_found_by_the_other_steps_and_says_where_it_came_fro
     assert description.source is not None
     assert description.source["file"] == "llama.neuron.pth"
     assert (description.layers, description.d_mlp, description.bar) == (5, 60, None)
-    opened = open_mask(layout, top_rate=0.01, lam=0.0, checkpoint=Checkpoint("Llama", "", ""))
+    opened = open_mask(layout, top_rate=0.01, lam=0.0, checkpoint=Checkpoint("", ""))
     assert opened.languages == ("en", "zh", "fr")
     alone = analysis_of(open_neurons(layout, Selection(0.01), mask_only=True))
     assert sum(alone.classes.totals().values()) == sum(description.classes.values())
@@ -61,7 +61,7 @@ def test_an_imported_mask_is_found_by_the_other_steps_and_says_where_it_came_fro
 def test_the_general_neurons_of_an_imported_mask_are_unknown_and_that_is_said(layout: Layout) -> None:
     file = public_mask(layout.root / "llama.neuron.pth")
     import_mask(file, layout, ("en", "zh", "fr"), model_path="/x/base", top_rate=0.01, lam=0.0)
-    opened = open_mask(layout, top_rate=0.01, lam=0.0, checkpoint=Checkpoint("Llama", "", ""))
+    opened = open_mask(layout, top_rate=0.01, lam=0.0, checkpoint=Checkpoint("", ""))
     with pytest.raises(MissingArtifactError, match="was imported"):
         general_neurons(opened, layout)
 

@@ -10,19 +10,31 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..errors import ArtifactError, ConflictError
-from .files import Json, read_json, unwritable, write_text
-from .grid import Cells, Difference, GridFile, Key, Lines, Older, Stored, differences, line_of, merged, said
+from ..errors import ConflictError
+from .files import Json, unwritable, write_text
+from .grid import (
+    Cells,
+    GridFile,
+    Key,
+    Lines,
+    Older,
+    differences,
+    line_of,
+    merged,
+    older_evaluation,
+    older_forcing,
+    said,
+)
 from .layout import with_ending
 
 
-class Journal:
+class Journal(Lines):
     """The batches that an unfinished run has answered, in a file of JSON lines beside its result.
 
         {"model": …, "sampling": …}      what the entries are made from
@@ -34,21 +46,11 @@ class Journal:
 
     def __init__(self, result: Path, *, anew: str = "--overwrite") -> None:
         """Name the journal of this result, and the flag with which its command begins anew."""
-        self.path = with_ending(result, ".partial.jsonl")
-        self._lines = Lines(self.path)
+        super().__init__(with_ending(result, ".partial.jsonl"))
         self._anew = anew
 
     def start(self, header: Json, *, replace: bool = False) -> list[Json]:
-        """Return the entries that are there, or begin a new journal.
-
-        Args:
-            header: what entries are made from.
-            replace: begin anew where they were made from something else.
-
-        Raises:
-            ConflictError: they were made from something else, and not `replace`.
-            ArtifactError: the journal cannot be read or written.
-        """
+        """Return the entries that are there, or begin a new journal."""
         header = json.loads(json.dumps(header))  # as it is read back: tuples become lists
         lines = self.read()
         if lines and lines[0] == header:
@@ -61,22 +63,6 @@ class Journal:
         write_text(self.path, line_of(header))
         return []
 
-    def read(self) -> list[Json]:
-        """Return the header and the entries; nothing where there is no journal.
-
-        Raises:
-            ArtifactError: a line that is not the last one is damaged.
-        """
-        return self._lines.read()
-
-    def append(self, entry: Json) -> None:
-        """Put an entry on disk.
-
-        Raises:
-            ArtifactError: it cannot be written; earlier entries stay.
-        """
-        self._lines.append(entry)
-
     def remove(self) -> None:
         """Delete the journal: the result is finished."""
         self.path.unlink(missing_ok=True)
@@ -84,12 +70,7 @@ class Journal:
 
 @contextmanager
 def alone(result: Path) -> Iterator[None]:
-    """Keep other processes from making this result while the context is open.
-
-    Raises:
-        ConflictError: another process makes it now.
-        ArtifactError: its folder cannot be written.
-    """
+    """Keep other processes from making this result while the context is open."""
     lock = FileLock(str(result.with_name(f".{result.name}.lock")))
     try:
         result.parent.mkdir(parents=True, exist_ok=True)
@@ -106,20 +87,6 @@ def alone(result: Path) -> Iterator[None]:
         lock.release()
 
 
-def read_answer_lines(path: Path) -> list[Json]:
-    """Read answers, one a line; none where there is no file.
-
-    Raises:
-        ArtifactError: the file cannot be read.
-    """
-    try:
-        return [json.loads(line) for line in path.read_bytes().splitlines()]  # bytes: texts hold other line ends
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"cannot read {path} ({error}): delete it and run the command again") from error
-
-
 class AnswerGrid(GridFile):
     """A grid of answers, and the folder in which they can be read. Use it only while `alone(grid.json)` is open.
 
@@ -128,17 +95,19 @@ class AnswerGrid(GridFile):
     """
 
     def __init__(
-        self,
-        path: Path,
-        wanted: Mapping[Key, Json],
-        *,
-        older: Older,
-        named: Callable[[Key], str],
-        tell: Callable[[Key, list[Difference]], str],
-        overwrite: bool = False,
+        self, path: Path, wanted: Mapping[Key, Json], *, older: Older, named: Callable[[Key], str], overwrite: bool
     ) -> None:
-        """Name the file; as `GridFile`, and `named` gives the name of the file in which a cell's answers stand."""
-        super().__init__(path, wanted, older=older, tell=tell, overwrite=overwrite)
+        """Name the file; `named` gives the name of the file in which a cell's answers stand."""
+        super().__init__(
+            path,
+            wanted,
+            older=older,
+            tell=lambda key, found: (
+                f"answers ({named(key)}) made from something else: {said(found)}; "
+                "use --force to answer again, or another --root"
+            ),
+            overwrite=overwrite,
+        )
         self.json = with_ending(path, ".json")
         self._folder = with_ending(path, ".answers")
         self._new_folder = with_ending(path, ".answers.new")
@@ -165,21 +134,11 @@ class AnswerGrid(GridFile):
                 journal.remove()
 
     def store(self, name: str, answers: Sequence[Json], cells: Mapping[Key, Json], *, engine: Json) -> None:
-        """Put finished answers on disk, beside those of the same name in other languages, and then their cells.
-
-        Args:
-            name: of their file.
-            answers: one line each; "lang" is the language of the question.
-            cells: cell → what was measured.
-            engine: what computed them.
-
-        Raises:
-            ConflictError, ArtifactError: as `GridFile.append`.
-        """
+        """Put finished answers on disk, beside those of the same name in other languages, and then their cells."""
         self.begin(engine=engine)
         path = self.answers / f"{name}.jsonl"
         texts = {text for _, text in cells}
-        kept = [one for one in read_answer_lines(path) if one["lang"] not in texts]
+        kept = [one for one in Lines(path).read() if one["lang"] not in texts]
         write_text(path, "".join(map(line_of, [*kept, *answers])))
         self.append(cells, engine=engine)
         self.journal(name).remove()
@@ -204,92 +163,52 @@ class AnswerGrid(GridFile):
         super()._replace()
 
 
-LETTERS = {
-    (True, True): "B",
-    (True, False): "N",
-    (True, None): "n",
-    (False, True): "L",
-    (False, False): "-",
-    (False, None): "?",
+_OUTCOMES = {
+    (True, True): ("B", "both right: the number, and the language of the question"),
+    (True, False): ("N", "the number right, another language"),
+    (True, None): ("n", "the number right, too little text to tell its language"),
+    (False, True): ("L", "the language of the question, another number or none"),
+    (False, False): ("-", "neither"),
+    (False, None): ("?", "another number or none, too little text to tell its language"),
 }
+LETTERS = {outcome: letter for outcome, (letter, _) in _OUTCOMES.items()}
 """(number right, in the language of the question or None where that cannot be told) → the letter of an outcome."""
-
-LEGEND = {
-    "B": "both right: the number, and the language of the question",
-    "N": "the number right, another language",
-    "n": "the number right, too little text to tell its language",
-    "L": "the language of the question, another number or none",
-    "-": "neither",
-    "?": "another number or none, too little text to tell its language",
-}
 
 
 def evaluation_grid(path: Path, wanted: Mapping[Key, Json], *, overwrite: bool = False) -> AnswerGrid:
     """Name the file of an evaluation: cell → {"outcomes": a letter for each question, "questions": their ids}."""
-    return AnswerGrid(
-        path,
-        wanted,
-        older=lambda: _older_evaluation(path),
-        named=lambda key: key[0],
-        tell=lambda _, found: _tell("answers", found),
-        overwrite=overwrite,
-    )
+    return AnswerGrid(path, wanted, older=older_evaluation, named=lambda key: key[0], overwrite=overwrite)
 
 
 def save_evaluation(path: Path, cells: Cells) -> None:
-    """Write the summary of an evaluation."""
+    """Write the summary of an evaluation: each cell with its counts, for people, and its outcomes, for programs."""
+    outcomes = {key: one.content["outcomes"] for key, one in cells.items()}
     content = {
         "provenance": merged(one.made_from for one in cells.values()),
         "engine": list(cells.values())[-1].engine,
         "asked": {text: one.content["questions"] for (_, text), one in cells.items()},
-        "legend": LEGEND,
-        "cells": [_counted(*key, one.content["outcomes"]) for key, one in cells.items()],
+        "legend": dict(_OUTCOMES.values()),
+        "cells": [
+            {
+                "row": row,
+                "language": text,
+                "questions": len(letters),
+                "accuracy": letters.count("B"),
+                "number": sum(letters.count(one) for one in "BNn"),
+                "language_right": sum(letters.count(one) for one in "BL"),
+                "unclear": sum(letters.count(one) for one in "n?"),
+                "outcomes": letters,
+            }
+            for (row, text), letters in outcomes.items()
+        ],
     }
     write_text(with_ending(path, ".json"), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def _counted(row: str, language: str, letters: str) -> Json:
-    """Write a cell with its counts, for people, and its outcomes, for programs."""
-    return {
-        "row": row,
-        "language": language,
-        "questions": len(letters),
-        "accuracy": letters.count("B"),
-        "number": sum(letters.count(one) for one in "BNn"),
-        "language_right": sum(letters.count(one) for one in "BL"),
-        "unclear": sum(letters.count(one) for one in "n?"),
-        "outcomes": letters,
-    }
-
-
-def _older_evaluation(path: Path) -> Cells:
-    """Read the cells of an evaluation that version 0.1 wrote."""
-    file = with_ending(path, ".json")
-    parts = {"provenance": dict, "engine": dict, "asked": dict, "cells": list}
-    stored = read_json(file, lambda all_: all(isinstance(all_[key], kind) for key, kind in parts.items()),
-                       command="lna evaluate")  # fmt: skip
-    if stored is None:
-        return {}
-    cells: Cells = {}
-    undrawn = {**stored["provenance"], "controls": None}
-    for cell in stored["cells"]:
-        row, text = cell["row"], cell["language"]
-        content = {"outcomes": cell["outcomes"], "questions": stored["asked"][text]}
-        made_from = stored["provenance"] if "~" in row else undrawn
-        cells[row, text] = Stored(content, made_from, stored["engine"], file)
-    return cells
-
-
 def forcing_grid(path: Path, wanted: Mapping[Key, Json], *, overwrite: bool = False) -> AnswerGrid:
     """Name the file of a forcing table: cell → {"languages": the language of each answer, None where unclear}."""
-    return AnswerGrid(
-        path,
-        {key: {forcing_name(key): made_from} for key, made_from in wanted.items()},
-        older=lambda: _older_forcing(path),
-        named=forcing_name,
-        tell=lambda key, found: _tell(f"answers ({forcing_name(key)})", found),
-        overwrite=overwrite,
-    )
+    whole = {key: {forcing_name(key): made_from} for key, made_from in wanted.items()}
+    return AnswerGrid(path, whole, older=older_forcing, named=forcing_name, overwrite=overwrite)
 
 
 def forcing_name(key: Key) -> str:
@@ -311,34 +230,8 @@ def save_forcing(path: Path, cells: Cells) -> None:
     write_text(with_ending(path, ".json"), json.dumps({"cells": content}, indent=1, ensure_ascii=False) + "\n")
 
 
-def _older_forcing(path: Path) -> Cells:
-    """Read the cells of a forcing table that version 0.1 wrote."""
-    file = with_ending(path, ".json")
-    parts = {"made_from": dict, "engine": dict, "languages": list}
-    stored = read_json(
-        file,
-        lambda all_: all(isinstance(one[key], kind) for one in all_["cells"].values() for key, kind in parts.items()),
-        command="lna force",
-    )
-    cells: Cells = {}
-    for name, cell in ({} if stored is None else stored["cells"]).items():
-        text, _, condition = name.partition(".to.")
-        content = {"languages": cell["languages"]}
-        cells[condition or "none", text] = Stored(content, {name: cell["made_from"]}, cell["engine"], file)
-    return cells
-
-
-def _tell(what: str, found: Iterable[Difference]) -> str:
-    return f"{what} made from something else: {said(found)}; use --force to answer again, or another --root"
-
-
 def write_corpus(path: Path, items: Sequence[Mapping[str, object]], *, overwrite: bool = False) -> bool:
-    """Write a corpus, a JSON list with one record a line; return False where the same one is there already (SPEC 1).
-
-    Raises:
-        ConflictError: another file is there, and not `overwrite`.
-        ArtifactError: it cannot be written; an earlier file is untouched.
-    """
+    """Write a corpus, a JSON list with one record a line; return False where the same one is there already."""
     lines = ",\n".join(json.dumps(item, ensure_ascii=False) for item in items)
     text = f"[\n{lines}\n]\n"
     if path.exists() and not overwrite:

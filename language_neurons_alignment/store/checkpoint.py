@@ -26,12 +26,12 @@ class Hashes(Protocol):
 
     @property
     def config_hash(self) -> str:
-        """Digest of the model's config; "" where it is unknown."""
+        """Of the model's config; "" where it is unknown."""
         ...
 
     @property
     def weights_hash(self) -> str:
-        """Digest of the model's weights; "" where it is unknown."""
+        """Of the model's weights; "" where it is unknown."""
         ...
 
 
@@ -39,35 +39,28 @@ class Hashes(Protocol):
 class Checkpoint:
     """A model as it lies on disk.
 
-        >>> trained = Checkpoint("Llama", config_hash="c1", weights_hash="w2")
-        >>> trained.difference(Checkpoint("Llama", config_hash="c1", weights_hash="w1"))
+        >>> trained = Checkpoint(config_hash="c1", weights_hash="w2")
+        >>> trained.difference(Checkpoint(config_hash="c1", weights_hash="w1"))
         'weights'
         >>> trained.difference({"config_hash": "c1"}) is None  # other weights, as far as anybody knows, they are not
         True
 
     Attributes:
-        family: as in file names ("Llama", "Mistral", …); "Mistral" where there is no config to read.
         config_hash: digest of config.json without the entries that only name versions and paths; "" without one.
         weights_hash: digest of every weight file (of a sample of large ones), which tells a base model from its
             aligned version, and two trainings into the same folder from each other; "" without weights.
     """
 
-    family: str
     config_hash: str
     weights_hash: str
 
     @classmethod
     def of(cls, made_from: Hashes) -> Checkpoint:
-        """Return the model that something was made from; its family is not recorded."""
-        return cls("", made_from.config_hash, made_from.weights_hash)
+        """Return the model that something was made from."""
+        return cls(made_from.config_hash, made_from.weights_hash)
 
     def difference(self, other: Hashes | Mapping[str, Any], *, unknown_differs: bool = False) -> str | None:
-        """Return what differs between two models, "config" or "weights"; None where nothing does.
-
-        Args:
-            other: the other model, or something made from it.
-            unknown_differs: whether a digest that only one side knows counts as a difference.
-        """
+        """Return what differs between two models, "config" or "weights"; None where nothing does."""
         for what in ("config", "weights"):
             name = f"{what}_hash"
             ours = getattr(self, name)
@@ -80,25 +73,17 @@ class Checkpoint:
         """Check that something was made from this model, as far as both sides tell.
 
             >>> counts = {"config_hash": "c1", "weights_hash": "w1"}
-            >>> Checkpoint("Llama", "c1", "w2").check_same(counts, what="x.pt comes from a model", remedy="count again")
+            >>> Checkpoint("c1", "w2").check_same(counts, what="x.pt comes from a model", remedy="count again")
             Traceback (most recent call last):
             language_neurons_alignment.errors.IncompatibleError: x.pt comes from a model with other weights than the \
 one in use: count again
-
-        Args:
-            other: the other model, or something made from it.
-            what: the beginning of the message, ending in "a model".
-            remedy: what to do.
-
-        Raises:
-            IncompatibleError: it was made from a model with another config or other weights.
         """
         differs = self.difference(other)
         if differs:
             raise IncompatibleError(f"{what} with other {differs} than the one in use: {remedy}")
 
 
-UNKNOWN = Checkpoint(DEFAULT_FAMILY, "", "")
+UNKNOWN = Checkpoint("", "")
 """A model that nothing is known of."""
 
 
@@ -112,15 +97,16 @@ def read_checkpoint(model_path: str) -> Checkpoint:
     if folder is None or config is None:
         return UNKNOWN
     try:
-        return Checkpoint(_family(config), _config_hash(config), _weights_hash(folder))
+        return Checkpoint(_config_hash(config), _weights_hash(folder))
     except OSError as error:
         raise ArtifactError(f"cannot read the weights in {folder} ({error}): copy the model folder again") from error
 
 
 def model_family(model_path: str) -> str:
-    """Return the family, without reading any weights."""
-    config = _read_config(local_folder(model_path))
-    return DEFAULT_FAMILY if config is None else _family(config)
+    """Return the family as in file names: "LlamaForCausalLM" → "Llama"; "Mistral" where there is no config to read."""
+    config = _read_config(local_folder(model_path)) or {}
+    architecture = next(iter(config.get("architectures") or []), "")
+    return re.sub(r"(For[A-Z]\w*|LMHeadModel|Model)$", "", architecture) or DEFAULT_FAMILY
 
 
 def local_folder(model_path: str) -> Path | None:
@@ -163,22 +149,16 @@ def _read_config(folder: Path | None) -> dict[str, Any] | None:
     return config
 
 
-def _family(config: dict[str, Any]) -> str:
-    """Cut the task off the class name: "LlamaForCausalLM" → "Llama"."""
-    architecture = next(iter(config.get("architectures") or []), "")
-    return re.sub(r"(For[A-Z]\w*|LMHeadModel|Model)$", "", architecture) or DEFAULT_FAMILY
-
-
 def _config_hash(config: dict[str, Any]) -> str:
     kept = {key: value for key, value in config.items() if key not in _VOLATILE}
-    return _digest([json.dumps(kept, sort_keys=True).encode()])
+    return digest_of_parts([json.dumps(kept, sort_keys=True).encode()])
 
 
 def _weights_hash(folder: Path) -> str:
     if folder.parent.name == "snapshots":  # in the hub's cache: named by the commit, before the weights are here
         return folder.name
     files = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
-    return _digest(part for path in files for part in _sample(path)) if files else ""
+    return digest_of_parts(part for path in files for part in _sample(path)) if files else ""
 
 
 def _sample(path: Path) -> list[bytes]:
@@ -194,7 +174,8 @@ def _sample(path: Path) -> list[bytes]:
     return pieces
 
 
-def _digest(parts: Iterable[bytes]) -> str:
+def digest_of_parts(parts: Iterable[bytes]) -> str:
+    """Return a digest of bytes; how they are cut into parts makes no difference."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(part)

@@ -1,4 +1,4 @@
-"""Files of activation counts, of their moments, and of counts in blocks of the corpus (SPEC 2).
+"""Files of activation counts, of their moments, and of counts in blocks of the corpus.
 
 Counting writes pairs of files for each language, one over whole texts and one over prefixes:
 
@@ -6,7 +6,6 @@ Counting writes pairs of files for each language, one over whole texts and one o
     moments.<lang>.<model>.pt      {"total_tokens", "sum", "sum_of_squares", "meta"}    moments [layer, d_mlp]
     blocks.<lang>.<model>.pt       {"total_tokens", "over_zero", "meta"}                counts [block, layer, d_mlp]
 
-All of them are read by `_load_pair`, which checks each file by itself and the two against each other.
 `load_answer_counts` puts the counts of several languages side by side, and `answer_moments` gives the mean activation
 on a language's answers: what the steps compute with.
 """
@@ -17,7 +16,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float32, Float64, Int
@@ -39,48 +38,49 @@ from .checkpoint import Checkpoint
 from .files import Json, atomic_files, digest_of_bytes, load_tensors, save_tensors
 from .layout import Layout
 
-COLLECT = "collect it with `lna activation`"
-COLLECT_MOMENTS = "collect it with `lna activation --moments`"
-COLLECT_BLOCKS = "count with `lna activation --blocks 20` (existing counts: with --force)"
-
 COUNTS_HASH = "counts_hash"
 """In the meta of moments: the digest of the counts that they were collected with."""
 
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(NamedTuple):
     """A kind of file: its tables, and what to say of a file that is another kind."""
 
     name: str
     tables: tuple[str, ...]
     expected: str
-    remedy: str
+    command: str
+    note: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What to do where a file is missing or torn."""
+        return f"collect it with `{self.command}`{self.note}"
 
 
 _COUNTS = _Kind(
     "a count file",
     ("over_zero",),
     "total_tokens, a whole number, and over_zero, whole numbers of shape [layer, d_mlp]",
-    COLLECT,
+    "lna activation",
 )
 _MOMENTS = _Kind(
     "a file of activation moments",
     ("sum", "sum_of_squares"),
     "total_tokens, meta, and sum and sum_of_squares, finite float64 of shape [layer, d_mlp]",
-    COLLECT_MOMENTS,
+    "lna activation --moments",
 )
 _BLOCKS = _Kind(
     "a file with blocks of counts",
     ("over_zero",),
     "total_tokens, whole numbers [block], and over_zero, whole numbers [block, layer, d_mlp]",
-    COLLECT_BLOCKS,
+    "lna activation --blocks 20",
+    " (existing counts: with --force)",
 )
 
 
-@dataclass(frozen=True)
-class _Span:
+class _Span(NamedTuple):
     """What one file holds: the tokens (for blocks, those of each), the tables, and where they come from."""
 
     tokens: Any
@@ -89,15 +89,9 @@ class _Span:
 
 
 def _load_span(path: Path, kind: _Kind) -> _Span:
-    """Read one file. Counts made elsewhere have no `meta`; it is empty then.
-
-    Raises:
-        MissingArtifactError: the file is not there.
-        ArtifactError: it is torn, of another kind, or holds impossible counts.
-    """
+    """Read one file. Counts made elsewhere have no `meta`; it is empty then."""
     content = load_tensors(path, remedy=kind.remedy)
-    if not isinstance(content, dict):
-        content = {}
+    content = content if isinstance(content, dict) else {}
     tokens, meta = content.get("total_tokens"), content.get("meta")
     if kind is _COUNTS and isinstance(tokens, Tensor) and tokens.numel() == 1:
         tokens = tokens.item()
@@ -106,42 +100,38 @@ def _load_span(path: Path, kind: _Kind) -> _Span:
     if not _fits(span, kind):
         raise ArtifactError(f"{path} is not {kind.name}: expected {kind.expected}; delete it and {kind.remedy}")
     if kind is _COUNTS:
-        smallest, largest = int(span.tables[0].min()), int(span.tables[0].max())
+        smallest, largest = int(tables[0].min()), int(tables[0].max())
         if smallest < 0 or largest > span.tokens:
             raise ArtifactError(
-                f"{path} holds impossible counts: over_zero spans {smallest}..{largest} for {span.tokens} tokens; "
-                f"delete it and {COLLECT}"
+                f"{path} holds impossible counts: over_zero spans {smallest}..{largest} for {tokens} tokens; "
+                f"delete it and {kind.remedy}"
             )
     return span
 
 
 def _fits(span: _Span, kind: _Kind) -> bool:
     """Whether tokens and tables have the types and shapes of their kind."""
-    if len(span.tables) < len(kind.tables) or any(one.shape != span.tables[0].shape for one in span.tables):
+    tokens, tables, meta = span
+    if len(tables) < len(kind.tables) or len({one.shape for one in tables}) > 1 or not tables[0].numel():
         return False
-    tokens, first = span.tokens, span.tables[0]
-    if not first.numel():
-        return False
-    if kind is _MOMENTS:
-        finite = all(one.dtype == torch.float64 and bool(torch.isfinite(one).all()) for one in span.tables)
-        return isinstance(tokens, int) and tokens >= 0 and first.ndim == 2 and finite and bool(span.meta)
+    first = tables[0]
     if kind is _BLOCKS:
         per_block = isinstance(tokens, Tensor) and tokens.dtype == torch.int64 and tokens.shape == first.shape[:1]
         return per_block and first.ndim == 3 and first.dtype in _WHOLE
-    return isinstance(tokens, int) and first.ndim == 2 and first.dtype in _WHOLE
+    if not isinstance(tokens, int) or first.ndim != 2:
+        return False
+    if kind is _COUNTS:
+        return first.dtype in _WHOLE
+    return tokens >= 0 and bool(meta) and all(one.dtype == torch.float64 and one.isfinite().all() for one in tables)
 
 
 def _load_pair(full: Path, prefix: Path, kind: _Kind) -> tuple[_Span, _Span]:
-    """Read a language's full and prefix file, and check that they come from one run.
-
-    Raises:
-        MissingArtifactError, ArtifactError: as `_load_span`.
-        IncompatibleError: they come from different runs.
-    """
+    """Read a language's full and prefix file, and check that they come from one run."""
     one, other = _load_span(full, kind), _load_span(prefix, kind)
     if one.tables[0].shape != other.tables[0].shape or one.meta != other.meta:
         raise IncompatibleError(
-            f"{full} and {prefix.name} do not belong together, they come from different runs: count again with --force"
+            f"{full} and {prefix.name} do not belong together, they come from different runs: collect them again "
+            f"with `{kind.command} --force`"
         )
     return one, other
 
@@ -151,20 +141,16 @@ def save_counts(layout: Layout, language: str, counts: LanguageCounts, meta: Jso
 
     The files appear together. The full counts come last, so their presence means that everything is there.
     """
-    plain = _plain(meta)
-    content: dict[Path, Json] = {}
+    plain, content = _plain(meta), {}
     for prefix, span in ((False, counts.full), (True, counts.prefix)):
         path = layout.activation(language, prefix=prefix)
         content[path] = {"total_tokens": span.total_tokens, "over_zero": span.over_zero, "meta": plain}
     if counts.moments is not None:
         belonging = {**plain, COUNTS_HASH: counts_hash(counts)}
         for prefix, sums in ((False, counts.moments.full), (True, counts.moments.prefix)):
-            content[layout.moments(language, prefix=prefix)] = {
-                "total_tokens": sums.total_tokens,
-                "sum": sums.sum,
-                "sum_of_squares": sums.sum_of_squares,
-                "meta": belonging,
-            }
+            tables = {"sum": sums.sum, "sum_of_squares": sums.sum_of_squares}
+            path = layout.moments(language, prefix=prefix)
+            content[path] = {"total_tokens": sums.total_tokens, **tables, "meta": belonging}
     _save(dict(reversed(content.items())))
     return list(content)
 
@@ -174,17 +160,11 @@ def save_blocks(layout: Layout, language: str, blocks: LanguageBlocks, meta: Jso
 
     Write them before the counts: counts that are there then have blocks that add up to them.
     """
-    plain = _plain(meta)
-    spans = {
-        layout.blocks(language, prefix=True): blocks.prefix,
-        layout.blocks(language): blocks.full,
-    }
-    _save(
-        {
-            path: {"total_tokens": span.total_tokens, "over_zero": _smallest(span.over_zero), "meta": plain}
-            for path, span in spans.items()
-        }
-    )
+    plain, content = _plain(meta), {}
+    for prefix, span in ((True, blocks.prefix), (False, blocks.full)):
+        path = layout.blocks(language, prefix=prefix)
+        content[path] = {"total_tokens": span.total_tokens, "over_zero": _smallest(span.over_zero), "meta": plain}
+    _save(content)
 
 
 def _save(content: dict[Path, Json]) -> None:
@@ -201,18 +181,12 @@ def _plain(meta: Json) -> Json:
 
 def _smallest(counts: Tensor) -> Tensor:
     """The same numbers in as few bytes as hold them."""
-    widths, largest = (torch.uint8, torch.int16, torch.int32, torch.int64), int(counts.max())
-    return counts.to(next(width for width in widths if torch.iinfo(width).max >= largest))
+    widths = (torch.uint8, torch.int16, torch.int32, torch.int64)
+    return counts.to(next(width for width in widths if torch.iinfo(width).max >= int(counts.max())))
 
 
 def load_counts(layout: Layout, language: str, *, moments: bool = False) -> tuple[LanguageCounts, Json]:
-    """Read a language's counts and their meta, with the moments collected at the same time if asked for.
-
-    Raises:
-        MissingArtifactError: a file is not there.
-        ArtifactError: a file is torn or of another kind.
-        IncompatibleError: the files come from different runs.
-    """
+    """Read a language's counts and their meta, with the moments collected at the same time if asked for."""
     full, prefix = _load_pair(layout.activation(language), layout.activation(language, prefix=True), _COUNTS)
     counts = LanguageCounts(_counts_of(full), _counts_of(prefix))
     if moments:
@@ -221,37 +195,22 @@ def load_counts(layout: Layout, language: str, *, moments: bool = False) -> tupl
 
 
 def load_span(path: Path) -> tuple[SpanCounts, Json]:
-    """Read one count file by itself.
-
-    Raises:
-        MissingArtifactError: it is not there.
-        ArtifactError: it is torn, no count file, or holds impossible counts.
-    """
+    """Read one count file by itself."""
     span = _load_span(path, _COUNTS)
     return _counts_of(span), span.meta
 
 
 def load_origin(path: Path) -> tuple[int, Json]:
-    """Read the number of tokens and the meta of a count file, without its counts.
-
-    Raises:
-        MissingArtifactError, ArtifactError: as `load_span`.
-    """
-    content = load_tensors(path, remedy=COLLECT, lazy=True)
+    """Read the number of tokens and the meta of a count file, without its counts."""
+    content = load_tensors(path, remedy=_COUNTS.remedy, lazy=True)
     if not isinstance(content, dict) or "total_tokens" not in content:
-        raise ArtifactError(f"{path} is not a count file: it has no total_tokens; delete it and {COLLECT}")
+        raise ArtifactError(f"{path} is not a count file: it has no total_tokens; delete it and {_COUNTS.remedy}")
     meta = content.get("meta")
     return int(content["total_tokens"]), meta if isinstance(meta, dict) else {}
 
 
 def load_blocks(layout: Layout, language: str) -> LanguageBlocks:
-    """Read a language's blocks and check that they add up to its counts.
-
-    Raises:
-        MissingArtifactError: the language was counted without blocks.
-        ArtifactError: a file is torn or of another kind.
-        IncompatibleError: the blocks do not add up to the counts beside them.
-    """
+    """Read a language's blocks and check that they add up to its counts."""
     path = layout.blocks(language)
     full, prefix = _load_pair(path, layout.blocks(language, prefix=True), _BLOCKS)
     blocks = LanguageBlocks(SpanBlocks(full.tokens, full.tables[0]), SpanBlocks(prefix.tokens, prefix.tables[0]))
@@ -260,7 +219,7 @@ def load_blocks(layout: Layout, language: str) -> LanguageBlocks:
         if one.total_tokens != whole.total_tokens or not torch.equal(one.over_zero, whole.over_zero):
             raise IncompatibleError(
                 f"the blocks of {path} do not add up to the counts beside them, they come from another run: "
-                f"{COLLECT_BLOCKS}"
+                f"{_BLOCKS.remedy}"
             )
     return blocks
 
@@ -276,8 +235,8 @@ def _load_moments(layout: Layout, language: str, counted: str) -> tuple[Language
     full, prefix = _load_pair(path, layout.moments(language, prefix=True), _MOMENTS)
     if full.meta.get(COUNTS_HASH) != counted:
         raise IncompatibleError(
-            f"{path} was collected with other counts than those beside it: "
-            "collect the moments again with `lna activation --moments`"
+            f"{path} was collected with other counts than those beside it: collect the moments again with "
+            f"`{_MOMENTS.command}`"
         )
     one, other = (SpanMoments(span.tokens, *span.tables) for span in (full, prefix))
     return LanguageMoments(one, other), full.meta
@@ -290,11 +249,6 @@ def _counts_of(span: _Span) -> SpanCounts:
 def counts_hash(counts: LanguageCounts) -> str:
     """Return a digest of a language's counts, whichever file they come from."""
     return _digest((span.total_tokens, span.over_zero) for span in (counts.full, counts.prefix))
-
-
-def moments_hash(moments: LanguageMoments) -> str:
-    """Return a digest of a language's moments."""
-    return _digest((span.total_tokens, span.sum, span.sum_of_squares) for span in (moments.full, moments.prefix))
 
 
 def _digest(spans: Iterable[tuple[Any, ...]]) -> str:
@@ -310,13 +264,11 @@ class AnswerCounts:
     """The answer counts of several languages side by side.
 
     Attributes:
-        languages: codes, in the order of the last axis.
         counts: c_full − c_prefix.
         tokens: t_full − t_prefix.
         prefix_tokens: t_prefix, which the answers do not change.
         hashes: digest of each language's files.
-        config_hash: of the model's config; "" where the files do not tell.
-        weights_hash: of the model's weights; "" likewise.
+        config_hash, weights_hash: of the model; "" where the files do not tell.
         metas: what each language's files say about their making.
     """
 
@@ -331,7 +283,7 @@ class AnswerCounts:
 
     @property
     def probability(self) -> Float32[Tensor, "layer neuron lang"]:
-        """The activation probabilities (SPEC 3)."""
+        """The activation probabilities."""
         return activation_probability(self.counts, tokens=self.tokens)
 
     def statistics(self, *, bar: float) -> NeuronStatistics:
@@ -340,17 +292,13 @@ class AnswerCounts:
 
 
 def load_answer_counts(layout: Layout, languages: Sequence[str]) -> AnswerCounts:
-    """Read the counts of several languages and put them side by side.
-
-    Raises:
-        MissingArtifactError, ArtifactError: a file is missing or torn.
-        IncompatibleError: the languages were not counted on the same model.
-    """
+    """Read the counts of several languages and put them side by side."""
     table: Tensor | None = None
     origin: Json = {}
     tokens, prefix_tokens, hashes, metas = [], [], {}, []
     for k, language in enumerate(languages):
         counts, meta = load_counts(layout, language)
+        metas.append(meta)
         answers = answer_counts(counts.full.over_zero, counts.prefix.over_zero)
         if table is None:
             # one language after the other in memory: what runs over languages then reads memory in order
@@ -370,24 +318,15 @@ def load_answer_counts(layout: Layout, languages: Sequence[str]) -> AnswerCounts
         tokens.append(counts.full.total_tokens - counts.prefix.total_tokens)
         prefix_tokens.append(counts.prefix.total_tokens)
         hashes[language] = counts_hash(counts)
-        metas.append(meta)
     assert table is not None  # languages are never empty: parse_languages
     model = _model_of(origin)
-    return AnswerCounts(
-        tuple(languages),
-        table,
-        torch.tensor(tokens),
-        torch.tensor(prefix_tokens),
-        hashes,
-        model.config_hash,
-        model.weights_hash,
-        tuple(metas),
-    )
+    totals = torch.tensor(tokens), torch.tensor(prefix_tokens)
+    return AnswerCounts(tuple(languages), table, *totals, hashes, model.config_hash, model.weights_hash, tuple(metas))
 
 
 def _model_of(meta: Json) -> Checkpoint:
     """The model that files say they come from."""
-    return Checkpoint("", str(meta.get("config_hash") or ""), str(meta.get("weights_hash") or ""))
+    return Checkpoint(str(meta.get("config_hash") or ""), str(meta.get("weights_hash") or ""))
 
 
 @dataclass(frozen=True)
@@ -396,11 +335,9 @@ class AnswerMoments:
 
     Attributes:
         tokens: number of answer tokens.
-        mean: activation per neuron, over these tokens.
-        variance: of the activation over these tokens.
+        mean, variance: of each neuron's activation over these tokens.
         digest: of the files, so that results can say which means they were made with.
-        config_hash: of the model's config.
-        weights_hash: of the model's weights.
+        config_hash, weights_hash: of the model.
     """
 
     tokens: int
@@ -412,21 +349,10 @@ class AnswerMoments:
 
 
 def answer_moments(layout: Layout, language: str, *, counts: AnswerCounts | None = None) -> AnswerMoments:
-    """Read the moments of a language's answers, full − prefix as for counts (SPEC 3).
-
-    Args:
-        layout: where they lie.
-        language: code.
-        counts: the counts beside them, where they have been read already.
-
-    Raises:
-        MissingArtifactError: the language was counted without moments, or not at all.
-        ArtifactError: a file is torn, or there are no answer tokens to take a mean over.
-        IncompatibleError: the moments were not collected with the counts beside them.
-    """
+    """Read the moments of a language's answers, full − prefix as for counts."""
     path = layout.moments(language)
     if not has_moments(layout, language):
-        raise MissingArtifactError(f"{path} is not there: {COLLECT_MOMENTS} -l {language}")
+        raise MissingArtifactError(f"{path} is not there: collect it with `{_MOMENTS.command} -l {language}`")
     counted = counts.hashes.get(language) if counts else None
     moments, meta = _load_moments(layout, language, counted or counts_hash(load_counts(layout, language)[0]))
     answer = moments.answer
@@ -435,11 +361,7 @@ def answer_moments(layout: Layout, language: str, *, counts: AnswerCounts | None
             f"{path} holds no answer tokens, so there is no mean activation: count a corpus whose answers are not empty"
         )
     model = _model_of(meta)
+    digest = _digest((span.total_tokens, span.sum, span.sum_of_squares) for span in (moments.full, moments.prefix))
     return AnswerMoments(
-        answer.total_tokens,
-        answer.mean,
-        answer.variance,
-        moments_hash(moments),
-        model.config_hash,
-        model.weights_hash,
+        answer.total_tokens, answer.mean, answer.variance, digest, model.config_hash, model.weights_hash
     )

@@ -1,4 +1,4 @@
-"""Reading and writing files: they appear whole or not at all, and reading one never runs code (SPEC 7).
+"""Reading and writing files: they appear whole or not at all, and reading one never runs code.
 
 `atomic_files` is the base of everything that is written: text, JSON, CSV tables, pictures and tensors. The readers
 check what they read and raise errors that name the command which makes the file.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import errno
-import hashlib
 import io
 import json
 import math
@@ -24,6 +23,7 @@ import torch
 
 from ..core.frames import Columns
 from ..errors import ArtifactError, MissingArtifactError
+from .checkpoint import digest_of_parts
 from .layout import with_ending
 
 Json = dict[str, Any]
@@ -41,10 +41,7 @@ def digest_of(content: Any) -> str:
 
 def digest_of_bytes(*parts: bytes) -> str:
     """Return a digest of bytes; how they are cut into parts makes no difference."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
+    return digest_of_parts(parts)
 
 
 @contextmanager
@@ -54,26 +51,29 @@ def atomic_files(*paths: Path) -> Iterator[list[IO[bytes]]]:
     Each is written beside its path under a temporary name. When all are synced to disk they are renamed, in the order
     given: a reader sees the old file or the whole new one, also after Ctrl-C or on a full disk. When two processes
     write the same path, the last one to finish wins.
-
-    Raises:
-        ArtifactError: a file cannot be written; earlier files at `paths` are untouched.
     """
     files: list[IO[bytes]] = []
     current = paths[0]
     try:
         for current in paths:
             current.parent.mkdir(parents=True, exist_ok=True)
-            files.append(_open_beside(current))
+            temporary = current.with_name(f".{current.name}.{secrets.token_hex(4)}.part")
+            files.append(open(temporary, "x+b"))  # noqa: SIM115 - unlike `tempfile`, with a new file's permissions
         yield files
         for current, file in zip(paths, files, strict=True):  # noqa: B007 - named in the error below
-            _finish(file)
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
         for current, file in zip(paths, files, strict=True):
             os.replace(file.name, current)
     except OSError as error:
         raise unwritable(current, error) from error
     finally:
         for file in files:
-            _discard(file)
+            with suppress(OSError):  # closing writes what is still buffered, and the disk may be full
+                file.close()
+            with suppress(OSError):  # a file that was renamed is no longer there
+                os.unlink(file.name)
     for folder in {path.parent for path in paths}:
         sync_folder(folder)
 
@@ -102,31 +102,6 @@ def unwritable(path: Path, error: OSError) -> ArtifactError:
     return ArtifactError(f"cannot write {path}: {remedy}; earlier results are untouched")
 
 
-def _open_beside(path: Path) -> IO[bytes]:
-    """Create a temporary file in the folder of `path`, with the permissions that any new file gets there.
-
-    `tempfile` would make it private, and to find out the umask for a chmod a process has to change it, under the feet
-    of its other threads.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    return open(temporary, "x+b")  # `atomic_files` closes it
-
-
-def _finish(file: IO[bytes]) -> None:
-    """Put the content on disk."""
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-
-
-def _discard(file: IO[bytes]) -> None:
-    """Close and delete a temporary file; one that was renamed is no longer there."""
-    with suppress(OSError):  # closing writes what is still buffered, and the disk may be full
-        file.close()
-    with suppress(OSError):
-        os.unlink(file.name)
-
-
 def sync_folder(folder: Path) -> None:
     """Make the rename itself durable, where the system lets a folder be opened."""
     with suppress(OSError):
@@ -138,16 +113,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_json(path: Path, is_whole: Callable[[Any], bool], *, command: str) -> Json | None:
-    """Read a JSON file that one of our commands wrote; None where there is none.
-
-    Args:
-        path: the file.
-        is_whole: whether the content has all its parts; it may raise what a missing part raises.
-        command: the command that writes the file.
-
-    Raises:
-        ArtifactError: the file cannot be read, or is not whole.
-    """
+    """Read a JSON file that one of our commands wrote; None where there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not is_whole(content):
@@ -171,14 +137,7 @@ def save_pictures(
     header: Sequence[Any],
     rows: Iterable[Sequence[Any]],
 ) -> list[Path]:
-    """Write a figure's pictures, and the table that it shows as CSV; all of them or none.
-
-    Args:
-        path: without ending.
-        writers: ending (".png") → function that writes the picture into an open file.
-        header: the table's columns.
-        rows: the table; NaN is an empty cell.
-    """
+    """Write a figure's pictures, ending (".png") by ending, and the table that it shows as CSV; all or none."""
     paths = [with_ending(path, ending) for ending in (*writers, ".csv")]
     with atomic_files(*paths) as files:
         for write, file in zip(writers.values(), files, strict=False):
@@ -188,13 +147,7 @@ def save_pictures(
 
 
 def save_tables(path: Path, content: Mapping[str, Any], tables: Mapping[str, Columns]) -> list[Path]:
-    """Write `<path>.json`, and `<path>.<name>.csv` for each table; all of them or none.
-
-    Args:
-        path: without ending.
-        content: plain values; NaN and ∞, which JSON lacks, become null.
-        tables: name → columns; NaN is an empty cell.
-    """
+    """Write `<path>.json`, and `<path>.<name>.csv` for each table; all of them or none."""
     csvs = {
         with_ending(path, f".{name}.csv"): _csv(columns, zip(*columns.values(), strict=True))
         for name, columns in tables.items()
@@ -212,21 +165,22 @@ def plain(value: Any) -> Any:
     >>> plain({"share": float("nan"), "counts": (1, 2)})
     {'share': None, 'counts': [1, 2]}
     """
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(key): plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [plain(inner) for inner in value]
     return value
 
 
 def _csv(header: Iterable[Any], rows: Iterable[Sequence[Any]]) -> str:
+    """Write a table; NaN is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    for row in rows:
-        writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row])
+    writer.writerows(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row] for row in rows)
     return text.getvalue()
 
 
@@ -241,17 +195,7 @@ def save_tensors(content: Any, file: IO[bytes]) -> None:
 
 
 def load_tensors(path: Path, *, remedy: str, lazy: bool = False) -> Any:
-    """Read tensors and plain values with `weights_only=True`; a failure is explained in one line.
-
-    Args:
-        path: the file.
-        remedy: what to do when it is missing or torn.
-        lazy: read a tensor's values only when they are used.
-
-    Raises:
-        MissingArtifactError: the file is not there.
-        ArtifactError: it cannot be read: torn, not a torch file, or with objects that would run code.
-    """
+    """Read tensors and plain values with `weights_only=True`; a failure is explained in one line."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy and is_zipfile(path))
     except FileNotFoundError:
@@ -268,15 +212,7 @@ def save_stability(
     tensors: Mapping[str, Any],
     pictures: Mapping[str, Callable[[IO[bytes]], None]],
 ) -> list[Path]:
-    """Write `<path>.pt` and `<path>.<name>.png`, then the tables and the JSON that describes everything.
-
-    Args:
-        path: without ending.
-        content: plain values.
-        tables: name → columns.
-        tensors: plain values and tensors, read back by `torch.load(weights_only=True)`.
-        pictures: name → function that writes the picture into an open file.
-    """
+    """Write `<path>.pt` and `<path>.<name>.png`, then the tables and the JSON that describes everything."""
     pngs = [with_ending(path, f".{name}.png") for name in pictures]
     with atomic_files(with_ending(path, ".pt"), *pngs) as (tensor_file, *files):
         save_tensors(dict(tensors), tensor_file)

@@ -11,7 +11,8 @@ cells writes n lines:
 
 Several processes may append to one file. With `overwrite`, cells go to `<path>.cells.new.jsonl`, which takes the place
 of the old file when all are finished; until then the old result stays, and a run that was killed goes on where it
-stopped.
+stopped. Version 0.1 kept the cells in the JSON of a whole result, which `older_map`, `older_evaluation` and
+`older_forcing` read.
 """
 
 from __future__ import annotations
@@ -20,14 +21,13 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock
 
 from ..errors import ArtifactError, ConflictError
-from .files import Json, digest_of, sync_folder, unwritable, write_text
+from .files import Json, digest_of, read_json, sync_folder, unwritable, write_text
 from .layout import with_ending
 
 Key = tuple[str, str]
@@ -46,31 +46,30 @@ class Lines:
         self._remedy = remedy
 
     def read(self) -> list[Json]:
-        """Return all entries; none where there is no file.
-
-        Raises:
-            ArtifactError: the file cannot be read, or a line other than the last one is damaged.
-        """
+        """Return all entries; none where there is no file."""
         try:
-            content = self.path.read_bytes()
+            return self.parse(self.path.read_bytes())[0]
         except FileNotFoundError:
             return []
         except OSError as error:
             raise ArtifactError(f"cannot read {self.path} ({error}): {self._remedy}") from error
-        return self.parse(content)[0]
 
     def parse(self, content: bytes, *, first: int = 1) -> tuple[list[Json], int]:
         """Parse whole lines, counted from `first`; return the entries and the bytes that they take."""
         whole = content.rfind(b"\n") + 1
-        lines = content[:whole].split(b"\n")[:-1]
-        return [self._entry(line, number) for number, line in enumerate(lines, start=first)], whole
+        entries: list[Json] = []
+        for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=first):
+            try:
+                entry = json.loads(line)
+            except ValueError as error:
+                raise self.damaged(number, error) from error
+            if not isinstance(entry, dict):
+                raise self.damaged(number, f"a {type(entry).__name__}, not an object")
+            entries.append(entry)
+        return entries, whole
 
     def append(self, *entries: Json) -> None:
-        """Put entries on disk: all of them or none.
-
-        Raises:
-            ArtifactError: they cannot be written; earlier entries stay.
-        """
+        """Put entries on disk: all of them or none."""
         try:
             with self.path.open("ab+", buffering=0) as file:
                 end = _cut_torn_line(file)
@@ -89,15 +88,6 @@ class Lines:
         """Return the error for a line that is not what it should be."""
         return ArtifactError(f"{self.path}, line {number} is damaged ({error}): {self._remedy}")
 
-    def _entry(self, line: bytes, number: int) -> Json:
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            raise self.damaged(number, error) from error
-        if not isinstance(entry, dict):
-            raise self.damaged(number, f"a {type(entry).__name__}, not an object")
-        return entry
-
 
 def line_of(entry: Json) -> str:
     """Write an object as one line."""
@@ -107,15 +97,11 @@ def line_of(entry: Json) -> str:
 def _cut_torn_line(file: Any) -> int:
     """Remove what follows the last line end, and return the size of the file."""
     size = file.seek(0, os.SEEK_END)
-    if not size:
-        return 0
-    file.seek(size - 1)
-    if file.read(1) == b"\n":
+    file.seek(max(size - 1, 0))
+    if file.read(1) in (b"", b"\n"):
         return size
     file.seek(0)
-    whole = file.read().rfind(b"\n") + 1
-    file.truncate(whole)
-    return whole
+    return file.truncate(file.read().rfind(b"\n") + 1)
 
 
 class Difference(NamedTuple):
@@ -128,7 +114,7 @@ class Difference(NamedTuple):
 
 def every(seen: Json, wanted: Json) -> Iterable[str]:
     """Compare all values of both."""
-    return (*seen, *(key for key in wanted if key not in seen))
+    return {**seen, **wanted}
 
 
 def asked_for(_seen: Json, wanted: Json) -> Iterable[str]:
@@ -161,12 +147,10 @@ def differences(
 
 def said(found: Iterable[Difference]) -> str:
     """Say what differs, with both values where they are short."""
-    return ", ".join(_said(*one) for one in found)
-
-
-def _said(names: tuple[str, ...], seen: Any, wanted: Any) -> str:
-    values = f" ({seen!r}, not {wanted!r})" if len(repr((seen, wanted))) < 80 else ""
-    return names[-1].replace("_", " ") + values
+    return ", ".join(
+        names[-1].replace("_", " ") + (f" ({seen!r}, not {wanted!r})" if len(repr((seen, wanted))) < 80 else "")
+        for names, seen, wanted in found
+    )
 
 
 def merged(descriptions: Iterable[Json]) -> Json:
@@ -190,16 +174,8 @@ def precision_of(engine: Json) -> Json:
     return {key: engine[key] for key in ("engine", "dtype") if key in engine}
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A finished cell.
-
-    Attributes:
-        content: what its step measured.
-        made_from: what decides that, besides the engine.
-        engine: what computed it.
-        file: where it was read.
-    """
+class Stored(NamedTuple):
+    """A finished cell: what its step measured, what decides that besides the engine, the engine, and its file."""
 
     content: Json
     made_from: Json
@@ -208,23 +184,20 @@ class Stored:
 
 
 Cells = dict[Key, Stored]
-Older = Callable[[], Cells]
-"""Reads the cells of a file that version 0.1 wrote: the JSON of a whole result."""
+Older = Callable[[Path], Cells]
+"""Reads the cells of a result that version 0.1 wrote; its path has no ending."""
 
 
-class _Reader:
-    """Reads a file of cells, and later what was appended to it since."""
+class _CellLines(Lines):
+    """A file of cells, which is read once, and later what was appended to it since."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.cells: Cells = {}
-        self.ids: set[str] = set()
-        self._lines = Lines(path, remedy="delete that line and run the command again")
+        super().__init__(path, remedy="delete that line and run the command again")
         self._forget()
 
     def _forget(self) -> None:
-        self.cells, self.ids = {}, set()
-        self._made: dict[str, tuple[Json, Json]] = {}
+        self.cells: Cells = {}
+        self.origins: dict[str, tuple[Json, Json]] = {}
         self._end = self._number = 0
         self._inode: int | None = None
 
@@ -237,7 +210,7 @@ class _Reader:
                     self._forget()
                     self._inode = state.st_ino
                 file.seek(self._end)
-                entries, size = self._lines.parse(file.read(), first=self._number + 1)
+                entries, size = self.parse(file.read(), first=self._number + 1)
         except FileNotFoundError:
             self._forget()
             return False
@@ -248,34 +221,24 @@ class _Reader:
             try:
                 self._take(entry)
             except (KeyError, TypeError, ValueError) as error:
-                raise self._lines.damaged(self._number, repr(error)) from error
+                raise self.damaged(self._number, repr(error)) from error
         self._end += size
         return True
 
-    def append(self, *entries: Json) -> None:
-        self._lines.append(*entries)
-
     def _take(self, entry: Json) -> None:
-        if "id" in entry:
-            made_from, engine = entry["made_from"], entry["engine"]
-            if not (isinstance(made_from, dict) and isinstance(engine, dict)):
-                raise ValueError("not what cells are made from")
-            self._made[entry["id"]] = made_from, engine
-            self.ids.add(entry["id"])
-            return
-        condition, text = entry["cell"]
-        content = {key: value for key, value in entry.items() if key not in ("cell", "made_from")}
-        self.cells[str(condition), str(text)] = Stored(content, *self._made[entry["made_from"]], self.path)
+        match entry:
+            case {"id": str() as name, "made_from": dict() as made_from, "engine": dict() as engine}:
+                self.origins[name] = made_from, engine
+            case {"cell": [str() as condition, str() as text], "made_from": str() as name, **content}:
+                self.cells[condition, text] = Stored(content, *self.origins[name], self.path)
+            case _:
+                raise ValueError("neither a cell nor what cells are made from")
 
 
 def read_cells(path: Path, older: Older) -> Cells:
-    """Read all finished cells of a grid, whatever they were made from. `path` has no ending.
-
-    Raises:
-        ArtifactError: the file cannot be read.
-    """
-    reader = _Reader(cells_path(path))
-    return reader.cells if reader.sync() else older()
+    """Read all finished cells of a grid, whatever they were made from. `path` has no ending."""
+    lines = _CellLines(cells_path(path))
+    return lines.cells if lines.sync() else older(path)
 
 
 def cells_path(path: Path) -> Path:
@@ -293,48 +256,40 @@ class GridFile:
     A finished cell counts if it was made from the same as it is wanted. If it was made from something else, the run is
     refused, unless it overwrites. The other cells under the same conditions (of other languages) must not contradict
     what is wanted, and all must be of one engine and precision.
+
+    Attributes:
+        path: of the finished cells.
+        wanted: cell → what it has to be made from.
+        replacing: whether new cells go to a file that takes the place of the old one at the end.
     """
 
     def __init__(
         self, path: Path, wanted: Mapping[Key, Json], *, older: Older, tell: Tell, overwrite: bool = False
     ) -> None:
-        """Name the file.
+        """Name the file, without ending.
 
-        Args:
-            path: without ending.
-            wanted: cell → what it has to be made from; where an object in it has an entry for each language or
-                condition ("corpus"), the cell's own entry only. What is stored is this of all cells of a condition,
-                so it is one line for many cells, and tells which languages the run was about.
-            older: reads the results of version 0.1 that lie there; with the first new cell they go to the new file.
-            tell: says that a cell was made from something else.
-            overwrite: compute all cells again.
+        Where an object in what a cell is made from has an entry for each language or condition ("corpus"), `wanted`
+        has the cell's own entry only. What is stored is this of all cells of a condition, so it is one line for many
+        cells, and tells which languages the run was about. The results of version 0.1 that `older` reads go to the
+        new file with the first new cell.
         """
-        plain = {id(one): json.loads(json.dumps(one)) for one in wanted.values()}  # as it is read back
-        self.wanted = {key: plain[id(one)] for key, one in wanted.items()}
+        self.wanted = {key: json.loads(json.dumps(one)) for key, one in wanted.items()}  # as it is read back
         self.path = cells_path(path)
-        self._new = _Reader(with_ending(path, ".cells.new.jsonl"))
-        self._finished = _Reader(self.path)
-        self._older = older
+        self.replacing = False
+        self._new = _CellLines(with_ending(path, ".cells.new.jsonl"))
+        self._finished = _CellLines(self.path)
+        self._older = lambda: older(path)
         self._tell = tell
         self._overwrite = overwrite
-        self._replacing = False
         self._lock = FileLock(str(path.with_name(f".{path.name}.lock")))
-        self._agreed: dict[Key, Stored] = {}
+        self._agreed: Cells = {}
         self._engine: Json = {}
         self._of_condition: dict[str, Json] = {}
         for (condition, _), one in self.wanted.items():
             self._of_condition[condition] = merged([self._of_condition.get(condition, {}), one])
 
-    @property
-    def replacing(self) -> bool:
-        """Whether new cells go to a file that takes the place of the old one at the end."""
-        return self._replacing
-
     def read(self, *, engine: Json | None = None) -> dict[Key, Json]:
-        """Return the wanted cells that are finished.
-
-        Args:
-            engine: engine and dtype that they have to come from; what is not named does not matter.
+        """Return the wanted cells that are finished; they must come from this engine and dtype, where they are named.
 
         Raises:
             ConflictError: a cell was made from something else, and nothing is to be overwritten.
@@ -347,41 +302,29 @@ class GridFile:
         """Return all finished cells, those that this run does not want among them, in the order of the file."""
         return dict(self._current(self._engine))
 
-    def begin(self, *, engine: Json) -> None:
-        """Make the file ready for new cells: take over older results, or begin the file that will replace them.
-
-        Raises:
-            ConflictError, ArtifactError: as `append`.
-        """
+    def begin(self, *, engine: Json) -> Cells:
+        """Make the file ready for new cells: take over older results, or begin the file that will replace them."""
         with self._locked():
-            self._ready(engine)
+            return self._ready(engine)
 
     def append(self, cells: Mapping[Key, Json], *, engine: Json) -> None:
-        """Put finished cells on disk; one that another process has appended meanwhile is not written again.
-
-        Args:
-            cells: cell → what was measured.
-            engine: what computed them.
-
-        Raises:
-            ConflictError: another process has appended cells that were made from something else.
-            ArtifactError: the file cannot be written; earlier cells stay.
-        """
+        """Put finished cells on disk; one that another process has appended meanwhile is not written again."""
         with self._locked():
             there = self._ready(engine)
             made = {key: Stored(one, self._of_condition[key[0]], engine, self.path) for key, one in cells.items()}
-            target = self._new if self._replacing else self._finished
-            target.append(*entries_of({key: one for key, one in made.items() if key not in there}, known=target.ids))
+            new = {key: one for key, one in made.items() if key not in there}
+            target = self._new if self.replacing else self._finished
+            target.append(*_entries(new, known=target.origins))
 
     def finish(self) -> bool:
         """Let the new file take the place of the old one, if this run overwrites; return whether there is a file.
 
         There is none where all wanted cells are in a result of version 0.1, which then stays as it is.
         """
-        if self._replacing:
+        if self.replacing:
             with self._locked():
                 self._current(self._engine)
-                if self._replacing and self._new.sync():
+                if self.replacing and self._new.sync():
                     self._replace()
         return self.path.exists()
 
@@ -392,16 +335,15 @@ class GridFile:
         except OSError as error:
             raise unwritable(self.path, error) from error
         sync_folder(self.path.parent)
-        self._replacing = self._overwrite = False
+        self.replacing = self._overwrite = False
 
     def _ready(self, engine: Json) -> Cells:
         cells = self._current(precision_of(engine))
-        if self._replacing:
-            given_up = bool(self._new.cells) and not cells  # an unfinished replacement, made from something else
-            if given_up or not self._new.sync():
+        if self.replacing:
+            if (self._new.cells and not cells) or not self._new.sync():  # none begun, or made from something else
                 self._begin_anew()
         elif not self._finished.sync():
-            write_text(self.path, "".join(map(line_of, entries_of(cells))))
+            write_text(self.path, "".join(map(line_of, _entries(cells))))
             self._finished.sync()
         return cells
 
@@ -414,18 +356,18 @@ class GridFile:
         """Return the cells to go on from; see `read`."""
         if engine != self._engine:
             self._engine, self._agreed = engine, {}
-        begun = self._replacing and bool(self._new.cells)
+        begun = self.replacing and bool(self._new.cells)
         if self._new.sync():
             fits = self._conflict(self._new.cells) is None
             if fits or self._overwrite:
-                self._replacing = True
+                self.replacing = True
                 return self._new.cells if fits else {}
         elif begun:  # another process has finished the same replacement
             self._overwrite = False
         elif self._overwrite:
-            self._replacing = True
+            self.replacing = True
             return {}
-        self._replacing = False
+        self.replacing = False
         cells = self._finished.cells if self._finished.sync() else self._older()
         if (conflict := self._conflict(cells)) is not None:
             raise conflict
@@ -440,11 +382,8 @@ class GridFile:
             engine = engine or {**precision_of(one.engine), **self._engine}
             if self._agreed.get(key) is one:
                 continue
-            if key in self.wanted:
-                found = differences(one.made_from, self.wanted[key], asked_for)
-            else:
-                found = differences(one.made_from, self._of_condition[key[0]], shared)
-            found += differences(one.engine, engine, asked_for)
+            wanted, keys = (self.wanted[key], asked_for) if key in self.wanted else (self._of_condition[key[0]], shared)
+            found = differences(one.made_from, wanted, keys) + differences(one.engine, engine, asked_for)
             if found:
                 return ConflictError(f"{one.file} holds {self._tell(key, found)}")
             self._agreed[key] = one
@@ -463,18 +402,81 @@ class GridFile:
             self._lock.release()
 
 
-def entries_of(cells: Cells, *, known: Iterable[str] = ()) -> list[Json]:
+def _entries(cells: Cells, *, known: Iterable[str] = ()) -> list[Json]:
     """List the lines of cells, each after what it was made from, unless that is known."""
     entries: list[Json] = []
     written = set(known)
-    digests: dict[tuple[int, int], str] = {}
-    for key, one in cells.items():
-        same = id(one.made_from), id(one.engine)
-        if same not in digests:
-            made = json.dumps([one.made_from, one.engine], sort_keys=True)
-            digests[same] = digest_of(made)[:16]
-        if digests[same] not in written:
-            entries.append({"id": digests[same], "made_from": one.made_from, "engine": one.engine})
-            written.add(digests[same])
-        entries.append({"cell": list(key), "made_from": digests[same], **one.content})
+    for key, (content, made_from, engine, _) in cells.items():
+        name = digest_of(json.dumps([made_from, engine], sort_keys=True))[:16]
+        if name not in written:
+            entries.append({"id": name, "made_from": made_from, "engine": engine})
+            written.add(name)
+        entries.append({"cell": list(key), "made_from": name, **content})
     return entries
+
+
+_Found = Iterator[tuple[Key, Json, Json, Json]]
+"""Cells: their content, what they were made from, and their engine."""
+
+
+def older_map(path: Path) -> Cells:
+    """Read the cells of a map and its controls that version 0.1 wrote; of a summary, the sums."""
+
+    def cells_of(content: Any) -> _Found:
+        made_from, engine = content["provenance"], content.get("engine") or {}
+        _check({"corpus": dict}, made_from)
+        for cell in _check({"cells": list}, content)["cells"]:
+            numbers = dict(cell)
+            yield (numbers.pop("deactivated"), numbers.pop("text_language")), numbers, made_from, engine
+
+    whole = _older(with_ending(path, ".json"), cells_of, command="lna ppl")
+    return whole | _older(with_ending(path, ".controls.json"), cells_of, command="lna ppl")
+
+
+def older_evaluation(path: Path) -> Cells:
+    """Read the cells of an evaluation that version 0.1 wrote."""
+
+    def cells_of(content: Any) -> _Found:
+        _check({"provenance": dict, "engine": dict, "asked": dict, "cells": list}, content)
+        undrawn = {**content["provenance"], "controls": None}
+        for cell in content["cells"]:
+            row, text = cell["row"], cell["language"]
+            made_from = content["provenance"] if "~" in row else undrawn
+            found = {"outcomes": cell["outcomes"], "questions": content["asked"][text]}
+            yield (row, text), found, made_from, content["engine"]
+
+    return _older(with_ending(path, ".json"), cells_of, command="lna evaluate")
+
+
+def older_forcing(path: Path) -> Cells:
+    """Read the cells of a forcing table that version 0.1 wrote."""
+
+    def cells_of(content: Any) -> _Found:
+        for name, cell in content["cells"].items():
+            _check({"made_from": dict, "engine": dict, "languages": list}, cell)
+            text, _, condition = name.partition(".to.")
+            found = {"languages": cell["languages"]}
+            yield (condition or "none", text), found, {name: cell["made_from"]}, cell["engine"]
+
+    return _older(with_ending(path, ".json"), cells_of, command="lna force")
+
+
+def _check(parts: Mapping[str, type], content: Any) -> Any:
+    """Return the object, or raise where one of these parts is of another type."""
+    if wrong := [name for name, kind in parts.items() if not isinstance(content[name], kind)]:
+        raise ValueError(f"its {wrong[0]} is none")
+    return content
+
+
+def _older(file: Path, cells_of: Callable[[Any], _Found], *, command: str) -> Cells:
+    """Read the cells in the JSON of a whole result; none where there is no file."""
+    cells: Cells = {}
+
+    def is_whole(content: Any) -> bool:
+        cells.update(
+            {key: Stored(found, made_from, engine, file) for key, found, made_from, engine in cells_of(content)}
+        )
+        return True
+
+    read_json(file, is_whole, command=command)
+    return cells

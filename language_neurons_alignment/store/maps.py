@@ -1,8 +1,7 @@
-"""Perplexity maps on disk: the grid of their cells, the summaries, the table and the picture (SPEC 6).
+"""Perplexity maps on disk: the grid of their cells, the summaries, the table and the picture.
 
 The cells of a map and of its controls are one grid (`store.grid`), and each keeps the negative log-likelihood and the
 number of tokens of every text. `<path>.json` and `<path>.controls.json` are summaries, written when a run ends.
-Version 0.1 kept the cells themselves in these two files; they are read as finished cells.
 """
 
 from __future__ import annotations
@@ -15,9 +14,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float64
-from torch import Tensor
-
 from ..core.effects import Effects
 from ..core.perplexity import (
     Perplexity,
@@ -27,23 +23,22 @@ from ..core.perplexity import (
     perplexity_effects,
 )
 from ..errors import MissingArtifactError
-from .files import Json, atomic_file, read_json, unreadable, write_text
+from .files import Json, atomic_file, unreadable, write_text
 from .grid import (
     Cells,
     Difference,
     GridFile,
     Key,
-    Stored,
     asked_for,
     cells_path,
     differences,
     merged,
+    older_map,
     precision_of,
     read_cells,
 )
 from .layout import with_ending
 
-_COMMAND = "lna ppl"
 _SUMS = ("token", "text", "nll")
 _EACH = ("text_nll", "text_tokens")
 
@@ -53,18 +48,15 @@ FEWEST_SETS = 2
 
 def map_grid(path: Path, wanted: Mapping[Key, Json], *, overwrite: bool = False) -> GridFile:
     """Name the file of a map's cells. `path` is without ending; see `store.grid.GridFile`."""
-    return GridFile(path, wanted, older=lambda: _older_map(path), tell=_tell, overwrite=overwrite)
+    return GridFile(path, wanted, older=older_map, tell=_tell, overwrite=overwrite)
 
 
 def _tell(_key: Key, found: Iterable[Difference]) -> str:
-    names = []
+    names = {}
     for (name, *inner), seen, _ in found:
         shown = {"corpus": inner, "engine": [seen], "dtype": [seen]}.get(name)
-        names.append(name.replace("_", " ") + (f" ({shown[0]})" if shown else ""))
-    return (
-        f"cells made from another {', '.join(dict.fromkeys(names))}: use --force to compute the map again, "
-        "or another --root"
-    )
+        names[name.replace("_", " ") + (f" ({shown[0]})" if shown else "")] = None
+    return f"cells made from another {', '.join(names)}: use --force to compute the map again, or another --root"
 
 
 def cell_to_json(cell: Perplexity) -> Json:
@@ -87,42 +79,14 @@ def cell_from_json(stored: Json) -> Perplexity:
 
 
 def perplexities(cells: Cells) -> dict[Key, Perplexity]:
-    """Read what cells hold.
-
-    Raises:
-        ArtifactError: one of them holds something else.
-    """
+    """Read what cells hold."""
     found = {}
     for key, one in cells.items():
         try:
             found[key] = cell_from_json(one.content)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise unreadable(one.file, error, command=_COMMAND) from error
+            raise unreadable(one.file, error, command="lna ppl") from error
     return found
-
-
-def _older_map(path: Path) -> Cells:
-    """Read the cells of a map and its controls that version 0.1 wrote; of a summary, the sums."""
-    return {**_cells_of_json(with_ending(path, ".json")), **_cells_of_json(controls_path(path))}
-
-
-def _cells_of_json(file: Path) -> Cells:
-    content = read_json(file, _is_whole, command=_COMMAND)
-    if content is None:
-        return {}
-    cells: Cells = {}
-    made_from, engine = content["provenance"], content.get("engine") or {}
-    try:
-        for cell in content["cells"]:
-            numbers = {name: value for name, value in cell.items() if name not in ("deactivated", "text_language")}
-            cells[cell["deactivated"], cell["text_language"]] = Stored(numbers, made_from, engine, file)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise unreadable(file, error, command=_COMMAND) from error
-    return cells
-
-
-def _is_whole(content: Json) -> bool:
-    return isinstance(content["cells"], list) and isinstance(content["provenance"]["corpus"], dict)
 
 
 def controls_path(path: Path) -> Path:
@@ -134,12 +98,8 @@ def load_map(path: Path) -> tuple[PerplexityMap, Json]:
     """Read a stored map, whoever made it, and what it was made from. `path` has no ending.
 
     Control sets come with it if they are complete and made from the same.
-
-    Raises:
-        MissingArtifactError: it is not there.
-        ArtifactError: it cannot be read.
     """
-    cells = read_cells(path, lambda: _older_map(path))
+    cells = read_cells(path, older_map)
     own = _own(cells)
     if not own:
         raise MissingArtifactError(f"{with_ending(path, '.json')} is not there: make it with `lna ppl`")
@@ -155,8 +115,12 @@ def map_exists(path: Path) -> bool:
 
 def with_controls(result: PerplexityMap, cells: Cells) -> PerplexityMap:
     """Add those control sets among the cells that are complete and made from the same, if they make a range."""
+    if any((row, text) not in result.cells for row in result.rows for text in result.languages):
+        return result
     found = perplexities(controls_of(cells))
-    sets = complete_sets(result, found)
+    sets = 0
+    while all((control_row(row, sets + 1), text) in found for row in result.changed for text in result.languages):
+        sets += 1
     return result.with_controls(found, sets=sets) if sets >= FEWEST_SETS else result
 
 
@@ -166,39 +130,25 @@ def controls_of(cells: Cells) -> Cells:
     if not own or not controls:
         return {}
     made_from = merged(one.made_from for one in own.values())
-    made_by = precision_of(list(own.values())[-1].engine)
+    corpus, precision = made_from["corpus"], precision_of(list(own.values())[-1].engine)
     drawn = next(iter(controls.values())).made_from
-    wanted = {**{key: value for key, value in drawn.items() if key.startswith("control_")}, **made_from}
-    return {key: one for key, one in controls.items() if _agrees(key, one, wanted, made_by)}
-
-
-def _agrees(key: Key, one: Stored, wanted: Json, made_by: Json) -> bool:
-    corpus = {"corpus": {key[1]: wanted["corpus"].get(key[1])}}
-    return not (
-        differences(one.made_from, {**wanted, **corpus}, asked_for) or differences(one.engine, made_by, asked_for)
-    )
+    wanted = {key: value for key, value in drawn.items() if key.startswith("control_")} | made_from
+    return {
+        key: one
+        for key, one in controls.items()
+        if not differences(one.made_from, {**wanted, "corpus": {key[1]: corpus.get(key[1])}}, asked_for)
+        and not differences(one.engine, precision, asked_for)
+    }
 
 
 def _own(cells: Cells) -> Cells:
     return {key: one for key, one in cells.items() if "~" not in key[0]}
 
 
-def complete_sets(result: PerplexityMap, cells: Mapping[Key, Perplexity]) -> int:
-    """Count the control sets of a finished map, from the first, that miss no cell."""
-    wanted = [(row, text) for row in result.rows for text in result.languages]
-    if any(key not in result.cells for key in wanted):
-        return 0
-    number = 0
-    while all((control_row(row, number + 1), text) in cells for row in result.changed for text in result.languages):
-        number += 1
-    return number
-
-
 def save_map(path: Path, cells: Cells) -> None:
     """Write the summaries of a map and of its controls. `path` is without ending."""
     write_text(with_ending(path, ".json"), _summary(_own(cells)))
-    controls = controls_of(cells)
-    if controls:
+    if controls := controls_of(cells):
         write_text(controls_path(path), _summary(controls))
     else:
         controls_path(path).unlink(missing_ok=True)
@@ -206,16 +156,13 @@ def save_map(path: Path, cells: Cells) -> None:
 
 def _summary(cells: Cells) -> str:
     """Write a summary with each cell in a line of its own."""
-    head = {
-        "provenance": merged(one.made_from for one in cells.values()),
-        "engine": list(cells.values())[-1].engine,
-    }
+    made_from = merged(one.made_from for one in cells.values())
+    head = {"provenance": made_from, "engine": list(cells.values())[-1].engine}
     lines = []
     for (row, text), one in cells.items():
         numbers = {name: value for name, value in one.content.items() if name not in _EACH}
         lines.append(json.dumps({"deactivated": row, "text_language": text, **numbers}, ensure_ascii=False))
-    start = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
-    between = ",\n  ".join(lines)
+    start, between = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}"), ",\n  ".join(lines)
     return f'{start},\n "cells": [\n  {between}\n ]\n}}\n'
 
 
@@ -230,7 +177,8 @@ def save_csv(path: Path, result: PerplexityMap) -> Path:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*_HEADER, *_AGAINST])
     effects = perplexity_effects(result)
-    percent, log1p = (_with_undisturbed(change) for change in (effects.change, result.change(scale="log1p")))
+    none = [0.0] * len(result.languages)  # the undisturbed row
+    percent, log1p = ([none, *change.tolist()] for change in (effects.change, result.change(scale="log1p")))
     for i, row in enumerate(result.rows):
         for j, column in enumerate(result.languages):
             cell = result.cells[row, column]
@@ -250,16 +198,10 @@ def save_figure(path: Path, figure: Any, *, dpi: int = 160) -> Path:
     return written
 
 
-def _with_undisturbed(change: Float64[Tensor, "changed lang"]) -> list[list[float]]:
-    """The changes, below a row of none for the undisturbed model."""
-    return [[0.0] * change.shape[1], *change.tolist()]
-
-
 def _against(effects: Effects, i: int, j: int) -> list[float | str]:
     """What one change is held against."""
-    control = effects.control
-    ends = [effects.interval.low[i, j], effects.interval.high[i, j]]
-    ends += [] if control is None else [control.low[i, j], control.high[i, j]]
-    numbers = ["" if math.isnan(end) else end for end in map(float, ends)]
+    ranges = [one for one in (effects.interval, effects.control) if one is not None]
+    ends = [float(end[i, j]) for one in ranges for end in (one.low, one.high)]
+    numbers = ["" if math.isnan(end) else end for end in ends]
     inside = effects.inside
     return [*numbers, "", "", ""] if inside is None else [*numbers, "true" if inside[i, j] else "false"]

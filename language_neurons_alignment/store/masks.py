@@ -1,4 +1,4 @@
-"""Masks: which neurons belong to which language, in memory and on disk (SPEC 5).
+"""Masks: which neurons belong to which language, in memory and on disk.
 
 On disk a mask is a list of languages of lists of layers of neuron indices, the format that existing tools read, with
 a JSON description beside it. In memory it is one `Mask`, whichever file it comes from. Single neurons, listed by hand
@@ -47,22 +47,17 @@ class MaskDescription:
     """What a mask was made from, and how; it lies beside the mask as JSON.
 
     Attributes:
-        languages: codes, in the order of the mask file.
+        languages: in the order of the mask file.
         top_rate: share of neurons selected; for a method that takes N per language, the share that these make up.
         lam: λ; None for methods without.
-        bar: activation bar; None for an imported mask, whose bar is unknown.
-        threshold: τ; None likewise.
+        bar: activation bar; None for an imported mask, as is τ, the threshold.
         appear: selected neurons above τ in exactly j languages, j = 0..K; empty for an imported mask.
         classes: neurons per class ("specific", "related", "general", "unassigned"; imported masks: the first two).
         neurons: neurons per language.
-        layers: decoder layers of the model.
-        d_mlp: neurons per layer.
         counts: digest of each language's counts; empty for an imported mask.
-        config_hash: of the model's config; empty for counts that do not tell.
-        weights_hash: of the model's weights; empty likewise.
+        config_hash, weights_hash: of the model; empty for counts that do not tell.
         version: of this package.
         source: for an imported mask, the file's name and its digest.
-        method: the method that found the neurons, one of `METHODS`.
         parameters: the method's parameters besides top rate, λ and bar: "neurons" per language, "seed".
         moments: digest of each language's moments, where the method reads them.
     """
@@ -88,12 +83,8 @@ class MaskDescription:
 
 
 def load_description(path: Path) -> MaskDescription | None:
-    """Read the description beside a mask; None where there is none, as for masks published elsewhere.
-
-    Raises:
-        ArtifactError: it is there and cannot be read.
-    """
-    described = _description_path(path)
+    """Read the description beside a mask; None where there is none, as for masks published elsewhere."""
+    described = with_ending(path, ".json")
     try:
         return MaskDescription(**json.loads(described.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -107,20 +98,16 @@ def check_replaceable(path: Path, new: MaskDescription) -> None:
     old = load_description(path)
     if old is None:
         raise ConflictError(f"{path} is there without a description of what it was made from: {REPLACE}")
+    other = {
+        "counts": "was made from other counts",
+        "moments": "was made from other moments",
+        "source": "is an imported mask, or comes from another import",
+    }
     for name in ("source", "languages", "method", "parameters", "bar", "counts", "moments"):
         seen, wanted = getattr(old, name), getattr(new, name)
         if seen != wanted:
-            other = {
-                "counts": "was made from other counts",
-                "moments": "was made from other moments",
-                "source": "is an imported mask, or comes from another import",
-            }
             shown = other.get(name, f"has {name} {seen}, this one {wanted}")
             raise ConflictError(f"{path} {shown}: {REPLACE}, or use another --root")
-
-
-def _description_path(path: Path) -> Path:
-    return with_ending(path, ".json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +187,7 @@ class Mask:
         if path.exists() and not overwrite:
             check_replaceable(path, self.description)
         text = json.dumps(asdict(self.description), indent=1, ensure_ascii=False) + "\n"
-        with atomic_files(_description_path(path), path) as (description_file, mask_file):
+        with atomic_files(with_ending(path, ".json"), path) as (description_file, mask_file):
             description_file.write(text.encode("utf-8"))
             save_tensors(self._list, mask_file)
 
@@ -221,12 +208,7 @@ class Mask:
     def neurons_of(
         self, language: str, classes: Sequence[str], general: Bool[Tensor, "layer neuron"] | None = None
     ) -> Bool[Tensor, "layer neuron"]:
-        """Return a language's neurons of some classes.
-
-        Args:
-            language: code.
-            classes: any of `CLASSES`.
-            general: the general neurons, which no mask holds (`general_neurons`).
+        """Return a language's neurons of some `CLASSES`; no mask holds the general ones (`general_neurons`).
 
         Raises:
             SettingsError: a language that the mask does not have, an unknown class, or the class general without
@@ -289,30 +271,14 @@ class Mask:
 
 
 def open_mask(layout: Layout, *, top_rate: float, lam: float | None, checkpoint: Checkpoint) -> Mask:
-    """Find a mask of the layout's method by its rates, and check that it was made from this model.
-
-    Raises:
-        SettingsError: a λ that the method does not have, or lacks.
-        MissingArtifactError, ArtifactError: as `Mask.load`.
-        IncompatibleError: it was made from another model, or names another number of languages.
-    """
+    """Find a mask of the layout's method by its rates, and check that it was made from this model."""
     mask = Mask.load(layout.mask(top_rate, lam))
     mask.check_model(checkpoint)
     return mask
 
 
 def general_neurons(mask: Mask, layout: Layout, counts: AnswerCounts | None = None) -> Bool[Tensor, "layer neuron"]:
-    """Find the general neurons, which no mask holds, in the counts that the mask was made from.
-
-    Args:
-        mask: the mask.
-        layout: where the counts lie.
-        counts: these counts, where they have been read already.
-
-    Raises:
-        MissingArtifactError: the mask does not tell its bar and counts, or the counts are not there.
-        IncompatibleError: other counts than the mask's are there now.
-    """
+    """Find the general neurons, which no mask holds, in the counts that the mask was made from."""
     if mask.description is None:
         raise MissingArtifactError(
             f"{mask.name} has no description beside it, so its general neurons are unknown: {IDENTIFY}"
@@ -359,12 +325,11 @@ _SHAPE = "expected [[layer, neuron], …], or a CSV with the columns layer,neuro
 
 
 def load_neurons(path: Path) -> Int64[Tensor, "place 2"]:
-    """Read the (layer, neuron) places in a `.json` or `.csv` file.
+    """Read the (layer, neuron) places in a `.json` or `.csv` file."""
 
-    Raises:
-        MissingArtifactError: it is not there.
-        ArtifactError: it cannot be read, or an entry is no place.
-    """
+    def is_place(one: Any) -> bool:
+        return isinstance(one, list) and len(one) == 2 and all(type(n) is int and 0 <= n < 2**31 for n in one)
+
     try:
         text = path.read_text(encoding="utf-8-sig")
         listed = json.loads(text) if path.suffix == ".json" else _rows(text)
@@ -372,7 +337,7 @@ def load_neurons(path: Path) -> Int64[Tensor, "place 2"]:
         raise MissingArtifactError(f"{path} is not there: give a file of neurons") from None
     except (OSError, ValueError, csv.Error) as error:
         raise ArtifactError(f"{path} cannot be read as neurons ({error}): {_SHAPE}") from error
-    wrong = [one for one in listed if not _is_place(one)] if isinstance(listed, list) else [listed]
+    wrong = [one for one in listed if not is_place(one)] if isinstance(listed, list) else [listed]
     if wrong:
         raise ArtifactError(f"{path} holds {str(wrong[0])[:60]!r}, which is no neuron: {_SHAPE}")
     return torch.tensor(listed, dtype=torch.int64).reshape(-1, 2)
@@ -383,7 +348,3 @@ def _rows(text: str) -> list[list[int]]:
     if not {"layer", "neuron"} <= set(table.fieldnames or ()):
         raise ValueError(f"its header is {','.join(table.fieldnames or ()) or 'missing'}")
     return [[int(row["layer"] or ""), int(row["neuron"] or "")] for row in table]
-
-
-def _is_place(one: Any) -> bool:
-    return isinstance(one, list) and len(one) == 2 and all(type(n) is int and 0 <= n < 2**31 for n in one)

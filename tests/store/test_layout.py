@@ -188,7 +188,7 @@ def test_results_under_a_name_with_a_dot_are_found_under_another_name_too(tmp_pa
 
 def test_results_under_a_name_with_a_hyphen_are_found_where_they_come_from_this_very_model(tmp_path: Path) -> None:
     counted(Layout(tmp_path, "mgsm", "my-llama.v2-x"))
-    this, other = Checkpoint("Llama", "c1", "w1"), Checkpoint("Llama", "c1", "w2")
+    this, other = Checkpoint("c1", "w1"), Checkpoint("c1", "w2")
     assert find_layout(tmp_path, "mgsm", "Llama", "x", checkpoint=lambda: this).model == "my-llama.v2-x"
     assert find_layout(tmp_path, "mgsm", "Llama", "x", checkpoint=lambda: other).model == "Llama-x"
     assert find_layout(tmp_path, "mgsm", "Llama", "x").model == "Llama-x", "of a model that is not there"
