@@ -11,7 +11,6 @@ from language_neurons_alignment.core.perplexity import (
     Perplexity,
     PerplexityMap,
     TextLikelihood,
-    cells_to_do,
     perplexity,
 )
 from language_neurons_alignment.errors import CorpusError, IncompatibleError, SettingsError, TallyError
@@ -65,14 +64,6 @@ def test_unknown_scales_and_averages_and_missing_cells_are_refused() -> None:
     holey = PerplexityMap(("es", "fr"), {key: v for key, v in example().cells.items() if key != ("es", "fr")})
     with pytest.raises(IncompatibleError, match="misses 1 cells"):
         holey.values()
-
-
-def test_only_missing_cells_are_to_do() -> None:
-    cells, rows = example().cells, (UNDISTURBED, "es", "fr")
-    assert cells_to_do(rows, ("es", "fr"), cells) == {}
-    assert cells_to_do(rows, ("es", "fr"), {}) == {row: ["es", "fr"] for row in rows}
-    some = {key: cells[key] for key in cells if key != ("es", "fr")}
-    assert cells_to_do(rows, ("es", "fr"), some) == {"es": ["fr"]}
 
 
 def counts(full: int, prefix: int) -> LanguageCounts:
