@@ -32,12 +32,9 @@ class AccuracyMap:
 
     Attributes:
         changed: names of the interventions: language codes, or another name.
-        languages: codes of the languages asked in.
         controls: names of the control rows: the first control of every intervention, then the second of each, ….
-        asked: which items each language asks.
         number: whether the number is right; False where nothing was asked. The rows are `rows`.
-        spoken: whether the answer is in the language of the question.
-        unclear: whether the answer's language is unclear.
+        spoken, unclear: whether the answer is in the language of the question; whether its language is unclear.
     """
 
     changed: tuple[str, ...]
@@ -53,17 +50,8 @@ class AccuracyMap:
         """The names of all rows."""
         return (UNDISTURBED, *self.changed, *self.controls)
 
-    @property
-    def sets(self) -> int:
-        """The number of controls of each intervention."""
-        return len(self.controls) // len(self.changed)
-
     def right(self, measure: str = "accuracy") -> Bool[Tensor, "row lang item"]:
-        """The answers that count.
-
-        Raises:
-            SettingsError: an unknown measure.
-        """
+        """The answers that count by one measure; SettingsError if there is no such measure."""
         if measure not in MEASURES:
             raise SettingsError(f"the measure must be one of {', '.join(MEASURES)}; got {measure!r}")
         return {"accuracy": self.number & self.spoken, "number": self.number, "language": self.spoken}[measure]
@@ -82,51 +70,37 @@ class AccuracyMap:
         All rows and languages share a draw. Items are drawn among those that the same languages ask, so each language
         keeps its number of questions; where all languages ask the same items, all are drawn together.
         """
-        weights = _item_weights(self.asked, draws=draws, seed=seed)
+        groups = torch.unique(self.asked.T, dim=0, return_inverse=True)[1]
+        weights = torch.zeros(draws, len(groups), dtype=torch.float64)
+        for group in groups.unique().tolist():
+            members = (groups == group).nonzero().flatten()
+            weights[:, members] = resampling_weights(len(members), draws=draws, seed=seed + group)
         right = self.right(measure)[: len(self.changed) + 1].double()
         counted = (weights @ right.flatten(0, 1).T).unflatten(-1, right.shape[:2])
         return counted / (weights @ self.asked.double().T).unsqueeze(-2)
 
     def control_shares(self, measure: str = "accuracy") -> Float64[Tensor, "set changed lang"] | None:
         """The shares under the controls; None without controls."""
-        if not self.sets:
+        if not self.controls:
             return None
-        return self.shares(measure)[len(self.changed) + 1 :].unflatten(0, (self.sets, len(self.changed)))
-
-
-def _item_weights(asked: Bool[Tensor, "lang item"], *, draws: int, seed: int) -> Float64[Tensor, "draw item"]:
-    """How often each draw contains each item, drawn among the items that the same languages ask."""
-    groups = torch.unique(asked.T, dim=0, return_inverse=True)[1]
-    weights = torch.zeros(draws, asked.shape[1], dtype=torch.float64)
-    for group in groups.unique().tolist():
-        members = (groups == group).nonzero().flatten()
-        weights[:, members] = resampling_weights(len(members), draws=draws, seed=seed + group)
-    return weights
+        return self.shares(measure)[len(self.changed) + 1 :].unflatten(0, (-1, len(self.changed)))
 
 
 def accuracy_effects(accuracy: AccuracyMap, measure: str = "accuracy", *, draws: int = DRAWS, seed: int = 0) -> Effects:
     """The effect of each intervention on each language, in percentage points, with its interval, test and controls."""
-    rows = len(accuracy.changed)
-    shares, drawn = accuracy.shares(measure), accuracy.drawn_shares(measure, draws=draws, seed=seed)
-    right = accuracy.right(measure)
+    rows = len(accuracy.changed) + 1
+    shares, drawn = accuracy.shares(measure)[:rows], accuracy.drawn_shares(measure, draws=draws, seed=seed)
+    right, asked = accuracy.right(measure)[:rows], accuracy.asked.sum(dim=-1).unsqueeze(0)
+    p, controls = _paired_test(right[:1], right[1:]), accuracy.control_shares(measure)
     return share_effects(
-        shares[:1],
-        shares[1 : rows + 1],
-        drawn=(drawn[:, :1], drawn[:, 1:]),
-        p=_paired_test(right[:1], right[1 : rows + 1]),
-        controls=accuracy.control_shares(measure),
-        asked=accuracy.asked.sum(dim=-1).unsqueeze(0),
+        shares[:1], shares[1:], drawn=(drawn[:, :1], drawn[:, 1:]), p=p, controls=controls, asked=asked
     )
 
 
 def accuracy_selectivity(
     accuracy: AccuracyMap, measure: str = "accuracy", *, draws: int = DRAWS, seed: int = 0
 ) -> Selectivity:
-    """Selectivity of each language's neurons.
-
-    Raises:
-        IncompatibleError: the interventions are not the languages.
-    """
+    """Selectivity of each language's neurons; IncompatibleError if the interventions are not the languages."""
     return measured_selectivity(
         accuracy.shares(measure)[: len(accuracy.changed) + 1],
         drawn=accuracy.drawn_shares(measure, draws=draws, seed=seed),
@@ -134,21 +108,13 @@ def accuracy_selectivity(
     )
 
 
-def _paired_test(
-    before: Bool[Tensor, "#row col item"], after: Bool[Tensor, "row col item"]
-) -> Float64[Tensor, "row col"]:
+def _paired_test(before: Bool[Tensor, "*#cell item"], after: Bool[Tensor, "*cell item"]) -> Float64[Tensor, "*cell"]:
     return mcnemar((before & ~after).sum(dim=-1), (after & ~before).sum(dim=-1))
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The answers to the questions in one language: whether each is in the target language.
-
-    Attributes:
-        undisturbed: by the unchanged model.
-        steered: by the model steered to the target.
-        controls: by the model with the same done to random neurons; zero sets without controls.
-    """
+    """Whether each answer to the questions in one language is in the target language; zero sets without controls."""
 
     undisturbed: Bool[Tensor, "target item"]
     steered: Bool[Tensor, "target item"]
@@ -157,15 +123,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class ForcingTable(Effects):
-    """The effect of steering on the share of answers in the target language; the shares themselves are in [0, 1].
-
-    Rows are the languages asked in, columns the targets.
-
-    Attributes:
-        undisturbed: share of the unchanged model.
-        steered: share of the steered model.
-        steered_interval: of the steered share, by resampling questions.
-    """
+    """The effect of steering on the share of answers in the target language, and the shares themselves, in [0, 1]."""
 
     undisturbed: Float64[Tensor, "asked target"]
     steered: Float64[Tensor, "asked target"]
@@ -179,27 +137,23 @@ def forcing_table(answers: Sequence[Asked], *, draws: int = DRAWS, seed: int = 0
 
     An answer in an unclear language is in none.
     """
-    undisturbed, steered = (
-        torch.stack([getattr(one, name).double().mean(dim=-1) for one in answers])
-        for name in ("undisturbed", "steered")
+    asked = [one.steered.shape[-1] for one in answers]
+    weights = [resampling_weights(items, draws=draws, seed=seed) for items in asked]
+    before, after = ([getattr(one, name).double() for one in answers] for name in ("undisturbed", "steered"))
+    undisturbed, steered = (torch.stack([right.mean(dim=-1) for right in rows]) for rows in (before, after))
+    drawn_before, drawn_after = (
+        torch.stack([w @ right.T / w.shape[1] for w, right in zip(weights, rows, strict=True)], dim=1)
+        for rows in (before, after)
     )
-    drawn = [_drawn(answers, name, draws=draws, seed=seed) for name in ("undisturbed", "steered")]
     controls = torch.stack([one.controls.double().mean(dim=-1) for one in answers], dim=1)
-    found = share_effects(
+    effects = share_effects(
         undisturbed,
         steered,
-        drawn=(drawn[0], drawn[1]),
-        p=torch.cat([_paired_test(one.undisturbed.unsqueeze(0), one.steered.unsqueeze(0)) for one in answers]),
+        drawn=(drawn_before, drawn_after),
+        p=torch.stack([_paired_test(one.undisturbed, one.steered) for one in answers]),
         controls=controls if len(controls) else None,
-        asked=torch.tensor([[one.steered.shape[-1]] for one in answers]),
+        asked=torch.tensor(asked).unsqueeze(1),
     )
-    return ForcingTable(**vars(found), undisturbed=undisturbed, steered=steered, steered_interval=interval(drawn[1]))
-
-
-def _drawn(answers: Sequence[Asked], name: str, *, draws: int, seed: int) -> Float64[Tensor, "draw asked target"]:
-    """The shares over resampled questions."""
-    shares = []
-    for one in answers:
-        right = getattr(one, name).double()
-        shares.append(resampling_weights(right.shape[-1], draws=draws, seed=seed) @ right.T / right.shape[-1])
-    return torch.stack(shares, dim=1)
+    return ForcingTable(
+        **vars(effects), undisturbed=undisturbed, steered=steered, steered_interval=interval(drawn_after)
+    )

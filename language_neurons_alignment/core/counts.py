@@ -1,4 +1,4 @@
-"""Activation counts: what an engine returns, how counts add up, and the probabilities they give (SPEC 2 and 3).
+"""Activation counts: what an engine returns, how counts add up, and the probabilities they give.
 
 A *span* is a set of tokens. Each language has two: `full`, its whole texts, and `prefix`, the instructions alone. Their
 difference is the answers. Counts are sums over tokens, so counts of disjoint corpora add up exactly; moments (sums of
@@ -16,22 +16,15 @@ from torch import Tensor
 
 from ..errors import IncompatibleError, TallyError
 
-_OTHER_MODELS = "they come from different models"
 
-
-def _check_same_shape(what: str, one: Tensor, other: Tensor, reason: str = _OTHER_MODELS) -> None:
+def _check_same_shape(what: str, one: Tensor, other: Tensor, reason: str = "they come from different models") -> None:
     if one.shape != other.shape:
         raise IncompatibleError(f"cannot add {what} of shapes {tuple(one.shape)} and {tuple(other.shape)}: {reason}")
 
 
 @dataclass(frozen=True)
 class SpanCounts:
-    """The number of tokens of a span on which each neuron fired.
-
-    Attributes:
-        total_tokens: tokens counted.
-        over_zero: tokens on which the activation was above 0.
-    """
+    """The number of tokens of a span, and the number on which each neuron's activation was above 0."""
 
     total_tokens: int
     over_zero: Int64[Tensor, "layer neuron"]
@@ -42,11 +35,7 @@ class SpanCounts:
         return cls(0, torch.zeros(layers, d_mlp, dtype=torch.int64))
 
     def __add__(self, other: SpanCounts) -> SpanCounts:
-        """The counts of two disjoint spans together.
-
-        Raises:
-            IncompatibleError: the models have different shapes.
-        """
+        """The counts of two disjoint spans together; IncompatibleError if the models have different shapes."""
         _check_same_shape("activation counts", self.over_zero, other.over_zero)
         return SpanCounts(self.total_tokens + other.total_tokens, self.over_zero + other.over_zero)
 
@@ -58,11 +47,6 @@ class SpanMoments:
         sum[l, i] = Σ_token a[l, i]      sum_of_squares[l, i] = Σ_token a[l, i]²
 
     a is the neuron's activation: act(gate x), or act(fc1 x) in an MLP without a gate.
-
-    Attributes:
-        total_tokens: tokens added up.
-        sum: of the activations.
-        sum_of_squares: of the activations.
     """
 
     total_tokens: int
@@ -72,18 +56,14 @@ class SpanMoments:
     @classmethod
     def zero(cls, layers: int, d_mlp: int) -> SpanMoments:
         """Moments of no tokens, the neutral element of addition."""
-        nothing = torch.zeros(layers, d_mlp, dtype=torch.float64)
-        return cls(0, nothing, nothing.clone())
+        return cls(0, *(torch.zeros(layers, d_mlp, dtype=torch.float64) for _ in range(2)))
 
     def __add__(self, other: SpanMoments) -> SpanMoments:
-        """The moments of two disjoint spans together.
-
-        Raises:
-            IncompatibleError: the models have different shapes.
-        """
+        """The moments of two disjoint spans together; IncompatibleError if the models have different shapes."""
         _check_same_shape("activation moments", self.sum, other.sum)
-        tokens = self.total_tokens + other.total_tokens
-        return SpanMoments(tokens, self.sum + other.sum, self.sum_of_squares + other.sum_of_squares)
+        return SpanMoments(
+            self.total_tokens + other.total_tokens, self.sum + other.sum, self.sum_of_squares + other.sum_of_squares
+        )
 
     def __sub__(self, part: SpanMoments) -> SpanMoments:
         """The moments of the tokens that are not in `part`."""
@@ -107,11 +87,6 @@ class LanguageMoments:
     full: SpanMoments
     prefix: SpanMoments
 
-    @classmethod
-    def zero(cls, layers: int, d_mlp: int) -> LanguageMoments:
-        """Moments of no text."""
-        return cls(SpanMoments.zero(layers, d_mlp), SpanMoments.zero(layers, d_mlp))
-
     def __add__(self, other: LanguageMoments) -> LanguageMoments:
         """The moments of two disjoint corpora together."""
         return LanguageMoments(self.full + other.full, self.prefix + other.prefix)
@@ -124,13 +99,7 @@ class LanguageMoments:
 
 @dataclass(frozen=True)
 class LanguageCounts:
-    """One language's counts over whole texts and over prefixes.
-
-    Attributes:
-        full: over whole texts.
-        prefix: over prefixes.
-        moments: of the same tokens; None unless they were requested.
-    """
+    """One language's counts over whole texts and over prefixes, and the moments of the same tokens if requested."""
 
     full: SpanCounts
     prefix: SpanCounts
@@ -139,33 +108,23 @@ class LanguageCounts:
     @classmethod
     def zero(cls, layers: int, d_mlp: int, *, moments: bool = False) -> LanguageCounts:
         """Counts of no text, with or without moments."""
-        nothing = LanguageMoments.zero(layers, d_mlp) if moments else None
-        return cls(SpanCounts.zero(layers, d_mlp), SpanCounts.zero(layers, d_mlp), nothing)
+        full, prefix = (SpanMoments.zero(layers, d_mlp) for _ in range(2))
+        sums = LanguageMoments(full, prefix) if moments else None
+        return cls(SpanCounts.zero(layers, d_mlp), SpanCounts.zero(layers, d_mlp), sums)
 
     def __add__(self, other: LanguageCounts) -> LanguageCounts:
-        """The counts of two disjoint corpora together.
-
-        Raises:
-            IncompatibleError: the models have different shapes, or only one side has moments.
-        """
-        moments = None
-        if self.moments is not None and other.moments is not None:
-            moments = self.moments + other.moments
-        elif self.moments is not other.moments:
+        """The counts of two disjoint corpora together; IncompatibleError if only one side has moments."""
+        if (self.moments is None) != (other.moments is None):
             raise IncompatibleError(
                 "cannot add counts with moments to counts without: collect all of them with "
                 "`lna activation --moments`, or none"
             )
+        moments = self.moments + other.moments if self.moments and other.moments else None
         return LanguageCounts(self.full + other.full, self.prefix + other.prefix, moments)
 
 
 def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int) -> None:
-    """Compare the tokens that an engine counted with the tokens of the corpus.
-
-    Raises:
-        TallyError: a token is missing or was counted twice, a neuron fired on more tokens than there are, or the
-            moments contradict the counts.
-    """
+    """Compare the tokens that an engine counted with the corpus, and moments with counts; TallyError if they differ."""
     moments = counts.moments
     for name, span, expected, summed in (
         ("full", counts.full, full_tokens, moments and moments.full),
@@ -178,19 +137,15 @@ def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int)
         largest = int(span.over_zero.max()) if span.over_zero.numel() else 0
         if largest > expected:
             raise _wrong(f"the {name} counts are wrong: a neuron fired on {largest} of {expected} tokens")
-        if summed is not None:
-            _check_moments(name, summed, span)
-
-
-def _check_moments(name: str, summed: SpanMoments, span: SpanCounts) -> None:
-    if summed.total_tokens != span.total_tokens:
-        raise _wrong(f"the {name} moments are of {summed.total_tokens} tokens, the counts of {span.total_tokens}")
-    finite = torch.isfinite(summed.sum) & torch.isfinite(summed.sum_of_squares)
-    if not bool(finite.all()):
-        raise _wrong(f"the {name} moments are wrong: those of {int((~finite).sum())} neurons are not finite")
-    never = (span.over_zero == 0) & (summed.sum > 0)
-    if bool(never.any()):
-        raise _wrong(f"the {name} moments are wrong: {int(never.sum())} neurons never fired but sum to more than 0")
+        if summed is None:
+            continue
+        if summed.total_tokens != span.total_tokens:
+            raise _wrong(f"the {name} moments are of {summed.total_tokens} tokens, the counts of {span.total_tokens}")
+        infinite = ~(torch.isfinite(summed.sum) & torch.isfinite(summed.sum_of_squares))
+        if number := int(infinite.sum()):
+            raise _wrong(f"the {name} moments are wrong: those of {number} neurons are not finite")
+        if number := int(((span.over_zero == 0) & (summed.sum > 0)).sum()):
+            raise _wrong(f"the {name} moments are wrong: {number} neurons never fired but sum to more than 0")
 
 
 def _wrong(what: str) -> TallyError:
@@ -198,10 +153,9 @@ def _wrong(what: str) -> TallyError:
 
 
 def answer_counts(full: Int[Tensor, "*shape"], prefix: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """The counts on answers alone: max(c_full − c_prefix, 0) (SPEC 3).
+    """The counts on answers alone: max(c_full − c_prefix, 0).
 
-    A tokenizer that merges across the border between instruction and answer can make the prefix fire more often than
-    the text that begins with it; the difference is then 0.
+    A prefix can fire more often than its text where the tokenizer merges across the border of instruction and answer.
     """
     return (full - prefix).clamp(min=0)
 
@@ -211,18 +165,14 @@ def activation_probability(
 ) -> Float[Tensor, "layer neuron lang"]:
     """The share of a language's answer tokens on which each neuron fires.
 
-        p[l, i, k] = counts[l, i, k] / max(tokens[k], 1)
+        p[l, i, k] = counts[l, i, k] / max(tokens[k], 1)        tokens = t_full − t_prefix
 
     >>> activation_probability(torch.tensor([[[3, 0], [1, 8]]]), tokens=torch.tensor([4, 16])).tolist()
     [[[0.75, 0.0], [0.25, 0.5]]]
 
-    Args:
-        counts: answer counts, none negative (`answer_counts`).
-        tokens: answer tokens of each language, t_full − t_prefix.
-
-    Returns:
-        float32, the precision in which thresholds are compared. Counts that tally give values in [0, 1]; the published
-        Mistral counts exceed 1 by a few tokens in ten thousand and are not clamped.
+    `counts` are those of answers, none negative (`answer_counts`). The result is float32, the precision in which
+    thresholds are compared. Counts that tally give values in [0, 1]; the published Mistral counts exceed 1 by a few
+    tokens in ten thousand and are not clamped.
 
     Source: equation 4 of the paper.
     """
@@ -231,12 +181,7 @@ def activation_probability(
 
 @dataclass(frozen=True)
 class SpanBlocks:
-    """The counts of each block of a span.
-
-    Attributes:
-        total_tokens: tokens counted.
-        over_zero: tokens on which the activation was above 0; integers of any width.
-    """
+    """The counts of each block of a span; integers of any width."""
 
     total_tokens: Int64[Tensor, " block"]
     over_zero: Integer[Tensor, "block layer neuron"]
@@ -252,13 +197,8 @@ class SpanBlocks:
         return SpanCounts(int(self.total_tokens.sum()), self.over_zero.sum(dim=0, dtype=torch.int64))
 
     def __add__(self, other: SpanBlocks) -> SpanBlocks:
-        """Blocks of two disjoint spans, added block by block.
-
-        Raises:
-            IncompatibleError: the numbers of blocks or the models' shapes differ.
-        """
-        remedy = "count all parts with the same model and --blocks"
-        _check_same_shape("blocks", self.over_zero, other.over_zero, remedy)
+        """Two disjoint spans, added block by block; IncompatibleError if blocks or models differ in shape."""
+        _check_same_shape("blocks", self.over_zero, other.over_zero, "count all parts with the same model and --blocks")
         return SpanBlocks(self.total_tokens + other.total_tokens, self.over_zero.to(torch.int64) + other.over_zero)
 
 
@@ -282,18 +222,15 @@ class LanguageBlocks:
         return LanguageBlocks(self.full + other.full, self.prefix + other.prefix)
 
 
-_EXACT_FLOAT32 = 2**24
-"""float32 holds every integer up to here."""
+_EXACT_FLOAT32 = 2**24  # float32 holds every integer up to here
 
 
 @dataclass(frozen=True)
 class AnswerBlocks:
     """The answer counts of several languages in each block, ready to be weighted.
 
-    Attributes:
-        counts: c_full − c_prefix. It can be negative in a block where the tokenizer merges across the border, so only
-            a weighted sum is cut at 0.
-        tokens: t_full − t_prefix.
+    A count, c_full − c_prefix, can be negative in a block where the tokenizer merges across the border, so only a
+    weighted sum is cut at 0.
     """
 
     counts: Float[Tensor, "block lang layer neuron"]
@@ -301,11 +238,7 @@ class AnswerBlocks:
 
     @classmethod
     def of(cls, languages: Sequence[LanguageBlocks]) -> AnswerBlocks:
-        """Put languages side by side, in float32 if every weighted sum is exact in it, else in float64.
-
-        Raises:
-            IncompatibleError: the languages differ in shape or number of blocks.
-        """
+        """Put languages of one shape side by side, in float32 if every weighted sum is exact in it, else in float64."""
         shapes = {tuple(one.full.over_zero.shape) for one in languages}
         if len(shapes) > 1:
             raise IncompatibleError(
@@ -318,19 +251,17 @@ class AnswerBlocks:
         counts = torch.empty(blocks, len(languages), layers, d_mlp, dtype=dtype)
         for k, one in enumerate(languages):
             torch.sub(one.full.over_zero.to(dtype), one.prefix.over_zero.to(dtype), out=counts[:, k])
-        tokens = torch.stack([one.full.total_tokens - one.prefix.total_tokens for one in languages], dim=1)
-        return cls(counts, tokens)
+        return cls(counts, torch.stack([one.full.total_tokens - one.prefix.total_tokens for one in languages], dim=1))
 
     def __len__(self) -> int:
         return len(self.counts)
 
     def probability(self, weights: Float[Tensor, " block"] | None = None) -> Float32[Tensor, "layer neuron lang"]:
-        """The activation probabilities of a corpus that contains block b `weights[b]` times.
+        """The activation probabilities of a corpus that contains block b `weights[b]` times, an integer.
 
             p = max(Σ_b w_b c_b, 0) / max(Σ_b w_b t_b, 1)
 
-        Args:
-            weights: integers; None counts each block once, which gives the p of the whole corpus bit for bit.
+        Without weights, each block counts once, which gives the p of the whole corpus bit for bit.
         """
         given = torch.ones(len(self), dtype=torch.float64) if weights is None else weights
         counts = given.to(self.counts.dtype) @ self.counts.flatten(1)

@@ -6,7 +6,7 @@ forcing all report `Effects`, and `Selectivity` where rows and columns are the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float64, Int
@@ -24,8 +24,8 @@ class Effects:
         change: in percent or log units of perplexity, or in percentage points of a share.
         interval: of the change, by resampling texts or questions; NaN where only sums are known.
         control: where the change by one more control would lie; None without controls.
-        p: of McNemar's exact test, question by question; None where there is no test.
-        p_adjusted: p adjusted for the number of cells (Benjamini and Hochberg).
+        p, p_adjusted: of McNemar's exact test, question by question, and adjusted for the number of cells (Benjamini
+            and Hochberg); None where there is no test.
     """
 
     change: Float64[Tensor, "changed lang"]
@@ -49,17 +49,11 @@ def share_effects(
     controls: Float64[Tensor, "set changed lang"] | None,
     asked: Int[Tensor, "#changed #lang"],
 ) -> Effects:
-    """Effects on shares of questions, in percentage points.
+    """Effects on shares of questions in [0, 1], in percentage points.
 
         change = 100 (after − before)
 
-    Args:
-        before: undisturbed shares, in [0, 1]; one row for all interventions, or one for each.
-        after: shares under each intervention.
-        drawn: the same two over resampled questions.
-        p: of the paired test.
-        controls: shares under the controls of each intervention.
-        asked: number of questions. The range of controls includes a change by one question.
+    The range of controls includes a change by one of the `asked` questions.
     """
     control = None
     if controls is not None:
@@ -77,12 +71,8 @@ class Selectivity:
         F1[t]        = 2 · precision · recall / (precision + recall)
 
     A ratio is 0 where its denominator is 0: without damage, nothing is selective. base and after are accuracies, or
-    likelihoods per token, 1 / PPL. Leading axes, such as draws, are kept.
-
-    Attributes:
-        precision, recall, f1: of each language's neurons; NaN where a value is unknown.
-        low, high: ends of their intervals.
-        controls: the same of each set of controls.
+    likelihoods per token, 1 / PPL. NaN where a value is unknown. Leading axes, such as draws, are kept. `low` and
+    `high` are the ends of the intervals, `controls` the same of each set of controls.
     """
 
     precision: Float64[Tensor, "*draw lang"]
@@ -102,19 +92,15 @@ class Selectivity:
 
 
 def selectivity(base: Float64[Tensor, "*draw lang"], after: Float64[Tensor, "*draw row column"]) -> Selectivity:
-    """Precision, recall and F1 of the damage.
+    """Precision, recall and F1 of the damage, from each language's accuracy or likelihood.
+
+    `after[t, j]` is the value of language j with language t's neurons changed; IncompatibleError if rows and columns
+    are not the same languages.
 
     >>> base = torch.tensor([0.8, 0.5]).double()
     >>> after = torch.tensor([[0.2, 0.3], [0.8, 0.5]]).double()  # the first loses 0.6 and takes 0.2 of the other along
     >>> [round(value, 3) for value in selectivity(base, after).f1.tolist()]
     [0.75, 0.0]
-
-    Args:
-        base: undisturbed accuracy or likelihood of each language, not negative.
-        after: row t: with language t's neurons changed; column j: the value of language j.
-
-    Raises:
-        IncompatibleError: rows and columns are not the same languages.
     """
     languages = base.shape[-1]
     if after.shape[-2:] != (languages, languages):
@@ -135,22 +121,11 @@ def measured_selectivity(
     drawn: Float64[Tensor, "draw row lang"],
     controls: Float64[Tensor, "set changed lang"] | None,
 ) -> Selectivity:
-    """Selectivity with its intervals and its controls.
-
-    Args:
-        values: accuracies or likelihoods; the first row is undisturbed, row t + 1 has language t's neurons changed.
-        drawn: the same over resampled questions or texts.
-        controls: the values with random neurons changed.
-
-    Raises:
-        IncompatibleError: as `selectivity`.
-    """
+    """Selectivity with its intervals and its controls, from values whose first row is undisturbed."""
     found, resampled = (selectivity(one[..., 0, :], one[..., 1:, :]) for one in (values, drawn))
     ends = [interval(one) for one in (resampled.precision, resampled.recall, resampled.f1)]
-    return Selectivity(
-        found.precision,
-        found.recall,
-        found.f1,
+    return replace(
+        found,
         low=Selectivity(*(one.low for one in ends)),
         high=Selectivity(*(one.high for one in ends)),
         controls=None if controls is None else selectivity(values[0].expand(len(controls), -1), controls),

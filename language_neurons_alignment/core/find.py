@@ -1,7 +1,6 @@
-"""From activation probabilities to language neurons: the whole method in one call (SPEC 3 to 5).
+"""From activation probabilities to language neurons: the whole method in one call.
 
-Every step that needs language neurons calls `find`: `lna identify`, analysis, the bootstrap of `lna stability`, and the
-comparison of methods.
+Every step that needs language neurons calls `find`.
 """
 
 from __future__ import annotations
@@ -33,12 +32,9 @@ class Found:
     """Language neurons.
 
     Attributes:
-        statistics: entropy, peak and membership of every neuron.
         selected: the neurons of lowest score; for methods without a score, the neurons of any language.
-        mask: the neurons that belong to each language.
-        above: N, which decides the class of a selected neuron. For entropy-λ it is the number of languages in which the
-            neuron is above τ. Other methods do not all use τ, so there it is the number of languages whose mask
-            contains the neuron.
+        above: N, which decides the class: the number of languages in which a neuron is above τ; for other methods than
+            entropy-λ, which do not all use τ, the number of languages whose mask contains it.
         classes: the paper's classes; the general neurons come from the statistics, whatever the method.
         lam: λ; None for a method without λ; NaN if no λ in the search range is fine, and then nothing is selected.
         neurons: N per language, for methods that take a number of neurons for each language.
@@ -64,7 +60,7 @@ def find(
     *,
     effect: Float64[Tensor, "layer neuron lang"] | None = None,
 ) -> Found:
-    """Find the language neurons by the selection's method.
+    """Find the language neurons by the selection's method; without λ, by the largest fine λ in the selection's range.
 
     >>> p = torch.tensor([[[0.9, 0.0], [0.8, 0.7], [0.1, 0.1], [0.2, 0.6]]])  # one layer, four neurons, two languages
     >>> found = find(p, Selection(top_rate=0.5, lam=0.1, bar=0.5))
@@ -73,13 +69,8 @@ def find(
     >>> found.classes.sizes()
     {'specific': 2, 'related': 0, 'general': 1, 'unassigned': 0}
 
-    Args:
-        probability: activation probabilities.
-        selection: method, top rate, λ and bar. Without λ, the largest fine λ in the selection's range is used.
-        effect: the effect sizes that mean-difference ranks neurons by (`methods.effect_size`).
-
-    Raises:
-        SettingsError: a rate selects less than one neuron, or the model has fewer neurons than requested.
+    Mean-difference ranks neurons by `effect` (`methods.effect_size`). SettingsError if a rate selects less than one
+    neuron, or the model has fewer neurons than requested.
     """
     languages = probability.shape[-1]
     statistics = neuron_statistics(probability, bar=selection.known_bar)
@@ -104,24 +95,21 @@ def _by_other_method(
     effect: Float64[Tensor, "layer neuron lang"] | None,
     sizes: Int[Tensor, "layer lang"],
 ) -> tuple[Bool[Tensor, "layer neuron lang"], int | None]:
-    """The mask of a method other than entropy-λ, and its number of neurons per language, if it takes one.
-
-    `sizes` are those of the entropy-λ mask, which random neurons match unless their number is given.
-    """
+    """The mask of a method other than entropy-λ, whose mask has these `sizes`, and its N if it takes one."""
     layers, d_mlp, languages = statistics.member.shape
+    neurons = selection.neurons
     if selection.method == LAPE:
         return lape(statistics, top_rate=selection.top_rate), None
     if selection.method == MEAN_DIFFERENCE:
         if effect is None:
             raise SettingsError("mean-difference needs effect sizes: give effect=effect_size(mean, variance)")
-        neurons = selection.neurons or rank_of_share(selection.top_rate / languages, layers * d_mlp, "top_rate")
+        neurons = neurons or rank_of_share(selection.top_rate / languages, layers * d_mlp, "top_rate")
         return mean_difference(effect, neurons=neurons), neurons
-    if selection.neurons is None:
+    if neurons is None:
         return random_like(sizes, d_mlp=d_mlp, seed=selection.seed), None
     if selection.method == EQUAL_N:
-        return equal_n(statistics, neurons=selection.neurons), selection.neurons
-    mask = random_anywhere(layers, d_mlp, languages=languages, neurons=selection.neurons, seed=selection.seed)
-    return mask, selection.neurons
+        return equal_n(statistics, neurons=neurons), neurons
+    return random_anywhere(layers, d_mlp, languages=languages, neurons=neurons, seed=selection.seed), neurons
 
 
 def fine_lambda(statistics: NeuronStatistics, selection: Selection) -> float:

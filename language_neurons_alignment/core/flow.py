@@ -1,7 +1,4 @@
-"""How language neurons differ between two masks: of two models of one shape, or of one model on two corpora.
-
-A neuron is identified by its place (layer, index).
-"""
+"""How language neurons differ between two masks of one shape; a neuron is identified by its place (layer, index)."""
 
 from __future__ import annotations
 
@@ -17,20 +14,13 @@ from ..errors import IncompatibleError
 from .frames import Columns, Framed, crossed
 from .profiles import NO_CLASS, ClassMembers, ClassProfile, LanguageProfile, jaccard
 
-MASK = "mask"
-"""A language's specific and related neurons together."""
-MEAN, ALL = "mean", "all"
-"""The rows of a table below those of the languages."""
+MASK = "mask"  # a language's specific and related neurons together
+MEAN, ALL = "mean", "all"  # the rows of a table below those of the languages
 
 
 @dataclass(frozen=True)
 class ClassFlow(Framed):
-    """The number of neurons that went from each class to each, in every layer; every neuron is counted once.
-
-    Attributes:
-        states: names of the last two axes: the classes and "none".
-        counts: neurons.
-    """
+    """The number of neurons that went from each class, or none, to each, in every layer."""
 
     states: tuple[str, ...]
     counts: Int64[Tensor, "layer before after"]
@@ -62,11 +52,7 @@ class ClassFlow(Framed):
 
 
 def class_flow(before: ClassMembers, after: ClassMembers) -> ClassFlow:
-    """Count the neurons by their class in each of two models.
-
-    Raises:
-        IncompatibleError: the models have different classes.
-    """
+    """Count the neurons by their class in each of two models; IncompatibleError if the classes differ."""
     states = (*before, NO_CLASS)
     if tuple(before) != tuple(after):
         raise IncompatibleError(
@@ -82,26 +68,15 @@ def class_flow(before: ClassMembers, after: ClassMembers) -> ClassFlow:
 
 def _state(members: ClassMembers) -> Int64[Tensor, "layer neuron"]:
     """Each neuron's class as its position among the states."""
-    first = next(iter(members.values()))
-    state = torch.full(first.shape, len(members), dtype=torch.int64)
-    for position, neurons in enumerate(members.values()):
-        state[neurons] = position
-    return state
+    inside = torch.stack([*members.values(), torch.ones_like(next(iter(members.values())))])
+    return inside.to(torch.int8).argmax(dim=0)
 
 
 @dataclass(frozen=True)
 class LanguageFlow(Framed):
     """How many neurons each language lost, gained and kept in every layer: specific, related, and its whole mask.
 
-    A neuron that stays in the mask but goes from specific to related is lost by the one, gained by the other, and kept
-    by the mask.
-
-    Attributes:
-        languages: codes, in the order of the second axis.
-        sets: names of the third axis: specific, related, mask.
-        before: neurons in the first mask.
-        after: neurons in the second mask.
-        kept: neurons in both.
+    A neuron that goes from specific to related is lost by the one, gained by the other, and kept by the mask.
     """
 
     languages: tuple[str, ...]
@@ -139,18 +114,10 @@ class LanguageFlow(Framed):
 def language_flow(
     before: Bool[Tensor, "layer neuron lang"], after: Bool[Tensor, "layer neuron lang"], *, languages: Sequence[str]
 ) -> LanguageFlow:
-    """Count what two masks have in common, for each language.
-
-    N of a neuron in a mask is the number of languages that it belongs to.
-    """
+    """Count what two masks have in common, for each language; a neuron with one language is specific."""
     one, other = _language_sets(before), _language_sets(after)
-    return LanguageFlow(
-        tuple(languages),
-        (*MASK_CLASSES, MASK),
-        before=one.sum(dim=1),
-        after=other.sum(dim=1),
-        kept=(one & other).sum(dim=1),
-    )
+    sizes = (neurons.sum(dim=1) for neurons in (one, other, one & other))
+    return LanguageFlow(tuple(languages), (*MASK_CLASSES, MASK), *sizes)
 
 
 def _language_sets(mask: Bool[Tensor, "layer neuron lang"]) -> Bool[Tensor, "layer neuron lang set"]:
@@ -164,46 +131,24 @@ def corpus_overlap(
 ) -> Columns:
     """Compare the masks of one model on two corpora (table 4 of the paper).
 
-        of_first = shared / first
-        of_smaller = shared / min(first, second)
+        of_first = shared / first,   of_smaller = shared / min(first, second)
         jaccard = shared / (first + second − shared)
 
-    Returns:
-        The columns language, set, first, second, shared and these three; a row for each language and set, then for the
-        mean over languages ("mean"), then for the neurons of any language ("all").
+    The columns are language, set, first, second, shared and these three; a row for each language and set, then for the
+    mean over languages ("mean"), then for the neurons of any language ("all").
     """
-    masks = [_language_sets(one), _language_sets(other)]
-    masks.append(masks[0] & masks[1])
-    of_languages = torch.stack([mask.sum(dim=(0, 1)) for mask in masks])
-    anywhere = [mask.any(dim=2) for mask in masks[:2]]
-    of_any = torch.stack([mask.sum(dim=(0, 1)) for mask in (*anywhere, anywhere[0] & anywhere[1])])
-    first, second, shared = torch.cat([of_languages, of_any.unsqueeze(1)], dim=1)
-    numbers = {
-        "first": first.double(),
-        "second": second.double(),
-        "shared": shared.double(),
-        "of_first": shared.double() / first,
-        "of_smaller": shared.double() / torch.minimum(first, second),
-        "jaccard": jaccard(shared, first, second),
-    }
-    axes = {"language": (*languages, MEAN, ALL), "set": (*MASK_CLASSES, MASK)}
-    return crossed(
-        axes,
-        {name: torch.cat([one[:-1], one[:-1].nanmean(dim=0, keepdim=True), one[-1:]]) for name, one in numbers.items()},
-    )
+    of_languages = [_language_sets(one), _language_sets(other)]
+    first, second = (torch.cat([mask, mask.any(dim=2, keepdim=True)], dim=2) for mask in of_languages)
+    first, second, shared = (neurons.sum(dim=(0, 1)).double() for neurons in (first, second, first & second))
+    numbers = {"first": first, "second": second, "shared": shared, "of_first": shared / first}
+    numbers |= {"of_smaller": shared / torch.minimum(first, second), "jaccard": shared / (first + second - shared)}
+    rows = {name: torch.cat([n[:-1], n[:-1].nanmean(dim=0, keepdim=True), n[-1:]]) for name, n in numbers.items()}
+    return crossed({"language": (*languages, MEAN, ALL), "set": (*MASK_CLASSES, MASK)}, rows)
 
 
 @dataclass(frozen=True)
 class TrainingPath(Framed):
-    """The class profiles of a base model and its checkpoints, side by side (figures 16 to 19 of the paper).
-
-    Attributes:
-        models: names, in the order given.
-        languages: codes.
-        classes: names of the last axis of `per_layer`.
-        per_layer: neurons of each class.
-        per_language: specific and related neurons of each language in the whole model.
-    """
+    """The class profiles of a base model and its checkpoints, side by side (figures 16 to 19 of the paper)."""
 
     models: tuple[str, ...]
     languages: tuple[str, ...]
@@ -226,10 +171,7 @@ def training_path(
     models: Sequence[str], profiles: Sequence[ClassProfile], language_profiles: Sequence[LanguageProfile]
 ) -> TrainingPath:
     """Put the profiles of models of one shape, with the same languages and classes, side by side."""
-    return TrainingPath(
-        models=tuple(models),
-        languages=language_profiles[0].languages,
-        classes=profiles[0].classes,
-        per_layer=torch.stack([profile.counts for profile in profiles]),
-        per_language=torch.stack([profile.per_language for profile in language_profiles]),
-    )
+    per_layer = torch.stack([profile.counts for profile in profiles])
+    per_language = torch.stack([profile.per_language for profile in language_profiles])
+    languages, classes = language_profiles[0].languages, profiles[0].classes
+    return TrainingPath(tuple(models), languages, classes, per_layer, per_language)

@@ -22,10 +22,6 @@ def crossed(axes: Mapping[str, Sequence[Any]], values: Mapping[str, Tensor]) -> 
     >>> import torch
     >>> crossed({"layer": [0, 1], "language": ["en", "fr"]}, {"neurons": torch.tensor([[5, 6], [7, 8]])})
     {'layer': [0, 0, 1, 1], 'language': ['en', 'fr', 'en', 'fr'], 'neurons': [5, 6, 7, 8]}
-
-    Args:
-        axes: name of a column → the labels of that axis.
-        values: name of a column → a tensor with these axes.
     """
     labels = zip(*product(*axes.values()), strict=True)
     columns: Columns = {name: list(column) for name, column in zip(axes, labels, strict=True)}

@@ -24,10 +24,6 @@ class Intervention:
     >>> both = Intervention.zero(neurons).then(Intervention.on(neurons, shift=0.5))
     >>> both.layer(0).apply_(torch.tensor([[2.0, 3.0, -1.0]])).tolist()
     [[0.5, 3.0, -1.0]]
-
-    Attributes:
-        scale: factor of each neuron.
-        shift: summand of each neuron.
     """
 
     scale: Float32[Tensor, "layer neuron"]
@@ -52,7 +48,7 @@ class Intervention:
 
     @classmethod
     def zero(cls, neurons: Bool[Tensor, "layer neuron"]) -> Intervention:
-        """Deactivate: set the activations of `neurons` to 0 (SPEC 6)."""
+        """Deactivate: set the activations of `neurons` to 0."""
         return cls.on(neurons, scale=0.0)
 
     def then(self, after: Intervention) -> Intervention:
@@ -60,8 +56,7 @@ class Intervention:
 
             after(self(a)) = (s₂ s₁) a + (s₂ b₁ + b₂)
 
-        Raises:
-            IncompatibleError: the interventions are for models of different shapes.
+        IncompatibleError if the interventions are for models of different shapes.
         """
         if self.scale.shape != after.scale.shape:
             raise IncompatibleError(
@@ -106,8 +101,7 @@ class LayerIntervention:
         return activation
 
 
-NEAREST = 20
-"""A control neuron is drawn from this many eligible neurons of nearest activity."""
+NEAREST = 20  # a control neuron is drawn from this many eligible neurons of nearest activity
 
 
 def matched_controls(
@@ -119,17 +113,9 @@ def matched_controls(
 ) -> Bool[Tensor, "layer neuron"]:
     """Random neurons to compare `neurons` with: as many in each layer, and about as active.
 
-    In random order, each of `neurons` gets one of the `NEAREST` free eligible neurons of its layer whose activity is
-    nearest to its own.
-
-    Args:
-        neurons: the neurons that need a control.
-        activity: what is matched, such as the mean activation probability; None matches the layer only.
-        eligible: the neurons to draw from; `neurons` themselves are always excluded.
-        seed: the same seed draws the same neurons.
-
-    Raises:
-        SettingsError: a layer has fewer eligible neurons than needed.
+    In random order, each of `neurons` gets one of the `NEAREST` free eligible neurons of its layer whose activity, such
+    as the mean activation probability, is nearest to its own. Without activity, only the layer is matched. `neurons`
+    themselves are never drawn; SettingsError if a layer has fewer eligible neurons than needed.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.zeros_like(neurons)
@@ -155,22 +141,12 @@ def _draw(wanted: Tensor, pool: Tensor, activity: Tensor | None, generator: torc
     levels, free, taken = activity[pool], torch.ones(len(pool), dtype=torch.bool), []
     for neuron in wanted[torch.randperm(len(wanted), generator=generator)].tolist():
         at = int(torch.searchsorted(levels, activity[neuron]))
-        near = _nearest_free(free, at)
+        places = free.nonzero().flatten()
+        middle = int(torch.searchsorted(places, at))
+        near = places[max(0, middle - NEAREST) : middle + NEAREST]
         distance = (levels[near] - activity[neuron]).abs()
         near = near[distance.argsort(stable=True)[:NEAREST]]
         chosen = int(near[torch.randint(len(near), (1,), generator=generator)])
         free[chosen] = False
         taken.append(chosen)
     return pool[torch.tensor(taken)]
-
-
-def _nearest_free(free: Bool[Tensor, " place"], at: int) -> Tensor:
-    """The free places nearest to `at`, up to `NEAREST` on each side."""
-    reach = NEAREST
-    while True:
-        low, high = max(0, at - reach), min(len(free), at + reach)
-        left, right = free[low:at].nonzero().flatten() + low, free[at:high].nonzero().flatten() + at
-        whole = low == 0 and high == len(free)
-        if whole or ((len(left) >= NEAREST or low == 0) and (len(right) >= NEAREST or high == len(free))):
-            return torch.cat([left[-NEAREST:], right[:NEAREST]])
-        reach *= 2

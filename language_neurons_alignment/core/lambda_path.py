@@ -1,4 +1,4 @@
-"""The histogram appear[0..K] as a function of λ: exact, with every λ at which it changes (SPEC 3 and 4).
+"""The histogram appear[0..K] as a function of λ: exact, with every λ at which it changes.
 
 Every score s(λ) = e − λ r falls as λ grows (r ≥ 0), and so does level(λ), the score of the last neuron selected. In an
 interval [a, b], a neuron's line is therefore
@@ -24,29 +24,15 @@ from .frames import Columns, Framed
 from .selection import NeuronStatistics, lowest, rank_of_share
 from .sweep import check_range
 
-FEW = 80
-"""Up to this many different lines are compared pair by pair."""
-MANY = 4096
-"""More lines than this are halved again before equal lines are looked for."""
-RESOLUTION = 1e-12
-"""The shortest interval of λ: a shorter one would be finer than the rounding of the scores."""
+FEW = 80  # up to this many different lines are compared pair by pair
+MANY = 4096  # more lines than this are halved again before equal lines are looked for
+RESOLUTION = 1e-12  # the shortest interval of λ: a shorter one would be finer than the rounding of the scores
 _SAME_SCORE = 1e-12
 
 
 @dataclass(frozen=True)
 class Contest:
-    """The lines that compete for the last places of the selection in an interval [lo, hi] of λ.
-
-    They are in the order of flat indices, which decides ties.
-
-    Attributes:
-        lo, hi: the interval.
-        entropy: e of each line.
-        peak: r of each line, not negative.
-        above: N of each line's neuron.
-        places: number of lines that are selected.
-        certain: histogram of N, j = 0..K, of the neurons that are selected in the whole interval.
-    """
+    """The lines, by flat index, that compete in [lo, hi] for `places`; `certain` is the histogram of sure winners."""
 
     lo: float
     hi: float
@@ -71,11 +57,6 @@ class Contest:
             certain=self.certain + np.bincount(self.above[always], minlength=len(self.certain)),
         )
 
-    def halves(self) -> tuple[Contest, Contest]:
-        """The same lines over the first and the second half of the interval."""
-        middle = (self.lo + self.hi) / 2
-        return replace(self, hi=middle), replace(self, lo=middle)
-
     def scores(self, lam: float) -> Float64[np.ndarray, " line"]:
         """The scores at one λ, rounded as selection rounds them."""
         return self.entropy - lam * self.peak
@@ -89,17 +70,13 @@ class Contest:
         return self.certain + np.bincount(cells.ravel(), minlength=width * len(lams)).reshape(-1, width)
 
     def settled(self) -> bool:
-        """Whether the histogram is constant in the open interval: all lines have the same N, or keep their order.
-
-        Of lines that meet at lo, the steeper one is lower just after lo; of lines that meet at hi, the less steep one
-        is lower just before hi.
-        """
+        """Whether the histogram is constant in the open interval: all lines have the same N, or keep their order."""
         if self.hi - self.lo < RESOLUTION or len(self.above) == 0 or bool((self.above == self.above[0]).all()):
             return True
         if self.few():
             return False
-        after_lo = np.lexsort((-self.peak, self.scores(self.lo)))
-        before_hi = np.lexsort((self.peak, self.scores(self.hi)))
+        after_lo = np.lexsort((-self.peak, self.scores(self.lo)))  # of lines that meet at lo, the steeper is lower
+        before_hi = np.lexsort((self.peak, self.scores(self.hi)))  # of lines that meet at hi, the less steep is
         return bool((after_lo == before_hi).all())
 
     def few(self) -> bool:
@@ -109,9 +86,9 @@ class Contest:
     def turns(self) -> Float64[np.ndarray, " turn"]:
         """The λ inside the interval at which a crossing changes the selection, ascending; for few different lines.
 
-        Lines i and j cross at (e_i − e_j) / (r_i − r_j). The crossing changes the selection only if some of the lines
-        that meet there are selected and others are not: fewer than `places` lines lie below it, and more than `places`
-        lie below it or in it.
+            λ = (e_i − e_j) / (r_i − r_j)
+
+        Fewer than `places` lines must lie below the crossing, and more than `places` below it or in it.
         """
         different = self._different()
         i, j = (different[side] for side in np.triu_indices(len(different), k=1))
@@ -136,11 +113,8 @@ class Contest:
 class LambdaPath(Framed):
     """appear[j] for all λ in [lo, hi]: a piecewise constant function.
 
-    Attributes:
-        edges: lo, the λ at which the histogram changes, ascending, and hi. At an edge lines meet and flat indices
-            decide; `at` takes this into account.
-        appear: the histogram j = 0..K between each edge and the next.
-        contest: the neurons whose selection depends on λ in the range.
+    `edges` are lo, the λ at which the histogram changes, ascending, and hi; `appear` is the histogram between each edge
+    and the next. At an edge lines meet and flat indices decide; `at` takes this into account.
     """
 
     edges: Float64[Tensor, " edge"]
@@ -148,26 +122,16 @@ class LambdaPath(Framed):
     contest: Contest
 
     def at(self, lam: float) -> list[int]:
-        """The histogram at one λ, as `find` gives it.
-
-        Raises:
-            SettingsError: λ is outside the range.
-        """
+        """The histogram at one λ, as `find` gives it; SettingsError if λ is outside the range."""
         self._check(lam)
         competing = self.contest
         won = lowest(torch.from_numpy(competing.scores(float(lam))), count=competing.places).numpy()
-        histogram = np.bincount(competing.above[won], minlength=len(competing.certain))
-        return (competing.certain + histogram).tolist()
+        return (competing.certain + np.bincount(competing.above[won], minlength=len(competing.certain))).tolist()
 
     def piece(self, lam: float) -> int:
-        """The piece that contains λ; for an edge, the piece that follows.
-
-        Raises:
-            SettingsError: λ is outside the range.
-        """
+        """The piece that contains λ, or that follows an edge; SettingsError if λ is outside the range."""
         self._check(lam)
-        position = int(torch.searchsorted(self.edges, float(lam), right=True)) - 1
-        return min(position, len(self.appear) - 1)
+        return min(int(torch.searchsorted(self.edges, float(lam), right=True)), len(self.appear)) - 1
 
     def sampled(self, points: int) -> tuple[Float64[Tensor, " point"], Int64[Tensor, "point n_languages"]]:
         """The histogram at evenly spaced λ, for a figure that cannot show every piece."""
@@ -187,22 +151,13 @@ class LambdaPath(Framed):
 
 
 def lambda_path(statistics: NeuronStatistics, *, top_rate: float, lo: float, hi: float) -> LambdaPath:
-    """appear[0..K] for every λ from lo to hi.
+    """appear[0..K] for every λ from lo to hi; SettingsError if the range or the rate is invalid.
 
     >>> from language_neurons_alignment.core.selection import neuron_statistics
     >>> p = torch.tensor([[[0.9, 0.0], [0.6, 0.5], [0.1, 0.1], [0.0, 0.4]]])
     >>> path = lambda_path(neuron_statistics(p, bar=0.5), top_rate=0.5, lo=0.0, hi=10.0)
     >>> [round(edge, 3) for edge in path.edges.tolist()], path.appear.tolist()
     ([0.0, 3.728, 10.0], [[0, 2, 0], [0, 1, 1]])
-
-    Args:
-        statistics: of every neuron.
-        top_rate: share of neurons selected.
-        lo: smallest λ.
-        hi: largest λ.
-
-    Raises:
-        SettingsError: the range or the rate is invalid.
     """
     check_range(lo, hi)
     above = statistics.languages_above.flatten().numpy()
@@ -228,7 +183,8 @@ def _follow(whole: Contest) -> tuple[list[float], list[Int64[np.ndarray, " n_lan
         contest = waiting.pop().narrowed()
         settled = contest.settled()
         if not settled and not contest.few():
-            waiting += reversed(contest.halves())
+            middle = (contest.lo + contest.hi) / 2
+            waiting += replace(contest, lo=middle), replace(contest, hi=middle)
             continue
         starts = np.array([contest.lo] if settled else [contest.lo, *contest.turns()])
         middles = (starts + np.append(starts[1:], contest.hi)) / 2

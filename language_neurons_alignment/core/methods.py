@@ -1,8 +1,4 @@
-"""Other published ways to find language neurons, and random neurons to compare them with.
-
-Each function returns a mask [layer, neuron, lang]. Ties go to the lower flat index. `find` calls them by name; this
-project's own method, entropy-λ, is in `selection`.
-"""
+"""Other published ways to find language neurons, and random neurons as a baseline; ties go to the lower flat index."""
 
 from __future__ import annotations
 
@@ -24,9 +20,6 @@ def lape(statistics: NeuronStatistics, *, top_rate: float) -> Bool[Tensor, "laye
     τ is that of `neuron_statistics`, as in LAPE's public code, and E is compared after division by ln K
     (`statistics.entropy`). Neurons above τ nowhere are never selected, so there can be fewer than requested.
 
-    Raises:
-        SettingsError: the top rate is no share, or selects less than one neuron.
-
     Source: Tang et al. (2024), "Language-Specific Neurons".
     """
     rank = rank_of_share(top_rate, statistics.entropy.numel(), "top_rate")
@@ -40,17 +33,17 @@ def equal_n(statistics: NeuronStatistics, *, neurons: int) -> Bool[Tensor, "laye
 
     A language with fewer than N neurons above τ gets all of them. LAPE gives most neurons to the languages that many
     neurons fire for; here every language gets N, so languages can be compared. A neuron can belong to several.
-
-    Args:
-        statistics: of the probabilities.
-        neurons: N.
     """
-    count = min(neurons, statistics.entropy.numel())
-    chosen = [
-        lowest(torch.where(member, statistics.entropy, torch.inf), count=count) & member
-        for member in statistics.member.unbind(dim=-1)
-    ]
-    return torch.stack(chosen, dim=-1)
+    return _lowest_of_each(statistics.entropy.unsqueeze(-1), among=statistics.member, neurons=neurons)
+
+
+def _lowest_of_each(
+    values: Float64[Tensor, "layer neuron #lang"], *, among: Bool[Tensor, "layer neuron lang"], neurons: int
+) -> Bool[Tensor, "layer neuron lang"]:
+    """For each language, the neurons of lowest value among some."""
+    candidates = torch.where(among, values, torch.inf).unbind(dim=-1)
+    chosen = [lowest(one, count=min(neurons, one.numel())) for one in candidates]
+    return torch.stack(chosen, dim=-1) & among
 
 
 def effect_size(
@@ -58,7 +51,7 @@ def effect_size(
 ) -> Float64[Tensor, "layer neuron lang"]:
     """How far a neuron's mean activation in a language lies above its mean in the others, in standard deviations.
 
-        d_k = (μ_k − mean_{j≠k} μ_j) / s,   s² = (1/K) Σ_j σ_j²
+        d_k = (μ_k − mean_{j≠k} μ_j) / s,   s² = (1/K) Σ_j σ_j²        over a language's answer tokens
 
     Every language has the same weight in s, whatever its number of tokens. 0 where the means are equal; ±∞ where they
     differ and s = 0. Language arithmetic adds the numerator to a neuron to steer to language k.
@@ -66,28 +59,16 @@ def effect_size(
     >>> mean = torch.tensor([[[3.0, 1.0], [1.0, 1.0]]]).double()
     >>> effect_size(mean, torch.ones_like(mean)).tolist()
     [[[2.0, -2.0], [0.0, 0.0]]]
-
-    Args:
-        mean: μ, over a language's answer tokens.
-        variance: σ², likewise.
     """
-    languages = mean.shape[-1]
-    others = (mean.sum(dim=-1, keepdim=True) - mean) / max(languages - 1, 1)
+    others = (mean.sum(dim=-1, keepdim=True) - mean) / max(mean.shape[-1] - 1, 1)
     difference = mean - others
     spread = variance.mean(dim=-1, keepdim=True).clamp(min=0).sqrt()
     return torch.where(difference == 0, 0.0, difference / spread)
 
 
 def mean_difference(effect: Float64[Tensor, "layer neuron lang"], *, neurons: int) -> Bool[Tensor, "layer neuron lang"]:
-    """For each language, the N neurons of largest positive effect.
-
-    Args:
-        effect: d (`effect_size`).
-        neurons: N.
-    """
-    count = min(neurons, effect[..., 0].numel())
-    chosen = [lowest(-of_language, count=count) & (of_language > 0) for of_language in effect.unbind(dim=-1)]
-    return torch.stack(chosen, dim=-1)
+    """For each language, the N neurons of largest positive effect d (`effect_size`)."""
+    return _lowest_of_each(-effect, among=effect > 0, neurons=neurons)
 
 
 def random_like(sizes: Int64[Tensor, "layer lang"], *, d_mlp: int, seed: int) -> Bool[Tensor, "layer neuron lang"]:
@@ -95,11 +76,6 @@ def random_like(sizes: Int64[Tensor, "layer lang"], *, d_mlp: int, seed: int) ->
 
     >>> random_like(torch.tensor([[2, 0], [1, 3]]), d_mlp=5, seed=0).sum(dim=1).tolist()
     [[2, 0], [1, 3]]
-
-    Args:
-        sizes: neurons in each layer and language.
-        d_mlp: neurons per layer.
-        seed: the same seed draws the same neurons.
     """
     layers, languages = sizes.shape
     generator = torch.Generator().manual_seed(seed)
@@ -110,11 +86,7 @@ def random_like(sizes: Int64[Tensor, "layer lang"], *, d_mlp: int, seed: int) ->
 def random_anywhere(
     layers: int, d_mlp: int, *, languages: int, neurons: int, seed: int
 ) -> Bool[Tensor, "layer neuron lang"]:
-    """N random neurons for each language, drawn from all layers together.
-
-    Raises:
-        SettingsError: the model has fewer than N neurons.
-    """
+    """N random neurons for each language, from all layers; SettingsError if the model has fewer than N."""
     if neurons > layers * d_mlp:
         raise SettingsError(f"--neurons {neurons} is more than the {layers * d_mlp} that the model has: give fewer")
     sizes = torch.full((1, languages), neurons)

@@ -9,16 +9,10 @@ from typing import Protocol, runtime_checkable
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The properties of a loaded model.
+    """The properties of a loaded model: the path or hub id that it was loaded from, the class named in its config, ….
 
-    Attributes:
-        path: the path or hub id that it was loaded from.
-        architecture: the class named in the model's config.
-        layers: decoder layers.
-        d_mlp: neurons per layer (`intermediate_size`).
-        max_length: the longest sequence that the model allows, in tokens.
-        dtype: the precision in which it runs ("bfloat16", …).
-        end_tokens: the tokens that end an answer.
+    `d_mlp` is the number of neurons per layer (`intermediate_size`), `max_length` the longest sequence in tokens,
+    `dtype` the precision ("bfloat16", …), `end_tokens` the tokens that end an answer.
     """
 
     path: str
@@ -41,8 +35,7 @@ class Progress(Protocol):
         """Lower the total: an answer ended early, so these tokens will not come."""
 
 
-StartProgress = Callable[[str, int], Progress]
-"""Starts a progress bar; called with a label and the total."""
+StartProgress = Callable[[str, int], Progress]  # starts a progress bar; called with a label and the total
 
 
 class _Silent:
@@ -53,8 +46,7 @@ class _Silent:
         pass
 
 
-SILENT: Progress = _Silent()
-"""Shows nothing."""
+SILENT: Progress = _Silent()  # shows nothing
 
 
 def silent(label: str, total: int) -> Progress:

@@ -1,8 +1,4 @@
-"""Perplexity, and how it changes when neurons are changed (SPEC 6).
-
-A *perplexity map* has a row for each intervention and a column for the language of the text. `perplexity_effects` and
-`perplexity_selectivity` compare its changes with chance; `method_table` compares the maps of several methods.
-"""
+"""Perplexity by intervention and language of the text, its change by interventions, and comparisons with chance."""
 
 from __future__ import annotations
 
@@ -20,21 +16,14 @@ from .frames import Columns, Framed
 from .profiles import jaccard
 from .resampling import DRAWS, Interval, control_range, interval, resampling_weights
 
-UNDISTURBED = "none"
-"""The row of the unchanged model."""
-
+UNDISTURBED = "none"  # the row of the unchanged model
 SCALES = ("percent", "log1p")
 AVERAGES = ("token", "text")
 
 
 @dataclass(frozen=True)
 class TextLikelihood:
-    """How likely a model finds one text.
-
-    Attributes:
-        nll: Σ −ln p(token | tokens before it) over the scored tokens, in nats.
-        tokens: number of scored tokens; 0 for a single token, which has nothing to predict.
-    """
+    """How likely a model finds one text: Σ −ln p(token | tokens before it) over the scored tokens, in nats."""
 
     nll: float
     tokens: int
@@ -42,15 +31,12 @@ class TextLikelihood:
 
 @dataclass(frozen=True)
 class Perplexity:
-    """The perplexity of a set of texts, in both of the usual averages.
+    """The perplexity of a set of texts, in both of the usual averages; `nll` and `tokens` are sums.
 
-    Attributes:
-        token: exp(Σ nll / Σ tokens); every token has the same weight.
-        text: exp(mean over texts of nll / tokens); every text has the same weight, as in the paper.
-        nll: Σ nll, in nats.
-        tokens: Σ tokens.
-        texts: number of texts with at least one scored token.
-        likelihoods: of these texts, in their order; empty if only the sums are known.
+        token   exp(Σ nll / Σ tokens)                      every token has the same weight
+        text    exp(mean over texts of nll / tokens)       every text has the same weight, as in the paper
+
+    `likelihoods` are those of the texts with at least one scored token; empty if only the sums are known.
     """
 
     token: float
@@ -62,14 +48,11 @@ class Perplexity:
 
 
 def perplexity(likelihoods: Sequence[TextLikelihood]) -> Perplexity:
-    """Pool the likelihoods of texts.
+    """Pool the likelihoods of texts; CorpusError if none has a token to predict.
 
     >>> found = perplexity([TextLikelihood(nll=2.0, tokens=1), TextLikelihood(nll=3.0, tokens=4)])
     >>> round(found.token, 4), round(found.text, 4)  # e^(5/5), e^((2 + 0.75) / 2)
     (2.7183, 3.9551)
-
-    Raises:
-        CorpusError: no text has a token to predict.
     """
     scored = [one for one in likelihoods if one.tokens]
     if not scored:
@@ -100,12 +83,8 @@ class PerplexityMap:
     >>> PerplexityMap(("en", "fr"), cells).change().round().tolist()  # percent
     [[100.0, 0.0], [0.0, 100.0]]
 
-    Attributes:
-        languages: codes; the columns.
-        cells: (row, column) → perplexity.
-        changed: names of the interventions, the rows after the undisturbed one; by default the languages, each with its
-            own neurons changed.
-        controls: the same map with random neurons instead of each row's; one map for each set of controls.
+    `changed` names the interventions, the rows after the undisturbed one; by default the languages, each with its own
+    neurons changed. Each of `controls` is the same map with random neurons instead of each row's.
     """
 
     languages: tuple[str, ...]
@@ -129,20 +108,15 @@ class PerplexityMap:
     def with_controls(self, cells: Mapping[tuple[str, str], Perplexity], *, sets: int) -> PerplexityMap:
         """The same map with its controls, whose rows are named `fr~1`, `fr~2`, … in `cells`."""
         undisturbed = {(UNDISTURBED, text): self.cells[UNDISTURBED, text] for text in self.languages}
-        numbered = [
-            {(row, text): cells[control_row(row, number), text] for row in self.changed for text in self.languages}
+        places = [(row, text) for row in self.changed for text in self.languages]
+        numbered = (
+            undisturbed | {(row, text): cells[control_row(row, number), text] for row, text in places}
             for number in range(1, sets + 1)
-        ]
-        controls = tuple(PerplexityMap(self.languages, {**undisturbed, **one}, self.changed) for one in numbered)
-        return replace(self, controls=controls)
+        )
+        return replace(self, controls=tuple(replace(self, cells=one, controls=()) for one in numbered))
 
     def values(self, *, average: str = "token") -> Float64[Tensor, "row lang"]:
-        """The perplexities.
-
-        Raises:
-            SettingsError: an unknown average.
-            IncompatibleError: a cell is missing.
-        """
+        """The perplexities; SettingsError for an unknown average, IncompatibleError if a cell is missing."""
         if average not in AVERAGES:
             raise SettingsError(f"the average must be one of {', '.join(AVERAGES)}; got {average!r}")
         missing = [(row, text) for row in self.rows for text in self.languages if (row, text) not in self.cells]
@@ -150,16 +124,16 @@ class PerplexityMap:
             raise IncompatibleError(
                 f"the perplexity map misses {len(missing)} cells, the first is {missing[0]}; run `lna ppl` again"
             )
-        return torch.tensor(
-            [[getattr(self.cells[row, text], average) for text in self.languages] for row in self.rows],
-            dtype=torch.float64,
-        )
+        cells = [[getattr(self.cells[row, text], average) for text in self.languages] for row in self.rows]
+        return torch.tensor(cells, dtype=torch.float64)
 
     def change(self, *, scale: str = "percent", average: str = "token") -> Float64[Tensor, "changed lang"]:
         """The change of each row against the undisturbed one, PPL₀.
 
-        percent   100 · (PPL / PPL₀ − 1)
-        log1p     ln(1 + PPL) − ln(1 + PPL₀), as in the paper
+            percent   100 · (PPL / PPL₀ − 1)
+            log1p     ln(1 + PPL) − ln(1 + PPL₀)
+
+        The paper shows log1p.
         """
         return change_of(self.values(average=average), scale=scale)
 
@@ -169,9 +143,6 @@ def change_of(values: Float64[Tensor, "*draw row lang"], *, scale: str) -> Float
 
     >>> change_of(torch.tensor([[10.0], [15.0]]).double(), scale="percent").tolist()
     [[50.0]]
-
-    Raises:
-        SettingsError: an unknown scale.
     """
     base, changed = values[..., :1, :], values[..., 1:, :]
     if scale == "percent":
@@ -194,65 +165,45 @@ def resampled(result: PerplexityMap, *, average: str = "token", draws: int = DRA
         text    exp(1/n · Σ_i w · nll / tokens)
 
     Columns with equally many texts share their draws, so parallel texts are drawn together. NaN where only the sums of
-    a cell are known.
-
-    Raises:
-        IncompatibleError: the rows of a column are over different texts.
+    a cell are known; IncompatibleError if the rows of a column are over different texts.
     """
     drawn = torch.full((draws, len(result.rows), len(result.languages)), math.nan, dtype=torch.float64)
     for j, language in enumerate(result.languages):
-        column = [result.cells[row, language] for row in result.rows]
-        known = [i for i, cell in enumerate(column) if cell.likelihoods]
-        if known:
-            drawn[:, known, j] = _resampled_column([column[i] for i in known], language, average=average, draws=draws)
+        known = {i: texts for i, row in enumerate(result.rows) if (texts := result.cells[row, language].likelihoods)}
+        if not known:
+            continue
+        tokens = {tuple(one.tokens for one in texts) for texts in known.values()}
+        if len(tokens) > 1:
+            raise IncompatibleError(
+                f"the rows of the perplexity map are over different texts in {language}: compute it again with --force"
+            )
+        lengths = torch.tensor(tokens.pop(), dtype=torch.float64)
+        nll = torch.tensor([[one.nll for one in texts] for texts in known.values()], dtype=torch.float64)
+        weights = resampling_weights(len(lengths), draws=draws)
+        if average == "text":
+            mean = weights @ (nll / lengths).T / len(lengths)
+        else:
+            mean = weights @ nll.T / (weights @ lengths).unsqueeze(-1)
+        drawn[:, list(known), j] = mean.exp()
     return drawn
 
 
-def _resampled_column(
-    cells: list[Perplexity], language: str, *, average: str, draws: int
-) -> Float64[Tensor, "draw row"]:
-    tokens = {tuple(one.tokens for one in cell.likelihoods) for cell in cells}
-    if len(tokens) > 1:
-        raise IncompatibleError(
-            f"the rows of the perplexity map are over different texts in {language}: compute it again with --force"
-        )
-    lengths = torch.tensor(tokens.pop(), dtype=torch.float64)
-    nll = torch.tensor([[one.nll for one in cell.likelihoods] for cell in cells], dtype=torch.float64)
-    weights = resampling_weights(len(lengths), draws=draws)
-    if average == "text":
-        return (weights @ (nll / lengths).T / len(lengths)).exp()
-    return (weights @ nll.T / (weights @ lengths).unsqueeze(-1)).exp()
-
-
 def perplexity_effects(result: PerplexityMap, *, scale: str = "percent", average: str = "token") -> Effects:
-    """A map's changes with their intervals and the ranges of their controls; there is no test.
-
-    Raises:
-        SettingsError: a single set of controls has no range.
-        IncompatibleError: a cell is missing, or the rows of a column are over different texts.
-    """
+    """A map's changes with their intervals and the ranges of their controls; there is no test."""
     drawn = change_of(resampled(result, average=average), scale=scale)
     control = range_of_controls(result, scale=scale, average=average)
     return Effects(result.change(scale=scale, average=average), interval(drawn), control, None, None)
 
 
 def range_of_controls(result: PerplexityMap, *, scale: str = "percent", average: str = "token") -> Interval | None:
-    """Where the change by one more control of each row would lie; None without controls.
-
-    Raises:
-        SettingsError: a single set of controls has no range.
-    """
+    """Where the change by one more control of each row would lie; None without controls."""
     if not result.controls:
         return None
     return control_range(torch.stack([one.change(scale=scale, average=average) for one in result.controls]))
 
 
 def perplexity_selectivity(result: PerplexityMap, *, average: str = "token") -> Selectivity | None:
-    """Selectivity of the damage to the likelihood, 1 / PPL; None unless the rows are the languages.
-
-    Raises:
-        IncompatibleError: as `perplexity_effects`.
-    """
+    """Selectivity of the damage to the likelihood, 1 / PPL; None unless the rows are the languages."""
     if not result.by_language:
         return None
     controls = [1 / one.values(average=average)[1:] for one in result.controls]
@@ -271,13 +222,10 @@ class MethodTable(Framed):
     """What the neurons of several methods do to perplexity; a row for each method.
 
     Attributes:
-        methods: names.
-        languages: codes, in the order of the last axis.
-        neurons: size of each language's mask.
-        means: mean over languages of `METHOD_MEASURES`: the change of a language's perplexity without its own neurons
-            [%], the change of the other languages' [%], and the selectivity F1.
+        neurons, f1: size of each language's mask, and selectivity of its neurons.
+        means: mean over languages of `METHOD_MEASURES`: the change of a language's perplexity without its own neurons,
+            the change of the other languages', both in percent, and the selectivity F1.
         intervals: of the means, by resampling texts; NaN where only sums are known.
-        f1: selectivity of each language's neurons.
         jaccard: mean over languages of |A ∩ B| / |A ∪ B| with the reference mask; NaN if all are empty.
     """
 
@@ -308,30 +256,24 @@ def method_table(
     *,
     reference: Bool[Tensor, "layer neuron lang"],
 ) -> MethodTable:
-    """Compare methods by the effect of deactivating their neurons.
+    """Compare methods by the effect of deactivating their neurons, and by the overlap of their masks with a reference.
 
         own        mean_k     change[k, k]
         elsewhere  mean_k,j≠k change[k, j]
         F1         mean_k     selectivity F1 of language k, of likelihood, 1 / PPL
 
-    Args:
-        maps: method → perplexity map, all with the same languages as rows and columns.
-        masks: method → its mask.
-        reference: the mask that overlap is measured with.
-
-    Raises:
-        IncompatibleError: a map misses cells.
+    All maps have the same languages as rows and columns.
     """
-    languages = next(iter(maps.values())).languages
-    ends = [interval(_means(resampled(one))) for one in maps.values()]
+    chosen = torch.stack([masks[name] for name in maps])
+    shared, sizes = (neurons.sum(dim=(1, 2)) for neurons in (chosen & reference, chosen))
     return MethodTable(
         methods=tuple(maps),
-        languages=languages,
-        neurons=torch.stack([masks[name].sum(dim=(0, 1)) for name in maps]),
+        languages=next(iter(maps.values())).languages,
+        neurons=sizes,
         means=torch.stack([_means(one.values()) for one in maps.values()]),
-        intervals=Interval(torch.stack([one.low for one in ends]), torch.stack([one.high for one in ends])),
+        intervals=interval(torch.stack([_means(resampled(one)) for one in maps.values()], dim=1)),
         f1=torch.stack([_f1(one.values()) for one in maps.values()]),
-        jaccard=torch.stack([_mean_jaccard(masks[name], reference) for name in maps]),
+        jaccard=jaccard(shared, sizes, reference.sum(dim=(0, 1))).nanmean(dim=1),
     )
 
 
@@ -344,13 +286,4 @@ def _means(values: Float64[Tensor, "*draw row lang"]) -> Float64[Tensor, "*draw 
 
 
 def _f1(values: Float64[Tensor, "*draw row lang"]) -> Float64[Tensor, "*draw lang"]:
-    likelihood = 1 / values
-    return selectivity(likelihood[..., 0, :], likelihood[..., 1:, :]).f1
-
-
-def _mean_jaccard(
-    one: Bool[Tensor, "layer neuron lang"], other: Bool[Tensor, "layer neuron lang"]
-) -> Float64[Tensor, ""]:
-    """The mean over languages of the Jaccard index of two masks, without languages that are empty in both."""
-    both, size, others = (which.sum(dim=(0, 1)) for which in (one & other, one, other))
-    return jaccard(both, size, others).nanmean()
+    return selectivity(1 / values[..., 0, :], 1 / values[..., 1:, :]).f1

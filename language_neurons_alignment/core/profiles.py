@@ -18,8 +18,7 @@ from .frames import Columns, Framed, crossed
 from .selection import NeuronClasses
 
 UNASSIGNED = "unassigned"
-NO_CLASS = "none"
-"""The state of a neuron that is in no class and was not selected."""
+NO_CLASS = "none"  # the state of a neuron that is in no class and was not selected
 
 ClassMembers = Mapping[str, Bool[Tensor, "layer neuron"]]
 """Name of a class → its neurons; the classes are disjoint."""
@@ -38,13 +37,7 @@ def mask_members(mask: Bool[Tensor, "layer neuron lang"]) -> ClassMembers:
 
 @dataclass(frozen=True)
 class ClassProfile(Framed):
-    """The number of neurons of each class in every layer.
-
-    Attributes:
-        classes: specific, related, general, unassigned; for a mask alone, specific and related.
-        counts: neurons.
-        d_mlp: neurons per layer, in any class or none.
-    """
+    """The number of neurons of each class in every layer, of `d_mlp` neurons in any class or none."""
 
     classes: tuple[str, ...]
     counts: Int64[Tensor, "layer class"]
@@ -60,8 +53,7 @@ class ClassProfile(Framed):
 
     def columns(self) -> Columns:
         """A row for each layer: layer, and a column for each class."""
-        by_class = {name: self.of(name).tolist() for name in self.classes}
-        return {"layer": list(range(len(self.counts))), **by_class}
+        return {"layer": list(range(len(self.counts))), **{name: self.of(name).tolist() for name in self.classes}}
 
 
 def class_profile(members: ClassMembers) -> ClassProfile:
@@ -77,15 +69,7 @@ def class_profile(members: ClassMembers) -> ClassProfile:
 
 @dataclass(frozen=True)
 class LanguageProfile(Framed):
-    """The number of specific and related neurons of each language in every layer.
-
-    A related neuron counts for each of its languages, so related neurons do not add up to the class profile.
-
-    Attributes:
-        languages: codes, in the order of the second axis.
-        classes: specific and related, the classes of a mask.
-        counts: neurons.
-    """
+    """Specific and related neurons of each language in every layer; a related one counts for each of its languages."""
 
     languages: tuple[str, ...]
     classes: tuple[str, ...]
@@ -112,13 +96,7 @@ def language_profile(
 
 @dataclass(frozen=True)
 class GroupMeans(Framed):
-    """The mean number of neurons per language in groups of languages (tables 2 and 3 of the paper).
-
-    Attributes:
-        groups: name of a group → its languages, in the order of the first axis; no group is empty.
-        classes: names of the last axis.
-        means: over the languages of a group; means of changes can be negative.
-    """
+    """The mean number of neurons per language, or of a change, in groups of languages (tables 2 and 3 of the paper)."""
 
     groups: dict[str, tuple[str, ...]]
     classes: tuple[str, ...]
@@ -142,42 +120,28 @@ def group_means(
 ) -> GroupMeans:
     """Average counts, or changes of counts, over groups of languages; empty groups are left out."""
     kept = {name: tuple(members) for name, members in groups.items() if members}
-    rows = [[languages.index(code) for code in members] for members in kept.values()]
-    means = [counts[chosen].to(torch.float64).mean(dim=0) for chosen in rows]
+    means = [counts[[languages.index(code) for code in members]].double().mean(dim=0) for members in kept.values()]
     return GroupMeans(kept, tuple(classes), torch.stack(means))
 
 
 def trained_groups(languages: Sequence[str], trained: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The languages that a model was aligned on, and the others.
-
-    Raises:
-        SettingsError: a trained language is not among the languages.
-    """
-    unknown = [code for code in trained if code not in languages]
-    if unknown:
+    """The languages that a model was aligned on, which must be among the languages, and the others."""
+    if unknown := [code for code in trained if code not in languages]:
         raise SettingsError(
             f"--trained names {', '.join(unknown)}, which is not compared: choose from {', '.join(languages)}"
         )
-    others = tuple(code for code in languages if code not in trained)
-    return {"trained": tuple(trained), "untrained": others}
+    return {"trained": tuple(trained), "untrained": tuple(code for code in languages if code not in trained)}
 
 
 def english_groups(languages: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """English, if it is among the languages, and the others."""
-    return {
-        "English": tuple(code for code in languages if code == "en"),
-        "others": tuple(code for code in languages if code != "en"),
-    }
+    others = tuple(code for code in languages if code != "en")
+    return {"English": tuple(code for code in languages if code == "en"), "others": others}
 
 
 @dataclass(frozen=True)
 class LanguagesAbove(Framed):
-    """Histograms of N, the number of languages in which a neuron is above τ, for each layer (figures 5 and 15).
-
-    Attributes:
-        all: of all neurons; those with N = K are general.
-        selected: of the selected neurons; its sum over layers is `appear`.
-    """
+    """Histograms of N, the number of languages in which a neuron is above τ, for each layer (figures 5 and 15)."""
 
     all: Int64[Tensor, "layer n_languages"]
     selected: Int64[Tensor, "layer n_languages"]
@@ -191,28 +155,16 @@ class LanguagesAbove(Framed):
 def count_languages_above(
     above: Int[Tensor, "layer neuron"], selected: Bool[Tensor, "layer neuron"], *, languages: int
 ) -> LanguagesAbove:
-    """Both histograms of N, for each layer.
-
-    Args:
-        above: N.
-        selected: the neurons of lowest score.
-        languages: K.
-    """
+    """Both histograms of N, for each layer."""
     width = languages + 1
-    cell = above + width * torch.arange(above.shape[0]).unsqueeze(1)
-    size = width * above.shape[0]
-    everywhere, chosen = (torch.bincount(cells.flatten(), minlength=size) for cells in (cell, cell[selected]))
-    return LanguagesAbove(everywhere.view(-1, width), chosen.view(-1, width))
+    cell = above + width * torch.arange(len(above)).unsqueeze(1)
+    counted = (torch.bincount(cells.flatten(), minlength=width * len(above)) for cells in (cell, cell[selected]))
+    return LanguagesAbove(*(counts.view(-1, width) for counts in counted))
 
 
 @dataclass(frozen=True)
 class Overlap(Framed):
-    """The number of neurons that the masks of two languages share.
-
-    Attributes:
-        languages: codes, in the order of both axes.
-        counts: |M_a ∩ M_b|; the diagonal holds the sizes of the masks.
-    """
+    """The number of neurons that the masks of two languages share, |M_a ∩ M_b|; the diagonal holds their sizes."""
 
     languages: tuple[str, ...]
     counts: Int64[Tensor, "lang lang"]
@@ -249,13 +201,7 @@ def language_overlap(mask: Bool[Tensor, "layer neuron lang"], *, languages: Sequ
 
 @dataclass(frozen=True)
 class Sharing(Framed):
-    """The sets of languages that the neurons of a mask belong to.
-
-    Attributes:
-        languages: codes, in the order of the last axis of `sets`.
-        sets: every set that occurs, by descending count; ties go to the smaller set, then to the earlier languages.
-        counts: number of neurons that belong to exactly this set.
-    """
+    """The sets of languages that the neurons of a mask belong to, and how many belong to exactly each."""
 
     languages: tuple[str, ...]
     sets: Bool[Tensor, "set lang"]
@@ -281,11 +227,12 @@ class Sharing(Framed):
 
 
 def language_sets(mask: Bool[Tensor, "layer neuron lang"], *, languages: Sequence[str]) -> Sharing:
-    """Count the neurons of every set of languages in a mask."""
+    """Count the neurons of every set of languages in a mask, by descending count.
+
+    Ties go to the smaller set, then to the earlier languages.
+    """
     neurons = mask.flatten(0, 1)
     sets, counts = torch.unique(neurons[neurons.any(dim=1)], dim=0, return_counts=True)
     rows = sets.tolist()
-    order = sorted(
-        range(len(rows)), key=lambda row: (-int(counts[row]), sum(rows[row]), [not one for one in rows[row]])
-    )
+    order = sorted(range(len(rows)), key=lambda i: (-int(counts[i]), sum(rows[i]), [not one for one in rows[i]]))
     return Sharing(tuple(languages), sets[order], counts[order])

@@ -24,9 +24,6 @@ from ..errors import SettingsError
 from .frames import Columns, Framed
 from .profiles import ClassProfile
 
-MOST_STAGES = 6
-PERMUTATIONS = 499
-
 Stage = tuple[int, int]
 """A stage's first layer, and the layer after its last one."""
 
@@ -38,17 +35,15 @@ class Segmentation(Framed):
         explained[m] = 1 − cost[m] / cost[1]
         gain[m]      = explained[m] − explained[m − 1]
         bic[m]       = n ln(cost[m] / n) + (m·d + m − 1) ln n,   n = layers · d values; the lowest is the best
-        p[m]         = how often noise alone gains as much as the m-th stage (`stage_p_value`)
+        p[m]         = how often noise alone gains as much as the m-th stage (`stage_p_value`); NaN for m = 1
 
     Both criteria treat residuals within a stage as independent noise. A profile that changes smoothly over the layers
     gains by every further cut, so they tend to give too many stages rather than too few.
 
     Attributes:
         classes: the d classes whose profile is cut; a class that is the same in every layer is left out.
-        layers: number of layers.
         cuts: for each m, the first layers of all stages but the first.
         cost: the sum of squares within the stages.
-        p: NaN for m = 1.
     """
 
     classes: tuple[str, ...]
@@ -81,21 +76,15 @@ class Segmentation(Framed):
 
     def supported(self, *, level: float = 0.05) -> int:
         """The largest number of stages such that it and every smaller number from 2 on has p ≤ level."""
-        worth = (self.p[1:] <= level).long()
-        return 1 + int(worth.cumprod(dim=0).sum())
+        return 1 + int((self.p[1:] <= level).long().cumprod(dim=0).sum())
 
     def stages(self, count: int) -> list[Stage]:
-        """The best `count` stages.
-
-        Raises:
-            SettingsError: this number of stages was not computed.
-        """
+        """The best `count` stages; SettingsError if this number was not computed."""
         if not 1 <= count <= len(self.cuts):
             raise SettingsError(
                 f"the layers were cut into 1 to {len(self.cuts)} stages, not {count}: name one of these"
             )
-        ends = (0, *self.cuts[count - 1], self.layers)
-        return list(pairwise(ends))
+        return list(pairwise((0, *self.cuts[count - 1], self.layers)))
 
     def columns(self) -> Columns:
         """A row for each number of stages: stages, cuts (joined by spaces), cost, explained, gain, bic, p."""
@@ -107,35 +96,23 @@ class Segmentation(Framed):
 
 
 def segment_profile(
-    profile: ClassProfile,
-    *,
-    classes: Sequence[str] = CLASSES,
-    most: int = MOST_STAGES,
-    permutations: int = PERMUTATIONS,
-    seed: int = 0,
+    profile: ClassProfile, *, classes: Sequence[str] = CLASSES, most: int = 6, permutations: int = 499, seed: int = 0
 ) -> Segmentation:
-    """Cut a class profile into 1 to `most` stages.
+    """Cut a class profile into 1 to `most` stages, at most one per layer.
 
     >>> profile = ClassProfile(("specific",), torch.tensor([[9], [8], [1], [2], [1]]), d_mlp=10)
     >>> segment_profile(profile, permutations=9).stages(2)
     [(0, 2), (2, 5)]
-
-    Args:
-        profile: neurons per layer and class.
-        classes: the classes to use; those that the profile does not have are left out.
-        most: the largest number of stages; at most one per layer.
-        permutations: for `p`.
-        seed: of the permutations.
     """
     counted = {name: profile.of(name).to(torch.float64) for name in classes if name in profile.classes}
     varying = {name: column for name, column in counted.items() if bool((column != column[0]).any())}
     standard = [(column - column.mean()) / column.std(correction=0) for column in varying.values()]
     values = torch.stack(standard, dim=1) if standard else torch.zeros(len(profile.counts), 0, dtype=torch.float64)
     cost, cuts = segment(values, most=min(most, len(values)))
-    p = [math.nan]
-    for fewer in cuts[:-1]:
-        p.append(stage_p_value(values, cuts=fewer, permutations=permutations, seed=seed))
-    return Segmentation(tuple(varying), len(values), tuple(cuts), cost, torch.tensor(p, dtype=torch.float64))
+    p = [stage_p_value(values, cuts=fewer, permutations=permutations, seed=seed) for fewer in cuts[:-1]]
+    return Segmentation(
+        tuple(varying), len(values), tuple(cuts), cost, torch.tensor([math.nan, *p], dtype=torch.float64)
+    )
 
 
 def segment(
@@ -163,21 +140,16 @@ def stage_p_value(
     F* is F after the residuals of the m stages are permuted over the layers; both costs are minimised again. p = 1 if m
     stages explain everything.
     """
-    fitted = _fit(values, cuts)
-    residual, most = values - fitted, len(cuts) + 2
+    stages = values.tensor_split(list(cuts))
+    fitted = torch.cat([stage.mean(dim=0, keepdim=True).expand_as(stage) for stage in stages])
+    residual = values - fitted
     if not residual.any():
         return 1.0
     order = torch.rand(permutations, len(values), generator=torch.Generator().manual_seed(seed)).argsort(dim=1)
     shuffled = torch.cat([values.unsqueeze(0), fitted + residual[order]])
-    best, _ = _optima(_stage_costs(shuffled), most=most)
+    best, _ = _optima(_stage_costs(shuffled), most=len(cuts) + 2)
     ratio = best[:, -2] / best[:, -1]
     return float((1 + (ratio[1:] >= ratio[0]).sum()) / (1 + permutations))
-
-
-def _fit(values: Float64[Tensor, "layer feature"], cuts: Sequence[int]) -> Float64[Tensor, "layer feature"]:
-    """The mean of each layer's stage."""
-    stages = values.tensor_split(list(cuts))
-    return torch.cat([stage.mean(dim=0, keepdim=True).expand_as(stage) for stage in stages])
 
 
 def _stage_costs(values: Float64[Tensor, "*many layer feature"]) -> Float64[Tensor, "*many start end"]:
@@ -198,8 +170,7 @@ def _optima(
     """best(m, layers) for m = 1 … `most`; and for m ≥ 2, where the last stage of the first j layers begins."""
     best, origins = [costs[..., 0, :]], []
     for _ in range(most - 1):
-        reached = best[-1].unsqueeze(-1) + costs
-        shortest = reached.min(dim=-2)
+        shortest = (best[-1].unsqueeze(-1) + costs).min(dim=-2)
         best.append(shortest.values)
         origins.append(shortest.indices)
     return torch.stack([one[..., -1] for one in best], dim=-1), origins

@@ -1,4 +1,4 @@
-"""Which neurons are language neurons, and of which languages (SPEC 3 and 5).
+"""Which neurons are language neurons, and of which languages.
 
     e = H(p / Σ_k p) / ln K          how evenly a neuron fires over the K languages
     r = max_k p / m                  how strongly it fires,   m = (1/K) Σ_{j=1..K} 1/j
@@ -82,14 +82,7 @@ def activation_threshold(probability: Float32[Tensor, "layer neuron lang"], *, r
 
 @dataclass(frozen=True)
 class NeuronStatistics:
-    """What selection needs to know about each neuron; it does not depend on λ or the top rate.
-
-    Attributes:
-        entropy: e, in [0, 1].
-        peak: r, not negative.
-        member: whether p > τ in each language.
-        threshold: τ.
-    """
+    """What selection needs to know about each neuron: e, r, whether p > τ, and τ; not λ or the top rate."""
 
     entropy: Float64[Tensor, "layer neuron"]
     peak: Float64[Tensor, "layer neuron"]
@@ -108,27 +101,19 @@ class NeuronStatistics:
 
 
 def neuron_statistics(probability: Float32[Tensor, "layer neuron lang"], *, bar: float) -> NeuronStatistics:
-    """Entropy, peak and membership of every neuron.
+    """Entropy, peak and membership of every neuron; SettingsError if the bar is outside (0, 1] or names no probability.
+
+        τ = the round(bar · layers · d_mlp · K)-th smallest probability
 
     >>> p = torch.tensor([[[0.9, 0.0], [0.6, 0.7], [0.1, 0.2]]])
     >>> found = neuron_statistics(p, bar=0.5)  # τ is the third smallest of six probabilities
     >>> round(found.threshold, 3), found.languages_above.tolist()
     (0.2, [[1, 2, 0]])
-
-    Args:
-        probability: activation probabilities.
-        bar: τ is the round(bar · layers · d_mlp · K)-th smallest probability.
-
-    Raises:
-        SettingsError: the bar is outside (0, 1], or so small that it names no probability.
     """
     rank = rank_of_share(bar, probability.numel(), "bar")
     threshold = activation_threshold(probability, rank=rank)
     return NeuronStatistics(
-        entropy=normalised_entropy(probability),
-        peak=normalised_peak(probability),
-        member=probability > threshold,
-        threshold=threshold,
+        normalised_entropy(probability), normalised_peak(probability), probability > threshold, threshold
     )
 
 
@@ -138,9 +123,6 @@ def select(statistics: NeuronStatistics, *, top_rate: float, lam: float) -> Bool
     >>> statistics = neuron_statistics(torch.tensor([[[0.9, 0.0], [0.6, 0.7], [0.1, 0.2], [0.0, 0.4]]]), bar=0.5)
     >>> select(statistics, top_rate=0.5, lam=0.1).tolist()
     [[True, False, False, True]]
-
-    Raises:
-        SettingsError: the top rate is outside (0, 1], or so small that it selects no neuron.
     """
     scores = score(statistics.entropy, statistics.peak, lam=lam)
     return lowest(scores, count=rank_of_share(top_rate, scores.numel(), "top_rate"))
@@ -161,13 +143,10 @@ def lowest(values: Float64[Tensor, "*shape"], *, count: int) -> Bool[Tensor, "*s
 
 
 def rank_of_share(share: float, total: int, name: str) -> int:
-    """round(share · total), for a share in (0, 1].
+    """round(share · total); SettingsError unless the share is in (0, 1] and rounds to at least 1.
 
     >>> rank_of_share(0.01, 458_752, "top_rate")
     4588
-
-    Raises:
-        SettingsError: the share is not a number, is outside (0, 1], or rounds to nothing.
     """
     if not (math.isfinite(share) and 0.0 < share <= 1.0):
         raise SettingsError(f"{name} must be a share above 0 and at most 1, got {share!r}: give for example 0.01")
@@ -192,13 +171,14 @@ def appear(
 
 @dataclass(frozen=True)
 class NeuronClasses:
-    """The paper's classes, by N, the number of languages in which a neuron is above τ. They are disjoint.
+    """The paper's classes, by N, the number of languages in which a neuron is above τ.
 
-    Attributes:
-        specific: selected and N = 1.
-        related: selected and 1 < N < K.
-        general: N = K, selected or not.
-        unassigned: selected and N = 0; not a class of the paper, and reported separately.
+        specific      selected and N = 1
+        related       selected and 1 < N < K
+        general       N = K, selected or not
+        unassigned    selected and N = 0; not a class of the paper, and reported separately
+
+    They are disjoint.
     """
 
     specific: Bool[Tensor, "layer neuron"]
@@ -244,31 +224,19 @@ def neurons_of_language(
 ) -> Bool[Tensor, "layer neuron"]:
     """A language's neurons of the given classes; specific and related together are its mask.
 
-    N of a neuron in the mask is the number of languages that it belongs to.
-
-    Args:
-        mask: the mask of all K languages.
-        language: position of the language.
-        classes: any of `CLASSES`.
-        general: the general neurons, which no mask contains; required by the class "general".
-
-    Raises:
-        SettingsError: an unknown class, or "general" without the general neurons.
+    N of a neuron in the mask is the number of languages that it belongs to. `general` are the general neurons, which no
+    mask contains. SettingsError for an unknown class, or for "general" without them.
     """
     unknown = [name for name in classes if name not in CLASSES]
     if unknown or not classes:
         raise SettingsError(f"unknown neuron class {', '.join(unknown) or '(none)'}: choose from {', '.join(CLASSES)}")
+    if "general" in classes and general is None:
+        raise SettingsError("the class general needs the activation counts; a mask does not contain it")
     above, own = mask.sum(dim=-1), mask[..., language]
-    chosen = torch.zeros_like(own)
-    if "specific" in classes:
-        chosen |= own & (above == 1)
-    if "related" in classes:
-        chosen |= own & (above > 1)
-    if "general" in classes:
-        if general is None:
-            raise SettingsError("the class general needs the activation counts; a mask does not contain it")
-        chosen |= general
-    return chosen
+    members = {"specific": own & (above == 1), "related": own & (above > 1)}
+    if general is not None:
+        members["general"] = general
+    return torch.stack([members[name] for name in classes]).any(dim=0)
 
 
 def to_mask_list(mask: Bool[Tensor, "layer neuron lang"]) -> MaskList:
@@ -278,11 +246,7 @@ def to_mask_list(mask: Bool[Tensor, "layer neuron lang"]) -> MaskList:
 
 
 def from_mask_list(stored: MaskList, *, d_mlp: int) -> Bool[Tensor, "layer neuron lang"]:
-    """A mask from its stored form.
-
-    Raises:
-        ArtifactError: it is no list of languages with equally many layers, or an index is outside [0, d_mlp).
-    """
+    """A mask from its stored form; ArtifactError if it is none, or an index is outside [0, d_mlp)."""
     layers = len(stored[0]) if stored else 0
     if not stored or any(len(per_layer) != layers for per_layer in stored):
         raise ArtifactError(
@@ -292,11 +256,11 @@ def from_mask_list(stored: MaskList, *, d_mlp: int) -> Bool[Tensor, "layer neuro
     mask = torch.zeros(layers, d_mlp, len(stored), dtype=torch.bool)
     for k, per_layer in enumerate(stored):
         for layer, neurons in enumerate(per_layer):
-            if neurons.numel() and (int(neurons.min()) < 0 or int(neurons.max()) >= d_mlp):
+            low, high = map(int, neurons.aminmax()) if neurons.numel() else (0, 0)
+            if low < 0 or high >= d_mlp:
                 raise ArtifactError(
-                    f"mask of language number {k}, layer {layer}: neuron indices span "
-                    f"{int(neurons.min())}..{int(neurons.max())}, the model has 0..{d_mlp - 1}; "
-                    "it is another model's mask"
+                    f"mask of language number {k}, layer {layer}: neuron indices span {low}..{high}, the model has "
+                    f"0..{d_mlp - 1}; it is another model's mask"
                 )
             mask[layer, neurons.long(), k] = True
     return mask

@@ -1,12 +1,7 @@
 """How much of a set of language neurons is chance: the corpus in blocks, resampled, halved, and extrapolated.
 
 Blocks are groups of questions. The tokens of one answer are alike, but blocks are independent, so all uncertainty is
-measured between blocks:
-
-    inclusion              bootstrap: how often each neuron is in each mask when blocks are drawn with replacement
-    split_halves           split-half reliability, and the numbers of an infinitely large corpus by extrapolation
-    number_interval        intervals for λ*, τ and the sizes of classes and masks, from both
-    probability_interval   intervals for each activation probability
+measured between blocks.
 """
 
 from __future__ import annotations
@@ -32,7 +27,7 @@ from .profiles import UNASSIGNED, class_members, class_profile, jaccard
 from .resampling import LEVEL, Interval, resampling_weights
 
 STATES = (*CLASSES, UNASSIGNED)
-SURE, LIKELY = 0.95, 0.5
+SURE, LIKELY = 0.95, 0.5  # the least probabilities of sure and of likely neurons
 
 
 def numbers(found: Found, selection: Selection) -> Float64[Tensor, " number"]:
@@ -41,9 +36,8 @@ def numbers(found: Found, selection: Selection) -> Float64[Tensor, " number"]:
     λ* (the largest fine λ, whatever λ selects), τ, the neurons of each class (`STATES`), the size of each language's
     mask, and the neurons of each class in each layer. NaN where no λ is fine and nothing could be selected.
     """
+    assert found.lam is not None  # the selection is by entropy-λ
     largest = found.lam if selection.lam is None else fine_lambda(found.statistics, selection)
-    assert largest is not None  # the selection is by entropy-λ
-    assert found.lam is not None
     unknown = math.nan if math.isnan(found.lam) else 0.0
     profile = class_profile(class_members(found.classes)).counts.double() + unknown
     rates = torch.tensor([largest, found.threshold], dtype=torch.float64)
@@ -53,14 +47,7 @@ def numbers(found: Found, selection: Selection) -> Float64[Tensor, " number"]:
 
 @dataclass(frozen=True)
 class Inclusion(Framed):
-    """The probability that each neuron is in each mask.
-
-    Attributes:
-        languages: codes, in the order of the last axis.
-        probability: share of the resampled corpora in which the neuron is in the mask.
-        mask: the masks of the corpus itself.
-        numbers: `numbers` of every resampled corpus.
-    """
+    """The probability that each neuron is in each mask, the mask itself, and `numbers` of every resampled corpus."""
 
     languages: tuple[str, ...]
     probability: Float32[Tensor, "layer neuron lang"]
@@ -68,10 +55,7 @@ class Inclusion(Framed):
     numbers: Float64[Tensor, "draw number"]
 
     def columns(self) -> Columns:
-        """A row for each language: the neurons of its mask, their mean probability, how many are sure or likely.
-
-        Sure is 0.95 or more, likely 0.5 or more; `likely_outside` counts the likely neurons outside the mask.
-        """
+        """A row for each language: neurons in its mask, their mean probability, and how many are sure and likely."""
         own = [(self.probability[..., k], self.mask[..., k]) for k in range(len(self.languages))]
         return {
             "language": list(self.languages),
@@ -96,19 +80,8 @@ def inclusion(
 
         P(i in mask of k) = share of the draws in which it is
 
-    A draw contains the same blocks of every language, so parallel questions stay together. A draw in which no λ is fine
-    has empty masks.
-
-    Args:
-        blocks: the corpus.
-        selection: how neurons are found; without λ, it is found anew in each draw.
-        languages: codes.
-        draws: number of draws.
-        seed: of the draws.
-        progress: advanced at each draw.
-
-    Raises:
-        SettingsError: fewer than two draws.
+    A draw contains the same blocks of every language, so parallel questions stay together. Without λ in the selection,
+    it is found anew in each draw; a draw in which no λ is fine has empty masks. `progress` advances at each draw.
     """
     if draws < 2:
         raise SettingsError(f"--draws must be at least 2, got {draws}: give for example 400")
@@ -127,14 +100,8 @@ def inclusion(
 class Halves(Framed):
     """What random halves of the blocks have in common, and what halves and quarters find.
 
-    Blocks that do not fill a half or quarter are left out of a split.
-
-    Attributes:
-        languages: codes.
-        jaccard: |A ∩ B| / |A ∪ B| of the two halves' masks, for each language and last for all languages together; NaN
-            if both are empty.
-        blocks: number in a half, and in a quarter.
-        numbers: mean `numbers` of halves, and of quarters; NaN without quarters.
+    Blocks that do not fill a half or quarter are left out of a split. `jaccard` is of the two halves' masks, for each
+    language and last for all together; `blocks` and `numbers` are for a half and for a quarter, NaN without quarters.
     """
 
     languages: tuple[str, ...]
@@ -176,19 +143,7 @@ def split_halves(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> Halves:
-    """Split the blocks at random into two halves and into four quarters, and find the neurons in each.
-
-    Args:
-        blocks: the corpus.
-        selection: how neurons are found.
-        languages: codes.
-        splits: number of splits.
-        seed: of the splits.
-        progress: advanced by the number of identifications.
-
-    Raises:
-        SettingsError: no split.
-    """
+    """Split the blocks at random into two halves and into four quarters, and find the neurons in each."""
     if splits < 1:
         raise SettingsError(f"--splits must be at least 1, got {splits}: give for example 50")
     generator = torch.Generator().manual_seed(seed)
@@ -199,11 +154,9 @@ def split_halves(
             [find(blocks.probability(part), selection) for part in _parts(order, number)] for number in (2, 4)
         )
         common.append(_jaccard(*(half.mask for half in halves)))
-        of_halves = torch.stack([numbers(found, selection) for found in halves]).nanmean(dim=0)
-        of_quarters = torch.full_like(of_halves, math.nan)
-        if quarters:
-            of_quarters = torch.stack([numbers(found, selection) for found in quarters]).nanmean(dim=0)
-        means.append(torch.stack([of_halves, of_quarters]))
+        of_halves, of_quarters = ([numbers(found, selection) for found in parts] for parts in (halves, quarters))
+        of_quarters = of_quarters or [torch.full_like(of_halves[0], math.nan)]
+        means.append(torch.stack([torch.stack(of_parts).nanmean(dim=0) for of_parts in (of_halves, of_quarters)]))
         progress(len(halves) + len(quarters))
     sizes = (len(blocks) // 2, len(blocks) // 4)
     return Halves(tuple(languages), torch.stack(common), sizes, torch.stack(means).nanmean(dim=0))
@@ -225,11 +178,8 @@ def _parts(order: Int64[Tensor, " block"], number: int) -> Float64[Tensor, "part
 
 def _jaccard(one: Bool[Tensor, "layer neuron lang"], other: Bool[Tensor, "layer neuron lang"]) -> Tensor:
     """Of each language's neurons, and of all languages' together (a neuron counts once for each of its languages)."""
-    sizes = []
-    for neurons in (one & other, one, other):
-        own = neurons.sum(dim=(0, 1))
-        sizes.append(torch.cat([own, own.sum().unsqueeze(0)]))
-    return jaccard(*sizes)
+    own = (neurons.sum(dim=(0, 1)) for neurons in (one & other, one, other))
+    return jaccard(*(torch.cat([size, size.sum().unsqueeze(0)]) for size in own))
 
 
 def number_interval(
@@ -238,38 +188,29 @@ def number_interval(
     endless: Float64[Tensor, " number"],
     *,
     blocks: int,
-    level: float = LEVEL,
 ) -> Interval:
     """Intervals for the numbers of an infinitely large corpus.
 
-        endless ± t(B − 1, (1 + level) / 2) · √(B / (B − 1) · var(drawn) + (whole − endless)²)
+        endless ± t(B − 1, (1 + LEVEL) / 2) · √(B / (B − 1) · var(drawn) + (whole − endless)²)        B blocks
 
     cut at 0, because no number is negative. Noise in p biases the sizes of classes, so the interval is centred at the
-    extrapolated number. The length of the extrapolated part, from the whole corpus on, is added as a further standard
-    error.
-
-    Args:
-        whole: the numbers of the corpus itself.
-        drawn: the numbers of the resampled corpora; NaN is ignored. Noise shifts their mean twice, so only their spread
-            is used.
-        endless: `Halves.endless`.
-        blocks: B.
-        level: of the interval.
+    extrapolated number (`Halves.endless`); the length of the extrapolated part, from the whole corpus on, is added as a
+    further standard error. Noise shifts the mean of the drawn numbers twice, so only their spread is used.
     """
     there = drawn.isfinite()
     often = there.sum(dim=0)
     middle = drawn.nanmean(dim=0)
     square = torch.where(there, drawn - middle, 0.0).square().sum(dim=0)
     variance = square / (often - 1) * blocks / (blocks - 1)  # NaN if fewer than two draws have the number
-    error = float(stats.t.ppf((1 + level) / 2, blocks - 1)) * (variance + (whole - endless).square()).sqrt()
+    error = float(stats.t.ppf((1 + LEVEL) / 2, blocks - 1)) * (variance + (whole - endless).square()).sqrt()
     return Interval((endless - error).clamp(min=0), endless + error)
 
 
-def probability_interval(blocks: AnswerBlocks, *, level: float = LEVEL) -> Interval:
+def probability_interval(blocks: AnswerBlocks) -> Interval:
     """An interval for each activation probability: Wilson's, with the effective number of tokens.
 
         n = tokens / effect       `design_effects` gives the effect and its degrees of freedom
-        t = Student's t(degrees of freedom, (1 + level) / 2)
+        t = Student's t(degrees of freedom, (1 + LEVEL) / 2)
         (p + t²/2n ± t √(p (1 − p) / n + t²/4n²)) / (1 + t²/n)
 
     It stays within [0, 1], and has a positive length even for a neuron that never fired.
@@ -284,17 +225,15 @@ def probability_interval(blocks: AnswerBlocks, *, level: float = LEVEL) -> Inter
     tokens = blocks.tokens.sum(dim=0).clamp(min=1).to(torch.float64)
     effects, freedom = design_effects(blocks)
     effective = (tokens / effects).clamp_(min=1)
-    reach = torch.from_numpy(stats.t.ppf((1 + level) / 2, freedom.numpy()))
+    reach = torch.from_numpy(stats.t.ppf((1 + LEVEL) / 2, freedom.numpy()))
     shrink = 1 + reach**2 / effective
     middle = (p + reach**2 / (2 * effective)) / shrink
     half = reach * (p * (1 - p) / effective + (reach / (2 * effective)).square()).sqrt() / shrink
     return Interval((middle - half).clamp_(min=0), (middle + half).clamp_(max=1))
 
 
-_OFTEN = 20
-"""A neuron's design effect is estimated only if it fired, and did not fire, on at least this many tokens."""
-_ALIKE = 1e-3
-"""The smallest variance of the logarithms of design effects; below it they count as equal (d₀ is then 2,000)."""
+_OFTEN = 20  # a neuron's design effect is estimated only if it fired, and did not fire, on at least so many tokens
+_ALIKE = 1e-3  # the smallest variance of log design effects; below it they count as equal (d₀ is then 2,000)
 
 
 def design_effects(blocks: AnswerBlocks) -> tuple[Float64[Tensor, "layer neuron lang"], Float64[Tensor, " lang"]]:
@@ -349,12 +288,10 @@ def jackknife_variance(blocks: AnswerBlocks) -> Float64[Tensor, "layer neuron la
 def typical_effect(own: Float64[Tensor, " neuron"], *, freedom: float) -> tuple[float, float]:
     """The typical design effect s₀ of neurons, and the degrees of freedom d₀ that it is worth.
 
-        z = ln own,   ψ'(d₀ / 2) = var(z) − ψ'(d / 2)
+        z = ln own,   ψ'(d₀ / 2) = var(z) − ψ'(d / 2)        own > 0, with d degrees of freedom
         ln s₀ = mean(z) − ψ(d / 2) + ln(d / 2) + ψ(d₀ / 2) − ln(d₀ / 2)
 
-    Args:
-        own: the design effect of each neuron, above 0. With fewer than two, s₀ = 1 and d₀ = 0.
-        freedom: d.
+    For fewer than two neurons, s₀ = 1 and d₀ = 0.
     """
     if len(own) < 2:
         return 1.0, 0.0

@@ -1,4 +1,4 @@
-"""AutoSweep: the largest λ for which no selected neuron is general, that is, appear[K] = 0 (SPEC 4).
+"""AutoSweep: the largest λ for which no selected neuron is general, that is, appear[K] = 0.
 
 A λ with appear[K] = 0 is called *fine*. `bisect_lambda` halves a range, as the paper's code does; `exact_lambda` solves
 for the supremum.
@@ -7,7 +7,7 @@ for the supremum.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -22,8 +22,7 @@ from .selection import NeuronStatistics, appear, rank_of_share, select
 Observer = Callable[[float, list[int]], None]
 """Called at each evaluation with λ and its histogram appear[0..K]."""
 
-SMALLEST_EPS = 1e-15
-"""A smaller eps would be finer than the rounding of the scores."""
+SMALLEST_EPS = 1e-15  # a smaller eps would be finer than the rounding of the scores
 
 
 def unobserved(lam: float, histogram: list[int]) -> None:
@@ -32,13 +31,7 @@ def unobserved(lam: float, histogram: list[int]) -> None:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """The λ that AutoSweep found.
-
-    Attributes:
-        lam: λ, which is fine.
-        appear: the histogram at λ: number of selected neurons above τ in exactly j languages, j = 0..K.
-        evaluations: number of λ evaluated.
-    """
+    """The λ that AutoSweep found, which is fine, its histogram appear[0..K], and the number of λ evaluated."""
 
     lam: float
     appear: list[int]
@@ -46,38 +39,28 @@ class SweepResult:
 
 
 class _Evaluator:
-    """λ → appear[0..K]; counts and reports each evaluation."""
+    """λ → appear[0..K]; reports each evaluation, and keeps the histograms."""
 
     def __init__(self, statistics: NeuronStatistics, top_rate: float, observe: Observer) -> None:
         self.statistics, self.top_rate, self.observe = statistics, top_rate, observe
         self.languages_above = statistics.languages_above
-        self.count = 0
+        self.seen: list[list[int]] = []
 
     def __call__(self, lam: float) -> list[int]:
-        self.count += 1
         chosen = select(self.statistics, top_rate=self.top_rate, lam=lam)
-        histogram = appear(self.languages_above, chosen, languages=self.statistics.member.shape[-1]).tolist()
-        self.observe(lam, histogram)
-        return histogram
+        self.seen.append(appear(self.languages_above, chosen, languages=self.statistics.member.shape[-1]).tolist())
+        self.observe(lam, self.seen[-1])
+        return self.seen[-1]
 
 
 def bisect_lambda(
-    statistics: NeuronStatistics,
-    *,
-    top_rate: float,
-    lo: float,
-    hi: float,
-    eps: float,
-    observe: Observer = unobserved,
+    statistics: NeuronStatistics, *, top_rate: float, lo: float, hi: float, eps: float, observe: Observer = unobserved
 ) -> SweepResult:
     """Halve [lo, hi] until it is no longer than eps, keeping the last fine λ.
 
     lo and hi are evaluated first; a fine hi is the answer. Bisection assumes that the fine λ are an interval that
-    starts at lo; `exact_lambda` does not.
-
-    Raises:
-        SettingsError: the range or eps is invalid.
-        SweepError: neither lo nor hi is fine.
+    starts at lo; `exact_lambda` does not. SettingsError if the range or eps is invalid, SweepError if neither lo nor hi
+    is fine.
     """
     check_range(lo, hi)
     if not (math.isfinite(eps) and eps >= SMALLEST_EPS):
@@ -85,7 +68,7 @@ def bisect_lambda(
     evaluate = _Evaluator(statistics, top_rate, observe)
     at_lo, at_hi = evaluate(lo), evaluate(hi)
     if at_hi[-1] == 0:
-        return SweepResult(hi, at_hi, evaluate.count)
+        return SweepResult(hi, at_hi, 2)
     if at_lo[-1] > 0:
         raise _no_fine_lambda(lo, hi, at_lo[-1], at_hi[-1])
     # halving decimals exactly keeps λ short in folder names: 0.03671875, not 0.03671875000000001
@@ -97,7 +80,7 @@ def bisect_lambda(
             fine, best = middle, histogram
         else:
             coarse = middle
-    return SweepResult(float(fine), best, evaluate.count)
+    return SweepResult(float(fine), best, len(evaluate.seen))
 
 
 def check_range(lo: float, hi: float) -> None:
@@ -116,23 +99,19 @@ def _no_fine_lambda(lo: float, hi: float, at_lo: int, at_hi: int) -> SweepError:
 
 
 def exact_lambda(
-    statistics: NeuronStatistics,
-    *,
-    top_rate: float,
-    lo: float,
-    hi: float,
-    observe: Observer = unobserved,
+    statistics: NeuronStatistics, *, top_rate: float, lo: float, hi: float, observe: Observer = unobserved
 ) -> SweepResult:
     """The largest fine λ in [lo, hi], without an eps and without assuming that the fine λ are one interval.
 
-    Every score is a line in λ: s(λ) = e − λ r. Let C be the general neurons. None of them is selected if and only if
-    at least `count` neurons outside C lie below all of C's lines, that is, below their lower envelope. The envelope is
+    Every score is a line in λ: s(λ) = e − λ r. Let C be the general neurons. None of them is selected if and only if at
+    least `count` neurons outside C lie below all of C's lines, that is, below their lower envelope. The envelope is
     concave, so a line outside C lies below it on one interval of λ:
 
         s_j(λ) < s_c(λ)  ⇔  λ (r_c − r_j) < e_c − e_j      for every c on the envelope
 
     Intersect these half-lines for each neuron, sort the interval ends, and sweep down from hi. If the supremum is a
-    crossing of two lines, the result is the nearest fine float below it.
+    crossing of two lines, the result is the nearest fine float below it. SettingsError if the range is invalid,
+    SweepError if no λ in it is fine.
 
     >>> from language_neurons_alignment.core.selection import neuron_statistics
     >>> p = torch.tensor([[[0.9, 0.0], [0.6, 0.5], [0.1, 0.1], [0.0, 0.4]]])
@@ -140,26 +119,25 @@ def exact_lambda(
     >>> found = exact_lambda(statistics, top_rate=0.5, lo=0.0, hi=10.0)
     >>> round(found.lam, 4), found.appear
     (3.7276, [0, 2, 0])
-
-    Raises:
-        SettingsError: the range is invalid.
-        SweepError: no λ in the range is fine.
     """
     check_range(lo, hi)
     count = rank_of_share(top_rate, statistics.entropy.numel(), "top_rate")
     evaluate = _Evaluator(statistics, top_rate, observe)
-    at_hi = evaluate(hi)
-    if at_hi[-1] == 0:
-        return SweepResult(hi, at_hi, evaluate.count)
+    for lam in _candidates(statistics, count=count, lo=lo, hi=hi):
+        histogram = evaluate(lam)
+        if histogram[-1] == 0:
+            return SweepResult(lam, histogram, len(evaluate.seen))
+    raise _no_fine_lambda(lo, hi, evaluate.seen[-1][-1], evaluate.seen[0][-1])
+
+
+def _candidates(statistics: NeuronStatistics, *, count: int, lo: float, hi: float) -> Iterator[float]:
+    """hi, each supremum with a few floats below it, and lo; rounding decides which line is lower at a crossing."""
+    yield hi
     for supremum in _fine_suprema(statistics, count=count, lo=lo, hi=hi):
-        for lam in _floats_at_or_below(supremum, lo):
-            histogram = evaluate(lam)
-            if histogram[-1] == 0:
-                return SweepResult(lam, histogram, evaluate.count)
-    at_lo = evaluate(lo)
-    if at_lo[-1] == 0:
-        return SweepResult(lo, at_lo, evaluate.count)
-    raise _no_fine_lambda(lo, hi, at_lo[-1], at_hi[-1])
+        spacing = math.ulp(max(supremum, 1.0))
+        below = (supremum - spacing * 2**k for k in range(12))
+        yield from (supremum, *(lam for lam in below if lam >= lo))
+    yield lo
 
 
 class _Lines(NamedTuple):
@@ -186,15 +164,11 @@ def _fine_suprema(statistics: NeuronStatistics, *, count: int, lo: float, hi: fl
 
 
 def _lower_envelope(lines: _Lines, *, lo: float, hi: float) -> _Lines:
-    """The lines that are lowest somewhere in [lo, hi], in the order of λ.
-
-    Start with the lowest line at lo, the steepest of equals. From each line, go to the steeper line with the smallest
-    crossing.
-    """
+    """The lines that are lowest somewhere in [lo, hi], in the order of λ."""
     values = lines.entropy - lo * lines.peak
     current = _steepest(lines, values == values.min())
     walked = [current]
-    while True:
+    while True:  # go to the steeper line with the smallest crossing
         rise, steepness = lines.entropy - lines.entropy[current], lines.peak - lines.peak[current]
         crossing = torch.where(steepness > 0, rise / steepness, math.inf)
         if not crossing.min() <= hi:
@@ -209,10 +183,7 @@ def _steepest(lines: _Lines, among: Bool[Tensor, " line"]) -> int:
 
 
 def _intervals_below(lines: _Lines, envelope: _Lines) -> tuple[Float64[Tensor, " line"], Float64[Tensor, " line"]]:
-    """For each line, the open interval of λ (start, end) on which it lies below every line of the envelope.
-
-    A line that equals one of the envelope counts as below it only if its flat index is lower, as in `select`.
-    """
+    """For each line, the open interval of λ (start, end) on which it lies below every line of the envelope."""
     start = torch.full_like(lines.entropy, -math.inf)
     end = torch.full_like(lines.entropy, math.inf)
     for entropy, peak, neuron in zip(*envelope, strict=True):
@@ -220,13 +191,7 @@ def _intervals_below(lines: _Lines, envelope: _Lines) -> tuple[Float64[Tensor, "
         crossing = gap / steepness
         end = torch.where(steepness > 0, torch.minimum(end, crossing), end)
         start = torch.where(steepness < 0, torch.maximum(start, crossing), start)
+        # a line that equals one of the envelope is below it only if its flat index is lower, as in `select`
         never = (steepness == 0) & ((gap < 0) | ((gap == 0) & (lines.neuron > neuron)))
         end = torch.where(never, -math.inf, end)
     return start, end
-
-
-def _floats_at_or_below(candidate: float, lo: float) -> list[float]:
-    """A crossing and a few floats below it; at the crossing itself, rounding decides which line is lower."""
-    spacing = math.ulp(max(candidate, 1.0))
-    below = [candidate - spacing * 2**k for k in range(12)]
-    return [candidate, *(lam for lam in below if lam >= lo)]
