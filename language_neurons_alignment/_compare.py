@@ -214,10 +214,6 @@ def _check_comparable(models: Sequence[ModelNeurons], names: Sequence[str]) -> N
 
     The corpora need not be identical, because each model wrote its own answers. λ may differ too: as in the paper, each
     model can have the λ of its own sweep.
-
-    Raises:
-        SettingsError: fewer than two models.
-        IncompatibleError: names what differs, and between which two models.
     """
     if len(models) < 2:
         raise SettingsError(f"a comparison needs at least two models, got {len(models)}: name a base and another")

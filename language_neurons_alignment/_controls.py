@@ -51,11 +51,7 @@ class Controls:
         general: Bool[Tensor, "layer neuron"] | None = None,
         seed: int = 0,
     ) -> Controls:
-        """Controls that match the activity in `counts`, the counts beside the mask.
-
-        Raises:
-            IncompatibleError: the counts come from another model than the mask.
-        """
+        """Controls that match the activity in `counts`, the counts beside the mask."""
         if counts is None:
             return cls(mask, general, seed=seed)
         if mask.description is not None:
@@ -76,15 +72,6 @@ class Controls:
         """Return the function that draws a control for the neurons of a step.
 
         It depends on the neurons alone: steps of one intervention that change the same neurons get the same control.
-
-        Args:
-            model: the model that has the neurons.
-            row: name of the row.
-            number: which of its controls, from 1.
-
-        Raises:
-            IncompatibleError, ArtifactError: the mask or the counts are another model's.
-            SettingsError: when called: a layer has too few neurons of no language.
         """
         taken = self.mask.over(model).tensor.any(dim=-1)
         if self.general is not None:
@@ -114,19 +101,7 @@ class Controls:
 def open_source_and_controls(
     session: Session, mask: Mask, steps: Steps | Iterable[Steps], *, classes: Sequence[str], sets: int, seed: int
 ) -> tuple[NeuronSource, Controls]:
-    """Read what steps name and what their controls match, the counts beside the mask once.
-
-    Args:
-        session: model and place.
-        mask: the languages' neurons.
-        steps: the steps to come.
-        classes: classes of a language that is named without any.
-        sets: controls for each row; 0: then they match nothing, for none is drawn.
-        seed: of the controls.
-
-    Raises:
-        LNAError: as `NeuronSource.open` and `Controls.of`.
-    """
+    """Read what steps name and what their controls match, the counts beside the mask once."""
     counts = None
     if sets:
         try:

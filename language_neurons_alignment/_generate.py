@@ -56,11 +56,7 @@ class Questions:
 def askable(
     engine: Engine, records: Sequence[Record], places: Sequence[Place], *, sampling: Sampling, overlong: str
 ) -> tuple[list[Place], list[Prompt]]:
-    """Return the places whose answers the model has room for, and their prompts: the instructions, tokenised.
-
-    Raises:
-        CorpusError: some are too long and `overlong` is "error", or none is left.
-    """
+    """Return the places whose answers the model has room for, and their prompts: the instructions, tokenised."""
     tokens = {index: tuple(engine.tokenizer.encode(records[index].instruction)) for index in {i for i, _ in places}}
     prompts = [Prompt(tokens[index], number) for index, number in places]
     fits = fitting_prompts(prompts, new=sampling.max_new_tokens, max_length=engine.model.max_length, overlong=overlong)
@@ -70,11 +66,7 @@ def askable(
 def questions_of(
     engine: Engine, records: Mapping[str, Sequence[Record]], *, sampling: Sampling, overlong: str
 ) -> dict[str, Questions]:
-    """Return each language's questions that the model has room to answer.
-
-    Raises:
-        CorpusError: some are too long and `overlong` is "error", or none of a language is left.
-    """
+    """Return each language's questions that the model has room to answer."""
     every = [(language, record) for language, of_language in records.items() for record in of_language]
     first = [(index, 0) for index in range(len(every))]
     places, prompts = askable(engine, [record for _, record in every], first, sampling=sampling, overlong=overlong)
@@ -109,21 +101,6 @@ def answer_prompts(
     An answer is {"generated", "tokens", "finish"}, as in a corpus. Each batch goes to the journal as soon as it is
     done. Batches are planned over all prompts and those in the journal are not computed again, so a run that was cut
     off and goes on computes exactly what one that was not does.
-
-    Args:
-        engine: the model.
-        prompts: all of them, also those that are answered in the journal.
-        sampling: how answers are drawn; the same seeds under every intervention.
-        journal: of the result that these answers are for; delete it when that is stored.
-        made_from: all that decides the answers; a journal of something else is not continued.
-        intervention: what is done to the neurons; None for nothing. A batch is stored once it has taken hold.
-        overwrite: drop a journal of something else.
-        start: gives the progress bar.
-        label: what the bar says.
-
-    Raises:
-        ConflictError: the journal was made from something else, and not `overwrite`.
-        EngineError: the model cannot run; what was answered stays.
     """
     known = journal.start(made_from, replace=overwrite)
     done: dict[tuple[int, ...], list[Json]] = {tuple(entry["batch"]): entry["answers"] for entry in known}
@@ -181,11 +158,7 @@ class AnswerFile:
         }
 
     def read(self) -> tuple[Record, ...]:
-        """Return the records to continue: the file's where it is there, else the corpus's.
-
-        Raises:
-            ConflictError: the file asks other questions, or its answers in our languages were made from something else.
-        """
+        """Return the records to continue: the file's where it is there, else the corpus's."""
         corpus = self._session.corpus
         if self.path.exists() and self.path.resolve() != corpus.path.resolve():
             stored = read_corpus(self.path)
@@ -202,12 +175,7 @@ class AnswerFile:
         return corpus.records
 
     def check_engine(self, engine: Engine, records: Sequence[Record], places: Sequence[Place]) -> Json:
-        """Return all that the answers are made from, now that the model is loaded.
-
-        Raises:
-            ConflictError: an answer would stand beside others of another engine or version; a record describes one
-                way of answering only.
-        """
+        """Return all that the answers are made from, now that the model is loaded."""
         ends = list(engine.model.end_tokens)
         generation = {**self._settings, **engine.provenance, "end_tokens": ends, "version": __version__}
         self._check([records[index] for index in sorted({index for index, _ in places})], generation)
@@ -425,12 +393,7 @@ def ensure_answers(
     overwrite: bool = False,
     start: StartProgress = silent,
 ) -> tuple[Session, Generated | None]:
-    """Return a session whose corpus has answers: where it has only questions, the model answers (`Layout.answers`).
-
-    Raises:
-        CorpusError: some of the languages have answers and others none, so their counts could not be compared.
-        ConflictError: the stored answers are of other questions or settings, and not `overwrite`.
-    """
+    """Return a session whose corpus has answers: where it has only questions, the model answers (`Layout.answers`)."""
     answered = [language for language in languages if has_answers(session.corpus.of_language(language))]
     if len(answered) == len(languages):
         return session, None

@@ -93,12 +93,7 @@ class Conditions:
     def open(
         cls, session: Session, mask: Mask, steps: Steps, *, classes: Sequence[str], sets: int, seed: int
     ) -> Conditions:
-        """Read everything that the conditions of a map or an evaluation need; see `open_source_and_controls`.
-
-        Raises:
-            SettingsError: steps that name a source or target.
-            LNAError: as `open_source_and_controls`.
-        """
+        """Read everything that the conditions of a map or an evaluation need; see `open_source_and_controls`."""
         unknown = sorted(steps.words - {"each"})
         if unknown:
             raise SettingsError(
@@ -117,9 +112,6 @@ class Conditions:
 
         A language without neurons changes nothing in its row. Steps that are the same for every language must change
         something.
-
-        Raises:
-            LNAError: as `NeuronSource.intervention` and `Controls.swap`.
         """
         if condition == NONE:
             return None
@@ -135,9 +127,6 @@ class Conditions:
         """Refuse what the model cannot be given, before its first forward pass.
 
         One control set is enough: where one can be drawn, so can the others.
-
-        Raises:
-            LNAError: as `intervention`.
         """
         for condition in conditions:
             if condition.control <= 1:

@@ -87,29 +87,11 @@ class NeuronSource:
         checkpoint: Checkpoint = UNKNOWN,
         counts: AnswerCounts | None = None,
     ) -> NeuronSource:
-        """Read everything that steps name.
-
-        Args:
-            layout: where the model's counts and moments lie.
-            steps: the steps to come; a placeholder in them may stand for any language of the mask.
-            mask: the languages' neurons.
-            classes: classes of a language that is named without any.
-            checkpoint: the model.
-            counts: the counts beside the mask, where they have been read already.
-
-        Raises:
-            SettingsError: a language that the mask or file does not have, or an unknown class.
-            MissingArtifactError, ArtifactError: a file or moments that are not there, or damaged.
-            IncompatibleError: a mask or moments of another model.
-        """
+        """Read everything that steps name."""
         return cls(layout, mask, in_order(classes), checkpoint).opened(steps, counts=counts)
 
     def opened(self, steps: Steps | Iterable[Steps], *, counts: AnswerCounts | None = None) -> NeuronSource:
-        """Return this source with everything that further steps name; only what is missing is read.
-
-        Raises:
-            LNAError: as `open`.
-        """
+        """Return this source with everything that further steps name; only what is missing is read."""
         every = [steps] if isinstance(steps, Steps) else list(steps)
         terms = list(dict.fromkeys(term for one in every for term in one.terms))
         operations = dict.fromkeys(step.operation for one in every for step in one.steps)
@@ -192,12 +174,7 @@ class NeuronSource:
         return known
 
     def neurons(self, terms: Sequence[tuple[bool, Term]], model: ModelInfo) -> Bool[Tensor, "layer neuron"]:
-        """Return the union of terms, less those that are taken away, from left to right.
-
-        Raises:
-            SettingsError: a language that the mask or file does not have.
-            IncompatibleError, ArtifactError: neurons that the model does not have, or another model's mask.
-        """
+        """Return the union of terms, less those that are taken away, from left to right."""
         chosen = torch.zeros(model.layers, model.d_mlp, dtype=torch.bool)
         for minus, term in terms:
             one = self._places(term, model) if term.is_list else self._of_language(term, model)
@@ -224,11 +201,7 @@ class NeuronSource:
         return chosen
 
     def mean(self, language: str, model: ModelInfo) -> Float64[Tensor, "layer neuron"]:
-        """Return μ, the mean activation over the tokens of a language's answers.
-
-        Raises:
-            IncompatibleError: it was collected on a model of another shape.
-        """
+        """Return μ, the mean activation over the tokens of a language's answers."""
         if language not in self.moments:
             raise SettingsError(f"the mean of {language} has not been read: open the source with this step (`opened`)")
         mean = self.moments[language].mean
@@ -259,20 +232,7 @@ class NeuronSource:
     def intervention(
         self, steps: Steps, model: ModelInfo, *, swap: Swap | None = None, allow_empty: bool = False
     ) -> Intervention:
-        """Return what steps do to a model: their affine maps, composed in their order.
-
-        Args:
-            steps: the steps, which this source was opened with.
-            model: the model that they change.
-            swap: replaces the neurons of each step by others.
-            allow_empty: let a step on no neurons change nothing, as in a table with a row for every language. By
-                default it is an error: whoever asks for a change and gets none should know.
-
-        Raises:
-            SettingsError: a placeholder that is left, an unknown language, an empty set, or numbers that the model's
-                precision cannot hold.
-            IncompatibleError, ArtifactError: sets or means of another model.
-        """
+        """Return what steps do to a model: their affine maps, composed in their order."""
         steps.check_bound()
         whole = Intervention.identity(model.layers, model.d_mlp)
         for step in steps.steps:

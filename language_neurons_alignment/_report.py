@@ -146,12 +146,7 @@ def gather(
     mask_only: bool = False,
     called: Sequence[str] = (),
 ) -> list[Evidence]:
-    """Read the results of each model; without counts, its mask alone.
-
-    Raises:
-        MissingArtifactError: a model has neither counts nor a mask.
-        LNAError: results that cannot be used.
-    """
+    """Read the results of each model; without counts, its mask alone."""
     names = called or ["MODEL"] * len(layouts)
     return [
         _evidence(_neurons(layout, selection, mask_only=mask_only), name)
@@ -247,16 +242,7 @@ def _described(neurons: ModelNeurons) -> dict[str, str]:
 
 
 def compose(results: Sequence[Evidence], *, trained: Sequence[str] = (), search: SweepRange = DEFAULT_RANGE) -> Report:
-    """Arrange the results of models in sections; nothing is drawn or written.
-
-    Args:
-        results: of the first model, and of those that it is compared with.
-        trained: languages that the others were trained on.
-        search: range of the λ path.
-
-    Raises:
-        SettingsError, IncompatibleError: models that cannot be compared.
-    """
+    """Arrange the results of models in sections; nothing is drawn or written."""
     first = results[0].neurons
     compared = comparison_of([one.neurons for one in results], trained=trained) if len(results) > 1 else None
     names = compared.names if compared else (first.layout.model,)

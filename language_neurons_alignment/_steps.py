@@ -46,11 +46,8 @@ _LONGEST_SLUG = 40
 def in_order(classes: Sequence[str]) -> tuple[str, ...]:
     """Sort classes of neurons into the order of `CLASSES` and drop repetitions.
 
-        >>> in_order(["general", "specific", "general"])
-        ('specific', 'general')
-
-    Raises:
-        SettingsError: an unknown class, or none.
+    >>> in_order(["general", "specific", "general"])
+    ('specific', 'general')
     """
     if not classes:
         raise SettingsError(f"--classes names no class: give any of {','.join(CLASSES)}")
@@ -158,12 +155,8 @@ class Steps:
     def parse(cls, texts: str | Sequence[str]) -> Steps:
         """Read steps as they are written after `--do`; a single text is a single step.
 
-            >>> Steps.parse("scale:2.0 French + German:specific").texts
-            ('scale:2 fr + de:specific',)
-
-        Raises:
-            SettingsError: an unknown operation, language or class, a number that is not finite, or a step without
-                neurons.
+        >>> Steps.parse("scale:2.0 French + German:specific").texts
+        ('scale:2 fr + de:specific',)
         """
         return cls(tuple(parse_step(text) for text in ([texts] if isinstance(texts, str) else texts)))
 
@@ -227,11 +220,7 @@ NOTHING = Steps(())
 
 
 def parse_step(text: str) -> Step:
-    """Read a single step.
-
-    Raises:
-        SettingsError: as `Steps.parse`; the message names the step.
-    """
+    """Read a single step."""
     operation, _, neurons = text.strip().partition(" ")
     try:
         if not neurons.strip():

@@ -161,11 +161,7 @@ def _blocks_there(layout: Layout, language: str) -> int | None:
 
 
 def _stored(layout: Layout, language: str, wanted: Json) -> tuple[LanguageCounts, Json] | None:
-    """The existing counts and their meta, with their moments where these exist; None where there are no counts.
-
-    Raises:
-        ConflictError: the counts were made from something else.
-    """
+    """The existing counts and their meta, with their moments where these exist; None where there are no counts."""
     if not layout.activation(language).exists():  # the full file is written last: a prefix file alone is half a result
         return None
     counts, meta = load_counts(layout, language)
@@ -234,22 +230,14 @@ class Merged:
 
 
 def shard_session(session: Session, part: int, parts: int) -> Session:
-    """Return the session of one of `parts` disjoint shards of the corpus, whose results lie in a folder of their own.
-
-    Raises:
-        SettingsError: no such part.
-    """
+    """Return the session of one of `parts` disjoint shards of the corpus, whose results lie in a folder of their own."""
     check_shard(part, parts)
     corpus = session.corpus.shard(part, parts)
     return replace(session, corpus=corpus, layout=shard_layout(session.layout, part, parts))
 
 
 def shards_at(layout: Layout, folders: Sequence[Path]) -> list[Layout]:
-    """Return the layouts of folders of count files (`…/activations/<name>`), wherever they were copied from.
-
-    Raises:
-        SettingsError: a folder that is not one of counts.
-    """
+    """Return the layouts of folders of count files (`…/activations/<name>`), wherever they were copied from."""
     for folder in folders:
         if folder.absolute().parent.name != "activations":
             raise SettingsError(f"{folder} is not a folder of counts: expected …/activations/<name>")
@@ -262,12 +250,7 @@ def shard_layout(layout: Layout, part: int, parts: int) -> Layout:
 
 
 def find_shards(layout: Layout) -> list[Layout]:
-    """Find the shards of a dataset under its root.
-
-    Raises:
-        MissingArtifactError: there are none, or not all of them.
-        ConflictError: there are shards of several divisions.
-    """
+    """Find the shards of a dataset under its root."""
     prefix, folder = f"{layout.dataset}.shard-", layout.root / "activations"
     is_shard = re.compile(rf"{re.escape(prefix)}\d+-of-\d+").fullmatch
     names = sorted(path.name for path in folder.iterdir() if is_shard(path.name)) if folder.is_dir() else []

@@ -125,11 +125,7 @@ class Layout:
         return sorted({rates[1] for rates, mask in found if rates and rates[0] == top_rate and mask.is_file()})
 
     def one_lambda(self, top_rate: float) -> float | None:
-        """The λ of the only mask of this top rate and of the layout's method; None without a mask.
-
-        Raises:
-            SettingsError: several masks.
-        """
+        """The λ of the only mask of this top rate and of the layout's method; None without a mask."""
         found = self.lambdas(top_rate)
         if len(found) > 1:
             raise SettingsError(
@@ -209,13 +205,6 @@ def find_layout(
     The tag tells models apart. Whoever counts under the family that the config names, and sweeps under a name typed by
     hand, means the same files. In `Llama-big-x`, though, the tag may be `x` or `big-x`: a name with a hyphen is
     accepted where its counts say that they come from this very model.
-
-    Args:
-        root: folder under which results lie.
-        dataset: name of the dataset.
-        name: as in file names.
-        tag: last part of the model's path.
-        checkpoint: reads the model on disk, which takes a while; called only for a name with a hyphen.
     """
     wanted = Layout(root, dataset, f"{name}-{tag}")
     folder = wanted.activation("").parent
@@ -236,11 +225,7 @@ def _counted_on(path: Path, checkpoint: Checkpoint) -> bool:
 
 
 def layout_of_mask(path: Path) -> tuple[Layout, float, float]:
-    """Read the layout, top rate and λ off a mask file's path.
-
-    Raises:
-        SettingsError: it does not lie at `…/activation_masks/<dataset>/<top_rate>-<λ>/mask.<Name>-<tag>`.
-    """
+    """Read the layout, top rate and λ off a mask file's path."""
     whole = path.absolute()
     rates = _rates(whole.parent.name)
     if not (rates and whole.name.startswith("mask.") and whole.parents[2].name == "activation_masks"):
