@@ -28,7 +28,12 @@ def import_mask(
 ) -> tuple[MaskDescription, Path]:
     """Store a published mask as this model's, with a description of where it came from."""
     Selection(top_rate, lam)
-    layers, d_mlp = _shape(layout, model_path)
+    if counted := layout.counted_languages():
+        layers, d_mlp = load_span(layout.activation(counted[0]))[0].over_zero.shape
+    else:
+        from .engines.checkpoint import model_shape  # imports the transformers library, which masks need only here
+
+        layers, d_mlp = model_shape(model_path)
     published = Mask.load(file, d_mlp, languages, remedy="give a mask file").tensor
     if len(published) != layers:
         raise IncompatibleError(
@@ -55,14 +60,3 @@ def import_mask(
     path = layout.mask(top_rate, lam)
     Mask(tuple(languages), published, description).save(path, overwrite=overwrite)
     return description, path
-
-
-def _shape(layout: Layout, model_path: str) -> tuple[int, int]:
-    """Layers and neurons per layer of a model, from any of its counts, else from its config."""
-    counted = layout.counted_languages()
-    if counted:
-        layers, d_mlp = load_span(layout.activation(counted[0]))[0].over_zero.shape
-        return layers, d_mlp
-    from .engines.checkpoint import model_shape  # imports the transformers library, which masks need only here
-
-    return model_shape(model_path)

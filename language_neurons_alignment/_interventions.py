@@ -7,10 +7,10 @@ neuron of its set:
     scale:s         a ← s · a                         mean:k        a ← μ_k        (replace:k is the same)
     add:k:α         a ← a + α μ_k                     diffmean:k    a ← a + μ_k − mean over j ≠ k of μ_j
 
-j runs over the mask's languages. Source: SPEC 6 (zero); the others are those of Language Arithmetics (FIELD).
+j runs over the mask's languages. Source: the paper (zero) and Language Arithmetics (the others).
 
-A `NeuronSource` holds everything that steps name: `NeuronSource.open` reads the files and checks that they belong to
-the model, and what it computes afterwards comes from tensors alone.
+`NeuronSource.open` reads everything that steps name and checks that it belongs to the model; what the source computes
+afterwards comes from tensors alone.
 """
 
 from __future__ import annotations
@@ -41,40 +41,21 @@ Swap = Callable[[Bool[Tensor, "layer neuron"]], Bool[Tensor, "layer neuron"]]
 """Takes the neurons of a step and returns the ones to change instead: this is what a control is."""
 
 
-@dataclass(frozen=True)
-class NeuronFile:
-    """A file that a step names.
-
-    Attributes:
-        neurons: a mask, or the (layer, neuron) places of a list.
-        digest: of the file.
-    """
-
-    neurons: Mask | Int64[Tensor, "place 2"]
-    digest: str
+NeuronFile = tuple["Mask | Int64[Tensor, 'place 2']", str]
+"""A file that a step names: a mask, or the (layer, neuron) places of a list; and its digest."""
 
 
 @dataclass(frozen=True)
 class NeuronSource:
-    """The sets of neurons and the mean activations that steps name.
-
-    Attributes:
-        layout: where the model's counts and moments lie.
-        mask: the languages' neurons; None where steps name neurons by files alone.
-        classes: classes of a language that is named without any.
-        checkpoint: the model that masks and moments have to come from.
-        general: the general neurons; None where no step needs them.
-        files: by path, as the steps write it.
-        moments: by language.
-    """
+    """The sets of neurons and the mean activations that steps name."""
 
     layout: Layout
     mask: Mask | None = None
     classes: tuple[str, ...] = MASK_CLASSES
     checkpoint: Checkpoint = UNKNOWN
     general: Bool[Tensor, "layer neuron"] | None = None
-    files: Mapping[str, NeuronFile] = field(default_factory=dict)
-    moments: Mapping[str, AnswerMoments] = field(default_factory=dict)
+    files: Mapping[str, NeuronFile] = field(default_factory=dict)  # by path, as the steps write it
+    moments: Mapping[str, AnswerMoments] = field(default_factory=dict)  # by language
 
     @classmethod
     def open(
@@ -95,30 +76,22 @@ class NeuronSource:
         every = [steps] if isinstance(steps, Steps) else list(steps)
         terms = list(dict.fromkeys(term for one in every for term in one.terms))
         operations = dict.fromkeys(step.operation for one in every for step in one.steps)
-        files = dict(self.files)
-        for term in terms:
-            if term.file is not None and term.file not in files:
-                files[term.file] = self._read_file(term)
-        source = replace(self, files=files)
-        general = [term for term in terms if source._includes_general(term)]
-        if general and self.general is None:
+        named = {term.file: term for term in terms if term.file is not None and term.file not in self.files}
+        files = {path: self._read_file(Path(path).expanduser(), term) for path, term in named.items()}
+        source = replace(self, files={**self.files, **files})
+        general = [source._includes_general(term) for term in terms]  # each term is checked
+        if any(general) and self.general is None:
             source = replace(source, general=general_neurons(source._mask(), self.layout, counts))
-        languages = dict.fromkeys(
-            language for operation in operations for language in source._mean_languages(operation)
-        )
+        languages = dict.fromkeys(language for one in operations for language in source._mean_languages(one))
         read = {one: self._read_moments(one, counts) for one in languages if one not in self.moments}
         return replace(source, moments={**self.moments, **read})
 
-    def _read_file(self, term: Term) -> NeuronFile:
+    def _read_file(self, path: Path, term: Term) -> NeuronFile:
         """Read a file that a step names, and check that a mask comes from this model."""
-        assert term.file is not None
-        path = Path(term.file).expanduser()
-        if term.is_list:
-            neurons = load_neurons(path)
-        else:
-            neurons = Mask.load(path)
+        neurons = load_neurons(path) if term.is_list else Mask.load(path)
+        if isinstance(neurons, Mask):
             neurons.check_model(self.checkpoint)
-        return NeuronFile(neurons, digest_of_bytes(path.read_bytes()))
+        return neurons, digest_of_bytes(path.read_bytes())
 
     def _read_moments(self, language: str, counts: AnswerCounts | None) -> AnswerMoments:
         """Read a language's moments, and check that they come from this model."""
@@ -140,7 +113,7 @@ class NeuronSource:
 
     def _named(self, term: Term) -> tuple[Mask, str, tuple[str, ...]]:
         """The mask that a term means, the language in it, and the classes: for a mask file, all that it holds."""
-        mask = self._mask() if term.file is None else self._file(term).neurons
+        mask = self._mask() if term.file is None else self._file(term)[0]
         assert isinstance(mask, Mask)
         if term.language is None and len(mask.languages) > 1:
             raise SettingsError(
@@ -177,17 +150,17 @@ class NeuronSource:
         """Return the union of terms, less those that are taken away, from left to right."""
         chosen = torch.zeros(model.layers, model.d_mlp, dtype=torch.bool)
         for minus, term in terms:
-            one = self._places(term, model) if term.is_list else self._of_language(term, model)
+            if term.is_list:
+                one = self._places(term, model)
+            else:
+                mask, language, classes = self._named(term)
+                one = mask.over(model).neurons_of(language, classes, self.general)
             chosen = chosen & ~one if minus else chosen | one
         return chosen
 
-    def _of_language(self, term: Term, model: ModelInfo) -> Bool[Tensor, "layer neuron"]:
-        mask, language, classes = self._named(term)
-        return mask.over(model).neurons_of(language, classes, self.general)
-
     def _places(self, term: Term, model: ModelInfo) -> Bool[Tensor, "layer neuron"]:
         """The neurons of a list over a model's."""
-        places = self._file(term).neurons
+        places = self._file(term)[0]
         assert isinstance(places, Tensor)
         outside = places[(places >= torch.tensor([model.layers, model.d_mlp])).any(dim=1)]
         if len(outside):
@@ -216,10 +189,8 @@ class NeuronSource:
         """Return the scale and the shift of an operation (the equations above)."""
         means = {language: self.mean(language, model) for language in self._mean_languages(operation)}
         amount = operation.amount or 0.0
-        if operation.name == "scale":
-            return amount, 0.0
-        if operation.language is None:  # set; and zero, which is set:0
-            return 0.0, amount
+        if operation.language is None:  # zero is set:0
+            return (amount, 0.0) if operation.name == "scale" else (0.0, amount)
         own = means.pop(operation.language)
         if operation.name == "mean":
             return 0.0, own
@@ -253,14 +224,11 @@ class NeuronSource:
         """Why a set is empty, and what to do."""
         if len(step.terms) > 1:
             return "no neurons are left in its set: take less away"
-        _, term = next(iter(step.terms))
+        _, term = step.terms[0]
         if term.file is not None or self.mask is None:
             return f"{term} has no neurons in it: give another file"
-        classes = ", ".join(term.classes or self.classes)
-        return (
-            f"{self.mask.name} has no {classes} neurons of {term.language}: choose other --classes, or another mask "
-            "(-r, -l)"
-        )
+        missing = f"{', '.join(term.classes or self.classes)} neurons of {term.language}"
+        return f"{self.mask.name} has no {missing}: choose other --classes, or another mask (-r, -l)"
 
     def describe(self, steps: Steps) -> Json:
         """Return the provenance of steps: their text, and digests of the neurons and means that they stand for."""
@@ -277,7 +245,7 @@ class NeuronSource:
 
     def _digest(self, term: Term) -> str:
         if term.file is not None:
-            return self._file(term).digest
+            return self._file(term)[1]
         mask, _, classes = self._named(term)
         return mask.digest_of(classes)
 
@@ -309,7 +277,7 @@ def neuron_source(
         classes: classes of a language that is named without any.
 
     Raises:
-        LNAError: as `open_mask` and `NeuronSource.open`.
+        LNAError: a mask, a file or means that are not there, or that come from another model.
     """
     mask = None
     if (steps is None or steps.needs_mask) and (lam is not None or not session.layout.selection.has_lambda):
