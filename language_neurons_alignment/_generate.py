@@ -62,14 +62,14 @@ def questions_of(
     engine: Engine, records: Mapping[str, Sequence[Record]], *, sampling: Sampling, overlong: str
 ) -> dict[str, Questions]:
     """Return each language's questions that the model has room to answer."""
-    every = [(language, record) for language, of_language in records.items() for record in of_language]
+    every = [record for of_language in records.values() for record in of_language]
     first = [(index, 0) for index in range(len(every))]
-    places, prompts = askable(engine, [record for _, record in every], first, sampling=sampling, overlong=overlong)
+    places, prompts = askable(engine, every, first, sampling=sampling, overlong=overlong)
     asked = {language: Questions([], []) for language in records}
     for (index, _), prompt in zip(places, prompts, strict=True):
-        language, record = every[index]
-        asked[language].records.append(record)
-        asked[language].prompts.append(prompt)
+        record = every[index]
+        asked[record.language].records.append(record)
+        asked[record.language].prompts.append(prompt)
     empty = [language for language, questions in asked.items() if not questions.records]
     if empty:
         raise CorpusError(

@@ -105,11 +105,9 @@ class NeuronSource:
 
     def _includes_general(self, term: Term) -> bool:
         """Whether a term includes general neurons; raises where it names a language that there is not."""
-        if term.is_list:
-            if term.language is not None:
-                raise SettingsError(f"@{term.file} lists neurons of no language: leave #{term.language} out")
-            return False
-        return "general" in self._named(term)[2]
+        if term.is_list and term.language is not None:
+            raise SettingsError(f"@{term.file} lists neurons of no language: leave #{term.language} out")
+        return not term.is_list and "general" in self._named(term)[2]
 
     def _named(self, term: Term) -> tuple[Mask, str, tuple[str, ...]]:
         """The mask that a term means, the language in it, and the classes: for a mask file, all that it holds."""
@@ -137,10 +135,8 @@ class NeuronSource:
     def _mean_languages(self, operation: Operation) -> tuple[str, ...]:
         """The languages whose mean an operation needs; a placeholder may stand for any language of the mask."""
         language = operation.language
-        if language is None:
-            return ()
-        if operation.name != "diffmean" and language not in PLACEHOLDERS:
-            return (language,)
+        if language is None or (operation.name != "diffmean" and language not in PLACEHOLDERS):
+            return () if language is None else (language,)
         known = self._mask().languages
         if language not in (*known, *PLACEHOLDERS):
             raise SettingsError(f"{operation} names no language of the mask: choose from {', '.join(known)}")
@@ -224,7 +220,7 @@ class NeuronSource:
         """Why a set is empty, and what to do."""
         if len(step.terms) > 1:
             return "no neurons are left in its set: take less away"
-        _, term = step.terms[0]
+        _, term = next(iter(step.terms))
         if term.file is not None or self.mask is None:
             return f"{term} has no neurons in it: give another file"
         missing = f"{', '.join(term.classes or self.classes)} neurons of {term.language}"
@@ -244,10 +240,7 @@ class NeuronSource:
         }
 
     def _digest(self, term: Term) -> str:
-        if term.file is not None:
-            return self._file(term)[1]
-        mask, _, classes = self._named(term)
-        return mask.digest_of(classes)
+        return self._file(term)[1] if term.file is not None else self._mask().digest_of(self._named(term)[2])
 
 
 def neuron_source(
@@ -279,11 +272,10 @@ def neuron_source(
     Raises:
         LNAError: a mask, a file or means that are not there, or that come from another model.
     """
-    mask = None
-    if (steps is None or steps.needs_mask) and (lam is not None or not session.layout.selection.has_lambda):
-        mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
-    chosen = NOTHING if steps is None else steps
-    return NeuronSource.open(session.layout, chosen, mask=mask, classes=classes, checkpoint=session.checkpoint)
+    layout, checkpoint, mask = session.layout, session.checkpoint, None
+    if (steps is None or steps.needs_mask) and (lam is not None or not layout.selection.has_lambda):
+        mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=checkpoint)
+    return NeuronSource.open(layout, steps or NOTHING, mask=mask, classes=classes, checkpoint=checkpoint)
 
 
 def intervene(
@@ -306,7 +298,7 @@ def intervene(
     True
 
     Raises:
-        LNAError: as `Steps.parse`, `NeuronSource.opened`, `NeuronSource.intervention` and `Engine.intervene`.
+        LNAError: steps that cannot be read or would change nothing, or files and means that do not fit the model.
     """
     steps = do if isinstance(do, Steps) else Steps.parse(do)
     return engine.intervene(source.opened(steps).intervention(steps, engine.model, allow_empty=allow_empty))

@@ -154,7 +154,7 @@ def stability(
     >>> import language_neurons_alignment as lna
     >>> with lna.open_session("model", "corpus.json", "toy") as session:
     ...     counted = [lna.collect_activations(session, code, blocks=3) for code in ("en", "es", "fr")]
-    >>> settings = StabilitySettings(Selection(0.1, 0.0, 0.8), draws=4, splits=2)
+    >>> settings = StabilitySettings(lna.config.Selection(0.1, 0.0, 0.8), draws=4, splits=2)
     >>> found = stability(session.layout, ("en", "es", "fr"), settings)
     >>> found.blocks, tuple(found.inclusion.probability.shape) == tuple(found.probability.shape)
     (3, True)

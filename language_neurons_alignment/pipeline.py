@@ -45,7 +45,7 @@ def run_pipeline(
     Where the corpus has questions alone, the model answers them first.
 
     >>> import language_neurons_alignment as lna
-    >>> selection, shown = Selection(0.1, 0.0, 0.8), lna.config.MapSettings(controls=0)
+    >>> selection, shown = lna.config.Selection(0.1, 0.0, 0.8), lna.config.MapSettings(controls=0)
     >>> with lna.open_session("model", "corpus.json", "toy") as session:
     ...     done = run_pipeline(session, ("en", "es", "fr"), PipelineSettings(selection=selection, map=shown))
     >>> tuple(done.map.map.change().shape)  # [neurons off, language of the text]
