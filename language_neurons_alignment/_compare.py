@@ -25,9 +25,6 @@ class PairComparison:
     """One model against another.
 
     Attributes:
-        before: name of the first.
-        after: name of the second.
-        classes: neurons by their class in both, per layer.
         languages: the neurons that each language lost, gained and kept, per layer.
         groups: mean change per language of specific and related neurons and of masks, for trained and other languages;
             if no trained languages are named, for English and the others.
@@ -41,25 +38,19 @@ class PairComparison:
 
     def plain(self) -> Json:
         """Flow, languages and groups as plain values, summed over layers."""
-        languages, sets = self.languages.languages, self.languages.sets
-        numbers = {
-            name: getattr(self.languages, name).sum(dim=0) for name in ("before", "after", "kept", "gained", "lost")
+        flow, states = self.languages, self.classes.states
+        numbers = {name: getattr(flow, name).sum(dim=0) for name in ("before", "after", "kept", "gained", "lost")}
+        numbers |= {"jaccard": flow.jaccard, "retained": flow.retained}
+        rows = zip(states, self.classes.total.tolist(), strict=True)
+        languages = {
+            code: {name: dict(zip(flow.sets, values[k].tolist(), strict=True)) for name, values in numbers.items()}
+            for k, code in enumerate(flow.languages)
         }
-        numbers |= {"jaccard": self.languages.jaccard, "retained": self.languages.retained}
         return {
             "from": self.before,
             "to": self.after,
-            "flow": {
-                state: dict(zip(self.classes.states, row, strict=True))
-                for state, row in zip(self.classes.states, self.classes.total.tolist(), strict=True)
-            },
-            "languages": {
-                code: {
-                    name: {set_name: values[k, s].item() for s, set_name in enumerate(sets)}
-                    for name, values in numbers.items()
-                }
-                for k, code in enumerate(languages)
-            },
+            "flow": {state: dict(zip(states, row, strict=True)) for state, row in rows},
+            "languages": languages,
             "groups": self.groups.columns(),
         }
 
@@ -70,14 +61,10 @@ class Comparison:
 
     Attributes:
         models: in the order given; the first is the base.
-        names: their names, all different.
         pairs: the base against each of the others.
         steps: each model against the next, along the training; for two models the same as `pairs`.
-        path: all class profiles side by side.
         means: for each model, the mean number of neurons of English and of the others.
-        trained: languages that the models were trained on, as the caller says.
         notes: other reasons than training for which the models may differ.
-        files: JSON and CSV files, once they are written.
     """
 
     models: tuple[ModelNeurons, ...]
@@ -145,7 +132,7 @@ def compare(models: Sequence[ModelNeurons], *, trained: Sequence[str] = ()) -> C
     found = comparison_of(models, trained=trained)
     base, lams = models[0].layout, {one.description.lam for one in models}
     given = all(one.lam_from == "given" for one in models) and len(lams) == 1
-    rates = f"{models[0].description.top_rate!r}-{lams.pop()!r}" if given else f"{models[0].description.top_rate!r}-own"
+    rates = f"{models[0].description.top_rate!r}-{repr(lams.pop()) if given else 'own'}"
     path = base.comparison(found.names[1:], rates)
     return replace(found, files=tuple(save_tables(path, found.plain(), found.tables())))
 
@@ -176,7 +163,7 @@ def comparison_of(models: Sequence[ModelNeurons], *, trained: Sequence[str] = ()
 def _compare_pair(
     one: tuple[str, ModelNeurons], other: tuple[str, ModelNeurons], groups: dict[str, tuple[str, ...]]
 ) -> PairComparison:
-    """Compare two named models; `groups` are groups of languages whose changes are averaged."""
+    """Compare two named models; changes are averaged over groups of languages."""
     (before, base), (after, later) = one, other
     flow = language_flow(base.mask, later.mask, languages=base.languages)
     change = (flow.after - flow.before).sum(dim=0)
@@ -193,10 +180,7 @@ def _distinct_names(models: Sequence[ModelNeurons]) -> tuple[str, ...]:
     repeated = next((place[1] for place in places if places.count(place) > 1), None)
     if repeated:
         raise SettingsError(f"{repeated} is given twice, and a model equals itself: name each model once")
-    return tuple(
-        f"{name}@{one.layout.root.resolve().name}-{one.description.lam!r}"
-        for name, one in zip(plain, models, strict=True)
-    )
+    return tuple(f"{name}@{root.name}-{lam!r}" for root, name, lam in places)
 
 
 _REMEDY = {
@@ -210,15 +194,7 @@ _REMEDY = {
 
 
 def _check_comparable(models: Sequence[ModelNeurons], names: Sequence[str]) -> None:
-    """Raise unless the models have the same shape and their neurons were selected in the same way.
-
-    The corpora need not be identical, because each model wrote its own answers. λ may differ too: as in the paper, each
-    model can have the λ of its own sweep.
-
-    Raises:
-        SettingsError: fewer than two models.
-        IncompatibleError: names what differs, and between which two models.
-    """
+    """Raise unless the models have the same shape and their neurons were selected alike; each may have its own λ."""
     if len(models) < 2:
         raise SettingsError(f"a comparison needs at least two models, got {len(models)}: name a base and another")
     first = _comparable(models[0])
@@ -247,17 +223,16 @@ def _other_differences(named: Sequence[tuple[str, ModelNeurons]]) -> list[str]:
     (first, base), *others = named
     notes = []
     for name, other in others:
-        differing = _different_questions(base, other)
-        if differing:
+        if differing := _different_questions(base, other):
             notes.append(
                 f"{first} and {name} saw questions of different length in {', '.join(differing)}: different questions, "
                 "another number of answers per question, or another tokenizer, so not every difference comes from "
                 "training"
             )
-        lams = (base.description.lam, other.description.lam)
-        if lams[0] != lams[1]:
+        lam, its = base.description.lam, other.description.lam
+        if lam != its:
             notes.append(
-                f"{first} and {name} have λ {lams[0]:.6f} and {lams[1]:.6f}: λ causes part of the difference; "
+                f"{first} and {name} have λ {lam:.6f} and {its:.6f}: λ causes part of the difference; "
                 "compare them at one λ too (-l)"
             )
         if base.description.counts and base.description.counts == other.description.counts:

@@ -1,6 +1,6 @@
 """Controls: the same change, made to random neurons of no language.
 
-Changing any equally large set of neurons has some effect, so an effect alone means little. A control of a condition
+Any change of so many neurons has some effect, so an effect alone means little. A control of a condition
 (`_grid.Condition`) changes as many random neurons in each layer, as active as those that it stands for.
 """
 
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -27,35 +29,18 @@ from .store.masks import Mask
 
 @dataclass(frozen=True)
 class Controls:
-    """Random sets of neurons, drawn for each row.
-
-    Attributes:
-        mask: the neurons of all languages, none of which is in a control.
-        general: the general neurons, where the rows change them: then none of them is in a control either.
-        activity: each neuron's mean activation probability over the languages, which controls match besides the
-            layer; None where there are no counts.
-        seed: the same seed draws the same sets, whatever else is drawn.
-    """
+    """Random sets of neurons, drawn for each row."""
 
     mask: Mask
-    general: Bool[Tensor, "layer neuron"] | None = None
-    activity: Float[Tensor, "layer neuron"] | None = None
+    general: Bool[Tensor, "layer neuron"] | None = None  # in no control either, where rows change general neurons
+    activity: Float[Tensor, "layer neuron"] | None = None  # mean probability over languages, matched besides the layer
     seed: int = 0
 
     @classmethod
     def of(
-        cls,
-        mask: Mask,
-        counts: AnswerCounts | None,
-        *,
-        general: Bool[Tensor, "layer neuron"] | None = None,
-        seed: int = 0,
+        cls, mask: Mask, counts: AnswerCounts | None, *, general: Bool[Tensor, "layer neuron"] | None, seed: int
     ) -> Controls:
-        """Controls that match the activity in `counts`, the counts beside the mask.
-
-        Raises:
-            IncompatibleError: the counts come from another model than the mask.
-        """
+        """Controls that match the activity in the counts beside the mask, where there are any."""
         if counts is None:
             return cls(mask, general, seed=seed)
         if mask.description is not None:
@@ -73,19 +58,7 @@ class Controls:
         return "layer" if self.activity is None else "layer and activity"
 
     def swap(self, model: ModelInfo, row: str, number: int) -> Swap:
-        """Return the function that draws a control for the neurons of a step.
-
-        It depends on the neurons alone: steps of one intervention that change the same neurons get the same control.
-
-        Args:
-            model: the model that has the neurons.
-            row: name of the row.
-            number: which of its controls, from 1.
-
-        Raises:
-            IncompatibleError, ArtifactError: the mask or the counts are another model's.
-            SettingsError: when called: a layer has too few neurons of no language.
-        """
+        """Return the function that draws a control for the neurons of a step, the same for the same neurons."""
         taken = self.mask.over(model).tensor.any(dim=-1)
         if self.general is not None:
             taken = taken | self.general
@@ -97,44 +70,23 @@ class Controls:
         # a seed for each set, so that adding sets and rows changes none that are there
         digest = hashlib.blake2b(f"{self.seed} {row} {number}".encode(), digest_size=7).digest()
         seed = int.from_bytes(digest, "big")
-
-        def replace(neurons: Bool[Tensor, "layer neuron"]) -> Bool[Tensor, "layer neuron"]:
-            return matched_controls(neurons, activity=self.activity, eligible=~taken, seed=seed)
-
-        return replace
+        return partial(matched_controls, activity=self.activity, eligible=~taken, seed=seed)
 
     def describe(self) -> Json:
         """Return the provenance: what decides which neurons are drawn."""
-        activity = None
-        if self.activity is not None:
-            activity = digest_of_bytes(self.activity.contiguous().numpy().tobytes())
+        activity = None if self.activity is None else digest_of_bytes(self.activity.contiguous().numpy().tobytes())
         return {"control_seed": self.seed, "control_matched_by": self.matched_by, "control_activity": activity}
 
 
 def open_source_and_controls(
     session: Session, mask: Mask, steps: Steps | Iterable[Steps], *, classes: Sequence[str], sets: int, seed: int
-) -> tuple[NeuronSource, Controls]:
-    """Read what steps name and what their controls match, the counts beside the mask once.
-
-    Args:
-        session: model and place.
-        mask: the languages' neurons.
-        steps: the steps to come.
-        classes: classes of a language that is named without any.
-        sets: controls for each row; 0: then they match nothing, for none is drawn.
-        seed: of the controls.
-
-    Raises:
-        LNAError: as `NeuronSource.open` and `Controls.of`.
-    """
+) -> tuple[NeuronSource, Controls | None]:
+    """Read what steps name and what their controls match, the counts beside the mask once; no controls without sets."""
     counts = None
     if sets:
-        try:
+        with suppress(MissingArtifactError):  # an imported mask has none: controls then match the layer alone
             counts = load_answer_counts(session.layout, mask.languages)
-        except MissingArtifactError:  # an imported mask has none: controls then match the layer alone
-            counts = None
-    source = NeuronSource.open(
-        session.layout, steps, mask=mask, classes=classes, checkpoint=session.checkpoint, counts=counts
-    )
+    named = {"mask": mask, "classes": classes, "checkpoint": session.checkpoint, "counts": counts}
+    source = NeuronSource.open(session.layout, steps, **named)
     general = source.general if "general" in classes else None
-    return source, Controls.of(mask, counts, general=general, seed=seed)
+    return source, Controls.of(mask, counts, general=general, seed=seed) if sets else None

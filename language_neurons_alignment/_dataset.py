@@ -1,8 +1,7 @@
 """`lna dataset`: make a corpus file from a benchmark, a table or a folder of text, and check any corpus file.
 
 `build_dataset` reads a source, keeps the languages and questions wanted, makes the instructions and writes the file.
-`check_dataset` collects everything that is wrong with a file and the size of each language. Both return what the
-command prints.
+`check_dataset` collects everything that is wrong with a file and the size of each language.
 """
 
 from __future__ import annotations
@@ -29,11 +28,8 @@ class Built:
     """A corpus file that was made.
 
     Attributes:
-        path: the file.
-        records: its records, in order.
         empty: places in the source that held no question and were left out.
         changed: prompts that do not have the chat template's own tokens once they are tokenized as text.
-        reused: the same file was there already.
         built: how the corpus was made; it is stored with every record.
     """
 
@@ -99,8 +95,7 @@ def build_dataset(
     records = [maker.apply(record) for record in kept]
     built = {
         **describe_source(str(source), options, gathered),
-        **({"limit": limit} if limit is not None else {}),
-        **({"seed": seed} if seed is not None else {}),
+        **{name: value for name, value in {"limit": limit, "seed": seed}.items() if value is not None},
         "template": _describe_template(maker, tokenizer, model_path),
         "version": __version__,
     }
@@ -151,8 +146,6 @@ class Checked:
     """The problems and sizes of a corpus file.
 
     Attributes:
-        path: the file.
-        languages: in the order of first occurrence.
         problems: errors first.
         max_length: the model's longest sequence, if a model was named.
     """
@@ -196,7 +189,12 @@ def check_dataset(path: str | Path, *, model_path: str | None = None, identify: 
     for check in (empty_texts, duplicates, missing_ids, *([other_languages] if identify else [])):
         found += check(numbered)
     corpus = Corpus(Path(path), tuple(record for record, _ in numbered))
-    tokenizer, max_length = (None, None) if model_path is None else _tokenizer(model_path)
+    tokenizer, max_length = None, None
+    if model_path is not None:
+        from .engines.checkpoint import load_config, load_tokenizer, longest_sequence  # the weights are not loaded
+
+        config, tokenizer = load_config(model_path, None), load_tokenizer(model_path, None)
+        max_length = longest_sequence(config.get_text_config(), tokenizer)
     languages = tuple(
         summarize(corpus.of_language(code), tokenizer=tokenizer, max_length=max_length or 0)
         for code in corpus.languages
@@ -207,11 +205,3 @@ def check_dataset(path: str | Path, *, model_path: str | None = None, identify: 
         if one.overlong
     ]
     return Checked(Path(path), languages, tuple(sorted(found, key=lambda problem: not problem.error)), max_length)
-
-
-def _tokenizer(model_path: str) -> tuple[Any, int]:
-    """A model's tokenizer, and the longest sequence that it allows; its weights are not loaded."""
-    from .engines.checkpoint import load_config, load_tokenizer, longest_sequence
-
-    config, tokenizer = load_config(model_path, None), load_tokenizer(model_path, None)
-    return tokenizer, longest_sequence(config.get_text_config(), tokenizer)

@@ -6,13 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
-from jaxtyping import Float64
-from torch import Tensor
 
-from ._generate import answer_prompts, questions_of
+from ._controls import open_source_and_controls
+from ._generate import AnswerRow, AnswersWritten, answer_rows, answers_made_from
 from ._grid import NONE, Condition, Conditions, conditions_of, missing
 from ._session import Session
 from ._steps import Steps
@@ -26,7 +25,7 @@ from .plots.draw import write_png
 from .plots.figures import accuracy_heatmap
 from .store.answers import LETTERS, AnswerGrid, alone, evaluation_grid, save_evaluation
 from .store.files import Json, digest_of, save_pictures
-from .store.grid import Key, merged, precision_of
+from .store.grid import Key, merged
 from .store.layout import with_ending
 from .store.masks import open_mask
 
@@ -38,32 +37,18 @@ HEADER = (
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class Evaluated(AnswersWritten):
     """A finished evaluation and its files.
 
     Attributes:
         map: every answer's outcome.
-        measure: what is shown.
-        effects: of that measure.
         selective: of that measure; None where rows are not languages.
-        matched_by: what the controls are matched by; None without controls.
-        json: every cell with its outcomes, and what they were made from.
-        csv: the table.
-        png: the heatmap.
-        answers: a folder with a file for each row, an answer a line.
-        answered: answers that this run made; the others were there.
     """
 
     map: AccuracyMap
     measure: str
     effects: Effects
     selective: Selectivity | None
-    matched_by: str | None
-    json: Path
-    csv: Path
-    png: Path
-    answers: Path
-    answered: int
 
 
 def evaluate(
@@ -118,7 +103,10 @@ def evaluate(
         mask.check_languages(chosen)
     records = {language: session.corpus.of_language(language) for language in chosen}
     check_answerable([record for of_language in records.values() for record in of_language])
-    conditions = Conditions.open(session, mask, steps, classes=settings.classes, sets=settings.controls, seed=seed)
+    source, controls = open_source_and_controls(
+        session, mask, steps, classes=settings.classes, sets=settings.controls, seed=seed
+    )
+    conditions = Conditions(steps, source, controls)
 
     # list the cells
     rows = conditions.rows(chosen)
@@ -132,9 +120,9 @@ def evaluate(
         todo = missing(cells, done)
 
         # run
-        answered = 0
-        if todo:
-            answered = _answer(file, todo, conditions, records, session, settings, overwrite=overwrite, start=start)
+        wanted = [_row(file, condition, texts, conditions) for condition, texts in todo.items()]
+        graded = partial(_graded, candidates=session.corpus.languages)
+        answered = answer_rows(file, wanted, records, session, settings, graded, overwrite=overwrite, start=start)
 
         # write
         if file.finish():
@@ -146,20 +134,10 @@ def evaluate(
         figure = accuracy_heatmap(result, found, settings.show, title=layout.model, done=", ".join(steps.texts))
         name = path if settings.show == MEASURES[0] else with_ending(path, f".{settings.show}")
         table = table_rows(result, found, settings.show)
-        writers = {".png": lambda opened: write_png(figure, opened)}
-        png, csv = save_pictures(name, writers, header=HEADER, rows=table)
-    return Evaluated(
-        result,
-        settings.show,
-        found,
-        accuracy_selectivity(result, settings.show, seed=seed) if steps.words else None,
-        None if conditions.controls is None else conditions.controls.matched_by,
-        file.json,
-        csv,
-        png,
-        file.answers,
-        answered,
-    )
+        png, csv = save_pictures(name, {".png": partial(write_png, figure)}, header=HEADER, rows=table)
+    selective = accuracy_selectivity(result, settings.show, seed=seed) if steps.words else None
+    by = controls and controls.matched_by
+    return Evaluated(by, file.json, csv, png, file.answers, answered, result, settings.show, found, selective)
 
 
 def _wanted(
@@ -170,13 +148,7 @@ def _wanted(
     settings: EvaluationSettings,
 ) -> dict[Key, Json]:
     """Return what decides the outcomes of each cell."""
-    whole = {
-        "sampling": settings.sampling.plain(),
-        "overlong_policy": settings.overlong,
-        "config_hash": session.checkpoint.config_hash,
-        "weights_hash": session.checkpoint.weights_hash,
-        "candidates": list(session.corpus.languages),
-    }
+    whole = answers_made_from(session, settings, session.corpus.languages)
     drawn = None if conditions.controls is None else conditions.controls.describe()
     described = {row: conditions.describe(Condition(row)) for row in dict.fromkeys(one.row for one, _ in cells)}
     questions = {text: _digest(of_language) for text, of_language in records.items()}
@@ -191,50 +163,26 @@ def _wanted(
     }
 
 
-def _answer(
-    file: AnswerGrid,
-    todo: Mapping[Condition, Sequence[str]],
-    conditions: Conditions,
-    records: Mapping[str, Sequence[Record]],
-    session: Session,
-    settings: EvaluationSettings,
-    *,
-    overwrite: bool,
-    start: StartProgress,
-) -> int:
-    """Answer and grade what is missing; each condition is on disk as soon as it is done. Return how many answers."""
-    engine = session.source()
-    file.read(engine=precision_of(engine.provenance))
-    conditions.check_model(todo, engine.model)
-    asked = questions_of(engine, records, sampling=settings.sampling, overlong=settings.overlong)
-    ids = {text: question_ids(questions.records) for text, questions in asked.items()}
-    answered = 0
-    for number, (condition, texts) in enumerate(todo.items(), start=1):
-        name = condition.name
-        made_from = merged(file.wanted[name, text] for text in texts)
-        if not condition.control:
-            del made_from["controls"]
-        given, _ = answer_prompts(
-            engine,
-            [prompt for text in texts for prompt in asked[text].prompts],
-            sampling=settings.sampling,
-            journal=file.journal(name),
-            made_from={"row": name, "languages": list(texts), **made_from, **engine.provenance},
-            intervention=conditions.intervention(condition, engine.model),
-            overwrite=overwrite,
-            start=start,
-            label=f"answering, {name} ({number}/{len(todo)})",
-        )
-        questions = [record for text in texts for record in asked[text].records]
-        graded = grade(questions, [one["generated"] for one in given], candidates=session.corpus.languages)
-        lines = [answer_line(*one) for one in zip(questions, given, graded, strict=True)]
-        letters = dict.fromkeys(texts, "")
-        for one in lines:
-            letters[one["lang"]] += LETTERS[one["right"], one["in_language"]]
-        finished = {(name, text): {"outcomes": letters[text], "questions": ids[text]} for text in texts}
-        file.store(name, lines, finished, engine=engine.provenance)
-        answered += len(lines)
-    return answered
+def _row(file: AnswerGrid, condition: Condition, texts: Sequence[str], conditions: Conditions) -> AnswerRow:
+    name = condition.name
+    made_from = merged(file.wanted[name, text] for text in texts)
+    if not condition.control:
+        del made_from["controls"]
+    return AnswerRow(name, texts, conditions, condition, {"row": name, "languages": list(texts), **made_from})
+
+
+def _graded(
+    row: AnswerRow, questions: Sequence[Record], given: Sequence[Json], *, candidates: Sequence[str]
+) -> tuple[list[Json], dict[Key, Json]]:
+    """Grade the answers of a row: return them as lines for reading, and its cells."""
+    outcomes = grade(questions, [one["generated"] for one in given], candidates=candidates)
+    lines = [answer_line(*one) for one in zip(questions, given, outcomes, strict=True)]
+    cells = {}
+    for text in row.texts:
+        letters = "".join(LETTERS[one["right"], one["in_language"]] for one in lines if one["lang"] == text)
+        asked = question_ids([record for record in questions if record.language == text])
+        cells[row.name, text] = {"outcomes": letters, "questions": asked}
+    return lines, cells
 
 
 def question_ids(records: Sequence[Record]) -> list[str]:
@@ -250,8 +198,8 @@ def question_ids(records: Sequence[Record]) -> list[str]:
 
 def _digest(records: Sequence[Record]) -> str:
     """Return a digest of the questions, in their order, and of what their answers are compared with."""
-    content = [(name, one.instruction, one.target) for name, one in zip(question_ids(records), records, strict=True)]
-    return digest_of(content)
+    named = zip(question_ids(records), records, strict=True)
+    return digest_of([(name, one.instruction, one.target) for name, one in named])
 
 
 def _accuracy_map(cells: Mapping[Key, Json], listed: Sequence[Condition], languages: tuple[str, ...]) -> AccuracyMap:
@@ -276,19 +224,14 @@ def table_rows(result: AccuracyMap, found: Effects, measure: str) -> list[list[o
     """Return one line a cell; NaN where a cell has no such value: only changed rows have tests and controls."""
     shares, right = 100 * result.shares(measure), result.right(measure).sum(dim=-1)
     unclear, asked = result.unclear.sum(dim=-1), result.asked.sum(dim=-1)
-    tested = [found.interval.low, found.interval.high, found.p, found.p_adjusted]
-    ranges = [] if found.control is None else [found.control.low, found.control.high]
+    controls = [None, None] if found.control is None else [found.control.low, found.control.high]
+    effects = [found.interval.low, found.interval.high, found.p, found.p_adjusted, *controls, found.inside]
+    tested = [torch.full_like(found.change, torch.nan) if one is None else one for one in effects]
     table: list[list[object]] = []
     for r, row in enumerate(result.rows):
         for k, language in enumerate(result.languages):
             counts = [asked[k].item(), right[r, k].item(), unclear[r, k].item(), shares[r, k].item()]
             changed = 0 < r <= len(result.changed)
-            effect = _cell(tested, r - 1, k) if changed else [math.nan] * 4
-            control = _cell(ranges, r - 1, k) if changed and ranges else [math.nan] * 2
-            inside = found.inside[r - 1, k].item() if changed and found.inside is not None else math.nan
-            table.append([row, language, *counts, (shares[r, k] - shares[0, k]).item(), *effect, *control, inside])
+            effect = [one[r - 1, k].item() if changed else math.nan for one in tested]
+            table.append([row, language, *counts, (shares[r, k] - shares[0, k]).item(), *effect])
     return table
-
-
-def _cell(values: Sequence[Float64[Tensor, "changed lang"]], row: int, column: int) -> list[float]:
-    return [one[row, column].item() for one in values]

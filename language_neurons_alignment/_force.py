@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
 from ._controls import open_source_and_controls
-from ._generate import answer_prompts, questions_of
+from ._generate import AnswerRow, AnswersWritten, answer_rows, answers_made_from
 from ._grid import NONE, Condition, Conditions, conditions_of
 from ._session import Session
 from ._steps import Steps
@@ -20,12 +18,13 @@ from .config import DEFAULT_STEERING, ForcingSettings
 from .core.accuracy import Asked, ForcingTable, forcing_table
 from .core.model import StartProgress, silent
 from .corpus.grading import check_identifiable, languages_seen
+from .corpus.language_id import Verdict
 from .corpus.records import Record
 from .plots.draw import write_png
 from .plots.figures import forcing_heatmap
-from .store.answers import AnswerGrid, alone, forcing_grid, forcing_name, save_forcing
+from .store.answers import alone, forcing_grid, forcing_name, save_forcing
 from .store.files import Json, digest_of, save_pictures
-from .store.grid import Key, precision_of
+from .store.grid import Key
 from .store.masks import open_mask
 
 Seen = list[str | None]
@@ -61,7 +60,7 @@ HEADER = (
 
 
 @dataclass(frozen=True)
-class Forced:
+class Forced(AnswersWritten):
     """A finished forcing table and its files.
 
     Attributes:
@@ -69,24 +68,12 @@ class Forced:
         targets: the languages steered to, its columns.
         table: how often the answers are in the target language.
         seen: cell → the language of each answer, None where it cannot be told.
-        matched_by: what the controls are matched by; None without controls.
-        json: every cell with the language of each answer, and what they were made from.
-        csv: the table.
-        png: the heatmap.
-        answers: a folder with a file for each cell, an answer a line.
-        answered: answers that this run made; the others were there.
     """
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
     table: ForcingTable
     seen: Mapping[Cell, Seen]
-    matched_by: str | None
-    json: Path
-    csv: Path
-    png: Path
-    answers: Path
-    answered: int
 
 
 def force_languages(
@@ -164,11 +151,9 @@ def force_languages(
         todo = [cell for cell in cells if cell.key not in done]
 
         # run
-        answered = 0
-        if todo:
-            answered = _answer(
-                file, todo, wanted, conditions, records, session, settings, candidates, overwrite=overwrite, start=start
-            )
+        rows = [AnswerRow(one.name, [one.asked], conditions[one.asked], one.condition, wanted[one.key]) for one in todo]
+        graded = partial(_graded, candidates=candidates)
+        answered = answer_rows(file, rows, records, session, settings, graded, overwrite=overwrite, start=start)
 
         # write
         if file.finish():
@@ -180,9 +165,9 @@ def force_languages(
         found = forcing_table([_asked(text, steered, seen, sets=settings.controls) for text in asked], seed=seed)
         figure = forcing_heatmap(found, asked, steered, title=layout.model, done=", ".join(settings.do))
         table = table_rows(found, asked, steered, seen)
-        png, csv = save_pictures(path, {".png": lambda opened: write_png(figure, opened)}, header=HEADER, rows=table)
-    by = controls.matched_by if settings.controls else None
-    return Forced(asked, steered, found, seen, by, file.json, csv, png, file.answers, answered)
+        png, csv = save_pictures(path, {".png": partial(write_png, figure)}, header=HEADER, rows=table)
+    by = controls and controls.matched_by
+    return Forced(by, file.json, csv, png, file.answers, answered, asked, steered, found, seen)
 
 
 def _cells(asked: Sequence[str], steered: Sequence[str], sets: int) -> list[Cell]:
@@ -201,21 +186,12 @@ def _wanted(
     candidates: Sequence[str],
 ) -> dict[Key, Json]:
     """Return what decides each cell's answers and the languages seen in them, but for the engine."""
-    whole = {
-        "sampling": settings.sampling.plain(),
-        "overlong_policy": settings.overlong,
-        "config_hash": session.checkpoint.config_hash,
-        "weights_hash": session.checkpoint.weights_hash,
-        "candidates": list(candidates),
-    }
-    questions = {
-        text: digest_of([(record.id, record.instruction) for record in of_language])
-        for text, of_language in records.items()
-    }
+    whole = answers_made_from(session, settings, candidates)
+    questions = {text: digest_of([(one.id, one.instruction) for one in of]) for text, of in records.items()}
     pairs = dict.fromkeys((cell.asked, cell.condition.row) for cell in cells)
     described = {(text, row): conditions[text].describe(Condition(row)) for text, row in pairs}
     controls = conditions[cells[0].asked].controls
-    drawn = controls.describe() if settings.controls and controls else None
+    drawn = controls and controls.describe()
     return {
         cell.key: {
             "cell": cell.name,
@@ -228,52 +204,17 @@ def _wanted(
     }
 
 
-def _answer(
-    file: AnswerGrid,
-    todo: Sequence[Cell],
-    wanted: Mapping[Key, Json],
-    conditions: Mapping[str, Conditions],
-    records: Mapping[str, Sequence[Record]],
-    session: Session,
-    settings: ForcingSettings,
-    candidates: Sequence[str],
-    *,
-    overwrite: bool,
-    start: StartProgress,
-) -> int:
-    """Answer what is missing and tell the languages; each cell is on disk as soon as it is done."""
-    engine = session.source()
-    file.read(engine=precision_of(engine.provenance))
-    for cell in todo:
-        conditions[cell.asked].check_model([cell.condition], engine.model)
-    asked = questions_of(engine, records, sampling=settings.sampling, overlong=settings.overlong)
-    answered = 0
-    for number, cell in enumerate(todo, start=1):
-        text, condition = cell
-        given, _ = answer_prompts(
-            engine,
-            asked[text].prompts,
-            sampling=settings.sampling,
-            journal=file.journal(cell.name),
-            made_from={**wanted[cell.key], **engine.provenance},
-            intervention=conditions[text].intervention(condition, engine.model),
-            overwrite=overwrite,
-            start=start,
-            label=f"answering, {cell.name} ({number}/{len(todo)})",
-        )
-        verdicts = languages_seen([one["generated"] for one in given], candidates)
-        target = None if condition == NONE else condition.row
-        lines = [
-            _line(record, target, answer, None if seen is None else (seen.language, seen.confidence))
-            for record, answer, seen in zip(asked[text].records, given, verdicts, strict=True)
-        ]
-        languages = [one["language"] for one in lines]
-        file.store(cell.name, lines, {cell.key: {"languages": languages}}, engine=engine.provenance)
-        answered += len(lines)
-    return answered
+def _graded(
+    row: AnswerRow, questions: Sequence[Record], given: Sequence[Json], *, candidates: Sequence[str]
+) -> tuple[list[Json], dict[Key, Json]]:
+    """Tell the languages of a cell's answers: return the answers as lines for reading, and the cell."""
+    target = None if row.condition == NONE else row.condition.row
+    verdicts = languages_seen([one["generated"] for one in given], candidates)
+    lines = [_line(one, target, answer, seen) for one, answer, seen in zip(questions, given, verdicts, strict=True)]
+    return lines, {(row.condition.name, row.texts[0]): {"languages": [one["language"] for one in lines]}}
 
 
-def _line(record: Record, target: str | None, answer: Json, seen: tuple[str, float] | None) -> Json:
+def _line(record: Record, target: str | None, answer: Json, seen: Verdict | None) -> Json:
     """Write one answer for reading, with the language that it was found to be in."""
     return {
         "id": record.id,
@@ -281,8 +222,8 @@ def _line(record: Record, target: str | None, answer: Json, seen: tuple[str, flo
         "target": target,
         "question": record.question or record.instruction,
         "answer": answer["generated"],
-        "language": None if seen is None else seen[0],
-        "confidence": None if seen is None else round(seen[1], 4),
+        "language": None if seen is None else seen.language,
+        "confidence": None if seen is None else round(seen.confidence, 4),
         "tokens": answer["tokens"],
         "finish": answer["finish"],
     }
@@ -292,35 +233,30 @@ def table_rows(
     found: ForcingTable, sources: Sequence[str], targets: Sequence[str], seen: Mapping[Cell, Seen]
 ) -> list[list[object]]:
     """Return one line a cell; NaN where there are no controls."""
-    columns = [100 * found.undisturbed, 100 * found.steered]
-    columns += [100 * found.steered_interval.low, 100 * found.steered_interval.high]
-    nothing = torch.full_like(found.change, torch.nan)
-    tests = [nothing if one is None else one for one in (found.p, found.p_adjusted)]
-    columns += [found.change, found.interval.low, found.interval.high, *tests]
-    columns += [nothing, nothing] if found.control is None else [found.control.low, found.control.high]
-    inside = nothing if found.inside is None else found.inside
+    steered, shares = found.steered_interval, (found.undisturbed, found.steered)
+    columns = [100 * one for one in (*shares, steered.low, steered.high)]
+    controls = [None, None] if found.control is None else [found.control.low, found.control.high]
+    effects = [found.change, found.interval.low, found.interval.high, found.p, found.p_adjusted]
+    effects += [*controls, found.inside]
+    columns += [torch.full_like(found.change, torch.nan) if one is None else one for one in effects]
     rows: list[list[object]] = []
     for i, source in enumerate(sources):
         for j, target in enumerate(targets):
             before, after = seen[Cell(source)], seen[Cell(source, Condition(target))]
-            values = [column[i, j].item() for column in (*columns, inside)]
+            values = [column[i, j].item() for column in columns]
             rows.append([source, target, len(before), *values, before.count(None), after.count(None)])
     return rows
 
 
 def _asked(source: str, targets: Sequence[str], seen: Mapping[Cell, Seen], *, sets: int) -> Asked:
     """Return the answers to one language's questions as tensors."""
-    items = len(seen[Cell(source)])
-    controls = torch.zeros(sets, len(targets), items, dtype=torch.bool)
-    for number in range(1, sets + 1):
-        for column, target in enumerate(targets):
-            controls[number - 1, column] = _in(target, seen[Cell(source, Condition(target, number))])
-    return Asked(
-        torch.stack([_in(target, seen[Cell(source)]) for target in targets]),
-        torch.stack([_in(target, seen[Cell(source, Condition(target))]) for target in targets]),
-        controls,
-    )
 
+    def right(number: int | None) -> list[list[bool]]:
+        """Whether each answer is in the target: of a control set, 0 for steered answers, None for undisturbed ones."""
+        conditions = [NONE if number is None else Condition(target, number) for target in targets]
+        answers = zip(targets, (seen[Cell(source, one)] for one in conditions), strict=True)
+        return [[language == target.split("-")[0] for language in given] for target, given in answers]
 
-def _in(target: str, seen: Seen) -> Bool[Tensor, " item"]:
-    return torch.tensor([language == target.split("-")[0] for language in seen])
+    shape = sets, len(targets), len(seen[Cell(source)])
+    controls = torch.tensor([right(number) for number in range(1, sets + 1)], dtype=torch.bool).reshape(shape)
+    return Asked(torch.tensor(right(None)), torch.tensor(right(0)), controls)

@@ -1,22 +1,23 @@
-"""Step 0: let the model answer the questions of a corpus, for its neurons are counted on its own answers (SPEC 1).
+"""Step 0: let the model answer the questions of a corpus, because its neurons are counted on its own answers.
 
-`answer_prompts` answers many prompts batch by batch, with a journal, so that a kill loses one batch at most; it is what
-`generate`, `evaluate` and `force` have in common. `generate` fills a corpus with answers.
+`generate` fills a corpus with answers; `answer_rows` answers the rows of an evaluation or a forcing table. Both answer
+batch by batch, with a journal, so that a kill loses one batch at most.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ._grid import under
+from ._grid import Condition, Conditions, under
 from ._interventions import NeuronSource
 from ._session import Session
 from ._steps import NOTHING, Steps
-from .config import GREEDY, OVERLONG, Sampling, check_choice
+from .config import GREEDY, OVERLONG, Asking, Sampling, check_choice
 from .core.interventions import Intervention
 from .core.model import StartProgress, silent
 from .corpus.encode import Prompt, fitting_prompts
@@ -34,20 +35,14 @@ from .corpus.records import (
 )
 from .engines import Engine
 from .errors import ConflictError, CorpusError
-from .store.answers import Journal, alone, write_corpus
+from .store.answers import AnswerGrid, Journal, alone, write_corpus
 from .store.files import Json, digest_of
-from .store.grid import differences, said
+from .store.grid import Key, differences, precision_of, said
 from .version import __version__
 
 
-@dataclass(frozen=True)
-class Questions:
-    """Questions that the model has room to answer.
-
-    Attributes:
-        records: with what their answers are compared to.
-        prompts: as token ids, in the same order.
-    """
+class Questions(NamedTuple):
+    """Questions that the model has room to answer."""
 
     records: list[Record]
     prompts: list[Prompt]
@@ -56,11 +51,7 @@ class Questions:
 def askable(
     engine: Engine, records: Sequence[Record], places: Sequence[Place], *, sampling: Sampling, overlong: str
 ) -> tuple[list[Place], list[Prompt]]:
-    """Return the places whose answers the model has room for, and their prompts: the instructions, tokenised.
-
-    Raises:
-        CorpusError: some are too long and `overlong` is "error", or none is left.
-    """
+    """Return the places whose answers the model has room for, and their prompts: the instructions, tokenised."""
     tokens = {index: tuple(engine.tokenizer.encode(records[index].instruction)) for index in {i for i, _ in places}}
     prompts = [Prompt(tokens[index], number) for index, number in places]
     fits = fitting_prompts(prompts, new=sampling.max_new_tokens, max_length=engine.model.max_length, overlong=overlong)
@@ -70,19 +61,15 @@ def askable(
 def questions_of(
     engine: Engine, records: Mapping[str, Sequence[Record]], *, sampling: Sampling, overlong: str
 ) -> dict[str, Questions]:
-    """Return each language's questions that the model has room to answer.
-
-    Raises:
-        CorpusError: some are too long and `overlong` is "error", or none of a language is left.
-    """
-    every = [(language, record) for language, of_language in records.items() for record in of_language]
+    """Return each language's questions that the model has room to answer."""
+    every = [record for of_language in records.values() for record in of_language]
     first = [(index, 0) for index in range(len(every))]
-    places, prompts = askable(engine, [record for _, record in every], first, sampling=sampling, overlong=overlong)
+    places, prompts = askable(engine, every, first, sampling=sampling, overlong=overlong)
     asked = {language: Questions([], []) for language in records}
     for (index, _), prompt in zip(places, prompts, strict=True):
-        language, record = every[index]
-        asked[language].records.append(record)
-        asked[language].prompts.append(prompt)
+        record = every[index]
+        asked[record.language].records.append(record)
+        asked[record.language].prompts.append(prompt)
     empty = [language for language, questions in asked.items() if not questions.records]
     if empty:
         raise CorpusError(
@@ -106,30 +93,15 @@ def answer_prompts(
 ) -> tuple[list[Json], int]:
     """Answer all prompts; return the answers in their order, and how many of them an earlier run had made.
 
-    An answer is {"generated", "tokens", "finish"}, as in a corpus. Each batch goes to the journal as soon as it is
-    done. Batches are planned over all prompts and those in the journal are not computed again, so a run that was cut
-    off and goes on computes exactly what one that was not does.
-
-    Args:
-        engine: the model.
-        prompts: all of them, also those that are answered in the journal.
-        sampling: how answers are drawn; the same seeds under every intervention.
-        journal: of the result that these answers are for; delete it when that is stored.
-        made_from: all that decides the answers; a journal of something else is not continued.
-        intervention: what is done to the neurons; None for nothing. A batch is stored once it has taken hold.
-        overwrite: drop a journal of something else.
-        start: gives the progress bar.
-        label: what the bar says.
-
-    Raises:
-        ConflictError: the journal was made from something else, and not `overwrite`.
-        EngineError: the model cannot run; what was answered stays.
+    An answer is {"generated", "tokens", "finish"}, as in a corpus. Batches are planned over all prompts, those in the
+    journal among them, so a run that goes on after a kill computes exactly what an uninterrupted one does.
     """
     known = journal.start(made_from, replace=overwrite)
     done: dict[tuple[int, ...], list[Json]] = {tuple(entry["batch"]): entry["answers"] for entry in known}
     batches = [tuple(batch) for batch in engine.answer_batches(prompts, sampling=sampling)]
     todo = [batch for batch in batches if batch not in done]
-    room = {batch: _room(engine, [prompts[index] for index in batch], sampling) for batch in todo}
+    longest = [min(sampling.max_new_tokens, engine.model.max_length - len(prompt.tokens)) for prompt in prompts]
+    room = {batch: sum(longest[index] for index in batch) for batch in todo}
     progress = start(label, sum(room.values()))
     for batch in todo:
         with under(engine, intervention):
@@ -141,19 +113,90 @@ def answer_prompts(
     return [placed[index] for index in range(len(prompts))], sum(len(entry["answers"]) for entry in known)
 
 
-def _room(engine: Engine, prompts: Sequence[Prompt], sampling: Sampling) -> int:
-    """Return the most tokens that the answers can have."""
-    longest = engine.model.max_length
-    return sum(min(sampling.max_new_tokens, longest - len(prompt.tokens)) for prompt in prompts)
+class AnswerRow(NamedTuple):
+    """Answers of a grid that are made together, under one condition, to the questions in some languages."""
+
+    name: str
+    texts: Sequence[str]
+    conditions: Conditions
+    condition: Condition
+    made_from: Json
+
+
+@dataclass(frozen=True)
+class AnswersWritten:
+    """The files of answers under conditions.
+
+    Attributes:
+        matched_by: what the controls are matched by; None without controls.
+        json: every cell with what was seen in its answers, and what they were made from.
+        csv: the table.
+        png: the heatmap.
+        answers: a folder with a file for each row or cell, an answer a line.
+        answered: answers that this run made; the others were there.
+    """
+
+    matched_by: str | None
+    json: Path
+    csv: Path
+    png: Path
+    answers: Path
+    answered: int
+
+
+def answers_made_from(session: Session, settings: Asking, candidates: Sequence[str]) -> Json:
+    """Return what all answers of a grid are made from, and the languages that they can be found to be in."""
+    return {
+        "sampling": settings.sampling.plain(),
+        "overlong_policy": settings.overlong,
+        **session.hashes,
+        "candidates": list(candidates),
+    }
+
+
+Graded = Callable[[AnswerRow, Sequence[Record], Sequence[Json]], tuple[list[Json], dict[Key, Json]]]
+"""Takes a row, its questions and their answers; returns the answers as lines for reading, and its finished cells."""
+
+
+def answer_rows(
+    file: AnswerGrid,
+    rows: Sequence[AnswerRow],
+    records: Mapping[str, Sequence[Record]],
+    session: Session,
+    settings: Asking,
+    graded: Graded,
+    *,
+    overwrite: bool,
+    start: StartProgress,
+) -> int:
+    """Answer and grade rows of a grid; each is on disk as soon as it is done. Return how many answers they have."""
+    if not rows:
+        return 0
+    engine, answered = session.source(), 0
+    file.read(engine=precision_of(engine.provenance))
+    for row in rows:
+        row.conditions.check_model([row.condition], engine.model)
+    asked = questions_of(engine, records, sampling=settings.sampling, overlong=settings.overlong)
+    for number, row in enumerate(rows, start=1):
+        given, _ = answer_prompts(
+            engine,
+            [prompt for text in row.texts for prompt in asked[text].prompts],
+            sampling=settings.sampling,
+            journal=file.journal(row.name),
+            made_from={**row.made_from, **engine.provenance},
+            intervention=row.conditions.intervention(row.condition, engine.model),
+            overwrite=overwrite,
+            start=start,
+            label=f"answering, {row.name} ({number}/{len(rows)})",
+        )
+        lines, cells = graded(row, [record for text in row.texts for record in asked[text].records], given)
+        file.store(row.name, lines, cells, engine=engine.provenance)
+        answered += len(lines)
+    return answered
 
 
 class AnswerFile:
-    """A corpus file with a model's answers. Use it only while `alone(path)` is open.
-
-    Attributes:
-        path: the file.
-        journal: the batches that an unfinished run has answered.
-    """
+    """A corpus file with a model's answers. Use it only while `alone(path)` is open."""
 
     def __init__(
         self,
@@ -171,21 +214,15 @@ class AnswerFile:
         self._session = session
         self._languages = tuple(languages)
         self._overwrite = overwrite
-        checkpoint = session.checkpoint
-        self._settings: dict[str, Any] = {
+        self._settings: Json = {
             "model": session.layout.model,
-            "config_hash": checkpoint.config_hash,
-            "weights_hash": checkpoint.weights_hash,
+            **session.hashes,
             "sampling": sampling.plain(),
             "intervention": intervention,
         }
 
     def read(self) -> tuple[Record, ...]:
-        """Return the records to continue: the file's where it is there, else the corpus's.
-
-        Raises:
-            ConflictError: the file asks other questions, or its answers in our languages were made from something else.
-        """
+        """Return the records to continue: the file's where it is there, else the corpus's."""
         corpus = self._session.corpus
         if self.path.exists() and self.path.resolve() != corpus.path.resolve():
             stored = read_corpus(self.path)
@@ -202,12 +239,7 @@ class AnswerFile:
         return corpus.records
 
     def check_engine(self, engine: Engine, records: Sequence[Record], places: Sequence[Place]) -> Json:
-        """Return all that the answers are made from, now that the model is loaded.
-
-        Raises:
-            ConflictError: an answer would stand beside others of another engine or version; a record describes one
-                way of answering only.
-        """
+        """Return all that the answers are made from, now that the model is loaded."""
         ends = list(engine.model.end_tokens)
         generation = {**self._settings, **engine.provenance, "end_tokens": ends, "version": __version__}
         self._check([records[index] for index in sorted({index for index, _ in places})], generation)
@@ -256,14 +288,11 @@ class AnswerFile:
 
     def _drop_spent_journal(self, records: Sequence[Record]) -> None:
         """Delete a journal of which the records have every answer."""
-        stored = {_key(answer) for record in records for answer in record.as_item()["answers"]}
+        key = partial(json.dumps, sort_keys=True)
+        stored = {key(answer) for record in records for answer in record.as_item()["answers"]}
         lines = self.journal.read()
-        if lines and all(_key(answer) in stored for entry in lines[1:] for answer in entry["answers"]):
+        if lines and all(key(answer) in stored for entry in lines[1:] for answer in entry["answers"]):
             self.journal.remove()
-
-
-def _key(answer: Mapping[str, Any]) -> str:
-    return json.dumps(answer, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -271,11 +300,7 @@ class LanguageAnswers:
     """How many answers one language has.
 
     Attributes:
-        language: code.
-        questions: its records.
         answers: all of them, also those that were there.
-        made: the new ones.
-        tokens: of the new ones.
         cut_off: new ones that ended at --max-new-tokens.
     """
 
@@ -286,7 +311,7 @@ class LanguageAnswers:
     tokens: int
     cut_off: int
 
-    def plain(self) -> dict[str, str | int]:
+    def plain(self) -> Json:
         """Return it as a dictionary."""
         return asdict(self)
 
@@ -312,23 +337,21 @@ class Generated:
     @property
     def per_language(self) -> list[LanguageAnswers]:
         """How many answers each language has now."""
-        return [self._of(language) for language in self.languages]
-
-    def _of(self, language: str) -> LanguageAnswers:
-        records = self.corpus.of_language(language)
-        here = [
-            self.corpus.records[index].as_item()["answers"][number]
-            for index, number in self.made
-            if self.corpus.records[index].language == language
+        new: dict[str, list[Json]] = {language: [] for language in self.languages}
+        for index, number in self.made:
+            record = self.corpus.records[index]
+            new[record.language].append(record.as_item()["answers"][number])
+        return [
+            LanguageAnswers(
+                language,
+                questions=len(records := self.corpus.of_language(language)),
+                answers=sum(len(record.answers) for record in records),
+                made=len(here),
+                tokens=sum(one["tokens"] for one in here),
+                cut_off=sum(one["finish"] == "length" for one in here),
+            )
+            for language, here in new.items()
         ]
-        return LanguageAnswers(
-            language,
-            questions=len(records),
-            answers=sum(len(record.answers) for record in records),
-            made=len(here),
-            tokens=sum(one["tokens"] for one in here),
-            cut_off=sum(one["finish"] == "length" for one in here),
-        )
 
 
 def generate(
@@ -425,12 +448,7 @@ def ensure_answers(
     overwrite: bool = False,
     start: StartProgress = silent,
 ) -> tuple[Session, Generated | None]:
-    """Return a session whose corpus has answers: where it has only questions, the model answers (`Layout.answers`).
-
-    Raises:
-        CorpusError: some of the languages have answers and others none, so their counts could not be compared.
-        ConflictError: the stored answers are of other questions or settings, and not `overwrite`.
-    """
+    """Return a session whose corpus has answers: where it has only questions, the model answers (`Layout.answers`)."""
     answered = [language for language in languages if has_answers(session.corpus.of_language(language))]
     if len(answered) == len(languages):
         return session, None
@@ -441,14 +459,6 @@ def ensure_answers(
             f"{session.corpus.path} has answers in {', '.join(answered)} and none in {', '.join(without)}: neurons "
             "counted on answers of different origin do not compare; fill it with `lna generate`, or choose --langs"
         )
-    made = generate(
-        session,
-        languages,
-        out=own,
-        answers=answers,
-        sampling=sampling,
-        overlong=overlong,
-        overwrite=overwrite,
-        start=start,
-    )
+    chosen = {"answers": answers, "sampling": sampling, "overlong": overlong, "overwrite": overwrite}
+    made = generate(session, languages, out=own, start=start, **chosen)
     return replace(session, corpus=made.corpus), made

@@ -12,17 +12,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from ._controls import Controls, open_source_and_controls
+from ._controls import Controls
 from ._interventions import NeuronSource
-from ._session import Session
 from ._steps import Steps
 from .core.interventions import Intervention
 from .core.model import ModelInfo
 from .core.perplexity import UNDISTURBED, control_row
 from .engines import Engine
-from .errors import SettingsError
 from .store.files import Json
-from .store.masks import Mask
 
 ONE_ROW = "do"
 """The row of steps that are the same for every language."""
@@ -33,7 +30,6 @@ class Condition:
     """What is done to the model, by name.
 
     Attributes:
-        row: "none", a language, or "do" for steps that name no language of the row.
         control: 0 for the row's own neurons; from 1, its control sets: the same done to random neurons.
 
     >>> Condition("fr").name, Condition("fr", 2).name
@@ -73,54 +69,20 @@ def missing(cells: Iterable[tuple[Condition, str]], done: Mapping[tuple[str, str
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the conditions of a grid do to a model.
-
-    Attributes:
-        steps: what is done; `word` in them stands for the language of the row.
-        source: the neurons and means that they name.
-        controls: draws the neurons of control conditions; None without.
-        word: "each", or in a forcing table "target".
-        asked: in a forcing table, the language of the questions: each has controls of its own.
-    """
+    """What the conditions of a grid do to a model."""
 
     steps: Steps
     source: NeuronSource
-    controls: Controls | None
-    word: str = "each"
-    asked: str | None = None
-
-    @classmethod
-    def open(
-        cls, session: Session, mask: Mask, steps: Steps, *, classes: Sequence[str], sets: int, seed: int
-    ) -> Conditions:
-        """Read everything that the conditions of a map or an evaluation need; see `open_source_and_controls`.
-
-        Raises:
-            SettingsError: steps that name a source or target.
-            LNAError: as `open_source_and_controls`.
-        """
-        unknown = sorted(steps.words - {"each"})
-        if unknown:
-            raise SettingsError(
-                f"--do names {', '.join(unknown)}, which a map of rows and texts does not have: "
-                "give `each`, the language of the row, or a language"
-            )
-        source, controls = open_source_and_controls(session, mask, steps, classes=classes, sets=sets, seed=seed)
-        return cls(steps, source, controls if sets else None)
+    controls: Controls | None  # None without control conditions
+    word: str = "each"  # stands in the steps for the language of the row
+    asked: str | None = None  # in a forcing table, the language of the questions: each has controls of its own
 
     def rows(self, languages: Sequence[str]) -> tuple[str, ...]:
         """Return the rows in which something is changed: the languages, or one row for steps that name none."""
         return tuple(languages) if self.steps.words else (ONE_ROW,)
 
     def intervention(self, condition: Condition, model: ModelInfo) -> Intervention | None:
-        """Return what a condition does to a model; None for nothing.
-
-        A language without neurons changes nothing in its row. Steps that are the same for every language must change
-        something.
-
-        Raises:
-            LNAError: as `NeuronSource.intervention` and `Controls.swap`.
-        """
+        """Return what a condition does to a model; None for nothing."""
         if condition == NONE:
             return None
         swap = None
@@ -128,19 +90,14 @@ class Conditions:
             assert self.controls is not None
             row = condition.row if self.asked is None else f"{self.asked}.to.{condition.row}"
             swap = self.controls.swap(model, row, condition.control)
+        # a language without neurons changes nothing in its row; steps that are the same for all must change something
         steps = self._steps_of(condition.row)
         return self.source.intervention(steps, model, swap=swap, allow_empty=bool(self.steps.words))
 
     def check_model(self, conditions: Iterable[Condition], model: ModelInfo) -> None:
-        """Refuse what the model cannot be given, before its first forward pass.
-
-        One control set is enough: where one can be drawn, so can the others.
-
-        Raises:
-            LNAError: as `intervention`.
-        """
+        """Refuse what the model cannot be given, before its first forward pass."""
         for condition in conditions:
-            if condition.control <= 1:
+            if condition.control <= 1:  # where one control set can be drawn, so can the others
                 self.intervention(condition, model)
 
     def describe(self, condition: Condition) -> Json | None:

@@ -26,25 +26,14 @@ def import_mask(
     lam: float,
     overwrite: bool = False,
 ) -> tuple[MaskDescription, Path]:
-    """Store a published mask as this model's, with a description of where it came from.
-
-    Args:
-        file: List[K] of List[layers] of index tensors, as in `*.neuron.pth`; read with `weights_only=True`.
-        layout: where the model's results lie.
-        languages: codes of the file's languages, in its order.
-        model_path: folder or hub id of the model; its shape is known from its counts or its config.
-        top_rate: share of neurons that were selected, in the mask's path.
-        lam: λ, in the mask's path; 0 for methods that have none.
-        overwrite: replace an existing mask.
-
-    Raises:
-        MissingArtifactError, ArtifactError: no such file, not a mask, or neurons that the model does not have.
-        IncompatibleError: another number of languages or layers.
-        ConflictError: another mask is there, and not `overwrite`.
-        EngineError: nothing tells the model's shape.
-    """
+    """Store a published mask as this model's, with a description of where it came from."""
     Selection(top_rate, lam)
-    layers, d_mlp = _shape(layout, model_path)
+    if counted := layout.counted_languages():
+        layers, d_mlp = load_span(layout.activation(counted[0]))[0].over_zero.shape
+    else:
+        from .engines.checkpoint import model_shape  # imports the transformers library, which masks need only here
+
+        layers, d_mlp = model_shape(model_path)
     published = Mask.load(file, d_mlp, languages, remedy="give a mask file").tensor
     if len(published) != layers:
         raise IncompatibleError(
@@ -71,14 +60,3 @@ def import_mask(
     path = layout.mask(top_rate, lam)
     Mask(tuple(languages), published, description).save(path, overwrite=overwrite)
     return description, path
-
-
-def _shape(layout: Layout, model_path: str) -> tuple[int, int]:
-    """Layers and neurons per layer of a model, from any of its counts, else from its config."""
-    counted = layout.counted_languages()
-    if counted:
-        layers, d_mlp = load_span(layout.activation(counted[0]))[0].over_zero.shape
-        return layers, d_mlp
-    from .engines.checkpoint import model_shape  # imports the transformers library, which masks need only here
-
-    return model_shape(model_path)

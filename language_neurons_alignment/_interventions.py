@@ -7,10 +7,10 @@ neuron of its set:
     scale:s         a ← s · a                         mean:k        a ← μ_k        (replace:k is the same)
     add:k:α         a ← a + α μ_k                     diffmean:k    a ← a + μ_k − mean over j ≠ k of μ_j
 
-j runs over the mask's languages. Source: SPEC 6 (zero); the others are those of Language Arithmetics (FIELD).
+j runs over the mask's languages. Source: the paper (zero) and Language Arithmetics (the others).
 
-A `NeuronSource` holds everything that steps name: `NeuronSource.open` reads the files and checks that they belong to
-the model, and what it computes afterwards comes from tensors alone.
+`NeuronSource.open` reads everything that steps name and checks that it belongs to the model; what the source computes
+afterwards comes from tensors alone.
 """
 
 from __future__ import annotations
@@ -41,40 +41,21 @@ Swap = Callable[[Bool[Tensor, "layer neuron"]], Bool[Tensor, "layer neuron"]]
 """Takes the neurons of a step and returns the ones to change instead: this is what a control is."""
 
 
-@dataclass(frozen=True)
-class NeuronFile:
-    """A file that a step names.
-
-    Attributes:
-        neurons: a mask, or the (layer, neuron) places of a list.
-        digest: of the file.
-    """
-
-    neurons: Mask | Int64[Tensor, "place 2"]
-    digest: str
+NeuronFile = tuple["Mask | Int64[Tensor, 'place 2']", str]
+"""A file that a step names: a mask, or the (layer, neuron) places of a list; and its digest."""
 
 
 @dataclass(frozen=True)
 class NeuronSource:
-    """The sets of neurons and the mean activations that steps name.
-
-    Attributes:
-        layout: where the model's counts and moments lie.
-        mask: the languages' neurons; None where steps name neurons by files alone.
-        classes: classes of a language that is named without any.
-        checkpoint: the model that masks and moments have to come from.
-        general: the general neurons; None where no step needs them.
-        files: by path, as the steps write it.
-        moments: by language.
-    """
+    """The sets of neurons and the mean activations that steps name."""
 
     layout: Layout
     mask: Mask | None = None
     classes: tuple[str, ...] = MASK_CLASSES
     checkpoint: Checkpoint = UNKNOWN
     general: Bool[Tensor, "layer neuron"] | None = None
-    files: Mapping[str, NeuronFile] = field(default_factory=dict)
-    moments: Mapping[str, AnswerMoments] = field(default_factory=dict)
+    files: Mapping[str, NeuronFile] = field(default_factory=dict)  # by path, as the steps write it
+    moments: Mapping[str, AnswerMoments] = field(default_factory=dict)  # by language
 
     @classmethod
     def open(
@@ -87,56 +68,30 @@ class NeuronSource:
         checkpoint: Checkpoint = UNKNOWN,
         counts: AnswerCounts | None = None,
     ) -> NeuronSource:
-        """Read everything that steps name.
-
-        Args:
-            layout: where the model's counts and moments lie.
-            steps: the steps to come; a placeholder in them may stand for any language of the mask.
-            mask: the languages' neurons.
-            classes: classes of a language that is named without any.
-            checkpoint: the model.
-            counts: the counts beside the mask, where they have been read already.
-
-        Raises:
-            SettingsError: a language that the mask or file does not have, or an unknown class.
-            MissingArtifactError, ArtifactError: a file or moments that are not there, or damaged.
-            IncompatibleError: a mask or moments of another model.
-        """
+        """Read everything that steps name."""
         return cls(layout, mask, in_order(classes), checkpoint).opened(steps, counts=counts)
 
     def opened(self, steps: Steps | Iterable[Steps], *, counts: AnswerCounts | None = None) -> NeuronSource:
-        """Return this source with everything that further steps name; only what is missing is read.
-
-        Raises:
-            LNAError: as `open`.
-        """
+        """Return this source with everything that further steps name; only what is missing is read."""
         every = [steps] if isinstance(steps, Steps) else list(steps)
         terms = list(dict.fromkeys(term for one in every for term in one.terms))
         operations = dict.fromkeys(step.operation for one in every for step in one.steps)
-        files = dict(self.files)
-        for term in terms:
-            if term.file is not None and term.file not in files:
-                files[term.file] = self._read_file(term)
-        source = replace(self, files=files)
-        general = [term for term in terms if source._includes_general(term)]
-        if general and self.general is None:
+        named = {term.file: term for term in terms if term.file is not None and term.file not in self.files}
+        files = {path: self._read_file(Path(path).expanduser(), term) for path, term in named.items()}
+        source = replace(self, files={**self.files, **files})
+        general = [source._includes_general(term) for term in terms]  # each term is checked
+        if any(general) and self.general is None:
             source = replace(source, general=general_neurons(source._mask(), self.layout, counts))
-        languages = dict.fromkeys(
-            language for operation in operations for language in source._mean_languages(operation)
-        )
+        languages = dict.fromkeys(language for one in operations for language in source._mean_languages(one))
         read = {one: self._read_moments(one, counts) for one in languages if one not in self.moments}
         return replace(source, moments={**self.moments, **read})
 
-    def _read_file(self, term: Term) -> NeuronFile:
+    def _read_file(self, path: Path, term: Term) -> NeuronFile:
         """Read a file that a step names, and check that a mask comes from this model."""
-        assert term.file is not None
-        path = Path(term.file).expanduser()
-        if term.is_list:
-            neurons = load_neurons(path)
-        else:
-            neurons = Mask.load(path)
+        neurons = load_neurons(path) if term.is_list else Mask.load(path)
+        if isinstance(neurons, Mask):
             neurons.check_model(self.checkpoint)
-        return NeuronFile(neurons, digest_of_bytes(path.read_bytes()))
+        return neurons, digest_of_bytes(path.read_bytes())
 
     def _read_moments(self, language: str, counts: AnswerCounts | None) -> AnswerMoments:
         """Read a language's moments, and check that they come from this model."""
@@ -150,15 +105,13 @@ class NeuronSource:
 
     def _includes_general(self, term: Term) -> bool:
         """Whether a term includes general neurons; raises where it names a language that there is not."""
-        if term.is_list:
-            if term.language is not None:
-                raise SettingsError(f"@{term.file} lists neurons of no language: leave #{term.language} out")
-            return False
-        return "general" in self._named(term)[2]
+        if term.is_list and term.language is not None:
+            raise SettingsError(f"@{term.file} lists neurons of no language: leave #{term.language} out")
+        return not term.is_list and "general" in self._named(term)[2]
 
     def _named(self, term: Term) -> tuple[Mask, str, tuple[str, ...]]:
         """The mask that a term means, the language in it, and the classes: for a mask file, all that it holds."""
-        mask = self._mask() if term.file is None else self._file(term).neurons
+        mask = self._mask() if term.file is None else self._file(term)[0]
         assert isinstance(mask, Mask)
         if term.language is None and len(mask.languages) > 1:
             raise SettingsError(
@@ -182,35 +135,28 @@ class NeuronSource:
     def _mean_languages(self, operation: Operation) -> tuple[str, ...]:
         """The languages whose mean an operation needs; a placeholder may stand for any language of the mask."""
         language = operation.language
-        if language is None:
-            return ()
-        if operation.name != "diffmean" and language not in PLACEHOLDERS:
-            return (language,)
+        if language is None or (operation.name != "diffmean" and language not in PLACEHOLDERS):
+            return () if language is None else (language,)
         known = self._mask().languages
         if language not in (*known, *PLACEHOLDERS):
             raise SettingsError(f"{operation} names no language of the mask: choose from {', '.join(known)}")
         return known
 
     def neurons(self, terms: Sequence[tuple[bool, Term]], model: ModelInfo) -> Bool[Tensor, "layer neuron"]:
-        """Return the union of terms, less those that are taken away, from left to right.
-
-        Raises:
-            SettingsError: a language that the mask or file does not have.
-            IncompatibleError, ArtifactError: neurons that the model does not have, or another model's mask.
-        """
+        """Return the union of terms, less those that are taken away, from left to right."""
         chosen = torch.zeros(model.layers, model.d_mlp, dtype=torch.bool)
         for minus, term in terms:
-            one = self._places(term, model) if term.is_list else self._of_language(term, model)
+            if term.is_list:
+                one = self._places(term, model)
+            else:
+                mask, language, classes = self._named(term)
+                one = mask.over(model).neurons_of(language, classes, self.general)
             chosen = chosen & ~one if minus else chosen | one
         return chosen
 
-    def _of_language(self, term: Term, model: ModelInfo) -> Bool[Tensor, "layer neuron"]:
-        mask, language, classes = self._named(term)
-        return mask.over(model).neurons_of(language, classes, self.general)
-
     def _places(self, term: Term, model: ModelInfo) -> Bool[Tensor, "layer neuron"]:
         """The neurons of a list over a model's."""
-        places = self._file(term).neurons
+        places = self._file(term)[0]
         assert isinstance(places, Tensor)
         outside = places[(places >= torch.tensor([model.layers, model.d_mlp])).any(dim=1)]
         if len(outside):
@@ -224,11 +170,7 @@ class NeuronSource:
         return chosen
 
     def mean(self, language: str, model: ModelInfo) -> Float64[Tensor, "layer neuron"]:
-        """Return μ, the mean activation over the tokens of a language's answers.
-
-        Raises:
-            IncompatibleError: it was collected on a model of another shape.
-        """
+        """Return μ, the mean activation over the tokens of a language's answers."""
         if language not in self.moments:
             raise SettingsError(f"the mean of {language} has not been read: open the source with this step (`opened`)")
         mean = self.moments[language].mean
@@ -243,10 +185,8 @@ class NeuronSource:
         """Return the scale and the shift of an operation (the equations above)."""
         means = {language: self.mean(language, model) for language in self._mean_languages(operation)}
         amount = operation.amount or 0.0
-        if operation.name == "scale":
-            return amount, 0.0
-        if operation.language is None:  # set; and zero, which is set:0
-            return 0.0, amount
+        if operation.language is None:  # zero is set:0
+            return (amount, 0.0) if operation.name == "scale" else (0.0, amount)
         own = means.pop(operation.language)
         if operation.name == "mean":
             return 0.0, own
@@ -259,20 +199,7 @@ class NeuronSource:
     def intervention(
         self, steps: Steps, model: ModelInfo, *, swap: Swap | None = None, allow_empty: bool = False
     ) -> Intervention:
-        """Return what steps do to a model: their affine maps, composed in their order.
-
-        Args:
-            steps: the steps, which this source was opened with.
-            model: the model that they change.
-            swap: replaces the neurons of each step by others.
-            allow_empty: let a step on no neurons change nothing, as in a table with a row for every language. By
-                default it is an error: whoever asks for a change and gets none should know.
-
-        Raises:
-            SettingsError: a placeholder that is left, an unknown language, an empty set, or numbers that the model's
-                precision cannot hold.
-            IncompatibleError, ArtifactError: sets or means of another model.
-        """
+        """Return what steps do to a model: their affine maps, composed in their order."""
         steps.check_bound()
         whole = Intervention.identity(model.layers, model.d_mlp)
         for step in steps.steps:
@@ -296,11 +223,8 @@ class NeuronSource:
         _, term = next(iter(step.terms))
         if term.file is not None or self.mask is None:
             return f"{term} has no neurons in it: give another file"
-        classes = ", ".join(term.classes or self.classes)
-        return (
-            f"{self.mask.name} has no {classes} neurons of {term.language}: choose other --classes, or another mask "
-            "(-r, -l)"
-        )
+        missing = f"{', '.join(term.classes or self.classes)} neurons of {term.language}"
+        return f"{self.mask.name} has no {missing}: choose other --classes, or another mask (-r, -l)"
 
     def describe(self, steps: Steps) -> Json:
         """Return the provenance of steps: their text, and digests of the neurons and means that they stand for."""
@@ -316,10 +240,7 @@ class NeuronSource:
         }
 
     def _digest(self, term: Term) -> str:
-        if term.file is not None:
-            return self._file(term).digest
-        mask, _, classes = self._named(term)
-        return mask.digest_of(classes)
+        return self._file(term)[1] if term.file is not None else self._mask().digest_of(self._named(term)[2])
 
 
 def neuron_source(
@@ -349,13 +270,12 @@ def neuron_source(
         classes: classes of a language that is named without any.
 
     Raises:
-        LNAError: as `open_mask` and `NeuronSource.open`.
+        LNAError: a mask, a file or means that are not there, or that come from another model.
     """
-    mask = None
-    if (steps is None or steps.needs_mask) and (lam is not None or not session.layout.selection.has_lambda):
-        mask = open_mask(session.layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
-    chosen = NOTHING if steps is None else steps
-    return NeuronSource.open(session.layout, chosen, mask=mask, classes=classes, checkpoint=session.checkpoint)
+    layout, checkpoint, mask = session.layout, session.checkpoint, None
+    if (steps is None or steps.needs_mask) and (lam is not None or not layout.selection.has_lambda):
+        mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=checkpoint)
+    return NeuronSource.open(layout, steps or NOTHING, mask=mask, classes=classes, checkpoint=checkpoint)
 
 
 def intervene(
@@ -378,7 +298,7 @@ def intervene(
     True
 
     Raises:
-        LNAError: as `Steps.parse`, `NeuronSource.opened`, `NeuronSource.intervention` and `Engine.intervene`.
+        LNAError: steps that cannot be read or would change nothing, or files and means that do not fit the model.
     """
     steps = do if isinstance(do, Steps) else Steps.parse(do)
     return engine.intervene(source.opened(steps).intervention(steps, engine.model, allow_empty=allow_empty))

@@ -36,9 +36,6 @@ class MethodComparison:
 
     Attributes:
         table: the effects of their masks.
-        lam: λ of entropy-λ.
-        found: the neurons that each method found.
-        maps: their perplexity maps.
         left_out: methods that were not named and lack their files, each with the reason.
         files: JSON, CSV and PNG of the table.
     """
@@ -96,15 +93,27 @@ def compare_methods(
         SettingsError: no methods, one named twice, or another intervention than switching each language off.
         LNAError: as `identify` and `perplexity_map`.
     """
-    _check(methods, settings)
+    if methods is not None:
+        names = [method.method for method in methods]
+        if not names or len(set(names)) < len(names):
+            raise SettingsError(f"--methods must name methods, each once, got {', '.join(names) or 'none'}")
+    if settings.do != DEFAULT_MAP.do:
+        raise SettingsError(f"methods are compared by switching their neurons off, got {settings.do}: leave do out")
     session, layout = with_stored_answers(session), session.layout
     reference = open_neurons(layout, selection)
     counts, lam, bar = reference.counts, reference.description.lam, reference.description.bar
     assert counts is not None  # the neurons were found from counts, by entropy-λ
     assert lam is not None
-    assert bar is not None
     chosen, left_out = _with_files(methods, layout, reference.languages)
-    rated = [_rated(method, selection.top_rate, lam, bar) for method in chosen]
+    rated = [
+        replace(
+            method,
+            top_rate=selection.top_rate if method.has_rate else Selection.top_rate,
+            lam=lam if method.has_lambda else None,
+            bar=bar,
+        )
+        for method in chosen
+    ]
 
     found, maps = [], []
     for method in rated:
@@ -134,29 +143,13 @@ def compare_methods(
     return replace(done, files=(*files, save_figure(path, methods_figure(table, title=layout.model))))
 
 
-def _check(methods: Sequence[Selection] | None, settings: MapSettings) -> None:
-    if methods is not None:
-        names = [method.method for method in methods]
-        if not names or len(set(names)) < len(names):
-            raise SettingsError(f"--methods must name methods, each once, got {', '.join(names) or 'none'}")
-    if settings.do != DEFAULT_MAP.do:
-        raise SettingsError(f"methods are compared by switching their neurons off, got {settings.do}: leave do out")
-
-
 def _with_files(
     methods: Sequence[Selection] | None, layout: Layout, languages: Sequence[str]
 ) -> tuple[tuple[Selection, ...], dict[str, str]]:
     """The methods to compare, and those left out with the reason; a method that is named is never left out."""
     if methods is not None:
         return tuple(methods), {}
-    without = [language for language in languages if not has_moments(layout, language)]
-    left_out = {}
-    if without:
-        left_out[MEAN_DIFFERENCE] = f"no moments of {', '.join(without)}: collect them with `lna activation --moments`"
+    without = ", ".join(language for language in languages if not has_moments(layout, language))
+    reason = f"no moments of {without}: collect them with `lna activation --moments`"
+    left_out = {MEAN_DIFFERENCE: reason} if without else {}
     return tuple(Selection(method=name) for name in METHODS if name not in left_out), left_out
-
-
-def _rated(method: Selection, top_rate: float, lam: float, bar: float) -> Selection:
-    """The method with those of the given rates that it uses."""
-    rate = top_rate if method.has_rate else Selection.top_rate
-    return replace(method, top_rate=rate, lam=lam if method.has_lambda else None, bar=bar)

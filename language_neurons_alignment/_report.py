@@ -7,45 +7,23 @@ and the pictures. If results are missing, the page names the command that makes 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
 
-from ._compare import Comparison, PairComparison, comparison_of
+from ._compare import Comparison, comparison_of
 from ._steps import CLASSES
 from .analysis import ModelNeurons, analysis_of, open_neurons
 from .config import DEFAULT_RANGE, DEFAULT_SELECTION, TEXTS, MapSettings, Selection, SweepRange
 from .core.perplexity import PerplexityMap
 from .errors import MissingArtifactError, SettingsError
 from .plots.draw import draw, write_png, write_svg
-from .report.comparison import (
-    alike_section,
-    change_section,
-    flow_section,
-    gained_lost_section,
-    groups_section,
-    shared_change_section,
-    training_section,
-)
-from .report.model import (
-    TITLES,
-    appear_section,
-    corpus_section,
-    language_layers_section,
-    languages_section,
-    layers_section,
-    overlap_section,
-    path_section,
-    perplexity_section,
-    provenance_section,
-    sets_section,
-    shared_section,
-    stages_section,
-)
+from .report import comparison, model
 from .report.page import render_page
 from .report.sections import MissingSection, Part, Report, Section, pictures
-from .store.files import Json, save_pictures, write_text
+from .store.files import save_pictures, write_text
 from .store.layout import Layout, with_ending
 from .store.maps import load_map, map_exists
 from .store.masks import Mask
@@ -56,8 +34,6 @@ class WrittenReport:
     """A report on disk.
 
     Attributes:
-        report: its content.
-        page: the HTML file.
         pictures: PNG, SVG and CSV of every view of every figure, in the order of reading.
     """
 
@@ -71,9 +47,7 @@ class Evidence:
     """The results of one model.
 
     Attributes:
-        neurons: its language neurons.
         maps: finished perplexity maps of exactly these neurons, by the ending of their file names.
-        facts: where the results come from.
         missing: by the name of each figure that cannot be drawn.
     """
 
@@ -122,21 +96,17 @@ def write_report(
         raise SettingsError(f"--out must name a page that ends in .html, got {out}: for example {out.name}.html")
     results = gather(layouts, selection, mask_only=mask_only, called=called)
     report = compose(results, trained=trained, search=selection.search)
-    page = out or _default_page(results)
-    folder, written = page.with_suffix(""), []
+    if out is None:
+        rates = results[0].neurons.description
+        others = [one.neurons.layout.model for one in results[1:]]
+        out = with_ending(layouts[0].report(rates.top_rate, rates.lam, others=others), ".html")
+    folder, written = out.with_suffix(""), []
     for title, name, chart in pictures(report):
         drawn = draw(chart, title=title)
         writers = {".png": partial(write_png, drawn), ".svg": partial(write_svg, drawn)}
         written += save_pictures(folder / name, writers, header=chart.header, rows=chart.table)
-    write_text(page, render_page(report, folder=folder.name))
-    return WrittenReport(report, page, written)
-
-
-def _default_page(results: Sequence[Evidence]) -> Path:
-    first, *others = (one.neurons for one in results)
-    described = first.description
-    path = first.layout.report(described.top_rate, described.lam, others=[one.layout.model for one in others])
-    return with_ending(path, ".html")
+    write_text(out, render_page(report, folder=folder.name))
+    return WrittenReport(report, out, written)
 
 
 def gather(
@@ -146,12 +116,7 @@ def gather(
     mask_only: bool = False,
     called: Sequence[str] = (),
 ) -> list[Evidence]:
-    """Read the results of each model; without counts, its mask alone.
-
-    Raises:
-        MissingArtifactError: a model has neither counts nor a mask.
-        LNAError: results that cannot be used.
-    """
+    """Read the results of each model; without counts, its mask alone."""
     names = called or ["MODEL"] * len(layouts)
     return [
         _evidence(_neurons(layout, selection, mask_only=mask_only), name)
@@ -161,15 +126,13 @@ def gather(
 
 def _neurons(layout: Layout, selection: Selection, *, mask_only: bool) -> ModelNeurons:
     """Open the neurons from counts, or without counts from the mask; without both, the error names the counts."""
-    if mask_only:
-        return open_neurons(layout, selection, mask_only=True)
     try:
-        return open_neurons(layout, selection)
+        return open_neurons(layout, selection, mask_only=mask_only)
     except MissingArtifactError as no_counts:
-        try:
-            return open_neurons(layout, selection, mask_only=True)
-        except MissingArtifactError:
-            raise no_counts from None
+        if not mask_only:
+            with suppress(MissingArtifactError):
+                return open_neurons(layout, selection, mask_only=True)
+        raise no_counts from None
 
 
 def _evidence(neurons: ModelNeurons, called: str) -> Evidence:
@@ -178,19 +141,17 @@ def _evidence(neurons: ModelNeurons, called: str) -> Evidence:
         reason = "It needs the activation counts, and there is only a mask."
         command = f"lna activation --model-path {called} -s {layout.dataset} -l LANGUAGE -d DATA"
         names = ("corpus", "lambda-path", "shared", *(() if neurons.description.appear else ("appear",)))
-        missing = {name: MissingSection(name, TITLES[name], reason, command) for name in names}
+        missing = {name: MissingSection(name, model.TITLES[name], reason, command) for name in names}
     maps, mapped, no_maps = _maps(neurons, called)
     if not maps:
         missing["perplexity"] = no_maps
-    counted = {} if neurons.counts is None else _common(neurons.counts.metas)
+    counted = {}
+    if neurons.counts is not None:  # on what the count files of all languages agree
+        first, *others = neurons.counts.metas
+        own = {"config_hash", "weights_hash", "language", "corpus_hash"}
+        common = [key for key in first if key not in own and all(meta.get(key) == first[key] for meta in others)]
+        counted = {f"counts: {key.replace('_', ' ')}": str(first[key]) for key in common}
     return Evidence(neurons, maps, {**_described(neurons), **counted, **mapped}, missing)
-
-
-def _common(metas: Sequence[Json]) -> dict[str, str]:
-    """The facts on which the count files of all languages agree."""
-    skipped = {"config_hash", "weights_hash", "language", "corpus_hash"}
-    common = [key for key in metas[0] if key not in skipped and all(meta.get(key) == metas[0][key] for meta in metas)]
-    return {f"counts: {key.replace('_', ' ')}": str(metas[0][key]) for key in common}
 
 
 def _maps(neurons: ModelNeurons, called: str) -> tuple[dict[str, PerplexityMap], dict[str, str], MissingSection]:
@@ -198,9 +159,11 @@ def _maps(neurons: ModelNeurons, called: str) -> tuple[dict[str, PerplexityMap],
     rates, layout = (neurons.description.top_rate, neurons.description.lam), neurons.layout
     mask = Mask(neurons.languages, neurons.mask, neurons.description)
     command = f"lna ppl --model-path {called} -s {layout.dataset} -d DATA -r {rates[0]!r} -l {rates[1]!r}"
-    maps, facts, missing = {}, {}, partial(MissingSection, "perplexity", TITLES["perplexity"])
+    maps, facts, missing = {}, {}, partial(MissingSection, "perplexity", model.TITLES["perplexity"])
     why = missing("There is no perplexity map of these neurons.", command)
-    for settings in _map_variants():
+    classes = [chosen for size in range(1, len(CLASSES) + 1) for chosen in combinations(CLASSES, size)]
+    every = [MapSettings(classes=chosen, text=text) for text in TEXTS for chosen in classes]
+    for settings in sorted(every, key=lambda settings: settings.variant != ""):  # the default first
         path = layout.perplexity(*rates, variant=settings.variant)
         if not map_exists(path):
             continue
@@ -216,13 +179,6 @@ def _maps(neurons: ModelNeurons, called: str) -> tuple[dict[str, PerplexityMap],
             text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in shown.items())
             facts[f"perplexity of {settings.text}, {' + '.join(settings.classes)} off"] = text
     return maps, facts, why
-
-
-def _map_variants() -> list[MapSettings]:
-    """Every choice of classes and text that a map can have, the default first."""
-    classes = [chosen for size in range(1, len(CLASSES) + 1) for chosen in combinations(CLASSES, size)]
-    every = [MapSettings(classes=chosen, text=text) for text in TEXTS for chosen in classes]
-    return sorted(every, key=lambda settings: settings.variant != "")
 
 
 def _described(neurons: ModelNeurons) -> dict[str, str]:
@@ -247,22 +203,13 @@ def _described(neurons: ModelNeurons) -> dict[str, str]:
 
 
 def compose(results: Sequence[Evidence], *, trained: Sequence[str] = (), search: SweepRange = DEFAULT_RANGE) -> Report:
-    """Arrange the results of models in sections; nothing is drawn or written.
-
-    Args:
-        results: of the first model, and of those that it is compared with.
-        trained: languages that the others were trained on.
-        search: range of the λ path.
-
-    Raises:
-        SettingsError, IncompatibleError: models that cannot be compared.
-    """
+    """Arrange the results of models in sections; nothing is drawn or written."""
     first = results[0].neurons
     compared = comparison_of([one.neurons for one in results], trained=trained) if len(results) > 1 else None
     names = compared.names if compared else (first.layout.model,)
     title = names[0] if compared else "What was found"
     facts = dict(zip(names, (one.facts for one in results), strict=True))
-    origin = provenance_section(facts, compared.notes if compared else ())
+    origin = model.provenance_section(facts, compared.notes if compared else ())
     return Report(
         title=" → ".join(names),
         subtitle=_subtitle(first),
@@ -311,7 +258,7 @@ def _model_sections(results: Evidence, search: SweepRange) -> list[Section]:
     assert lam is not None  # `open_neurons` finds neurons by entropy-λ
     corpus = None
     if counts is not None:
-        corpus = corpus_section(
+        corpus = model.corpus_section(
             neurons.languages,
             questions=counts.prefix_tokens.tolist(),
             answers=counts.tokens.tolist(),
@@ -319,16 +266,16 @@ def _model_sections(results: Evidence, search: SweepRange) -> list[Section]:
         )
     sections: dict[str, Section | None] = {
         "corpus": corpus,
-        "lambda-path": None if found.path is None else path_section(found.path, lam=lam),
-        "appear": appear_section(described.appear, lam=lam) if described.appear else None,
-        "layers": layers_section(found.classes, found.stages),
-        "stages": stages_section(found.stages),
-        "languages": languages_section(found.languages, found.means),
-        "language-layers": language_layers_section(found.languages),
-        "shared": None if found.above is None else shared_section(found.above),
-        "overlap": overlap_section(found.overlap),
-        "sets": sets_section(found.sharing),
-        "perplexity": perplexity_section(results.maps) if results.maps else None,
+        "lambda-path": None if found.path is None else model.path_section(found.path, lam=lam),
+        "appear": model.appear_section(described.appear, lam=lam) if described.appear else None,
+        "layers": model.layers_section(found.classes, found.stages),
+        "stages": model.stages_section(found.stages),
+        "languages": model.languages_section(found.languages, found.means),
+        "language-layers": model.language_layers_section(found.languages),
+        "shared": None if found.above is None else model.shared_section(found.above),
+        "overlap": model.overlap_section(found.overlap),
+        "sets": model.sets_section(found.sharing),
+        "perplexity": model.perplexity_section(results.maps) if results.maps else None,
     }
     return [section or results.missing[name] for name, section in sections.items()]
 
@@ -338,22 +285,18 @@ def _comparison_parts(compared: Comparison) -> list[Part]:
     neurons = dict(zip(compared.names, compared.models, strict=True))
     parts = []
     if len(compared.names) > 2:
-        parts.append(Part("training-path", "Along the training", (training_section(compared.path),)))
+        parts.append(Part("training-path", "Along the training", (comparison.training_section(compared.path),)))
     for number, pair in enumerate(compared.pairs, start=1):
         mark = f"pair-{number}-" if len(compared.pairs) > 1 else ""
-        sections = _pair_sections(pair, neurons, trained=bool(compared.trained))
+        above = [neurons[name].languages_above() for name in (pair.before, pair.after)]
+        sections = [
+            comparison.flow_section(pair.classes),
+            comparison.change_section(pair.classes, before=pair.before, after=pair.after),
+            comparison.gained_lost_section(pair.languages),
+            comparison.alike_section(pair.languages),
+            comparison.groups_section(pair.groups, trained=bool(compared.trained)),
+            comparison.shared_change_section(*above, names=(pair.before, pair.after)),
+        ]
         named = tuple(replace(one, name=mark + one.name) for one in sections)
         parts.append(Part(f"{mark}comparison", f"{pair.before} → {pair.after}", named))
     return parts
-
-
-def _pair_sections(pair: PairComparison, neurons: dict[str, ModelNeurons], *, trained: bool) -> list[Section]:
-    above = [neurons[name].languages_above() for name in (pair.before, pair.after)]
-    return [
-        flow_section(pair.classes),
-        change_section(pair.classes, before=pair.before, after=pair.after),
-        gained_lost_section(pair.languages),
-        alike_section(pair.languages),
-        groups_section(pair.groups, trained=trained),
-        shared_change_section(*above, names=(pair.before, pair.after)),
-    ]

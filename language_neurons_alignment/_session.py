@@ -1,16 +1,16 @@
-"""A session: the model, the corpus and the place for results that every step which runs a model is given."""
+"""A session: the model, the corpus and the place for results, which every step that runs a model needs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from .config import DEFAULT_SELECTION, Selection
 from .corpus.records import Corpus, generation_of, has_answers, read_corpus, same_questions
 from .engines import EngineSettings, EngineSource
 from .store.checkpoint import Checkpoint, fetch_config, read_checkpoint
+from .store.files import Json
 from .store.layout import Layout, results_name, results_of
 
 
@@ -35,13 +35,16 @@ class Session:
     checkpoint: Checkpoint
     source: EngineSource
 
+    @property
+    def hashes(self) -> Json:
+        """Digests of the model's config and weights, as results note them."""
+        return {"config_hash": self.checkpoint.config_hash, "weights_hash": self.checkpoint.weights_hash}
+
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.source.__exit__(kind, error, trace)
+    def __exit__(self, *exception: Any) -> None:
+        self.source.__exit__(*exception)
 
 
 def open_session(
@@ -86,16 +89,15 @@ def open_session(
     if existing:
         layout = results_of(model_path, dataset, model_name=model_name, root=root, checkpoint=checkpoint)
     read = corpus if isinstance(corpus, Corpus) else read_corpus(Path(corpus))
-    return Session(
-        layout.by(selection), read, checkpoint, EngineSource(EngineSettings(model_path, engine, dtype, options))
-    )
+    source = EngineSource(EngineSettings(model_path, engine, dtype, options))
+    return Session(layout.by(selection), read, checkpoint, source)
 
 
 def with_stored_answers(session: Session) -> Session:
     """Return the session with this model's stored answers, where its corpus has only questions.
 
-    `lna run` writes them (`Layout.answers`); later steps that are given the same questions then mean the same texts.
-    Answers to other questions, or by a model with other weights, are ignored.
+    `lna run` stores them (`Layout.answers`), and later steps with the same questions use them. Answers to other
+    questions, or of a model with other weights, are ignored.
     """
     path = session.layout.answers()
     if has_answers(session.corpus.records) or not path.exists():

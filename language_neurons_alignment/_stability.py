@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Float32, Float64
 from torch import Tensor
 
-from .config import Selection, StabilitySettings
+from .config import StabilitySettings
 from .core.counts import AnswerBlocks
 from .core.find import Found, find
 from .core.flow import corpus_overlap
@@ -39,7 +39,7 @@ from .errors import IncompatibleError, SweepError
 from .plots.draw import draw, write_png
 from .plots.figures import stability_by_language, stability_by_layer
 from .store.checkpoint import Checkpoint
-from .store.counts import AnswerCounts, load_answer_counts, load_blocks
+from .store.counts import load_answer_counts, load_blocks
 from .store.files import Json, save_stability
 from .store.layout import Layout
 from .version import __version__
@@ -50,21 +50,13 @@ class Stability:
     """One model's language neurons on one corpus, and how much they would change on another one.
 
     Attributes:
-        layout: where the model's results are.
-        languages: codes.
-        settings: how neurons are found.
         counts: digest of each language's counts.
-        blocks: number of blocks of the corpus.
-        found: the neurons of the whole corpus.
         value: λ*, τ and the sizes of classes and masks (`core.stability.numbers`).
         numbers: their intervals, for an infinite corpus.
         inclusion: each neuron's probability of being in each mask.
         halves: overlap of the masks from two halves of the corpus, and the extrapolation to an infinite corpus.
-        probability: each neuron's activation probability.
         interval: its interval.
         other: name of another corpus with which the masks are compared; None if none is named.
-        overlap: the table of that comparison (`core.flow.corpus_overlap`).
-        files: JSON, CSV, tensor and PNG files, once they are written.
     """
 
     layout: Layout
@@ -105,7 +97,7 @@ class Stability:
 
     def plain(self) -> Json:
         """The results as plain values, summed over layers; the CSV file `layers` has every layer."""
-        chosen = self.settings
+        chosen, selection = self.settings, self.settings.selection
         return {
             "model": self.layout.model,
             "dataset": self.layout.dataset,
@@ -113,12 +105,11 @@ class Stability:
             "languages": list(self.languages),
             "counts": self.counts,
             "blocks": self.blocks,
-            "top_rate": chosen.selection.top_rate,
-            "bar": chosen.selection.known_bar,
-            "lo": chosen.selection.search.lo,
-            "hi": chosen.selection.search.hi,
+            "top_rate": selection.top_rate,
+            "bar": selection.known_bar,
+            **{name: getattr(selection.search, name) for name in ("lo", "hi")},
             **{name: getattr(chosen, name) for name in ("draws", "splits", "seed")},
-            "lambda": "found" if chosen.selection.lam is None else chosen.selection.lam,
+            "lambda": "found" if selection.lam is None else selection.lam,
             "without_lambda": self.without_lambda,
             "tables": {name: table for name, table in self.tables().items() if name != "layers"},
             "version": __version__,
@@ -135,8 +126,7 @@ class Stability:
             "languages": list(self.languages),
             "inclusion": self.inclusion.probability,
             "probability": self.probability.contiguous(),
-            "low": self.interval.low.to(torch.float32).contiguous(),
-            "high": self.interval.high.to(torch.float32).contiguous(),
+            **{name: getattr(self.interval, name).to(torch.float32).contiguous() for name in ("low", "high")},
         }
 
     def _probabilities(self) -> Columns:
@@ -164,7 +154,7 @@ def stability(
     >>> import language_neurons_alignment as lna
     >>> with lna.open_session("model", "corpus.json", "toy") as session:
     ...     counted = [lna.collect_activations(session, code, blocks=3) for code in ("en", "es", "fr")]
-    >>> settings = StabilitySettings(Selection(0.1, 0.0, 0.8), draws=4, splits=2)
+    >>> settings = StabilitySettings(lna.config.Selection(0.1, 0.0, 0.8), draws=4, splits=2)
     >>> found = stability(session.layout, ("en", "es", "fr"), settings)
     >>> found.blocks, tuple(found.inclusion.probability.shape) == tuple(found.probability.shape)
     (3, True)
@@ -184,12 +174,14 @@ def stability(
     counts = load_answer_counts(layout, languages)
     counts_of_other = None if other is None else load_answer_counts(other, languages)
     blocks = AnswerBlocks.of([load_blocks(layout, language) for language in languages])
-
-    selection, name_of_other = settings.selection, None if other is None else other.dataset
-    overlap = None
+    selection, name_of_other, overlap = settings.selection, None if other is None else other.dataset, None
     if counts_of_other is not None:
-        _check_same_model(counts, counts_of_other, f"{layout.dataset} and {name_of_other}")
-        masks = (_mask(one, selection) for one in (counts, counts_of_other))
+        if Checkpoint.of(counts).difference(counts_of_other, unknown_differs=True):
+            raise IncompatibleError(
+                f"{layout.dataset} and {name_of_other} were counted on different models (config or weights differ): "
+                "count both on one model"
+            )
+        masks = (find(one.probability, selection).mask for one in (counts, counts_of_other))
         overlap = corpus_overlap(*masks, languages=languages)
     probability = blocks.probability()
     found = find(probability, selection)
@@ -219,29 +211,12 @@ def stability(
         other=name_of_other,
         overlap=overlap,
     )
-    return replace(result, files=tuple(_write(result)))
-
-
-def _check_same_model(one: AnswerCounts, other: AnswerCounts, names: str) -> None:
-    if Checkpoint.of(one).difference(other, unknown_differs=True):
-        raise IncompatibleError(
-            f"{names} were counted on different models (config or weights differ): count both on one model"
-        )
-
-
-def _mask(counts: AnswerCounts, selection: Selection) -> Bool[Tensor, "layer neuron lang"]:
-    """The mask on a corpus, with its own λ unless one is given."""
-    return find(counts.probability, selection).mask
-
-
-def _write(result: Stability) -> list[Path]:
-    chosen = result.settings
-    path = result.layout.stability(chosen.selection.top_rate, chosen.named, other=result.other or "")
-    tables = result.tables()
-    title = f"{result.layout.model} on {result.layout.dataset}: {result.blocks} blocks"
+    path = layout.stability(selection.top_rate, settings.named, other=name_of_other or "")
+    tables, title = result.tables(), f"{layout.model} on {layout.dataset}: {result.blocks} blocks"
     figures = {
         "layers": draw(stability_by_layer(tables["layers"]), title=f"{title}, 95 % intervals"),
         "languages": draw(stability_by_language(tables["halves"], tables["inclusion"]), title=title),
     }
     pictures = {name: partial(write_png, figure) for name, figure in figures.items()}
-    return save_stability(path, result.plain(), tables, result.tensors(), pictures)
+    files = save_stability(path, result.plain(), tables, result.tensors(), pictures)
+    return replace(result, files=tuple(files))

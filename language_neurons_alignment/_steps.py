@@ -17,14 +17,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from .errors import SettingsError
 from .languages import language_code
 
 CLASSES = ("specific", "related", "general")
-"""Classes of neurons (SPEC 5)."""
 MASK_CLASSES = ("specific", "related")
-"""The classes that make up a language's mask."""
+"""The classes of neurons that make up a language's mask."""
 
 PLACEHOLDERS = ("each", "source", "target")
 """Words that stand for a language until `Steps.bind` replaces them."""
@@ -46,11 +46,8 @@ _LONGEST_SLUG = 40
 def in_order(classes: Sequence[str]) -> tuple[str, ...]:
     """Sort classes of neurons into the order of `CLASSES` and drop repetitions.
 
-        >>> in_order(["general", "specific", "general"])
-        ('specific', 'general')
-
-    Raises:
-        SettingsError: an unknown class, or none.
+    >>> in_order(["general", "specific", "general"])
+    ('specific', 'general')
     """
     if not classes:
         raise SettingsError(f"--classes names no class: give any of {','.join(CLASSES)}")
@@ -62,13 +59,7 @@ def in_order(classes: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Operation:
-    """What happens to a neuron's activation.
-
-    Attributes:
-        name: "zero", "scale", "set", "mean", "add" or "diffmean".
-        language: the language, or placeholder, whose mean activation is used; None where the operation uses none.
-        amount: the number; None where the operation has none.
-    """
+    """What happens to a neuron's activation; `language` is the language, or placeholder, whose mean is used."""
 
     name: str
     language: str | None = None
@@ -81,17 +72,11 @@ class Operation:
 
 @dataclass(frozen=True)
 class Term:
-    """Some neurons, by name.
-
-    Attributes:
-        language: a code or a placeholder; for a mask file, the language in it; None where none is named.
-        classes: classes of a language's neurons; None: those chosen by `--classes`.
-        file: the path of a file; None for a language of the mask in use.
-    """
+    """Some neurons, by name: of a language or placeholder, or in a file."""
 
     language: str | None = None
-    classes: tuple[str, ...] | None = None
-    file: str | None = None
+    classes: tuple[str, ...] | None = None  # None: those chosen by `--classes`
+    file: str | None = None  # None: a language of the mask in use
 
     def __str__(self) -> str:
         if self.file is not None:
@@ -104,14 +89,12 @@ class Term:
         return self.file is not None and Path(self.file).suffix in (".json", ".csv")
 
 
+Named = TypeVar("Named", Operation, Term)
+
+
 @dataclass(frozen=True)
 class Step:
-    """An operation on a set of neurons.
-
-    Attributes:
-        operation: what happens.
-        terms: (whether the neurons are taken away, the neurons), from left to right.
-    """
+    """An operation on a set of neurons: terms from left to right, each with whether its neurons are taken away."""
 
     operation: Operation
     terms: tuple[tuple[bool, Term], ...]
@@ -120,36 +103,25 @@ class Step:
         first, *others = self.terms
         return f"{self.operation} {first[1]}" + "".join(f" {'-' if minus else '+'} {term}" for minus, term in others)
 
-    @property
-    def words(self) -> frozenset[str]:
-        """The placeholders in it."""
-        named = {self.operation.language, *(term.language for _, term in self.terms)}
-        return frozenset(word for word in PLACEHOLDERS if word in named)
-
     def bind(self, languages: dict[str, str]) -> Step:
         """Replace placeholders by languages."""
 
-        def bound(language: str | None) -> str | None:
-            return None if language is None else languages.get(language, language)
+        def bound(named: Named) -> Named:
+            language = languages.get(named.language or "", named.language)
+            return replace(named, language=language)
 
-        return Step(
-            replace(self.operation, language=bound(self.operation.language)),
-            tuple((minus, replace(term, language=bound(term.language))) for minus, term in self.terms),
-        )
+        return Step(bound(self.operation), tuple((minus, bound(term)) for minus, term in self.terms))
 
 
 @dataclass(frozen=True)
 class Steps:
     """Steps that apply one after the other.
 
-        >>> steps = Steps.parse(["zero source", "add:target:1 target"])
-        >>> sorted(steps.words)
-        ['source', 'target']
-        >>> steps.bind(source="fr", target="de").texts
-        ('zero fr', 'add:de:1 de')
-
-    Attributes:
-        steps: in the order in which they apply; none changes nothing.
+    >>> steps = Steps.parse(["zero source", "add:target:1 target"])
+    >>> sorted(steps.words)
+    ['source', 'target']
+    >>> steps.bind(source="fr", target="de").texts
+    ('zero fr', 'add:de:1 de')
     """
 
     steps: tuple[Step, ...]
@@ -158,12 +130,8 @@ class Steps:
     def parse(cls, texts: str | Sequence[str]) -> Steps:
         """Read steps as they are written after `--do`; a single text is a single step.
 
-            >>> Steps.parse("scale:2.0 French + German:specific").texts
-            ('scale:2 fr + de:specific',)
-
-        Raises:
-            SettingsError: an unknown operation, language or class, a number that is not finite, or a step without
-                neurons.
+        >>> Steps.parse("scale:2.0 French + German:specific").texts
+        ('scale:2 fr + de:specific',)
         """
         return cls(tuple(parse_step(text) for text in ([texts] if isinstance(texts, str) else texts)))
 
@@ -180,7 +148,8 @@ class Steps:
     @property
     def words(self) -> frozenset[str]:
         """The placeholders in the steps: any of each, source, target."""
-        return frozenset().union(*(step.words for step in self.steps))
+        named = {*self.means, *(term.language for term in self.terms)}
+        return frozenset(word for word in PLACEHOLDERS if word in named)
 
     @property
     def means(self) -> tuple[str, ...]:
@@ -227,11 +196,7 @@ NOTHING = Steps(())
 
 
 def parse_step(text: str) -> Step:
-    """Read a single step.
-
-    Raises:
-        SettingsError: as `Steps.parse`; the message names the step.
-    """
+    """Read a single step."""
     operation, _, neurons = text.strip().partition(" ")
     try:
         if not neurons.strip():
@@ -251,17 +216,13 @@ def _operation(text: str) -> Operation:
         raise SettingsError(f"{text!r} has other values than {' and '.join(wanted) or 'none'}: write {_OPERATIONS}")
     read = dict(zip(wanted, given, strict=True))
     language, amount = read.get("a language"), read.get("a number")
-    return Operation(
-        name, None if language is None else _language(language), None if amount is None else _number(amount)
-    )
+    return Operation(name, language and _language(language), None if amount is None else _number(amount))
 
 
 def _terms(text: str) -> tuple[tuple[bool, Term], ...]:
     first, *rest = re.split(r"\s+([+-])\s+", text.strip())
-    return (
-        (False, _term(first)),
-        *((sign == "-", _term(term)) for sign, term in zip(rest[::2], rest[1::2], strict=True)),
-    )
+    others = [(sign == "-", _term(term)) for sign, term in zip(rest[::2], rest[1::2], strict=True)]
+    return ((False, _term(first)), *others)
 
 
 def _term(text: str) -> Term:

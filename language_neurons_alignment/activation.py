@@ -1,4 +1,4 @@
-"""Step 1: count, per language, on how many tokens each neuron fires (SPEC 2).
+"""Step 1: count, per language, on how many tokens each neuron fires.
 
 `collect_activations` counts one language of a corpus. On several machines each counts one shard of it
 (`shard_session`), and `merge_counts` adds the shards up to the counts of the whole.
@@ -17,10 +17,9 @@ from pathlib import Path
 from ._session import Session, with_stored_answers
 from .config import OVERLONG, check_block_number, check_choice, check_shard
 from .core.counts import LanguageBlocks, LanguageCounts, check_tally
-from .core.model import Progress, StartProgress, silent
-from .corpus.encode import EncodedCorpus, answered_positions, check_blocks, encode_groups
-from .corpus.records import Record, add_hashes, records_hash
-from .engines.base import Engine
+from .core.model import StartProgress, silent
+from .corpus.encode import answered_positions, check_blocks, encode_groups
+from .corpus.records import add_hashes, records_hash
 from .errors import ConflictError, IncompatibleError, MissingArtifactError, SettingsError
 from .languages import language_code
 from .store.counts import counts_hash, has_moments, load_blocks, load_counts, save_blocks, save_counts
@@ -31,15 +30,19 @@ from .version import __version__
 _COUNTED_BY = ("engine", "dtype")
 """What must be the same for counting again to give the same counts; known only once the engine is loaded."""
 
+_SAME = ("config_hash", "weights_hash", "overlong_policy", *_COUNTED_BY)
+"""What shards must have in common."""
+
+_SUMMED = ("sequences", "overlong", "boundary_cases")
+"""What adds up over shards."""
+
 
 @dataclass(frozen=True)
 class Collected:
     """One language's count files.
 
     Attributes:
-        language: code.
         paths: the full and the prefix file; then those of the moments, if these were asked for.
-        meta: provenance, as stored.
         reused: the files existed already, made from the same model, corpus and settings.
         recounted: the counts existed without moments; recomputed, they came out the same.
     """
@@ -89,62 +92,48 @@ def collect_activations(
     """
     check_choice(overlong, OVERLONG, "--overlong")
     session = with_stored_answers(session)
-    layout, checkpoint, source = session.layout, session.checkpoint, session.source
+    layout, source = session.layout, session.source
     records = session.corpus.of_language(language)
     wanted: Json = {
-        "config_hash": checkpoint.config_hash,
-        "weights_hash": checkpoint.weights_hash,
+        **session.hashes,
         "corpus_hash": records_hash(records),
         "overlong_policy": overlong,
         **source.explicit,
     }
-    _check_blocks(records, blocks)
+    if blocks is not None:  # before a model is loaded
+        check_block_number(blocks)
+        check_blocks(answered_positions(records), blocks)
     before = None if overwrite else _stored(layout, language, wanted)
     if before is not None:
-        _check_blocks_there(layout, language, blocks)
+        if blocks is not None:
+            _check_blocks_there(layout, language, blocks)
         if not moments or before[0].moments is not None:
-            return Collected(language, _paths(layout, language, moments=moments), before[1], reused=True)
+            kinds = [layout.activation, layout.moments] if moments else [layout.activation]
+            paths = [path(language, prefix=prefix) for path in kinds for prefix in (False, True)]
+            return Collected(language, paths, before[1], reused=True)
     engine = source()
     if before is not None:
         _check_same(layout, language, before[1], {key: engine.provenance[key] for key in _COUNTED_BY})
     encoded = encode_groups(records, engine.tokenizer, max_length=engine.model.max_length, overlong=overlong)
     # recomputing uses the same blocks as before: other batches may round differently
     divided = blocks or (before and _blocks_there(layout, language))
-    parts = encoded.in_blocks(divided) if divided else [encoded]
-    counted = _count_parts(engine, parts, start(language, encoded.full_tokens), moments=moments)
+    progress, counted = start(language, encoded.full_tokens), []
+    for part in encoded.in_blocks(divided) if divided else [encoded]:
+        counted.append(engine.count(part.groups, progress=progress, moments=moments))
+        check_tally(counted[-1], full_tokens=part.full_tokens, prefix_tokens=part.prefix_tokens)
     counts = reduce(add, counted)
     if before is not None:
         _check_unchanged(layout, language, before[0], counts)
-    meta = {**wanted, **_describe(encoded), **engine.provenance, "language": language, "version": __version__}
+    described = {name: getattr(encoded, name) for name in _SUMMED}
+    meta = {**wanted, **described, **engine.provenance, "language": language, "version": __version__}
     if blocks is not None:
         save_blocks(layout, language, LanguageBlocks.of(counted), meta)
     paths = save_counts(layout, language, counts, meta)
     return Collected(language, paths, meta, reused=False, recounted=before is not None)
 
 
-def _check_blocks(records: Sequence[Record], blocks: int | None) -> None:
-    """Raise, before a model is loaded, where the records cannot fill this many blocks."""
-    if blocks is not None:
-        check_block_number(blocks)
-        check_blocks(answered_positions(records), blocks)
-
-
-def _count_parts(
-    engine: Engine, parts: Sequence[EncodedCorpus], progress: Progress, *, moments: bool
-) -> list[LanguageCounts]:
-    """Count disjoint parts of a language's corpus and check the tally of each; the whole is their sum."""
-    counted = []
-    for part in parts:
-        counts = engine.count(part.groups, progress=progress, moments=moments)
-        check_tally(counts, full_tokens=part.full_tokens, prefix_tokens=part.prefix_tokens)
-        counted.append(counts)
-    return counted
-
-
-def _check_blocks_there(layout: Layout, language: str, blocks: int | None) -> None:
-    """Raise ConflictError where blocks are wanted and the existing counts have none, or another number."""
-    if blocks is None:
-        return
+def _check_blocks_there(layout: Layout, language: str, blocks: int) -> None:
+    """Raise ConflictError where the existing counts have no blocks, or another number."""
     there = len(load_blocks(layout, language)) if layout.blocks(language).exists() else 0
     if there != blocks:
         raise ConflictError(
@@ -161,11 +150,7 @@ def _blocks_there(layout: Layout, language: str) -> int | None:
 
 
 def _stored(layout: Layout, language: str, wanted: Json) -> tuple[LanguageCounts, Json] | None:
-    """The existing counts and their meta, with their moments where these exist; None where there are no counts.
-
-    Raises:
-        ConflictError: the counts were made from something else.
-    """
+    """The existing counts and their meta, with their moments where these exist; None where there are no counts."""
     if not layout.activation(language).exists():  # the full file is written last: a prefix file alone is half a result
         return None
     counts, meta = load_counts(layout, language)
@@ -173,12 +158,6 @@ def _stored(layout: Layout, language: str, wanted: Json) -> tuple[LanguageCounts
     with suppress(MissingArtifactError, IncompatibleError):  # moments of other counts are of no use
         return load_counts(layout, language, moments=True)
     return counts, meta
-
-
-def _paths(layout: Layout, language: str, *, moments: bool) -> list[Path]:
-    """A language's files, in the order of `save_counts`."""
-    kinds = [layout.activation, layout.moments] if moments else [layout.activation]
-    return [path(language, prefix=prefix) for path in kinds for prefix in (False, True)]
 
 
 def _check_same(layout: Layout, language: str, meta: Json, wanted: Json) -> None:
@@ -202,27 +181,11 @@ def _check_unchanged(layout: Layout, language: str, before: LanguageCounts, coun
         )
 
 
-def _describe(encoded: EncodedCorpus) -> Json:
-    return {
-        "sequences": encoded.sequences,
-        "overlong": encoded.overlong,
-        "boundary_cases": encoded.boundary_cases,
-    }
-
-
-_SAME = ("config_hash", "weights_hash", "overlong_policy", "engine", "dtype")
-"""What shards must have in common."""
-
-_SUMMED = ("sequences", "overlong", "boundary_cases")
-
-
 @dataclass(frozen=True)
 class Merged:
     """One language's merged counts.
 
     Attributes:
-        language: code.
-        shards: number of shards.
         tokens: of all full sequences.
         paths: the full and the prefix file; then those of the moments, where the shards have any.
     """
@@ -234,22 +197,14 @@ class Merged:
 
 
 def shard_session(session: Session, part: int, parts: int) -> Session:
-    """Return the session of one of `parts` disjoint shards of the corpus, whose results lie in a folder of their own.
-
-    Raises:
-        SettingsError: no such part.
-    """
+    """Return the session of one of `parts` disjoint shards of the corpus, with a folder of results of its own."""
     check_shard(part, parts)
-    corpus = session.corpus.shard(part, parts)
-    return replace(session, corpus=corpus, layout=shard_layout(session.layout, part, parts))
+    layout = shard_layout(session.layout, part, parts)
+    return replace(session, corpus=session.corpus.shard(part, parts), layout=layout)
 
 
 def shards_at(layout: Layout, folders: Sequence[Path]) -> list[Layout]:
-    """Return the layouts of folders of count files (`…/activations/<name>`), wherever they were copied from.
-
-    Raises:
-        SettingsError: a folder that is not one of counts.
-    """
+    """Return the layouts of folders of count files (`…/activations/<name>`), wherever they were copied from."""
     for folder in folders:
         if folder.absolute().parent.name != "activations":
             raise SettingsError(f"{folder} is not a folder of counts: expected …/activations/<name>")
@@ -262,12 +217,7 @@ def shard_layout(layout: Layout, part: int, parts: int) -> Layout:
 
 
 def find_shards(layout: Layout) -> list[Layout]:
-    """Find the shards of a dataset under its root.
-
-    Raises:
-        MissingArtifactError: there are none, or not all of them.
-        ConflictError: there are shards of several divisions.
-    """
+    """Find the shards of a dataset under its root."""
     prefix, folder = f"{layout.dataset}.shard-", layout.root / "activations"
     is_shard = re.compile(rf"{re.escape(prefix)}\d+-of-\d+").fullmatch
     names = sorted(path.name for path in folder.iterdir() if is_shard(path.name)) if folder.is_dir() else []
@@ -303,6 +253,8 @@ def merge_counts(layout: Layout, shards: Sequence[Layout], *, overwrite: bool = 
             shard twice.
         ConflictError: counts exist already, and not `overwrite`.
     """
+    if not shards:
+        raise MissingArtifactError("nothing to merge: name at least one folder of counts")
     languages = _languages(shards)
     for language in languages:
         if layout.activation(language).exists() and not overwrite:
@@ -313,20 +265,20 @@ def merge_counts(layout: Layout, shards: Sequence[Layout], *, overwrite: bool = 
 
 
 def _merge_language(layout: Layout, shards: Sequence[Layout], language: str) -> Merged:
-    total: LanguageCounts | None = None
     blocks = _merged_blocks(shards, language)
-    metas: list[Json] = []
+    parts, metas = [], []
     for shard in shards:
         counts, meta = load_counts(shard, language, moments=has_moments(shard, language))
         _check_belongs(shard, meta, metas)
         metas.append(meta)
-        total = counts if total is None else total + counts
-    if total is None:
-        raise MissingArtifactError("nothing to merge: name at least one folder of counts")
+        parts.append(counts)
+    total = reduce(add, parts)
+    merged = metas[0] | {key: sum(int(meta.get(key, 0)) for meta in metas) for key in _SUMMED}
+    merged["corpus_hash"] = add_hashes(str(meta["corpus_hash"]) for meta in metas)
+    merged |= {"shards": len(metas), "version": __version__}
     if blocks is not None:
-        save_blocks(layout, language, blocks, _merged_meta(metas))
-    paths = save_counts(layout, language, total, _merged_meta(metas))
-    return Merged(language, len(metas), total.full.total_tokens, paths)
+        save_blocks(layout, language, blocks, merged)
+    return Merged(language, len(metas), total.full.total_tokens, save_counts(layout, language, total, merged))
 
 
 def _merged_blocks(shards: Sequence[Layout], language: str) -> LanguageBlocks | None:
@@ -352,7 +304,7 @@ def _languages(shards: Sequence[Layout]) -> list[str]:
                 f"{shard.activation('').parent} has no counts of {shard.model}"
                 f"{' in ' + ', '.join(lacking) if lacking else ''}: count that shard first"
             )
-    return sorted(found[0]) if found else []
+    return sorted(found[0])
 
 
 def _check_belongs(shard: Layout, meta: Json, earlier: list[Json]) -> None:
@@ -363,20 +315,13 @@ def _check_belongs(shard: Layout, meta: Json, earlier: list[Json]) -> None:
             "count it with lna"
         )
     for other in earlier:
-        differing = [key for key in _SAME if other.get(key) != meta.get(key)]
-        if differing:
-            key = differing[0]
-            raise IncompatibleError(
-                f"{where} has {key} {meta.get(key)!r}, an earlier shard {other.get(key)!r}: "
-                "count all shards in the same way"
-            )
+        for key in _SAME:
+            if other.get(key) != meta.get(key):
+                raise IncompatibleError(
+                    f"{where} has {key} {meta.get(key)!r}, an earlier shard {other.get(key)!r}: "
+                    "count all shards in the same way"
+                )
         if other["corpus_hash"] == meta["corpus_hash"]:
             raise IncompatibleError(
                 f"{where} was counted from the same records as an earlier shard: shards must be disjoint"
             )
-
-
-def _merged_meta(metas: Sequence[Json]) -> Json:
-    summed = {key: sum(int(meta.get(key, 0)) for meta in metas) for key in _SUMMED}
-    corpus_hash = add_hashes(str(meta["corpus_hash"]) for meta in metas)
-    return {**metas[0], **summed, "corpus_hash": corpus_hash, "shards": len(metas), "version": __version__}

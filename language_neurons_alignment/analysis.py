@@ -17,26 +17,9 @@ from torch import Tensor
 
 from .autosweep import autosweep
 from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_SELECTION, Selection, SweepRange
+from .core import profiles
 from .core.frames import Framed
 from .core.lambda_path import LambdaPath, lambda_path
-from .core.profiles import (
-    ClassMembers,
-    ClassProfile,
-    GroupMeans,
-    LanguageProfile,
-    LanguagesAbove,
-    Overlap,
-    Sharing,
-    class_members,
-    class_profile,
-    count_languages_above,
-    english_groups,
-    group_means,
-    language_overlap,
-    language_profile,
-    language_sets,
-    mask_members,
-)
 from .core.segmentation import Segmentation, segment_profile
 from .core.selection import NeuronStatistics, neuron_statistics
 from .errors import ConflictError, MissingArtifactError
@@ -58,10 +41,6 @@ class Neuron_Prob:
     >>> probability = torch.tensor([[[0.9, 0.0], [0.8, 0.7], [0.1, 0.2]]])  # one layer, three neurons, two languages
     >>> Neuron_Prob(("en", "fr"), probability).statistics(bar=0.5).languages_above.tolist()
     [[1, 2, 0]]
-
-    Attributes:
-        languages: codes, in the order of the last axis.
-        probability: p.
     """
 
     languages: tuple[str, ...]
@@ -97,7 +76,7 @@ class Neuron_Mask(Mask):
 
     @property
     def mask(self) -> Bool[Tensor, "layer neuron lang"]:
-        """Whether a neuron belongs to a language."""
+        """The tensor."""
         return self.tensor
 
 
@@ -106,9 +85,6 @@ class ModelNeurons:
     """The language neurons of one model.
 
     Attributes:
-        layout: where its results are.
-        description: languages, rates, and what the mask was made from.
-        mask: the neurons that belong to each language.
         members: the classes by name. A mask alone contains only specific and related neurons.
         lam_from: where λ comes from: "given", "mask" or "autosweep".
         found: the identification; None for a mask alone.
@@ -118,7 +94,7 @@ class ModelNeurons:
     layout: Layout
     description: MaskDescription
     mask: Bool[Tensor, "layer neuron lang"]
-    members: ClassMembers
+    members: profiles.ClassMembers
     lam_from: str
     found: Identification | None
     counts: AnswerCounts | None
@@ -128,12 +104,12 @@ class ModelNeurons:
         """Codes, in the order of the mask's last axis."""
         return tuple(self.description.languages)
 
-    def languages_above(self) -> LanguagesAbove | None:
+    def languages_above(self) -> profiles.LanguagesAbove | None:
         """Count neurons by the number of languages in which they are above τ; None for a mask alone."""
         if self.found is None:
             return None
         above = self.found.statistics.languages_above
-        return count_languages_above(above, self.found.selected, languages=len(self.languages))
+        return profiles.count_languages_above(above, self.found.selected, languages=len(self.languages))
 
 
 def open_neurons(
@@ -163,8 +139,9 @@ def open_neurons(
         SweepError, ArtifactError, IncompatibleError: from AutoSweep, and from reading counts and masks.
     """
     if isinstance(where, Layout):
-        layout, lam = where, where.one_lambda(selection.top_rate) if selection.lam is None else selection.lam
-        lam_from = "mask" if selection.lam is None else "given"
+        layout, lam, lam_from = where, selection.lam, "given"
+        if lam is None:
+            lam, lam_from = layout.one_lambda(selection.top_rate), "mask"
     else:
         layout, top_rate, lam = layout_of_mask(Path(where))
         selection, lam_from = Selection(top_rate), "mask"
@@ -180,14 +157,14 @@ def open_neurons(
     bar = selection.bar or (described.bar if described else None) or DEFAULT_BAR
     counts = load_answer_counts(layout, languages)
     if lam is None:
-        lam_from = "autosweep"
-        lam = autosweep(
-            layout, languages, top_rate=selection.top_rate, bar=bar, search=selection.search, counts=counts
-        ).lam
+        rates = {"top_rate": selection.top_rate, "bar": bar, "search": selection.search}
+        lam, lam_from = autosweep(layout, languages, **rates, counts=counts).lam, "autosweep"
     found = find_neurons(layout, counts, replace(selection, lam=lam, bar=bar))
     if found.path.exists():
         _check_stored(found)
-    return ModelNeurons(layout, found.description, found.mask, class_members(found.classes), lam_from, found, counts)
+    return ModelNeurons(
+        layout, found.description, found.mask, profiles.class_members(found.classes), lam_from, found, counts
+    )
 
 
 def _from_mask(layout: Layout, path: Path, lam_from: str) -> ModelNeurons:
@@ -197,19 +174,20 @@ def _from_mask(layout: Layout, path: Path, lam_from: str) -> ModelNeurons:
             f"{path} has no description beside it, so its languages and its model's shape are unknown: "
             "import it with `lna import-mask`"
         )
-    return ModelNeurons(layout, stored.description, stored.tensor, mask_members(stored.tensor), lam_from, None, None)
+    return ModelNeurons(
+        layout, stored.description, stored.tensor, profiles.mask_members(stored.tensor), lam_from, None, None
+    )
 
 
 def _check_stored(found: Identification) -> None:
     """Raise ConflictError unless the stored mask, which other steps use, contains the neurons that were found."""
     stored, ours = Mask.load(found.path).tensor, found.mask
     alike = stored.shape[::2] == ours.shape[::2]  # a mask without description is only as wide as its neurons need
-    if alike and torch.equal(stored.nonzero(), ours.nonzero()):
-        return
-    check_replaceable(found.path, found.description)
-    raise ConflictError(
-        f"the neurons of {found.path} differ from those that its counts give: {REPLACE}, or use another --root"
-    )
+    if not (alike and torch.equal(stored.nonzero(), ours.nonzero())):
+        check_replaceable(found.path, found.description)
+        raise ConflictError(
+            f"the neurons of {found.path} differ from those that its counts give: {REPLACE}, or use another --root"
+        )
 
 
 @dataclass(frozen=True)
@@ -217,26 +195,21 @@ class Analysis:
     """The tables about one model's language neurons. Each has a `.to_frame()`.
 
     Attributes:
-        neurons: what was analysed.
-        classes: neurons of each class per layer.
         languages: specific and related neurons per language and layer.
         means: the mean over languages, English apart.
-        overlap: common neurons of each pair of languages.
         sharing: the sets of languages that neurons belong to.
-        stages: the division of the layers into stages.
         above: neurons by the number of languages in which they are above τ; None for a mask alone.
         path: the histogram over λ; None for a mask alone.
-        files: JSON and CSV files, once they are written.
     """
 
     neurons: ModelNeurons
-    classes: ClassProfile
-    languages: LanguageProfile
-    means: GroupMeans
-    overlap: Overlap
-    sharing: Sharing
+    classes: profiles.ClassProfile
+    languages: profiles.LanguageProfile
+    means: profiles.GroupMeans
+    overlap: profiles.Overlap
+    sharing: profiles.Sharing
     stages: Segmentation
-    above: LanguagesAbove | None
+    above: profiles.LanguagesAbove | None
     path: LambdaPath | None
     files: tuple[Path, ...] = ()
 
@@ -257,22 +230,18 @@ class Analysis:
     def plain(self) -> Json:
         """The results as plain values; for the λ path, which can have many thousand pieces, its range and length."""
         tables = {name: table.columns() for name, table in self.tables().items() if name != "lambda_path"}
-        path = self.path and {
-            "lo": self.path.edges[0].item(),
-            "hi": self.path.edges[-1].item(),
-            "pieces": len(self.path.appear),
-        }
+        path = None
+        if self.path is not None:
+            lo, hi = self.path.edges[[0, -1]].tolist()
+            path = {"lo": lo, "hi": hi, "pieces": len(self.path.appear)}
+        stages, neurons = self.stages, self.neurons
         return {
-            "model": self.neurons.layout.model,
-            "dataset": self.neurons.layout.dataset,
-            "made_from": asdict(self.neurons.description),
-            "lam_from": self.neurons.lam_from,
+            "model": neurons.layout.model,
+            "dataset": neurons.layout.dataset,
+            "made_from": asdict(neurons.description),
+            "lam_from": neurons.lam_from,
             "classes": self.classes.totals(),
-            "stages": {
-                "lowest_bic": self.stages.best,
-                "supported": self.stages.supported(),
-                "classes": self.stages.classes,
-            },
+            "stages": {"lowest_bic": stages.best, "supported": stages.supported(), "classes": stages.classes},
             "lambda_path": path,
             "tables": tables,
             "version": __version__,
@@ -310,26 +279,28 @@ def analyze(
 
 def analysis_of(neurons: ModelNeurons, *, search: SweepRange = DEFAULT_RANGE) -> Analysis:
     """Compute every table about opened neurons; nothing is written."""
-    languages, mask, found = neurons.languages, neurons.mask, neurons.found
-    classes = class_profile(neurons.members)
-    by_language = language_profile(mask, members=neurons.members, languages=languages)
-    path = None
-    if found is not None:
-        path = lambda_path(found.statistics, top_rate=neurons.description.top_rate, lo=search.lo, hi=search.hi)
+    languages, mask, path = neurons.languages, neurons.mask, None
+    classes = profiles.class_profile(neurons.members)
+    by_language = profiles.language_profile(mask, members=neurons.members, languages=languages)
+    if neurons.found is not None:
+        statistics, top_rate = neurons.found.statistics, neurons.description.top_rate
+        path = lambda_path(statistics, top_rate=top_rate, lo=search.lo, hi=search.hi)
     return Analysis(
         neurons=neurons,
         classes=classes,
         languages=by_language,
         means=english_means(by_language),
-        overlap=language_overlap(mask, languages=languages),
-        sharing=language_sets(mask, languages=languages),
+        overlap=profiles.language_overlap(mask, languages=languages),
+        sharing=profiles.language_sets(mask, languages=languages),
         stages=segment_profile(classes),
         above=neurons.languages_above(),
         path=path,
     )
 
 
-def english_means(profile: LanguageProfile) -> GroupMeans:
+def english_means(profile: profiles.LanguageProfile) -> profiles.GroupMeans:
     """Average the neurons per language: English, and the others."""
-    groups = english_groups(profile.languages)
-    return group_means(profile.per_language, languages=profile.languages, classes=profile.classes, groups=groups)
+    groups = profiles.english_groups(profile.languages)
+    return profiles.group_means(
+        profile.per_language, languages=profile.languages, classes=profile.classes, groups=groups
+    )

@@ -1,4 +1,4 @@
-"""Step 2: AutoSweep, the largest λ for which no selected neuron belongs to every language (SPEC 4).
+"""Step 2: AutoSweep, the largest λ for which no selected neuron belongs to every language.
 
     λ* = max {λ in [lo, hi] : appear[K](λ) = 0}
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 from .config import DEFAULT_BAR, DEFAULT_RANGE, Selection, SweepRange, check_share
@@ -25,10 +26,8 @@ class AutoSweep:
     """The λ that AutoSweep found.
 
     Attributes:
-        lam: λ.
         shown: λ in at least 6 decimals; read back, it is exactly λ.
         appear: the histogram at λ: selected neurons above τ in exactly j languages, j = 0..K.
-        evaluations: number of λ evaluated.
     """
 
     lam: float
@@ -67,12 +66,8 @@ def autosweep(
     check_share(top_rate, "top rate (-r)", Selection.top_rate)
     check_share(bar, "bar (-b)", DEFAULT_BAR)
     statistics = (counts or load_answer_counts(layout, languages)).statistics(bar=bar)
-    if search.exact:
-        found = exact_lambda(statistics, top_rate=top_rate, lo=search.lo, hi=search.hi, observe=observe)
-    else:
-        found = bisect_lambda(
-            statistics, top_rate=top_rate, lo=search.lo, hi=search.hi, eps=search.eps, observe=observe
-        )
+    find = exact_lambda if search.exact else partial(bisect_lambda, eps=search.eps)
+    found = find(statistics, top_rate=top_rate, lo=search.lo, hi=search.hi, observe=observe)
     return AutoSweep(found.lam, show_lambda(found.lam), found.appear, found.evaluations)
 
 

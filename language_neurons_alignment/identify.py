@@ -1,4 +1,4 @@
-"""Step 3: identify the language neurons in counts and store their mask (SPEC 3, 5).
+"""Step 3: identify the language neurons in counts and store their mask.
 
 `identify` reads the counts and writes the mask. `find_neurons` is the computation between: it takes counts in memory
 and writes nothing.
@@ -29,7 +29,6 @@ class Identification(Found):
     """Language neurons of a model, and the place of their mask.
 
     Attributes:
-        description: everything about the mask in plain values, as stored beside it.
         path: the mask file, whether it is written or not.
     """
 

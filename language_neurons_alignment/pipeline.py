@@ -9,7 +9,7 @@ from ._generate import Generated, ensure_answers
 from ._session import Session
 from .activation import Collected, collect_activations
 from .autosweep import AutoSweep, autosweep
-from .config import PipelineSettings, Selection
+from .config import PipelineSettings
 from .core.model import StartProgress, silent
 from .core.sweep import Observer, unobserved
 from .identify import Identification, identify
@@ -22,10 +22,7 @@ class PipelineResult:
 
     Attributes:
         generated: the answers that the model wrote first; None where the corpus had some.
-        collected: the counts, per language.
         sweep: AutoSweep's result; None where λ was given.
-        identification: the neurons found.
-        map: the perplexity map.
     """
 
     generated: Generated | None
@@ -48,7 +45,7 @@ def run_pipeline(
     Where the corpus has questions alone, the model answers them first.
 
     >>> import language_neurons_alignment as lna
-    >>> selection, shown = Selection(0.1, 0.0, 0.8), lna.config.MapSettings(controls=0)
+    >>> selection, shown = lna.config.Selection(0.1, 0.0, 0.8), lna.config.MapSettings(controls=0)
     >>> with lna.open_session("model", "corpus.json", "toy") as session:
     ...     done = run_pipeline(session, ("en", "es", "fr"), PipelineSettings(selection=selection, map=shown))
     >>> tuple(done.map.map.change().shape)  # [neurons off, language of the text]
@@ -62,56 +59,19 @@ def run_pipeline(
         observe: called at each λ that AutoSweep evaluates.
 
     Raises:
-        LNAError: as the steps do; what earlier steps stored stays.
+        LNAError: a step fails; what earlier steps stored stays.
     """
-    session, generated = ensure_answers(
-        session,
-        languages,
-        answers=settings.answers,
-        sampling=settings.sampling,
-        overlong=settings.overlong,
-        overwrite=settings.overwrite,
-        start=start,
-    )
-    collected = [
-        collect_activations(
-            session,
-            language,
-            overlong=settings.overlong,
-            blocks=settings.blocks,
-            moments=settings.moments,
-            overwrite=settings.overwrite,
-            start=start,
-        )
-        for language in languages
-    ]
-    sweep, selection = _selection(session, languages, settings, observe)
+    selection, sweep = settings.selection, None
+    always = {"overwrite": settings.overwrite, "start": start}
+    asked = {"answers": settings.answers, "sampling": settings.sampling, "overlong": settings.overlong}
+    session, generated = ensure_answers(session, languages, **asked, **always)
+    counted = {"overlong": settings.overlong, "blocks": settings.blocks, "moments": settings.moments}
+    collected = [collect_activations(session, language, **counted, **always) for language in languages]
+    if selection.lam is None:
+        rates = {"top_rate": selection.top_rate, "bar": selection.known_bar, "search": selection.search}
+        sweep = autosweep(session.layout, languages, **rates, observe=observe)
+        selection = replace(selection, lam=sweep.lam)
     identification = identify(session.layout, languages, selection, overwrite=settings.overwrite)
-    drawn = perplexity_map(
-        session,
-        languages,
-        top_rate=selection.top_rate,
-        lam=selection.lam,
-        settings=settings.map,
-        overwrite=settings.overwrite,
-        start=start,
-    )
+    rates = {"top_rate": selection.top_rate, "lam": selection.lam}
+    drawn = perplexity_map(session, languages, **rates, settings=settings.map, **always)
     return PipelineResult(generated, collected, sweep, identification, drawn)
-
-
-def _selection(
-    session: Session, languages: Sequence[str], settings: PipelineSettings, observe: Observer
-) -> tuple[AutoSweep | None, Selection]:
-    """What neurons are selected by: the λ that was given, else AutoSweep's, told beside it."""
-    selection = settings.selection
-    if selection.lam is not None:
-        return None, selection
-    sweep = autosweep(
-        session.layout,
-        languages,
-        top_rate=selection.top_rate,
-        bar=selection.known_bar,
-        search=selection.search,
-        observe=observe,
-    )
-    return sweep, replace(selection, lam=sweep.lam)

@@ -1,4 +1,4 @@
-"""Step 4: perplexity maps. What does each language's text lose when each language's neurons are off (SPEC 6)?"""
+"""Step 4: perplexity maps. What does each language's text lose when each language's neurons are off?"""
 
 from __future__ import annotations
 
@@ -6,35 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ._controls import open_source_and_controls
 from ._grid import Condition, Conditions, conditions_of, missing, under
 from ._session import Session, with_stored_answers
 from ._steps import Steps
 from .config import DEFAULT_DO, DEFAULT_MAP, MapSettings
 from .core.effects import Effects, Selectivity
 from .core.model import StartProgress, silent
-from .core.perplexity import (
-    PerplexityMap,
-    perplexity,
-    perplexity_effects,
-    perplexity_selectivity,
-)
+from .core.perplexity import PerplexityMap, perplexity, perplexity_effects, perplexity_selectivity
 from .corpus.encode import encode_texts
 from .corpus.records import Record, records_hash
 from .plots.figures import ppl_heatmap
+from .store import maps
 from .store.files import Json
-from .store.grid import GridFile, precision_of
+from .store.grid import GridFile, Key, precision_of
 from .store.layout import with_ending
-from .store.maps import (
-    cell_to_json,
-    controls_of,
-    controls_path,
-    map_grid,
-    perplexities,
-    save_csv,
-    save_figure,
-    save_map,
-    with_controls,
-)
 from .store.masks import open_mask
 
 
@@ -44,10 +30,7 @@ class MapResult:
 
     Attributes:
         map: the perplexities, with their controls.
-        png: the heatmap.
-        csv: the table.
         json: the cells, and what they were made from.
-        controls: those of the controls; None without.
         matched_by: what controls have in common with the neurons that they stand for; empty without.
         computed: cells that this run computed; the others were there.
         controls_computed: likewise, of the controls.
@@ -116,9 +99,10 @@ def perplexity_map(
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     chosen = tuple(languages or mask.languages)
     mask.check_languages(chosen)
-    conditions = Conditions.open(
+    source, controls = open_source_and_controls(
         session, mask, steps, classes=settings.classes, sets=settings.controls, seed=settings.seed
     )
+    conditions = Conditions(steps, source, controls)
     records = {language: session.corpus.of_language(language) for language in chosen}
 
     # list the cells, and which are missing
@@ -126,7 +110,7 @@ def perplexity_map(
     cells = [(condition, text) for condition in conditions_of(rows, settings.controls) for text in chosen]
     path = layout.perplexity(top_rate, lam, variant=settings.variant + steps.variant(DEFAULT_DO))
     wanted = _wanted(cells, conditions, records, session, settings, mask=mask.digest_of(settings.classes))
-    file = map_grid(path, wanted, overwrite=overwrite)
+    file = maps.map_grid(path, wanted, overwrite=overwrite)
     todo = missing(cells, file.read(engine=session.source.explicit))
 
     # run
@@ -135,11 +119,11 @@ def perplexity_map(
 
     # write
     if file.finish():
-        save_map(path, file.cells())
+        maps.save_map(path, file.cells())
     stored = file.cells()
     own = {(row, text): stored[row, text] for row in ("none", *rows) for text in chosen}
-    result = with_controls(PerplexityMap(chosen, perplexities(own), rows), stored)
-    drawn = next(iter(controls_of(stored).values())).made_from if result.controls else {}
+    result = maps.with_controls(PerplexityMap(chosen, maps.perplexities(own), rows), stored)
+    drawn = next(iter(maps.controls_of(stored).values())).made_from if result.controls else {}
 
     # draw
     shown = (settings.scale, settings.average)
@@ -147,10 +131,10 @@ def perplexity_map(
     figure = ppl_heatmap(result, scale=settings.scale, average=settings.average, title=layout.model)
     return MapResult(
         result,
-        png=save_figure(name, figure),
-        csv=save_csv(path, result),
+        png=maps.save_figure(name, figure),
+        csv=maps.save_csv(path, result),
         json=with_ending(path, ".json"),
-        controls=controls_path(path) if result.controls else None,
+        controls=maps.controls_path(path) if result.controls else None,
         matched_by=drawn.get("control_matched_by", ""),
         computed=sum(len(texts) for condition, texts in todo.items() if not condition.control),
         controls_computed=sum(len(texts) for condition, texts in todo.items() if condition.control),
@@ -165,17 +149,15 @@ def _wanted(
     settings: MapSettings,
     *,
     mask: str,
-) -> dict[tuple[str, str], Json]:
+) -> dict[Key, Json]:
     """Return what decides the value of each cell."""
-    usual = not conditions.steps.variant(DEFAULT_DO)
     whole = {
-        **({} if usual else {"do": conditions.source.describe(conditions.steps)}),
+        **({"do": conditions.source.describe(conditions.steps)} if conditions.steps.variant(DEFAULT_DO) else {}),
         "mask": mask,
         "classes": list(settings.classes),
         "text": settings.text,
         "overlong_policy": settings.overlong,
-        "config_hash": session.checkpoint.config_hash,
-        "weights_hash": session.checkpoint.weights_hash,
+        **session.hashes,
     }
     drawn = {} if conditions.controls is None else conditions.controls.describe()
     own = {text: {**whole, "corpus": {text: records_hash(of_language)}} for text, of_language in records.items()}
@@ -210,5 +192,5 @@ def _score(
                 with under(engine, change):
                     likelihoods = engine.log_likelihood(texts[text], progress=progress)
                 # stored only now: closing the context has shown that the intervention took hold
-                cell = cell_to_json(perplexity(likelihoods))
+                cell = maps.cell_to_json(perplexity(likelihoods))
                 file.append({(condition.name, text): cell}, engine=engine.provenance)

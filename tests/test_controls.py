@@ -50,7 +50,9 @@ def controls_of(layout: Layout, *, classes: Sequence[str] = MASK, sets: int = 1,
     mask = opened(layout)
     session = Session(layout, Corpus(Path("nowhere"), ()), Checkpoint("", ""), ForbiddenSource())
     steps = Steps.parse("zero each")
-    return open_source_and_controls(session, mask, steps, classes=classes, sets=sets, seed=seed)[1]
+    controls = open_source_and_controls(session, mask, steps, classes=classes, sets=sets, seed=seed)[1]
+    assert controls is not None
+    return controls
 
 
 def drawn(controls: Controls, row: str, number: int = 1) -> Bool[Tensor, "layer neuron"]:

@@ -1,4 +1,4 @@
-"""Where results lie: the paths that users were promised (SPEC 2, 5, 6).
+"""Where results lie: the paths that users were promised.
 
 `Layout` knows every path of one model's results on one dataset; `results_of` finds it from a model's path. Nothing
 here needs torch.
@@ -31,8 +31,6 @@ class Layout:
         'out/activation_masks/mgsm/0.01-0.109375/mask.Llama-my-model'
 
     Attributes:
-        root: the folder under which all outputs lie.
-        dataset: name of the dataset (`-s`).
         model: `<Name>-<tag>`, as in file names.
         selection: the method that finds the neurons, with the values that only it has; masks, and what is made with
             them, lie in folders of its name.
@@ -44,10 +42,8 @@ class Layout:
     selection: Selection = DEFAULT_SELECTION
 
     def __post_init__(self) -> None:
-        for name, what, example in (
-            (self.dataset, "dataset (-s)", "mgsm"),
-            (self.model, "model (--model-name)", "Llama"),
-        ):
+        named = (self.dataset, "dataset (-s)", "mgsm"), (self.model, "model (--model-name)", "Llama")
+        for name, what, example in named:
             if name in ("", "..") or name != Path(name).name:
                 raise SettingsError(
                     f"the name of the {what} must be a plain name without folders, got {name!r}: for example {example}"
@@ -121,15 +117,11 @@ class Layout:
         """Every λ, ascending, at which this model has a mask of this top rate and of the layout's method."""
         parent = self.root / "activation_masks" / self.dataset
         folders = parent.iterdir() if parent.is_dir() and self.selection.has_lambda else ()
-        found = [(self._rates_of(folder.name), folder / f"mask.{self.model}") for folder in folders]
-        return sorted({rates[1] for rates, mask in found if rates and rates[0] == top_rate and mask.is_file()})
+        masked = [folder.name for folder in folders if (folder / f"mask.{self.model}").is_file()]
+        return sorted({rates[1] for name in masked if (rates := self._rates_of(name)) and rates[0] == top_rate})
 
     def one_lambda(self, top_rate: float) -> float | None:
-        """The λ of the only mask of this top rate and of the layout's method; None without a mask.
-
-        Raises:
-            SettingsError: several masks.
-        """
+        """The λ of the only mask of this top rate and of the layout's method; None without a mask."""
         found = self.lambdas(top_rate)
         if len(found) > 1:
             raise SettingsError(
@@ -188,16 +180,12 @@ def results_of(
         root: folder under which results lie.
         checkpoint: the model on disk, where it has been read already.
     """
-    name = model_name or model_family(model_path)
-
-    def read() -> Checkpoint:
-        return checkpoint or read_checkpoint(model_path)
-
-    return find_layout(Path(root), dataset, name, model_tag(model_path), checkpoint=read)
+    name, tag = model_name or model_family(model_path), model_tag(model_path)
+    return find_layout(Path(root), dataset, name, tag, checkpoint=lambda: checkpoint or read_checkpoint(model_path))
 
 
 def results_name(model_path: str, model_name: str | None = None) -> str:
-    """Return `<Name>-<tag>`, the model's name in file names (SPEC 2)."""
+    """Return `<Name>-<tag>`, the model's name in file names."""
     return f"{model_name or model_family(model_path)}-{model_tag(model_path)}"
 
 
@@ -206,16 +194,8 @@ def find_layout(
 ) -> Layout:
     """Return the layout under the name given, or, where only one other name has results of this model, under that.
 
-    The tag tells models apart. Whoever counts under the family that the config names, and sweeps under a name typed by
-    hand, means the same files. In `Llama-big-x`, though, the tag may be `x` or `big-x`: a name with a hyphen is
-    accepted where its counts say that they come from this very model.
-
-    Args:
-        root: folder under which results lie.
-        dataset: name of the dataset.
-        name: as in file names.
-        tag: last part of the model's path.
-        checkpoint: reads the model on disk, which takes a while; called only for a name with a hyphen.
+    The tag tells models apart, and a name typed by hand means the same files as the family in the config. In
+    `Llama-big-x`, though, the tag may be `x` or `big-x`: such a name counts where its counts come from this model.
     """
     wanted = Layout(root, dataset, f"{name}-{tag}")
     folder = wanted.activation("").parent
@@ -236,11 +216,7 @@ def _counted_on(path: Path, checkpoint: Checkpoint) -> bool:
 
 
 def layout_of_mask(path: Path) -> tuple[Layout, float, float]:
-    """Read the layout, top rate and λ off a mask file's path.
-
-    Raises:
-        SettingsError: it does not lie at `…/activation_masks/<dataset>/<top_rate>-<λ>/mask.<Name>-<tag>`.
-    """
+    """Read the layout, top rate and λ off a mask file's path."""
     whole = path.absolute()
     rates = _rates(whole.parent.name)
     if not (rates and whole.name.startswith("mask.") and whole.parents[2].name == "activation_masks"):
