@@ -130,8 +130,8 @@ def differences(old: Any, new: Any, *, error: float, skip: tuple[str, ...] = (),
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for place, (one, other) in enumerate(zip(old, new, strict=True)):
             yield from differences(one, other, error=error, skip=skip, at=f"{at}[{place}]")
-    elif isinstance(old, float) and math.isnan(old) and new is None:
-        return  # JSON has no NaN: 0.1 printed it all the same
+    elif isinstance(old, float) and not math.isfinite(old) and new is None:
+        return  # JSON has neither NaN nor infinity: 0.1 printed them all the same
     elif isinstance(old, float) and isinstance(new, (int, float)):
         if not (math.isclose(old, new, rel_tol=error, abs_tol=error) or (math.isnan(old) and math.isnan(new))):
             yield f"{at}: {old!r}, now {new!r}"
