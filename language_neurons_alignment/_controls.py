@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ._interventions import NeuronSource, Swap
+from ._operations import Steps
 from ._session import Session
-from ._steps import Steps
 from .core.interventions import matched_controls
 from .core.model import ModelInfo
 from .errors import IncompatibleError, MissingArtifactError

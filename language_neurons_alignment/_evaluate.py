@@ -13,8 +13,8 @@ import torch
 from ._controls import open_source_and_controls
 from ._generate import AnswerRow, AnswersWritten, answer_rows, answers_made_from
 from ._grid import NONE, Condition, Conditions, conditions_of, missing
+from ._operations import Steps
 from ._session import Session
-from ._steps import Steps
 from .config import DEFAULT_DO, DEFAULT_EVALUATION, MEASURES, EvaluationSettings
 from .core.accuracy import AccuracyMap, accuracy_effects, accuracy_selectivity
 from .core.effects import Effects, Selectivity

@@ -12,8 +12,8 @@ import torch
 from ._controls import open_source_and_controls
 from ._generate import AnswerRow, AnswersWritten, answer_rows, answers_made_from
 from ._grid import NONE, Condition, Conditions, conditions_of
+from ._operations import Steps
 from ._session import Session
-from ._steps import Steps
 from .config import DEFAULT_STEERING, ForcingSettings
 from .core.accuracy import Asked, ForcingTable, forcing_table
 from .core.model import StartProgress, silent

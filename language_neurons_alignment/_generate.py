@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from ._grid import Condition, Conditions, under
 from ._interventions import NeuronSource
+from ._operations import NOTHING, Steps
 from ._session import Session
-from ._steps import NOTHING, Steps
 from .config import GREEDY, OVERLONG, Asking, Sampling, check_choice
 from .core.interventions import Intervention
 from .core.model import StartProgress, silent

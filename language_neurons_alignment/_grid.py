@@ -14,7 +14,7 @@ from typing import Any
 
 from ._controls import Controls
 from ._interventions import NeuronSource
-from ._steps import Steps
+from ._operations import Steps
 from .core.interventions import Intervention
 from .core.model import ModelInfo
 from .core.perplexity import UNDISTURBED, control_row

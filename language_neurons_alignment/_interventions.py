@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from ._operations import MASK_CLASSES, NOTHING, OPERATIONS, PLACEHOLDERS, Operation, Step, Steps, Term, in_order
 from ._session import Session
-from ._steps import MASK_CLASSES, NOTHING, PLACEHOLDERS, Operation, Step, Steps, Term, in_order
 from .config import Selection
 from .core.interventions import Intervention
 from .core.model import ModelInfo
@@ -135,7 +135,7 @@ class NeuronSource:
     def _mean_languages(self, operation: Operation) -> tuple[str, ...]:
         """The languages whose mean an operation needs; a placeholder may stand for any language of the mask."""
         language = operation.language
-        if language is None or (operation.name != "diffmean" and language not in PLACEHOLDERS):
+        if language is None or (not OPERATIONS[operation.name].others and language not in PLACEHOLDERS):
             return () if language is None else (language,)
         known = self._mask().languages
         if language not in (*known, *PLACEHOLDERS):
@@ -182,19 +182,14 @@ class NeuronSource:
         return mean
 
     def affine(self, operation: Operation, model: ModelInfo) -> tuple[float, float | Float64[Tensor, "layer neuron"]]:
-        """Return the scale and the shift of an operation (the equations above)."""
+        """Return the scale and the shift of an operation (`OPERATIONS`)."""
+        kind = OPERATIONS[operation.name]
         means = {language: self.mean(language, model) for language in self._mean_languages(operation)}
-        amount = operation.amount or 0.0
-        if operation.language is None:  # zero is set:0
-            return (amount, 0.0) if operation.name == "scale" else (0.0, amount)
-        own = means.pop(operation.language)
-        if operation.name == "mean":
-            return 0.0, own
-        if operation.name == "add":
-            return 1.0, amount * own
-        if not means:
+        own = means.pop(operation.language) if operation.language else None
+        if kind.others and not means:
             raise SettingsError(f"{operation}: the mask has no other language to differ from; choose another (-r, -l)")
-        return 1.0, own - torch.stack(list(means.values())).mean(dim=0)
+        others = torch.stack(list(means.values())).mean(dim=0) if kind.others else None
+        return kind.affine(operation.amount or 0.0, own, others)
 
     def intervention(
         self, steps: Steps, model: ModelInfo, *, swap: Swap | None = None, allow_empty: bool = False

@@ -14,7 +14,7 @@ from itertools import combinations
 from pathlib import Path
 
 from ._compare import Comparison, comparison_of
-from ._steps import CLASSES
+from ._operations import CLASSES
 from .analysis import ModelNeurons, analysis_of, open_neurons
 from .config import DEFAULT_RANGE, DEFAULT_SELECTION, TEXTS, MapSettings, Selection, SweepRange
 from .core.perplexity import PerplexityMap

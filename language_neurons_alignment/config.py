@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from ._flags import flag, flag_of, part, split
-from ._steps import CLASSES as CLASSES
-from ._steps import MASK_CLASSES, Steps, in_order
+from ._operations import CLASSES as CLASSES
+from ._operations import MASK_CLASSES, Steps, in_order
 from .errors import SettingsError
 from .languages import parse_languages
 

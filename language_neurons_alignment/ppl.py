@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ._controls import open_source_and_controls
 from ._grid import Condition, Conditions, conditions_of, missing, under
+from ._operations import Steps
 from ._session import Session, with_stored_answers
-from ._steps import Steps
 from .config import DEFAULT_DO, DEFAULT_MAP, MapSettings
 from .core.effects import Effects, Selectivity
 from .core.model import StartProgress, silent

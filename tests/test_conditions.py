@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from language_neurons_alignment._grid import NONE, Condition, Conditions, conditions_of, missing
-from language_neurons_alignment._steps import Steps
+from language_neurons_alignment._operations import Steps
 from language_neurons_alignment.core.model import ModelInfo
 from language_neurons_alignment.store.masks import open_mask
 from tests.small_run import LANGUAGES, idle, opened

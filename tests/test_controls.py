@@ -16,8 +16,8 @@ from torch import Tensor
 
 from language_neurons_alignment._controls import Controls, open_source_and_controls
 from language_neurons_alignment._grid import Condition, conditions_of
+from language_neurons_alignment._operations import Steps
 from language_neurons_alignment._session import Session
-from language_neurons_alignment._steps import Steps
 from language_neurons_alignment.config import Selection
 from language_neurons_alignment.core.model import ModelInfo
 from language_neurons_alignment.corpus.records import Corpus

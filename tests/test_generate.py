@@ -18,8 +18,8 @@ import pytest
 
 from language_neurons_alignment._generate import Generated, ensure_answers, generate
 from language_neurons_alignment._interventions import NeuronSource, neuron_source
+from language_neurons_alignment._operations import Steps
 from language_neurons_alignment._session import Session, open_session
-from language_neurons_alignment._steps import Steps
 from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.corpus.records import read_corpus
 from language_neurons_alignment.engines.transformers import TransformersEngine

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from language_neurons_alignment._interventions import NeuronSource
-from language_neurons_alignment._steps import Steps
+from language_neurons_alignment._operations import Steps
 from language_neurons_alignment.core.counts import LanguageMoments, SpanMoments
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.selection import to_mask_list

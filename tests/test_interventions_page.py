@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from language_neurons_alignment._operations import Steps
 from language_neurons_alignment._session import open_session
-from language_neurons_alignment._steps import Steps
 from language_neurons_alignment.activation import collect_activations
 from language_neurons_alignment.config import PipelineSettings, Selection
 from language_neurons_alignment.pipeline import run_pipeline

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from language_neurons_alignment._interventions import NeuronSource
-from language_neurons_alignment._steps import Steps
+from language_neurons_alignment._operations import Steps
 from language_neurons_alignment.core.selection import to_mask_list
 from language_neurons_alignment.errors import ArtifactError, IncompatibleError, MissingArtifactError, SettingsError
 from tests.neuron_sets import NOWHERE, mask_of, model_of, source_of

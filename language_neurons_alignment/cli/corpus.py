@@ -325,7 +325,7 @@ def generate(
     changes = _with_deactivated(changes, deactivate)
     from .._generate import generate as answer
     from .._interventions import neuron_source
-    from .._steps import Steps
+    from .._operations import Steps
 
     steps = Steps.parse(changes.do)
     model = Model(model_path, place.dataset or data.stem, place.model_name)

@@ -16,7 +16,7 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from ..errors import EngineError, SettingsError
-from .sites import FAMILIES, neurons_per_layer, unknown_family
+from .families import FAMILIES, neurons_per_layer, unknown_family
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

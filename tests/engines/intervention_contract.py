@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from language_neurons_alignment._interventions import NeuronSource, intervene
-from language_neurons_alignment._steps import Steps
+from language_neurons_alignment._operations import Steps
 from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import perplexity

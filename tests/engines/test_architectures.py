@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.corpus.encode import Prompt
-from language_neurons_alignment.engines.sites import FAMILIES
+from language_neurons_alignment.engines.families import FAMILIES
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from tests.engines.contract import assert_close, assert_same_counts, assert_tally, groups_of, scored_texts, some_neurons
 from tests.engines.moments_contract import assert_same_moments

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from language_neurons_alignment.engines import moments as summing
+from language_neurons_alignment.engines.families import RankSite
 from language_neurons_alignment.engines.moments import MomentSums, language_moments
-from language_neurons_alignment.engines.sites import RankSite
 from language_neurons_alignment.engines.transformers.plan import CACHED, Batch, Row
 from language_neurons_alignment.engines.vllm.firing import ActivationSums
 from tests.engines.test_counting import CPU, rows

@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from language_neurons_alignment.core.model import ModelInfo
-from language_neurons_alignment.engines.sites import rank_sites
+from language_neurons_alignment.engines.families import rank_sites
 from language_neurons_alignment.engines.vllm import VLLMEngine, launch
 from language_neurons_alignment.engines.vllm import engine as loading
 from language_neurons_alignment.engines.vllm import launch as checks

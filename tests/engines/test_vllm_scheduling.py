@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from language_neurons_alignment._interventions import intervene
-from language_neurons_alignment._steps import Steps
+from language_neurons_alignment._operations import Steps
 from language_neurons_alignment.core.counts import LanguageCounts
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import TextLikelihood, perplexity

@@ -12,7 +12,7 @@ from torch import nn
 
 from language_neurons_alignment.core.interventions import Intervention, LayerIntervention
 from language_neurons_alignment.corpus.encode import PromptGroup
-from language_neurons_alignment.engines.sites import RankSite
+from language_neurons_alignment.engines.families import RankSite
 from language_neurons_alignment.engines.vllm.firing import PIECE, FiringSums, RowWeights, change_
 from language_neurons_alignment.engines.vllm.gather import check_acted, check_pass, gather_counts, gather_losses
 from language_neurons_alignment.engines.vllm.messages import pack_intervention, pack_tree, unpack

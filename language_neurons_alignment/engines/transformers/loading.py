@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfi
 from ...core.model import ModelInfo
 from ...errors import EngineError, SettingsError
 from ..checkpoint import explained, longest_sequence
-from ..sites import class_name, family_of, find_sites
+from ..families import class_name, family_of, find_sites
 
 
 def pick_device(name: str) -> torch.device:

@@ -20,7 +20,7 @@ from ...corpus.encode import ScoredText
 from ...errors import EngineError, SilentHookError
 from ..base import check_shape, not_finite
 from ..checkpoint import rope_switch
-from ..sites import NeuronSite, family_of, find_sites
+from ..families import NeuronSite, family_of, find_sites
 
 ForwardHook = Callable[[nn.Module, tuple[object, ...], Tensor], Tensor | None]
 

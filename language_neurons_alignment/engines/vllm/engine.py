@@ -20,8 +20,8 @@ from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, T
 from ...errors import EngineError, SilentHookError
 from .. import checkpoint
 from ..base import check_lengths, check_shape, not_finite
+from ..families import class_name, neurons_per_layer
 from ..generation import PartialAnswer, answer_batches, check_prompts
-from ..sites import class_name, neurons_per_layer
 from .gather import check_acted, check_pass, gather_counts, gather_losses
 from .launch import Launch, check_installed, check_model, check_options, max_model_len, start
 from .messages import Message, PassStatistics, pack_intervention, pack_tree

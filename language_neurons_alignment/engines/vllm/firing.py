@@ -18,8 +18,8 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from ...core.interventions import LayerIntervention
+from ..families import RankSite
 from ..moments import MomentSums, Scratch, blocks
-from ..sites import RankSite
 
 DIGIT = 2**10
 PIECE = 2**14

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...errors import EngineError, LNAError, MissingEngineError, SettingsError
 from ..checkpoint import rope_switch
-from ..sites import neurons_per_layer, vllm_place
+from ..families import neurons_per_layer, vllm_place
 
 TESTED = ((0, 32), (0, 33))
 """The first version of vLLM that the worker is written for, and the first that it is not."""

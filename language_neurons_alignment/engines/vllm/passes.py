@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Int32
 from torch import Tensor
 
-from ..sites import RankSite
+from ..families import RankSite
 from .firing import ActivationSums, FiringSums, RowWeights
 from .messages import Message, PassStatistics, unpack
 from .rank import Rank

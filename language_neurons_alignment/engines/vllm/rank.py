@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.interventions import LayerIntervention
-from ..sites import RankSite, rank_sites
+from ..families import RankSite, rank_sites
 from .firing import change_
 from .messages import Message, unpack_intervention
 

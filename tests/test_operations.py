@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from language_neurons_alignment._steps import Operation, Step, Steps, Term, parse_step
+from language_neurons_alignment._operations import Operation, Step, Steps, Term, parse_step
 from language_neurons_alignment.errors import SettingsError
 
 FR = ((False, Term("fr")),)

@@ -14,10 +14,10 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from .errors import SettingsError
 from .languages import language_code
@@ -29,15 +29,33 @@ MASK_CLASSES = ("specific", "related")
 PLACEHOLDERS = ("each", "source", "target")
 """Words that stand for a language until `Steps.bind` replaces them."""
 
-_ARGUMENTS = {
-    "zero": (),
-    "scale": ("a number",),
-    "set": ("a number",),
-    "mean": ("a language",),
-    "add": ("a language", "a number"),
-    "diffmean": ("a language",),
+_NUMBER, _LANGUAGE = "a number", "a language"
+
+
+class Kind(NamedTuple):
+    """A kind of operation: a ← scale · a + shift.
+
+    `affine` gives (scale, shift) from the number, from μ (the mean activation in the language), and from the mean of the
+    other languages' μ, which only kinds with `others` get.
+    """
+
+    usage: str
+    arguments: tuple[str, ...]
+    affine: Callable[[float, Any, Any], tuple[float, Any]]
+    others: bool = False
+
+
+OPERATIONS = {
+    "zero": Kind("zero", (), lambda number, own, others: (0.0, 0.0)),
+    "scale": Kind("scale:a", (_NUMBER,), lambda number, own, others: (number, 0.0)),
+    "set": Kind("set:v", (_NUMBER,), lambda number, own, others: (0.0, number)),
+    "mean": Kind("mean:LANG, replace:LANG", (_LANGUAGE,), lambda number, own, others: (0.0, own)),
+    "add": Kind("add:LANG:α", (_LANGUAGE, _NUMBER), lambda number, own, others: (1.0, number * own)),
+    "diffmean": Kind("diffmean:LANG", (_LANGUAGE,), lambda number, own, others: (1.0, own - others), others=True),
 }
-_OPERATIONS = "zero, scale:a, set:v, mean:LANG, replace:LANG, add:LANG:α, diffmean:LANG"
+"""Every operation. Adding one is one entry here: its syntax and its formula."""
+
+_USAGES = ", ".join(kind.usage for kind in OPERATIONS.values())
 _SYNONYMS = {"replace": "mean"}  # Language Arithmetics' word for a ← μ
 _EXAMPLE = 'for example "zero fr" or "scale:2 fr:specific"'
 _LONGEST_SLUG = 40
@@ -160,7 +178,7 @@ class Steps:
     def needs_mask(self) -> bool:
         """Whether the steps name neurons by language, or need to know all languages (`diffmean`)."""
         by_language = any(term.file is None for term in self.terms)
-        return by_language or any(step.operation.name == "diffmean" for step in self.steps)
+        return by_language or any(OPERATIONS[step.operation.name].others for step in self.steps)
 
     def variant(self, usual: Sequence[str]) -> str:
         """The part of a file's name that tells these steps from others: ".word-digest"; "" for the usual steps.
@@ -209,13 +227,13 @@ def parse_step(text: str) -> Step:
 def _operation(text: str) -> Operation:
     name, *given = text.split(":")
     name = _SYNONYMS.get(name, name)
-    wanted = _ARGUMENTS.get(name)
-    if wanted is None:
-        raise SettingsError(f"unknown operation {text!r}: choose from {_OPERATIONS}")
+    if name not in OPERATIONS:
+        raise SettingsError(f"unknown operation {text!r}: choose from {_USAGES}")
+    wanted = OPERATIONS[name].arguments
     if len(given) != len(wanted) or not all(given):
-        raise SettingsError(f"{text!r} has other values than {' and '.join(wanted) or 'none'}: write {_OPERATIONS}")
+        raise SettingsError(f"{text!r} has other values than {' and '.join(wanted) or 'none'}: write {_USAGES}")
     read = dict(zip(wanted, given, strict=True))
-    language, amount = read.get("a language"), read.get("a number")
+    language, amount = read.get(_LANGUAGE), read.get(_NUMBER)
     return Operation(name, language and _language(language), None if amount is None else _number(amount))
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from language_neurons_alignment.engines.checkpoint import longest_sequence, rope_switch
-from language_neurons_alignment.engines.sites import (
+from language_neurons_alignment.engines.families import (
     BACKEND,
     FAMILIES,
     Family,
@@ -139,7 +139,7 @@ def test_every_row_of_the_table_serves_both_engines_or_says_why_not(kind: str, f
 
 
 def test_the_table_needs_no_vllm() -> None:
-    code = "import sys, language_neurons_alignment.engines.sites; assert 'vllm' not in sys.modules"
+    code = "import sys, language_neurons_alignment.engines.families; assert 'vllm' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
