@@ -35,7 +35,7 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class Part:
+class FlagPart:
     """Which fields of a settings class a command, or a larger settings class, offers as flags.
 
     Attributes:
@@ -70,7 +70,7 @@ def flag_of(settings: type[Any], name: str, **changed: Any) -> Any:
 
 def part(default: Any, *only: str, **shown: str) -> Any:
     """A field that holds other settings and offers some of their flags: those named, with texts for their defaults."""
-    return field(default=default, metadata={"part": Part((*only, *shown), shown)})
+    return field(default=default, metadata={"part": FlagPart((*only, *shown), shown)})
 
 
 def split(text: str) -> tuple[str, ...]:

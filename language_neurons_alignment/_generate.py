@@ -154,7 +154,7 @@ def answers_made_from(session: Session, settings: Asking, candidates: Sequence[s
     }
 
 
-Graded = Callable[[AnswerRow, Sequence[Record], Sequence[Json]], tuple[list[Json], dict[Key, Json]]]
+GradeAnswers = Callable[[AnswerRow, Sequence[Record], Sequence[Json]], tuple[list[Json], dict[Key, Json]]]
 """Takes a row, its questions and their answers; returns the answers as lines for reading, and its finished cells."""
 
 
@@ -164,7 +164,7 @@ def answer_rows(
     records: Mapping[str, Sequence[Record]],
     session: Session,
     settings: Asking,
-    graded: Graded,
+    graded: GradeAnswers,
     *,
     overwrite: bool,
     start: StartProgress,

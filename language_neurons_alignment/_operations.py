@@ -35,8 +35,8 @@ _NUMBER, _LANGUAGE = "a number", "a language"
 class Kind(NamedTuple):
     """A kind of operation: a ← scale · a + shift.
 
-    `affine` gives (scale, shift) from the number, from μ (the mean activation in the language), and from the mean of the
-    other languages' μ, which only kinds with `others` get.
+    `affine` gives (scale, shift) from the number, from μ (the mean activation in the language), and from the mean of
+    the other languages' μ, which only kinds with `others` get.
     """
 
     usage: str

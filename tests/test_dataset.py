@@ -14,14 +14,14 @@ from language_neurons_alignment.corpus.records import Record, records_hash
 from language_neurons_alignment.errors import ConflictError, CorpusError, MissingPackageError, SettingsError
 from language_neurons_alignment.languages import DEFAULT_LANGUAGES
 from language_neurons_alignment.sources.source import SourceOptions
-from language_neurons_alignment.sources.tables import Columns
+from language_neurons_alignment.sources.tables import ColumnNames
 from tests.conftest import shared_folder
 from tests.tiny_models import MAX_LENGTH, save_tiny_model, tiny_tokenizer
 from tests.workspace import contents, full_disk, leftovers, small_records, write_corpus
 
 TEXT = {"te.txt": "ఇల్లు పెద్దది.\nచెట్టు ఎత్తుగా ఉంది.\n", "en.txt": "The house is big.\nThe tree is tall.\n"}
 TABLE = "lang\tid\tq\ta\nen\t1\tHow many?\tTwo.\nSW\t1\tNgapi?\tMbili.\n"
-COLUMNS = SourceOptions(columns=Columns("q", lang="lang", id="id", answers="a"))
+COLUMNS = SourceOptions(columns=ColumnNames("q", lang="lang", id="id", answers="a"))
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_what_does_not_go_together_is_wrong_usage(
 
 
 def test_flags_that_would_do_nothing_for_a_table_are_wrong_usage(questions: Path, tmp_path: Path) -> None:
-    both = SourceOptions(columns=Columns("q", lang="lang"), lang="te")
+    both = SourceOptions(columns=ColumnNames("q", lang="lang"), lang="te")
     for options, said in (
         (both, "both say the language"),
         (SourceOptions(aligned=False), "--unaligned is for a folder"),
@@ -134,7 +134,7 @@ def test_a_source_that_is_not_there_or_has_no_question_is_an_error(tmp_path: Pat
     (tmp_path / "empty.csv").write_text("lang,q\nen,\n")
     with pytest.raises(CorpusError, match="no question at all"):
         build_dataset(
-            tmp_path / "empty.csv", tmp_path / "c.json", options=SourceOptions(columns=Columns("q", lang="lang"))
+            tmp_path / "empty.csv", tmp_path / "c.json", options=SourceOptions(columns=ColumnNames("q", lang="lang"))
         )
 
 

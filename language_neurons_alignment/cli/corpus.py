@@ -13,7 +13,7 @@ from ..config import Answering, Changes, Counting, Selection
 from ..errors import CorpusError, SettingsError
 from ..languages import language_name, parse_languages
 from .options import (
-    Engine,
+    EngineFlags,
     Model,
     Overwrite,
     Printing,
@@ -82,9 +82,11 @@ class Source:
     def options(self) -> SourceOptions:
         """As `build_dataset` takes it."""
         from ..sources.source import SourceOptions
-        from ..sources.tables import Columns
+        from ..sources.tables import ColumnNames
 
-        columns = Columns(self.instruction_column, self.lang_column, self.id_column, self.answers, self.target_column)
+        columns = ColumnNames(
+            self.instruction_column, self.lang_column, self.id_column, self.answers, self.target_column
+        )
         return SourceOptions(
             folder=self.folder,
             split=self.split,
@@ -299,7 +301,7 @@ def generate(
     answering: Answering,
     counting: Annotated[Counting, only("overlong")],
     results: Results,
-    engine: Engine,
+    engine: EngineFlags,
     changes: Changes,
     selection: Annotated[Selection, only("top_rate", "lam", "method", "neurons", "seed")],
     place: MaskPlace,

@@ -22,7 +22,7 @@ PAPER_STAGES = 4
 MOST_SETS = 10
 FEW_BLOCKS = 10
 """With fewer blocks intervals are wide and their spread poorly known."""
-Columns = dict[str, list[Any]]
+TableColumns = dict[str, list[Any]]
 
 
 def analyze(model: Model, results: Results, selection: Neurons, mask_only: MaskOnly = False) -> None:
@@ -292,7 +292,7 @@ def remarks(found: Stability) -> list[str]:
     return notes
 
 
-def number_lines(numbers: Columns) -> list[str]:
+def number_lines(numbers: TableColumns) -> list[str]:
     """λ*, τ and sizes: of the corpus, of an endless one as its parts say, and the latter's interval."""
     rows = []
     for name, value, endless, low, high in zip(*numbers.values(), strict=True):
@@ -301,7 +301,7 @@ def number_lines(numbers: Columns) -> list[str]:
     return table(["number", "here", "endless corpus", "its 95 %"], rows)
 
 
-def stability_language_lines(inclusion: Columns, halves: Columns, probabilities: Columns) -> list[str]:
+def stability_language_lines(inclusion: TableColumns, halves: TableColumns, probabilities: TableColumns) -> list[str]:
     """Each language's mask: how sure its neurons are, and what halves agree on."""
     whole = {code: index for index, code in enumerate(inclusion["language"])}
     rows = []

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 
 import typer
 
-from .._flags import Flag, Part, flag
+from .._flags import Flag, FlagPart, flag
 from ..config import DEFAULT_SELECTION, PipelineSettings, Selection
 from ..errors import SettingsError
 from ..languages import DEFAULT_LANGUAGES
@@ -81,7 +81,7 @@ class _Shown:
         self.parameters[parameter.name] = parameter
         self.own.append(parameter.name)
 
-    def settings(self, settings: type[Any], part: Part) -> Callable[[Values], Any]:
+    def settings(self, settings: type[Any], part: FlagPart) -> Callable[[Values], Any]:
         """Show the flags of some settings; gives what makes the settings of the values."""
         hints, makers = get_type_hints(settings), {}
         for field in dataclasses.fields(settings):
@@ -134,16 +134,16 @@ def _value(given: Any, default: Any, told: Flag) -> Any:
     return told.read(given) if told.read is not None and given is not None else given
 
 
-def _settings_of(hint: Any) -> tuple[type[Any] | None, Part]:
+def _settings_of(hint: Any) -> tuple[type[Any] | None, FlagPart]:
     """The settings class of a parameter and the part of it that is offered; None for a plain parameter."""
     hint, *metadata = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    part = next((one for one in metadata if isinstance(one, Part)), Part())
+    part = next((one for one in metadata if isinstance(one, FlagPart)), FlagPart())
     return (hint, part) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else (None, part)
 
 
-def only(*names: str, **shown: str) -> Part:
+def only(*names: str, **shown: str) -> FlagPart:
     """These fields alone; those with a text say so of their default."""
-    return Part((*names, *shown), shown)
+    return FlagPart((*names, *shown), shown)
 
 
 def help_of(command: Callable[..., None]) -> str:
@@ -216,7 +216,7 @@ def _key_value(text: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class Engine:
+class EngineFlags:
     """Which engine runs the model, and how; the engine decides what is not given."""
 
     engine: str = flag("auto", "--engine", help="transformers, vllm, or auto.", panel="Engine")
@@ -259,7 +259,7 @@ class Setup:
     model: Model
     data: Path = flag(..., "-d", "--data", help="Corpus file: JSON list or JSON lines.")
     results: Results
-    engine: Engine
+    engine: EngineFlags
 
     def open(self, selection: Selection = DEFAULT_SELECTION, *, existing: bool = False) -> Session:
         """The session; `existing` also looks for counts that lie under another name."""

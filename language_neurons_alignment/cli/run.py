@@ -11,7 +11,7 @@ from ..languages import in_default_order
 from .corpus import answer_data, answer_table, report_answers
 from .effects import map_data, map_files, map_tables, report_map_reuse
 from .neurons import mask_tables, report_reuse
-from .options import Engine, Overwrite, Results, Setup, only, option_of
+from .options import EngineFlags, Overwrite, Results, Setup, only, option_of
 from .output import Bars, note, result, show_evaluation
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def run(setup: Setup, settings: PipelineSettings) -> None:
 
 def demo(
     results: Results,
-    engine: Engine,
+    engine: EngineFlags,
     selection: Annotated[Selection, only("top_rate")],
     model: Annotated[
         str | None, typer.Option("--model", help="Model folder or hub id.", show_default="SmolLM2-135M-Instruct")

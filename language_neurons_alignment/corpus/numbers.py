@@ -30,7 +30,7 @@ from fractions import Fraction
 from itertools import islice
 
 from ..errors import CorpusError
-from .numerals import KANJI, NO_LETTER, VULGAR, Found, east_asian, numbers_in
+from .numerals import KANJI, NO_LETTER, VULGAR, FoundNumber, east_asian, numbers_in
 
 _BOX, _UNBOX = "\ue000", "\ue001"
 r"""Stand for `\boxed{` and its brace, so that a box can still be seen when the LaTeX is gone."""
@@ -78,7 +78,7 @@ def same_number(text: str, target: str, language: str) -> bool:
     return final_number(text, language) == wanted
 
 
-def _read(text: str, language: str) -> tuple[str, list[Found]]:
+def _read(text: str, language: str) -> tuple[str, list[FoundNumber]]:
     """The plain text with its numbers: without remarks and explaining brackets, unless all its numbers are in them."""
     whole = plain(text)
     text = _without_asides(whole)
@@ -92,7 +92,7 @@ _HASHES = re.compile(r"#{4,}")
 _BOXED = re.compile(f"{_BOX}([^{_UNBOX}]*)")
 
 
-def _announced(text: str, numbers: list[Found]) -> Fraction | None:
+def _announced(text: str, numbers: list[FoundNumber]) -> Fraction | None:
     for rule in (_after_hashes, _in_a_box, _after_a_phrase):
         value = rule(text, numbers)
         if value is not None:
@@ -100,7 +100,7 @@ def _announced(text: str, numbers: list[Found]) -> Fraction | None:
     return None
 
 
-def _after_hashes(text: str, numbers: list[Found]) -> Fraction | None:
+def _after_hashes(text: str, numbers: list[FoundNumber]) -> Fraction | None:
     for found in reversed(list(_HASHES.finditer(text))):
         number = _directly(text, numbers, found.end())
         if number:
@@ -108,7 +108,7 @@ def _after_hashes(text: str, numbers: list[Found]) -> Fraction | None:
     return None
 
 
-def _in_a_box(text: str, numbers: list[Found]) -> Fraction | None:
+def _in_a_box(text: str, numbers: list[FoundNumber]) -> Fraction | None:
     for found in reversed(list(_BOXED.finditer(text))):
         inside = _between(numbers, *found.span(1))
         if inside:
@@ -148,7 +148,7 @@ _GOES_ON = re.compile(r"\s*(?:[^\W\d]+\s*)?(?:[=+*×·⋅÷/x−–-]|(?<=\s):(?
 """An operator and a further number: the number in front of it is the first of an expression."""
 
 
-def _after_a_phrase(text: str, numbers: list[Found]) -> Fraction | None:
+def _after_a_phrase(text: str, numbers: list[FoundNumber]) -> Fraction | None:
     nouns = list(_NOUN.finditer(text))
     if not nouns:
         return None
@@ -168,7 +168,7 @@ def _after_a_phrase(text: str, numbers: list[Found]) -> Fraction | None:
     return None
 
 
-def _result_behind(text: str, numbers: list[Found], link: re.Match[str], ends: Sequence[int]) -> Fraction | None:
+def _result_behind(text: str, numbers: list[FoundNumber], link: re.Match[str], ends: Sequence[int]) -> Fraction | None:
     """The result of the expression or sentence behind an answer phrase."""
     start = _past_signs(text, link.end())
     if "\n" in text[link.start() : start]:
@@ -183,7 +183,7 @@ def _result_behind(text: str, numbers: list[Found], link: re.Match[str], ends: S
     return east_asian(numeral[0]) if numeral else None
 
 
-def _directly(text: str, numbers: list[Found], start: int) -> Found | None:
+def _directly(text: str, numbers: list[FoundNumber], start: int) -> FoundNumber | None:
     """The number at this place, past blanks, signs and currencies."""
     place = _past_signs(text, start)
     index = bisect_left(numbers, place, key=lambda number: number.digits)
@@ -196,7 +196,7 @@ def _past_signs(text: str, start: int) -> int:
     return found.end() if found else start
 
 
-def _after_equals(text: str, numbers: list[Found], start: int) -> Found | None:
+def _after_equals(text: str, numbers: list[FoundNumber], start: int) -> FoundNumber | None:
     """The first number behind the last "=" that has a number behind it."""
     for number, before in zip(reversed(numbers), [*reversed(numbers[:-1]), None], strict=True):
         if "=" in text[before.end if before else start : number.start]:
@@ -204,7 +204,7 @@ def _after_equals(text: str, numbers: list[Found], start: int) -> Found | None:
     return None
 
 
-def _between(numbers: list[Found], start: int, end: int) -> list[Found]:
+def _between(numbers: list[FoundNumber], start: int, end: int) -> list[FoundNumber]:
     """The numbers whose digits begin in [start, end)."""
     first, last = (bisect_left(numbers, place, key=lambda number: number.digits) for place in (start, end))
     return numbers[first:last]

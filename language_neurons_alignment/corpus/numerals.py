@@ -59,7 +59,7 @@ _MONEY_AFTER = re.compile(r"\s?(?:[$€£¥₹₽]|USD|EUR|US-Dollar|Dollar|Euro
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundNumber:
     """A number and its place in the text.
 
     Attributes:
@@ -77,7 +77,7 @@ class Found:
     scale: Fraction = Fraction(1)
 
 
-def numbers_in(text: str, language: str) -> list[Found]:
+def numbers_in(text: str, language: str) -> list[FoundNumber]:
     """The numbers of a text in their order.
 
     >>> [str(found.value) for found in numbers_in("3 × $1,250.50 and 2 1/2 million", "en")]
@@ -86,7 +86,7 @@ def numbers_in(text: str, language: str) -> list[Found]:
     ['1234', '18000']
     """
     mark = _decimal_mark(text, language)
-    numbers: list[Found] = []
+    numbers: list[FoundNumber] = []
     done = 0
     for match in _NUMBER.finditer(text):
         for found in _read(text, match, mark=mark):
@@ -102,7 +102,7 @@ def numbers_in(text: str, language: str) -> list[Found]:
     return numbers
 
 
-def _read(text: str, match: re.Match[str], *, mark: str) -> Iterator[Found]:
+def _read(text: str, match: re.Match[str], *, mark: str) -> Iterator[FoundNumber]:
     """The numbers of one match: one, several where the marks are those of a list ("1,2,3"), or none."""
     start, end = match.span()
     if sum(map(str.isdigit, match[0])) > _LONGEST or _belongs_to_a_word(text, start):
@@ -132,7 +132,7 @@ def _special(match: re.Match[str]) -> Fraction | None:
     return whole + Fraction(top, bottom) if bottom else None
 
 
-def _with_surroundings(text: str, start: int, end: int, value: Fraction) -> Found:
+def _with_surroundings(text: str, start: int, end: int, value: Fraction) -> FoundNumber:
     """A number with everything beside it that changes its value: exponent, denominator, scale, half, sign."""
     if power := _EXPONENT.match(text, end):
         end, value = power.end(), value ** int(power[1])
@@ -146,8 +146,8 @@ def _with_surroundings(text: str, start: int, end: int, value: Fraction) -> Foun
     sign = _SIGN.search(text[max(start - 5, 0) : start])
     first = start - len(sign[0]) if sign else start
     if sign and _is_a_sign(text[max(first - 40, 0) : first]):
-        return Found(first, start, end, -value, factor)
-    return Found(start, start, end, value, factor)
+        return FoundNumber(first, start, end, -value, factor)
+    return FoundNumber(start, start, end, value, factor)
 
 
 def _is_a_sign(before: str) -> bool:
@@ -300,7 +300,7 @@ def _half_beside(text: str, start: int, end: int) -> tuple[int, Fraction]:
     return end, Fraction(1, 2) if _HALF_BEFORE.search(text[max(start - 7, 0) : start]) else Fraction(0)
 
 
-def _adds_to(text: str, before: Found, found: Found) -> bool:
+def _adds_to(text: str, before: FoundNumber, found: FoundNumber) -> bool:
     """Whether a number adds to the scaled one before it: "২ হাজার ৫০০" is 2500, "2 million 5 years ago" is not."""
     smaller = found.scale < before.scale and 0 < found.value < before.scale
     fits = smaller and (found.scale > 1 or found.value * 100 >= before.scale)

@@ -219,7 +219,7 @@ def with_all_answers(
 
 # Reading: a file → JSON items with their places → records.
 
-Report = Callable[[CorpusError], None]
+OnError = Callable[[CorpusError], None]
 """Called with every error of a file: it raises the error, or it stores it and reading goes on."""
 
 
@@ -228,7 +228,7 @@ def raise_at_once(error: CorpusError) -> None:
     raise error
 
 
-def read_numbered(path: Path, *, report: Report = raise_at_once) -> list[tuple[Record, str]]:
+def read_numbered(path: Path, *, report: OnError = raise_at_once) -> list[tuple[Record, str]]:
     """The records of a corpus file, each with its place ("mgsm.json, record 3")."""
     numbered: list[tuple[Record, str]] = []
     text = read_text(path, what="the corpus", advice="give a JSON file in UTF-8")
@@ -318,7 +318,7 @@ def read_text(path: Path, *, what: str = "", advice: str) -> str:
         ) from error
 
 
-def parse_items(text: str, path: Path, *, report: Report = raise_at_once) -> Iterator[tuple[Any, str]]:
+def parse_items(text: str, path: Path, *, report: OnError = raise_at_once) -> Iterator[tuple[Any, str]]:
     """The items of a JSON list or of JSON lines, each with its place.
 
     >>> list(parse_items('[{"n": 1}, {"n": 2}]', Path("a.json")))

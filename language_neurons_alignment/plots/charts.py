@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from ..languages import language_name
 
-Key = str | int | float
-TableRow = tuple[Key, ...]
+Category = str | int | float
+TableRow = tuple[Category, ...]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Axis:
     """The places of a chart, as tables name them (`keys`) and as people read them (`names`)."""
 
     label: str  # with the unit
-    keys: tuple[Key, ...]
+    keys: tuple[Category, ...]
     names: tuple[str, ...]
     kind: str = ""  # "language" or "layer" if a reader can filter the places
 
@@ -37,7 +37,7 @@ def layer_axis(layers: int) -> Axis:
     return Axis("layer", tuple(range(layers)), tuple(map(str, range(layers))), "layer")
 
 
-def plain_axis(keys: Sequence[Key], label: str, names: Sequence[str] = ()) -> Axis:
+def plain_axis(keys: Sequence[Category], label: str, names: Sequence[str] = ()) -> Axis:
     """Make an axis of anything else."""
     return Axis(label, tuple(keys), tuple(names or map(str, keys)))
 

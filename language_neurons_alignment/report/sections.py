@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..plots.charts import Chart, Key, TableRow, short
+from ..plots.charts import Category, Chart, TableRow, short
 
 
 class View(NamedTuple):
@@ -107,7 +107,7 @@ def file_name(figure: FigureSection, view: View) -> str:
     return f"{figure.name}-{view.name}" if view.name else figure.name
 
 
-def exact(value: Key) -> str:
+def exact(value: Category) -> str:
     """Write a number for a table or a hover: whole numbers in full, others to six digits.
 
     >>> exact(458752.0), exact(0.0123456789), exact(float("nan"))

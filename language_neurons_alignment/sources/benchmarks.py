@@ -17,7 +17,7 @@ from ..corpus.records import parse_json, read_text
 from ..errors import CorpusError, MissingPackageError, SettingsError
 from ..languages import DEFAULT_LANGUAGES, language_name
 from .folders import language_files, sentence_lines
-from .tables import Columns, Gathered, Row, gather, read_rows, same_language
+from .tables import ColumnNames, Gathered, SourceRow, gather, read_rows, same_language
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Benchmark:
     hub: str
     languages: tuple[str, ...]
     splits: dict[str, str]
-    columns: Columns
+    columns: ColumnNames
     worked: dict[str, str]
-    rows: Callable[[Path, str, str], list[Row]]
+    rows: Callable[[Path, str, str], list[SourceRow]]
 
     def check(self, split: str, languages: tuple[str, ...], answers: str | None) -> None:
         """Raise SettingsError unless it has this split, these languages and this column of answers."""
@@ -118,7 +118,7 @@ def plain_number(text: str | None) -> str | None:
 # Rows from disk, as the authors publish the files.
 
 
-def mgsm_rows(folder: Path, language: str, split: str) -> list[Row]:
+def mgsm_rows(folder: Path, language: str, split: str) -> list[SourceRow]:
     """`mgsm_<code>.tsv`: question and number, no header, quotes are plain characters; or `exemplars.json`."""
     if split == "exemplars":
         return _exemplars(folder / "exemplars.json", language)
@@ -129,7 +129,7 @@ def mgsm_rows(folder: Path, language: str, split: str) -> list[Row]:
     return [({"question": row["1"], "answer_number": row["2"]}, where) for row, where in rows]
 
 
-def _exemplars(path: Path, language: str) -> list[Row]:
+def _exemplars(path: Path, language: str) -> list[SourceRow]:
     """Worked questions by language and number; the final number is read from the English answer."""
     items: Any = parse_json(read_text(_existing(path), advice="save it as UTF-8"), path)
     try:
@@ -152,12 +152,12 @@ def _final(answer: str) -> str | None:
     return found[1] if found else None
 
 
-def msvamp_rows(folder: Path, language: str, split: str) -> list[Row]:
+def msvamp_rows(folder: Path, language: str, split: str) -> list[SourceRow]:
     """`test_<Language>.json`: a JSON object a line."""
     return read_rows(_existing(folder / f"test_{language_name(language)}.json"))
 
 
-def flores_rows(folder: Path, language: str, split: str) -> list[Row]:
+def flores_rows(folder: Path, language: str, split: str) -> list[SourceRow]:
     """`<split>/<tag>.<split>`, or `<tag>.<split>`: a sentence a line; the line's number is the id."""
     home = folder / split if (folder / split).is_dir() else folder
     path = language_files(home, (language,))[language]
@@ -174,7 +174,7 @@ def _existing(path: Path) -> Path:
 # Rows from the hub.
 
 
-def hub_rows(name: str, config: str, split: str, *, revision: str | None = None) -> list[Row]:
+def hub_rows(name: str, config: str, split: str, *, revision: str | None = None) -> list[SourceRow]:
     """All rows of one configuration and split."""
     library = _library(name)
     try:
@@ -226,7 +226,7 @@ _MGSM = Benchmark(
     "juletxara/mgsm",
     (*DEFAULT_LANGUAGES, "te"),
     {"test": "test", "exemplars": "train"},
-    Columns("question", id="id", target="answer_number"),
+    ColumnNames("question", id="id", target="answer_number"),
     {"exemplars": "answer"},
     mgsm_rows,
 )
@@ -236,7 +236,7 @@ _MSVAMP = Benchmark(
     "Mathoctopus/MSVAMP",
     DEFAULT_LANGUAGES,
     {"test": "test"},
-    Columns("m_query", id="id", target="response"),
+    ColumnNames("m_query", id="id", target="response"),
     {},
     msvamp_rows,
 )
@@ -246,7 +246,7 @@ _FLORES = Benchmark(
     "openlanguagedata/flores_plus",
     (),
     {"devtest": "devtest", "dev": "dev"},
-    Columns("text", id="id"),
+    ColumnNames("text", id="id"),
     {},
     flores_rows,
 )

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from ..corpus.records import Record, read_text
 from ..errors import CorpusError, SettingsError
-from .tables import DEFAULT_COLUMNS, Columns, Gathered, gather, is_table, language_of_tag, read_rows, same_language
+from .tables import DEFAULT_COLUMNS, ColumnNames, Gathered, gather, is_table, language_of_tag, read_rows, same_language
 
 
 def read_folder(
     folder: Path,
     languages: tuple[str, ...] | None,
     *,
-    columns: Columns = DEFAULT_COLUMNS,
+    columns: ColumnNames = DEFAULT_COLUMNS,
     header: bool = True,
     quotes: bool = True,
     aligned: bool = True,

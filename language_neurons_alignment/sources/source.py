@@ -16,7 +16,7 @@ from ..corpus.records import Record, records_hash
 from ..errors import CorpusError, SettingsError
 from .benchmarks import BENCHMARKS, read_benchmark
 from .folders import read_folder
-from .tables import DEFAULT_COLUMNS, Columns, Gathered, gather, language_of_tag, read_rows
+from .tables import DEFAULT_COLUMNS, ColumnNames, Gathered, gather, language_of_tag, read_rows
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SourceOptions:
     folder: Path | None = None
     split: str | None = None
     revision: str | None = None
-    columns: Columns = DEFAULT_COLUMNS
+    columns: ColumnNames = DEFAULT_COLUMNS
     lang: str | None = None
     header: bool = True
     quotes: bool = True

@@ -20,12 +20,12 @@ from ..corpus.records import Record, check_writable, parse_items, read_text
 from ..errors import CorpusError, MissingPackageError, SettingsError
 from ..languages import language_code
 
-Row = tuple[dict[str, Any], str]
+SourceRow = tuple[dict[str, Any], str]
 """A row by its columns' names, and its place ("questions.tsv, line 3")."""
 
 
 @dataclass(frozen=True)
-class Columns:
+class ColumnNames:
     """Which column holds what.
 
     Attributes:
@@ -43,7 +43,7 @@ class Columns:
     target: str | None = None
 
 
-DEFAULT_COLUMNS = Columns()
+DEFAULT_COLUMNS = ColumnNames()
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Gathered:
         return Gathered(self.records + other.records, self.empty + other.empty)
 
 
-def gather(rows: Iterable[Row], columns: Columns, *, language: str | None = None) -> Gathered:
+def gather(rows: Iterable[SourceRow], columns: ColumnNames, *, language: str | None = None) -> Gathered:
     """The records of a table's rows.
 
     >>> rows = [({"q": "1 + 1?", "n": 2}, "sums.tsv, line 2"), ({"q": "", "n": 3}, "sums.tsv, line 3")]
@@ -149,7 +149,7 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in _ENDINGS
 
 
-def read_rows(path: Path, *, header: bool = True, quotes: bool = True) -> list[Row]:
+def read_rows(path: Path, *, header: bool = True, quotes: bool = True) -> list[SourceRow]:
     """All rows of a table."""
     ending = path.suffix.lower()
     if ending not in _ENDINGS:
@@ -168,14 +168,14 @@ def read_rows(path: Path, *, header: bool = True, quotes: bool = True) -> list[R
     return rows
 
 
-def _objects(text: str, path: Path) -> Iterator[Row]:
+def _objects(text: str, path: Path) -> Iterator[SourceRow]:
     for item, where in parse_items(text, path):
         if not isinstance(item, dict):
             raise CorpusError(f"{where}: expected an object with the columns as keys, got {type(item).__name__}")
         yield item, where
 
 
-def _delimited(text: str, path: Path, header: bool, quotes: bool) -> Iterator[Row]:
+def _delimited(text: str, path: Path, header: bool, quotes: bool) -> Iterator[SourceRow]:
     names: list[str] | None = None
     for cells, line in _cells(text, path, quotes):
         if names is None:
@@ -232,7 +232,7 @@ def _fields_of_any_length() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _parquet(path: Path) -> list[Row]:
+def _parquet(path: Path) -> list[SourceRow]:
     try:
         import pyarrow
         import pyarrow.parquet

@@ -17,7 +17,7 @@ from language_neurons_alignment.engines.transformers.counting import (
     from_bits,
     from_comparison,
 )
-from language_neurons_alignment.engines.transformers.plan import CACHED, Batch, Row
+from language_neurons_alignment.engines.transformers.plan import CACHED, Batch, BatchRow
 from language_neurons_alignment.errors import EngineError, SilentHookError, TallyError
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def test_lanes_of_16_bits_do_not_overflow() -> None:
 
 rows = st.lists(
     st.tuples(st.integers(1, 12), st.integers(0, 3), st.integers(0, 4), st.integers(0, 12)).map(
-        lambda t: Row((7,) * t[0], t[1], t[2], min(t[0], t[3]))
+        lambda t: BatchRow((7,) * t[0], t[1], t[2], min(t[0], t[3]))
     ),
     min_size=1,
     max_size=6,
@@ -62,7 +62,7 @@ rows = st.lists(
 @settings(deadline=None)
 @given(rows, st.sampled_from([8, 5]), st.sampled_from([0, 1]), st.sampled_from([1, 20, 40]), st.integers(0, 1000))
 def test_positions_count_by_their_weights_and_padding_never(
-    some: list[Row], neurons: int, make: int, tokens_in_a_block: int, seed: int
+    some: list[BatchRow], neurons: int, make: int, tokens_in_a_block: int, seed: int
 ) -> None:
     batch = Batch.of(some, CPU, d_mlp=CACHED // tokens_in_a_block)
     activation = torch.randn(*batch.tokens.shape, neurons, generator=torch.Generator().manual_seed(seed)).relu()
@@ -82,7 +82,7 @@ def _sum(parts: object) -> Tensor:
 
 def counter() -> FiringCounter:
     made = FiringCounter(2, 8, CPU)
-    made.expect(Batch.of([Row((1, 2, 3), 1, 1, 2)], CPU))
+    made.expect(Batch.of([BatchRow((1, 2, 3), 1, 1, 2)], CPU))
     return made
 
 

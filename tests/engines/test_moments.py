@@ -12,14 +12,16 @@ from torch import nn
 from language_neurons_alignment.engines import moments as summing
 from language_neurons_alignment.engines.families import RankSite
 from language_neurons_alignment.engines.moments import MomentSums, language_moments
-from language_neurons_alignment.engines.transformers.plan import CACHED, Batch, Row
+from language_neurons_alignment.engines.transformers.plan import CACHED, Batch, BatchRow
 from language_neurons_alignment.engines.vllm.firing import ActivationSums
 from tests.engines.test_counting import CPU, rows
 from tests.engines.test_vllm_worker import SiluAndMul
 
 
 @given(rows, st.sampled_from([1, 20, 40]), st.integers(0, 1000))
-def test_positions_add_by_their_weights_and_padding_never(some: list[Row], tokens_in_a_block: int, seed: int) -> None:
+def test_positions_add_by_their_weights_and_padding_never(
+    some: list[BatchRow], tokens_in_a_block: int, seed: int
+) -> None:
     batch = Batch.of(some, CPU, d_mlp=CACHED // tokens_in_a_block)
     activation = torch.randn(*batch.tokens.shape, 5, generator=torch.Generator().manual_seed(seed))
     sums = MomentSums(2, 5, CPU)

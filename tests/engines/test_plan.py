@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText, Tokens
 from language_neurons_alignment.engines.generation import batches
-from language_neurons_alignment.engines.transformers.plan import Job, Row, fed_tokens, job_batches, plan
+from language_neurons_alignment.engines.transformers.plan import BatchRow, Job, fed_tokens, job_batches, plan
 
 tokens = st.lists(st.integers(0, 2), max_size=6).map(tuple)
 """Few tokens, so that sequences often share their beginnings."""
@@ -59,13 +59,13 @@ def test_a_prefix_shared_by_ten_answers_is_fed_once() -> None:
     prefix = tuple(range(100))
     answers = tuple((*prefix, 200 + n, 300 + n) for n in range(10))
     assert plan(PromptGroup(prefix, answers)) == [
-        Job(Row(prefix, 10, 10, 100), tuple(Row(answer[100:], 1) for answer in answers))
+        Job(BatchRow(prefix, 10, 10, 100), tuple(BatchRow(answer[100:], 1) for answer in answers))
     ]
 
 
 def test_a_merge_across_the_border_costs_its_own_tokens_alone() -> None:
     group = PromptGroup((1, 2, 3, 4), ((1, 2, 3, 4, 5), (1, 2, 3, 9, 5)))
-    assert plan(group) == [Job(Row((1, 2, 3), 2, 2, 3), (Row((4, 5), 1, 2, 1), Row((9, 5), 1)))]
+    assert plan(group) == [Job(BatchRow((1, 2, 3), 2, 2, 3), (BatchRow((4, 5), 1, 2, 1), BatchRow((9, 5), 1)))]
 
 
 def test_one_answer_far_from_the_prefix_does_not_take_it_from_the_others() -> None:
@@ -73,7 +73,10 @@ def test_one_answer_far_from_the_prefix_does_not_take_it_from_the_others() -> No
     clean = tuple((*prefix, 100 + n) for n in range(5))
     odd = (0, 77, 78)
     jobs = plan(PromptGroup(prefix, (*clean, odd)))
-    assert jobs == [Job(Row(prefix, 5, 6, 50), tuple(Row(one[50:], 1) for one in clean)), Job(Row(odd, 1))]
+    assert jobs == [
+        Job(BatchRow(prefix, 5, 6, 50), tuple(BatchRow(one[50:], 1) for one in clean)),
+        Job(BatchRow(odd, 1)),
+    ]
 
 
 def test_sequences_on_two_sides_of_a_rope_switch_share_nothing() -> None:
@@ -98,7 +101,7 @@ def test_batches_hold_everything_once_and_keep_to_the_budget(
 
 @given(st.lists(st.integers(1, 5), max_size=20), st.integers(1, 20))
 def test_jobs_whose_first_rows_have_one_length_share_a_batch(lengths: list[int], budget: int) -> None:
-    jobs = [Job(Row((7,) * n, 1, 1, n), (Row((index,), 1),)) for index, n in enumerate(lengths)]
+    jobs = [Job(BatchRow((7,) * n, 1, 1, n), (BatchRow((index,), 1),)) for index, n in enumerate(lengths)]
     made = list(job_batches(jobs, budget=budget))
     assert Counter(job.rest[0].tokens for batch in made for job in batch) == Counter((i,) for i in range(len(lengths)))
     for batch in made:

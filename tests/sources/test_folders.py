@@ -8,7 +8,7 @@ import pytest
 
 from language_neurons_alignment.errors import CorpusError, SettingsError
 from language_neurons_alignment.sources.folders import read_folder
-from language_neurons_alignment.sources.tables import DEFAULT_COLUMNS, Columns, Gathered
+from language_neurons_alignment.sources.tables import DEFAULT_COLUMNS, ColumnNames, Gathered
 
 TEXT = {"eng_Latn.dev": "One.\nTwo.\n", "te.txt": "ఒకటి.\r\nరెండు.\r\n", "Swahili.txt": "Moja.\nMbili."}
 
@@ -19,7 +19,7 @@ def folder_of(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
-def read(folder: Path, *languages: str, columns: Columns = DEFAULT_COLUMNS, aligned: bool = True) -> Gathered:
+def read(folder: Path, *languages: str, columns: ColumnNames = DEFAULT_COLUMNS, aligned: bool = True) -> Gathered:
     return read_folder(folder, languages or None, columns=columns, aligned=aligned)
 
 
@@ -60,7 +60,7 @@ def test_files_of_unequal_length_are_not_the_same_sentences_unless_one_says_so(t
 
 def test_a_table_for_each_language_is_read_by_its_columns(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, {"en.tsv": "q\tn\nOne?\t1\n", "te.tsv": "q\tn\nఒకటి?\t1\n"})
-    gathered = read(folder, columns=Columns("q", target="n"))
+    gathered = read(folder, columns=ColumnNames("q", target="n"))
     assert [(r.language, r.instruction, r.target) for r in gathered.records] == [
         ("en", "One?", "1"),
         ("te", "ఒకటి?", "1"),
@@ -69,7 +69,7 @@ def test_a_table_for_each_language_is_read_by_its_columns(tmp_path: Path) -> Non
 
 def test_text_files_have_no_columns_to_name(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"en\.txt is text, .* has no columns"):
-        read(folder_of(tmp_path, {"en.txt": "One.\n"}), columns=Columns(answers="a"))
+        read(folder_of(tmp_path, {"en.txt": "One.\n"}), columns=ColumnNames(answers="a"))
 
 
 @pytest.mark.parametrize(

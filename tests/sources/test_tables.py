@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from language_neurons_alignment.errors import CorpusError, MissingPackageError, SettingsError
 from language_neurons_alignment.languages import LANGUAGE_NAMES
-from language_neurons_alignment.sources.tables import Columns, gather, language_of_tag, read_rows, same_language
+from language_neurons_alignment.sources.tables import ColumnNames, gather, language_of_tag, read_rows, same_language
 
-COLUMNS = Columns("q", lang="lang", id="id", answers="a", target="n")
+COLUMNS = ColumnNames("q", lang="lang", id="id", answers="a", target="n")
 HARD = [
     'tab\there, "quotes", and\na line break',
     "مرحبا بكم \u200f\u202bשלום\u202c",
@@ -169,8 +169,8 @@ def test_a_wrong_cell_and_a_missing_column_are_refused_with_their_line(row: dict
 
 def test_a_table_that_does_not_say_its_language_is_wrong_usage() -> None:
     with pytest.raises(SettingsError, match=r"--lang-column, or .*--lang"):
-        gather([(ROW, "here")], Columns("q"))
-    assert gather([(ROW, "here")], Columns("q"), language="te").records[0].language == "te"
+        gather([(ROW, "here")], ColumnNames("q"))
+    assert gather([(ROW, "here")], ColumnNames("q"), language="te").records[0].language == "te"
 
 
 FLORES = {

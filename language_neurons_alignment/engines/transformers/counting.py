@@ -31,7 +31,7 @@ from ..base import not_finite
 from ..generation import batches
 from ..moments import MomentSums, Scratch, language_moments
 from .network import ForwardHook, Network
-from .plan import Batch, Block, Job, Row, send
+from .plan import Batch, BatchRow, Block, Job, send
 
 _SIGNED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _CAPACITY = {torch.uint8: 255, torch.int16: 2**15 - 1, torch.int32: 2**31 - 1, torch.int64: 2**63 - 1}
@@ -179,7 +179,7 @@ def add_firings(lanes: Lanes, block: Block, full: Tensor, prefix: Tensor) -> Non
 
 
 def feed(
-    network: Network, counter: FiringCounter, rows: Sequence[Row], *, progress: Progress, cache: Any = None
+    network: Network, counter: FiringCounter, rows: Sequence[BatchRow], *, progress: Progress, cache: Any = None
 ) -> None:
     """Run a batch of rows, after the cached tokens if there are any, and count them."""
     batch = Batch.of(rows, network.device, d_mlp=network.shape[1])

@@ -26,7 +26,7 @@ from . import loading
 from .counting import FiringCounter, feed, feed_jobs
 from .generating import generate_batch
 from .network import Network, hooked, score
-from .plan import Batch, Row, job_batches, plan
+from .plan import Batch, BatchRow, job_batches, plan
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 """Padded tokens per forward, by device, where the caller sets none."""
@@ -115,7 +115,7 @@ class TransformersEngine:
                 wanted, length=lambda index: len(texts[index].tokens), budget=self._budget, switch=network.switch
             ):
                 some = [texts[index] for index in indices]
-                batch = Batch.of([Row(text.tokens, full=1) for text in some], network.device)
+                batch = Batch.of([BatchRow(text.tokens, full=1) for text in some], network.device)
                 hidden = network.run(batch.tokens).last_hidden_state
                 for index, likelihood in zip(indices, score(some, hidden, network.head), strict=True):
                     results[index] = likelihood

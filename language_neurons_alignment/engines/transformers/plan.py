@@ -32,7 +32,7 @@ CACHED = 2**18
 
 
 @dataclass(frozen=True)
-class Row:
+class BatchRow:
     """Tokens to feed, and how often each of their positions counts."""
 
     tokens: Tokens  # never empty
@@ -45,8 +45,8 @@ class Row:
 class Job:
     """A first row, and the rows that continue it; they are computed with the KV cache of the first."""
 
-    first: Row
-    rest: tuple[Row, ...] = ()
+    first: BatchRow
+    rest: tuple[BatchRow, ...] = ()
 
 
 def plan(group: PromptGroup, *, switch: int | None = None) -> list[Job]:
@@ -60,13 +60,16 @@ def plan(group: PromptGroup, *, switch: int | None = None) -> list[Job]:
     lengths = [len(group.prefix), *map(len, answers)]
     if switch is not None and min(lengths) <= switch < max(lengths):
         repeats = len(group.full)
-        rows = [Row(group.prefix, 0, repeats, len(group.prefix)), *(Row(tokens, n) for tokens, n in answers.items())]
+        rows = [
+            BatchRow(group.prefix, 0, repeats, len(group.prefix)),
+            *(BatchRow(tokens, n) for tokens, n in answers.items()),
+        ]
         return [Job(row) for row in rows if row.tokens]
     together = _share(group.prefix, answers, repeats=len(group.full))
     if not group.boundary_cases:
         return together
     clean = {tokens: n for tokens, n in answers.items() if tokens[: len(group.prefix)] == group.prefix}
-    others = [Job(Row(tokens, n)) for tokens, n in answers.items() if tokens not in clean and tokens]
+    others = [Job(BatchRow(tokens, n)) for tokens, n in answers.items() if tokens not in clean and tokens]
     split = [*_share(group.prefix, clean, repeats=len(group.full)), *others]
     return min(together, split, key=fed_tokens)
 
@@ -81,17 +84,17 @@ def _share(prefix: Tokens, answers: dict[Tokens, int], *, repeats: int) -> list[
     carrier = next((tokens for tokens in answers if tokens[: len(prefix)] == prefix), prefix)
     sequences = answers if carrier in answers else {carrier: 0, **answers}
     if len(sequences) == 1:
-        return [Job(Row(carrier, sequences[carrier], repeats, len(prefix)))] if carrier else []
+        return [Job(BatchRow(carrier, sequences[carrier], repeats, len(prefix)))] if carrier else []
     border = min(common_length(prefix, tokens) for tokens in sequences)
     tail = len(prefix) - border
     rest = tuple(
-        Row(tokens[border:], count, *((repeats, tail) if tail and tokens == carrier else ()))
+        BatchRow(tokens[border:], count, *((repeats, tail) if tail and tokens == carrier else ()))
         for tokens, count in sequences.items()
         if len(tokens) > border
     )
     if not border:
         return [Job(row) for row in rest]
-    return [Job(Row(prefix[:border], sum(answers.values()), repeats, border), rest)]
+    return [Job(BatchRow(prefix[:border], sum(answers.values()), repeats, border), rest)]
 
 
 def job_batches(jobs: Iterable[Job], *, budget: int) -> Iterator[list[Job]]:
@@ -123,7 +126,7 @@ class Block:
     ends: Int64[Tensor, "row tail 1"]  # 1 where a position from `shortest` to `longest` is not padding
 
     @classmethod
-    def of(cls, rows: Sequence[Row], start: int, device: torch.device) -> Block:
+    def of(cls, rows: Sequence[BatchRow], start: int, device: torch.device) -> Block:
         """The block of these rows, the first of which is row `start` of the batch."""
         lengths = [len(row.tokens) for row in rows]
         borders = [row.prefix_length if row.prefix else 0 for row in rows]
@@ -160,7 +163,7 @@ class Batch:
     prefix_tokens: int  # tokens of the prefix sequences that these rows stand for
 
     @classmethod
-    def of(cls, rows: Sequence[Row], device: torch.device, *, d_mlp: int = 1) -> Batch:
+    def of(cls, rows: Sequence[BatchRow], device: torch.device, *, d_mlp: int = 1) -> Batch:
         """Pad rows and move them to the device; on a CPU, `d_mlp` decides how many of them make a block."""
         longest = max(len(row.tokens) for row in rows)
         padded = [list(row.tokens) + [0] * (longest - len(row.tokens)) for row in rows]

@@ -24,7 +24,7 @@ from .rank import Rank
 _LOGITS = {"cpu": 2**23, "cuda": 2**27}
 """The most logits in memory, by device: 32 MiB and 512 MiB in float32."""
 
-Head = Callable[[Tensor], Tensor | None]
+ReadLogits = Callable[[Tensor], Tensor | None]
 """Logits from hidden states; None on ranks that get no logits."""
 
 _NOWHERE = np.zeros(0, dtype=np.int32)
@@ -147,7 +147,9 @@ class Scores:
         self._nodes = schedule.nodes
         self._found: list[tuple[np.ndarray, Tensor]] = []
 
-    def add(self, rows: Int32[np.ndarray, " row"], fresh: Bool[np.ndarray, " row"], hidden: Tensor, head: Head) -> None:
+    def add(
+        self, rows: Int32[np.ndarray, " row"], fresh: Bool[np.ndarray, " row"], hidden: Tensor, head: ReadLogits
+    ) -> None:
         """Score the children of the nodes that these rows compute for the first time."""
         count = self._first[rows + 1] - self._first[rows] if len(rows) else np.zeros(0, np.int64)
         asked = np.flatnonzero(fresh & (count > 0))
@@ -156,7 +158,7 @@ class Scores:
             some = asked[start : start + size]
             self._score(rows[some], count[some], hidden[_index(some, hidden)], head)
 
-    def _score(self, nodes: np.ndarray, count: np.ndarray, hidden: Tensor, head: Head) -> None:
+    def _score(self, nodes: np.ndarray, count: np.ndarray, hidden: Tensor, head: ReadLogits) -> None:
         logits = head(hidden)
         if logits is None:  # only one of the tensor-parallel ranks gets them
             return
@@ -181,7 +183,7 @@ def _index(values: np.ndarray, like: Tensor) -> Tensor:
 
 
 class Pass:
-    """Counts and scores while vLLM runs the leaves of a prefix tree; an `Observer` of a rank."""
+    """Counts and scores while vLLM runs the leaves of a prefix tree; an `RankObserver` of a rank."""
 
     def __init__(self, rank: Rank, message: Mapping[str, Any]) -> None:
         """Take the tree that the driver sent."""
@@ -283,7 +285,7 @@ class Pass:
 
 
 class AnswerWatch:
-    """Watches for NaN and infinity while vLLM writes answers; an `Observer` of a rank."""
+    """Watches for NaN and infinity while vLLM writes answers; an `RankObserver` of a rank."""
 
     def __init__(self, rank: Rank) -> None:
         self._rank = rank

@@ -16,7 +16,7 @@ from .firing import change_
 from .messages import Message, unpack_intervention
 
 
-class Observer(Protocol):
+class RankObserver(Protocol):
     """Callbacks around a rank's forward passes."""
 
     def step(self, scheduled: Any) -> None:
@@ -53,7 +53,7 @@ class Rank:
     changes: dict[int, LayerIntervention] = field(default_factory=dict)  # in force, by layer; neurons as numbered here
     acted: dict[int, int] = field(default_factory=dict)  # how often it acted, by layer
     forwards: int = 0  # how often the model ran since the intervention changed
-    observer: Observer | None = None
+    observer: RankObserver | None = None
     _handles: list[Any] = field(default_factory=list)
     _here: RankSite | None = None
 
@@ -111,7 +111,7 @@ class Rank:
         self._wire()
         return report
 
-    def observe(self, observer: Observer | None) -> None:
+    def observe(self, observer: RankObserver | None) -> None:
         """Call this observer from now on, in place of the one before; None: no observer."""
         self.observer = observer
         self._wire()
@@ -132,7 +132,7 @@ class Rank:
         modules = {id(site.module): site.module for site in self.sites}
         self._handles += [module.register_forward_hook(self._hook) for module in modules.values()]
 
-    def _execute(self, original: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
+    def _execute(self, original: Callable[..., Any], observer: RankObserver) -> Callable[..., Any]:
         def execute_model(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
             observer.step(scheduler_output)
             try:
