@@ -33,7 +33,7 @@ class MapResult:
         json: the cells, and what they were made from.
         matched_by: what controls have in common with the neurons that they stand for; empty without.
         computed: cells that this run computed; the others were there.
-        controls_computed: likewise, of the controls.
+        controls_computed: the same for cells of controls.
     """
 
     map: PerplexityMap

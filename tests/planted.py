@@ -141,7 +141,7 @@ def planted_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def planted_records(languages: Iterable[str] = LANGUAGES, *, prompts: int = 6, answers: int = 2) -> list[dict]:
-    """A corpus in SPEC 1's schema, the same words by index in every language."""
+    """A corpus in the documented schema: the same words by index in every language."""
     return [
         {
             "lang": language,

@@ -35,7 +35,7 @@ SAYINGS = {
 
 
 def small_records(languages: Iterable[str] = TEN, *, questions: int = 3) -> list[dict[str, Any]]:
-    """A corpus in SPEC 1's schema, a few short questions in each language, two answers to each."""
+    """A corpus in the documented schema: a few short questions in each language, two answers to each."""
     return [
         {
             "lang": language,

@@ -333,7 +333,7 @@ def methods(
             work, choice.selections(), selection=selection, settings=alone, overwrite=overwrite, start=bars.start
         )
     for name, why in done.left_out.items():
-        note(f"{name} is left out, for there are {why}")
+        note(f"{name} is left out because there are {why}")
     there = sum(len(one.map.rows) * len(one.map.languages) - one.computed for one in done.maps)
     if there:
         note(f"{there} cells of the perplexity maps were there already (--force computes them again)")

@@ -32,7 +32,7 @@ def test_the_lowest_are_those_that_sorting_by_value_and_index_puts_first(values:
 
 
 def loop_over_neurons(p: list[list[list[float]]], *, top_rate: float, lam: float, bar: float):
-    """The definition of SPEC 3, neuron by neuron, in plain Python: another way to the same sets."""
+    """The definition of the selection, neuron by neuron, in plain Python: another way to the same sets."""
     layers, width, k = len(p), len(p[0]), len(p[0][0])
     flat = sorted(value for layer in p for row in layer for value in row)
     tau = flat[round(bar * len(flat)) - 1]

@@ -23,7 +23,7 @@ def test_every_prompt_is_in_one_batch_and_batches_stay_within_the_budget(
     for batch in batches:
         lengths = [len(prompts[index].tokens) for index in batch]
         assert len(batch) == 1 or len(batch) * (max(lengths) + new) <= budget
-        assert len(batch) == 1 or max(lengths) + new <= LONGEST, "who has less room would run over the model's length"
+        assert len(batch) == 1 or max(lengths) + new <= LONGEST, "a prompt with less room than `new` gets its own batch"
         if switch is not None and len(batch) > 1:
             assert max(lengths) + new <= switch or min(lengths) > switch
 

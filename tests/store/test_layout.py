@@ -1,4 +1,4 @@
-"""Where results lie, to the letter of SPEC 2, 5, 6 and of the seed's README."""
+"""Where results are, to the letter of docs/files.md and of the seed's README."""
 
 from __future__ import annotations
 
