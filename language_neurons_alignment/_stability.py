@@ -173,7 +173,7 @@ def stability(
     """
     counts = load_answer_counts(layout, languages)
     counts_of_other = None if other is None else load_answer_counts(other, languages)
-    blocks = AnswerBlocks.of([load_blocks(layout, language) for language in languages])
+    blocks = AnswerBlocks.of([load_blocks(layout, one, counted=counts.hashes[one]) for one in languages])
     selection, name_of_other, overlap = settings.selection, None if other is None else other.dataset, None
     if counts_of_other is not None:
         if Checkpoint.of(counts).difference(counts_of_other, unknown_differs=True):

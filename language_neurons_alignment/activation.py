@@ -22,7 +22,7 @@ from .corpus.encode import answered_positions, check_blocks, encode_groups
 from .corpus.records import add_hashes, records_hash
 from .errors import ConflictError, IncompatibleError, MissingArtifactError, SettingsError
 from .languages import language_code
-from .store.counts import counts_hash, has_moments, load_blocks, load_counts, save_blocks, save_counts
+from .store.counts import counts_hash, has_moments, load_blocks, load_counts, save_blocks, save_counts, with_moments
 from .store.files import Json
 from .store.layout import Layout
 from .version import __version__
@@ -156,7 +156,7 @@ def _stored(layout: Layout, language: str, wanted: Json) -> tuple[LanguageCounts
     counts, meta = load_counts(layout, language)
     _check_same(layout, language, meta, wanted)
     with suppress(MissingArtifactError, IncompatibleError):  # moments of other counts are of no use
-        return load_counts(layout, language, moments=True)
+        return with_moments(layout, language, counts), meta
     return counts, meta
 
 

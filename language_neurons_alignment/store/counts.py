@@ -189,9 +189,12 @@ def load_counts(layout: Layout, language: str, *, moments: bool = False) -> tupl
     """Read a language's counts and their meta, with the moments collected at the same time if asked for."""
     full, prefix = _load_pair(layout.activation(language), layout.activation(language, prefix=True), _COUNTS)
     counts = LanguageCounts(_counts_of(full), _counts_of(prefix))
-    if moments:
-        counts = replace(counts, moments=_load_moments(layout, language, counts_hash(counts))[0])
-    return counts, full.meta
+    return with_moments(layout, language, counts) if moments else counts, full.meta
+
+
+def with_moments(layout: Layout, language: str, counts: LanguageCounts) -> LanguageCounts:
+    """Add the moments that were collected with these counts."""
+    return replace(counts, moments=_load_moments(layout, language, counts_hash(counts))[0])
 
 
 def load_span(path: Path) -> tuple[SpanCounts, Json]:
@@ -209,18 +212,17 @@ def load_origin(path: Path) -> tuple[int, Json]:
     return int(content["total_tokens"]), meta if isinstance(meta, dict) else {}
 
 
-def load_blocks(layout: Layout, language: str) -> LanguageBlocks:
-    """Read a language's blocks and check that they add up to its counts."""
+def load_blocks(layout: Layout, language: str, *, counted: str | None = None) -> LanguageBlocks:
+    """Read a language's blocks and check that they add up to its counts; `counted` is the digest of counts at hand."""
     path = layout.blocks(language)
     full, prefix = _load_pair(path, layout.blocks(language, prefix=True), _BLOCKS)
     blocks = LanguageBlocks(SpanBlocks(full.tokens, full.tables[0]), SpanBlocks(prefix.tokens, prefix.tables[0]))
-    counts, _ = load_counts(layout, language)
-    for one, whole in ((blocks.full.total, counts.full), (blocks.prefix.total, counts.prefix)):
-        if one.total_tokens != whole.total_tokens or not torch.equal(one.over_zero, whole.over_zero):
-            raise IncompatibleError(
-                f"the blocks of {path} do not add up to the counts beside them, they come from another run: "
-                f"{_BLOCKS.remedy}"
-            )
+    whole = LanguageCounts(blocks.full.total, blocks.prefix.total)
+    if counts_hash(whole) != (counted or counts_hash(load_counts(layout, language)[0])):
+        raise IncompatibleError(
+            f"the blocks of {path} do not add up to the counts beside them, they come from another run: "
+            f"{_BLOCKS.remedy}"
+        )
     return blocks
 
 
