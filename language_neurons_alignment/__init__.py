@@ -5,8 +5,8 @@
     '0.01-0.109375'
 
 Names are loaded when they are first used, so importing this package loads neither torch nor any engine. Settings are in
-`lna.config`. A step stands in the module of its name (`lna.autosweep.autosweep`, `lna.identify.identify`), for a
-function cannot stand here under its module's own name.
+`lna.config`. The functions `autosweep` and `identify` are reached through their modules (`lna.autosweep.autosweep`):
+a function cannot have the name of a public module beside it.
 """
 
 from __future__ import annotations

@@ -288,17 +288,17 @@ def remarks(found: Stability) -> list[str]:
     if float(found.value[0]) >= hi:
         notes.append(f"every λ up to {hi!r} is fine, so λ* is the range's end and has no interval: --hi")
     if found.without_lambda:
-        notes.append(f"in {found.without_lambda} of {found.settings.draws} draws no λ is fine; they are left out")
+        notes.append(f"in {found.without_lambda} of {found.settings.draws} draws no λ is valid; they are left out")
     return notes
 
 
 def number_lines(numbers: TableColumns) -> list[str]:
-    """λ*, τ and sizes: of the corpus, of an endless one as its parts say, and the latter's interval."""
+    """λ*, τ and sizes: on this corpus, and estimated for an infinite corpus, with a 95 % interval."""
     rows = []
     for name, value, endless, low, high in zip(*numbers.values(), strict=True):
         digits = 6 if name in ("lambda", "threshold") else 0
         rows.append([name, f"{value:.{digits}f}", f"{endless:.{digits}f}", f"[{low:.{digits}f}, {high:.{digits}f}]"])
-    return table(["number", "here", "endless corpus", "its 95 %"], rows)
+    return table(["number", "here", "infinite corpus", "95 % interval"], rows)
 
 
 def stability_language_lines(inclusion: TableColumns, halves: TableColumns, probabilities: TableColumns) -> list[str]:
