@@ -43,7 +43,7 @@ from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.transformers.counting import FiringCounter
 from language_neurons_alignment.engines.transformers.loading import pick_device
 from language_neurons_alignment.engines.transformers.network import hooked
-from language_neurons_alignment.engines.transformers.plan import Batch, Row, plan
+from language_neurons_alignment.engines.transformers.plan import Batch, BatchRow, plan
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = "tests/engines"
@@ -104,12 +104,12 @@ class Bench:
         return sum(group.full_tokens for group in self.groups)
 
     @property
-    def batched(self) -> list[list[Row]]:
+    def batched(self) -> list[list[BatchRow]]:
         """The batches in which the engine counts the corpus."""
         return batched(self.groups, self.size.batch)
 
 
-def batched(groups: Sequence[PromptGroup], budget: int) -> list[list[Row]]:
+def batched(groups: Sequence[PromptGroup], budget: int) -> list[list[BatchRow]]:
     """The batches in which the engine counts groups of one answer each."""
     rows = [job.first for group in groups for job in plan(group)]
     return list(batches(rows, length=lambda row: len(row.tokens), budget=budget))
@@ -118,7 +118,7 @@ def batched(groups: Sequence[PromptGroup], budget: int) -> list[list[Row]]:
 # ── What is compared ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def bare(bench: Bench, fed: Sequence[Sequence[Row]]) -> None:
+def bare(bench: Bench, fed: Sequence[Sequence[BatchRow]]) -> None:
     """The decoder as the library runs it: no lm_head, no hook."""
     decoder = bench.engine._network.decoder
     with torch.inference_mode():
@@ -126,13 +126,13 @@ def bare(bench: Bench, fed: Sequence[Sequence[Row]]) -> None:
             decoder(input_ids=Batch.of(rows, bench.device).tokens, use_cache=False)
 
 
-def attended(rows: Sequence[Row], device: torch.device) -> Tensor:
+def attended(rows: Sequence[BatchRow], device: torch.device) -> Tensor:
     """Where a batch is no padding."""
     lengths = torch.tensor([len(row.tokens) for row in rows], device=device)
     return torch.arange(int(lengths.max()), device=device) < lengths[:, None]
 
 
-def by_hand(bench: Bench, fed: Sequence[Sequence[Row]]) -> Tensor:
+def by_hand(bench: Bench, fed: Sequence[Sequence[BatchRow]]) -> Tensor:
     """Plain forward hooks, as one writes them first: each layer's counts go to the CPU at once. Whole texts only."""
     network = bench.engine._network
     over_zero = torch.zeros(network.shape, dtype=torch.int64)
@@ -151,7 +151,7 @@ def by_hand(bench: Bench, fed: Sequence[Sequence[Row]]) -> Tensor:
     return over_zero
 
 
-def by_nnsight(bench: Bench, fed: Sequence[Sequence[Row]]) -> Tensor:
+def by_nnsight(bench: Bench, fed: Sequence[Sequence[BatchRow]]) -> Tensor:
     """The same with nnsight: one trace a batch."""
     from nnsight import NNsight
 
@@ -429,7 +429,7 @@ def waiting(bench: Bench) -> Figures:
     corpora = [
         random_groups(many, 1, prompt=64, answer=64, vocabulary=engine._network.head.vocabulary) for many in (8, 24)
     ]
-    ways: dict[str, Callable[[list[PromptGroup], list[list[Row]]], object]] = {
+    ways: dict[str, Callable[[list[PromptGroup], list[list[BatchRow]]], object]] = {
         "counting": lambda groups, _fed: engine.count(groups),
         "bare": lambda _groups, fed: bare(bench, fed),
         "by_hand": lambda _groups, fed: by_hand(bench, fed),

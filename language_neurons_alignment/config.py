@@ -17,6 +17,7 @@ from ._flags import flag, flag_of, part, split
 from ._operations import CLASSES as CLASSES
 from ._operations import MASK_CLASSES, Steps, in_order
 from .errors import SettingsError
+from .languages import DEFAULT_LANGUAGES as DEFAULT_LANGUAGES
 from .languages import parse_languages
 
 TEXTS = ("instruction", "answer", "full")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from language_neurons_alignment._controls import open_source_and_controls
 from language_neurons_alignment._grid import NONE, Condition, Conditions, conditions_of, missing
 from language_neurons_alignment._operations import Steps
 from language_neurons_alignment.core.model import ModelInfo
@@ -28,7 +29,9 @@ def test_only_missing_cells_are_to_do() -> None:
 def opened_conditions(work: Path, lam: float, *do: str) -> Conditions:
     session = idle(opened(work))
     mask = open_mask(session.layout, top_rate=0.1, lam=lam, checkpoint=session.checkpoint)
-    return Conditions.open(session, mask, Steps.parse(do), classes=("specific", "related"), sets=2, seed=0)
+    steps = Steps.parse(do)
+    read = open_source_and_controls(session, mask, steps, classes=("specific", "related"), sets=2, seed=0)
+    return Conditions(steps, *read)
 
 
 def test_a_condition_changes_its_own_neurons_and_a_control_as_many_others_in_each_layer(work: Path, lam: float) -> None:

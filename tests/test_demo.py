@@ -52,7 +52,7 @@ def test_the_fast_demo_walks_every_step(demo: tuple[Path, dict[str, Any]]) -> No
     assert names == {
         *(f"activations/demo-fast/{prefix}activation.{code}.{model}.pt" for code in FAST for prefix in ("", "prefix.")),
         *(f"activation_masks/demo-fast/{rates}/mask.{model}{ending}" for ending in ("", ".json")),
-        *(f"ppl_maps/demo-fast/{rates}/ppl.{model}.{ending}" for ending in ("png", "json", "csv")),
+        *(f"ppl_maps/demo-fast/{rates}/ppl.{model}.{ending}" for ending in ("png", "json", "csv", "cells.jsonl")),
     }
 
 

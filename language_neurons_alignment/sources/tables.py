@@ -66,7 +66,7 @@ def gather(rows: Iterable[SourceRow], columns: ColumnNames, *, language: str | N
     """The records of a table's rows.
 
     >>> rows = [({"q": "1 + 1?", "n": 2}, "sums.tsv, line 2"), ({"q": "", "n": 3}, "sums.tsv, line 3")]
-    >>> gathered = gather(rows, Columns("q", target="n"), language="en")
+    >>> gathered = gather(rows, ColumnNames("q", target="n"), language="en")
     >>> [(record.instruction, record.target) for record in gathered.records], gathered.empty
     ([('1 + 1?', '2')], 1)
     """
