@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 from torch import nn
@@ -24,12 +23,14 @@ from ..errors import EngineError, UnknownArchitectureError
 
 @dataclass(frozen=True)
 class TransformersPlace:
-    """Where a family's neurons are in the transformers library, as module paths; by default as in Llama."""
+    """Where a family's neurons are in the transformers library, as module paths; None: found when the model is loaded.
 
-    layers: str = "layers"  # from the decoder (the model without its lm_head) to the list of its layers
-    activation: str = "mlp.act_fn"  # from a layer to the module that applies the activation function
-    projection: str = "mlp.gate_proj"  # from a layer to the linear map whose output goes through it
-    fused: bool = False  # the projection computes gate and up together, so it is twice as wide as the layer has neurons
+    Either way they are proved then (`engines.transformers.sites`).
+    """
+
+    layers: str | None = None  # from the decoder (the model without its lm_head) to the list of its layers
+    activation: str | None = None  # from a layer to the module that applies the activation function
+    projection: str | None = None  # from a layer to the linear map whose output goes through it; gate first where fused
 
 
 @dataclass(frozen=True)
@@ -51,51 +52,47 @@ class Family:
     transformers: TransformersPlace = TransformersPlace()
     vllm: VLLMPlace | None = None  # None where vLLM cannot count them
     without_vllm: str = ""  # why not
-    width: Callable[[Any], int] = attrgetter("intermediate_size")  # neurons per layer, from the text model's config
+    width: Callable[[Any], int | None] | None = None  # neurons per layer, from the text model's config
 
 
 BACKEND = "TransformersForCausalLM"
 """The class of every family that vLLM runs with the transformers library's own code."""
 
+_GATED = TransformersPlace("layers", "mlp.act_fn", "mlp.gate_proj")
+"""As in Llama."""
+
 FAMILIES: dict[str, Family] = {
-    "llama": Family(vllm=VLLMPlace("LlamaForCausalLM")),
-    "mistral": Family(vllm=VLLMPlace("MistralForCausalLM")),
-    "qwen2": Family(vllm=VLLMPlace("Qwen2ForCausalLM")),
-    "qwen3": Family(vllm=VLLMPlace("Qwen3ForCausalLM")),
-    "gemma2": Family(vllm=VLLMPlace("Gemma2ForCausalLM")),
+    "llama": Family(_GATED, VLLMPlace("LlamaForCausalLM")),
+    "mistral": Family(_GATED, VLLMPlace("MistralForCausalLM")),
+    "qwen2": Family(_GATED, VLLMPlace("Qwen2ForCausalLM")),
+    "qwen3": Family(_GATED, VLLMPlace("Qwen3ForCausalLM")),
+    "gemma2": Family(_GATED, VLLMPlace("Gemma2ForCausalLM")),
     "gemma3": Family(
-        without_vllm="vLLM builds a class for text and images, Gemma3ForConditionalGeneration, not tested here"
+        _GATED, without_vllm="vLLM builds a class for text and images, Gemma3ForConditionalGeneration, not tested here"
     ),
-    "gemma3_text": Family(vllm=VLLMPlace("Gemma3ForCausalLM")),
-    "olmo2": Family(vllm=VLLMPlace(BACKEND)),
+    "gemma3_text": Family(_GATED, VLLMPlace("Gemma3ForCausalLM")),
+    "olmo2": Family(_GATED, VLLMPlace(BACKEND)),
     "phi3": Family(
-        TransformersPlace(activation="mlp.activation_fn", projection="mlp.gate_up_proj", fused=True),
-        VLLMPlace("Phi3ForCausalLM"),
+        TransformersPlace("layers", "mlp.activation_fn", "mlp.gate_up_proj"), VLLMPlace("Phi3ForCausalLM")
     ),
     "gpt_neox": Family(
-        TransformersPlace(activation="mlp.act", projection="mlp.dense_h_to_4h"),
-        VLLMPlace(BACKEND, activation="mlp.act"),
+        TransformersPlace("layers", "mlp.act", "mlp.dense_h_to_4h"), VLLMPlace(BACKEND, activation="mlp.act")
     ),
     "opt": Family(
-        TransformersPlace(activation="activation_fn", projection="fc1"),
+        TransformersPlace("layers", "activation_fn", "fc1"),
         VLLMPlace("OPTForCausalLM", layers="model.decoder.layers", activation="activation_fn"),
-        width=attrgetter("ffn_dim"),
     ),
     "bloom": Family(
-        TransformersPlace(layers="h", activation="mlp.gelu_impl", projection="mlp.dense_h_to_4h"),
+        TransformersPlace("h", "mlp.gelu_impl", "mlp.dense_h_to_4h"),
         VLLMPlace("BloomForCausalLM", layers="transformer.h", activation="mlp.gelu_impl"),
-        width=lambda config: 4 * config.hidden_size,  # its config names no width
     ),
 }
 """The families, by `model_type` in a model's config."""
 
 
 def family_of(config: Any) -> Family:
-    """The family of a model, from its config."""
-    model_type = getattr(config, "model_type", None)
-    if model_type in FAMILIES:
-        return FAMILIES[model_type]
-    raise unknown_family(class_name(config) or str(model_type), str(model_type))
+    """The family of a model, from its config; an empty entry for one that is not in the table."""
+    return FAMILIES.get(str(getattr(config, "model_type", None)), Family())
 
 
 def unknown_family(name: str, model_type: str) -> UnknownArchitectureError:
@@ -111,52 +108,23 @@ def class_name(config: Any) -> str | None:
     return (getattr(config, "architectures", None) or [None])[0]
 
 
+_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff")
+"""Names under which configs say how many neurons a layer has."""
+
+
 def neurons_per_layer(config: Any) -> int:
-    """Neurons per layer (d_mlp), from a model's config."""
+    """Neurons per layer (d_mlp) as a model's config tells them; the loaded model proves them."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
     width = family_of(config).width
-    try:
-        return width(config.get_text_config() if hasattr(config, "get_text_config") else config)
-    except AttributeError as error:
-        raise EngineError(f"the config does not tell how many neurons a layer has: {error}") from error
-
-
-@dataclass(frozen=True)
-class NeuronSite:
-    """One layer's neurons in a model of the transformers library."""
-
-    layer: int
-    module: nn.Module  # its output is the activation of the layer's neurons
-    d_mlp: int
-
-
-def find_sites(decoder: nn.Module, place: TransformersPlace) -> tuple[NeuronSite, ...]:
-    """The neuron sites of every layer of a transformers decoder, checked before anything runs."""
-    name = type(decoder).__name__
-    layers = _submodule(decoder, place.layers, "the decoder")
-    if not isinstance(layers, nn.ModuleList) or not len(layers):
-        raise UnknownArchitectureError(f"{name}.{place.layers} holds no decoder layers")
-    sites = tuple(_site(layer, index, place) for index, layer in enumerate(layers))
-    widths = sorted({site.d_mlp for site in sites})
-    if len(widths) > 1:
-        raise UnknownArchitectureError(
-            f"{name}: layers of different widths ({', '.join(map(str, widths))} neurons) are not supported"
+    found = width(text) if width else next((one for name in _WIDTHS if (one := getattr(text, name, None))), None)
+    if found is None and (hidden := getattr(text, "hidden_size", None)):
+        found = 4 * hidden  # the default of configs that leave it open, from GPT-2 on
+    if not isinstance(found, int):
+        raise EngineError(
+            f"the config of {class_name(config)} does not tell how many neurons a layer has: it has none of "
+            f"{', '.join(_WIDTHS)}"
         )
-    if len({id(site.module) for site in sites}) != len(sites):
-        raise EngineError(f"{name}: layers share one activation module, so their firings cannot be told apart")
-    return sites
-
-
-def _site(layer: nn.Module, index: int, place: TransformersPlace) -> NeuronSite:
-    where = f"layer {index} ({type(layer).__name__})"
-    activation = _submodule(layer, place.activation, where)
-    projection = _submodule(layer, place.projection, where)
-    width = getattr(projection, "out_features", None)
-    if not isinstance(width, int) or width < 1:
-        raise UnknownArchitectureError(
-            f"{where}: {place.projection} is a {type(projection).__name__} with no out_features, "
-            "so its number of neurons is not known"
-        )
-    return NeuronSite(index, activation, width // 2 if place.fused else width)
+    return found
 
 
 MERGED = ("SiluAndMul", "GeluAndMul")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import PreTrainedModel
 
 from ...config import Sampling
 from ...core.counts import LanguageCounts
@@ -39,12 +38,12 @@ class TransformersEngine:
     """A model of the Hugging Face library; `engines.base.Engine` describes what its methods promise."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: Tokenizer, *, info: ModelInfo, batch_tokens: int | None = None
+        self, network: Network, tokenizer: Tokenizer, *, info: ModelInfo, batch_tokens: int | None = None
     ) -> None:
         """Take over a loaded model; `load` is the usual way."""
         self.model = info
         self.tokenizer = tokenizer
-        self._loaded: Network | None = Network.of(model)
+        self._loaded: Network | None = network
         device = self._loaded.device
         on_cuda = device.type == "cuda"
         self._budget = batch_tokens or BATCH_TOKENS.get(device.type, 4096)
@@ -78,8 +77,9 @@ class TransformersEngine:
         tokenizer = checkpoint.load_tokenizer(path, revision)
         model = loading.load_weights(path, config=config, dtype=checkpoint.DTYPES.get(dtype, dtype), revision=revision)
         ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
-        info = loading.describe(model, path=str(model_path), tokenizer=tokenizer, ends=ends)
-        return cls(loading.move(model, where), tokenizer, info=info, batch_tokens=batch_tokens)
+        network = Network.of(loading.move(model, where))
+        info = loading.describe(network, path=str(model_path), tokenizer=tokenizer, ends=ends)
+        return cls(network, tokenizer, info=info, batch_tokens=batch_tokens)
 
     def count(
         self, groups: Sequence[PromptGroup], *, progress: Progress = SILENT, moments: bool = False
