@@ -6,8 +6,8 @@ A neuron's activation is taken right after the activation function (docs/concept
     plain MLP   fc2(act(fc1 x))             the site is act(fc1 x)
 
 The activation function itself is never assumed: the module that applies it is looked up in the loaded model and hooked.
-To add a family, add one entry to `FAMILIES`. A family that is not in the table is refused by name, because a wrong
-guess gives wrong numbers without an error.
+In the transformers library the neurons of a family that is not in the table are found when a model is loaded, and
+those of every family are proved then (`engines.transformers.sites`). vLLM serves the families whose entry says how.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "gemma3_text": Family(_GATED, VLLMPlace("Gemma3ForCausalLM")),
     "olmo2": Family(_GATED, VLLMPlace(BACKEND)),
-    "phi3": Family(
-        TransformersPlace("layers", "mlp.activation_fn", "mlp.gate_up_proj"), VLLMPlace("Phi3ForCausalLM")
-    ),
+    "phi3": Family(TransformersPlace("layers", "mlp.activation_fn", "mlp.gate_up_proj"), VLLMPlace("Phi3ForCausalLM")),
     "gpt_neox": Family(
         TransformersPlace("layers", "mlp.act", "mlp.dense_h_to_4h"), VLLMPlace(BACKEND, activation="mlp.act")
     ),
@@ -85,6 +83,7 @@ FAMILIES: dict[str, Family] = {
     "bloom": Family(
         TransformersPlace("h", "mlp.gelu_impl", "mlp.dense_h_to_4h"),
         VLLMPlace("BloomForCausalLM", layers="transformer.h", activation="mlp.gelu_impl"),
+        width=lambda config: 4 * config.hidden_size,  # whatever else its config may say
     ),
 }
 """The families, by `model_type` in a model's config."""
