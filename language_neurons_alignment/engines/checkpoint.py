@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from ..errors import EngineError, SettingsError
 from .families import neurons_per_layer, unknown_family
@@ -51,7 +50,7 @@ def load_config(path: str, revision: str | None) -> PreTrainedConfig:
     model_type = raw.get("model_type")
     if model_type is None:
         raise EngineError(f"cannot load the config of {path}: there is no config.json in it that names a model_type")
-    if model_type not in CONFIG_MAPPING_NAMES:
+    if model_type not in CONFIG_MAPPING:
         raise unknown_family((raw.get("architectures") or [model_type])[0], model_type)
     with explained("the config", path):
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)

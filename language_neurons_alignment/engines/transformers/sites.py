@@ -259,7 +259,7 @@ def _prove_interventions(
     with ExitStack() as hooks:
         for site in sites:
             down = layers[site.layer].get_submodule(site.down)
-            hooks.callback(site.module.register_forward_hook(lambda _m, _i, out: torch.zeros_like(out)).remove)
+            hooks.callback(site.module.register_forward_hook(_zeros).remove)
             hooks.callback(down.register_forward_pre_hook(partial(look, site.layer)).remove)
         _run(decoder, tokens)
     missed = [site for site in sites if not reached.get(site.layer)]
@@ -268,6 +268,10 @@ def _prove_interventions(
             f"{name}: setting the activations to zero at {missed[0].activation} does not reach {missed[0].down} in "
             f"layer {missed[0].layer}, so interventions would do nothing; the model is refused"
         )
+
+
+def _zeros(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    return torch.zeros_like(output)
 
 
 def _prove_causal(name: str, decoder: nn.Module, tokens: Int64[Tensor, "one token"]) -> None:
