@@ -245,7 +245,10 @@ def _has_words(bracket: str) -> bool:
 # Preparing a text: one kind of digit, no LaTeX, and no numbers that are not quantities.
 
 _INVISIBLE = dict.fromkeys(
-    map(ord, f"\u200b\u200c\u200d\u200e\u200f\u2060\u2066\u2067\u2068\u2069\ufeff\u00ad{_BOX}{_UNBOX}")
+    map(
+        ord,
+        f"\u200b\u200c\u200d\u200e\u200f\u2060\u202a\u202b\u202c\u202d\u202e\u061c\u2066\u2067\u2068\u2069\ufeff\u00ad{_BOX}{_UNBOX}",
+    )
 )
 _FULL_WIDTH = {0xFF01 + n: chr(0x21 + n) for n in range(94) if chr(0x21 + n) != ","}  # "，" is never a decimal mark
 _SIGNS = {ord("﹣"): "−", ord("－"): "-", ord("⁄"): "/", ord("∕"): "/", ord("฿"): "$", ord("৳"): "$", ord("￥"): "¥"}
@@ -297,7 +300,8 @@ def plain(text: str) -> str:
     >>> plain(r"1. On 12/05/2023 she paid \$৪৫ for the 2nd \textbf{box}")
     ' On   she paid $45 for the   box'
     """
-    text = re.sub(r"\d", lambda digit: str(unicodedata.decimal(digit[0])), text.translate(_INVISIBLE))  # ২, ๒, ２ → 2
+    text = unicodedata.normalize("NFC", text).translate(_INVISIBLE)
+    text = re.sub(r"\d", lambda digit: str(unicodedata.decimal(digit[0])), text)  # ২, ๒, ２ → 2
     text = _boxes(text.translate(_FULL_WIDTH | _SIGNS))
     for pattern, instead in _LATEX:
         text = pattern.sub(instead, text)
