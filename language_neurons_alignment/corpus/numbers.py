@@ -312,7 +312,9 @@ def _without_asides(text: str) -> str:
     Remarks that announce an answer stay, and so do brackets with a number alone, "(24)", or an equation.
     """
     text = _REMARK.sub(lambda found: found[0] if _NOUN.search(found[0]) or _BOX in found[0] else "", text)
-    return _BRACKET.sub(lambda found: found[1] if _explains(found) else found[0], text)
+    text = _BRACKET.sub(lambda found: found[1] if _explains(found) else found[0], text)
+    text = _INCLUDED.sub(lambda found: found[1] if _ONLY_LISTS.fullmatch(found[2]) else found[0], text)
+    return _without_the_hour(text)
 
 
 def _explains(found: re.Match[str]) -> bool:
@@ -322,6 +324,52 @@ def _explains(found: re.Match[str]) -> bool:
         return False
     before = found.string[max(found.end(1) - 60, 0) : found.end(1)]
     return not (_ONE_NUMBER.fullmatch(bracket) and _PART_BEFORE.search(before))
+
+
+_INCLUDED = re.compile(
+    r"(\d[^\n.。।!?=:;,，()]{0,30}[,，]?\s*)(?:(?:(?:which|that)\s+(?:already\s+|also\s+)?(?:includes?|contains?|excludes?)|(?:not\s+)?including|excluding|inclusive\s+of|"
+    r"of\s+(?:which|whom)|einschließlich|inklusive|inkl\.|darunter|davon|worin|(?:lo\s+)?(?:que|cual)\s+(?:ya\s+)?incluyen?|incluyendo|incluid[oa]s?|"
+    r"de\s+l[oa]s\s+cuales|(?:ce\s+)?qui\s+(?:comprend|inclut)|y\s+compris|incluant|dont|котор\w+\s+включа\w+|что\s+включает|включая|в\s+том\s+числе|"
+    r"из\s+(?:них|которых)|ikiwemo|zikiwemo|wakiwemo|ikijumuisha|ambayo\s+inajumuisha|incluindo|compres[oaie]|inclusief)(?![^\W\d_])"
+    r"|其中|包括|包含|そのうち|うち|যার\s+মধ্যে|ซึ่งรวม(?:ถึง)?)"
+    r"((?:[^\n.。।!?=:;,，()]|[.,](?=\d))*)",
+    re.IGNORECASE,
+)
+"""A number, and behind it a clause that says what is in it: "$54, which includes the 8% tax"."""
+_AND = r"(?:\b(?:and|und|y|e|et|и|na|plus|en)\b|[+和与と、]|ও|এবং|และ)"
+_ONLY_LISTS = re.compile(rf"[^\d]*(?:\d+(?:[.,]\d+)*[^\d]*?{_AND}[^\d]*)*\d+(?:[.,]\d+)*[^\d]*", re.IGNORECASE)
+"""Numbers that are all joined by "and"; in "including 8% tax they cost $54" the second one is the result."""
+
+_ENDS_IN_COPULA = re.compile(rf"(?:{_COPULA})\s*$", re.IGNORECASE)
+_HOUR = re.compile(
+    r"\b(?:by|at|until|till|before|after|around|from|since|bis|um|vor|nach|ab|gegen|a|antes\s+de|hasta|à|avant|jusqu['’]à|après|до|к|в|после|kabla\s+ya|hadi)"
+    r"\s+(?:las?\s+|saa\s+)?(\d{1,2})(?!\d)(?:\s?[ap]\.?\s?m\b\.?|\s?o['’]clock\b|\s?uhr\b|\s+de\s+la\s+(?:mañana|tarde|noche)\b"
+    r"|\s?h(?:eures)?\s+du\s+(?:matin|soir)\b|\s+(?:час\w*\s+)?(?:утра|вечера)\b|\s+(?:asubuhi|mchana|jioni|usiku)\b)",
+    re.IGNORECASE,
+)
+"""A time of day with its preposition: "by 7 pm"."""
+_COUNTED = re.compile(
+    rf"\d(?!\s*[-–]?\s*(?:hours?|hrs?|h|min\w*|stunden?|horas?|heures?|час\w*|saa|masaa|dakika|uhr|[ap]\.?m){NO_LETTER})"
+    r"(?:(?!\bso\b|\bthus\b|\bthen\b|\balso\b|\bdonc\b|\bentonces\b|\bпоэтому\b)[^\d=:→])*",
+    re.IGNORECASE,
+)
+"""The last number of a sentence, if it counts no hours and nothing is concluded from it."""
+
+
+def _without_the_hour(text: str) -> str:
+    """The text without its one time of day, where that says when and another number how many: "18 eggs by 7 pm".
+
+    Which of two times counts, or of a time behind a duration ("8 hours, so until 5 pm"), only the question could tell.
+    """
+    hours = list(islice(_HOUR.finditer(text), 2))
+    if len(hours) != 1:
+        return text
+    start, end = hours[0].span()
+    sentence = _SENTENCE_END.split(text[:start])[-1]
+    counted = [found.start() for found in re.finditer(r"\d", sentence)][-1:]
+    behind = sentence[counted[0] :] if counted else ""
+    says_when = _COUNTED.fullmatch(behind) and not _NOUN.search(behind) and not _ENDS_IN_COPULA.search(behind)
+    return text[:start] + text[end:] if says_when else text
 
 
 # Preparing a text: one kind of digit, no LaTeX, and no numbers that are not quantities.
