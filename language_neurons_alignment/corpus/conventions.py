@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from babel import Locale
 
 
-_EAST_ASIAN = re.compile("[一-鿿가-힣]")
-"""Chinese, Japanese and Korean scales are read as parts of a numeral, as in 1万8千 and 1만 8천."""
+_PATTERN = re.compile("([^0一-鿿가-힣]*)(0+)([^0一-鿿가-힣]*)")
+"""No Chinese, Japanese or Korean: their scales are read as parts of a numeral, as in 1万8千 and 1만 8천."""
 
 
 @cache
@@ -45,31 +45,31 @@ def scale_words(language: str) -> tuple[Mapping[str, int], Mapping[str, int]]:
     >>> scale_words("sw")[1]["elfu"]
     1000
     """
-    locale = _locale(language)
-    behind: dict[str, int] = {}
+    patterns = list(_compact_patterns(language))
+    behind = {back: factor for front, back, factor in reversed(patterns) if back and not front}
     before: dict[str, int] = {}
-    for pattern, size in _compact_patterns(locale) if locale else ():
-        zeros = pattern.count("0")
-        front, _, back = (" ".join(part.split()) for part in re.sub("0+", "0", pattern).partition("0"))
-        if zeros and bool(front) != bool(back):
-            words, word = (before, front) if front else (behind, back)
-            words.setdefault(word, size // 10 ** (zeros - 1))
+    for front, back, factor in patterns:
+        if front and (not back or back in behind):  # Burmese puts one word on either side
+            before.setdefault(front, factor // behind.get(back, 1))
     return behind, before
 
 
-def _compact_patterns(locale: Locale) -> Iterator[tuple[str, int]]:
-    """CLDR's patterns of abbreviated numbers, such as "00 millions", each with the smallest number that it is for."""
+def _compact_patterns(language: str) -> Iterator[tuple[str, str, int]]:
+    """CLDR's patterns of abbreviated numbers, "00 millions" → ("", "millions", 10**6)."""
+    locale = _locale(language)
+    forms = locale.compact_decimal_formats if locale else {}
     for length in ("long", "short"):
-        for by_size in locale.compact_decimal_formats.get(length, {}).values():
+        for by_size in forms.get(length, {}).values():
             for size, pattern in by_size.items():
-                text = _cleaned(pattern.pattern)
-                if not _EAST_ASIAN.search(text) and (length == "long" or _is_spelt_out(text)):
-                    yield text, int(size)
+                found = _PATTERN.fullmatch(_cleaned(pattern.pattern))  # none in "mille", which is French for 1000
+                if found and (length == "long" or _is_spelt_out(found[0])):
+                    front, zeros, back = found.groups()
+                    yield " ".join(front.split()), " ".join(back.split()), int(size) // 10 ** (len(zeros) - 1)
 
 
 def _cleaned(pattern: str) -> str:
-    """The positive half of a pattern, in lower case, without quotes and marks of direction."""
-    positive = re.sub("['\u200e\u200f\u061c]", "", pattern.split(";")[0])
+    """The positive half of a pattern, in lower case, without quotes and what cannot be seen."""
+    positive = re.sub("['\u200c\u200d\u200e\u200f\u061c]", "", pattern.split(";")[0])
     return unicodedata.normalize("NFC", positive).casefold()
 
 

@@ -196,7 +196,10 @@ def _directly(text: str, numbers: list[FoundNumber], start: int) -> FoundNumber 
 
 # A part of something and what it comes to: "3/4 of 100, i.e. 75", "80的20%，即16", "20% of 80 (16)".
 
-_PERCENT = r"\s?(?:%|(?:percent|per\s?cent\w*|prozent|por\s?cien\w*|por\s?cento|pour\s?cent|procent\w*|процент\w*)\b|শতাংশ|ভাগ|เปอร์เซ็นต์|パーセント|퍼센트|प्रतिशत|శాతం)"
+_PERCENT = (
+    r"\s?(?:%|(?:percent|per\s?cent\w*|prozent|por\s?cien\w*|por\s?cento|pour\s?cent|procent\w*|процент\w*)\b"
+    r"|শতাংশ|ভাগ|เปอร์เซ็นต์|パーセント|퍼센트|प्रतिशत|శాతం)"
+)
 _OF = rf"\s*(?:(?:of|von|vom|der|des|de|del|du|di|van|av|af|от|из|dari|của|ya|wa|za|la|cha){NO_LETTER}|d['’]|ของ|จาก)"
 _OF_WHICH = r"\s*(?:'s\b|的|の|의|[-–]?\s?এর|র(?=\s)|का|के|की|లో)\s*"
 """Between the whole and its part, in languages that name the whole first."""
@@ -212,7 +215,7 @@ _COMES_TO = re.compile(
     r"c['’]est[-\s]à[-\s]dire|c\.[-\s]?à[-\s]?d\.|soit|(?:ce\s+)?qui\s+(?:fait|donne|est)|donc|ou|fait|font|"
     r"то\s+есть|т\.\s?е\.|что\s+(?:равно|составляет|есть)|или|значит|yaani|ambayo\s+ni|au|sawa\s+na|hivyo|"
     r"ou\s+seja|isto\s+é|que\s+é|cioè|ossia|ovvero|che\s+è|dat\s+is|oftewel|d\.w\.z\.|czyli|to\s+jest|yani|yaitu|tức\s+là)(?![^\W\d_])"
-    r"|即|也就是(?:说)?|等于|就是|つまり|すなわち|即ち|অর্থাৎ|মানে|বা(?=\s)|নั่นคือ|นั่นคือ|ก็คือ|หรือ(?:เท่ากับ)?|ได้|यानी|अर्थात्?|అంటే|أي|يعني|즉"
+    r"|即|也就是(?:说)?|等于|就是|つまり|すなわち|即ち|অর্থাৎ|মানে|বা(?=\s)|นั่นคือ|นั่นคือ|ก็คือ|หรือ(?:เท่ากับ)?|ได้|यानी|अर्थात्?|అంటే|أي|يعني|즉"
     rf"|{_COPULA})(?:{_LEADING.pattern})",
     re.IGNORECASE,
 )
@@ -222,7 +225,9 @@ _OF_SOMETHING = re.compile(rf"(?:{_PERCENT})?{_OF}", re.IGNORECASE)
 _OF_THAT = re.compile(_OF_WHICH, re.IGNORECASE)
 _OF_THAT_IN_WORDS = re.compile(rf"{_OF_WHICH}{_PART_IN_WORDS}", re.IGNORECASE)
 _WORDED_PART = re.compile(rf"(?<![^\W\d_]){_PART_IN_WORDS}{_OF}(?:{_LEADING.pattern})$", re.IGNORECASE)
-_PART_BEFORE = re.compile(rf"(?:/\d+|[{VULGAR}]|\d{_PERCENT}|(?<![^\W\d_]){_PART_IN_WORDS}){_OF}[^\n.!?。=()]*$", re.IGNORECASE)
+_PART_BEFORE = re.compile(
+    rf"(?:/\d+|[{VULGAR}]|\d{_PERCENT}|(?<![^\W\d_]){_PART_IN_WORDS}){_OF}[^\n.!?。=()]*$", re.IGNORECASE
+)
 _ONE_NUMBER = re.compile(r"\([^\d)]*\d+(?:[.,/]\d+)*[^\d)]*\)")
 
 
@@ -340,6 +345,7 @@ _AND = r"(?:\b(?:and|und|y|e|et|и|na|plus|en)\b|[+和与と、]|ও|এবং|�
 _ONLY_LISTS = re.compile(rf"[^\d]*(?:\d+(?:[.,]\d+)*[^\d]*?{_AND}[^\d]*)*\d+(?:[.,]\d+)*[^\d]*", re.IGNORECASE)
 """Numbers that are all joined by "and"; in "including 8% tax they cost $54" the second one is the result."""
 
+_LAST_DIGIT = re.compile(r"\d\D*$")
 _ENDS_IN_COPULA = re.compile(rf"(?:{_COPULA})\s*$", re.IGNORECASE)
 _HOUR = re.compile(
     r"\b(?:by|at|until|till|before|after|around|from|since|bis|um|vor|nach|ab|gegen|a|antes\s+de|hasta|à|avant|jusqu['’]à|après|до|к|в|после|kabla\s+ya|hadi)"
@@ -366,8 +372,8 @@ def _without_the_hour(text: str) -> str:
         return text
     start, end = hours[0].span()
     sentence = _SENTENCE_END.split(text[:start])[-1]
-    counted = [found.start() for found in re.finditer(r"\d", sentence)][-1:]
-    behind = sentence[counted[0] :] if counted else ""
+    counted = _LAST_DIGIT.search(sentence)
+    behind = counted[0] if counted else ""
     says_when = _COUNTED.fullmatch(behind) and not _NOUN.search(behind) and not _ENDS_IN_COPULA.search(behind)
     return text[:start] + text[end:] if says_when else text
 

@@ -375,6 +375,10 @@ def east_asian(numeral: str) -> Fraction | None:
             pending = Fraction(_DIGITS[number]) if number in _DIGITS else _amount(number)
         if unit in _SMALL:
             section += (1 if pending is None else pending) * _SMALL[unit]
+        elif unit in _BIG and total and not number and not section:
+            total *= _BIG[unit]  # 2万亿
+            if total.numerator.bit_length() > _LARGEST:
+                return None
         elif unit in _BIG:
             total += (section + (pending or 0) or 1) * _BIG[unit]
             section = Fraction(0)
