@@ -383,7 +383,7 @@ def test_no_text_in_any_language_is_an_error(before: str, behind: str, between: 
 @pytest.mark.parametrize(
     "noise",
     [
-        "9" * 100_000, "1." + "9" * 9000, "9" * 9000 + "万", "1,234" * 2000, "1/" * 4000, "1e" + "9" * 9000,
+        "9" * 9000, "1." + "9" * 9000, "9" * 9000 + "万", "1,234" * 2000, "1/" * 4000, "1e" + "9" * 9000,
         "1e999999999", "10^99^99^99", "2^" + "9" * 9000, "1e-99" * 2000, "NaN", "inf", "-inf", "Infinity", "1_000",
         "½" * 9000, "1분의" * 2000, "১" * 9000, "\ud800" * 9000, "1\ud8002", "1만" * 4000, "万亿" * 9000,
         "1万亿亿亿亿" * 999,
@@ -394,6 +394,10 @@ def test_no_noise_is_an_error(noise: str, language: str) -> None:
     for text in (noise, f"Answer: {noise}", f"#### {noise}", f"\\boxed{{{noise}}}", f"答案是{noise}"):
         number = final_number(text, language)
         assert number is None or Fraction(shown_number(number)) == number
+
+
+def test_a_hundred_thousand_digits_are_no_number() -> None:
+    assert final_number("Answer: " + "9" * 100_000, "de") is None
 
 
 REPEATED = [
