@@ -402,7 +402,8 @@ def test_a_hundred_thousand_digits_are_no_number() -> None:
 
 REPEATED = [
     "\n", " \n", "\n* ", "Question: how\n", "Question 1: 5\n", "Q\n", "answer is ", "answer\n", "答 ", "5 ", "1,", "7",
-    "1.2.3万", "####", "#### ", "{", "1(", "第", "Note: ", "½", "1 1/", ".", ". ", "1/2 of 2 is ", "answer is 1/2 of 2 ",
+    "1.2.3万", "####", "#### ", "{", "1(", "第", "Note: ", "½", "1 1/", ".", ". ", "1/2 of 2 is ",
+    "answer is 1/2 of 2 ",
     "= ", "=1 ", "(1 a) ", "百", "'", "“5” ", " ", "is ", "5, including ", "5, which includes 8 ", "by 7 pm ", "5 by ",
     "half of 5 (5 a) ", "5 million ", "mil ", "elfu ", "1만 ", "50% of 80 (16 x) ", "i.e. ", "1 234 ", "\\boxed{",
 ]  # fmt: skip
