@@ -159,7 +159,8 @@ def open_neurons(
                 "`lna identify`, or import one with `lna import-mask`"
             )
         return _from_mask(layout, layout.mask(selection.top_rate, lam), lam_from)
-    described = None if lam is None else load_description(layout.mask(selection.top_rate, lam))
+    stored = None if lam is None else layout.mask(selection.top_rate, lam)
+    described = load_description(stored) if stored is not None and stored.is_file() else None  # alone it is half a mask
     languages = selection.languages or (tuple(described.languages) if described else DEFAULT_LANGUAGES)
     bar = selection.bar or (described.bar if described else None) or DEFAULT_BAR
     counts = load_answer_counts(layout, languages, skip_empty=selection.skip_empty)
