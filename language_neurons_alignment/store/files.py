@@ -20,6 +20,7 @@ from typing import IO, Any
 from zipfile import is_zipfile
 
 import torch
+from filelock import FileLock, Timeout
 
 from ..core.frames import Columns
 from ..errors import ArtifactError, MissingArtifactError
@@ -245,3 +246,12 @@ def save_stability(
             file.seek(0)
             digests[one.name] = digest_of_bytes(file.read())
     return [*save_tables(path, {**content, DIGESTS: digests}, tables), *others]
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a running process holds this lock."""
+    try:
+        with FileLock(str(lock), timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True

@@ -180,6 +180,7 @@ def test_the_json_of_a_result_comes_last_and_tells_whether_the_others_are_of_its
     assert differing_files(path) == []
     assert killed_at(path.name, *command, "-b", "0.6", *_force(command)) == DIED
     assert differing_files(path)
+    assert "not of the run that wrote" in lna("check", ".").out
     assert lna(*command, "-b", "0.6", *_force(command)).code == 0
     assert differing_files(path) == []
 
