@@ -173,7 +173,11 @@ def differing_files(path: Path) -> list[Path]:
 
     A JSON file without digests, as earlier versions wrote it, has none.
     """
-    content = read_json(path, lambda one: isinstance(one.get(DIGESTS, {}), dict), command="lna") or {}
+
+    def is_whole(content: Any) -> bool:
+        return all(name == Path(name).name and isinstance(one, str) for name, one in content.get(DIGESTS, {}).items())
+
+    content = read_json(path, is_whole, command="lna") or {}
     named = {path.with_name(name): digest for name, digest in content.get(DIGESTS, {}).items()}
     return [file for file, digest in named.items() if not file.is_file() or _digest_of_file(file) != digest]
 
