@@ -124,20 +124,20 @@ def evaluate(
         graded = partial(_graded, candidates=session.corpus.languages)
         answered = answer_rows(file, wanted, records, session, settings, graded, overwrite=overwrite, start=start)
 
-        # write
-        if file.finish():
-            save_evaluation(path, file.cells())
+        # draw, then write the summary: where it is there, so is all the rest
+        finished = file.finish()
         result = _accuracy_map(file.read(), listed, chosen)
-
-        # draw
         found = accuracy_effects(result, settings.show, seed=seed)
         figure = accuracy_heatmap(result, found, settings.show, title=layout.model, done=", ".join(steps.texts))
         name = path if settings.show == MEASURES[0] else with_ending(path, f".{settings.show}")
         table = table_rows(result, found, settings.show)
         png, csv = save_pictures(name, {".png": partial(write_png, figure)}, header=HEADER, rows=table)
+        if finished:
+            save_evaluation(path, file.cells())
     selective = accuracy_selectivity(result, settings.show, seed=seed) if steps.words else None
     by = controls and controls.matched_by
-    return Evaluated(by, file.json, csv, png, file.answers, answered, result, settings.show, found, selective)
+    files, notes = (file.json, csv, png, file.answers), tuple(conditions.notes(rows))
+    return Evaluated(by, *files, answered, notes, result, settings.show, found, selective)
 
 
 def _wanted(

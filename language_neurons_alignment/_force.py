@@ -155,19 +155,18 @@ def force_languages(
         graded = partial(_graded, candidates=candidates)
         answered = answer_rows(file, rows, records, session, settings, graded, overwrite=overwrite, start=start)
 
-        # write
-        if file.finish():
-            save_forcing(path, file.cells())
-        finished = file.read()
-        seen = {cell: finished[cell.key]["languages"] for cell in cells}
-
-        # draw
+        # draw, then write the summary: where it is there, so is all the rest
+        finished, read = file.finish(), file.read()
+        seen = {cell: read[cell.key]["languages"] for cell in cells}
         found = forcing_table([_asked(text, steered, seen, sets=settings.controls) for text in asked], seed=seed)
         figure = forcing_heatmap(found, asked, steered, title=layout.model, done=", ".join(settings.do))
         table = table_rows(found, asked, steered, seen)
         png, csv = save_pictures(path, {".png": partial(write_png, figure)}, header=HEADER, rows=table)
+        if finished:
+            save_forcing(path, file.cells())
     by = controls and controls.matched_by
-    return Forced(by, file.json, csv, png, file.answers, answered, asked, steered, found, seen)
+    notes = tuple(dict.fromkeys(note for text in asked for note in conditions[text].notes(steered)))
+    return Forced(by, file.json, csv, png, file.answers, answered, notes, asked, steered, found, seen)
 
 
 def _cells(asked: Sequence[str], steered: Sequence[str], sets: int) -> list[Cell]:

@@ -134,6 +134,7 @@ class AnswersWritten:
         png: the heatmap.
         answers: a folder with a file for each row or cell, an answer a line.
         answered: answers that this run made; the others were there.
+        notes: sentences about the changes that a reader must know.
     """
 
     matched_by: str | None
@@ -142,6 +143,7 @@ class AnswersWritten:
     png: Path
     answers: Path
     answered: int
+    notes: tuple[str, ...]
 
 
 def answers_made_from(session: Session, settings: Asking, candidates: Sequence[str]) -> Json:

@@ -172,7 +172,7 @@ SEARCH = ("lo", "hi", "eps", "exact")
 Neurons = Annotated[
     Selection,
     only(
-        "top_rate", "bar", *SEARCH,
+        "top_rate", "bar", "skip_empty", *SEARCH,
         lam="the mask's, if there is only one, else AutoSweep's", languages="the mask's, else the ten",
     ),
 ]  # fmt: skip

@@ -7,14 +7,14 @@ activations) and blocks (counts of each part of a corpus) are additive in the sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float32, Float64, Int, Int64, Integer
 from torch import Tensor
 
-from ..errors import IncompatibleError, TallyError
+from ..errors import CorpusError, IncompatibleError, TallyError
 
 
 def _check_same_shape(what: str, one: Tensor, other: Tensor, reason: str = "they come from different models") -> None:
@@ -112,6 +112,11 @@ class LanguageCounts:
         sums = LanguageMoments(full, prefix) if moments else None
         return cls(SpanCounts.zero(layers, d_mlp), SpanCounts.zero(layers, d_mlp), sums)
 
+    @property
+    def answer_tokens(self) -> int:
+        """t_full − t_prefix; below 0 where the tokenizer merges answers into their instructions."""
+        return self.full.total_tokens - self.prefix.total_tokens
+
     def __add__(self, other: LanguageCounts) -> LanguageCounts:
         """The counts of two disjoint corpora together; IncompatibleError if only one side has moments."""
         if (self.moments is None) != (other.moments is None):
@@ -158,6 +163,35 @@ def answer_counts(full: Int[Tensor, "*shape"], prefix: Int[Tensor, "*shape"]) ->
     A prefix can fire more often than its text where the tokenizer merges across the border of instruction and answer.
     """
     return (full - prefix).clamp(min=0)
+
+
+def check_answer_tokens(tokens: Mapping[str, int]) -> None:
+    """Raise CorpusError where a language has no answer token, for its probabilities would be 0/0.
+
+    tokens: language → t_full − t_prefix; below 0 where the tokenizer merges answers into their instructions.
+    """
+    empty = {language: count for language, count in tokens.items() if count < 1}
+    if empty:
+        seen = ", ".join(f"{language} ({count})" for language, count in empty.items())
+        raise CorpusError(
+            f"the answers have no token in {seen}, expected t_full − t_prefix of at least 1: count answers that are "
+            "not empty, or leave such languages out (--skip-empty, or --langs)"
+        )
+
+
+def check_block_tokens(tokens: Mapping[str, Sequence[int]]) -> None:
+    """Raise CorpusError where a block has no answer token in a language: a sample of the blocks may then have none.
+
+    tokens: language → t_full − t_prefix of each block.
+    """
+    for language, blocks in tokens.items():
+        empty = [number for number, count in enumerate(blocks, start=1) if count < 1]
+        if empty:
+            raise CorpusError(
+                f"{len(empty)} of {len(blocks)} blocks have no answer token in {language} (the first is block "
+                f"{empty[0]}), so a sample of the blocks may have none: count in fewer blocks (`lna activation "
+                "--blocks N --force`), or leave the language out (--langs)"
+            )
 
 
 def activation_probability(

@@ -114,6 +114,11 @@ class EncodedCorpus:
         return sum(group.prefix_tokens for group in self.groups)
 
     @property
+    def answer_tokens(self) -> int:
+        """Tokens of the answers: of the full sequences, less those of the prefixes."""
+        return self.full_tokens - self.prefix_tokens
+
+    @property
     def boundary_cases(self) -> int:
         """Answers whose tokens do not begin with the whole prefix."""
         return sum(group.boundary_cases for group in self.groups)

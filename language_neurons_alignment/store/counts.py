@@ -31,6 +31,7 @@ from ..core.counts import (
     SpanMoments,
     activation_probability,
     answer_counts,
+    check_answer_tokens,
 )
 from ..core.selection import NeuronStatistics, neuron_statistics
 from ..errors import ArtifactError, IncompatibleError, MissingArtifactError
@@ -272,6 +273,11 @@ class AnswerCounts:
         hashes: digest of each language's files.
         config_hash, weights_hash: of the model; "" where the files do not tell.
         metas: what each language's files say about their making.
+        notes: sentences about these counts that a reader must know.
+        left_out: languages that were asked for and have no answer token.
+
+    Raises:
+        CorpusError: a language has no answer token.
     """
 
     languages: tuple[str, ...]
@@ -282,6 +288,11 @@ class AnswerCounts:
     config_hash: str
     weights_hash: str
     metas: tuple[Json, ...] = ()
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_answer_tokens(dict(zip(self.languages, self.tokens.tolist(), strict=True)))
 
     @property
     def probability(self) -> Float32[Tensor, "layer neuron lang"]:
@@ -293,13 +304,21 @@ class AnswerCounts:
         return neuron_statistics(self.probability, bar=bar)
 
 
-def load_answer_counts(layout: Layout, languages: Sequence[str]) -> AnswerCounts:
-    """Read the counts of several languages and put them side by side."""
+def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: bool = False) -> AnswerCounts:
+    """Read the counts of several languages and put them side by side; `skip_empty` leaves out those without answers.
+
+    Raises:
+        CorpusError: a language has no answer token, and not `skip_empty`; or none has any.
+    """
     table: Tensor | None = None
     origin: Json = {}
-    tokens, prefix_tokens, hashes, metas = [], [], {}, []
-    for k, language in enumerate(languages):
+    tokens, prefix_tokens, hashes, metas, empty = [], [], {}, [], {}
+    for language in languages:
         counts, meta = load_counts(layout, language)
+        if counts.answer_tokens < 1:
+            empty[language] = counts.answer_tokens
+            continue
+        k = len(metas)
         metas.append(meta)
         answers = answer_counts(counts.full.over_zero, counts.prefix.over_zero)
         if table is None:
@@ -307,23 +326,34 @@ def load_answer_counts(layout: Layout, languages: Sequence[str]) -> AnswerCounts
             table, origin = torch.empty(len(languages), *answers.shape, dtype=torch.int64).permute(1, 2, 0), meta
         if answers.shape != table.shape[:2]:
             raise IncompatibleError(
-                f"the counts of {language!r} have shape {tuple(answers.shape)}, those of {languages[0]!r} "
+                f"the counts of {language!r} have shape {tuple(answers.shape)}, those of {next(iter(hashes))!r} "
                 f"{tuple(table.shape[:2])}: they come from different models; collect {language!r} again"
             )
         differs = _model_of(meta).difference(origin, unknown_differs=True)
         if differs:
             raise IncompatibleError(
-                f"the counts of {languages[0]!r} and {language!r} come from different models (other {differs}): "
+                f"the counts of {next(iter(hashes))!r} and {language!r} come from different models (other {differs}): "
                 "collect one of them again with `lna activation --force`"
             )
         table[..., k] = answers
-        tokens.append(counts.full.total_tokens - counts.prefix.total_tokens)
+        tokens.append(counts.answer_tokens)
         prefix_tokens.append(counts.prefix.total_tokens)
         hashes[language] = counts_hash(counts)
+    if not skip_empty or table is None:
+        check_answer_tokens(empty)
     assert table is not None  # languages are never empty: parse_languages
     model = _model_of(origin)
     totals = torch.tensor(tokens), torch.tensor(prefix_tokens)
-    return AnswerCounts(tuple(languages), table, *totals, hashes, model.config_hash, model.weights_hash, tuple(metas))
+    notes = (left_out_note(empty),) if empty else ()
+    of_model = model.config_hash, model.weights_hash
+    return AnswerCounts(
+        tuple(hashes), table[..., : len(hashes)], *totals, hashes, *of_model, tuple(metas), notes, tuple(empty)
+    )
+
+
+def left_out_note(languages: Iterable[str]) -> str:
+    """Say which languages were left out because their answers have no token."""
+    return f"left out, because the answers have no token: {', '.join(languages)}"
 
 
 def _model_of(meta: Json) -> Checkpoint:

@@ -30,6 +30,9 @@ from .layout import with_ending
 Json = dict[str, Any]
 """A JSON object."""
 
+DIGESTS = "digests"
+"""In the JSON of a result: the digest of each file that was written with it, by name."""
+
 
 def digest_of(content: Any) -> str:
     """Return a digest of plain values, equal for equal values.
@@ -148,16 +151,39 @@ def save_pictures(
 
 
 def save_tables(path: Path, content: Mapping[str, Any], tables: Mapping[str, Columns]) -> list[Path]:
-    """Write `<path>.json`, and `<path>.<name>.csv` for each table; all of them or none."""
+    """Write `<path>.json`, and `<path>.<name>.csv` for each table; all of them or none.
+
+    The JSON comes last and holds the digests of the tables (`differing_files`).
+    """
     csvs = {
         with_ending(path, f".{name}.csv"): _csv(columns, zip(*columns.values(), strict=True))
         for name, columns in tables.items()
     }
-    texts = {**csvs, with_ending(path, ".json"): json.dumps(plain(content), indent=1, ensure_ascii=False) + "\n"}
+    digests = {**content.get(DIGESTS, {}), **{file.name: digest_of_bytes(text.encode()) for file, text in csvs.items()}}
+    whole = plain({**content, DIGESTS: digests} if digests else content)
+    texts = {**csvs, with_ending(path, ".json"): json.dumps(whole, indent=1, ensure_ascii=False) + "\n"}
     with atomic_files(*texts) as files:
         for file, text in zip(files, texts.values(), strict=True):
             file.write(text.encode("utf-8"))
     return [with_ending(path, ".json"), *csvs]
+
+
+def differing_files(path: Path) -> list[Path]:
+    """Return the files that a JSON file holds the digests of and that are gone or of another run.
+
+    A JSON file without digests, as earlier versions wrote it, has none.
+    """
+
+    def is_whole(content: Any) -> bool:
+        return all(name == Path(name).name and isinstance(one, str) for name, one in content.get(DIGESTS, {}).items())
+
+    content = read_json(path, is_whole, command="lna") or {}
+    named = {path.with_name(name): digest for name, digest in content.get(DIGESTS, {}).items()}
+    return [file for file, digest in named.items() if not file.is_file() or _digest_of_file(file) != digest]
+
+
+def _digest_of_file(path: Path) -> str:
+    return digest_of_bytes(path.read_bytes())
 
 
 def plain(value: Any) -> Any:
@@ -214,13 +240,16 @@ def save_stability(
     pictures: Mapping[str, Callable[[IO[bytes]], None]],
 ) -> list[Path]:
     """Write `<path>.pt` and `<path>.<name>.png`, then the tables and the JSON that describes everything."""
-    pngs = [with_ending(path, f".{name}.png") for name in pictures]
-    with atomic_files(with_ending(path, ".pt"), *pngs) as (tensor_file, *files):
+    others = [with_ending(path, ".pt"), *(with_ending(path, f".{name}.png") for name in pictures)]
+    digests = {}
+    with atomic_files(*others) as (tensor_file, *files):
         save_tensors(dict(tensors), tensor_file)
         for write, file in zip(pictures.values(), files, strict=True):
             write(file)
-    written = save_tables(path, content, tables)
-    return [*written, with_ending(path, ".pt"), *pngs]
+        for one, file in zip(others, (tensor_file, *files), strict=True):
+            file.seek(0)
+            digests[one.name] = digest_of_bytes(file.read())
+    return [*save_tables(path, {**content, DIGESTS: digests}, tables), *others]
 
 
 def is_held(lock: Path) -> bool:

@@ -147,11 +147,11 @@ def _own(cells: Cells) -> Cells:
 
 def save_map(path: Path, cells: Cells) -> None:
     """Write the summaries of a map and of its controls. `path` is without ending."""
-    write_text(with_ending(path, ".json"), _summary(_own(cells)))
     if controls := controls_of(cells):
         write_text(controls_path(path), _summary(controls))
     else:
         controls_path(path).unlink(missing_ok=True)
+    write_text(with_ending(path, ".json"), _summary(_own(cells)))  # last: where it is there, so is all the rest
 
 
 def _summary(cells: Cells) -> str:

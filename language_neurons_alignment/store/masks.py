@@ -60,6 +60,8 @@ class MaskDescription:
         source: for an imported mask, the file's name and its digest.
         parameters: the method's parameters besides top rate, λ and bar: "neurons" per language, "seed".
         moments: digest of each language's moments, where the method reads them.
+        left_out: languages that were asked for and have no answer token.
+        mask_hash: digest of the neurons (`mask_hash`); empty where a version wrote it that did not note it.
     """
 
     languages: list[str]
@@ -80,6 +82,8 @@ class MaskDescription:
     method: str = ENTROPY_LAMBDA
     parameters: dict[str, int] = field(default_factory=dict)
     moments: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    mask_hash: str = ""
 
 
 def load_description(path: Path) -> MaskDescription | None:
@@ -91,6 +95,30 @@ def load_description(path: Path) -> MaskDescription | None:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise ArtifactError(f"{described} cannot be read ({error}): delete it and {IDENTIFY}") from error
+
+
+def mask_hash(mask: Bool[Tensor, "layer neuron lang"]) -> str:
+    """Return a digest of the neurons of each language, whatever file holds them.
+
+    >>> mask = torch.tensor([[[True], [False]]])
+    >>> mask_hash(mask) == mask_hash(torch.tensor([[[True], [False], [False]]])) != mask_hash(~mask)
+    True
+    """
+    return _list_hash(to_mask_list(mask))
+
+
+def _list_hash(listed: MaskList) -> str:
+    """`mask_hash` of the stored form; neurons count as int64 in ascending order, as we write them."""
+    shape = repr([[one.numel() for one in per_layer] for per_layer in listed])
+    indices = (one.to(torch.int64).sort().values.numpy().tobytes() for per_layer in listed for one in per_layer)
+    return digest_of_bytes(shape.encode(), *indices)
+
+
+def _again(description: MaskDescription) -> str:
+    """What to do where a mask and its description do not belong together."""
+    if description.source is not None:
+        return "import the mask again with `lna import-mask --force`"
+    return REPLACE
 
 
 def check_replaceable(path: Path, new: MaskDescription) -> None:
@@ -154,11 +182,17 @@ class Mask:
         Raises:
             MissingArtifactError: it is not there.
             ArtifactError: it is torn, no mask, or has an index of at least `d_mlp`.
-            IncompatibleError: it has another number of languages.
+            IncompatibleError: it has another number of languages, or other neurons than the description beside it is
+                about.
         """
         path = Path(path)
         listed = _load_list(path, remedy)
         description = load_description(path) if langs is None else None
+        if description is not None and description.mask_hash not in ("", _list_hash(listed)):
+            raise IncompatibleError(
+                f"{path} and {with_ending(path, '.json').name} come from two runs, for the description is about other "
+                f"neurons than the mask has: {_again(description)}"
+            )
         if langs is not None:
             languages = parse_languages(langs)
             expected, instead = "--langs names", "name its languages, in its order"
@@ -186,7 +220,8 @@ class Mask:
             raise SettingsError("a mask without a description cannot be stored: say what it was made from")
         if path.exists() and not overwrite:
             check_replaceable(path, self.description)
-        text = json.dumps(asdict(self.description), indent=1, ensure_ascii=False) + "\n"
+        described = replace(self.description, mask_hash=_list_hash(self._list))
+        text = json.dumps(asdict(described), indent=1, ensure_ascii=False) + "\n"
         with atomic_files(with_ending(path, ".json"), path) as (description_file, mask_file):
             description_file.write(text.encode("utf-8"))
             save_tensors(self._list, mask_file)
