@@ -411,10 +411,11 @@ def corpus_encode(rng: Random, place: Place) -> Read:
 
     path = place.put(place.folder / "c.json", _corpus_bytes(rng))
     tokenizer = _tokenizer(place)
+    length, overlong = rng.choice((20, 100, 2000)), rng.choice(("error", "truncate", "skip"))
 
     def read() -> object:
         found = read_corpus(path)
-        return encode_groups(found.of_language(found.languages[0]), tokenizer, max_length=50, overlong="error")
+        return encode_groups(found.of_language(found.languages[0]), tokenizer, max_length=length, overlong=overlong)
 
     return read
 
@@ -604,8 +605,8 @@ def names_of_results(rng: Random, place: Place) -> Read:
             made = place.folder / "out" / "activation_masks" / "small" / folder
             os.fsencode(made)
             if made.name == folder and not made.exists():
-                place._changed.setdefault(made, None)
                 made.mkdir()
+                place._changed.setdefault(made, None)
         place.layout.lambdas(TOP)
         layout = Layout(place.folder / "out", name, "Llama-tiny")
         return layout.mask(TOP, LAM), layout.lambdas(TOP)
