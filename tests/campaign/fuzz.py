@@ -98,6 +98,11 @@ class Place:
         path.write_bytes(data)
         return path
 
+    def signature(self) -> list[tuple[str, int, int]]:
+        """What tells whether a command wrote anything."""
+        state = ((str(one), one.lstat()) for one in sorted((self.folder / "out").rglob("*")))
+        return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in state]
+
     def hide(self, path: Path) -> None:
         """Take a file away."""
         if path not in self._changed:
@@ -115,6 +120,10 @@ class Place:
             else:
                 path.write_bytes(data)
         self._changed.clear()
+
+    def changed(self) -> list[Path]:
+        """The files that differ from the valid ones at the moment."""
+        return [path for path in self._changed if path.is_file()]
 
     def json(self, path: Path) -> Any:
         """A valid JSON file."""
@@ -267,7 +276,8 @@ def map_cells(rng: Random, place: Place) -> Read:
 
     def read() -> object:
         found, _ = load_map(path)
-        save_csv(path, found)
+        if len(found.cells) == len(found.rows) * len(found.languages):
+            save_csv(path, found)
         return compose(gather([place.layout], Selection(TOP, LAM, 0.8))) if whole else None
 
     return read
@@ -768,6 +778,9 @@ class CommandLine:
     argv: list[str]
     place: Place
 
+    def __post_init__(self) -> None:
+        self.before = self.place.signature()
+
     def __call__(self) -> object:
         from language_neurons_alignment import cli
 
@@ -796,8 +809,9 @@ class CommandLine:
         out = self.place.folder / "out"
         if out.is_symlink() or out.is_file():
             out.unlink()
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(self.place.pristine, out)
+        if self.place.signature() != self.before:
+            shutil.rmtree(out, ignore_errors=True)
+            shutil.copytree(self.place.pristine, out)
 
 
 def check_line(text: str) -> None:

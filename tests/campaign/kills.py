@@ -119,6 +119,8 @@ class Trials:
             return Plan(command, overwrite, how, "time", rng.randrange(1000))
         events = self.reference(command, overwrite).events
         kinds = [kind for kind in events if how not in FAILING or kind in ("open", "write", "fsync", "rename", "folder")]
+        if not kinds:  # a command that writes nothing
+            return Plan(command, overwrite, "late" if how in KILLS else "stdout", "time", rng.randrange(1000))
         kind = rng.choice(kinds)
         return Plan(command, overwrite, how, kind, rng.randrange(events[kind]) + 1)
 

@@ -43,7 +43,8 @@ class Ended:
         """What is wrong with the way in which it ended; empty where nothing is."""
         if "Traceback (most recent call last)" in self.err:
             return self.err.strip().splitlines()[-1]
-        if self.code not in GOOD_EXITS and self.code != KILLED:
+        told = self.code < 0 and 128 - self.code in GOOD_EXITS and "lna: " in self.err  # a signal, after a message
+        if self.code not in GOOD_EXITS and self.code != KILLED and not told:
             return f"exit code {self.code}: {self.err.strip()[-200:]}"
         return ""
 
