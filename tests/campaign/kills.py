@@ -144,6 +144,7 @@ class Trials:
             time.sleep(reference.seconds * plan.number / 1000)
             child.signal(signal.SIGKILL)
         ended = child.wait(limit=LIMIT)
+        finished = ended.code == 0
         self._note(harm, "the run", ended)
         harm.reached = plan.how not in ("kill", "pair") or ended.code == KILLED
         if other is not None:
@@ -157,6 +158,7 @@ class Trials:
             if not (place / "out" / name).exists() and name in reference.after:
                 harm.add("lost", f"{name} is gone, and the new one is not there")
 
+        finished = finished or tree(place / "out") == reference.after  # then --force begins anew, as it should
         again = Counter()
 
         def second() -> int:
@@ -167,9 +169,9 @@ class Trials:
         self._note(harm, "the run again", ended)
         if ended.code:
             harm.add("differing", f"the run again: exit {ended.code}: {ended.err.strip()[-300:]}")
-        if plan.how != "pair" and (done := again.get("unit")) > (most := reference.events.get("unit", 0) - counter.get("kept")):
-            if counter.get("kept") and done > most:
-                harm.add("lost", f"{counter.get('kept')} of {reference.events.get('unit', 0)} units were on disk, and {done} were done again")
+        units, kept, done = reference.events.get("unit", 0), counter.get("kept"), again.get("unit")
+        if plan.how != "pair" and not finished and kept and done > units - kept:
+            harm.add("lost", f"{kept} of {units} units were on disk, and {done} were done again")
         now = tree(place / "out")
         for name in sorted({*reference.after, *now}):
             if name.endswith(".part"):
