@@ -232,9 +232,7 @@ def save_evaluation(path: Path, cells: Cells) -> None:
 def forcing_grid(path: Path, wanted: Mapping[Key, Json], *, overwrite: bool = False) -> AnswerGrid:
     """Name the file of a forcing table: cell → {"languages": the language of each answer, None where unclear}."""
     whole = {key: {forcing_name(key): made_from} for key, made_from in wanted.items()}
-    return AnswerGrid(
-        path, whole, older=older_forcing, named=forcing_name, check=_check_languages, overwrite=overwrite
-    )
+    return AnswerGrid(path, whole, older=older_forcing, named=forcing_name, check=_check_languages, overwrite=overwrite)
 
 
 def _check_languages(cell: Stored) -> None:

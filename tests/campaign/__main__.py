@@ -32,8 +32,14 @@ from typing import Any
 
 STARTED = time.monotonic()
 
-os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="Agg", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false",
-                  TRANSFORMERS_VERBOSITY="error", COLUMNS="100")  # fmt: skip
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    MPLBACKEND="Agg",
+    OMP_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+    TRANSFORMERS_VERBOSITY="error",
+    COLUMNS="100",
+)
 
 COLUMNS = ("torn", "lost", "differing", "tracebacks", "hangs", "memory")
 SHARES = {"kills": 0.5, "faults": 0.15, "fuzz": 0.35}
@@ -50,7 +56,11 @@ def main() -> int:
     """Run the campaign; the exit code."""
     asked = _arguments()
     import_everything()
-    folder = Path(tempfile.mkdtemp(prefix="campaign-", dir=asked.folder)) if asked.folder else Path(tempfile.mkdtemp(prefix="campaign-"))
+    folder = (
+        Path(tempfile.mkdtemp(prefix="campaign-", dir=asked.folder))
+        if asked.folder
+        else Path(tempfile.mkdtemp(prefix="campaign-"))
+    )
     keep = folder / "failures"
     keep.mkdir()
     try:
@@ -158,11 +168,20 @@ def added_up(log: Path) -> tuple[Rows, Harms]:
 class Worker:
     """A process that tries things, one after the other, and reports each in a line of the log."""
 
-    def __init__(self, asked: argparse.Namespace, number: int, results: Any, folder: Path, end: float, log: Path, keep: Path) -> None:
+    def __init__(
+        self, asked: argparse.Namespace, number: int, results: Any, folder: Path, end: float, log: Path, keep: Path
+    ) -> None:
         from .fuzz import TARGETS
         from .kills import Trials
 
-        self.asked, self.number, self.results, self.folder, self.end, self.keep = asked, number, results, folder, end, keep
+        self.asked, self.number, self.results, self.folder, self.end, self.keep = (
+            asked,
+            number,
+            results,
+            folder,
+            end,
+            keep,
+        )
         self.log = os.open(log, os.O_WRONLY | os.O_APPEND)
         self.trials = Trials(results, folder / "trials" / str(number))
         self.rng = Random(f"{asked.seed}/{number}")
@@ -190,7 +209,10 @@ class Worker:
         plan = self.trials.draw(self.rng, KILLS if job == "kills" else FAULTS)
         harm, place = self.trials.run(plan)
         recipe = f"python -m tests.campaign --again {plan}"
-        found = [(column, f"{plan.command}{' --force' if plan.overwrite else ''}", message, recipe) for column, message in harm.found]
+        found = [
+            (column, f"{plan.command}{' --force' if plan.overwrite else ''}", message, recipe)
+            for column, message in harm.found
+        ]
         self.report(f"{ROWS.get(plan.how, plan.how)}", tried=int(harm.reached), memory=harm.memory, found=found)
         if found and len(list(self.keep.iterdir())) < 300:
             shutil.move(place, self.keep / str(plan).replace(":", "-"))
@@ -236,7 +258,11 @@ class Worker:
             name = self.targets[self._get(len(self.targets))]
             number = self._get(self.targets.index(name)) - self.asked.workers
             message = "no end, and no signal reaches it" if hung else f"the process ended with {code}"
-            self.report(f"fuzz {name}", tried=0, found=[("hangs" if hung else "tracebacks", name, message, self._recipe(name, number))])
+            self.report(
+                f"fuzz {name}",
+                tried=0,
+                found=[("hangs" if hung else "tracebacks", name, message, self._recipe(name, number))],
+            )
         elif code:
             raise RuntimeError(f"fuzzing ended with {code}, and nothing was at work")
 
@@ -294,9 +320,24 @@ class Worker:
                 shutil.copy(path, target)
 
 
-ROWS = {"kill": "kill at an event", "late": "kill at a time", "pair": "kill one of two", "full": "disk full", "quota": "quota used up",
-        "readonly": "read-only disk", "denied": "no permission", "broken": "broken disk", "int": "SIGINT", "term": "SIGTERM", "hup": "SIGHUP",
-        "pipe": "SIGPIPE", "stdout": "stdout full or closed", "stderr": "stderr closed", "memory": "memory limit", "flock": "no flock"}  # fmt: skip
+ROWS = {
+    "kill": "kill at an event",
+    "late": "kill at a time",
+    "pair": "kill one of two",
+    "full": "disk full",
+    "quota": "quota used up",
+    "readonly": "read-only disk",
+    "denied": "no permission",
+    "broken": "broken disk",
+    "int": "SIGINT",
+    "term": "SIGTERM",
+    "hup": "SIGHUP",
+    "pipe": "SIGPIPE",
+    "stdout": "stdout full or closed",
+    "stderr": "stderr closed",
+    "memory": "memory limit",
+    "flock": "no flock",
+}
 
 
 def again(recipe: str, folder: Path) -> int:
@@ -321,6 +362,7 @@ def again(recipe: str, folder: Path) -> int:
 
 def table(rows: Rows) -> str:
     """The table: one row a kind, and sums of kills, faults and inputs."""
+
     def group(name: str) -> str:
         return "fuzz" if name.startswith("fuzz") else "kills" if name.startswith("kill") else "faults"
 
@@ -334,7 +376,12 @@ def table(rows: Rows) -> str:
         sums = [sum(rows[name][one] for name in inner) for one in ("tried", *COLUMNS[:-1])]
         lines.append((title, *map(str, sums), str(max(rows[name]["memory"] for name in inner))))
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
 
 
 if __name__ == "__main__":

@@ -51,9 +51,10 @@ COMMANDS = {
     "autosweep": Command(f"autosweep {ON} {FOUND}", COUNTED),
     "identify": Command(f"identify {ON} {MASK} -b 0.8 --langs en,es,sw", COUNTED),
     "identify random": Command(f"identify {ON} {MASK} -b 0.8 --langs en,es,sw --method random --mask-seed 3", COUNTED),
-    "import-mask": Command(f"import-mask public.pth --model-path tiny -s public --root out -r 0.1 --langs en,es,sw"),
-    "generate": Command("generate --model-path tiny -d questions.json -o out/answers.json -n 2 --temperature 0.7 "
-                        f"--device cpu {FEW}"),  # fmt: skip
+    "import-mask": Command("import-mask public.pth --model-path tiny -s public --root out -r 0.1 --langs en,es,sw"),
+    "generate": Command(
+        f"generate --model-path tiny -d questions.json -o out/answers.json -n 2 --temperature 0.7 --device cpu {FEW}"
+    ),
     "ppl": Command(f"ppl {ON} {CPU} {MASK} --controls 2 --batch-tokens 200", MADE),
     "ppl do": Command(f"ppl {ON} {CPU} {MASK} --controls 0 --do mean:es~each --text answer", MADE),
     "evaluate": Command(f"evaluate {ON} {CPU} {MASK} --langs en,es --controls 2 {FEW}", MADE),
@@ -61,12 +62,16 @@ COMMANDS = {
     "methods": Command(f"methods {ON} {CPU} {FOUND} -l 0.0 --neurons 5 --mask-seed 3", MADE),
     "analyze": Command(f"analyze {ON} {FOUND} -l 0.0", MADE),
     "stability": Command(f"stability {ON} {FOUND} -l 0.0 --draws 8 --splits 2", MADE),
-    "compare": Command(f"compare tiny moved -s small --root out {MASK} -b 0.8 --langs en,es,sw",
-                       (*MADE, *(f"activation moved {one}" for one in LANGUAGES))),  # fmt: skip
+    "compare": Command(
+        f"compare tiny moved -s small --root out {MASK} -b 0.8 --langs en,es,sw",
+        (*MADE, *(f"activation moved {one}" for one in LANGUAGES)),
+    ),
     "report": Command(f"report {ON} {MASK} -b 0.8 --langs en,es,sw", (*MADE, "ppl")),
     "dataset build": Command("dataset build table.csv -o out/built.json --lang-column lang --target-column target"),
-    "run": Command(f"run {ON} -d questions.json --device cpu -r 0.1 -b 0.8 -l 0.0 --langs en,es,sw --controls 2 "
-                   f"--blocks 2 --moments {FEW}"),  # fmt: skip
+    "run": Command(
+        f"run {ON} -d questions.json --device cpu -r 0.1 -b 0.8 -l 0.0 --langs en,es,sw --controls 2 "
+        f"--blocks 2 --moments {FEW}"
+    ),
 }
 """By name; "~" stands for a space within an argument."""
 
@@ -94,7 +99,7 @@ def make_inputs(folder: Path) -> None:
         text = json.dumps(records(answered=answered), ensure_ascii=False)
         (folder / name).write_text(text, encoding="utf-8")
     torch.save([[torch.tensor([i, i + 3 * j + 1]) for j in range(3)] for i in range(3)], folder / "public.pth")
-    rows = "".join(f"{one['lang']},{one['id']},\"{one['instruction']}\",{one['target']}\n" for one in records())
+    rows = "".join(f'{one["lang"]},{one["id"]},"{one["instruction"]}",{one["target"]}\n' for one in records())
     (folder / "table.csv").write_text(f"lang,id,instruction,target\n{rows}", encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The events of a run at which a trial kills it or makes a call fail: files opened, written, synced, renamed, and units.
+"""The events of a run at which a trial kills it or makes a call fail: files opened, written, renamed, and units.
 
 `watch` replaces what Python calls for them in this process (a fork, which ends soon): each event is counted by kind in
 memory that the parent shares, and at the chosen one the trial's `act` is called. A write is an event twice: with half
@@ -87,8 +87,15 @@ def watch(counter: Counter, *, kind: str = "", number: int = 0, act: Act | None 
         return call
 
     builtins.open = io.open = opened  # type: ignore[assignment]
-    for name, kinds in {"fsync": "fsync", "replace": "rename", "rename": "rename", "unlink": "remove", "remove": "remove",
-                        "rmdir": "remove", "mkdir": "folder"}.items():  # fmt: skip
+    for name, kinds in {
+        "fsync": "fsync",
+        "replace": "rename",
+        "rename": "rename",
+        "unlink": "remove",
+        "remove": "remove",
+        "rmdir": "remove",
+        "mkdir": "folder",
+    }.items():
         setattr(os, name, wrapped(getattr(os, name), kinds))
     _count_units(counter, event)
 

@@ -37,8 +37,6 @@ from .mutate import (
     lines_bytes,
     mutate_bytes,
     mutate_text,
-    mutate_value,
-    odd_value,
     tensor_bytes,
 )
 from .processes import peak_memory
@@ -151,8 +149,15 @@ class Place:
         return replace(opened, source=ForbiddenSource())
 
 
-EVERYTHING = (*MADE, *(f"activation moved {one}" for one in LANGUAGES), "ppl", "ppl do", "evaluate", "force",
-              *(f"shard {one} {k}" for one in LANGUAGES for k in (1, 2)))  # fmt: skip
+EVERYTHING = (
+    *MADE,
+    *(f"activation moved {one}" for one in LANGUAGES),
+    "ppl",
+    "ppl do",
+    "evaluate",
+    "force",
+    *(f"shard {one} {k}" for one in LANGUAGES for k in (1, 2)),
+)
 
 TOP, LAM = 0.1, 0.0
 
@@ -166,7 +171,6 @@ def _one_language(rng: Random) -> tuple[str, bool]:
 @target
 def counts(rng: Random, place: Place) -> Read:
     """Counts of a language: read beside the others, and neurons found."""
-    from language_neurons_alignment.core.find import find
     from language_neurons_alignment.store.counts import load_answer_counts, load_origin
 
     language, prefix = _one_language(rng)
@@ -222,7 +226,6 @@ def shards(rng: Random, place: Place) -> Read:
 @target
 def mask(rng: Random, place: Place) -> Read:
     """A mask, with its description, without, or with languages named."""
-    from language_neurons_alignment.core.model import ModelInfo
     from language_neurons_alignment.store.masks import Mask
 
     path = place.layout.mask(TOP, LAM)
@@ -441,7 +444,10 @@ def _tokenizer(place: Place) -> Any:
     return _TOKENIZERS[0]
 
 
-TABLE = 'lang,id,instruction,target,answers\nen,1,"One, and\ntwo?",3,"[""a"", ""b""]"\nes,1,Uno,3,a\nsw,2,"Mbili ""m""",4,\n'
+TABLE = (
+    'lang,id,instruction,target,answers\nen,1,"One, and\ntwo?",3,"[""a"", ""b""]"\n'
+    'es,1,Uno,3,a\nsw,2,"Mbili ""m""",4,\n'
+)
 
 
 @target
@@ -456,12 +462,18 @@ def table(rng: Random, place: Place) -> Read:
         data = mutate_text(rng, text).encode("utf-8", "surrogatepass")
         data = mutate_bytes(rng, data) if rng.random() < 0.2 else data
     else:
-        rows = [{"lang": "en", "id": 1, "instruction": "One?", "target": 3, "answers": ["a"]},
-                {"lang": "es", "id": "2", "instruction": "Uno", "target": "3.5", "answers": "b"}]  # fmt: skip
+        rows = [
+            {"lang": "en", "id": 1, "instruction": "One?", "target": 3, "answers": ["a"]},
+            {"lang": "es", "id": "2", "instruction": "Uno", "target": "3.5", "answers": "b"},
+        ]
         data = json_bytes(rng, rows) if ending == ".json" else lines_bytes(rng, rows)
     path = place.put(place.folder / f"t{ending}", data)
-    columns = ColumnNames(lang="lang", id=rng.choice((None, "id")), target=rng.choice((None, "target")),
-                          answers=rng.choice((None, "answers")))  # fmt: skip
+    columns = ColumnNames(
+        lang="lang",
+        id=rng.choice((None, "id")),
+        target=rng.choice((None, "target")),
+        answers=rng.choice((None, "answers")),
+    )
     options = SourceOptions(columns=columns, header=rng.random() < 0.9, quotes=rng.random() < 0.8)
     languages = rng.choice((None, ("en", "es")))
     return lambda: read_source(str(path), languages, options)
@@ -476,10 +488,29 @@ def folder_of_text(rng: Random, place: Place) -> Read:
     place._changed.setdefault(folder, None)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    for name in rng.sample(("en", "es", "swh_Latn", "zho_Hans", "zh-CN", "cmn_Hans", "x", "english", "und", "en_US.utf8", "a" * 200, ".hidden", "ja.dev"), 3):
+    for name in rng.sample(
+        (
+            "en",
+            "es",
+            "swh_Latn",
+            "zho_Hans",
+            "zh-CN",
+            "cmn_Hans",
+            "x",
+            "english",
+            "und",
+            "en_US.utf8",
+            "a" * 200,
+            ".hidden",
+            "ja.dev",
+        ),
+        3,
+    ):
         text = mutate_text(rng, "One.\nTwo.\n\nThree.\n")
         (folder / (name + rng.choice((".txt", ".txt", ".tsv", ".json", "")))).write_bytes(
-            mutate_bytes(rng, text.encode("utf-8", "surrogatepass")) if rng.random() < 0.3 else text.encode("utf-8", "replace")
+            mutate_bytes(rng, text.encode("utf-8", "surrogatepass"))
+            if rng.random() < 0.3
+            else text.encode("utf-8", "replace")
         )
     languages, aligned = rng.choice((None, ("en",), ("zh", "sw"))), rng.random() < 0.5
     return lambda: read_folder(folder, languages, aligned=aligned)
@@ -512,8 +543,17 @@ def neuron_list(rng: Random, place: Place) -> Read:
 
 # ── Strings of the command line ───────────────────────────────────────────────────────────────────────────────────
 
-DO = ("zero each", "scale:2 French + German:specific", "add:de:1.5 de", "mean:fr each - en:related,general", "zero @n.json", "zero @m.pth#fr",
-      "swap:en:de target", "diffmean:en:2 source", "set:0.5 en")  # fmt: skip
+DO = (
+    "zero each",
+    "scale:2 French + German:specific",
+    "add:de:1.5 de",
+    "mean:fr each - en:related,general",
+    "zero @n.json",
+    "zero @m.pth#fr",
+    "swap:en:de target",
+    "diffmean:en:2 source",
+    "set:0.5 en",
+)
 
 
 @target
@@ -533,8 +573,26 @@ def steps(rng: Random, place: Place) -> Read:
     return read
 
 
-TAGS = ("en", "English", "zho_Hans", "ben_Beng", "swh_Latn", "cmn", "zh-CN", "Chinese (Simplified)", "pt-BR", "sr-Latn-RS", "Norwegian Bokmål", "de-1996",
-        "x-private", "i-klingon", "sl-rozaj-biske", "en,es,fr", "Französisch", "中文")  # fmt: skip
+TAGS = (
+    "en",
+    "English",
+    "zho_Hans",
+    "ben_Beng",
+    "swh_Latn",
+    "cmn",
+    "zh-CN",
+    "Chinese (Simplified)",
+    "pt-BR",
+    "sr-Latn-RS",
+    "Norwegian Bokmål",
+    "de-1996",
+    "x-private",
+    "i-klingon",
+    "sl-rozaj-biske",
+    "en,es,fr",
+    "Französisch",
+    "中文",
+)
 
 
 @target
@@ -560,10 +618,29 @@ def language(rng: Random, place: Place) -> Read:
 
 
 ANSWERS = (
-    "She has 3 + 4 = 7 eggs. The answer is 7.", "#### 1,234", r"So \boxed{\frac{3}{4}} of it", "Die Antwort ist 1.234,50 €", "答案是三百五十万元。", "版本1.2.3万元",
-    "उत्तर १२ है", "৪৫ টাকা", "Ответ: 1 234,5 рубля", "3/4 of 100, i.e. 75", "½ cup + 2½", "$1.5 million", "-5°C … −5", "10^6", "twenty-three", "50%",
-    "1.2.3.4", "٣٤٫٥", "一億二千万", "2 × 3 = 6\n\nQuestion: 5?", "(see 3) 4", "คำตอบคือ ๑๒",
-)  # fmt: skip
+    "She has 3 + 4 = 7 eggs. The answer is 7.",
+    "#### 1,234",
+    r"So \boxed{\frac{3}{4}} of it",
+    "Die Antwort ist 1.234,50 €",
+    "答案是三百五十万元。",
+    "版本1.2.3万元",
+    "उत्तर १२ है",
+    "৪৫ টাকা",
+    "Ответ: 1 234,5 рубля",
+    "3/4 of 100, i.e. 75",
+    "½ cup + 2½",
+    "$1.5 million",
+    "-5°C … −5",
+    "10^6",
+    "twenty-three",
+    "50%",
+    "1.2.3.4",
+    "٣٤٫٥",
+    "一億二千万",
+    "2 × 3 = 6\n\nQuestion: 5?",
+    "(see 3) 4",
+    "คำตอบคือ ๑๒",
+)
 
 
 @target
@@ -575,9 +652,38 @@ def answer(rng: Random, place: Place) -> Read:
     for _ in range(rng.randrange(3)):
         text = mutate_text(rng, text + rng.choice((" ", "\n", "")) + rng.choice(ANSWERS))
     if rng.random() < 0.02:
-        text = (rng.choice(("\n", " ", "1", "1,", "1.", "(", "[", "=", "$", "{", "万", "1/", "- ", "**", "\\boxed{", "Q: ", "1 + ", "the answer is ", ". 1", "٣", "½"))
-                * rng.choice((1000, 20_000)) + text)  # fmt: skip
-    code = rng.choice(("en", "ru", "es", "fr", "de", "zh", "ja", "bn", "th", "sw", "ar", "hi", "pt", "xx", "de-CH", "es-MX"))
+        text = (
+            rng.choice(
+                (
+                    "\n",
+                    " ",
+                    "1",
+                    "1,",
+                    "1.",
+                    "(",
+                    "[",
+                    "=",
+                    "$",
+                    "{",
+                    "万",
+                    "1/",
+                    "- ",
+                    "**",
+                    "\\boxed{",
+                    "Q: ",
+                    "1 + ",
+                    "the answer is ",
+                    ". 1",
+                    "٣",
+                    "½",
+                )
+            )
+            * rng.choice((1000, 20_000))
+            + text
+        )
+    code = rng.choice(
+        ("en", "ru", "es", "fr", "de", "zh", "ja", "bn", "th", "sw", "ar", "hi", "pt", "xx", "de-CH", "es-MX")
+    )
     return lambda: (final_number(text, code), same_number(text, "7", code))
 
 
@@ -586,7 +692,11 @@ def settings(rng: Random, place: Place) -> Read:
     """Settings of every kind with values that may be impossible."""
     from language_neurons_alignment import config
 
-    kinds = [value for name, value in vars(config).items() if isinstance(value, type) and hasattr(value, "__dataclass_fields__") and not name.startswith("_")]
+    kinds = [
+        value
+        for name, value in vars(config).items()
+        if isinstance(value, type) and hasattr(value, "__dataclass_fields__") and not name.startswith("_")
+    ]
     kind = rng.choice(sorted(kinds, key=lambda one: one.__name__))
     given: dict[str, Any] = {"steps": ()} if kind.__name__ == "Steps" else {}
     for name, field in kind.__dataclass_fields__.items():
@@ -687,11 +797,25 @@ def tokenizer(rng: Random, place: Place) -> Read:
     return read
 
 
-CHAT = ("{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{{ eos_token }}{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>{% endif %}")  # fmt: skip
-CODE = ("{{ raise_exception('No\\x1b[31m system') }}", "{{ 1/0 }}", "{{ x.y.z }}", "{% for i in range(10**9) %}a{% endfor %}", "{{ ''.__class__.__mro__ }}",
-        "{% include 'x' %}", "{{ messages[9].content }}", "{{ 'a' * 10**10 }}", "{{ cycler.__init__.__globals__.os.system('touch code-was-run') }}",
-        "{{ strftime_now('%Y') }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ messages | tojson }}", "{% set x = messages.pop() %}")  # fmt: skip
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+CODE = (
+    "{{ raise_exception('No\\x1b[31m system') }}",
+    "{{ 1/0 }}",
+    "{{ x.y.z }}",
+    "{% for i in range(10**9) %}a{% endfor %}",
+    "{{ ''.__class__.__mro__ }}",
+    "{% include 'x' %}",
+    "{{ messages[9].content }}",
+    "{{ 'a' * 10**10 }}",
+    "{{ cycler.__init__.__globals__.os.system('touch code-was-run') }}",
+    "{{ strftime_now('%Y') }}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "{{ messages | tojson }}",
+    "{% set x = messages.pop() %}",
+)
 
 
 @target
@@ -703,7 +827,11 @@ def chat(rng: Random, place: Place) -> Read:
     loaded = _tokenizer(place)
     text = mutate_text(rng, CHAT)
     if rng.random() < 0.3:
-        text = mutate_text(rng, rng.choice(CODE)) if rng.random() < 0.3 else rng.choice([one for one in CODE if "10**" not in one])
+        text = (
+            mutate_text(rng, rng.choice(CODE))
+            if rng.random() < 0.3
+            else rng.choice([one for one in CODE if "10**" not in one])
+        )
 
     def read() -> object:
         loaded.chat_template = text
@@ -733,11 +861,70 @@ def _options(name: str) -> list[Any]:
 
 
 VALUES = {
-    "path": ("corpus.json", "questions.json", "table.csv", "public.pth", "tiny", "nowhere", ".", "out", "/dev/null", "model/config.json", ""),
-    "name": ("small", "other", "..", "a/b", "", "x" * 300, "Llama-tiny", "en", "en,es", "en,es,sw", "zero each", "auto", "transformers", "cpu", "cuda", "vllm",
-             "float32", "float8", "full", "answer", "specific", "related,general", "lape", "random", "equal-n", "mean-difference", "found", "1/2", "3/2"),
-    "number": ("0", "1", "2", "-1", "0.1", "0.8", "1.5", "nan", "inf", "1e999", "-0", "1_0", "٣", "0x10", "99999999999999999999", " 1", "1e-320"),
-}  # fmt: skip
+    "path": (
+        "corpus.json",
+        "questions.json",
+        "table.csv",
+        "public.pth",
+        "tiny",
+        "nowhere",
+        ".",
+        "out",
+        "/dev/null",
+        "model/config.json",
+        "",
+    ),
+    "name": (
+        "small",
+        "other",
+        "..",
+        "a/b",
+        "",
+        "x" * 300,
+        "Llama-tiny",
+        "en",
+        "en,es",
+        "en,es,sw",
+        "zero each",
+        "auto",
+        "transformers",
+        "cpu",
+        "cuda",
+        "vllm",
+        "float32",
+        "float8",
+        "full",
+        "answer",
+        "specific",
+        "related,general",
+        "lape",
+        "random",
+        "equal-n",
+        "mean-difference",
+        "found",
+        "1/2",
+        "3/2",
+    ),
+    "number": (
+        "0",
+        "1",
+        "2",
+        "-1",
+        "0.1",
+        "0.8",
+        "1.5",
+        "nan",
+        "inf",
+        "1e999",
+        "-0",
+        "1_0",
+        "٣",
+        "0x10",
+        "99999999999999999999",
+        " 1",
+        "1e-320",
+    ),
+}
 
 
 @target
@@ -747,7 +934,7 @@ def command_line(rng: Random, place: Place) -> Read:
     known = COMMANDS.get(name)
     argv = list(known.argv) if known and rng.random() < 0.8 else name.split()
     path = argv[:2] if argv[0] == "dataset" else argv[:1]
-    options = [one for one in _options(" ".join(path))]
+    options = list(_options(" ".join(path)))
     for _ in range(rng.choice((1, 1, 2, 3))):
         pool = rng.choice((*VALUES.values(), VALUES["number"], STRINGS))
         value = rng.choice(pool).replace("\x00", "").encode("utf-8", "replace").decode()
@@ -816,7 +1003,13 @@ class CommandLine:
 
 def check_line(text: str) -> None:
     """What reaches the terminal has no control characters beside line breaks and what a progress bar needs."""
-    bad = sorted({one for one in text if (ord(one) < 32 and one not in "\n\r\t") or 127 <= ord(one) < 160 or "\ud800" <= one <= "\udfff"})
+    bad = sorted(
+        {
+            one
+            for one in text
+            if (ord(one) < 32 and one not in "\n\r\t") or 127 <= ord(one) < 160 or "\ud800" <= one <= "\udfff"
+        }
+    )
     if bad and "\x1b[A" not in text:
         raise AssertionError(f"control characters {bad!r} reach the terminal: {text[-300:]!r}")
 

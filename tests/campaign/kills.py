@@ -9,14 +9,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import resource
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -118,7 +115,9 @@ class Trials:
         if how in ("late", "stdout", "stderr", "memory", "flock"):
             return Plan(command, overwrite, how, "time", rng.randrange(1000))
         events = self.reference(command, overwrite).events
-        kinds = [kind for kind in events if how not in FAILING or kind in ("open", "write", "fsync", "rename", "folder")]
+        kinds = [
+            kind for kind in events if how not in FAILING or kind in ("open", "write", "fsync", "rename", "folder")
+        ]
         if not kinds:  # a command that writes nothing
             return Plan(command, overwrite, "late" if how in KILLS else "stdout", "time", rng.randrange(1000))
         kind = rng.choice(kinds)
@@ -151,7 +150,9 @@ class Trials:
             survivor = other.wait(limit=LIMIT)
             self._note(harm, "the other process", survivor)
             if survivor.code not in (0, 1) or (survivor.code == 1 and "another process" not in survivor.err):
-                harm.add("lost", f"the process that was not killed: exit {survivor.code}: {survivor.err.strip()[-200:]}")
+                harm.add(
+                    "lost", f"the process that was not killed: exit {survivor.code}: {survivor.err.strip()[-200:]}"
+                )
         for message in torn(place, old, reference.after, overwrite=plan.overwrite):
             harm.add("torn", message)
         for name in old:
@@ -176,8 +177,11 @@ class Trials:
         for name in sorted({*reference.after, *now}):
             if name.endswith(".part"):
                 harm.add("torn", f"{name} is left")
-            elif reference.after.get(name) != now.get(name) and not same(name, reference.after.get(name), now.get(name)):
-                harm.add("differing", f"{name} {'is missing' if name not in now else 'is another' if name in reference.after else 'is new'}")
+            elif reference.after.get(name) != now.get(name) and not same(
+                name, reference.after.get(name), now.get(name)
+            ):
+                state = "missing" if name not in now else "another" if name in reference.after else "new"
+                harm.add("differing", f"{name} is {state}")
         return harm, place
 
     def _note(self, harm: Harm, who: str, ended: Ended) -> None:
@@ -190,7 +194,13 @@ class Trials:
 
 # ── How a run is ended or disturbed ───────────────────────────────────────────────────────────────────────────────
 
-FAILING = {"full": errno.ENOSPC, "quota": errno.EDQUOT, "readonly": errno.EROFS, "denied": errno.EACCES, "broken": errno.EIO}
+FAILING = {
+    "full": errno.ENOSPC,
+    "quota": errno.EDQUOT,
+    "readonly": errno.EROFS,
+    "denied": errno.EACCES,
+    "broken": errno.EIO,
+}
 """Faults that one call of the system reports, and from then on each one of its kind."""
 
 SIGNALS = {"int": signal.SIGINT, "term": signal.SIGTERM, "hup": signal.SIGHUP, "pipe": signal.SIGPIPE}
@@ -301,5 +311,5 @@ def _unordered(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _unordered(one) for key, one in value.items()}
     if isinstance(value, list):
-        return sorted((json.dumps(_unordered(one), sort_keys=True) for one in value))
+        return sorted(json.dumps(_unordered(one), sort_keys=True) for one in value)
     return value

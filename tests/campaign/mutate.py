@@ -1,4 +1,4 @@
-"""Structure-aware mutations of valid values: of JSON, of tensors and the dictionaries that hold them, of text, of bytes."""
+"""Structure-aware mutations of valid values: JSON, dictionaries of tensors, text, bytes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,91 @@ from typing import Any
 import torch
 
 STRINGS = (
-    "", " ", "\n", "a", "en", "fr", "English", "none", "each", "..", "../x", "/", "\\", "~", "fr~1", "fr~x", "en.to.es", "NaN", "1e999",
-    "\x00", "a\x00b", "\x1b[31mred\x1b[0m", "\x9b31m", "\u202eabc", "\u2028", "\ufeff", "\r", "\t", "\x7f", "\ud800", "x" * 300, "é" * 200,
-    "zho_Hans", "zh-CN", "swh_Latn", "cmn", "Chinese (Simplified)", "en-", "-", "x-private", "i-klingon", "und", "1/2", "0.1-0.0",
-    "1,234.5", "٣٤", "百万", "1.2.3万", "½", "{}", "{instruction}", "{0}", "%s", "$HOME", "'; --", "[]", "null", "--force", "@", "@x#en",
-)  # fmt: skip
-NUMBERS = (0, -1, 1, 2, 3, 10, 255, 2**31 - 1, 2**31, 2**53, 2**63 - 1, 2**63, 10**30, 0.0, -0.0, 0.5, 1.5, 1e-300, 1e308, math.nan, math.inf,
-           -math.inf)  # fmt: skip
+    "",
+    " ",
+    "\n",
+    "a",
+    "en",
+    "fr",
+    "English",
+    "none",
+    "each",
+    "..",
+    "../x",
+    "/",
+    "\\",
+    "~",
+    "fr~1",
+    "fr~x",
+    "en.to.es",
+    "NaN",
+    "1e999",
+    "\x00",
+    "a\x00b",
+    "\x1b[31mred\x1b[0m",
+    "\x9b31m",
+    "\u202eabc",
+    "\u2028",
+    "\ufeff",
+    "\r",
+    "\t",
+    "\x7f",
+    "\ud800",
+    "x" * 300,
+    "é" * 200,
+    "zho_Hans",
+    "zh-CN",
+    "swh_Latn",
+    "cmn",
+    "Chinese (Simplified)",
+    "en-",
+    "-",
+    "x-private",
+    "i-klingon",
+    "und",
+    "1/2",
+    "0.1-0.0",
+    "1,234.5",
+    "٣٤",
+    "百万",
+    "1.2.3万",
+    "½",
+    "{}",
+    "{instruction}",
+    "{0}",
+    "%s",
+    "$HOME",
+    "'; --",
+    "[]",
+    "null",
+    "--force",
+    "@",
+    "@x#en",
+)
+NUMBERS = (
+    0,
+    -1,
+    1,
+    2,
+    3,
+    10,
+    255,
+    2**31 - 1,
+    2**31,
+    2**53,
+    2**63 - 1,
+    2**63,
+    10**30,
+    0.0,
+    -0.0,
+    0.5,
+    1.5,
+    1e-300,
+    1e308,
+    math.nan,
+    math.inf,
+    -math.inf,
+)
 
 
 def odd_value(rng: Random) -> Any:
@@ -104,13 +182,33 @@ def _other_type(rng: Random, value: Any) -> Any:
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, int):
-        return rng.choice((str(value), float(value) if abs(value) < 1e300 else 0.0, -value, value + 1, [value], value * 10**20))
+        return rng.choice(
+            (str(value), float(value) if abs(value) < 1e300 else 0.0, -value, value + 1, [value], value * 10**20)
+        )
     if isinstance(value, float):
         return rng.choice((str(value), -value, value * 1e9, [value]))
     if isinstance(value, str):
-        return rng.choice((value.encode("utf-8", "replace").hex(), [value], list(value[:5]), value + rng.choice(STRINGS), {value: value}, value.upper()))
+        return rng.choice(
+            (
+                value.encode("utf-8", "replace").hex(),
+                [value],
+                list(value[:5]),
+                value + rng.choice(STRINGS),
+                {value: value},
+                value.upper(),
+            )
+        )
     if isinstance(value, list):
-        return rng.choice((dict(enumerate(map(str, range(len(value))))), value[:1], value * 2, str(value)[:100], value[::-1], len(value)))
+        return rng.choice(
+            (
+                dict(enumerate(map(str, range(len(value))))),
+                value[:1],
+                value * 2,
+                str(value)[:100],
+                value[::-1],
+                len(value),
+            )
+        )
     if isinstance(value, dict):
         return rng.choice((list(value.values()), list(value), len(value), [value], str(value)[:100]))
     return 0
@@ -122,7 +220,13 @@ def mutate_text(rng: Random, text: str) -> str:
         start = rng.randrange(len(text) + 1)
         end = min(len(text), start + rng.choice((0, 1, 1, 2, 8, 60)))
         kind = rng.randrange(5)
-        new = {0: "", 1: rng.choice(STRINGS), 2: text[start:end] * 2, 3: chr(rng.choice((rng.randrange(128), rng.randrange(0xD7FF)))), 4: text[rng.randrange(len(text) + 1):][: rng.randrange(20)]}[kind]  # fmt: skip
+        new = {
+            0: "",
+            1: rng.choice(STRINGS),
+            2: text[start:end] * 2,
+            3: chr(rng.choice((rng.randrange(128), rng.randrange(0xD7FF)))),
+            4: text[rng.randrange(len(text) + 1) :][: rng.randrange(20)],
+        }[kind]
         text = text[:start] + new + text[end:]
     return text
 
@@ -141,7 +245,20 @@ def mutate_bytes(rng: Random, data: bytes) -> bytes:
         elif kind == 2 and at < size:
             data[at] = rng.choice((0, 0xFF, 0x80, 0x0A, 0x22, 0x5B, 0x7B))
         elif kind == 3:
-            data[at:at] = rng.choice((b"\x00", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", b"\n", b"\r\n", b"}", b"]", b"," * 3, b"[" * 5000))
+            data[at:at] = rng.choice(
+                (
+                    b"\x00",
+                    b"\xef\xbb\xbf",
+                    b"\xff\xfe",
+                    b"\xed\xa0\x80",
+                    b"\n",
+                    b"\r\n",
+                    b"}",
+                    b"]",
+                    b"," * 3,
+                    b"[" * 5000,
+                )
+            )
         elif kind == 4:
             data[at:at] = data[at : at + rng.randrange(64)]
         elif kind == 5:
@@ -190,13 +307,29 @@ def odd_tensor(rng: Random, like: Any = None) -> Any:
     shape = tuple(like.shape) if isinstance(like, torch.Tensor) else (3, 4)
     kind = rng.randrange(20)
     if kind == 0:
-        dtype = rng.choice((torch.float32, torch.float64, torch.bfloat16, torch.bool, torch.int8, torch.uint8, torch.int16, torch.complex64,
-                            torch.int32, torch.int64, torch.float16))  # fmt: skip
+        dtype = rng.choice(
+            (
+                torch.float32,
+                torch.float64,
+                torch.bfloat16,
+                torch.bool,
+                torch.int8,
+                torch.uint8,
+                torch.int16,
+                torch.complex64,
+                torch.int32,
+                torch.int64,
+                torch.float16,
+            )
+        )
         return (like if isinstance(like, torch.Tensor) else torch.ones(shape)).to(dtype)
     if kind == 1:
         return torch.zeros(1, dtype=torch.int64).expand(rng.choice((shape, (10**6, 10**6), (0, 5), (1, 10**9))))
     if kind == 2:
-        return torch.zeros(rng.choice(((0,), (), (1,), shape[::-1], (*shape, 1), (1, *shape), (0, 0, 0), (3, 0), (2, 25))), dtype=torch.int64)
+        return torch.zeros(
+            rng.choice(((0,), (), (1,), shape[::-1], (*shape, 1), (1, *shape), (0, 0, 0), (3, 0), (2, 25))),
+            dtype=torch.int64,
+        )
     if kind == 3:
         return torch.full(shape, rng.choice((-1, 2**31, 2**62, -(2**63), 0)), dtype=torch.int64)
     if kind == 4:
@@ -213,7 +346,9 @@ def odd_tensor(rng: Random, like: Any = None) -> Any:
         return torch.quantize_per_tensor(torch.ones(shape), 0.1, 0, torch.qint8)
     if kind == 10 and isinstance(like, torch.Tensor) and like.numel():
         changed = like.clone().reshape(-1)
-        changed[rng.randrange(changed.numel())] = rng.choice((-1, 0, 1, 10**6 if changed.dtype not in (torch.uint8, torch.int8, torch.bool, torch.int16) else 1))
+        changed[rng.randrange(changed.numel())] = rng.choice(
+            (-1, 0, 1, 10**6 if changed.dtype not in (torch.uint8, torch.int8, torch.bool, torch.int16) else 1)
+        )
         return changed.reshape(like.shape)
     if kind == 11 and isinstance(like, torch.Tensor) and like.ndim:
         return like[: max(0, like.shape[0] - 1)]

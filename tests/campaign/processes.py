@@ -102,9 +102,7 @@ class Child:
                 break
             time.sleep(0.003)
         _, status, used = os.wait4(self.pid, 0)
-        out, err = (
-            file.read_text(encoding="utf-8", errors="replace") if file.exists() else "" for file in self.files
-        )
+        out, err = (file.read_text(encoding="utf-8", errors="replace") if file.exists() else "" for file in self.files)
         for file in self.files:
             file.unlink(missing_ok=True)
         code = os.waitstatus_to_exitcode(status)

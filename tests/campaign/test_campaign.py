@@ -23,8 +23,11 @@ def test_a_short_campaign_does_no_harm(tmp_path: Path) -> None:
         [sys.executable, "-m", "tests.campaign", *flags], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    tried = {words[0]: int(words[3 if words[1] == "fuzzed" else 2]) for line in done.stdout.splitlines()
-             if (words := line.split())[:1] == ["all"]}  # fmt: skip
+    tried = {
+        words[0]: int(words[3 if words[1] == "fuzzed" else 2])
+        for line in done.stdout.splitlines()
+        if (words := line.split())[:1] == ["all"]
+    }
     assert tried
     assert all(tried.values())
 

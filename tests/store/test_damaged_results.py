@@ -14,12 +14,11 @@ import pytest
 from language_neurons_alignment._report import gather
 from language_neurons_alignment.config import Selection
 from language_neurons_alignment.errors import ArtifactError
-from language_neurons_alignment.store.answers import Journal, evaluation_grid, forcing_grid
+from language_neurons_alignment.store.answers import evaluation_grid, forcing_grid
 from language_neurons_alignment.store.grid import cells_path
 from language_neurons_alignment.store.layout import with_ending
 from language_neurons_alignment.store.maps import load_map
 from language_neurons_alignment.store.masks import load_description
-from tests.cli.conftest import Lna, here, lna, tiny  # noqa: F401
 from tests.small_run import layout_of
 
 MADE_FROM = {"mask": "m", "corpus": {"en": "c"}}
@@ -69,12 +68,19 @@ def test_a_map_made_from_no_corpus_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [{"engine": 3}, {"cells": [{"deactivated": 1, "text_language": "en", **CELL}]},
-     {"cells": [{"deactivated": "none", "text_language": "en", **CELL, "tokens": float("inf")}]}],
-)  # fmt: skip
+    [
+        {"engine": 3},
+        {"cells": [{"deactivated": 1, "text_language": "en", **CELL}]},
+        {"cells": [{"deactivated": "none", "text_language": "en", **CELL, "tokens": float("inf")}]},
+    ],
+)
 def test_a_damaged_map_of_version_0_1_is_refused(tmp_path: Path, damage: dict[str, Any]) -> None:
     path = tmp_path / "map"
-    sound = {"provenance": MADE_FROM, "engine": ENGINE, "cells": [{"deactivated": "none", "text_language": "en", **CELL}]}
+    sound = {
+        "provenance": MADE_FROM,
+        "engine": ENGINE,
+        "cells": [{"deactivated": "none", "text_language": "en", **CELL}],
+    }
     with_ending(path, ".json").write_text(json.dumps(sound))
     assert load_map(path)[0].languages == ("en",)
     with_ending(path, ".json").write_text(json.dumps({**sound, **damage}))
@@ -83,9 +89,15 @@ def test_a_damaged_map_of_version_0_1_is_refused(tmp_path: Path, damage: dict[st
 
 @pytest.mark.parametrize(
     "damage",
-    [{"outcomes": "B百"}, {"outcomes": "B"}, {"outcomes": ["B", "L"]}, {"questions": 2}, {"questions": ["1", "1"]},
-     {"questions": ["1", None]}],
-)  # fmt: skip
+    [
+        {"outcomes": "B百"},
+        {"outcomes": "B"},
+        {"outcomes": ["B", "L"]},
+        {"questions": 2},
+        {"questions": ["1", "1"]},
+        {"questions": ["1", None]},
+    ],
+)
 def test_a_cell_of_an_evaluation_needs_an_outcome_for_each_question(tmp_path: Path, damage: dict[str, Any]) -> None:
     sound = {"outcomes": "BL", "questions": ["1", "2"]}
     wanted = {("none", "en"): MADE_FROM}
@@ -112,10 +124,29 @@ def test_json_nested_too_deep_is_refused_in_one_line(tmp_path: Path, ending: str
 
 @pytest.mark.parametrize(
     "damage",
-    [{"lam": {"a": 1}}, {"lam": "0.0"}, {"bar": [0.8]}, {"threshold": "x"}, {"d_mlp": {"a": 1}}, {"d_mlp": 10**12}, {"layers": -3},
-     {"layers": True}, {"appear": 3.5}, {"appear": ["1"]}, {"languages": "en"}, {"languages": ["en", "en", "sw"]}, {"languages": []},
-     {"classes": []}, {"neurons": {"en": "3"}}, {"counts": ["x"]}, {"config_hash": 7}, {"method": "guessed"}, {"top_rate": 2}, {"source": "x"}],
-)  # fmt: skip
+    [
+        {"lam": {"a": 1}},
+        {"lam": "0.0"},
+        {"bar": [0.8]},
+        {"threshold": "x"},
+        {"d_mlp": {"a": 1}},
+        {"d_mlp": 10**12},
+        {"layers": -3},
+        {"layers": True},
+        {"appear": 3.5},
+        {"appear": ["1"]},
+        {"languages": "en"},
+        {"languages": ["en", "en", "sw"]},
+        {"languages": []},
+        {"classes": []},
+        {"neurons": {"en": "3"}},
+        {"counts": ["x"]},
+        {"config_hash": 7},
+        {"method": "guessed"},
+        {"top_rate": 2},
+        {"source": "x"},
+    ],
+)
 def test_a_damaged_description_is_refused_by_whatever_reads_it(work: Path, lam: float, damage: dict[str, Any]) -> None:
     layout = layout_of(work)
     path = layout.mask(0.1, lam)
@@ -123,28 +154,3 @@ def test_a_damaged_description_is_refused_by_whatever_reads_it(work: Path, lam: 
     described.write_text(json.dumps({**json.loads(described.read_text()), **damage}))
     refused(lambda: load_description(path), described)
     refused(lambda: gather([layout], Selection(0.1, lam, 0.8), mask_only=True), described)
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [{}, {"batch": [0]}, {"batch": 3, "answers": []}, {"batch": [0], "answers": 3}, {"batch": [0], "answers": ["a"]},
-     {"batch": [[0]], "answers": [{"generated": "a", "tokens": 1, "finish": "stop"}]},
-     {"batch": [0], "answers": [{"generated": None, "tokens": 1, "finish": "stop"}]}],
-)  # fmt: skip
-def test_a_damaged_entry_of_a_journal_is_refused(
-    lna: Lna, here: Path, monkeypatch: pytest.MonkeyPatch, entry: dict[str, Any]  # noqa: F811
-) -> None:
-    questions = [{"lang": "en", "instruction": f"{n} + 1?", "answers": []} for n in range(3)]
-    (here / "q.json").write_text(json.dumps(questions))
-    flags = ("generate", "--model-path", "tiny-llama", "-d", "q.json", "-o", "a.json", "--max-new-tokens", "2")
-    monkeypatch.setattr(Journal, "remove", lambda _: None)  # as a kill right before it leaves the journal
-    assert lna(*flags).code == 0
-    journal, result = here / ".a.json.partial.jsonl", here / "a.json"
-    journal = journal if journal.exists() else here / "a.json.partial.jsonl"
-    header = journal.read_text().splitlines()[0]
-    result.unlink()
-    journal.write_text(f"{header}\n{json.dumps(entry)}\n")
-    done = lna(*flags)
-    assert done.code == 1
-    assert "partial.jsonl, line 2 is damaged" in done.err
-    assert len(done.err.splitlines()) == 1
