@@ -244,7 +244,7 @@ class _CellLines(Lines):
                 raise ValueError("neither a cell nor what cells are made from")
 
 
-def read_cells(path: Path, older: Older, check: Check) -> Cells:
+def read_cells(path: Path, older: Older, check: Check = lambda _: None) -> Cells:
     """Read all finished cells of a grid, whatever they were made from. `path` has no ending."""
     lines = _CellLines(cells_path(path), check)
     return lines.cells if lines.sync() else _checked(older(path), check)
