@@ -248,7 +248,7 @@ class Worker:
                 os._exit(code)
         hung = False
         while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            if time.monotonic() > end + 40:
+            if time.monotonic() > end + 150:
                 hung = True
                 os.killpg(pid, signal.SIGKILL)
                 break

@@ -42,7 +42,7 @@ from .mutate import (
 from .processes import peak_memory
 
 SLOWEST = 5.0
-"""Seconds that an input may take."""
+"""Seconds that an input may take; four times as many where a whole command, or the language detector, is loaded."""
 
 MOST_MEMORY = 512
 """MB more than before that an input may take."""
@@ -1019,18 +1019,21 @@ def check_line(text: str) -> None:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `Hang` after so many seconds."""
+    """Raise `Hang` after so many seconds of computing, or six times as many of waiting: the cores may be busy."""
 
     def ring(*_: object) -> None:
         raise Hang
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timers = {signal.ITIMER_PROF: (signal.SIGPROF, seconds), signal.ITIMER_REAL: (signal.SIGALRM, 6 * seconds)}
+    for timer, (number, limit) in timers.items():
+        signal.signal(number, ring)
+        signal.setitimer(timer, limit)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for timer, (number, _) in timers.items():
+            signal.setitimer(timer, 0)
+            signal.signal(number, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)
@@ -1049,7 +1052,7 @@ def try_input(seed: int, name: str, number: int, place: Place) -> tuple[Finding 
     before = peak_memory()
     found, ended = None, "accepted"
     try:
-        with time_limit(SLOWEST * (4 if name == "command line" else 1)):
+        with time_limit(SLOWEST * (4 if name in ("command line", "corpus check") else 1)):
             read()
     except LNAError as error:
         ended = "refused"
