@@ -7,12 +7,15 @@ half a gigabyte more memory is a failure. Everything follows from (seed, target,
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import pickle
 import shutil
 import signal
 import sys
 import traceback
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -116,6 +119,8 @@ class Place:
                 else:
                     path.unlink(missing_ok=True)
             else:
+                if path.is_symlink():
+                    path.unlink()
                 path.write_bytes(data)
         self._changed.clear()
 
@@ -844,6 +849,58 @@ def chat(rng: Random, place: Place) -> Read:
             loaded.chat_template = None
 
     return read
+
+
+@target
+def hostile(rng: Random, place: Place) -> Read:
+    """A file or a model folder that would run code, fill the memory, or lead elsewhere."""
+    from language_neurons_alignment.corpus.records import read_corpus
+    from language_neurons_alignment.engines.checkpoint import load_config, load_tokenizer
+    from language_neurons_alignment.store.counts import load_answer_counts
+    from language_neurons_alignment.store.masks import Mask
+
+    counted, corpus = place.layout.activation("en"), place.folder / "c.json"
+    readers: dict[Path, Read] = {
+        counted: lambda: load_answer_counts(place.layout, LANGUAGES),
+        place.layout.mask(TOP, LAM): lambda: Mask.load(place.layout.mask(TOP, LAM)),
+        corpus: lambda: read_corpus(corpus),
+    }
+    path, kind = rng.choice(list(readers)), rng.randrange(5)
+    if kind == 0:  # a pickle that runs a command
+        place.put(path, pickle.dumps(_RunsCode(str(place.marker)), protocol=rng.randrange(2, 6)))
+    elif kind == 1:  # a zip file that is far larger unpacked
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("archive/version", "3\n")
+            archive.writestr("archive/data.pkl", b"\0" * rng.choice((10**6, 10**8)))
+        place.put(path, buffer.getvalue())
+    elif kind == 2:  # a link in a circle, to nothing, or to a folder
+        place.put(path, b"")
+        path.unlink()
+        path.symlink_to(rng.choice((path.name, "nowhere", place.folder)))
+    elif kind == 3:  # deep JSON
+        depth = rng.choice((1000, 10**5, 10**6))
+        place.put(corpus, rng.choice((b"[" * depth, b'{"lang":' * depth, b"[" * depth + b"]" * depth)))
+        return readers[corpus]
+    else:  # a model whose config names code of its own
+        model = place.folder / "model"
+        place.put(model / "evil.py", f"open({str(place.marker)!r}, 'w')\n".encode())
+        name = rng.choice(("config.json", "tokenizer_config.json"))
+        maps = {"AutoConfig": "evil.A", "AutoModelForCausalLM": "evil.B", "AutoTokenizer": ["evil.C", None]}
+        extra = {"auto_map": maps, "model_type": rng.choice(("llama", "evil")), "tokenizer_class": "Evil"}
+        place.put(model / name, json.dumps({**place.json(model / name), **extra}).encode())
+        return lambda: (load_config(str(model), None), load_tokenizer(str(model), None))
+    return readers[path]
+
+
+class _RunsCode:
+    """Pickled, it makes a file when it is read."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.path}",)
 
 
 # ── The command line ──────────────────────────────────────────────────────────────────────────────────────────────
