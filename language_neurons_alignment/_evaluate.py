@@ -21,6 +21,7 @@ from .core.effects import Effects, Selectivity
 from .core.model import StartProgress, silent
 from .corpus.grading import answer_line, check_answerable, grade
 from .corpus.records import Record
+from .errors import IncompatibleError
 from .plots.draw import write_png
 from .plots.figures import accuracy_heatmap
 from .store.answers import LETTERS, AnswerGrid, alone, evaluation_grid, save_evaluation
@@ -211,6 +212,11 @@ def _accuracy_map(cells: Mapping[Key, Json], listed: Sequence[Condition], langua
     by_letter = {letter: (right, known is True, known is None, True) for (right, known), letter in LETTERS.items()}
     for r, condition in enumerate(listed):
         for k, text in enumerate(languages):
+            if cells[condition.name, text]["questions"] != asked[text]:
+                raise IncompatibleError(
+                    f"the answers in {text} under {condition.name} are to other questions than the undisturbed ones: "
+                    "use --force to answer again"
+                )
             at = torch.tensor([place[item] for item in asked[text]])
             outcomes = torch.tensor([by_letter[letter] for letter in cells[condition.name, text]["outcomes"]])
             for side, tensor in enumerate((number, spoken, unclear, there)):

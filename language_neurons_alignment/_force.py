@@ -20,6 +20,7 @@ from .core.model import StartProgress, silent
 from .corpus.grading import check_identifiable, languages_seen
 from .corpus.language_id import Verdict
 from .corpus.records import Record
+from .errors import IncompatibleError
 from .plots.draw import write_png
 from .plots.figures import forcing_heatmap
 from .store.answers import alone, forcing_grid, forcing_name, save_forcing
@@ -158,6 +159,12 @@ def force_languages(
         # draw, then write the summary: where it is there, so is all the rest
         finished, read = file.finish(), file.read()
         seen = {cell: read[cell.key]["languages"] for cell in cells}
+        for cell, languages in seen.items():
+            if len(languages) != len(records[cell.asked]):
+                raise IncompatibleError(
+                    f"{file.path} has {len(languages)} answers of {cell.name}, expected {len(records[cell.asked])}: "
+                    "use --force to answer again"
+                )
         found = forcing_table([_asked(text, steered, seen, sets=settings.controls) for text in asked], seed=seed)
         figure = forcing_heatmap(found, asked, steered, title=layout.model, done=", ".join(settings.do))
         table = table_rows(found, asked, steered, seen)

@@ -174,7 +174,7 @@ def _maps(neurons: ModelNeurons, called: str) -> tuple[dict[str, PerplexityMap],
         if not map_exists(path):
             continue
         found, made_from = load_map(path)
-        todo = len(found.rows) * len(found.languages) - len(found.cells)
+        todo = sum((row, text) not in found.cells for row in found.rows for text in found.languages)
         if made_from.get("mask") != mask.digest_of(settings.classes):
             why = missing("The stored perplexity map was made from another mask.", f"{command} --force")
         elif todo > 0:

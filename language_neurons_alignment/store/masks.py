@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from ..config import ENTROPY_LAMBDA
+from ..config import ENTROPY_LAMBDA, METHODS
 from ..core.model import ModelInfo
 from ..core.selection import MaskList, from_mask_list, neurons_of_language, to_mask_list
 from ..errors import ArtifactError, ConflictError, IncompatibleError, MissingArtifactError, SettingsError
@@ -90,10 +90,10 @@ def load_description(path: Path) -> MaskDescription | None:
     """Read the description beside a mask; None where there is none, as for masks published elsewhere."""
     described = with_ending(path, ".json")
     try:
-        return MaskDescription(**json.loads(described.read_text(encoding="utf-8")))
+        return _description(json.loads(described.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{described} cannot be read ({error}): delete it and {IDENTIFY}") from error
 
 
@@ -119,6 +119,39 @@ def _again(description: MaskDescription) -> str:
     if description.source is not None:
         return "import the mask again with `lna import-mask --force`"
     return REPLACE
+
+
+def _description(content: Any) -> MaskDescription:
+    """Read a description; TypeError or ValueError where a value is none that describes a mask."""
+    if not isinstance(content, dict):
+        raise TypeError(f"a {type(content).__name__}, not an object")
+    read = MaskDescription(**content)
+    number = (int, float)
+    kinds: dict[str, tuple[type, ...]] = {
+        **dict.fromkeys(("top_rate",), number),
+        **dict.fromkeys(("lam", "bar", "threshold"), (*number, type(None))),
+        **dict.fromkeys(("layers", "d_mlp"), (int,)),
+        **dict.fromkeys(("config_hash", "weights_hash", "version", "method", "mask_hash"), (str,)),
+        **dict.fromkeys(("languages", "appear", "left_out"), (list,)),
+        **dict.fromkeys(("classes", "neurons", "counts", "parameters", "moments"), (dict,)),
+        "source": (dict, type(None)),
+    }
+    inner = {"languages": (str,), "left_out": (str,), "appear": (int,), "classes": (int,), "neurons": (int,), "counts": (str,),
+             "parameters": (int,), "moments": (str,), "source": (str,)}  # fmt: skip
+    for name, allowed in kinds.items():
+        value = getattr(read, name)
+        if type(value) not in allowed:
+            raise TypeError(f"its {name} is {str(value)[:60]!r}")
+        held = [] if name not in inner or value is None else value.values() if isinstance(value, dict) else value
+        if wrong := [one for one in held if type(one) not in inner[name]]:
+            raise TypeError(f"its {name} holds {str(wrong[0])[:60]!r}")
+    if not read.languages or len(set(read.languages)) < len(read.languages):
+        raise ValueError(f"its languages are {read.languages}, expected each once")
+    if not (0 < read.top_rate <= 1 and read.layers > 0 and 0 < read.d_mlp <= _WIDEST):
+        raise ValueError(f"its top rate is {read.top_rate!r}, of {read.layers} × {read.d_mlp} neurons")
+    if read.method not in METHODS:
+        raise ValueError(f"its method is {read.method!r}, expected one of {', '.join(METHODS)}")
+    return read
 
 
 def check_replaceable(path: Path, new: MaskDescription) -> None:
