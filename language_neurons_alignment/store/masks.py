@@ -136,14 +136,15 @@ def _description(content: Any) -> MaskDescription:
         **dict.fromkeys(("classes", "neurons", "counts", "parameters", "moments"), (dict,)),
         "source": (dict, type(None)),
     }
-    inner = {"languages": (str,), "left_out": (str,), "appear": (int,), "classes": (int,), "neurons": (int,), "counts": (str,),
-             "parameters": (int,), "moments": (str,), "source": (str,)}  # fmt: skip
+    words = ("languages", "left_out", "counts", "moments", "source")
+    numbers = ("appear", "classes", "neurons", "parameters")
+    inner = {**dict.fromkeys(words, str), **dict.fromkeys(numbers, int)}
     for name, allowed in kinds.items():
         value = getattr(read, name)
         if type(value) not in allowed:
             raise TypeError(f"its {name} is {str(value)[:60]!r}")
         held = [] if name not in inner or value is None else value.values() if isinstance(value, dict) else value
-        if wrong := [one for one in held if type(one) not in inner[name]]:
+        if wrong := [one for one in held if type(one) is not inner[name]]:
             raise TypeError(f"its {name} holds {str(wrong[0])[:60]!r}")
     if not read.languages or len(set(read.languages)) < len(read.languages):
         raise ValueError(f"its languages are {read.languages}, expected each once")
