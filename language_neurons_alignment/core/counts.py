@@ -158,7 +158,8 @@ def excess(counts: LanguageCounts, *, unshared: int = 0) -> Excess:
     below, above = -unshared - low, high - room - unshared
     if below <= 0 and above <= 0:  # the usual case takes one pass
         return Excess(0, 0, 0)
-    return Excess(int((answer < -unshared).sum()), int((answer > room + unshared).sum()), max(below, above))
+    few, many = (int(torch.count_nonzero(wrong)) for wrong in (answer < -unshared, answer > room + unshared))
+    return Excess(few, many, max(below, above))
 
 
 def span_fault(total_tokens: int, over_zero: Integer[Tensor, "layer neuron"]) -> str | None:

@@ -233,22 +233,13 @@ _FORMATS = {
 }
 """What files begin with that are given in the place of one of torch's."""
 
-_STORAGES = [
-    "Double",
-    "Float",
-    "Half",
-    "BFloat16",
-    "Long",
-    "Int",
-    "Short",
-    "Char",
-    "Byte",
-    "Bool",
-    "ComplexDouble",
-    "ComplexFloat",
-]
+_NUMBERS = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 
-_PLAIN = {"torch._utils _rebuild_tensor_v2", "collections OrderedDict", *(f"torch {name}Storage" for name in _STORAGES)}
+_PLAIN = {
+    "torch._utils _rebuild_tensor_v2",
+    "collections OrderedDict",
+    *(f"torch {name}Storage" for name in (*_NUMBERS, "ComplexDouble", "ComplexFloat")),
+}
 """What a file of plain tensors names. Torch allows more, such as bytearray(n), which takes n bytes of memory."""
 
 _TORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
