@@ -68,7 +68,7 @@ _MOST_TOKENS = 2**53
 _NEURONS_APART, _TOKENS_APART = 2000, 50
 """Of counts made elsewhere in two passes, at most 1 neuron in 2000 may break `excess`, by 1 in 50 prefix tokens.
 
-In the published Mistral counts it is 1 in 38,000 by 1 in 480; in wrong pairs, at least 1 in 74 by 1 in 1.8 (decision 0043).
+In the published Mistral counts it is 1 in 38,000 by 1 in 480; in wrong pairs at least 1 in 74 by 1 in 1.8 (0043).
 """
 
 

@@ -11,7 +11,6 @@ import csv
 import json
 import re
 import reprlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 IDENTIFY = "make it with `lna identify`"
 REPLACE = "replace it with `lna identify --force`"
 
-_NUMBER = re.compile(r"\s*[0-9]{1,10}\s*")
+_NUMBER = re.compile(r"\s*-?[0-9]{1,10}\s*")
 
 UNNAMED = "unnamed"
 """The language of a mask that was published without a description and has one language only."""
@@ -375,9 +374,6 @@ def load_neurons(path: Path) -> Int64[Tensor, "place 2"]:
     wrong = [one for one in listed if not is_place(one)] if isinstance(listed, list) else [listed]
     if wrong:
         raise ArtifactError(f"{path} holds {reprlib.repr(wrong[0])!r}, which is no neuron: {_SHAPE}")
-    repeated = [place for place, times in Counter(map(tuple, listed)).items() if times > 1]
-    if repeated:
-        raise ArtifactError(f"{path} names the neuron {list(repeated[0])} more than once: name each once")
     return torch.tensor(listed, dtype=torch.int64).reshape(-1, 2)
 
 

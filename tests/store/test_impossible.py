@@ -568,13 +568,11 @@ def test_a_description_of_another_size_takes_no_memory(tmp_path: Path, change: d
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("n.json", "[[0, 1], [0, 1]]", "more than once"),
         ("n.json", "[[1024, 1]]", "no neuron"),
         ("n.json", "[[0, 1048576]]", "no neuron"),
         ("n.json", "[" * 10**5, "cannot be read as neurons"),
         ("n.csv", "layer,neuron\n0,1_000\n", "cannot be read as neurons"),
         ("n.csv", "layer,neuron\n0,٣\n", "cannot be read as neurons"),
-        ("n.csv", "layer,neuron\n0,1\n0,1\n", "more than once"),
     ],
 )
 def test_an_impossible_list_of_neurons_is_refused(tmp_path: Path, name: str, text: str, says: str) -> None:
