@@ -21,6 +21,7 @@ from typing import IO, Any
 from zipfile import ZipFile, is_zipfile
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..core.frames import Columns
@@ -323,3 +324,12 @@ def save_stability(
             write(file)
     written = save_tables(path, content, tables)
     return [*written, with_ending(path, ".pt"), *pngs]
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a running process holds this lock."""
+    try:
+        with FileLock(str(lock), timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
