@@ -23,6 +23,7 @@ from .corpus.records import Record, add_hashes, records_hash
 from .errors import ConflictError, CorpusError, IncompatibleError, MissingArtifactError, SettingsError
 from .languages import language_code
 from .store.counts import (
+    UNSHARED,
     counts_hash,
     has_moments,
     load_blocks,
@@ -139,11 +140,13 @@ def collect_activations(
     progress, counted = start(language, encoded.full_tokens), []
     for part in parts:
         counted.append(engine.count(part.groups, progress=progress, moments=moments))
-        check_tally(counted[-1], full_tokens=part.full_tokens, prefix_tokens=part.prefix_tokens)
+        unshared = part.unshared_prefix_tokens(engine.model.switch)
+        check_tally(counted[-1], full_tokens=part.full_tokens, prefix_tokens=part.prefix_tokens, unshared=unshared)
     counts = reduce(add, counted)
     if before is not None:
         _check_unchanged(layout, language, before[0], counts)
     described = {name: getattr(encoded, name) for name in _SUMMED}
+    described[UNSHARED] = encoded.unshared_prefix_tokens(engine.model.switch)
     meta = {**wanted, **described, **engine.provenance, "language": language, "version": __version__}
     if blocks is not None:
         save_blocks(layout, language, LanguageBlocks.of(counted), meta)
@@ -332,6 +335,9 @@ def _merge_language(layout: Layout, shards: Sequence[Layout], language: str) -> 
         parts.append(counts)
     total = reduce(add, parts)
     merged = metas[0] | {key: sum(int(meta.get(key, 0)) for meta in metas) for key in _SUMMED}
+    merged.pop(UNSHARED, None)
+    if all(UNSHARED in meta for meta in metas):  # earlier versions did not say
+        merged[UNSHARED] = sum(meta[UNSHARED] for meta in metas)
     merged["corpus_hash"] = add_hashes(str(meta["corpus_hash"]) for meta in metas)
     merged |= {"shards": len(metas), "version": __version__}
     if blocks is not None:

@@ -12,15 +12,17 @@ import io
 import json
 import math
 import os
+import pickletools
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
-from zipfile import is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from ..core.frames import Columns
 from ..errors import ArtifactError, MissingArtifactError
@@ -222,14 +224,115 @@ def save_tensors(content: Any, file: IO[bytes]) -> None:
 
 
 def load_tensors(path: Path, *, remedy: str, lazy: bool = False) -> Any:
-    """Read tensors and plain values with `weights_only=True`; a failure is explained in one line."""
+    """Read plain tensors and plain values with `weights_only=True`; a failure is explained in one line.
+
+    A file can ask for far more memory than it has bytes. What it asks for is looked at first: reading one takes about
+    as much memory as the file takes on disk.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy and is_zipfile(path))
+        with open(path, "rb") as file:
+            _check_stored(file)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy and is_zipfile(path))
+        _check_plain(content, path.stat().st_size)
+        return content
     except FileNotFoundError:
         raise MissingArtifactError(f"{path} is not there: {remedy}") from None
+    except _ForeignFileError as error:
+        raise ArtifactError(
+            f"{path} cannot be read (it is {error}, expected a file that torch.save wrote): give another file, or "
+            f"{remedy}"
+        ) from None
     except Exception as error:  # torch raises a dozen kinds for a torn or foreign file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ArtifactError(f"{path} cannot be read ({reason[:120]}): delete it and {remedy}") from error
+
+
+class _ForeignFileError(Exception):
+    """A file that another program wrote, which deleting does not help."""
+
+
+_FORMATS = {
+    b"\x93NUMPY": "an array of numpy",
+    b"GGUF": "a model in GGUF format",
+    b"\x89HDF": "an HDF5 file",
+    b"{": "JSON text",
+    b"[": "JSON text",
+}
+"""What files begin with that are given in the place of one of torch's."""
+
+_NUMBERS = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+
+_PLAIN = {
+    "torch._utils _rebuild_tensor_v2",
+    "collections OrderedDict",
+    *(f"torch {name}Storage" for name in (*_NUMBERS, "ComplexDouble", "ComplexFloat")),
+}
+"""What a file of plain tensors names. Torch allows more, such as bytearray(n), which takes n bytes of memory."""
+
+_TORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+
+def _check_stored(file: IO[bytes]) -> None:
+    """Raise unless a file has torch's format and asks for no more memory than it has bytes."""
+    start = file.read(len(_TORCH_BEFORE_1_6))
+    found = next((name for magic, name in _FORMATS.items() if start.startswith(magic)), None)
+    if start.startswith(b"PK\x03\x04"):
+        with ZipFile(file) as archive:
+            members = archive.infolist()
+            if sum(one.file_size for one in members) > file.seek(0, os.SEEK_END):
+                raise ValueError("unpacked it is larger than on disk, which no file of torch is")
+            pickles = [one for one in members if one.filename.endswith("/data.pkl")]
+            if pickles:
+                _check_pickle(io.BytesIO(archive.read(pickles[0])))
+            elif any(one.filename.endswith(".npy") for one in members):
+                found = "an archive of numpy arrays"
+    elif start == _TORCH_BEFORE_1_6:
+        file.seek(0)
+        for _ in range(4):  # torch's mark, its version, the machine's, the content
+            _check_pickle(file)
+    elif start.startswith(b"\x80"):
+        found = "a Python pickle, and reading one can run code"
+    elif start[8:10] == b'{"':
+        found = "a safetensors file"
+    if found is not None:
+        raise _ForeignFileError(found)
+
+
+def _check_pickle(file: IO[bytes]) -> None:
+    """Raise where a pickle holds more than tensors, lists, dicts and plain values; nothing is built."""
+    for operation, argument, _ in pickletools.genops(file):
+        if operation.name == "GLOBAL" and argument not in _PLAIN:
+            raise ValueError(f"it holds {str(argument).replace(' ', '.')}, expected plain tensors and plain values")
+        if operation.name == "BUILD":
+            raise ValueError("it holds an object with a state, expected plain tensors and plain values")
+
+
+def _check_plain(content: Any, size: int) -> None:
+    """Raise where a tensor shows more numbers than a file of `size` bytes holds, as an expanded one does."""
+    seen, left = set(), [content]  # what is nested in itself is looked at once
+    while left:
+        one = left.pop()
+        if isinstance(one, Tensor):
+            if one.layout != torch.strided or one.device.type != "cpu" or one.requires_grad:
+                raise ValueError(f"it holds a {one.layout} tensor on {one.device}, expected a plain one")
+            if one.numel() * one.itemsize > size or _overlaps(one):
+                raise ValueError(
+                    f"it holds a tensor of shape {tuple(one.shape)} that repeats the numbers in {size} bytes, as "
+                    "`expand` makes it; expected each number on its own"
+                )
+        elif isinstance(one, dict | list | tuple) and id(one) not in seen:
+            seen.add(id(one))
+            left += one.values() if isinstance(one, dict) else one
+
+
+def _overlaps(tensor: Tensor) -> bool:
+    """Whether several places of a tensor may share one number in memory."""
+    reach = 0
+    for stride, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if length > 1 and stride <= reach:
+            return True
+        reach += stride * (length - 1)
+    return False
 
 
 def save_stability(

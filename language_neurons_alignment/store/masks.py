@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -20,7 +22,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from ..config import ENTROPY_LAMBDA, METHODS
-from ..core.model import ModelInfo
+from ..core.model import MOST_LAYERS, WIDEST, ModelInfo
 from ..core.selection import MaskList, from_mask_list, neurons_of_language, to_mask_list
 from ..errors import ArtifactError, ConflictError, IncompatibleError, MissingArtifactError, SettingsError
 from ..languages import DEFAULT_LANGUAGES, parse_languages
@@ -35,8 +37,7 @@ if TYPE_CHECKING:
 IDENTIFY = "make it with `lna identify`"
 REPLACE = "replace it with `lna identify --force`"
 
-_WIDEST = 2**20
-"""Neurons per layer beyond any model's: an index beyond it is damage, and must not make us allocate a table."""
+_NUMBER = re.compile(r"\s*-?[0-9]{1,10}\s*")
 
 UNNAMED = "unnamed"
 """The language of a mask that was published without a description and has one language only."""
@@ -148,7 +149,7 @@ def _description(content: Any) -> MaskDescription:
             raise TypeError(f"its {name} holds {str(wrong[0])[:60]!r}")
     if not read.languages or len(set(read.languages)) < len(read.languages):
         raise ValueError(f"its languages are {read.languages}, expected each once")
-    if not (0 < read.top_rate <= 1 and read.layers > 0 and 0 < read.d_mlp <= _WIDEST):
+    if not (0 < read.top_rate <= 1 and read.layers > 0 and 0 < read.d_mlp <= WIDEST):
         raise ValueError(f"its top rate is {read.top_rate!r}, of {read.layers} × {read.d_mlp} neurons")
     if read.method not in METHODS:
         raise ValueError(f"its method is {read.method!r}, expected one of {', '.join(METHODS)}")
@@ -239,7 +240,7 @@ class Mask:
                 f"{path} has {len(listed)} languages, {expected} {len(languages)} ({', '.join(languages)}): {instead}"
             )
         if d_mlp is None:
-            d_mlp = _width(path, listed) if description is None else description.d_mlp
+            d_mlp = _width(listed) if description is None else _described_width(path, listed, description)
         return cls(languages, from_mask_list(listed, d_mlp=d_mlp), description, path)
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
@@ -372,6 +373,16 @@ def _load_list(path: Path, remedy: str) -> MaskList:
         raise ArtifactError(
             f"{path} is not a mask: expected a list of languages of lists of layers of indices; {remedy}"
         )
+    layers = sorted({len(per_layer) for per_layer in stored})
+    if len(layers) != 1 or not 0 < layers[0] <= MOST_LAYERS:
+        raise ArtifactError(
+            f"{path} is not a mask: its languages have {', '.join(map(str, layers)) or 'no'} layers, expected the same "
+            f"number in each, 1..{MOST_LAYERS}; {remedy}"
+        )
+    for language, per_layer in enumerate(stored):
+        for layer, neurons in enumerate(per_layer):
+            if fault := _fault_of(neurons):
+                raise ArtifactError(f"{path} is not a mask: language {language}, layer {layer}, {fault}; {remedy}")
     return stored
 
 
@@ -382,12 +393,34 @@ def _is_indices(neurons: object) -> bool:
     return not neurons.numel() or neurons.dtype in (torch.int64, torch.int32)
 
 
-def _width(path: Path, listed: MaskList) -> int:
+def _fault_of(neurons: Tensor) -> str | None:
+    """Say what is impossible about a layer's indices; None where nothing is. Their order means nothing."""
+    if not neurons.numel():
+        return None
+    low, high = map(int, neurons.aminmax())
+    if low < 0 or high >= WIDEST:
+        return f"has neuron indices {low}..{high}, expected them in 0..{WIDEST - 1}: no model is wider"
+    if neurons.numel() > 1 and not bool((neurons.diff() > 0).all()):
+        twice = neurons.numel() - len(neurons.unique())
+        return f"names {twice} neurons more than once" if twice else None
+    return None
+
+
+def _width(listed: MaskList) -> int:
     """Neurons per layer that the largest index needs."""
-    largest = max((int(neurons.max()) for per_layer in listed for neurons in per_layer if neurons.numel()), default=0)
-    if largest >= _WIDEST:
-        raise ArtifactError(f"{path} is not a mask: it has the neuron index {largest}, no model is that wide")
-    return largest + 1
+    return 1 + max((int(neurons.max()) for per_layer in listed for neurons in per_layer if neurons.numel()), default=0)
+
+
+def _described_width(path: Path, listed: MaskList, description: MaskDescription) -> int:
+    """Neurons per layer as described, checked before a table of that size is made."""
+    layers, width = description.layers, description.d_mlp
+    needed = _width(listed)
+    if layers != len(listed[0]) or type(width) is not int or not needed <= width <= WIDEST:
+        raise ArtifactError(
+            f"{path} has {len(listed[0])} layers and neuron indices up to {needed - 1}, its description says {layers} "
+            f"layers of {width} neurons: they do not belong together; {REPLACE}"
+        )
+    return width
 
 
 _SHAPE = "expected [[layer, neuron], …], or a CSV with the columns layer,neuron; numbers from 0"
@@ -397,18 +430,19 @@ def load_neurons(path: Path) -> Int64[Tensor, "place 2"]:
     """Read the (layer, neuron) places in a `.json` or `.csv` file."""
 
     def is_place(one: Any) -> bool:
-        return isinstance(one, list) and len(one) == 2 and all(type(n) is int and 0 <= n < 2**31 for n in one)
+        whole = isinstance(one, list) and len(one) == 2 and all(type(n) is int for n in one)
+        return whole and 0 <= one[0] < MOST_LAYERS and 0 <= one[1] < WIDEST
 
     try:
         text = path.read_text(encoding="utf-8-sig")
         listed = json.loads(text) if path.suffix == ".json" else _rows(text)
     except FileNotFoundError:
         raise MissingArtifactError(f"{path} is not there: give a file of neurons") from None
-    except (OSError, ValueError, csv.Error) as error:
-        raise ArtifactError(f"{path} cannot be read as neurons ({error}): {_SHAPE}") from error
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        raise ArtifactError(f"{path} cannot be read as neurons ({str(error)[:120]}): {_SHAPE}") from error
     wrong = [one for one in listed if not is_place(one)] if isinstance(listed, list) else [listed]
     if wrong:
-        raise ArtifactError(f"{path} holds {str(wrong[0])[:60]!r}, which is no neuron: {_SHAPE}")
+        raise ArtifactError(f"{path} holds {reprlib.repr(wrong[0])!r}, which is no neuron: {_SHAPE}")
     return torch.tensor(listed, dtype=torch.int64).reshape(-1, 2)
 
 
@@ -416,4 +450,11 @@ def _rows(text: str) -> list[list[int]]:
     table = csv.DictReader(text.splitlines(), skipinitialspace=True)
     if not {"layer", "neuron"} <= set(table.fieldnames or ()):
         raise ValueError(f"its header is {','.join(table.fieldnames or ()) or 'missing'}")
-    return [[int(row["layer"] or ""), int(row["neuron"] or "")] for row in table]
+    return [[_whole(row["layer"]), _whole(row["neuron"])] for row in table]
+
+
+def _whole(text: str | None) -> int:
+    """Read a number as written in plain digits; `int` would also read 1_000 and the digits of other scripts."""
+    if text is None or not _NUMBER.fullmatch(text):
+        raise ValueError(f"{str(text)[:40]!r} is no whole number")
+    return int(text)
