@@ -27,6 +27,7 @@ from .launch import Launch, check_installed, check_model, check_options, max_mod
 from .messages import Message, PassStatistics, pack_intervention, pack_tree
 from .process import Process
 from .tree import PrefixTree, shards, weighted_tree
+from .watch import Guard
 
 SHARD = 2_000_000
 """Tokens of a corpus in one prefix tree; a longer corpus is counted tree by tree."""
@@ -233,7 +234,12 @@ def _load(
         options["revision"] = revision
     d_mlp = neurons_per_layer(config)
     ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
-    process = Process(start(launch, limit=limit, options=options))
+    guard = Guard()
+    try:
+        process = Process(start(launch, limit=limit, options=options, guard=guard), guard)
+    except BaseException:
+        guard.close()
+        raise
     try:
         ranks = process.rpc("lna_attach", config.model_type, d_mlp)
         check_ranks(ranks, launch)

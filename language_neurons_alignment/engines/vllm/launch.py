@@ -19,6 +19,7 @@ from typing import Any
 from ...errors import EngineError, LNAError, MissingEngineError, SettingsError
 from ..checkpoint import rope_switch
 from ..families import neurons_per_layer, vllm_place
+from .watch import Guard
 
 TESTED = ((0, 32), (0, 33))
 """The first version of vLLM that the worker is written for, and the first that it is not."""
@@ -163,9 +164,10 @@ def max_model_len(config: Any, longest: int, options: dict[str, Any]) -> int:
     return switch if switch is not None and longest >= switch else longest + 1
 
 
-def start(launch: Launch, *, limit: int, options: Mapping[str, Any]) -> Any:
-    """Start vLLM's engine and its workers, with nothing on stdout."""
-    with explained(f"vLLM cannot load {launch.path}"), environment(), stdout_to_stderr():
+def start(launch: Launch, *, limit: int, options: Mapping[str, Any], guard: Guard) -> Any:
+    """Start vLLM's engine and its workers, which end when this process does, with nothing on stdout."""
+    marks = guard.environment()
+    with explained(f"vLLM cannot load {launch.path}"), environment(marks), guard.marking(), stdout_to_stderr():
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
         from vllm.v1.engine.llm_engine import LLMEngine
@@ -192,14 +194,14 @@ def start(launch: Launch, *, limit: int, options: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def environment() -> Iterator[None]:
+def environment(marks: Mapping[str, str] | None = None) -> Iterator[None]:
     """Set vLLM's environment variables while it starts: its processes keep them, ours does not."""
-    before = dict(os.environ)
-    os.environ.update({**DEFAULTS, **before, **ENVIRONMENT})
+    before, own = dict(os.environ), {**ENVIRONMENT, **(marks or {})}
+    os.environ.update({**DEFAULTS, **before, **own})
     try:
         yield
     finally:
-        for key in (*ENVIRONMENT, *DEFAULTS):
+        for key in (*own, *DEFAULTS):
             os.environ.pop(key, None)
             if key in before:
                 os.environ[key] = before[key]
