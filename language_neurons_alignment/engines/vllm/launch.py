@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ...errors import EngineError, LNAError, MissingEngineError, SettingsError
+from ..base import check_batch_choices
 from ..checkpoint import rope_switch
 from ..families import neurons_per_layer, vllm_place
 from .watch import Guard
@@ -55,6 +56,12 @@ REFUSED = {
     "data_parallel_size": "count disjoint parts of the corpus instead, and merge the counts (lna merge)",
 }
 
+SCHEDULING = {
+    "max_num_seqs", "long_prefill_token_threshold", "max_num_partial_prefills", "max_long_partial_prefills",
+    "enable_chunked_prefill", "scheduler_cls", "async_scheduling", "scheduling_policy",
+}  # fmt: skip
+"""vLLM options that decide what is computed together."""
+
 WORKER = "language_neurons_alignment.engines.vllm.worker.NeuronWorker"
 
 ENVIRONMENT = {
@@ -80,6 +87,7 @@ class Launch:
     backend: str | None = None  # vLLM's executor ("mp", "ray"), or None for its own choice
     batch_tokens: int | None = None  # the most tokens of one step
     extra: Mapping[str, Any] = field(default_factory=dict)  # other options of vLLM
+    invariant: bool = False  # one request at a time, so that no result depends on the others
 
 
 def check_installed() -> str:
@@ -128,6 +136,17 @@ def check_options(extra: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
+def check_invariant(launch: Launch) -> None:
+    """Refuse options that decide what is computed together, where each question is computed alone."""
+    check_batch_choices(launch.batch_tokens, launch.invariant)
+    for key, value in launch.extra.items():
+        if launch.invariant and key.replace("-", "_") in SCHEDULING:
+            raise SettingsError(
+                f"--engine-arg {key}={value} cannot be used with --batch-invariant, which runs one request at a time "
+                "in steps of one size: leave one of them out"
+            )
+
+
 def _value(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -166,7 +185,7 @@ def max_model_len(config: Any, longest: int, options: dict[str, Any]) -> int:
 
 def start(launch: Launch, *, limit: int, options: Mapping[str, Any], guard: Guard) -> Any:
     """Start vLLM's engine and its workers, which end when this process does, with nothing on stdout."""
-    marks = guard.environment()
+    marks = guard.environment(elsewhere=launch.backend == "ray")
     with explained(f"vLLM cannot load {launch.path}"), environment(marks), guard.marking(), stdout_to_stderr():
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
@@ -177,6 +196,8 @@ def start(launch: Launch, *, limit: int, options: Mapping[str, Any], guard: Guar
             settings.setdefault("block_size", 32)
             settings.setdefault("gpu_memory_utilization", 0.5)  # of main memory, which other programs use too
         settings["max_num_batched_tokens"] = launch.batch_tokens or (2048 if current_platform.is_cpu() else 8192)
+        if launch.invariant:
+            settings["max_num_seqs"] = 1
         arguments = EngineArgs(
             model=launch.path,
             dtype=launch.dtype,  # pyright: ignore[reportArgumentType] - one of DTYPES

@@ -33,7 +33,7 @@ _OFTEN = 0.25
 """Seconds between two looks at whether the driver lives."""
 
 _LONGEST = 20.0
-"""Seconds for which the guard goes on ending processes: one that was about to start when the driver ended shows late."""
+"""Seconds for which the guard goes on: a process that was about to start when the driver ended shows late."""
 
 _TIDY = b"resource_tracker"
 """Python's process that removes shared memory once nobody uses it, and then ends by itself: it is left to do that."""
@@ -57,9 +57,17 @@ class Guard:
             start_new_session=True,  # Ctrl-C and a closed terminal are the driver's affair
         )
 
-    def environment(self) -> dict[str, str]:
-        """What vLLM's processes get: the mark, a place for their sockets, and titles that do not overwrite the mark."""
-        return {MARK: self.mark, "VLLM_RPC_BASE_PATH": self.folder, "SPT_NOENV": "1"}
+    def environment(self, *, elsewhere: bool) -> dict[str, str]:
+        """What vLLM's processes get: the mark, titles that do not overwrite it, and a folder for sockets and files.
+
+        Those on other machines (`elsewhere`) do not have the folder.
+        """
+        marks = {MARK: self.mark, "SPT_NOENV": "1"}
+        if elsewhere:
+            return marks
+        compiled = os.path.join(tempfile.gettempdir(), f"torchinductor_{os.getuid()}")  # outlives us
+        kept = {} if "TORCHINDUCTOR_CACHE_DIR" in os.environ else {"TORCHINDUCTOR_CACHE_DIR": compiled}
+        return {**marks, **kept, "VLLM_RPC_BASE_PATH": self.folder, "TMPDIR": self.folder}
 
     @contextmanager
     def marking(self) -> Iterator[None]:
@@ -77,7 +85,7 @@ class Guard:
         self._process.wait()
         for _ in range(3):  # one that was just starting another shows the other at the next look
             end_marked(self.mark)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        tidy(self.folder)
 
 
 def _watch_if_started_here() -> None:
@@ -150,6 +158,17 @@ def _processes() -> Iterator[tuple[int, bytes, bytes]]:
                 yield int(name), Path(f"/proc/{name}/cmdline").read_bytes(), Path(f"/proc/{name}/environ").read_bytes()
 
 
+def tidy(folder: str) -> None:
+    """Remove the sockets and files of processes that ended, and the memory that their ranks shared.
+
+    The ranks of a group on CPUs name that memory after the group's file in the folder; no one else removes it.
+    """
+    for group in Path(folder).glob("vllm_dist_*"):
+        for memory in Path("/dev/shm").glob(f"{group.name}*"):
+            memory.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def guard(driver: int, mark: str, folder: str) -> None:
     """Wait until the driver, which started this process, is gone; then end its vLLM, and remove its sockets."""
     for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -161,7 +180,7 @@ def guard(driver: int, mark: str, folder: str) -> None:
     while quiet < 4 and time.monotonic() < until:
         quiet = 0 if end_marked(mark) else quiet + 1
         time.sleep(_OFTEN)
-    shutil.rmtree(folder, ignore_errors=True)
+    tidy(folder)
 
 
 if __name__ == "__main__":
