@@ -228,7 +228,7 @@ class EngineFlags:
     batch_invariant: bool = flag(
         False,
         "--batch-invariant",
-        help="Compute each question alone, so that parts of a corpus and the whole give the same counts to the last "
+        help="Compute each question alone, so that shards and other batches give the same counts to the last "
         "one; slower.",
         panel="Engine",
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -133,12 +135,13 @@ Start = Callable[..., Driver]
 def start(model: Path, tmp_path: Path) -> Iterator[Start]:
     """Start a driver; whatever is left of it is ended after the test."""
     started: list[Driver] = []
+    temporary = Path(tempfile.mkdtemp(prefix="lna-test-"))  # short: sockets lie in it
 
     def begin(doing: str = "", *, tensor: int = 1, pipeline: int = 1, command: Sequence[str] | None = None) -> Driver:
         script, mark = tmp_path / "driver.py", f"LNA_TEST_MARK={uuid.uuid4().hex}"
         script.write_text(DRIVER, encoding="utf-8")
         command = command or [str(script), str(model), doing, str(tensor), str(pipeline)]
-        environment = {**os.environ, "SPT_NOENV": "1", "TMPDIR": str(tmp_path)}
+        environment = {**os.environ, "SPT_NOENV": "1", "TMPDIR": str(temporary)}
         environment |= dict([mark.split("=")]) | {"PYTHONPATH": os.pathsep.join(sys.path)}
         process = subprocess.Popen(
             [sys.executable, *command],
@@ -148,7 +151,7 @@ def start(model: Path, tmp_path: Path) -> Iterator[Start]:
             text=True,
             start_new_session=True,
         )
-        started.append(Driver(process, mark, tmp_path))
+        started.append(Driver(process, mark, temporary))
         return started[-1]
 
     yield begin
@@ -157,6 +160,7 @@ def start(model: Path, tmp_path: Path) -> Iterator[Start]:
         driver.process.wait()
         for pid in driver.others():
             os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def die(driver: Driver, how: str) -> None:

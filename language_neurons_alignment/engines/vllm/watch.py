@@ -35,6 +35,9 @@ _OFTEN = 0.25
 _LONGEST = 20.0
 """Seconds for which the guard goes on: a process that was about to start when the driver ended shows late."""
 
+_PATH = 103 - len("/123e4567-e89b-12d3-a456-426614174000")
+"""The longest path, in bytes, of a folder of sockets: a socket's own may have 103 bytes (macOS; 107 on Linux)."""
+
 _TIDY = b"resource_tracker"
 """Python's process that removes shared memory once nobody uses it, and then ends by itself: it is left to do that."""
 
@@ -47,7 +50,9 @@ class Guard:
     def __init__(self) -> None:
         """Start the guard of this process."""
         self.mark = f"{os.getpid()}-{uuid.uuid4().hex}"
-        self.folder = tempfile.mkdtemp(prefix="lna-vllm-", dir=os.environ.get("VLLM_RPC_BASE_PATH"))
+        usual = os.environ.get("VLLM_RPC_BASE_PATH") or tempfile.gettempdir()
+        fits = len(os.fsencode(usual)) + len("/lna-vllm-12345678") <= _PATH or not os.access("/tmp", os.W_OK)
+        self.folder = tempfile.mkdtemp(prefix="lna-vllm-", dir=usual if fits else "/tmp")
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, str(os.getpid()), self.mark, self.folder],
             stdin=subprocess.DEVNULL,
