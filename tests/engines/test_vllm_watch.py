@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,7 @@ def started() -> Iterator[list[Started]]:
         one.process.wait()
         for pid in one._alive():
             os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(one.folder, ignore_errors=True)  # its guard was just killed
 
 
 @pytest.mark.parametrize("how", ["spawn", "fork"])
