@@ -249,12 +249,16 @@ class Merged:
     Attributes:
         tokens: of all full sequences.
         paths: the full and the prefix file; then those of the moments, where the shards have any.
+        dtype: the precision in which the shards were counted; "" where they do not say.
+        batch_invariant: every shard was counted with --batch-invariant, so the counts are exactly those of the whole.
     """
 
     language: str
     shards: int
     tokens: int
     paths: list[Path]
+    dtype: str = ""
+    batch_invariant: bool = False
 
 
 def shard_session(session: Session, part: int, parts: int) -> Session:
@@ -340,9 +344,15 @@ def _merge_language(layout: Layout, shards: Sequence[Layout], language: str) -> 
         merged[UNSHARED] = sum(meta[UNSHARED] for meta in metas)
     merged["corpus_hash"] = add_hashes(str(meta["corpus_hash"]) for meta in metas)
     merged |= {"shards": len(metas), "version": __version__}
+    invariant = all(meta.get("batch_invariant") is True for meta in metas)
+    if not invariant:
+        merged.pop("batch_invariant", None)
     if blocks is not None:
         save_blocks(layout, language, blocks, merged)
-    return Merged(language, len(metas), total.full.total_tokens, save_counts(layout, language, total, merged))
+    paths = save_counts(layout, language, total, merged)
+    return Merged(
+        language, len(metas), total.full.total_tokens, paths, str(merged.get("dtype", "")), batch_invariant=invariant
+    )
 
 
 def _merged_blocks(shards: Sequence[Layout], language: str) -> LanguageBlocks | None:

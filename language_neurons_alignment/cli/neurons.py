@@ -87,6 +87,12 @@ def merge(
     layout = layout_of(model, results)
     parts = shards_at(layout, shards) if shards else find_shards(layout)
     merged = merge_counts(layout, parts, overwrite=overwrite)
+    rounded = sorted({one.dtype for one in merged if not one.batch_invariant} & {"bfloat16", "float16"})
+    if rounded and len(parts) > 1:
+        note(
+            f"counted in {', '.join(rounded)} without --batch-invariant: counting the whole at once would give a few "
+            "more or fewer firings for some neurons, because other batches round differently"
+        )
     rows = [[language_name(one.language), one.shards, one.tokens] for one in merged]
     shown = {one.language: {"shards": one.shards, "tokens": one.tokens, "paths": one.paths} for one in merged}
     lines = table(["language", "shards", "tokens"], rows)
