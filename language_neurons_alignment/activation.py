@@ -91,6 +91,7 @@ def collect_activations(
         TallyError: the engine did not count exactly the corpus's tokens; nothing is written.
     """
     check_choice(overlong, OVERLONG, "--overlong")
+    language = language_code(language)
     session = with_stored_answers(session)
     layout, source = session.layout, session.source
     records = session.corpus.of_language(language)

@@ -13,6 +13,7 @@ from .config import PipelineSettings
 from .core.model import StartProgress, silent
 from .core.sweep import Observer, unobserved
 from .identify import Identification, identify
+from .languages import parse_languages
 from .ppl import MapResult, perplexity_map
 
 
@@ -61,7 +62,7 @@ def run_pipeline(
     Raises:
         LNAError: a step fails; what earlier steps stored stays.
     """
-    selection, sweep = settings.selection, None
+    selection, sweep, languages = settings.selection, None, parse_languages(languages)
     always = {"overwrite": settings.overwrite, "start": start}
     asked = {"answers": settings.answers, "sampling": settings.sampling, "overlong": settings.overlong}
     session, generated = ensure_answers(session, languages, **asked, **always)

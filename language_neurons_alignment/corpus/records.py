@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorpusError, SettingsError
-from ..languages import language_code
+from ..languages import code_or_name, language_code
 
 SCHEMA = '{"lang": str, "instruction": str, "answers": [{"generated": str}, …]}'
 GENERATION = "generation"
@@ -91,12 +91,13 @@ class Corpus:
         return tuple(dict.fromkeys(record.language for record in self.records))
 
     def of_language(self, language: str) -> list[Record]:
-        """A language's records.
+        """A language's records; the language by code, tag or name.
 
         Raises:
             CorpusError: it has none.
         """
-        chosen = [record for record in self.records if record.language == language]
+        wanted = code_or_name(language)
+        chosen = [record for record in self.records if record.language == wanted]
         if not chosen:
             raise CorpusError(
                 f"{self.path} has no records in {language!r}: it has {', '.join(self.languages)}; "
@@ -232,11 +233,13 @@ def read_numbered(path: Path, *, report: OnError = raise_at_once) -> list[tuple[
     """The records of a corpus file, each with its place ("mgsm.json, record 3")."""
     numbered: list[tuple[Record, str]] = []
     text = read_text(path, what="the corpus", advice="give a JSON file in UTF-8")
-    empty = True
+    empty, spellings = True, Spellings()
     for item, where in parse_items(text, path, report=report):
         empty = False
         try:
-            numbered.append((_record(item, where), where))
+            record = _record(item, where)
+            spellings.check(record, item["lang"], where)
+            numbered.append((record, where))
         except CorpusError as error:
             report(error)
     if empty and not text.strip().strip("[] \n"):
@@ -267,6 +270,35 @@ def _record(item: Any, where: str) -> Record:
     return Record(code, instruction, tuple(answer["generated"] for answer in answers), source=item, **extra)
 
 
+class Spellings:
+    """Notices records that are there twice because their language is written in two ways.
+
+    Two spellings of one language are one language. Where both have a record of the same id or the same question,
+    the language would be counted twice.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, str, str], tuple[str, str]] = {}
+
+    def check(self, record: Record, spelling: str, where: str) -> None:
+        """Raise CorpusError where an earlier record of the same id or question has another spelling."""
+        for what, value in (("id", record.id), ("question", record.question or record.instruction)):
+            if value is None:
+                continue
+            first, place = self._first.setdefault((record.language, what, value), (spelling, where))
+            if first != spelling:
+                raise CorpusError(
+                    f"{where}: {spelling!r} and {first!r} ({place.rsplit(', ', 1)[-1]}) are one language, "
+                    f"{record.language}, and both have the {what} {_short(value)!r}: keep the records of one of them"
+                )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+_SHOWN = 60
+"""Characters of a text in a message."""
 _DEEPEST = 100
 """Levels of brackets in a record; at some thousand, Python can neither read nor write JSON."""
 

@@ -34,6 +34,7 @@ from ..core.counts import (
 )
 from ..core.selection import NeuronStatistics, neuron_statistics
 from ..errors import ArtifactError, IncompatibleError, MissingArtifactError
+from ..languages import parse_languages
 from .checkpoint import Checkpoint
 from .files import Json, atomic_files, digest_of_bytes, load_tensors, save_tensors
 from .layout import Layout
@@ -295,6 +296,7 @@ class AnswerCounts:
 
 def load_answer_counts(layout: Layout, languages: Sequence[str]) -> AnswerCounts:
     """Read the counts of several languages and put them side by side."""
+    languages = parse_languages(languages)
     table: Tensor | None = None
     origin: Json = {}
     tokens, prefix_tokens, hashes, metas = [], [], {}, []

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..config import DEFAULT_SELECTION, ENTROPY_LAMBDA, Selection
 from ..errors import SettingsError
+from ..languages import code_or_name
 from .checkpoint import UNKNOWN, Checkpoint, model_family, read_checkpoint
 
 _LONGEST_NAME = 160
@@ -66,11 +67,11 @@ class Layout:
         return self._counted("moments", language, prefix)
 
     def counted_languages(self) -> tuple[str, ...]:
-        """The languages that have count files, sorted."""
+        """The codes of the languages that have count files, sorted."""
         pattern = re.compile(rf"activation\.([^.]+)\.{re.escape(self.model)}\.pt")
         folder = self.activation("").parent
         names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
-        return tuple(sorted(found[1] for name in names if (found := pattern.fullmatch(name))))
+        return tuple(sorted({code_or_name(found[1]) for name in names if (found := pattern.fullmatch(name))}))
 
     def answers(self) -> Path:
         """The corpus with this model's answers, where the dataset has only questions."""
@@ -139,8 +140,23 @@ class Layout:
 
     def _counted(self, kind: str, language: str, prefix: bool) -> Path:
         """A file that counting writes."""
-        name = f"{'prefix.' if prefix else ''}{kind}.{language}.{self.model}.pt"
-        return self.root / "activations" / self.dataset / name
+        folder, start = self.root / "activations" / self.dataset, f"{'prefix.' if prefix else ''}{kind}."
+        path = folder / f"{start}{code_or_name(language)}.{self.model}.pt"
+        if not language or path.exists():
+            return path
+        return self._older_spelling(folder, start, path) or path
+
+    def _older_spelling(self, folder: Path, start: str, path: Path) -> Path | None:
+        """The file of the same language as `path` under another code ("zh-CN"), as earlier versions named it."""
+        code = path.name.removeprefix(start).removesuffix(f".{self.model}.pt")
+        pattern = re.compile(rf"{re.escape(start)}([^.]+)\.{re.escape(self.model)}\.pt")
+        names = [one.name for one in folder.iterdir()] if folder.is_dir() else []
+        same = sorted(name for name in names if (found := pattern.fullmatch(name)) and code_or_name(found[1]) == code)
+        if len(same) > 1:
+            raise SettingsError(
+                f"{folder} has {' and '.join(same)}, which are of one language: rename the right one to {path.name}"
+            )
+        return folder / same[0] if same else None
 
     def _with(self, others: Sequence[str]) -> str:
         """Return the names of this model and others in one, shortened to a digest where they are long."""
