@@ -97,7 +97,7 @@ def collect_activations(
     records = session.corpus.of_language(language)
     wanted: Json = {
         **session.hashes,
-        "corpus_hash": records_hash(records),
+        "corpus_hash": _corpus_hash(records, layout.spelling(language)),
         "overlong_policy": overlong,
         **source.explicit,
     }
@@ -148,6 +148,11 @@ def _blocks_there(layout: Layout, language: str) -> int | None:
     with suppress(MissingArtifactError, IncompatibleError):
         return len(load_blocks(layout, language))
     return None
+
+
+def _corpus_hash(records: Sequence[Record], spelling: str) -> str:
+    """The digest of the records, with their language as the files of their counts have it."""
+    return records_hash([replace(record, language=spelling) for record in records])
 
 
 def _stored(layout: Layout, language: str, wanted: Json) -> tuple[LanguageCounts, Json] | None:

@@ -34,8 +34,10 @@ DEFAULT_LANGUAGES = tuple(LANGUAGE_NAMES)
 """The paper's ten, in the order of a mask file. Never reorder."""
 
 
-_LONGEST = 80
-"""Characters of a language's name; the longest tag that the standard asks programs to take has 35."""
+LONGEST_CODE = 35
+"""Characters of a code: the standard of language tags asks programs to take as many."""
+_LONGEST_NAME = 80
+"""Characters of a language's name."""
 
 
 @cache
@@ -56,9 +58,9 @@ def language_code(name: str) -> str:
     for code, english in LANGUAGE_NAMES.items():
         if wanted.lower() in (code, english.lower()):
             return code
-    code = _from_registry(wanted) if wanted.isprintable() and len(wanted) <= _LONGEST else None
-    if code is None:
-        shown = wanted if len(wanted) <= _LONGEST else f"{wanted[:_LONGEST]}…"
+    code = _from_registry(wanted) if wanted.isprintable() and len(wanted) <= _LONGEST_NAME else None
+    if code is None or len(code) > LONGEST_CODE:
+        shown = wanted if len(wanted) <= _LONGEST_NAME else f"{wanted[:_LONGEST_NAME]}…"
         examples = ", ".join(f"{code} ({name})" for code, name in list(LANGUAGE_NAMES.items())[:3])
         raise SettingsError(
             f"unknown language {shown!r}: give an ISO 639 code or an English name, for example {examples}"

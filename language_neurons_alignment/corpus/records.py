@@ -338,8 +338,9 @@ def read_text(path: Path, *, what: str = "", advice: str) -> str:
     named = f"{what} {path}".strip()
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise CorpusError(f"cannot read {named}: {error.strerror}; {advice}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CorpusError(f"cannot read {named}: {reason}; {advice}") from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
