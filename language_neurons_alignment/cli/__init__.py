@@ -26,7 +26,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a terminal that has no λ gets an escape, not a traceback
             stream.reconfigure(errors="backslashreplace")
-    sys.excepthook = show_traceback
     try:
         app(prog_name="lna")
     except LNAError as error:
@@ -42,6 +41,8 @@ def main() -> None:
     except (Interrupted, KeyboardInterrupt):
         print("lna: interrupted; what was finished is stored, the same command goes on from there", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    finally:
+        sys.excepthook = show_traceback  # Typer's own would print what an error quotes as it is
 
 
 def _too_long(error: OSError) -> str:

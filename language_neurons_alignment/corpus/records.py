@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -314,6 +315,8 @@ def check_writable(item: Any, where: str) -> None:
         for value in level:
             if isinstance(value, str):
                 _check_encodable(value, where)
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise CorpusError(f"{where}: JSON has no number {value}; write null, or a smaller number")
             elif isinstance(value, dict):
                 inner += [*value, *value.values()]
             elif isinstance(value, list):
@@ -378,10 +381,23 @@ def parse_items(text: str, path: Path, *, report: OnError = raise_at_once) -> It
             yield item, f"{path}, line {number}"
 
 
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"the key {_short(twice)!r} is there twice in one object")
+    return found
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON; write null")
+
+
 def parse_json(text: str, path: Path, *, line: int | None = None) -> Any:
     """Parse a whole file of JSON, or one line of it."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_key_once, parse_constant=_no_number)
     except RecursionError as error:
         raise CorpusError(
             f"{path}, line {line or 1}: brackets are nested too deeply to be read; is this the right file?"
@@ -389,4 +405,6 @@ def parse_json(text: str, path: Path, *, line: int | None = None) -> Any:
     except ValueError as error:
         reason, at = getattr(error, "msg", str(error)), line or getattr(error, "lineno", 1)
         advice = "is the file cut off?" if line is None else "expected a JSON list, or one record a line"
+        if not isinstance(error, json.JSONDecodeError):  # well formed, but a number or key that cannot be kept
+            advice = "correct it there"
         raise CorpusError(f"{path}, line {at}: not valid JSON ({reason}); {advice}") from error

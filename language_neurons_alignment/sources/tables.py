@@ -114,7 +114,8 @@ def _text(row: dict[str, Any], column: str, flag: str, where: str) -> str:
 
 def _optional(row: dict[str, Any], column: str | None, flag: str, where: str) -> str | None:
     value = None if column is None else _cell(row, column, flag, where)
-    return None if value is None or not str(value).strip() else str(value).strip()
+    none = value is None or value != value  # NaN is how Parquet files of other tools leave a cell empty
+    return None if none or not str(value).strip() else str(value).strip()
 
 
 def _language(row: dict[str, Any], column: str, where: str) -> str:
@@ -240,7 +241,7 @@ def _parquet(path: Path) -> list[SourceRow]:
         raise MissingPackageError.of("pyarrow", purpose=f"reading {path}", extra="data") from error
     try:
         rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: a text that is not UTF-8
         reason = " ".join(str(error).split())
         raise CorpusError(f"cannot read {path}: {reason}; is it a whole Parquet file?") from error
     return [(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]

@@ -120,7 +120,7 @@ def read_json(path: Path, is_whole: Callable[[Any], bool], *, command: str) -> J
             raise ValueError(f"not what `{command}` writes")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise unreadable(path, error, command=command) from error
     return content
 

@@ -61,7 +61,7 @@ class Lines:
         for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=first):
             try:
                 entry = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise self.damaged(number, error) from error
             if not isinstance(entry, dict):
                 raise self.damaged(number, f"a {type(entry).__name__}, not an object")

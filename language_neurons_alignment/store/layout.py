@@ -28,6 +28,7 @@ _LONGEST_MODEL_NAME = _LONGEST_FILE_NAME - len(f"prefix.activation.{'x' * LONGES
 """Bytes of a model's name that leave room for the rest of the longest name of a count file."""
 _LONGEST_RESULT_NAME = _LONGEST_FILE_NAME - len(f".cells.new.jsonl{_TEMPORARY}")
 """Bytes of the name of a map or table that leave room for its endings."""
+DATASET_NAME = "the name of the dataset (-s)"
 _SHOWN = 60
 """Characters of a name in a message."""
 
@@ -54,7 +55,7 @@ class Layout:
     selection: Selection = DEFAULT_SELECTION
 
     def __post_init__(self) -> None:
-        check_name(self.dataset, "the name of the dataset (-s)", example="mgsm", longest=_LONGEST_FILE_NAME)
+        check_name(self.dataset, DATASET_NAME, example="mgsm")
         check_name(self.model, "the name of the model (--model-name)", example="Llama", longest=_LONGEST_MODEL_NAME)
         _check_root(self.root)
 

@@ -89,7 +89,7 @@ def load_description(path: Path) -> MaskDescription | None:
         return _with_codes(MaskDescription(**json.loads(described.read_text(encoding="utf-8"))))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{described} cannot be read ({error}): delete it and {IDENTIFY}") from error
 
 
@@ -348,7 +348,7 @@ def load_neurons(path: Path) -> Int64[Tensor, "place 2"]:
         listed = json.loads(text) if path.suffix == ".json" else _rows(text)
     except FileNotFoundError:
         raise MissingArtifactError(f"{path} is not there: give a file of neurons") from None
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise ArtifactError(f"{path} cannot be read as neurons ({error}): {_SHAPE}") from error
     wrong = [one for one in listed if not is_place(one)] if isinstance(listed, list) else [listed]
     if wrong:
