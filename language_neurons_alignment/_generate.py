@@ -232,7 +232,7 @@ class AnswerFile:
             elif not self._overwrite:
                 raise ConflictError(
                     f"{self.path} is there with other questions than {corpus.path}: "
-                    "use --overwrite to replace it, or name another file with -o"
+                    "use --overwrite to replace it, or write to another place"
                 )
         if self._overwrite:
             return tuple(without_answers(one) if one.language in self._languages else one for one in corpus.records)

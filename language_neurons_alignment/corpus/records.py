@@ -102,7 +102,7 @@ class Corpus:
         if not chosen:
             raise CorpusError(
                 f"{self.path} has no records in {language!r}: it has {', '.join(self.languages)}; "
-                "choose from these with --langs (-l)"
+                "choose from these languages"
             )
         return chosen
 
