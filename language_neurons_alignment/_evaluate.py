@@ -22,6 +22,7 @@ from .core.model import StartProgress, silent
 from .corpus.grading import answer_line, check_answerable, grade
 from .corpus.records import Record
 from .errors import IncompatibleError
+from .languages import parse_languages
 from .plots.draw import write_png
 from .plots.figures import accuracy_heatmap
 from .store.answers import LETTERS, AnswerGrid, alone, evaluation_grid, save_evaluation
@@ -99,7 +100,7 @@ def evaluate(
     steps = Steps.parse(settings.do)
     layout, seed = session.layout, settings.sampling.seed
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
-    chosen = tuple(languages or mask.languages)
+    chosen = parse_languages(languages) if languages else mask.languages
     if steps.words:
         mask.check_languages(chosen)
     records = {language: session.corpus.of_language(language) for language in chosen}

@@ -21,6 +21,7 @@ from .corpus.grading import check_identifiable, languages_seen
 from .corpus.language_id import Verdict
 from .corpus.records import Record
 from .errors import IncompatibleError
+from .languages import parse_languages
 from .plots.draw import write_png
 from .plots.figures import forcing_heatmap
 from .store.answers import alone, forcing_grid, forcing_name, save_forcing
@@ -127,8 +128,8 @@ def force_languages(
     steps = Steps.parse(settings.do)
     layout, seed = session.layout, settings.sampling.seed
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
-    asked = tuple(sources or mask.languages)
-    steered = tuple(targets or asked)
+    asked = parse_languages(sources) if sources else mask.languages
+    steered = parse_languages(targets) if targets else asked
     named = tuple(dict.fromkeys((*asked, *steered)))
     mask.check_languages(named)
     check_identifiable(named)

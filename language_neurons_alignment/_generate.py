@@ -35,6 +35,7 @@ from .corpus.records import (
 )
 from .engines import Engine
 from .errors import ConflictError, CorpusError
+from .languages import parse_languages
 from .store.answers import AnswerGrid, Journal, alone, write_corpus
 from .store.files import Json, digest_of
 from .store.grid import Key, differences, precision_of, said
@@ -254,7 +255,7 @@ class AnswerFile:
             elif not self._overwrite:
                 raise ConflictError(
                     f"{self.path} is there with other questions than {corpus.path}: "
-                    "use --overwrite to replace it, or name another file with -o"
+                    "use --overwrite to replace it, or write to another place"
                 )
         if self._overwrite:
             return tuple(without_answers(one) if one.language in self._languages else one for one in corpus.records)
@@ -426,7 +427,7 @@ def generate(
     sampling.check_answers(answers)
     check_choice(overlong, OVERLONG, "--overlong")
     do.check_bound()
-    chosen = tuple(languages or session.corpus.languages)
+    chosen = parse_languages(languages) if languages else session.corpus.languages
     for language in chosen:
         session.corpus.of_language(language)
     source = (neurons or NeuronSource(session.layout, checkpoint=session.checkpoint)).opened(do)

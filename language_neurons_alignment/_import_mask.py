@@ -8,6 +8,7 @@ from pathlib import Path
 from .config import Selection
 from .core.profiles import mask_members
 from .errors import IncompatibleError
+from .languages import parse_languages
 from .store.checkpoint import read_checkpoint
 from .store.counts import load_span
 from .store.files import digest_of_bytes
@@ -28,6 +29,7 @@ def import_mask(
 ) -> tuple[MaskDescription, Path]:
     """Store a published mask as this model's, with a description of where it came from."""
     Selection(top_rate, lam)
+    languages = parse_languages(languages)
     if counted := layout.counted_languages():
         layers, d_mlp = load_span(layout.activation(counted[0]))[0].over_zero.shape
     else:

@@ -104,12 +104,13 @@ def collect_activations(
         TallyError: the engine did not count exactly the corpus's tokens; nothing is written.
     """
     check_choice(overlong, OVERLONG, "--overlong")
+    language = language_code(language)
     session = with_stored_answers(session)
     layout, source = session.layout, session.source
     records = session.corpus.of_language(language)
     wanted: Json = {
         **session.hashes,
-        "corpus_hash": records_hash(records),
+        "corpus_hash": _corpus_hash(records, layout.spelling(language)),
         "overlong_policy": overlong,
         **source.explicit,
     }
@@ -208,6 +209,11 @@ def _blocks_there(layout: Layout, language: str) -> int | None:
     with suppress(MissingArtifactError, IncompatibleError):
         return len(load_blocks(layout, language))
     return None
+
+
+def _corpus_hash(records: Sequence[Record], spelling: str) -> str:
+    """The digest of the records, with their language as the files of their counts have it."""
+    return records_hash([replace(record, language=spelling) for record in records])
 
 
 def _stored(layout: Layout, language: str, wanted: Json) -> tuple[LanguageCounts, Json] | None:

@@ -15,6 +15,7 @@ from .core.model import StartProgress, silent
 from .core.sweep import Observer, unobserved
 from .corpus.records import has_answers
 from .identify import Identification, identify
+from .languages import parse_languages
 from .ppl import MapResult, perplexity_map
 from .store.counts import left_out_note, load_answer_counts
 
@@ -69,7 +70,7 @@ def run_pipeline(
     Raises:
         LNAError: a step fails; what earlier steps stored stays.
     """
-    selection, sweep = settings.selection, None
+    selection, sweep, languages = settings.selection, None, parse_languages(languages)
     always = {"overwrite": settings.overwrite, "start": start}
     unanswered = _unanswered(session, languages) if selection.skip_empty else []
     languages = [one for one in languages if one not in unanswered]

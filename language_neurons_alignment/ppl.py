@@ -16,6 +16,7 @@ from .core.model import StartProgress, silent
 from .core.perplexity import PerplexityMap, perplexity, perplexity_effects, perplexity_selectivity
 from .corpus.encode import encode_texts
 from .corpus.records import Record, records_hash
+from .languages import parse_languages
 from .plots.figures import ppl_heatmap
 from .store import maps
 from .store.files import Json
@@ -99,7 +100,7 @@ def perplexity_map(
     session = with_stored_answers(session)
     layout = session.layout
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
-    chosen = tuple(languages or mask.languages)
+    chosen = parse_languages(languages) if languages else mask.languages
     mask.check_languages(chosen)
     source, controls = open_source_and_controls(
         session, mask, steps, classes=settings.classes, sets=settings.controls, seed=settings.seed

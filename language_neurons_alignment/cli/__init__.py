@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from io import TextIOWrapper
+from pathlib import Path
 
-from ..errors import LNAError, SettingsError
+from ..errors import LNAError, SettingsError, visible
 from .app import Interrupted, app
 from .options import STATE
+from .output import show_traceback
 
 __all__ = ["app", "main"]
 
@@ -27,8 +31,24 @@ def main() -> None:
     except LNAError as error:
         if STATE.debug:
             raise
-        print(f"lna: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"lna: {visible(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(WRONG_USAGE if isinstance(error, SettingsError) else FAILED)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG or STATE.debug:
+            raise
+        print(f"lna: {visible(_too_long(error))}", file=sys.stderr)
+        sys.exit(WRONG_USAGE)
     except (Interrupted, KeyboardInterrupt):
         print("lna: interrupted; what was finished is stored, the same command goes on from there", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    finally:
+        sys.excepthook = show_traceback  # Typer's own would print what an error quotes as it is
+
+
+def _too_long(error: OSError) -> str:
+    """What to say of a path that no file can have."""
+    name = max(Path(str(error.filename or "")).parts, key=len, default="")
+    return (
+        f"a path is too long: {name[:60]}… has {len(os.fsencode(name))} bytes; systems allow 255 for a name and 4095 "
+        "for a path: give a shorter one"
+    )

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import CorpusError, SettingsError
-from ..languages import language_code
+from ..languages import code_or_name, language_code
 
 SCHEMA = '{"lang": str, "instruction": str, "answers": [{"generated": str}, …]}'
 GENERATION = "generation"
@@ -91,16 +92,17 @@ class Corpus:
         return tuple(dict.fromkeys(record.language for record in self.records))
 
     def of_language(self, language: str) -> list[Record]:
-        """A language's records.
+        """A language's records; the language by code, tag or name.
 
         Raises:
             CorpusError: it has none.
         """
-        chosen = [record for record in self.records if record.language == language]
+        wanted = code_or_name(language)
+        chosen = [record for record in self.records if record.language == wanted]
         if not chosen:
             raise CorpusError(
                 f"{self.path} has no records in {language!r}: it has {', '.join(self.languages)}; "
-                "choose from these with --langs (-l)"
+                "choose from these languages"
             )
         return chosen
 
@@ -232,11 +234,13 @@ def read_numbered(path: Path, *, report: OnError = raise_at_once) -> list[tuple[
     """The records of a corpus file, each with its place ("mgsm.json, record 3")."""
     numbered: list[tuple[Record, str]] = []
     text = read_text(path, what="the corpus", advice="give a JSON file in UTF-8")
-    empty = True
+    empty, spellings = True, Spellings()
     for item, where in parse_items(text, path, report=report):
         empty = False
         try:
-            numbered.append((_record(item, where), where))
+            record = _record(item, where)
+            spellings.check(record, item["lang"], where)
+            numbered.append((record, where))
         except CorpusError as error:
             report(error)
     if empty and not text.strip().strip("[] \n"):
@@ -267,6 +271,35 @@ def _record(item: Any, where: str) -> Record:
     return Record(code, instruction, tuple(answer["generated"] for answer in answers), source=item, **extra)
 
 
+class Spellings:
+    """Notices records that are there twice because their language is written in two ways.
+
+    Two spellings of one language are one language. Where both have a record of the same id or the same question,
+    the language would be counted twice.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, str, str], tuple[str, str]] = {}
+
+    def check(self, record: Record, spelling: str, where: str) -> None:
+        """Raise CorpusError where an earlier record of the same id or question has another spelling."""
+        for what, value in (("id", record.id), ("question", record.question or record.instruction)):
+            if value is None:
+                continue
+            first, place = self._first.setdefault((record.language, what, value), (spelling, where))
+            if first != spelling:
+                raise CorpusError(
+                    f"{where}: {spelling!r} and {first!r} ({place.rsplit(', ', 1)[-1]}) are one language, "
+                    f"{record.language}, and both have the {what} {_short(value)!r}: keep the records of one of them"
+                )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+_SHOWN = 60
+"""Characters of a text in a message."""
 _DEEPEST = 100
 """Levels of brackets in a record; at some thousand, Python can neither read nor write JSON."""
 
@@ -282,6 +315,8 @@ def check_writable(item: Any, where: str) -> None:
         for value in level:
             if isinstance(value, str):
                 _check_encodable(value, where)
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise CorpusError(f"{where}: JSON has no number {value}; write null, or a smaller number")
             elif isinstance(value, dict):
                 inner += [*value, *value.values()]
             elif isinstance(value, list):
@@ -306,8 +341,9 @@ def read_text(path: Path, *, what: str = "", advice: str) -> str:
     named = f"{what} {path}".strip()
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise CorpusError(f"cannot read {named}: {error.strerror}; {advice}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CorpusError(f"cannot read {named}: {reason}; {advice}") from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -345,10 +381,23 @@ def parse_items(text: str, path: Path, *, report: OnError = raise_at_once) -> It
             yield item, f"{path}, line {number}"
 
 
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"the key {_short(twice)!r} is there twice in one object")
+    return found
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON; write null")
+
+
 def parse_json(text: str, path: Path, *, line: int | None = None) -> Any:
     """Parse a whole file of JSON, or one line of it."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_key_once, parse_constant=_no_number)
     except RecursionError as error:
         raise CorpusError(
             f"{path}, line {line or 1}: brackets are nested too deeply to be read; is this the right file?"
@@ -356,4 +405,6 @@ def parse_json(text: str, path: Path, *, line: int | None = None) -> Any:
     except ValueError as error:
         reason, at = getattr(error, "msg", str(error)), line or getattr(error, "lineno", 1)
         advice = "is the file cut off?" if line is None else "expected a JSON list, or one record a line"
+        if not isinstance(error, json.JSONDecodeError):  # well formed, but a number or key that cannot be kept
+            advice = "correct it there"
         raise CorpusError(f"{path}, line {at}: not valid JSON ({reason}); {advice}") from error

@@ -116,7 +116,7 @@ def chat_template(tokenizer: ChatTokenizer, model_path: str) -> Template:
     """
     if not getattr(tokenizer, "chat_template", None):
         raise SettingsError(
-            f"the model at {model_path} has no chat template: use --template plain, instruct, or a file of your own"
+            f"the model at {model_path} has no chat template: use the template plain, instruct, or a file of your own"
         )
 
     def render(question: str, language: str) -> str:

@@ -79,7 +79,7 @@ def alone(result: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as busy:
         raise ConflictError(
-            f"another process is writing {result}: wait until it has ended, or name another file with -o"
+            f"another process is writing {result}: wait until it has ended, or write to another place"
         ) from busy
     except OSError as error:
         raise unwritable(result, error) from error
@@ -268,6 +268,8 @@ def write_corpus(path: Path, items: Sequence[Mapping[str, object]], *, overwrite
     if path.exists() and not overwrite:
         if path.is_file() and path.read_bytes() == text.encode("utf-8"):
             return False
-        raise ConflictError(f"{path} is there and holds something else: use --force to replace it, or another -o")
+        raise ConflictError(
+            f"{path} is there and holds something else: use --force to replace it, or name another file with -o"
+        )
     write_text(path, text)
     return True

@@ -144,7 +144,7 @@ def _read_config(folder: Path | None) -> dict[str, Any] | None:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError(f"a {type(config).__name__}, not an object")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not a model's config ({error}): copy the model folder again") from error
     return config
 

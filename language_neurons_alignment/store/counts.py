@@ -46,7 +46,7 @@ from ..core.counts import (
 from ..core.model import MOST_LAYERS, WIDEST
 from ..core.selection import NeuronStatistics, neuron_statistics
 from ..errors import ArtifactError, IncompatibleError, MissingArtifactError, SettingsError
-from ..languages import language_code
+from ..languages import code_or_name, parse_languages
 from .checkpoint import Checkpoint
 from .files import Json, atomic_files, digest_of_bytes, load_tensors, save_tensors
 from .layout import Layout
@@ -234,7 +234,7 @@ def _check_meta(path: Path, meta: Json, kind: _Kind) -> None:
 def _same_language(one: object, other: str) -> bool:
     """Whether two codes mean one language."""
     try:
-        return language_code(str(one)) == language_code(other)
+        return code_or_name(str(one)) == code_or_name(other)
     except SettingsError:
         return False
 
@@ -510,6 +510,7 @@ def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: 
     Raises:
         CorpusError: a language has no answer token, and not `skip_empty`; or none has any.
     """
+    languages = parse_languages(languages)
     table: Tensor | None = None
     origin: Json = {}
     tokens, prefix_tokens, hashes, metas, empty, apart = [], [], {}, [], {}, {}

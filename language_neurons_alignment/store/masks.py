@@ -25,7 +25,7 @@ from ..config import ENTROPY_LAMBDA, METHODS
 from ..core.model import MOST_LAYERS, WIDEST, ModelInfo
 from ..core.selection import MaskList, from_mask_list, neurons_of_language, to_mask_list
 from ..errors import ArtifactError, ConflictError, IncompatibleError, MissingArtifactError, SettingsError
-from ..languages import DEFAULT_LANGUAGES, parse_languages
+from ..languages import DEFAULT_LANGUAGES, code_or_name, parse_languages
 from .checkpoint import Checkpoint
 from .counts import AnswerCounts, load_answer_counts
 from .files import atomic_files, digest_of_bytes, load_tensors, save_tensors
@@ -91,7 +91,7 @@ def load_description(path: Path) -> MaskDescription | None:
     """Read the description beside a mask; None where there is none, as for masks published elsewhere."""
     described = with_ending(path, ".json")
     try:
-        return _description(json.loads(described.read_text(encoding="utf-8")))
+        return _with_codes(_description(json.loads(described.read_text(encoding="utf-8"))))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -154,6 +154,18 @@ def _description(content: Any) -> MaskDescription:
     if read.method not in METHODS:
         raise ValueError(f"its method is {read.method!r}, expected one of {', '.join(METHODS)}")
     return read
+
+
+def _with_codes(described: MaskDescription) -> MaskDescription:
+    """The description with one code for each language; earlier versions kept spellings such as "zh-CN"."""
+    codes = {language: code_or_name(language) for language in described.languages}
+    if len(set(codes.values())) < len(codes):  # languages that were two then
+        return described
+    by_language = {
+        name: {codes.get(language, language): value for language, value in getattr(described, name).items()}
+        for name in ("neurons", "counts", "moments")
+    }
+    return replace(described, languages=list(codes.values()), **by_language)
 
 
 def check_replaceable(path: Path, new: MaskDescription) -> None:
@@ -273,7 +285,7 @@ class Mask:
             SettingsError: the mask does not have the language.
         """
         self.check_languages([language])
-        return self.tensor[..., self.languages.index(language)]
+        return self.tensor[..., self.languages.index(code_or_name(language))]
 
     def neurons_of(
         self, language: str, classes: Sequence[str], general: Bool[Tensor, "layer neuron"] | None = None
@@ -285,7 +297,8 @@ class Mask:
                 the general neurons.
         """
         self.check_languages([language])
-        return neurons_of_language(self.tensor, self.languages.index(language), classes=classes, general=general)
+        column = self.languages.index(code_or_name(language))
+        return neurons_of_language(self.tensor, column, classes=classes, general=general)
 
     def over(self, model: ModelInfo) -> Self:
         """Return the mask over a model's neurons.
@@ -311,7 +324,7 @@ class Mask:
 
     def check_languages(self, languages: Iterable[str]) -> None:
         """Raise SettingsError unless the mask has all these languages."""
-        unknown = [language for language in languages if language not in self.languages]
+        unknown = [language for language in languages if code_or_name(language) not in self.languages]
         if unknown:
             raise SettingsError(
                 f"{self.name} has no neurons of {', '.join(unknown)}: choose --langs from {', '.join(self.languages)}"

@@ -106,5 +106,5 @@ def test_a_prompt_whose_tokens_are_not_the_chat_template_s_own_is_counted() -> N
 
 
 def test_a_model_without_a_chat_template_is_refused_with_what_there_is_instead() -> None:
-    with pytest.raises(SettingsError, match=r"model at here has no chat template: use --template plain"):
+    with pytest.raises(SettingsError, match=r"model at here has no chat template: use the template plain"):
         chat_template(tiny_tokenizer(), "here")
