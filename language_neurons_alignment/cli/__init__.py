@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from io import TextIOWrapper
+from typing import Any
 
-from ..errors import LNAError, SettingsError
+from ..errors import LNAError, LNAWarning, SettingsError
 from .app import Interrupted, app
 from .options import STATE
+from .output import note
 
 __all__ = ["app", "main"]
 
@@ -23,7 +26,9 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):  # a terminal that has no λ gets an escape, not a traceback
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(prog_name="lna")
+        with warnings.catch_warnings():
+            _show_warnings()
+            app(prog_name="lna")
     except LNAError as error:
         if STATE.debug:
             raise
@@ -32,3 +37,19 @@ def main() -> None:
     except (Interrupted, KeyboardInterrupt):
         print("lna: interrupted; what was finished is stored, the same command goes on from there", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _show_warnings() -> None:
+    """Print each different warning of this package once, as a line on stderr; others as Python does."""
+    seen: set[str] = set()
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, LNAWarning):
+            usual(message, category, *place, **more)
+        elif str(message) not in seen:
+            seen.add(str(message))
+            note(f"note: {' '.join(str(message).split())}")
+
+    warnings.simplefilter("always", LNAWarning)
+    warnings.showwarning = show
