@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from zipfile import is_zipfile
 
 import torch
 
+from .._file_kinds import EMPTY, ZEROS, file_kind
 from ..core.frames import Columns
 from ..errors import ArtifactError, MissingArtifactError
 from .checkpoint import digest_of_parts
@@ -196,12 +198,27 @@ def save_tensors(content: Any, file: IO[bytes]) -> None:
 
 def load_tensors(path: Path, *, remedy: str, lazy: bool = False) -> Any:
     """Read tensors and plain values with `weights_only=True`; a failure is explained in one line."""
+    kind = file_kind(path)
+    if kind in (EMPTY, ZEROS):
+        raise ArtifactError(f"{path} cannot be read (it is {kind}): delete it and {remedy}")
+    if kind is not None:
+        raise ArtifactError(
+            f"{path} cannot be read: it is {kind}, and a file with torch's tensors was expected; give another file, or "
+            f"move this one away and {remedy}"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy and is_zipfile(path))
     except FileNotFoundError:
         raise MissingArtifactError(f"{path} is not there: {remedy}") from None
     except Exception as error:  # torch raises a dozen kinds for a torn or foreign file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found or "weights_only" in reason.lower() or "weights only" in reason.lower():  # its advice is to run code
+            what = f"Python objects ({found[1]})" if found else "something else"
+            raise ArtifactError(
+                f"{path} cannot be read: it holds {what} beside tensors and plain values, and reading that would run "
+                f"code; give another file, or move this one away and {remedy}"
+            ) from error
         raise ArtifactError(f"{path} cannot be read ({reason[:120]}): delete it and {remedy}") from error
 
 
