@@ -69,6 +69,7 @@ def load_tokenizer(path: str, revision: str | None) -> Any:
     choice = {} if alone else {"mistral_format": False}
     with explained("the tokenizer", path):
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False, **choice)
+        tokenizer.decode(tokenizer.encode("a"))  # malformed settings show here, not in the middle of a corpus
     warned = getattr(tokenizer, "deprecation_warnings", None)
     if isinstance(warned, dict):  # the engines refuse long sequences themselves
         warned["sequence-length-is-longer-than-the-specified-maximum"] = True
@@ -99,8 +100,15 @@ def warn_of_files_beside(path: str, *, config: PreTrainedConfig, tokenizer: Any)
 def end_tokens(config: Any, generation: Any, tokenizer: Any) -> tuple[int, ...]:
     """The tokens that end an answer, by a model's config, its generation config and its tokenizer together."""
     named = [getattr(one, "eos_token_id", None) for one in (config, generation, tokenizer)]
-    listed = [one if isinstance(one, (list, tuple)) else [one] for one in named]
-    return tuple(sorted({token for some in listed for token in some if isinstance(token, int)}))
+    listed = [one if isinstance(one, (list, tuple)) else [one] for one in named if one is not None]
+    tokens = [token for some in listed for token in some]
+    wrong = [token for token in tokens if not isinstance(token, int) or isinstance(token, bool)]
+    if wrong:
+        raise EngineError(
+            f"the model's configs name {wrong[0]!r} as eos_token_id; expected a token's number: mend config.json or "
+            "generation_config.json"
+        )
+    return tuple(sorted(set(tokens)))
 
 
 def model_shape(model_path: str) -> tuple[int, int]:
