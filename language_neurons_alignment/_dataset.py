@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from .corpus.checks import (
 from .corpus.encode import named
 from .corpus.language_id import known_languages
 from .corpus.records import Corpus, Record, read_numbered
-from .corpus.templates import PLAIN, TEMPLATES, Template, chat_template, file_template
+from .corpus.templates import PLAIN, TEMPLATES, Template, chat_template, file_template, template_digest
 from .errors import CorpusError, SettingsError
 from .languages import in_default_order, parse_languages
 from .sources.source import DEFAULT_OPTIONS, SourceOptions, choose, describe_source, of_languages, read_source
@@ -149,8 +148,7 @@ def _describe_template(template: Template, tokenizer: Any, model_path: str | Non
     if tokenizer is None:
         own = {} if template is PLAIN else {"text": template.text or ""}
         return {"name": template.name, **own}
-    digest = hashlib.blake2b(str(tokenizer.chat_template).encode(), digest_size=16).hexdigest()
-    return {"name": template.name, "model": str(model_path), "digest": digest}
+    return {"name": template.name, "model": str(model_path), "digest": str(template_digest(tokenizer))}
 
 
 @dataclass(frozen=True)

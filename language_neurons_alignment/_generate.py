@@ -33,6 +33,7 @@ from .corpus.records import (
     with_all_answers,
     without_answers,
 )
+from .corpus.templates import warn_of_other_recipes
 from .engines import Engine
 from .errors import ConflictError, CorpusError
 from .store.answers import AnswerGrid, Journal, alone, write_corpus
@@ -52,6 +53,7 @@ def askable(
     engine: Engine, records: Sequence[Record], places: Sequence[Place], *, sampling: Sampling, overlong: str
 ) -> tuple[list[Place], list[Prompt]]:
     """Return the places whose answers the model has room for, and their prompts: the instructions, tokenised."""
+    warn_of_other_recipes([records[index] for index in sorted({index for index, _ in places})], engine.tokenizer)
     prompts = encode_prompts(records, places, engine.tokenizer, ends=engine.model.end_tokens)
     fits = fitting_prompts(prompts, new=sampling.max_new_tokens, max_length=engine.model.max_length, overlong=overlong)
     return [places[at] for at in fits], [prompts[at] for at in fits]

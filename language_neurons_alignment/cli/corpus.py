@@ -178,9 +178,9 @@ def _remarks(built: Built, *, fewest: int, limit: int | None) -> None:
         note(f"--limit {limit}: only {fewest} questions are there in every language")
     if built.empty:
         note(f"left out: {built.empty} places in the source with no question in them")
-    if built.special:
+    for first in built.special[:1]:
         others = f"; and {len(built.special) - 1} more: see --json" if len(built.special) > 1 else ""
-        note(f"{built.special[0]}, as the model's own template has it{others}")
+        note(f"{first}, as the model's own template has it{others}")
 
 
 def check(

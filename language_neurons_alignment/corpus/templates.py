@@ -7,14 +7,16 @@ instruction and keeps the bare question beside it.
 
 from __future__ import annotations
 
+import hashlib
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import CorpusError, SettingsError
+from ..errors import CorpusError, LNAWarning, SettingsError
 from ..languages import language_name
 from .encode import Framing, Tokenizer, Tokens, common_length, named
 from .records import Record, read_text
@@ -164,6 +166,49 @@ def chat_template(tokenizer: ChatTokenizer, model_path: str) -> Template:
         return made.instruction, made.add_special_tokens
 
     return Template("chat", _CHAT, None, make)
+
+
+def template_digest(tokenizer: Any) -> str | None:
+    """A digest of a tokenizer's chat template; None where it has none."""
+    template = getattr(tokenizer, "chat_template", None)
+    return hashlib.blake2b(str(template).encode(), digest_size=16).hexdigest() if template else None
+
+
+def warn_of_other_recipes(records: Sequence[Record], tokenizer: Any) -> None:
+    """Warn of prompts made by a chat template whose tokens are not what the model that answers would make of them.
+
+    That is so under another model, and where the tokenizer's files were changed since. A template that writes the day
+    gives other tokens tomorrow, so those of one are not compared.
+    """
+    own, framing = template_digest(tokenizer), Framing.of(tokenizer)
+    for record in records:
+        built = (record.source or {}).get("built")
+        made = built.get("template") if isinstance(built, dict) else None
+        if not isinstance(made, dict) or made.get("name") != "chat":
+            continue
+        model = str(made.get("model"))
+        where = f"the prompt of {named(record)}, and perhaps others, was made by the chat template of {model}"
+        if made.get("digest") != own:
+            warnings.warn(
+                f"{where}, and the model that answers has {'another' if own else 'none'}: build the corpus with its "
+                "own template, unless the two models are to be asked the same",
+                LNAWarning,
+                stacklevel=3,
+            )
+            return
+        if "strftime_now" in str(tokenizer.chat_template):
+            return
+        tokens = framing.encode(record)
+        wanted = tuple(_recipe(tokenizer, record.question or record.instruction, model, tokenize=True))
+        if tokens != wanted:
+            at = common_length(tokens, wanted)
+            warnings.warn(
+                f"{where}, which now gives other tokens: at position {at} the prompt has "
+                f"{_shown(framing, tokens, at)}, the template {_shown(framing, wanted, at)}; build the corpus again with `lna dataset build`",
+                LNAWarning,
+                stacklevel=3,
+            )
+            return
 
 
 def _recipe(tokenizer: ChatTokenizer, question: str, model_path: str, *, tokenize: bool) -> Any:

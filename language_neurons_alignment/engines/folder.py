@@ -187,7 +187,13 @@ def _about_answers(folder: Path) -> Iterator[str]:
     if not path.is_file():
         return
     usual = {"_from_model_config", "transformers_version", "bos_token_id", "eos_token_id", "pad_token_id"}
-    usual |= {"use_cache", "output_attentions", "output_hidden_states", "return_dict_in_generate", "cache_implementation"}
+    usual |= {
+        "use_cache",
+        "output_attentions",
+        "output_hidden_states",
+        "return_dict_in_generate",
+        "cache_implementation",
+    }
     said = [f"{key} {_short(value)}" for key, value in _json(path).items() if key not in usual and value is not None]
     if said:
         yield f"{path} asks for {', '.join(said[:4])}{', …' if len(said) > 4 else ''}: only its end tokens are used"
@@ -211,6 +217,6 @@ def _about_tokenizer(
         largest = max(tokenizer.get_vocab().values(), default=-1) + 1
         if largest > vocabulary or largest < vocabulary / 2:
             yield (
-                f"the tokenizer in {folder} has {largest:,} tokens and the model {vocabulary:,}: do its files belong to "
-                "this model?"
+                f"the tokenizer in {folder} has {largest:,} tokens and the model {vocabulary:,}: do its files belong "
+                "to this model?"
             )

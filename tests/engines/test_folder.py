@@ -110,9 +110,7 @@ class TestRefused:
         assert "where the package peft is installed, the adapter would be loaded on top" in refusal(model)
 
     @pytest.mark.parametrize(("names", "holds"), [([], "nothing"), (["readme.md"], "readme.md")])
-    def test_a_folder_without_a_model_is_told_what_it_holds(
-        self, tmp_path: Path, names: list[str], holds: str
-    ) -> None:
+    def test_a_folder_without_a_model_is_told_what_it_holds(self, tmp_path: Path, names: list[str], holds: str) -> None:
         for name in names:
             (tmp_path / name).touch()
         assert f"there is no config.json in it (it holds {holds})" in refusal(tmp_path)
@@ -159,7 +157,7 @@ class TestRefused:
         change(model / "config.json", **{key: value})
         refusal(model)
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"model": 3}', "\0", POINTER.decode(), PAGE.decode()])
+    @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"model": 3}', "\0", "version https://git-lfs"])
     def test_a_malformed_tokenizer_gives_one_line(self, model: Path, text: str) -> None:
         (model / "tokenizer.json").write_text(text)
         assert "cannot load the tokenizer" in refusal(model)
@@ -205,7 +203,7 @@ class TestNamed:
     def test_an_ordinary_folder_gives_no_note(self, model: Path) -> None:
         assert notes(model) == []
 
-    @pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "adapter_model.safetensors", "m.gguf"])
+    @pytest.mark.parametrize("name", ["pytorch_model.bin", "c.00.pth", "adapter_model.safetensors", "m.gguf"])
     def test_weights_beside_those_that_are_read(self, model: Path, name: str) -> None:
         torch.save({"x": torch.zeros(1)}, model / name)
         [said] = notes(model)
