@@ -204,7 +204,8 @@ def warn_of_other_recipes(records: Sequence[Record], tokenizer: Any) -> None:
             at = common_length(tokens, wanted)
             warnings.warn(
                 f"{where}, which now gives other tokens: at position {at} the prompt has "
-                f"{_shown(framing, tokens, at)}, the template {_shown(framing, wanted, at)}; build the corpus again with `lna dataset build`",
+                f"{_shown(framing, tokens, at)}, the template "
+                f"{_shown(framing, wanted, at)}; build the corpus again with `lna dataset build`",
                 LNAWarning,
                 stacklevel=3,
             )
