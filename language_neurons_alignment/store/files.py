@@ -21,6 +21,7 @@ from typing import IO, Any
 from zipfile import is_zipfile
 
 import torch
+from filelock import FileLock, Timeout
 
 from .._file_kinds import EMPTY, ZEROS, file_kind
 from ..core.frames import Columns
@@ -237,3 +238,12 @@ def save_stability(
             write(file)
     written = save_tables(path, content, tables)
     return [*written, with_ending(path, ".pt"), *pngs]
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a running process holds this lock."""
+    try:
+        with FileLock(str(lock), timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
