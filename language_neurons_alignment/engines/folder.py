@@ -109,8 +109,11 @@ def check_weight_files(path: str) -> None:
     used = _used(folder)
     if not used:
         others = [one.name for one in _weights(folder)]
-        seen = f": it has {', '.join(others[:3])}, which are not read" if others else ""
-        raise EngineError(f"{path} has no model.safetensors and no pytorch_model.bin{seen}; {_AGAIN}, with its weights")
+        seen = f" but {', '.join(others[:3])}, which are not read" if others else ""
+        raise EngineError(
+            f"cannot load the weights of {path}: it has no model.safetensors and no pytorch_model.bin{seen}; {_AGAIN}, "
+            "with its weights"
+        )
     missing = [name for name in used if not (folder / name).is_file()]
     if missing:
         raise EngineError(

@@ -231,6 +231,7 @@ def test_prompts_of_another_model_s_chat_template_or_tokenizer_are_named(lna: Ln
     put_tokenizer(model, "<s> $A", CHAT.replace("user", "User") + " ")
     assert "and the model that answers has another: build the corpus with its own" in lna(*command, "other.json").err
     put_tokenizer(model, "<s> $A")
+    (model / "chat_template.jinja").unlink()
     assert "and the model that answers has none" in lna(*command, "none.json").err
 
 

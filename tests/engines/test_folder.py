@@ -196,7 +196,7 @@ class TestRefused:
     def test_a_folder_without_weights_says_what_else_it_has(self, model: Path) -> None:
         (model / "model.safetensors").rename(model / "consolidated.safetensors")
         said = refusal(model)
-        assert "has no model.safetensors and no pytorch_model.bin: it has consolidated.safetensors, which" in said
+        assert "no model.safetensors and no pytorch_model.bin but consolidated.safetensors, which" in said
 
 
 class TestNamed:
