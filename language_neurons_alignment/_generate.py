@@ -98,7 +98,7 @@ def answer_prompts(
     journal among them, so a run that goes on after a kill computes exactly what an uninterrupted one does.
     """
     known = journal.start(made_from, replace=overwrite)
-    done: dict[tuple[int, ...], list[Json]] = {tuple(entry["batch"]): entry["answers"] for entry in known}
+    done = _answered(journal, known)
     batches = [tuple(batch) for batch in engine.answer_batches(prompts, sampling=sampling)]
     todo = [batch for batch in batches if batch not in done]
     longest = [min(sampling.max_new_tokens, engine.model.max_length - len(prompt.tokens)) for prompt in prompts]
@@ -112,6 +112,27 @@ def answer_prompts(
         progress.spare(room[batch] - sum(len(one.tokens) for one in given))
     placed = {index: one for batch in batches for index, one in zip(batch, done[batch], strict=True)}
     return [placed[index] for index in range(len(prompts))], sum(len(entry["answers"]) for entry in known)
+
+
+def _answered(journal: Journal, entries: Sequence[Json]) -> dict[tuple[int, ...], list[Json]]:
+    """Return the batches in a journal, the header left out; ArtifactError where an entry is none."""
+
+    def is_answer(one: object) -> bool:
+        kinds = {"generated": str, "tokens": int, "finish": str}
+        return isinstance(one, dict) and all(type(one.get(name)) is kind for name, kind in kinds.items())
+
+    done: dict[tuple[int, ...], list[Json]] = {}
+    for number, entry in enumerate(entries, start=2):
+        match entry:
+            case {"batch": [*batch], "answers": [*answers]} if (
+                len(batch) == len(answers)
+                and all(type(index) is int for index in batch)
+                and all(map(is_answer, answers))
+            ):
+                done[tuple(batch)] = answers
+            case _:
+                raise journal.damaged(number, "no batch of answers")
+    return done
 
 
 class AnswerRow(NamedTuple):
@@ -135,6 +156,7 @@ class AnswersWritten:
         png: the heatmap.
         answers: a folder with a file for each row or cell, an answer a line.
         answered: answers that this run made; the others were there.
+        notes: sentences about the changes that a reader must know.
     """
 
     matched_by: str | None
@@ -143,6 +165,7 @@ class AnswersWritten:
     png: Path
     answers: Path
     answered: int
+    notes: tuple[str, ...]
 
 
 def answers_made_from(session: Session, settings: Asking, candidates: Sequence[str]) -> Json:
@@ -292,7 +315,8 @@ class AnswerFile:
         key = partial(json.dumps, sort_keys=True)
         stored = {key(answer) for record in records for answer in record.as_item()["answers"]}
         lines = self.journal.read()
-        if lines and all(key(answer) in stored for entry in lines[1:] for answer in entry["answers"]):
+        made = _answered(self.journal, lines[1:]).values()
+        if lines and all(key(answer) in stored for answers in made for answer in answers):
             self.journal.remove()
 
 

@@ -12,7 +12,7 @@ from .store.checkpoint import read_checkpoint
 from .store.counts import load_span
 from .store.files import digest_of_bytes
 from .store.layout import Layout
-from .store.masks import Mask, MaskDescription
+from .store.masks import Mask, MaskDescription, mask_hash
 from .version import __version__
 
 
@@ -55,6 +55,7 @@ def import_mask(
         config_hash=checkpoint.config_hash,
         weights_hash=checkpoint.weights_hash,
         version=__version__,
+        mask_hash=mask_hash(published),
         source={"file": file.name, "blake2b": digest_of_bytes(file.read_bytes())},
     )
     path = layout.mask(top_rate, lam)

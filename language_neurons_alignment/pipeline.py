@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 
 from ._generate import Generated, ensure_answers
 from ._session import Session
-from .activation import Collected, collect_activations
+from .activation import Collected, collect_activations, without_answer_tokens
 from .autosweep import AutoSweep, autosweep
 from .config import PipelineSettings
+from .core.counts import check_answer_tokens
 from .core.model import StartProgress, silent
 from .core.sweep import Observer, unobserved
+from .corpus.records import has_answers
 from .identify import Identification, identify
 from .ppl import MapResult, perplexity_map
+from .store.counts import left_out_note, load_answer_counts
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,11 @@ class PipelineResult:
     sweep: AutoSweep | None
     identification: Identification
     map: MapResult
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about counts, masks and map that a reader must know."""
+        return self.identification.notes + self.map.notes
 
 
 def run_pipeline(
@@ -63,15 +71,30 @@ def run_pipeline(
     """
     selection, sweep = settings.selection, None
     always = {"overwrite": settings.overwrite, "start": start}
+    unanswered = _unanswered(session, languages) if selection.skip_empty else []
+    languages = [one for one in languages if one not in unanswered]
     asked = {"answers": settings.answers, "sampling": settings.sampling, "overlong": settings.overlong}
     session, generated = ensure_answers(session, languages, **asked, **always)
+    empty = without_answer_tokens(session, languages, overlong=settings.overlong, overwrite=settings.overwrite)
+    if not selection.skip_empty or len(empty) == len(languages):
+        check_answer_tokens(empty)
+    languages = [one for one in languages if one not in empty]
     counted = {"overlong": settings.overlong, "blocks": settings.blocks, "moments": settings.moments}
     collected = [collect_activations(session, language, **counted, **always) for language in languages]
+    counts = load_answer_counts(session.layout, languages)
+    if left_out := (*unanswered, *empty):
+        counts = replace(counts, left_out=left_out, notes=(*counts.notes, left_out_note(left_out)))
     if selection.lam is None:
         rates = {"top_rate": selection.top_rate, "bar": selection.known_bar, "search": selection.search}
-        sweep = autosweep(session.layout, languages, **rates, observe=observe)
+        sweep = autosweep(session.layout, languages, **rates, observe=observe, counts=counts)
         selection = replace(selection, lam=sweep.lam)
-    identification = identify(session.layout, languages, selection, overwrite=settings.overwrite)
+    identification = identify(session.layout, languages, selection, overwrite=settings.overwrite, counts=counts)
     rates = {"top_rate": selection.top_rate, "lam": selection.lam}
     drawn = perplexity_map(session, languages, **rates, settings=settings.map, **always)
     return PipelineResult(generated, collected, sweep, identification, drawn)
+
+
+def _unanswered(session: Session, languages: Sequence[str]) -> list[str]:
+    """The languages without answers, where others have some; where none has any, the model is to write them."""
+    without = [one for one in languages if not has_answers(session.corpus.of_language(one))]
+    return [] if len(without) == len(languages) else without

@@ -34,6 +34,7 @@ class MapResult:
         matched_by: what controls have in common with the neurons that they stand for; empty without.
         computed: cells that this run computed; the others were there.
         controls_computed: the same for cells of controls.
+        notes: sentences about the map that a reader must know.
     """
 
     map: PerplexityMap
@@ -44,6 +45,7 @@ class MapResult:
     matched_by: str
     computed: int
     controls_computed: int
+    notes: tuple[str, ...] = ()
 
     def effects(self, *, scale: str = "percent", average: str = "token") -> Effects:
         """Every change with its interval and its control's range."""
@@ -117,27 +119,28 @@ def perplexity_map(
     if todo:
         _score(file, todo, conditions, records, session, settings, start)
 
-    # write
-    if file.finish():
-        maps.save_map(path, file.cells())
+    # draw, then write the summary: where it is there, so is all the rest
+    finished = file.finish()
     stored = file.cells()
     own = {(row, text): stored[row, text] for row in ("none", *rows) for text in chosen}
     result = maps.with_controls(PerplexityMap(chosen, maps.perplexities(own), rows), stored)
     drawn = next(iter(maps.controls_of(stored).values())).made_from if result.controls else {}
-
-    # draw
     shown = (settings.scale, settings.average)
     name = path if shown == ("percent", "token") else with_ending(path, f".{'-'.join(shown)}")
     figure = ppl_heatmap(result, scale=settings.scale, average=settings.average, title=layout.model)
+    png, csv = maps.save_figure(name, figure), maps.save_csv(path, result)
+    if finished:
+        maps.save_map(path, stored)
     return MapResult(
         result,
-        png=maps.save_figure(name, figure),
-        csv=maps.save_csv(path, result),
+        png=png,
+        csv=csv,
         json=with_ending(path, ".json"),
         controls=maps.controls_path(path) if result.controls else None,
         matched_by=drawn.get("control_matched_by", ""),
         computed=sum(len(texts) for condition, texts in todo.items() if not condition.control),
         controls_computed=sum(len(texts) for condition, texts in todo.items() if condition.control),
+        notes=(*conditions.notes(rows), *_unchanged(result)),
     )
 
 
@@ -163,6 +166,15 @@ def _wanted(
     own = {text: {**whole, "corpus": {text: records_hash(of_language)}} for text, of_language in records.items()}
     controlled = {text: {**one, **drawn} for text, one in own.items()}
     return {(one.name, text): controlled[text] if one.control else own[text] for one, text in cells}
+
+
+def _unchanged(result: PerplexityMap) -> list[str]:
+    """Say in which rows no perplexity is any different."""
+    still = (result.change() == 0).all(dim=-1).tolist()
+    rows = [row for row, one in zip(result.changed, still, strict=True) if one]
+    if len(rows) == len(result.changed):
+        return ["no perplexity in the whole map differs from the undisturbed one: it shows nothing about these neurons"]
+    return [f"no perplexity differs from the undisturbed one in the rows {', '.join(rows)}"] if rows else []
 
 
 def _score(

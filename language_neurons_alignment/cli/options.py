@@ -172,7 +172,7 @@ SEARCH = ("lo", "hi", "eps", "exact")
 Neurons = Annotated[
     Selection,
     only(
-        "top_rate", "bar", *SEARCH,
+        "top_rate", "bar", "skip_empty", *SEARCH,
         lam="the mask's, if there is only one, else AutoSweep's", languages="the mask's, else the ten",
     ),
 ]  # fmt: skip
@@ -225,6 +225,13 @@ class EngineFlags:
         None, "--device", help="transformers: cpu, cuda, cuda:1, mps.", shown="the best there is", panel="Engine"
     )
     batch_tokens: int | None = flag(None, "--batch-tokens", help="Tokens per batch.", shown="by device", panel="Engine")
+    batch_invariant: bool = flag(
+        False,
+        "--batch-invariant",
+        help="Compute each question alone, so that shards and other batches give the same counts to the last "
+        "one; slower.",
+        panel="Engine",
+    )
     tensor_parallel_size: int | None = flag(
         None, "--tensor-parallel-size", help="vllm: ranks that share each layer.", panel="Engine"
     )
@@ -249,7 +256,7 @@ class EngineFlags:
         given = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "engine_arg"}
         if self.engine_arg:
             given["engine_args"] = dict(self.engine_arg)
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in given.items() if value is not None and value is not False}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,6 +63,12 @@ def note(message: str) -> None:
     tqdm.write(message, file=sys.stderr)
 
 
+def notes(sentences: Iterable[str]) -> None:
+    """What a reader must know to read the results, each in a line on stderr."""
+    for sentence in sentences:
+        note(f"note: {sentence}")
+
+
 def show_evaluation(lam: float, histogram: list[int]) -> None:
     """One evaluation of AutoSweep."""
     note(f"[autosweep] evaluating λ={lam:.6f}\nappear = {histogram}")

@@ -184,6 +184,17 @@ class PromptGroup:
         """Answers whose tokens do not begin with the whole prefix."""
         return sum(border < len(self.prefix) for border in self.borders)
 
+    def unshared_prefix_tokens(self, switch: int | None = None) -> int:
+        """Prefix tokens that an engine may compute apart from those of the full sequences: all of them, or none.
+
+        None where every full sequence begins with the prefix. In a boundary case even the tokens that they share may
+        run in rows of their own and round differently; so they do where some sequences have more than `switch` tokens
+        (`ModelInfo.switch`).
+        """
+        lengths = [len(self.prefix), *map(len, self.full)]
+        apart = switch is not None and min(lengths) <= switch < max(lengths)
+        return self.prefix_tokens if apart or self.boundary_cases else 0
+
 
 @dataclass(frozen=True)
 class EncodedCorpus:
@@ -215,9 +226,21 @@ class EncodedCorpus:
         return sum(group.prefix_tokens for group in self.groups)
 
     @property
+    def answer_tokens(self) -> int:
+        """Tokens of the answers: of the full sequences, less those of the prefixes."""
+        return self.full_tokens - self.prefix_tokens
+
+    @property
     def boundary_cases(self) -> int:
         """Answers whose tokens do not begin with the whole prefix."""
         return sum(group.boundary_cases for group in self.groups)
+
+    def unshared_prefix_tokens(self, switch: int | None = None) -> int:
+        """Prefix tokens that an engine may compute apart from the texts: prefix counts exceed theirs by at most that.
+
+        `switch` is the model's (`ModelInfo.switch`).
+        """
+        return sum(group.unshared_prefix_tokens(switch) for group in self.groups)
 
     def in_blocks(self, blocks: int) -> list[EncodedCorpus]:
         """Disjoint parts that together are this corpus: record i in block i mod `blocks`, as in every other language.

@@ -20,10 +20,12 @@ from ..errors import ConflictError
 from .files import Json, unwritable, write_text
 from .grid import (
     Cells,
+    Check,
     GridFile,
     Key,
     Lines,
     Older,
+    Stored,
     differences,
     line_of,
     merged,
@@ -95,7 +97,14 @@ class AnswerGrid(GridFile):
     """
 
     def __init__(
-        self, path: Path, wanted: Mapping[Key, Json], *, older: Older, named: Callable[[Key], str], overwrite: bool
+        self,
+        path: Path,
+        wanted: Mapping[Key, Json],
+        *,
+        older: Older,
+        named: Callable[[Key], str],
+        check: Check,
+        overwrite: bool,
     ) -> None:
         """Name the file; `named` gives the name of the file in which a cell's answers stand."""
         super().__init__(
@@ -106,6 +115,7 @@ class AnswerGrid(GridFile):
                 f"answers ({named(key)}) made from something else: {said(found)}; "
                 "use --force to answer again, or another --root"
             ),
+            check=check,
             overwrite=overwrite,
         )
         self.json = with_ending(path, ".json")
@@ -130,7 +140,8 @@ class AnswerGrid(GridFile):
         for name, finished in texts.items():
             journal = self.journal(name)
             lines = journal.read()
-            if lines and finished.issuperset(lines[0].get("languages", ())):
+            named = lines[0].get("languages", []) if lines else None
+            if isinstance(named, list) and all(one in finished for one in named if isinstance(one, str)):
                 journal.remove()
 
     def store(self, name: str, answers: Sequence[Json], cells: Mapping[Key, Json], *, engine: Json) -> None:
@@ -138,7 +149,7 @@ class AnswerGrid(GridFile):
         self.begin(engine=engine)
         path = self.answers / f"{name}.jsonl"
         texts = {text for _, text in cells}
-        kept = [one for one in Lines(path).read() if one["lang"] not in texts]
+        kept = [one for one in Lines(path).read() if one.get("lang") not in texts]
         write_text(path, "".join(map(line_of, [*kept, *answers])))
         self.append(cells, engine=engine)
         self.journal(name).remove()
@@ -177,7 +188,20 @@ LETTERS = {outcome: letter for outcome, (letter, _) in _OUTCOMES.items()}
 
 def evaluation_grid(path: Path, wanted: Mapping[Key, Json], *, overwrite: bool = False) -> AnswerGrid:
     """Name the file of an evaluation: cell → {"outcomes": a letter for each question, "questions": their ids}."""
-    return AnswerGrid(path, wanted, older=older_evaluation, named=lambda key: key[0], overwrite=overwrite)
+    return AnswerGrid(
+        path, wanted, older=older_evaluation, named=lambda key: key[0], check=_check_outcomes, overwrite=overwrite
+    )
+
+
+def _check_outcomes(cell: Stored) -> None:
+    """Raise where a cell of an evaluation has no outcome for each of its questions."""
+    outcomes, questions = cell.content["outcomes"], cell.content["questions"]
+    if not isinstance(outcomes, str) or not set(outcomes) <= set(LETTERS.values()):
+        raise ValueError(f"its outcomes are {outcomes!r}, expected the letters {' '.join(LETTERS.values())}")
+    if not isinstance(questions, list) or not all(isinstance(one, str) for one in questions):
+        raise TypeError("its questions are no list of ids")
+    if not len(set(questions)) == len(questions) == len(outcomes):
+        raise ValueError(f"it has {len(outcomes)} outcomes of {len(set(questions))} questions")
 
 
 def save_evaluation(path: Path, cells: Cells) -> None:
@@ -208,7 +232,14 @@ def save_evaluation(path: Path, cells: Cells) -> None:
 def forcing_grid(path: Path, wanted: Mapping[Key, Json], *, overwrite: bool = False) -> AnswerGrid:
     """Name the file of a forcing table: cell → {"languages": the language of each answer, None where unclear}."""
     whole = {key: {forcing_name(key): made_from} for key, made_from in wanted.items()}
-    return AnswerGrid(path, whole, older=older_forcing, named=forcing_name, overwrite=overwrite)
+    return AnswerGrid(path, whole, older=older_forcing, named=forcing_name, check=_check_languages, overwrite=overwrite)
+
+
+def _check_languages(cell: Stored) -> None:
+    """Raise where a cell of a forcing table has no list of languages."""
+    languages = cell.content["languages"]
+    if not isinstance(languages, list) or not all(one is None or isinstance(one, str) for one in languages):
+        raise TypeError("its languages are no list of codes")
 
 
 def forcing_name(key: Key) -> str:

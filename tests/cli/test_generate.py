@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tokenizers import processors
 
+from language_neurons_alignment.store.answers import Journal
 from tests.cli.conftest import Lna
 from tests.cli.test_commands import assert_one_line
 from tests.tiny_models import tiny_tokenizer
@@ -169,6 +170,34 @@ def test_answers_are_replaced_by_either_name_of_the_flag(lna: Lna, asked: Path, 
     command = ("generate", "--model-path", "tiny-llama", "-d", "q.json", "-o", "a.json", *FEW)
     assert lna(*command).code == 0
     assert lna(*command, replace, "--json").json["made"] == 6
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{}, {"batch": [0]}, {"batch": 3, "answers": []}, {"batch": [0], "answers": 3}, {"batch": [0], "answers": ["a"]},
+     {"batch": [[0]], "answers": [{"generated": "a", "tokens": 1, "finish": "stop"}]},
+     {"batch": [0], "answers": [{"generated": None, "tokens": 1, "finish": "stop"}]}],
+)  # fmt: skip
+def test_a_damaged_entry_of_a_journal_is_refused(
+    lna: Lna,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    entry: dict[str, Any],
+) -> None:
+    questions = [{"lang": "en", "instruction": f"{n} + 1?", "answers": []} for n in range(3)]
+    (here / "q.json").write_text(json.dumps(questions))
+    flags = ("generate", "--model-path", "tiny-llama", "-d", "q.json", "-o", "a.json", "--max-new-tokens", "2")
+    monkeypatch.setattr(Journal, "remove", lambda _: None)  # as a kill right before it leaves the journal
+    assert lna(*flags).code == 0
+    journal, result = here / ".a.json.partial.jsonl", here / "a.json"
+    journal = journal if journal.exists() else here / "a.json.partial.jsonl"
+    header = journal.read_text().splitlines()[0]
+    result.unlink()
+    journal.write_text(f"{header}\n{json.dumps(entry)}\n")
+    done = lna(*flags)
+    assert done.code == 1
+    assert "partial.jsonl, line 2 is damaged" in done.err
+    assert len(done.err.splitlines()) == 1
 
 
 def put_tokenizer(model: Path, post: str, template: str | None = None) -> None:
