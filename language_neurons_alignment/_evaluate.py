@@ -201,7 +201,7 @@ def question_ids(records: Sequence[Record]) -> list[str]:
 def _digest(records: Sequence[Record]) -> str:
     """Return a digest of the questions, in their order, and of what their answers are compared with."""
     named = zip(question_ids(records), records, strict=True)
-    return digest_of([(name, one.instruction, one.target) for name, one in named])
+    return digest_of([(name, *one.asked, one.target) for name, one in named])
 
 
 def _accuracy_map(cells: Mapping[Key, Json], listed: Sequence[Condition], languages: tuple[str, ...]) -> AccuracyMap:

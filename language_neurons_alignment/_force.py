@@ -194,7 +194,7 @@ def _wanted(
 ) -> dict[Key, Json]:
     """Return what decides each cell's answers and the languages seen in them, but for the engine."""
     whole = answers_made_from(session, settings, candidates)
-    questions = {text: digest_of([(one.id, one.instruction) for one in of]) for text, of in records.items()}
+    questions = {text: digest_of([(one.id, *one.asked) for one in of]) for text, of in records.items()}
     pairs = dict.fromkeys((cell.asked, cell.condition.row) for cell in cells)
     described = {(text, row): conditions[text].describe(Condition(row)) for text, row in pairs}
     controls = conditions[cells[0].asked].controls

@@ -20,7 +20,7 @@ from ._session import Session
 from .config import GREEDY, OVERLONG, Asking, Sampling, check_choice
 from .core.interventions import Intervention
 from .core.model import StartProgress, silent
-from .corpus.encode import Prompt, fitting_prompts
+from .corpus.encode import Prompt, encode_prompts, fitting_prompts
 from .corpus.records import (
     Corpus,
     Place,
@@ -33,6 +33,7 @@ from .corpus.records import (
     with_all_answers,
     without_answers,
 )
+from .corpus.templates import warn_of_other_recipes
 from .engines import Engine
 from .errors import ConflictError, CorpusError
 from .languages import parse_languages
@@ -53,8 +54,8 @@ def askable(
     engine: Engine, records: Sequence[Record], places: Sequence[Place], *, sampling: Sampling, overlong: str
 ) -> tuple[list[Place], list[Prompt]]:
     """Return the places whose answers the model has room for, and their prompts: the instructions, tokenised."""
-    tokens = {index: tuple(engine.tokenizer.encode(records[index].instruction)) for index in {i for i, _ in places}}
-    prompts = [Prompt(tokens[index], number) for index, number in places]
+    warn_of_other_recipes([records[index] for index in sorted({index for index, _ in places})], engine.tokenizer)
+    prompts = encode_prompts(records, places, engine.tokenizer, ends=engine.model.end_tokens)
     fits = fitting_prompts(prompts, new=sampling.max_new_tokens, max_length=engine.model.max_length, overlong=overlong)
     return [places[at] for at in fits], [prompts[at] for at in fits]
 
@@ -274,7 +275,7 @@ class AnswerFile:
     ) -> Json:
         """Return what the journal is made from; a journal that is no longer needed is deleted first."""
         self._drop_spent_journal(records)
-        asked = [(index, number, records[index].language, records[index].instruction) for index, number in places]
+        asked = [(index, number, records[index].language, *records[index].asked) for index, number in places]
         return {
             **generation,
             "languages": list(self._languages),

@@ -126,3 +126,7 @@ class TallyError(EngineError):
 
 class SilentHookError(EngineError):
     """A counting or intervening hook that had to fire never did."""
+
+
+class LNAWarning(UserWarning):
+    """What a person should know although nothing failed; the command line prints it as a line on stderr."""

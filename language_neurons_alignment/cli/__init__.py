@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
-from ..errors import LNAError, SettingsError, visible
+from ..errors import LNAError, LNAWarning, SettingsError, visible
 from .app import Interrupted, app
 from .options import STATE
-from .output import show_traceback
+from .output import note, show_traceback
 
 __all__ = ["app", "main"]
 
@@ -27,7 +29,9 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):  # a terminal that has no λ gets an escape, not a traceback
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(prog_name="lna")
+        with warnings.catch_warnings():
+            _show_warnings()
+            app(prog_name="lna")
     except LNAError as error:
         if STATE.debug:
             raise
@@ -52,3 +56,19 @@ def _too_long(error: OSError) -> str:
         f"a path is too long: {name[:60]}… has {len(os.fsencode(name))} bytes; systems allow 255 for a name and 4095 "
         "for a path: give a shorter one"
     )
+
+
+def _show_warnings() -> None:
+    """Print each different warning of this package once, as a line on stderr; others as Python does."""
+    seen: set[str] = set()
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, LNAWarning):
+            usual(message, category, *place, **more)
+        elif str(message) not in seen:
+            seen.add(str(message))
+            note(f"note: {' '.join(str(message).split())}")
+
+    warnings.simplefilter("always", LNAWarning)
+    warnings.showwarning = show

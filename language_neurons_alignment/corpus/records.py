@@ -5,7 +5,8 @@ A corpus file is a JSON list, or JSON lines, of records
     {"lang": "en" | "English", "instruction": str, "answers": [{"generated": str}, …]}
 
 with, where they are known, "id" (the same for the same question in all languages), "target" (the known final answer)
-and "question" (the bare question, where a template made the instruction from it). Other keys are kept. This module
+and "question" (the bare question, where a template made the instruction from it). "add_special_tokens": false says that
+the instruction already holds every special token of its prompt. Other keys are kept. This module
 reads such files (`read_corpus`), names what was read by a digest (`records_hash`), and puts a model's answers into
 records (`open_places`, `with_all_answers`). The first half is what other modules use; reading and its checks follow.
 
@@ -42,6 +43,8 @@ class Record:
         source: the record as it stands in the file, with whatever other keys it has; None for one made in Python.
         target: the known final answer, where there is one: `lna evaluate` compares with it.
         question: the bare question, where a template made the instruction from it.
+        add_special_tokens: whether the tokenizer puts its own special tokens (BOS) in front; False where the
+            instruction holds them all, as some chat templates write them.
 
     >>> Record("en", "1 + 1?", (" 2",), id="sum").as_item()
     {'lang': 'en', 'id': 'sum', 'instruction': '1 + 1?', 'answers': [{'generated': ' 2'}]}
@@ -54,13 +57,21 @@ class Record:
     source: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     target: str | None = None
     question: str | None = None
+    add_special_tokens: bool = True
+
+    @property
+    def asked(self) -> tuple[str] | tuple[str, bool]:
+        """What decides the prompt: the instruction, and that no special tokens are added, where that is so."""
+        return (self.instruction,) if self.add_special_tokens else (self.instruction, False)
 
     def as_item(self) -> dict[str, Any]:
         """The record as it stands in a corpus file, with its other keys."""
         if self.source is not None:
             return dict(self.source)
         extra = {"id": self.id, "target": self.target, "question": self.question}
-        named = {key: value for key, value in extra.items() if value is not None}
+        named: dict[str, Any] = {key: value for key, value in extra.items() if value is not None}
+        if not self.add_special_tokens:
+            named["add_special_tokens"] = False
         answers = [{"generated": answer} for answer in self.answers]
         return {"lang": self.language, **named, "instruction": self.instruction, "answers": answers}
 
@@ -156,7 +167,8 @@ def add_hashes(hashes: Iterable[str]) -> str:
 
 
 def _record_hash(record: Record) -> str:
-    content = json.dumps([record.language, record.instruction, list(record.answers)], ensure_ascii=False)
+    language, instruction, *unusual = record.language, *record.asked
+    content = json.dumps([language, instruction, list(record.answers), *unusual], ensure_ascii=False)
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
@@ -182,7 +194,7 @@ def open_places(records: Sequence[Record], languages: Sequence[str], answers: in
 
 def same_questions(one: Corpus, other: Corpus) -> bool:
     """Whether two corpora ask the same in the same order."""
-    first, second = ([(record.language, record.instruction) for record in corpus.records] for corpus in (one, other))
+    first, second = ([(record.language, *record.asked) for record in corpus.records] for corpus in (one, other))
     return first == second
 
 
@@ -267,8 +279,18 @@ def _record(item: Any, where: str) -> Record:
         code = language_code(language)
     except SettingsError as error:
         raise CorpusError(f"{where}: {error}") from error
+    special = item.get("add_special_tokens", True)
+    if not isinstance(special, bool):
+        raise CorpusError(f'{where}: "add_special_tokens" must be true or false, got {json.dumps(special)[:60]}')
     extra = {key: None if item.get(key) is None else str(item[key]) for key in ("id", "target", "question")}
-    return Record(code, instruction, tuple(answer["generated"] for answer in answers), source=item, **extra)
+    return Record(
+        code,
+        instruction,
+        tuple(answer["generated"] for answer in answers),
+        source=item,
+        add_special_tokens=special,
+        **extra,
+    )
 
 
 class Spellings:

@@ -45,7 +45,7 @@ from ..core.counts import (
 )
 from ..core.model import MOST_LAYERS, WIDEST
 from ..core.selection import NeuronStatistics, neuron_statistics
-from ..errors import ArtifactError, IncompatibleError, MissingArtifactError, SettingsError
+from ..errors import ArtifactError, IncompatibleError, MissingArtifactError
 from ..languages import code_or_name, parse_languages
 from .checkpoint import Checkpoint
 from .files import Json, atomic_files, digest_of_bytes, load_tensors, save_tensors
@@ -224,19 +224,15 @@ def _check_meta(path: Path, meta: Json, kind: _Kind) -> None:
     own = next(one for one in (_COUNTS, _MOMENTS, _BLOCKS) if one.stem == stem)
     wanted = {_KIND: own.of(prefix=prefix is not None), "language": language, _MODEL: model}
     for key, value in wanted.items():
-        if key in meta and meta[key] != value and not (key == "language" and _same_language(meta[key], value)):
+        if (
+            key in meta
+            and meta[key] != value
+            and not (key == "language" and code_or_name(str(meta[key])) == code_or_name(value))
+        ):
             raise IncompatibleError(
                 f"{path} says that it has {key} {meta[key]!r}, its name says {value!r}: it was renamed or exchanged; "
                 f"give it back its name, or {kind.remedy}"
             )
-
-
-def _same_language(one: object, other: str) -> bool:
-    """Whether two codes mean one language."""
-    try:
-        return code_or_name(str(one)) == code_or_name(other)
-    except SettingsError:
-        return False
 
 
 def _load_pair(full: Path, prefix: Path, kind: _Kind) -> tuple[_Span, _Span]:

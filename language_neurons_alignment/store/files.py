@@ -24,6 +24,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from .._file_kinds import EMPTY, ZEROS, file_kind
 from ..core.frames import Columns
 from ..errors import ArtifactError, MissingArtifactError
 from .checkpoint import digest_of_parts
@@ -230,6 +231,9 @@ def load_tensors(path: Path, *, remedy: str, lazy: bool = False) -> Any:
     as much memory as the file takes on disk.
     """
     try:
+        kind = file_kind(path)
+        if kind not in (None, EMPTY, ZEROS):
+            raise _ForeignFileError(kind)
         with open(path, "rb") as file:
             _check_stored(file)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy and is_zipfile(path))
@@ -251,15 +255,6 @@ class _ForeignFileError(Exception):
     """A file that another program wrote, which deleting does not help."""
 
 
-_FORMATS = {
-    b"\x93NUMPY": "an array of numpy",
-    b"GGUF": "a model in GGUF format",
-    b"\x89HDF": "an HDF5 file",
-    b"{": "JSON text",
-    b"[": "JSON text",
-}
-"""What files begin with that are given in the place of one of torch's."""
-
 _NUMBERS = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 
 _PLAIN = {
@@ -275,7 +270,6 @@ _TORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 def _check_stored(file: IO[bytes]) -> None:
     """Raise unless a file has torch's format and asks for no more memory than it has bytes."""
     start = file.read(len(_TORCH_BEFORE_1_6))
-    found = next((name for magic, name in _FORMATS.items() if start.startswith(magic)), None)
     if start.startswith(b"PK\x03\x04"):
         with ZipFile(file) as archive:
             members = archive.infolist()
@@ -284,18 +278,10 @@ def _check_stored(file: IO[bytes]) -> None:
             pickles = [one for one in members if one.filename.endswith("/data.pkl")]
             if pickles:
                 _check_pickle(io.BytesIO(archive.read(pickles[0])))
-            elif any(one.filename.endswith(".npy") for one in members):
-                found = "an archive of numpy arrays"
     elif start == _TORCH_BEFORE_1_6:
         file.seek(0)
         for _ in range(4):  # torch's mark, its version, the machine's, the content
             _check_pickle(file)
-    elif start.startswith(b"\x80"):
-        found = "a Python pickle, and reading one can run code"
-    elif start[8:10] == b'{"':
-        found = "a safetensors file"
-    if found is not None:
-        raise _ForeignFileError(found)
 
 
 def _check_pickle(file: IO[bytes]) -> None:

@@ -89,6 +89,7 @@ class TransformersEngine:
         path = checkpoint.expand(model_path)
         config = checkpoint.load_config(path, revision)
         tokenizer = checkpoint.load_tokenizer(path, revision)
+        checkpoint.warn_of_files_beside(path, config=config, tokenizer=tokenizer)
         model = loading.load_weights(path, config=config, dtype=checkpoint.DTYPES.get(dtype, dtype), revision=revision)
         ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
         info = loading.describe(model, path=str(model_path), tokenizer=tokenizer, ends=ends)

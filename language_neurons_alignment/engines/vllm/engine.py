@@ -232,6 +232,7 @@ def _load(
     config: Any = checkpoint.load_config(path, revision)
     check_model(config, launch)
     tokenizer = checkpoint.load_tokenizer(path, revision)
+    checkpoint.warn_of_files_beside(path, config=config, tokenizer=tokenizer)
     own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")  # vLLM would use float16 for float32
     launch = replace(launch, path=path, dtype=own if launch.dtype == "auto" else launch.dtype)
     checkpoint.check_dtype(launch.dtype)
