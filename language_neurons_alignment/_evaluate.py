@@ -135,6 +135,7 @@ def evaluate(
         name = path if settings.show == MEASURES[0] else with_ending(path, f".{settings.show}")
         table = table_rows(result, found, settings.show)
         png, csv = save_pictures(name, {".png": partial(write_png, figure)}, header=HEADER, rows=table)
+        file.end()
     selective = accuracy_selectivity(result, settings.show, seed=seed) if steps.words else None
     by = controls and controls.matched_by
     return Evaluated(by, file.json, csv, png, file.answers, answered, result, settings.show, found, selective)

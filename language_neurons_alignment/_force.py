@@ -166,6 +166,7 @@ def force_languages(
         figure = forcing_heatmap(found, asked, steered, title=layout.model, done=", ".join(settings.do))
         table = table_rows(found, asked, steered, seen)
         png, csv = save_pictures(path, {".png": partial(write_png, figure)}, header=HEADER, rows=table)
+        file.end()
     by = controls and controls.matched_by
     return Forced(by, file.json, csv, png, file.answers, answered, asked, steered, found, seen)
 

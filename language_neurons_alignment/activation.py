@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,10 +21,12 @@ from .core.counts import LanguageBlocks, LanguageCounts, check_tally
 from .core.model import StartProgress, silent
 from .corpus.encode import answered_positions, check_blocks, encode_groups
 from .corpus.records import add_hashes, records_hash
+from .engines.families import neurons_of
 from .errors import ConflictError, IncompatibleError, MissingArtifactError, SettingsError
 from .languages import language_code
+from .store.checkpoint import local_folder
 from .store.counts import counts_hash, has_moments, load_blocks, load_counts, save_blocks, save_counts, with_moments
-from .store.files import Json
+from .store.files import Json, check_writable
 from .store.layout import Layout
 from .version import __version__
 
@@ -111,6 +114,7 @@ def collect_activations(
             kinds = [layout.activation, layout.moments] if moments else [layout.activation]
             paths = [path(language, prefix=prefix) for path in kinds for prefix in (False, True)]
             return Collected(language, paths, before[1], reused=True)
+    check_writable(layout.activation(language), needed=counts_size(session, blocks=blocks, moments=moments))
     engine = source()
     if before is not None:
         _check_same(layout, language, before[1], {key: engine.provenance[key] for key in _COUNTED_BY})
@@ -130,6 +134,15 @@ def collect_activations(
         save_blocks(layout, language, LanguageBlocks.of(counted), meta)
     paths = save_counts(layout, language, counts, meta)
     return Collected(language, paths, meta, reused=False, recounted=before is not None)
+
+
+def counts_size(session: Session, *, blocks: int | None, moments: bool) -> int:
+    """Return how many bytes the count files of one language take; 0 where the model's config does not tell."""
+    folder, config = local_folder(session.source.settings.model_path), {}
+    with suppress(OSError, ValueError, TypeError):  # loading the model will say what is wrong
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else {}
+    of_a_neuron = 8 + (2 * 8 if moments else 0) + (blocks or 0)  # int64, two float64, at least a byte in each block
+    return 2 * neurons_of(config) * of_a_neuron
 
 
 def _check_blocks_there(layout: Layout, language: str, blocks: int) -> None:

@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 
 from ._generate import Generated, ensure_answers
 from ._session import Session
-from .activation import Collected, collect_activations
+from .activation import Collected, collect_activations, counts_size
 from .autosweep import AutoSweep, autosweep
 from .config import PipelineSettings
 from .core.model import StartProgress, silent
 from .core.sweep import Observer, unobserved
+from .corpus.records import records_hash
 from .identify import Identification, identify
-from .ppl import MapResult, perplexity_map
+from .ppl import MapResult, map_path, perplexity_map
+from .store.files import check_writable
+from .store.grid import cells_path
+from .store.replacing import Replacing
 
 
 @dataclass(frozen=True)
@@ -61,17 +65,45 @@ def run_pipeline(
     Raises:
         LNAError: a step fails; what earlier steps stored stays.
     """
-    selection, sweep = settings.selection, None
-    always = {"overwrite": settings.overwrite, "start": start}
+    selection, sweep, layout = settings.selection, None, session.layout
+    replacing = _replacing(session, languages, settings)
+    _check_room(session, languages, settings, replacing)
     asked = {"answers": settings.answers, "sampling": settings.sampling, "overlong": settings.overlong}
-    session, generated = ensure_answers(session, languages, **asked, **always)
-    counted = {"overlong": settings.overlong, "blocks": settings.blocks, "moments": settings.moments}
-    collected = [collect_activations(session, language, **counted, **always) for language in languages]
+    anew = replacing.again(layout.answers())
+    session, generated = ensure_answers(session, languages, **asked, overwrite=anew, start=start)
+    counted = {"overlong": settings.overlong, "blocks": settings.blocks, "moments": settings.moments, "start": start}
+    collected = [
+        collect_activations(session, one, **counted, overwrite=replacing.again(layout.activation(one)))
+        for one in languages
+    ]
     if selection.lam is None:
         rates = {"top_rate": selection.top_rate, "bar": selection.known_bar, "search": selection.search}
-        sweep = autosweep(session.layout, languages, **rates, observe=observe)
+        sweep = autosweep(layout, languages, **rates, observe=observe)
         selection = replace(selection, lam=sweep.lam)
-    identification = identify(session.layout, languages, selection, overwrite=settings.overwrite)
+    identification = identify(layout, languages, selection, overwrite=replacing.active)
     rates = {"top_rate": selection.top_rate, "lam": selection.lam}
-    drawn = perplexity_map(session, languages, **rates, settings=settings.map, **always)
+    anew = replacing.again(cells_path(map_path(layout, *rates.values(), settings.map)))
+    drawn = perplexity_map(session, languages, **rates, settings=settings.map, overwrite=anew, start=start)
+    replacing.end()
     return PipelineResult(generated, collected, sweep, identification, drawn)
+
+
+def _replacing(session: Session, languages: Sequence[str], settings: PipelineSettings) -> Replacing:
+    """Return which results this run replaces: with `overwrite`, or after a run with it that was killed."""
+    run = {
+        "languages": list(languages),
+        "settings": repr(replace(settings, overwrite=False)),
+        "corpus": records_hash(session.corpus.records),
+        **session.hashes,
+        **session.source.explicit,
+    }
+    return Replacing(session.layout.replacing(), run, overwrite=settings.overwrite)
+
+
+def _check_room(session: Session, languages: Sequence[str], settings: PipelineSettings, replacing: Replacing) -> None:
+    """Raise ArtifactError where there is no room for the counts of all languages that are to be counted."""
+    files = [session.layout.activation(one) for one in languages]
+    todo = [path for path in files if replacing.again(path) or not path.exists()]
+    if todo:
+        of_one = counts_size(session, blocks=settings.blocks, moments=settings.moments)
+        check_writable(files[0], needed=len(todo) * of_one)

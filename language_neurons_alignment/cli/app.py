@@ -6,6 +6,7 @@ takes seconds that `lna --help`, a wrong flag, or a command that needs less, sho
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from .effects import evaluate, force, methods, ppl
 from .findings import analyze, compare, report, stability
 from .neurons import activation, autosweep, identify, import_mask, merge
 from .options import help_of, spread
+from .process import Ended
 from .run import demo, run
 
 PANELS = {
@@ -28,10 +30,6 @@ PANELS = {
 """The commands under each heading of `lna --help`, in the order in which one needs them."""
 
 
-class Interrupted(Exception):
-    """Ctrl-C, while a command was at work."""
-
-
 class Commands(TyperGroup):
     """The group of all commands; Ctrl-C leaves it as an exception, where Typer would end the process without a word."""
 
@@ -40,7 +38,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            raise Interrupted from error
+            raise Ended(signal.SIGINT) from error
 
 
 app = typer.Typer(

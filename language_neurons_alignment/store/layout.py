@@ -72,6 +72,10 @@ class Layout:
         names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
         return tuple(sorted(found[1] for name in names if (found := pattern.fullmatch(name))))
 
+    def replacing(self) -> Path:
+        """The file that is there while a run of all steps replaces its results (`store.replacing`)."""
+        return self.activation("").parent / f"run.{self.model}.replacing.json"
+
     def answers(self) -> Path:
         """The corpus with this model's answers, where the dataset has only questions."""
         return self.root / "answers" / self.dataset / f"answers.{self.model}.json"
