@@ -40,7 +40,6 @@ from .store.files import Json, check_writable, digest_of
 from .store.grid import Key, asked_for, differences, precision_of, said
 from .version import __version__
 
-
 _BYTES_A_TOKEN = 2
 """What an answer takes on disk for each token that it may have; most are shorter than they may be."""
 

@@ -20,7 +20,7 @@ from .identify import Identification, find_neurons
 from .plots.figures import methods_figure
 from .ppl import MapResult, map_path, perplexity_map
 from .store.counts import has_moments
-from .store.files import Json, save_tables
+from .store.files import Json, check_writable, save_tables
 from .store.grid import cells_path
 from .store.layout import Layout, with_ending
 from .store.maps import save_figure
@@ -119,6 +119,7 @@ def compare_methods(
 
     run = {"settings": repr((rated, settings)), "languages": list(reference.languages), **session.hashes}
     path = layout.methods(selection.top_rate, lam, variant=settings.variant)
+    check_writable(path)
     replacing = Replacing(with_ending(path, ".replacing.json"), run, overwrite=overwrite)
     found, maps = [], []
     for method in rated:

@@ -82,7 +82,7 @@ def run_pipeline(
         selection = replace(selection, lam=sweep.lam)
     identification = identify(layout, languages, selection, overwrite=replacing.active)
     rates = {"top_rate": selection.top_rate, "lam": selection.lam}
-    anew = replacing.again(cells_path(map_path(layout, *rates.values(), settings.map)))
+    anew = replacing.again(cells_path(map_path(layout, selection.top_rate, selection.lam, settings.map)))
     drawn = perplexity_map(session, languages, **rates, settings=settings.map, overwrite=anew, start=start)
     replacing.end()
     return PipelineResult(generated, collected, sweep, identification, drawn)
@@ -101,9 +101,15 @@ def _replacing(session: Session, languages: Sequence[str], settings: PipelineSet
 
 
 def _check_room(session: Session, languages: Sequence[str], settings: PipelineSettings, replacing: Replacing) -> None:
-    """Raise ArtifactError where there is no room for the counts of all languages that are to be counted."""
-    files = [session.layout.activation(one) for one in languages]
+    """Raise ArtifactError where what comes of hours of counting cannot be stored."""
+    layout = session.layout
+    files = [layout.activation(one) for one in languages]
     todo = [path for path in files if replacing.again(path) or not path.exists()]
     if todo:
         of_one = counts_size(session, blocks=settings.blocks, moments=settings.moments)
         check_writable(files[0], needed=len(todo) * of_one)
+        for rated in (
+            layout.mask(settings.selection.top_rate, 0.0),
+            layout.perplexity(settings.selection.top_rate, 0.0),
+        ):
+            check_writable(rated.parents[1] / rated.name)  # λ, which names their folders, is known after counting

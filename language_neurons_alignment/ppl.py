@@ -23,7 +23,6 @@ from .store.grid import GridFile, Key, precision_of
 from .store.layout import Layout, with_ending
 from .store.masks import open_mask
 
-
 _BYTES_A_TEXT = 25
 """What a cell takes on disk for each of its texts: a likelihood in full precision, and a number of tokens."""
 

@@ -128,10 +128,5 @@ if __name__ == "__main__":
 
     matplotlib.use("Agg")
     torch.set_num_threads(1)
-    import language_neurons_alignment.engines.transformers
-    import language_neurons_alignment.pipeline
-    import language_neurons_alignment._evaluate
-    import language_neurons_alignment._force
-    import language_neurons_alignment._methods  # noqa: F401
 
     main()

@@ -138,7 +138,7 @@ def complete_streams() -> None:
     for name, kind, descriptor in (("stdout", _Output, 1), ("stderr", _Notes, 2)):
         stream = getattr(sys, name)
         if stream is None:
-            stream = TextIOWrapper(open(descriptor, "wb"), encoding="utf-8")
+            stream = TextIOWrapper(open(descriptor, "wb"), encoding="utf-8")  # noqa: SIM115 - likewise
         elif not isinstance(stream, TextIOWrapper):
             continue
         elif type(stream) is not TextIOWrapper or stream is not getattr(sys, f"__{name}__"):

@@ -129,6 +129,7 @@ class AnswerGrid(GridFile):
         self.journal(name).remove()
 
     def end(self) -> None:
+        """Forget that this run overwrites, and delete the folder of its answers, which are all moved."""
         super().end()
         if not self._new.path.exists():
             shutil.rmtree(self._new_folder, ignore_errors=True)

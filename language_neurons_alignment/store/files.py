@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,14 +30,14 @@ from ..errors import ArtifactError, ConflictError, MissingArtifactError
 from .checkpoint import digest_of_parts
 from .layout import with_ending
 
-try:
-    from fcntl import LOCK_EX, LOCK_NB, flock
-except ImportError:  # Windows, where an open file cannot be deleted, has no need of it
+if sys.platform == "win32":  # where an open file cannot be deleted
     LOCK_EX = LOCK_NB = 0
 
     def flock(fd: Any, operation: int) -> None:
         """Do nothing."""
 
+else:
+    from fcntl import LOCK_EX, LOCK_NB, flock
 
 Json = dict[str, Any]
 """A JSON object."""

@@ -1,4 +1,4 @@
-"""`--force` and SIGKILL: a run that replaces results goes on after any kill, repeats nothing, and keeps the old ones."""
+"""`--force` and SIGKILL: a run that replaces results goes on after any kill, and repeats nothing."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ METHODS = ["methods", *ON, *CORPUS, *MASK, "-b", "0.8", *TWO, "--methods", "entr
 
 def kills(folder: Path, first: list[list[str]], command: list[str], again: list[str], **more: int) -> list[Any]:
     asked = {"folder": str(folder), "first": first, "killed": [*command, "--force"], "again": again}
-    environment = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH") or str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    path = os.environ.get("PYTHONPATH") or str(REPOSITORY)
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    settings = json.dumps({"from": 0, "stride": 1, **asked, **more})
     done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "tests" / "killing.py"), json.dumps({"from": 0, "stride": 1, **asked, **more})],
+        [sys.executable, str(REPOSITORY / "tests" / "killing.py"), settings],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
