@@ -1,6 +1,6 @@
 """Runs a command, kills it at each of its steps on disk, runs it again, and tells what came of it.
 
-    python tests/killing.py '{"folder": …, "first": [argv, …], "killed": argv, "again": argv, "from": 0, "stride": 1}'
+    python tests/killing.py '{"folder": …, "first": [argv, …], "killed": argv, "again": argv, "kills": 20}'
 
 The commands run in forked children of one process that has loaded everything, so that a kill takes a fraction of a
 second. A step is a call of `os.replace`, `os.fsync`, `os.unlink` or `os.rmdir`; the kill, a real SIGKILL, comes before
@@ -34,7 +34,8 @@ def main() -> None:
     code, steps, work = run(asked["killed"], forced, calls)
     assert code == 0, (folder / "told").read_text()
     whole = contents(forced)
-    for at in range(asked["from"], steps, asked["stride"]):
+    spread = range(0, steps, max(1, steps // asked["kills"]))
+    for at in sorted({*spread, *range(max(0, steps - 8), steps)}):  # the last steps are those of replacing
         root = fresh(done, folder / "root")
         code, _, before = run(asked["killed"], root, calls, kill_at=at)
         assert code == -signal.SIGKILL, f"step {at} of {steps} ended with {code}"

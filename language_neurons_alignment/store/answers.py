@@ -8,14 +8,13 @@ row of answers is being made, each batch goes to a journal; when the row is fini
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ..errors import ConflictError
-from .files import Json, locked, unwritable, write_text
+from .files import Json, atomic_file, locked, unwritable, write_text
 from .grid import (
     Cells,
     GridFile,
@@ -129,7 +128,7 @@ class AnswerGrid(GridFile):
         self.journal(name).remove()
 
     def end(self) -> None:
-        """Forget that this run overwrites, and delete the folder of its answers, which are all moved."""
+        """Forget that this run overwrites, and delete the folder of its answers, which are all copied."""
         super().end()
         if not self._new.path.exists():
             shutil.rmtree(self._new_folder, ignore_errors=True)
@@ -140,12 +139,13 @@ class AnswerGrid(GridFile):
         super()._begin_anew()
 
     def _replace(self) -> None:
-        """Move the new answers, then the new cells: a run that is killed in between does this again."""
+        """Copy the new answers, then the new cells: a run that is killed before `end` does this again."""
         names = {f"{self._named(key)}.jsonl" for key in self.cells()}
+        for path in sorted(self._new_folder.glob("*.jsonl")):
+            if path.name in names:
+                with atomic_file(self._folder / path.name) as file:
+                    file.write(path.read_bytes())
         try:
-            self._folder.mkdir(exist_ok=True)
-            for path in self._new_folder.glob("*.jsonl"):
-                os.replace(path, self._folder / path.name)
             for path in self._folder.glob("*.jsonl"):
                 if path.name not in names and not path.name.endswith(".partial.jsonl"):
                     path.unlink()

@@ -381,7 +381,7 @@ class GridFile:
     def _begin_anew(self) -> None:
         """Begin the file that will replace the old one."""
         write_text(self._new.path, line_of({"replacing": self._of_condition}))
-        self._new.sync()
+        self._goes_on = self._new.sync()
 
     def _current(self, engine: Json) -> Cells:
         """Return the cells to go on from; see `read`."""

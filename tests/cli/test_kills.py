@@ -29,11 +29,11 @@ GENERATE = ["generate", "--model-path", ON[1], "--device", "cpu", *QUESTIONS, "-
 METHODS = ["methods", *ON, *CORPUS, *MASK, "-b", "0.8", *TWO, "--methods", "entropy-lambda,lape"]
 
 
-def kills(folder: Path, first: list[list[str]], command: list[str], again: list[str], **more: int) -> list[Any]:
+def kills(folder: Path, first: list[list[str]], command: list[str], again: list[str], number: int) -> list[Any]:
     asked = {"folder": str(folder), "first": first, "killed": [*command, "--force"], "again": again}
     path = os.environ.get("PYTHONPATH") or str(REPOSITORY)
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    settings = json.dumps({"from": 0, "stride": 1, **asked, **more})
+    settings = json.dumps({**asked, "kills": number})
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "tests" / "killing.py"), settings],
         env=environment, capture_output=True, text=True, check=False,
@@ -59,7 +59,7 @@ def test_a_forced_run_goes_on_after_a_kill_at_any_step_and_ends_like_an_uninterr
     tmp_path: Path, name: str
 ) -> None:
     first, command = COMMANDS[name]
-    *killed, last = kills(tmp_path, first, command, [*command, "--force"])
+    *killed, last = kills(tmp_path, first, command, [*command, "--force"], 20)
     assert len(killed) > 5
     for one in killed:
         assert one["code"] == 0, one
@@ -73,7 +73,7 @@ def test_a_forced_run_goes_on_after_a_kill_at_any_step_and_ends_like_an_uninterr
 @pytest.mark.parametrize("name", COMMANDS)
 def test_without_force_too_a_replacement_that_has_begun_goes_on(tmp_path: Path, name: str) -> None:
     first, command = COMMANDS[name]
-    *killed, _ = kills(tmp_path, first, command, command, stride=3)
+    *killed, _ = kills(tmp_path, first, command, command, 8)
     for one in killed:
         assert one["code"] == 0, one
         assert (one["lost"], one["differing"], one["left"]) == ([], [], []), one
