@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from ..version import __version__
 from .corpus import dataset, generate
 from .effects import evaluate, force, methods, ppl
-from .findings import analyze, compare, report, stability
+from .findings import analyze, check, compare, report, stability
 from .neurons import activation, autosweep, identify, import_mask, merge
 from .options import help_of, spread
 from .process import Ended
@@ -25,7 +25,7 @@ PANELS = {
     "Corpus": (generate,),
     "Neurons": (demo, run, activation, merge, autosweep, identify, import_mask),
     "Effects": (ppl, evaluate, force, methods),
-    "Findings": (analyze, compare, stability, report),
+    "Findings": (analyze, compare, stability, report, check),
 }
 """The commands under each heading of `lna --help`, in the order in which one needs them."""
 

@@ -1,16 +1,17 @@
-"""Commands that describe language neurons, with no model at hand: analyze, compare, stability, report."""
+"""Commands that read results, with no model at hand: analyze, compare, stability, report, check."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..config import Selection, StabilitySettings
-from ..errors import SettingsError
+from ..errors import ArtifactError, SettingsError
 from ..languages import DEFAULT_LANGUAGES, language_name, parse_languages
-from .options import MaskOnly, Model, Neurons, Results, Trained, layout_of
+from .options import MaskOnly, Model, Neurons, Printing, Results, Trained, layout_of
 from .output import Bars, note, result, table
 
 if TYPE_CHECKING:
@@ -366,3 +367,41 @@ def report(
     report = {"page": written.page, "pictures": written.pictures, "missing": written.report.missing}
     shown = f"{len(written.pictures)} pictures and tables in {written.pictures[0].parent}"
     result(results.as_json, report, shown, str(written.page))
+
+
+def check(
+    root: Annotated[
+        Path, typer.Argument(help="The folder of results: what other commands take as --root.", show_default=False)
+    ],
+    printing: Printing,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove temporary files that interrupted runs left behind.")
+    ] = False,
+) -> None:
+    """Verify every result under a folder: what is damaged, what is out of date, and what interrupted runs left.
+
+    Reads all files, compares digests, pairs of files and tallies, and needs no model. Exits with 1 if anything is
+    damaged, stale or orphaned.
+
+    Example: lna check ./out --clean
+    """
+    from .._check import DAMAGED, KINDS, ORPHANED, STALE, check_root
+
+    with Bars(unit="folder") as bars:
+        found = check_root(root, clean=clean, start=bars.start)
+    listed = [{"kind": one.kind, "path": str(one.path), "what": one.what} for one in found.findings]
+    sizes = Counter(one.kind for one in found.findings)
+    result(
+        printing.as_json,
+        {"root": str(root), "checked": found.checked, "findings": listed, "removed": list(map(str, found.removed))},
+        table(["results", "read"], [[name.replace("_", " "), number] for name, number in found.checked.items()])
+        if found.checked
+        else f"no results under {root}",
+        [f"{one['kind']}  {one['path']}: {one['what']}" for one in listed],
+        [f"{sizes[kind]} {kind}: {what}" for kind, what in KINDS.items() if sizes[kind]],
+        [f"removed {len(found.removed)} leftovers"] if found.removed else [],
+        "everything is in order" if found.checked and not listed else "",
+    )
+    if not found.sound:
+        wrong = ", ".join(f"{sizes[kind]} {kind}" for kind in (DAMAGED, STALE, ORPHANED) if sizes[kind])
+        raise ArtifactError(f"{root}: {wrong}; make what is listed again, or delete it")

@@ -346,3 +346,12 @@ def save_stability(
             write(file)
     written = save_tables(path, content, tables)
     return [*written, with_ending(path, ".pt"), *pngs]
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a running process holds this lock."""
+    try:
+        with FileLock(str(lock), timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
