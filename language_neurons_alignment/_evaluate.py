@@ -136,6 +136,7 @@ def evaluate(
         png, csv = save_pictures(name, {".png": partial(write_png, figure)}, header=HEADER, rows=table)
         if finished:
             save_evaluation(path, file.cells())
+        file.end()
     selective = accuracy_selectivity(result, settings.show, seed=seed) if steps.words else None
     by = controls and controls.matched_by
     files, notes = (file.json, csv, png, file.answers), tuple(conditions.notes(rows))

@@ -172,6 +172,7 @@ def force_languages(
         png, csv = save_pictures(path, {".png": partial(write_png, figure)}, header=HEADER, rows=table)
         if finished:
             save_forcing(path, file.cells())
+        file.end()
     by = controls and controls.matched_by
     notes = tuple(dict.fromkeys(note for text in asked for note in conditions[text].notes(steered)))
     return Forced(by, file.json, csv, png, file.answers, answered, notes, asked, steered, found, seen)

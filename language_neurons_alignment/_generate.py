@@ -38,9 +38,12 @@ from .engines import Engine
 from .errors import ConflictError, CorpusError
 from .languages import parse_languages
 from .store.answers import AnswerGrid, Journal, alone, write_corpus
-from .store.files import Json, digest_of
-from .store.grid import Key, differences, precision_of, said
+from .store.files import Json, check_writable, digest_of
+from .store.grid import Key, asked_for, differences, precision_of, said
 from .version import __version__
+
+_BYTES_A_TOKEN = 2
+"""What an answer takes on disk for each token that it may have; most are shorter than they may be."""
 
 
 class Questions(NamedTuple):
@@ -197,6 +200,8 @@ def answer_rows(
     """Answer and grade rows of a grid; each is on disk as soon as it is done. Return how many answers they have."""
     if not rows:
         return 0
+    questions = sum(len(records[text]) for row in rows for text in row.texts)
+    file.prepare(needed=questions * settings.sampling.max_new_tokens * _BYTES_A_TOKEN)
     engine, answered = session.source(), 0
     file.read(engine=precision_of(engine.provenance))
     for row in rows:
@@ -231,6 +236,8 @@ class AnswerFile:
         *,
         sampling: Sampling,
         intervention: Json | None,
+        answers: int,
+        overlong: str,
         overwrite: bool,
     ) -> None:
         """Name the file, and what its answers are to be made from; see `generate`."""
@@ -239,6 +246,7 @@ class AnswerFile:
         self._session = session
         self._languages = tuple(languages)
         self._overwrite = overwrite
+        self._wanted = {"languages": list(languages), "answers": answers, "overlong": overlong}
         self._settings: Json = {
             "model": session.layout.model,
             **session.hashes,
@@ -248,6 +256,7 @@ class AnswerFile:
 
     def read(self) -> tuple[Record, ...]:
         """Return the records to continue: the file's where it is there, else the corpus's."""
+        self._overwrite = self._overwrite or self._was_overwriting()
         corpus = self._session.corpus
         if self.path.exists() and self.path.resolve() != corpus.path.resolve():
             stored = read_corpus(self.path)
@@ -263,6 +272,12 @@ class AnswerFile:
         self._check(corpus.records, {**self._settings, **self._session.source.explicit})
         return corpus.records
 
+    def _was_overwriting(self) -> bool:
+        """Whether the journal is of a run that replaces the answers by what this one wants too."""
+        lines = self.journal.read()
+        wanted = {**self._settings, **self._session.source.explicit, **self._wanted, "overwrite": True}
+        return bool(lines) and not differences(lines[0], json.loads(json.dumps(wanted)), asked_for)
+
     def check_engine(self, engine: Engine, records: Sequence[Record], places: Sequence[Place]) -> Json:
         """Return all that the answers are made from, now that the model is loaded."""
         ends = list(engine.model.end_tokens)
@@ -270,17 +285,13 @@ class AnswerFile:
         self._check([records[index] for index in sorted({index for index, _ in places})], generation)
         return generation
 
-    def header(
-        self, records: Sequence[Record], places: Sequence[Place], generation: Json, *, answers: int, overlong: str
-    ) -> Json:
+    def header(self, records: Sequence[Record], places: Sequence[Place], generation: Json) -> Json:
         """Return what the journal is made from; a journal that is no longer needed is deleted first."""
         self._drop_spent_journal(records)
         asked = [(index, number, records[index].language, *records[index].asked) for index, number in places]
         return {
             **generation,
-            "languages": list(self._languages),
-            "answers": answers,
-            "overlong": overlong,
+            **self._wanted,
             "overwrite": self._overwrite,
             "questions": digest_of(asked),
         }
@@ -433,7 +444,8 @@ def generate(
         session.corpus.of_language(language)
     source = (neurons or NeuronSource(session.layout, checkpoint=session.checkpoint)).opened(do)
     described = source.describe(do) if do.steps else None
-    file = AnswerFile(Path(out), session, chosen, sampling=sampling, intervention=described, overwrite=overwrite)
+    wished = {"answers": answers, "overlong": overlong, "overwrite": overwrite}
+    file = AnswerFile(Path(out), session, chosen, sampling=sampling, intervention=described, **wished)
     with alone(file.path):
         records = file.read()
 
@@ -443,10 +455,11 @@ def generate(
             return Generated(file.write(records), chosen)
 
         # run
+        check_writable(file.path, needed=len(wanted) * sampling.max_new_tokens * _BYTES_A_TOKEN)
         engine = session.source()
         places, prompts = askable(engine, records, wanted, sampling=sampling, overlong=overlong)
         generation = file.check_engine(engine, records, wanted)
-        header = file.header(records, places, generation, answers=answers, overlong=overlong)
+        header = file.header(records, places, generation)
         given, resumed = answer_prompts(
             engine,
             prompts,

@@ -18,12 +18,14 @@ from .core.perplexity import MethodTable, method_table
 from .errors import SettingsError
 from .identify import Identification, find_neurons
 from .plots.figures import methods_figure
-from .ppl import MapResult, perplexity_map
+from .ppl import MapResult, map_path, perplexity_map
 from .store.counts import has_moments
-from .store.files import Json, save_tables
-from .store.layout import Layout
+from .store.files import Json, check_writable, save_tables
+from .store.grid import cells_path
+from .store.layout import Layout, with_ending
 from .store.maps import save_figure
 from .store.masks import Mask
+from .store.replacing import Replacing
 from .version import __version__
 
 ALONE = replace(DEFAULT_MAP, controls=0)
@@ -126,19 +128,24 @@ def compare_methods(
         for method in chosen
     ]
 
+    run = {"settings": repr((rated, settings)), "languages": list(reference.languages), **session.hashes}
+    path = layout.methods(selection.top_rate, lam, variant=settings.variant)
+    check_writable(path)
+    replacing = Replacing(with_ending(path, ".replacing.json"), run, overwrite=overwrite)
     found, maps = [], []
     for method in rated:
         one = find_neurons(layout, counts, method)
-        Mask(counts.languages, one.mask, one.description).save(one.path, overwrite=overwrite)
+        Mask(counts.languages, one.mask, one.description).save(one.path, overwrite=replacing.active)
         found.append(one)
+        own = layout.by(method)
         maps.append(
             perplexity_map(
-                replace(session, layout=layout.by(method)),
+                replace(session, layout=own),
                 reference.languages,
                 top_rate=method.top_rate,
                 lam=method.lam,
                 settings=settings,
-                overwrite=overwrite,
+                overwrite=replacing.again(cells_path(map_path(own, method.top_rate, method.lam, settings))),
                 start=lambda _, tokens, name=method.method: start(f"perplexity, {name}", tokens),
             )
         )
@@ -149,9 +156,10 @@ def compare_methods(
         reference=reference.mask,
     )
     done = MethodComparison(table, lam, tuple(found), tuple(maps), left_out)
-    path = layout.methods(selection.top_rate, lam, variant=settings.variant)
     figure = save_figure(path, methods_figure(table, title=layout.model))
-    return replace(done, files=(*save_tables(path, done.plain(), {"methods": table.columns()}), figure))
+    files = save_tables(path, done.plain(), {"methods": table.columns()})
+    replacing.end()
+    return replace(done, files=(*files, figure))
 
 
 def _with_files(

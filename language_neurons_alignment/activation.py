@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -20,8 +21,10 @@ from .core.counts import LanguageBlocks, LanguageCounts, check_answer_tokens, ch
 from .core.model import StartProgress, silent
 from .corpus.encode import answered_positions, check_blocks, encode_groups
 from .corpus.records import Record, add_hashes, records_hash
+from .engines.families import neurons_of
 from .errors import ConflictError, CorpusError, IncompatibleError, MissingArtifactError, SettingsError
 from .languages import language_code
+from .store.checkpoint import local_folder
 from .store.counts import (
     UNSHARED,
     counts_hash,
@@ -33,7 +36,7 @@ from .store.counts import (
     save_counts,
     with_moments,
 )
-from .store.files import Json
+from .store.files import Json, check_writable
 from .store.layout import Layout
 from .version import __version__
 
@@ -127,6 +130,7 @@ def collect_activations(
             kinds = [layout.activation, layout.moments] if moments else [layout.activation]
             paths = [path(language, prefix=prefix) for path in kinds for prefix in (False, True)]
             return Collected(language, paths, before[1], reused=True)
+    check_writable(layout.activation(language), needed=counts_size(session, blocks=blocks, moments=moments))
     engine = source()
     if before is not None:
         _check_same(layout, language, before[1], {key: engine.provenance[key] for key in _COUNTED_BY})
@@ -156,13 +160,13 @@ def collect_activations(
 
 
 def without_answer_tokens(
-    session: Session, languages: Sequence[str], *, overlong: str, overwrite: bool
+    session: Session, languages: Sequence[str], *, overlong: str, again: Mapping[str, bool]
 ) -> dict[str, int]:
     """Return the languages whose answers have no token, by their counts or else by their texts, and t_full − t_prefix.
 
     Nothing is counted, and a language is tokenized no further than to the first record whose answers have tokens.
     """
-    uncounted = [one for one in languages if overwrite or not _counted_answers(session.layout, one)]
+    uncounted = [one for one in languages if again.get(one) or not _counted_answers(session.layout, one)]
     if not uncounted:
         return {}
     engine = session.source()
@@ -192,6 +196,15 @@ def _counted_answers(layout: Layout, language: str) -> bool:
         return False
     full, prefix = (load_origin(path)[0] for path in paths)
     return full > prefix
+
+
+def counts_size(session: Session, *, blocks: int | None, moments: bool) -> int:
+    """Return how many bytes the count files of one language take; 0 where the model's config does not tell."""
+    folder, config = local_folder(session.source.settings.model_path), {}
+    with suppress(OSError, ValueError, TypeError):  # loading the model will say what is wrong
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else {}
+    of_a_neuron = 8 + (2 * 8 if moments else 0) + (blocks or 0)  # int64, two float64, at least a byte in each block
+    return 2 * neurons_of(config) * of_a_neuron
 
 
 def _check_blocks_there(layout: Layout, language: str, blocks: int) -> None:

@@ -21,8 +21,11 @@ from .plots.figures import ppl_heatmap
 from .store import maps
 from .store.files import Json
 from .store.grid import GridFile, Key, precision_of
-from .store.layout import with_ending
+from .store.layout import Layout, with_ending
 from .store.masks import open_mask
+
+_BYTES_A_TEXT = 25
+"""What a cell takes on disk for each of its texts: a likelihood in full precision, and a number of tokens."""
 
 
 @dataclass(frozen=True)
@@ -111,13 +114,15 @@ def perplexity_map(
     # list the cells, and which are missing
     rows = conditions.rows(chosen)
     cells = [(condition, text) for condition in conditions_of(rows, settings.controls) for text in chosen]
-    path = layout.perplexity(top_rate, lam, variant=settings.variant + steps.variant(DEFAULT_DO))
+    path = map_path(layout, top_rate, lam, settings)
     wanted = _wanted(cells, conditions, records, session, settings, mask=mask.digest_of(settings.classes))
     file = maps.map_grid(path, wanted, overwrite=overwrite)
     todo = missing(cells, file.read(engine=session.source.explicit))
 
     # run
     if todo:
+        texts = sum(len(records[text]) for columns in todo.values() for text in columns)
+        file.prepare(needed=texts * _BYTES_A_TEXT)
         _score(file, todo, conditions, records, session, settings, start)
 
     # draw, then write the summary: where it is there, so is all the rest
@@ -132,6 +137,7 @@ def perplexity_map(
     png, csv = maps.save_figure(name, figure), maps.save_csv(path, result)
     if finished:
         maps.save_map(path, stored)
+    file.end()
     return MapResult(
         result,
         png=png,
@@ -143,6 +149,11 @@ def perplexity_map(
         controls_computed=sum(len(texts) for condition, texts in todo.items() if condition.control),
         notes=(*conditions.notes(rows), *_unchanged(result)),
     )
+
+
+def map_path(layout: Layout, top_rate: float, lam: float | None, settings: MapSettings) -> Path:
+    """Return where a map lies, without its ending."""
+    return layout.perplexity(top_rate, lam, variant=settings.variant + Steps.parse(settings.do).variant(DEFAULT_DO))
 
 
 def _wanted(

@@ -6,47 +6,57 @@ import errno
 import os
 import sys
 import warnings
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from ..errors import LNAError, LNAWarning, SettingsError, visible
-from .app import Interrupted, app
+from .app import app
 from .options import STATE
 from .output import note, show_traceback
+from .process import Ended, Unprinted, complete_streams, ended_by_signal
 
 __all__ = ["app", "main"]
 
-FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USAGE = 1, 2
 
 
 def main() -> None:
     """Run one command: results on stdout, everything else on stderr, errors in one line.
 
-    Exits with 0 when done, 1 for a failure that is explained, 2 for wrong usage, 130 after Ctrl-C.
+    Exits with 0 when done, 1 for a failure that is explained, 2 for wrong usage; with 130 after Ctrl-C, 143 after
+    SIGTERM, 129 after SIGHUP, and 141 where the reader of stdout has gone.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a terminal that has no λ gets an escape, not a traceback
-            stream.reconfigure(errors="backslashreplace")
+    complete_streams()
     try:
-        with warnings.catch_warnings():
-            _show_warnings()
-            app(prog_name="lna")
+        try:
+            with warnings.catch_warnings(), ended_by_signal():
+                _show_warnings()
+                app(prog_name="lna")
+        finally:
+            sys.stdout.flush()
     except LNAError as error:
         if STATE.debug:
             raise
-        print(f"lna: {visible(' '.join(str(error).split()))}", file=sys.stderr)
+        _say(visible(" ".join(str(error).split())))
         sys.exit(WRONG_USAGE if isinstance(error, SettingsError) else FAILED)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG or STATE.debug:
             raise
-        print(f"lna: {visible(_too_long(error))}", file=sys.stderr)
+        _say(visible(_too_long(error)))
         sys.exit(WRONG_USAGE)
-    except (Interrupted, KeyboardInterrupt):
-        print("lna: interrupted; what was finished is stored, the same command goes on from there", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except Unprinted as error:
+        _say(str(error))
+        sys.exit(error.code)
+    except Ended as ended:
+        _say(f"{ended.how}; what was finished is stored, the same command goes on from there")
+        sys.exit(ended.code)
     finally:
         sys.excepthook = show_traceback  # Typer's own would print what an error quotes as it is
+
+
+def _say(message: str) -> None:
+    if message:
+        print(f"lna: {message}", file=sys.stderr)
 
 
 def _too_long(error: OSError) -> str:

@@ -6,6 +6,7 @@ takes seconds that `lna --help`, a wrong flag, or a command that needs less, sho
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from .effects import evaluate, force, methods, ppl
 from .findings import analyze, check, compare, report, stability
 from .neurons import activation, autosweep, identify, import_mask, merge
 from .options import help_of, spread
+from .process import Ended
 from .run import demo, run
 
 PANELS = {
@@ -29,10 +31,6 @@ PANELS = {
     "Findings": (analyze, compare, stability, report, check),
 }
 """The commands under each heading of `lna --help`, in the order in which one needs them."""
-
-
-class Interrupted(Exception):
-    """Ctrl-C, while a command was at work."""
 
 
 class Commands(TyperGroup):
@@ -49,7 +47,7 @@ class Commands(TyperGroup):
             with _harmless_messages():
                 return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            raise Interrupted from error
+            raise Ended(signal.SIGINT) from error
 
 
 @contextmanager

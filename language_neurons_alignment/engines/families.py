@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
+from types import SimpleNamespace
 from typing import Any
 
 from torch import nn
@@ -96,6 +97,20 @@ def family_of(config: Any) -> Family:
     if model_type in FAMILIES:
         return FAMILIES[model_type]
     raise unknown_family(class_name(config) or str(model_type), str(model_type))
+
+
+def neurons_of(config: dict[str, Any]) -> int:
+    """How many neurons a model has by its config.json: layers × width; 0 where that does not tell.
+
+    >>> neurons_of({"model_type": "llama", "num_hidden_layers": 32, "intermediate_size": 14336})
+    458752
+    """
+    text = SimpleNamespace(**(config.get("text_config") or config))
+    try:
+        layers = getattr(text, "num_hidden_layers", None) or text.n_layer
+        return int(layers) * int(family_of(text).width(text))
+    except (AttributeError, TypeError, ValueError, UnknownArchitectureError):
+        return 0
 
 
 def unknown_family(name: str, model_type: str) -> UnknownArchitectureError:

@@ -8,16 +8,13 @@ row of answers is being made, each batch goes to a journal; when the row is fini
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ..errors import ConflictError
-from .files import Json, unwritable, write_text
+from .files import Json, atomic_file, locked, unwritable, write_text
 from .grid import (
     Cells,
     Check,
@@ -70,23 +67,10 @@ class Journal(Lines):
         self.path.unlink(missing_ok=True)
 
 
-@contextmanager
-def alone(result: Path) -> Iterator[None]:
+def alone(result: Path) -> AbstractContextManager[None]:
     """Keep other processes from making this result while the context is open."""
-    lock = FileLock(str(result.with_name(f".{result.name}.lock")))
-    try:
-        result.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as busy:
-        raise ConflictError(
-            f"another process is writing {result}: wait until it has ended, or write to another place"
-        ) from busy
-    except OSError as error:
-        raise unwritable(result, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    busy = f"another process is writing {result}: wait until it has ended, or write to another place"
+    return locked(result, busy=busy, patience=0)
 
 
 class AnswerGrid(GridFile):
@@ -129,8 +113,8 @@ class AnswerGrid(GridFile):
         return self._new_folder if self.replacing else self._folder
 
     def journal(self, name: str) -> Journal:
-        """Return the journal of the answers of this name."""
-        return Journal(self._folder / f"{name}.jsonl", anew="--force")
+        """Return the journal of the answers of this name, beside them."""
+        return Journal(self.answers / f"{name}.jsonl", anew="--force")
 
     def drop_spent_journals(self, done: Collection[Key]) -> None:
         """Delete journals of finished cells, which a run leaves that is killed after storing their answers."""
@@ -154,21 +138,28 @@ class AnswerGrid(GridFile):
         self.append(cells, engine=engine)
         self.journal(name).remove()
 
+    def end(self) -> None:
+        """Forget that this run overwrites, and delete the folder of its answers, which are all copied."""
+        super().end()
+        if not self._new.path.exists():
+            shutil.rmtree(self._new_folder, ignore_errors=True)
+
     def _begin_anew(self) -> None:
+        self._new.path.unlink(missing_ok=True)  # first: its cells mean nothing without their answers
         shutil.rmtree(self._new_folder, ignore_errors=True)
         super()._begin_anew()
 
     def _replace(self) -> None:
-        """Move the new answers, then the new cells: a run that is killed in between does this again."""
+        """Copy the new answers, then the new cells: a run that is killed before `end` does this again."""
         names = {f"{self._named(key)}.jsonl" for key in self.cells()}
+        for path in sorted(self._new_folder.glob("*.jsonl")):
+            if path.name in names:
+                with atomic_file(self._folder / path.name) as file:
+                    file.write(path.read_bytes())
         try:
-            for path in self._new_folder.glob("*.jsonl"):
-                os.replace(path, self._folder / path.name)
             for path in self._folder.glob("*.jsonl"):
                 if path.name not in names and not path.name.endswith(".partial.jsonl"):
                     path.unlink()
-            with suppress(FileNotFoundError):
-                self._new_folder.rmdir()
         except OSError as error:
             raise unwritable(self._folder, error) from error
         super()._replace()

@@ -13,7 +13,10 @@ import json
 import math
 import os
 import pickletools
+import re
 import secrets
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,15 +29,28 @@ from torch import Tensor
 
 from .._file_kinds import EMPTY, ZEROS, file_kind
 from ..core.frames import Columns
-from ..errors import ArtifactError, MissingArtifactError
+from ..errors import ArtifactError, ConflictError, MissingArtifactError
 from .checkpoint import digest_of_parts
 from .layout import with_ending
+
+if sys.platform == "win32":  # where an open file cannot be deleted
+    LOCK_EX = LOCK_NB = 0
+
+    def flock(fd: Any, operation: int) -> None:
+        """Do nothing."""
+
+else:
+    from fcntl import LOCK_EX, LOCK_NB, flock
 
 Json = dict[str, Any]
 """A JSON object."""
 
 DIGESTS = "digests"
 """In the JSON of a result: the digest of each file that was written with it, by name."""
+_PART = re.compile(r"\..+\.[0-9a-f]{8}\.part")
+"""The name of a file that is being written."""
+_PATIENCE = 120.0
+"""Seconds that a process waits for one that appends to the same file, which takes milliseconds."""
 
 
 def digest_of(content: Any) -> str:
@@ -57,20 +73,23 @@ def atomic_files(*paths: Path) -> Iterator[list[IO[bytes]]]:
 
     Each is written beside its path under a temporary name. When all are synced to disk they are renamed, in the order
     given: a reader sees the old file or the whole new one, also after Ctrl-C or on a full disk. When two processes
-    write the same path, the last one to finish wins.
+    write the same path, the last one to finish wins. What killed processes left in these folders is deleted first.
     """
     files: list[IO[bytes]] = []
     current = paths[0]
     try:
         for current in paths:
             current.parent.mkdir(parents=True, exist_ok=True)
-            temporary = current.with_name(f".{current.name}.{secrets.token_hex(4)}.part")
-            files.append(open(temporary, "x+b"))  # noqa: SIM115 - unlike `tempfile`, with a new file's permissions
+        for folder in {path.parent for path in paths}:
+            remove_leftovers(folder)
+        for current in paths:
+            files.append(_open_part(current))
         yield files
         for current, file in zip(paths, files, strict=True):  # noqa: B007 - named in the error below
             file.flush()
             os.fsync(file.fileno())
-            file.close()
+            if not LOCK_EX:
+                file.close()  # Windows renames no open file
         for current, file in zip(paths, files, strict=True):
             os.replace(file.name, current)
     except OSError as error:
@@ -83,6 +102,30 @@ def atomic_files(*paths: Path) -> Iterator[list[IO[bytes]]]:
                 os.unlink(file.name)
     for folder in {path.parent for path in paths}:
         sync_folder(folder)
+
+
+def _open_part(path: Path) -> IO[bytes]:
+    """Open a new file beside `path` and lock it, so that nobody takes it for a leftover while it is written."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        file = open(temporary, "x+b")  # noqa: SIM115 - unlike `tempfile`, with a new file's permissions
+        with suppress(OSError):  # without locks on this file system nobody deletes leftovers either
+            flock(file, LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # deleted by another process before it was locked
+
+
+def remove_leftovers(folder: Path) -> list[Path]:
+    """Delete and return the files that killed processes were writing in a folder; a living process has locked its."""
+    removed = []
+    with suppress(OSError):
+        for path in [Path(one.path) for one in os.scandir(folder) if _PART.fullmatch(one.name)]:
+            with suppress(OSError), path.open("rb") as file:
+                flock(file, LOCK_EX | LOCK_NB)
+                path.unlink()
+                removed.append(path)
+    return removed
 
 
 @contextmanager
@@ -100,13 +143,94 @@ def write_text(path: Path, text: str) -> None:
 
 def unwritable(path: Path, error: OSError) -> ArtifactError:
     """Return the one-line error for a file that cannot be written."""
+    without_locks = (
+        "its file system has no file locks, so two processes could spoil each other's results: choose a --root on "
+        "another disk"
+    )
     remedy = {
         errno.ENOSPC: "the disk is full: free some space",
         errno.EDQUOT: "the disk quota is used up: free some space",
         errno.EACCES: "no permission: choose another --root",
         errno.EROFS: "the file system is read-only: choose another --root",
+        errno.EISDIR: "a folder of this name is there: move it away, or choose another --root",
+        errno.EEXIST: "a file or a broken link is where a folder belongs: move it away, or choose another --root",
+        errno.ENOTDIR: "a file is where a folder belongs: move it away, or choose another --root",
+        errno.ENOLCK: without_locks,
+        errno.ENOSYS: without_locks,
+        errno.ENOTSUP: without_locks,
+        errno.EOPNOTSUPP: without_locks,
     }.get(error.errno or 0, f"{error.strerror or error}: choose another --root")
     return ArtifactError(f"cannot write {path}: {remedy}; earlier results are untouched")
+
+
+@contextmanager
+def locked(path: Path, *, busy: str, patience: float = _PATIENCE) -> Iterator[None]:
+    """Keep other processes from changing what is at `path` while the context is open; `path` has no ending.
+
+    Args:
+        path: its name, with a dot before it and the ending .lock, is that of the file that is locked.
+        busy: what to say where another process keeps the lock for longer than the patience.
+        patience: seconds to wait.
+
+    Raises:
+        ConflictError: another process keeps the lock.
+        ArtifactError: there can be no lock.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(str(path.with_name(f".{path.name}.lock")))
+        lock.acquire(timeout=patience)
+    except Timeout as error:
+        raise ConflictError(busy) from error
+    except NotImplementedError as error:
+        raise unwritable(path, OSError(errno.ENOLCK, str(error))) from error
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_writable(path: Path, *, needed: int = 0) -> None:
+    """Raise ArtifactError where a result cannot be written at `path`: call this before the work for it begins.
+
+    Its folder is made, and in it a file that is locked, written and deleted.
+
+    Args:
+        path: of the result.
+        needed: bytes that will be written beside it, as far as they are known.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder")
+        probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            with probe.open("xb", buffering=0) as file:
+                flock(file, LOCK_EX | LOCK_NB)
+                file.write(b"\n")
+                os.fsync(file.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free
+    except OSError as error:
+        raise unwritable(path, error) from error
+    if needed > free:
+        raise ArtifactError(
+            f"{path.parent} needs {size_of(needed)} for the results, and its disk has {size_of(free)} left: free some "
+            "space, or choose another --root"
+        )
+
+
+def size_of(number: int) -> str:
+    """Write a number of bytes for people.
+
+    >>> size_of(7_340_032_000), size_of(20_000_000), size_of(20)
+    ('7.3 GB', '20 MB', '1 MB')
+    """
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(number / 1e6, 1):.0f} MB"
 
 
 def sync_folder(folder: Path) -> None:

@@ -86,6 +86,10 @@ class Layout:
         """How the count files of a language write it: its code, or what an earlier version took for it."""
         return self.activation(language).name.removeprefix("activation.").removesuffix(f".{self.model}.pt")
 
+    def replacing(self) -> Path:
+        """The file that is there while a run of all steps replaces its results (`store.replacing`)."""
+        return self.activation("").parent / f"run.{self.model}.replacing.json"
+
     def answers(self) -> Path:
         """The corpus with this model's answers, where the dataset has only questions."""
         return self.root / "answers" / self.dataset / f"answers.{self.model}.json"
