@@ -205,7 +205,11 @@ def test_nohup_keeps_a_command_alive_and_a_second_signal_kills_at_once(tmp_path:
 
 
 STREAMS = {
-    "> /dev/full": (1, "", r"(.*\n)*lna: cannot print to stdout \(No space left on device\); what was computed is stored\n"),
+    "> /dev/full": (
+        1,
+        "",
+        r"(.*\n)*lna: cannot print to stdout \(No space left on device\); what was computed is stored\n",
+    ),
     ">&-": (1, "", r"(.*\n)*lna: cannot print to stdout \(it is closed\); what was computed is stored\n"),
     "2>&-": (0, r"best λ = .*\n", ""),
     "2> /dev/full": (0, r"best λ = .*\n", ""),
