@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ConflictError
-from .files import Json, atomic_file, locked, unwritable, write_text
+from .files import Json, atomic_file, locked, remove_leftovers, unwritable, write_text
 from .grid import (
     Cells,
     Check,
@@ -67,10 +67,13 @@ class Journal(Lines):
         self.path.unlink(missing_ok=True)
 
 
-def alone(result: Path) -> AbstractContextManager[None]:
-    """Keep other processes from making this result while the context is open."""
+@contextmanager
+def alone(result: Path) -> Iterator[None]:
+    """Keep other processes from making this result while the context is open, and delete what killed ones left."""
     busy = f"another process is writing {result}: wait until it has ended, or write to another place"
-    return locked(result, busy=busy, patience=0)
+    with locked(result, busy=busy, patience=0):
+        remove_leftovers(result.parent)
+        yield
 
 
 class AnswerGrid(GridFile):

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from .files import Json, write_text
+from .files import Json, remove_leftovers, write_text
 
 _ROUNDED = 2.0
 """Seconds to which the coarsest file systems round times."""
@@ -32,6 +32,7 @@ class Replacing:
         self._run = json.loads(json.dumps(run))  # as it is read back
         self._before: dict[str, int | None] = {}
         self.active = overwrite
+        remove_leftovers(path.parent)
         if (stored := _read(path)) and stored["run"] == self._run:
             self.active, self._before = True, stored["before"]
         elif overwrite:
