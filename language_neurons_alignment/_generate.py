@@ -20,7 +20,7 @@ from ._session import Session
 from .config import GREEDY, OVERLONG, Asking, Sampling, check_choice
 from .core.interventions import Intervention
 from .core.model import StartProgress, silent
-from .corpus.encode import Prompt, fitting_prompts
+from .corpus.encode import Prompt, encode_prompts, fitting_prompts
 from .corpus.records import (
     Corpus,
     Place,
@@ -33,12 +33,17 @@ from .corpus.records import (
     with_all_answers,
     without_answers,
 )
+from .corpus.templates import warn_of_other_recipes
 from .engines import Engine
 from .errors import ConflictError, CorpusError
+from .languages import parse_languages
 from .store.answers import AnswerGrid, Journal, alone, write_corpus
-from .store.files import Json, digest_of
-from .store.grid import Key, differences, precision_of, said
+from .store.files import Json, check_writable, digest_of
+from .store.grid import Key, asked_for, differences, precision_of, said
 from .version import __version__
+
+_BYTES_A_TOKEN = 2
+"""What an answer takes on disk for each token that it may have; most are shorter than they may be."""
 
 
 class Questions(NamedTuple):
@@ -52,8 +57,8 @@ def askable(
     engine: Engine, records: Sequence[Record], places: Sequence[Place], *, sampling: Sampling, overlong: str
 ) -> tuple[list[Place], list[Prompt]]:
     """Return the places whose answers the model has room for, and their prompts: the instructions, tokenised."""
-    tokens = {index: tuple(engine.tokenizer.encode(records[index].instruction)) for index in {i for i, _ in places}}
-    prompts = [Prompt(tokens[index], number) for index, number in places]
+    warn_of_other_recipes([records[index] for index in sorted({index for index, _ in places})], engine.tokenizer)
+    prompts = encode_prompts(records, places, engine.tokenizer, ends=engine.model.end_tokens)
     fits = fitting_prompts(prompts, new=sampling.max_new_tokens, max_length=engine.model.max_length, overlong=overlong)
     return [places[at] for at in fits], [prompts[at] for at in fits]
 
@@ -97,7 +102,7 @@ def answer_prompts(
     journal among them, so a run that goes on after a kill computes exactly what an uninterrupted one does.
     """
     known = journal.start(made_from, replace=overwrite)
-    done: dict[tuple[int, ...], list[Json]] = {tuple(entry["batch"]): entry["answers"] for entry in known}
+    done = _answered(journal, known)
     batches = [tuple(batch) for batch in engine.answer_batches(prompts, sampling=sampling)]
     todo = [batch for batch in batches if batch not in done]
     longest = [min(sampling.max_new_tokens, engine.model.max_length - len(prompt.tokens)) for prompt in prompts]
@@ -111,6 +116,27 @@ def answer_prompts(
         progress.spare(room[batch] - sum(len(one.tokens) for one in given))
     placed = {index: one for batch in batches for index, one in zip(batch, done[batch], strict=True)}
     return [placed[index] for index in range(len(prompts))], sum(len(entry["answers"]) for entry in known)
+
+
+def _answered(journal: Journal, entries: Sequence[Json]) -> dict[tuple[int, ...], list[Json]]:
+    """Return the batches in a journal, the header left out; ArtifactError where an entry is none."""
+
+    def is_answer(one: object) -> bool:
+        kinds = {"generated": str, "tokens": int, "finish": str}
+        return isinstance(one, dict) and all(type(one.get(name)) is kind for name, kind in kinds.items())
+
+    done: dict[tuple[int, ...], list[Json]] = {}
+    for number, entry in enumerate(entries, start=2):
+        match entry:
+            case {"batch": [*batch], "answers": [*answers]} if (
+                len(batch) == len(answers)
+                and all(type(index) is int for index in batch)
+                and all(map(is_answer, answers))
+            ):
+                done[tuple(batch)] = answers
+            case _:
+                raise journal.damaged(number, "no batch of answers")
+    return done
 
 
 class AnswerRow(NamedTuple):
@@ -134,6 +160,7 @@ class AnswersWritten:
         png: the heatmap.
         answers: a folder with a file for each row or cell, an answer a line.
         answered: answers that this run made; the others were there.
+        notes: sentences about the changes that a reader must know.
     """
 
     matched_by: str | None
@@ -142,6 +169,7 @@ class AnswersWritten:
     png: Path
     answers: Path
     answered: int
+    notes: tuple[str, ...]
 
 
 def answers_made_from(session: Session, settings: Asking, candidates: Sequence[str]) -> Json:
@@ -172,6 +200,8 @@ def answer_rows(
     """Answer and grade rows of a grid; each is on disk as soon as it is done. Return how many answers they have."""
     if not rows:
         return 0
+    questions = sum(len(records[text]) for row in rows for text in row.texts)
+    file.prepare(needed=questions * settings.sampling.max_new_tokens * _BYTES_A_TOKEN)
     engine, answered = session.source(), 0
     file.read(engine=precision_of(engine.provenance))
     for row in rows:
@@ -206,6 +236,8 @@ class AnswerFile:
         *,
         sampling: Sampling,
         intervention: Json | None,
+        answers: int,
+        overlong: str,
         overwrite: bool,
     ) -> None:
         """Name the file, and what its answers are to be made from; see `generate`."""
@@ -214,6 +246,7 @@ class AnswerFile:
         self._session = session
         self._languages = tuple(languages)
         self._overwrite = overwrite
+        self._wanted = {"languages": list(languages), "answers": answers, "overlong": overlong}
         self._settings: Json = {
             "model": session.layout.model,
             **session.hashes,
@@ -223,6 +256,7 @@ class AnswerFile:
 
     def read(self) -> tuple[Record, ...]:
         """Return the records to continue: the file's where it is there, else the corpus's."""
+        self._overwrite = self._overwrite or self._was_overwriting()
         corpus = self._session.corpus
         if self.path.exists() and self.path.resolve() != corpus.path.resolve():
             stored = read_corpus(self.path)
@@ -231,12 +265,18 @@ class AnswerFile:
             elif not self._overwrite:
                 raise ConflictError(
                     f"{self.path} is there with other questions than {corpus.path}: "
-                    "use --overwrite to replace it, or name another file with -o"
+                    "use --overwrite to replace it, or write to another place"
                 )
         if self._overwrite:
             return tuple(without_answers(one) if one.language in self._languages else one for one in corpus.records)
         self._check(corpus.records, {**self._settings, **self._session.source.explicit})
         return corpus.records
+
+    def _was_overwriting(self) -> bool:
+        """Whether the journal is of a run that replaces the answers by what this one wants too."""
+        lines = self.journal.read()
+        wanted = {**self._settings, **self._session.source.explicit, **self._wanted, "overwrite": True}
+        return bool(lines) and not differences(lines[0], json.loads(json.dumps(wanted)), asked_for)
 
     def check_engine(self, engine: Engine, records: Sequence[Record], places: Sequence[Place]) -> Json:
         """Return all that the answers are made from, now that the model is loaded."""
@@ -245,17 +285,13 @@ class AnswerFile:
         self._check([records[index] for index in sorted({index for index, _ in places})], generation)
         return generation
 
-    def header(
-        self, records: Sequence[Record], places: Sequence[Place], generation: Json, *, answers: int, overlong: str
-    ) -> Json:
+    def header(self, records: Sequence[Record], places: Sequence[Place], generation: Json) -> Json:
         """Return what the journal is made from; a journal that is no longer needed is deleted first."""
         self._drop_spent_journal(records)
-        asked = [(index, number, records[index].language, records[index].instruction) for index, number in places]
+        asked = [(index, number, records[index].language, *records[index].asked) for index, number in places]
         return {
             **generation,
-            "languages": list(self._languages),
-            "answers": answers,
-            "overlong": overlong,
+            **self._wanted,
             "overwrite": self._overwrite,
             "questions": digest_of(asked),
         }
@@ -291,7 +327,8 @@ class AnswerFile:
         key = partial(json.dumps, sort_keys=True)
         stored = {key(answer) for record in records for answer in record.as_item()["answers"]}
         lines = self.journal.read()
-        if lines and all(key(answer) in stored for entry in lines[1:] for answer in entry["answers"]):
+        made = _answered(self.journal, lines[1:]).values()
+        if lines and all(key(answer) in stored for answers in made for answer in answers):
             self.journal.remove()
 
 
@@ -402,12 +439,13 @@ def generate(
     sampling.check_answers(answers)
     check_choice(overlong, OVERLONG, "--overlong")
     do.check_bound()
-    chosen = tuple(languages or session.corpus.languages)
+    chosen = parse_languages(languages) if languages else session.corpus.languages
     for language in chosen:
         session.corpus.of_language(language)
     source = (neurons or NeuronSource(session.layout, checkpoint=session.checkpoint)).opened(do)
     described = source.describe(do) if do.steps else None
-    file = AnswerFile(Path(out), session, chosen, sampling=sampling, intervention=described, overwrite=overwrite)
+    wished = {"answers": answers, "overlong": overlong, "overwrite": overwrite}
+    file = AnswerFile(Path(out), session, chosen, sampling=sampling, intervention=described, **wished)
     with alone(file.path):
         records = file.read()
 
@@ -417,10 +455,11 @@ def generate(
             return Generated(file.write(records), chosen)
 
         # run
+        check_writable(file.path, needed=len(wanted) * sampling.max_new_tokens * _BYTES_A_TOKEN)
         engine = session.source()
         places, prompts = askable(engine, records, wanted, sampling=sampling, overlong=overlong)
         generation = file.check_engine(engine, records, wanted)
-        header = file.header(records, places, generation, answers=answers, overlong=overlong)
+        header = file.header(records, places, generation)
         given, resumed = answer_prompts(
             engine,
             prompts,

@@ -18,12 +18,14 @@ from .core.perplexity import MethodTable, method_table
 from .errors import SettingsError
 from .identify import Identification, find_neurons
 from .plots.figures import methods_figure
-from .ppl import MapResult, perplexity_map
+from .ppl import MapResult, map_path, perplexity_map
 from .store.counts import has_moments
-from .store.files import Json, save_tables
-from .store.layout import Layout
+from .store.files import Json, check_writable, save_tables
+from .store.grid import cells_path
+from .store.layout import Layout, with_ending
 from .store.maps import save_figure
 from .store.masks import Mask
+from .store.replacing import Replacing
 from .version import __version__
 
 ALONE = replace(DEFAULT_MAP, controls=0)
@@ -47,11 +49,22 @@ class MethodComparison:
     left_out: dict[str, str]
     files: tuple[Path, ...] = ()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about counts, masks and maps that a reader must know; those of one method begin with its name."""
+        by_method = {
+            one.description.method: [*one.notes, *drawn.notes] for one, drawn in zip(self.found, self.maps, strict=True)
+        }
+        shared = [note for note in next(iter(by_method.values())) if all(note in of for of in by_method.values())]
+        own = [f"{name}: {note}" for name, notes in by_method.items() for note in notes if note not in shared]
+        return (*shared, *own)
+
     def plain(self) -> Json:
         """The results as plain values."""
         return {
             "masks": {one.description.method: asdict(one.description) for one in self.found},
             "maps": {one.description.method: str(drawn.json) for one, drawn in zip(self.found, self.maps, strict=True)},
+            "notes": list(self.notes),
             "table": self.table.columns(),
             "version": __version__,
         }
@@ -115,19 +128,24 @@ def compare_methods(
         for method in chosen
     ]
 
+    run = {"settings": repr((rated, settings)), "languages": list(reference.languages), **session.hashes}
+    path = layout.methods(selection.top_rate, lam, variant=settings.variant)
+    check_writable(path)
+    replacing = Replacing(with_ending(path, ".replacing.json"), run, overwrite=overwrite)
     found, maps = [], []
     for method in rated:
         one = find_neurons(layout, counts, method)
-        Mask(reference.languages, one.mask, one.description).save(one.path, overwrite=overwrite)
+        Mask(counts.languages, one.mask, one.description).save(one.path, overwrite=replacing.active)
         found.append(one)
+        own = layout.by(method)
         maps.append(
             perplexity_map(
-                replace(session, layout=layout.by(method)),
+                replace(session, layout=own),
                 reference.languages,
                 top_rate=method.top_rate,
                 lam=method.lam,
                 settings=settings,
-                overwrite=overwrite,
+                overwrite=replacing.again(cells_path(map_path(own, method.top_rate, method.lam, settings))),
                 start=lambda _, tokens, name=method.method: start(f"perplexity, {name}", tokens),
             )
         )
@@ -138,9 +156,10 @@ def compare_methods(
         reference=reference.mask,
     )
     done = MethodComparison(table, lam, tuple(found), tuple(maps), left_out)
-    path = layout.methods(selection.top_rate, lam, variant=settings.variant)
+    figure = save_figure(path, methods_figure(table, title=layout.model))
     files = save_tables(path, done.plain(), {"methods": table.columns()})
-    return replace(done, files=(*files, save_figure(path, methods_figure(table, title=layout.model))))
+    replacing.end()
+    return replace(done, files=(*files, figure))
 
 
 def _with_files(

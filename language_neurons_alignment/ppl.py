@@ -16,12 +16,16 @@ from .core.model import StartProgress, silent
 from .core.perplexity import PerplexityMap, perplexity, perplexity_effects, perplexity_selectivity
 from .corpus.encode import encode_texts
 from .corpus.records import Record, records_hash
+from .languages import parse_languages
 from .plots.figures import ppl_heatmap
 from .store import maps
 from .store.files import Json
 from .store.grid import GridFile, Key, precision_of
-from .store.layout import with_ending
+from .store.layout import Layout, with_ending
 from .store.masks import open_mask
+
+_BYTES_A_TEXT = 25
+"""What a cell takes on disk for each of its texts: a likelihood in full precision, and a number of tokens."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class MapResult:
         matched_by: what controls have in common with the neurons that they stand for; empty without.
         computed: cells that this run computed; the others were there.
         controls_computed: the same for cells of controls.
+        notes: sentences about the map that a reader must know.
     """
 
     map: PerplexityMap
@@ -44,6 +49,7 @@ class MapResult:
     matched_by: str
     computed: int
     controls_computed: int
+    notes: tuple[str, ...] = ()
 
     def effects(self, *, scale: str = "percent", average: str = "token") -> Effects:
         """Every change with its interval and its control's range."""
@@ -97,7 +103,7 @@ def perplexity_map(
     session = with_stored_answers(session)
     layout = session.layout
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
-    chosen = tuple(languages or mask.languages)
+    chosen = parse_languages(languages) if languages else mask.languages
     mask.check_languages(chosen)
     source, controls = open_source_and_controls(
         session, mask, steps, classes=settings.classes, sets=settings.controls, seed=settings.seed
@@ -108,37 +114,46 @@ def perplexity_map(
     # list the cells, and which are missing
     rows = conditions.rows(chosen)
     cells = [(condition, text) for condition in conditions_of(rows, settings.controls) for text in chosen]
-    path = layout.perplexity(top_rate, lam, variant=settings.variant + steps.variant(DEFAULT_DO))
+    path = map_path(layout, top_rate, lam, settings)
     wanted = _wanted(cells, conditions, records, session, settings, mask=mask.digest_of(settings.classes))
     file = maps.map_grid(path, wanted, overwrite=overwrite)
     todo = missing(cells, file.read(engine=session.source.explicit))
 
     # run
     if todo:
+        texts = sum(len(records[text]) for columns in todo.values() for text in columns)
+        file.prepare(needed=texts * _BYTES_A_TEXT)
         _score(file, todo, conditions, records, session, settings, start)
 
-    # write
-    if file.finish():
-        maps.save_map(path, file.cells())
+    # draw, then write the summary: where it is there, so is all the rest
+    finished = file.finish()
     stored = file.cells()
     own = {(row, text): stored[row, text] for row in ("none", *rows) for text in chosen}
     result = maps.with_controls(PerplexityMap(chosen, maps.perplexities(own), rows), stored)
     drawn = next(iter(maps.controls_of(stored).values())).made_from if result.controls else {}
-
-    # draw
     shown = (settings.scale, settings.average)
     name = path if shown == ("percent", "token") else with_ending(path, f".{'-'.join(shown)}")
     figure = ppl_heatmap(result, scale=settings.scale, average=settings.average, title=layout.model)
+    png, csv = maps.save_figure(name, figure), maps.save_csv(path, result)
+    if finished:
+        maps.save_map(path, stored)
+    file.end()
     return MapResult(
         result,
-        png=maps.save_figure(name, figure),
-        csv=maps.save_csv(path, result),
+        png=png,
+        csv=csv,
         json=with_ending(path, ".json"),
         controls=maps.controls_path(path) if result.controls else None,
         matched_by=drawn.get("control_matched_by", ""),
         computed=sum(len(texts) for condition, texts in todo.items() if not condition.control),
         controls_computed=sum(len(texts) for condition, texts in todo.items() if condition.control),
+        notes=(*conditions.notes(rows), *_unchanged(result)),
     )
+
+
+def map_path(layout: Layout, top_rate: float, lam: float | None, settings: MapSettings) -> Path:
+    """Return where a map lies, without its ending."""
+    return layout.perplexity(top_rate, lam, variant=settings.variant + Steps.parse(settings.do).variant(DEFAULT_DO))
 
 
 def _wanted(
@@ -163,6 +178,15 @@ def _wanted(
     own = {text: {**whole, "corpus": {text: records_hash(of_language)}} for text, of_language in records.items()}
     controlled = {text: {**one, **drawn} for text, one in own.items()}
     return {(one.name, text): controlled[text] if one.control else own[text] for one, text in cells}
+
+
+def _unchanged(result: PerplexityMap) -> list[str]:
+    """Say in which rows no perplexity is any different."""
+    still = (result.change() == 0).all(dim=-1).tolist()
+    rows = [row for row, one in zip(result.changed, still, strict=True) if one]
+    if len(rows) == len(result.changed):
+        return ["no perplexity in the whole map differs from the undisturbed one: it shows nothing about these neurons"]
+    return [f"no perplexity differs from the undisturbed one in the rows {', '.join(rows)}"] if rows else []
 
 
 def _score(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +14,21 @@ import pytest
 from language_neurons_alignment.activation import collect_activations
 from language_neurons_alignment.autosweep import autosweep
 from language_neurons_alignment.config import MapSettings, PipelineSettings, Selection, SweepRange
-from language_neurons_alignment.errors import SettingsError
+from language_neurons_alignment.corpus.records import records_hash
+from language_neurons_alignment.engines import EngineSource
+from language_neurons_alignment.errors import ArtifactError, SettingsError
 from language_neurons_alignment.identify import identify
+from language_neurons_alignment.pipeline import run_pipeline
 from language_neurons_alignment.ppl import perplexity_map
+from language_neurons_alignment.store import files
+from language_neurons_alignment.store.counts import load_counts, save_counts
+from language_neurons_alignment.store.layout import with_ending
+from language_neurons_alignment.store.masks import Mask
 from tests.small_run import LANGUAGES, SETTINGS, idle, opened, run
 from tests.workspace import (
     contents,
     leftovers,
+    write_corpus,
 )
 
 
@@ -107,3 +117,154 @@ def test_counting_and_mapping_each_have_their_own_choice_for_long_sequences(fres
     assert json.loads(done.map.json.read_text())["provenance"]["overlong_policy"] == "truncate"
     with pytest.raises(SettingsError, match="--overlong must be one of"):
         replace(SETTINGS, overlong="cut")
+
+
+def test_languages_in_other_spellings_leave_the_same_files_byte_by_byte(fresh: Path, made: Path) -> None:
+    spelt = {"en": ["eng_Latn", "English"], "es": ["spa_Latn", "es-ES", "español"], "sw": ["swh_Latn", "swh"]}
+    records = json.loads((fresh / "corpus.json").read_text(encoding="utf-8"))
+    for number, record in enumerate(records):
+        names = spelt[record["lang"]]
+        record["lang"] = names[number % len(names)]
+    write_corpus(fresh / "corpus.json", records)
+    with opened(fresh) as session:
+        run_pipeline(session, ("en-US", "Spanish", "swh"), SETTINGS)
+        for spelling in ("sw-TZ", "Swahili"):
+            assert collect_activations(session, spelling).reused
+    assert contents(fresh / "out") == contents(made / "out")
+
+
+def test_results_under_an_earlier_spelling_are_found_and_continued(fresh: Path) -> None:
+    """As earlier commits leave them: named, described and hashed with the language as it was written."""
+    records = json.loads((fresh / "corpus.json").read_text(encoding="utf-8"))
+    write_corpus(
+        fresh / "corpus.json", [{**one, "lang": {"sw": "swh"}.get(one["lang"], one["lang"])} for one in records]
+    )
+    with opened(fresh) as session:
+        for language in LANGUAGES:
+            collect_activations(session, language)
+        layout = session.layout
+        (full, prefix), meta = collect_activations(session, "sw").paths, load_counts(layout, "sw")[1]
+        counts = load_counts(layout, "sw")[0]
+        old = records_hash([replace(record, language="swh") for record in session.corpus.of_language("sw")])
+        for path in (full, prefix):
+            path.rename(path.with_name(path.name.replace(".sw.", ".swh.")))
+        save_counts(layout, "sw", counts, {**meta, "corpus_hash": old, "language": "swh"})
+        assert collect_activations(session, "sw").reused
+        found = identify(layout, LANGUAGES, Selection(0.1, 0.1, 0.8))
+        described = with_ending(found.path, ".json")
+        described.write_text(described.read_text(encoding="utf-8").replace('"sw"', '"swh"'), encoding="utf-8")
+        assert Mask.load(found.path).languages == LANGUAGES
+        assert identify(layout, ("en", "es", "swh"), Selection(0.1, 0.1, 0.8)).path == found.path
+        assert perplexity_map(session, ["swh"], top_rate=0.1, lam=0.1).map.languages == ("sw",)
+    assert {path.name for path in full.parent.iterdir() if "sw" in path.name} == {
+        "activation.swh.Llama-tiny-llama.pt",
+        "prefix.activation.swh.Llama-tiny-llama.pt",
+    }
+
+
+# Before the model is loaded
+
+
+def never_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_: EngineSource) -> None:
+        pytest.fail("the model was loaded although its results cannot be stored")
+
+    monkeypatch.setattr(EngineSource, "__call__", load)
+
+
+@pytest.mark.parametrize(
+    ("step", "folder"),
+    [("activation", "activations"), ("ppl", "ppl_maps"), ("run", "activations"), ("run", "activation_masks"),
+     ("run", "ppl_maps")],
+)  # fmt: skip
+@pytest.mark.parametrize("force", [True, False])
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_model_is_loaded(
+    work: Path, lam: float, monkeypatch: pytest.MonkeyPatch, step: str, folder: str, force: bool
+) -> None:
+    never_loaded(monkeypatch)
+    if step == "run":
+        shutil.rmtree(work / "out" / "activations")
+    shutil.rmtree(work / "out" / folder, ignore_errors=True)
+    (work / "out" / folder).symlink_to(work / "nowhere")
+    steps = {
+        "activation": lambda session: collect_activations(session, "en", overwrite=force),
+        "ppl": lambda session: perplexity_map(session, top_rate=0.1, lam=lam, overwrite=force),
+        "run": lambda session: run_pipeline(session, LANGUAGES, replace(SETTINGS, overwrite=force)),
+    }
+    with opened(work) as session, pytest.raises(ArtifactError, match="a broken link is where a folder belongs"):
+        steps[step](session)
+
+
+def test_a_disk_without_room_for_the_counts_of_all_languages_is_noticed_before_the_first_is_counted(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(fresh) as session:
+        one = sum(path.stat().st_size for path in collect_activations(session, "en").paths)
+    free = int(1.5 * one)  # of three languages one is there, and another would fit
+    usage = files.shutil.disk_usage(fresh)._replace(free=free)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)
+    never_loaded(monkeypatch)
+    before = contents(fresh / "out")
+    with opened(fresh) as session, pytest.raises(ArtifactError, match=r"needs .* for the results.*free some space"):
+        run_pipeline(session, LANGUAGES, replace(SETTINGS, moments=True, blocks=3))
+    assert contents(fresh / "out") == before
+
+
+def test_a_file_system_without_locks_is_noticed_before_the_model_is_loaded(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    never_loaded(monkeypatch)
+    monkeypatch.setattr(files, "flock", refuse)
+    with (
+        opened(fresh) as session,
+        pytest.raises(ArtifactError, match=r"no file locks.*choose a --root on another disk"),
+    ):
+        run_pipeline(session, LANGUAGES, SETTINGS)
+
+
+# Replacing
+
+
+def test_a_forced_run_in_a_folder_that_was_copied_without_its_times_begins_anew(work: Path) -> None:
+    counted: list[str] = []
+    count = collect_activations
+
+    def killed(session: object, language: str, **choices: object) -> object:
+        if language == LANGUAGES[-1]:
+            raise KeyboardInterrupt
+        counted.append(language)
+        return count(session, language, **choices)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("language_neurons_alignment.pipeline.collect_activations", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(work, replace(SETTINGS, overwrite=True))
+    assert counted == list(LANGUAGES[:-1])
+    copy = work / "copy"
+    shutil.copytree(work / "out", copy, copy_function=shutil.copyfile)
+    for path in copy.rglob("*"):
+        os.utime(path, (2e9, 2e9))
+    again = run(work, replace(SETTINGS, overwrite=True), root=copy)
+    assert [one.reused for one in again.collected] == [False, False, False]
+    here = run(work, replace(SETTINGS, overwrite=True))
+    assert [one.reused for one in here.collected] == [True, True, False]
+    anew = run(work, replace(SETTINGS, overwrite=True))
+    assert [one.reused for one in anew.collected] == [False, False, False]
+
+
+def test_a_forced_run_that_was_killed_means_nothing_to_a_run_with_other_settings(work: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("language_neurons_alignment.pipeline.identify", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(work, replace(SETTINGS, overwrite=True))
+    marker = work / "out" / "activations" / "small" / "run.Llama-tiny-llama.replacing.json"
+    assert marker.exists()
+    other = replace(SETTINGS, map=MapSettings(controls=0))
+    with opened(work) as session:
+        assert all(one.reused for one in run_pipeline(idle(session), LANGUAGES, other).collected)
+    assert marker.exists()
+    assert not any(one.reused for one in run(work, replace(other, overwrite=True)).collected)
+    assert not marker.exists()

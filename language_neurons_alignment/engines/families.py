@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from torch import nn
@@ -94,11 +95,25 @@ def family_of(config: Any) -> Family:
     return FAMILIES.get(str(getattr(config, "model_type", None)), Family())
 
 
+def neurons_of(config: dict[str, Any]) -> int:
+    """How many neurons a model has by its config.json: layers × width; 0 where that does not tell.
+
+    >>> neurons_of({"model_type": "llama", "num_hidden_layers": 32, "intermediate_size": 14336})
+    458752
+    """
+    text = SimpleNamespace(**(config.get("text_config") or config))
+    try:
+        layers = getattr(text, "num_hidden_layers", None) or text.n_layer
+        return int(layers) * neurons_per_layer(text)
+    except (AttributeError, TypeError, ValueError, EngineError):
+        return 0
+
+
 def unknown_family(name: str, model_type: str) -> UnknownArchitectureError:
-    """The refusal of a family that is not in the table; it names those that are."""
+    """The refusal of a family that the transformers library does not have."""
     return UnknownArchitectureError(
-        f"the neuron sites of {name} (model_type {model_type!r}) are not known, so its numbers could be "
-        f"silently wrong; known model types: {', '.join(sorted(FAMILIES))}"
+        f"{name} (model_type {model_type!r}) is no model that the installed transformers library knows: give a model "
+        "of another family, or install a version that has this one"
     )
 
 
@@ -118,10 +133,10 @@ def neurons_per_layer(config: Any) -> int:
     found = width(text) if width else next((one for name in _WIDTHS if (one := getattr(text, name, None))), None)
     if found is None and (hidden := getattr(text, "hidden_size", None)):
         found = 4 * hidden  # the default of configs that leave it open, from GPT-2 on
-    if not isinstance(found, int):
+    if not isinstance(found, int) or found < 1:
         raise EngineError(
-            f"the config of {class_name(config)} does not tell how many neurons a layer has: it has none of "
-            f"{', '.join(_WIDTHS)}"
+            f"the config of {class_name(config)} does not tell how many neurons a layer has: it says {found!r}, and "
+            f"has none of {', '.join(_WIDTHS)}"
         )
     return found
 

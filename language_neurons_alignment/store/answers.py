@@ -8,22 +8,21 @@ row of answers is being made, each batch goes to a journal; when the row is fini
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ..errors import ConflictError
-from .files import Json, unwritable, write_text
+from .files import Json, atomic_file, locked, remove_leftovers, unwritable, write_text
 from .grid import (
     Cells,
+    Check,
     GridFile,
     Key,
     Lines,
     Older,
+    Stored,
     differences,
     line_of,
     merged,
@@ -70,21 +69,11 @@ class Journal(Lines):
 
 @contextmanager
 def alone(result: Path) -> Iterator[None]:
-    """Keep other processes from making this result while the context is open."""
-    lock = FileLock(str(result.with_name(f".{result.name}.lock")))
-    try:
-        result.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as busy:
-        raise ConflictError(
-            f"another process is writing {result}: wait until it has ended, or name another file with -o"
-        ) from busy
-    except OSError as error:
-        raise unwritable(result, error) from error
-    try:
+    """Keep other processes from making this result while the context is open, and delete what killed ones left."""
+    busy = f"another process is writing {result}: wait until it has ended, or write to another place"
+    with locked(result, busy=busy, patience=0):
+        remove_leftovers(result.parent)
         yield
-    finally:
-        lock.release()
 
 
 class AnswerGrid(GridFile):
@@ -95,7 +84,14 @@ class AnswerGrid(GridFile):
     """
 
     def __init__(
-        self, path: Path, wanted: Mapping[Key, Json], *, older: Older, named: Callable[[Key], str], overwrite: bool
+        self,
+        path: Path,
+        wanted: Mapping[Key, Json],
+        *,
+        older: Older,
+        named: Callable[[Key], str],
+        check: Check,
+        overwrite: bool,
     ) -> None:
         """Name the file; `named` gives the name of the file in which a cell's answers stand."""
         super().__init__(
@@ -106,6 +102,7 @@ class AnswerGrid(GridFile):
                 f"answers ({named(key)}) made from something else: {said(found)}; "
                 "use --force to answer again, or another --root"
             ),
+            check=check,
             overwrite=overwrite,
         )
         self.json = with_ending(path, ".json")
@@ -119,8 +116,8 @@ class AnswerGrid(GridFile):
         return self._new_folder if self.replacing else self._folder
 
     def journal(self, name: str) -> Journal:
-        """Return the journal of the answers of this name."""
-        return Journal(self._folder / f"{name}.jsonl", anew="--force")
+        """Return the journal of the answers of this name, beside them."""
+        return Journal(self.answers / f"{name}.jsonl", anew="--force")
 
     def drop_spent_journals(self, done: Collection[Key]) -> None:
         """Delete journals of finished cells, which a run leaves that is killed after storing their answers."""
@@ -130,7 +127,8 @@ class AnswerGrid(GridFile):
         for name, finished in texts.items():
             journal = self.journal(name)
             lines = journal.read()
-            if lines and finished.issuperset(lines[0].get("languages", ())):
+            named = lines[0].get("languages", []) if lines else None
+            if isinstance(named, list) and all(one in finished for one in named if isinstance(one, str)):
                 journal.remove()
 
     def store(self, name: str, answers: Sequence[Json], cells: Mapping[Key, Json], *, engine: Json) -> None:
@@ -138,26 +136,33 @@ class AnswerGrid(GridFile):
         self.begin(engine=engine)
         path = self.answers / f"{name}.jsonl"
         texts = {text for _, text in cells}
-        kept = [one for one in Lines(path).read() if one["lang"] not in texts]
+        kept = [one for one in Lines(path).read() if one.get("lang") not in texts]
         write_text(path, "".join(map(line_of, [*kept, *answers])))
         self.append(cells, engine=engine)
         self.journal(name).remove()
 
+    def end(self) -> None:
+        """Forget that this run overwrites, and delete the folder of its answers, which are all copied."""
+        super().end()
+        if not self._new.path.exists():
+            shutil.rmtree(self._new_folder, ignore_errors=True)
+
     def _begin_anew(self) -> None:
+        self._new.path.unlink(missing_ok=True)  # first: its cells mean nothing without their answers
         shutil.rmtree(self._new_folder, ignore_errors=True)
         super()._begin_anew()
 
     def _replace(self) -> None:
-        """Move the new answers, then the new cells: a run that is killed in between does this again."""
+        """Copy the new answers, then the new cells: a run that is killed before `end` does this again."""
         names = {f"{self._named(key)}.jsonl" for key in self.cells()}
+        for path in sorted(self._new_folder.glob("*.jsonl")):
+            if path.name in names:
+                with atomic_file(self._folder / path.name) as file:
+                    file.write(path.read_bytes())
         try:
-            for path in self._new_folder.glob("*.jsonl"):
-                os.replace(path, self._folder / path.name)
             for path in self._folder.glob("*.jsonl"):
                 if path.name not in names and not path.name.endswith(".partial.jsonl"):
                     path.unlink()
-            with suppress(FileNotFoundError):
-                self._new_folder.rmdir()
         except OSError as error:
             raise unwritable(self._folder, error) from error
         super()._replace()
@@ -177,7 +182,20 @@ LETTERS = {outcome: letter for outcome, (letter, _) in _OUTCOMES.items()}
 
 def evaluation_grid(path: Path, wanted: Mapping[Key, Json], *, overwrite: bool = False) -> AnswerGrid:
     """Name the file of an evaluation: cell → {"outcomes": a letter for each question, "questions": their ids}."""
-    return AnswerGrid(path, wanted, older=older_evaluation, named=lambda key: key[0], overwrite=overwrite)
+    return AnswerGrid(
+        path, wanted, older=older_evaluation, named=lambda key: key[0], check=_check_outcomes, overwrite=overwrite
+    )
+
+
+def _check_outcomes(cell: Stored) -> None:
+    """Raise where a cell of an evaluation has no outcome for each of its questions."""
+    outcomes, questions = cell.content["outcomes"], cell.content["questions"]
+    if not isinstance(outcomes, str) or not set(outcomes) <= set(LETTERS.values()):
+        raise ValueError(f"its outcomes are {outcomes!r}, expected the letters {' '.join(LETTERS.values())}")
+    if not isinstance(questions, list) or not all(isinstance(one, str) for one in questions):
+        raise TypeError("its questions are no list of ids")
+    if not len(set(questions)) == len(questions) == len(outcomes):
+        raise ValueError(f"it has {len(outcomes)} outcomes of {len(set(questions))} questions")
 
 
 def save_evaluation(path: Path, cells: Cells) -> None:
@@ -208,7 +226,14 @@ def save_evaluation(path: Path, cells: Cells) -> None:
 def forcing_grid(path: Path, wanted: Mapping[Key, Json], *, overwrite: bool = False) -> AnswerGrid:
     """Name the file of a forcing table: cell → {"languages": the language of each answer, None where unclear}."""
     whole = {key: {forcing_name(key): made_from} for key, made_from in wanted.items()}
-    return AnswerGrid(path, whole, older=older_forcing, named=forcing_name, overwrite=overwrite)
+    return AnswerGrid(path, whole, older=older_forcing, named=forcing_name, check=_check_languages, overwrite=overwrite)
+
+
+def _check_languages(cell: Stored) -> None:
+    """Raise where a cell of a forcing table has no list of languages."""
+    languages = cell.content["languages"]
+    if not isinstance(languages, list) or not all(one is None or isinstance(one, str) for one in languages):
+        raise TypeError("its languages are no list of codes")
 
 
 def forcing_name(key: Key) -> str:
@@ -237,6 +262,8 @@ def write_corpus(path: Path, items: Sequence[Mapping[str, object]], *, overwrite
     if path.exists() and not overwrite:
         if path.is_file() and path.read_bytes() == text.encode("utf-8"):
             return False
-        raise ConflictError(f"{path} is there and holds something else: use --force to replace it, or another -o")
+        raise ConflictError(
+            f"{path} is there and holds something else: use --force to replace it, or name another file with -o"
+        )
     write_text(path, text)
     return True

@@ -9,10 +9,15 @@ cells writes n lines:
     {"cell": ["fr~1", "en"], "made_from": "5f1c…", "token": …}     a finished cell, with whatever its step measured
     {"cell": ["fr~1", "es"], "made_                                a line that a kill cut off: it does not count
 
-Several processes may append to one file. With `overwrite`, cells go to `<path>.cells.new.jsonl`, which takes the place
-of the old file when all are finished; until then the old result stays, and a run that was killed goes on where it
-stopped. Version 0.1 kept the cells in the JSON of a whole result, which `older_map`, `older_evaluation` and
-`older_forcing` read.
+Several processes may append to one file. With `overwrite`, cells go to `<path>.cells.new.jsonl`, whose first line says
+what the run wants:
+
+    {"replacing": {"fr~1": {"mask": …}}}
+
+When all are finished, `finish` puts them in the place of the old cells, and when the tables and figures are written
+too, `end` deletes the new file. Until then the old result stays, and a run that was killed goes on where it stopped,
+with or without `overwrite`; after that, `overwrite` begins anew. Version 0.1 kept the cells in the JSON of a whole
+result, which `older_map`, `older_evaluation` and `older_forcing` read.
 """
 
 from __future__ import annotations
@@ -20,14 +25,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
-
 from ..errors import ArtifactError, ConflictError
-from .files import Json, digest_of, read_json, sync_folder, unwritable, write_text
+from .files import Json, check_writable, digest_of, locked, read_json, unwritable, write_text
 from .layout import with_ending
 
 Key = tuple[str, str]
@@ -61,7 +64,7 @@ class Lines:
         for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=first):
             try:
                 entry = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise self.damaged(number, error) from error
             if not isinstance(entry, dict):
                 raise self.damaged(number, f"a {type(entry).__name__}, not an object")
@@ -186,18 +189,26 @@ class Stored(NamedTuple):
 Cells = dict[Key, Stored]
 Older = Callable[[Path], Cells]
 """Reads the cells of a result that version 0.1 wrote; its path has no ending."""
+Check = Callable[[Stored], object]
+"""Raises ValueError, KeyError or TypeError where a cell is not what its step writes."""
+
+
+_DAMAGED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What reading a damaged cell raises."""
 
 
 class _CellLines(Lines):
     """A file of cells, which is read once, and later what was appended to it since."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, check: Check) -> None:
         super().__init__(path, remedy="delete that line and run the command again")
+        self._check = check
         self._forget()
 
     def _forget(self) -> None:
         self.cells: Cells = {}
         self.origins: dict[str, tuple[Json, Json]] = {}
+        self.replacing: Json = {}
         self._end = self._number = 0
         self._inode: int | None = None
 
@@ -220,7 +231,7 @@ class _CellLines(Lines):
             self._number += 1
             try:
                 self._take(entry)
-            except (KeyError, TypeError, ValueError) as error:
+            except _DAMAGED as error:
                 raise self.damaged(self._number, repr(error)) from error
         self._end += size
         return True
@@ -229,16 +240,35 @@ class _CellLines(Lines):
         match entry:
             case {"id": str() as name, "made_from": dict() as made_from, "engine": dict() as engine}:
                 self.origins[name] = made_from, engine
+            case {"replacing": dict() as wanted}:
+                self.replacing = wanted
             case {"cell": [str() as condition, str() as text], "made_from": str() as name, **content}:
-                self.cells[condition, text] = Stored(content, *self.origins[name], self.path)
+                stored = Stored(content, *self.origins[name], self.path)
+                self._check(stored)
+                self.cells[condition, text] = stored
             case _:
                 raise ValueError("neither a cell nor what cells are made from")
 
 
-def read_cells(path: Path, older: Older) -> Cells:
+def read_cells(path: Path, older: Older, check: Check = lambda _: None) -> Cells:
     """Read all finished cells of a grid, whatever they were made from. `path` has no ending."""
-    lines = _CellLines(cells_path(path))
-    return lines.cells if lines.sync() else older(path)
+    lines = _CellLines(cells_path(path), check)
+    return lines.cells if lines.sync() else _checked(older(path), check)
+
+
+def _checked(cells: Cells, check: Check) -> Cells:
+    """Return the cells that version 0.1 wrote, each of them checked."""
+    for (condition, text), one in cells.items():
+        try:
+            if not (isinstance(condition, str) and isinstance(text, str)):
+                raise TypeError("its names are no strings")
+            check(one)
+        except _DAMAGED as error:
+            raise ArtifactError(
+                f"{one.file} cannot be read (the cell {condition!r}, {text!r}: {error!r}): delete it and run the "
+                "command again"
+            ) from error
+    return cells
 
 
 def cells_path(path: Path) -> Path:
@@ -264,7 +294,14 @@ class GridFile:
     """
 
     def __init__(
-        self, path: Path, wanted: Mapping[Key, Json], *, older: Older, tell: Tell, overwrite: bool = False
+        self,
+        path: Path,
+        wanted: Mapping[Key, Json],
+        *,
+        older: Older,
+        tell: Tell,
+        check: Check = lambda _: None,
+        overwrite: bool = False,
     ) -> None:
         """Name the file, without ending.
 
@@ -276,12 +313,14 @@ class GridFile:
         self.wanted = {key: json.loads(json.dumps(one)) for key, one in wanted.items()}  # as it is read back
         self.path = cells_path(path)
         self.replacing = False
-        self._new = _CellLines(with_ending(path, ".cells.new.jsonl"))
-        self._finished = _CellLines(self.path)
-        self._older = lambda: older(path)
+        self._new = _CellLines(with_ending(path, ".cells.new.jsonl"), check)
+        self._finished = _CellLines(self.path, check)
+        self._older = lambda: _checked(older(path), check)
         self._tell = tell
         self._overwrite = overwrite
-        self._lock = FileLock(str(path.with_name(f".{path.name}.lock")))
+        self._at = path
+        self._goes_on = False
+        self._moved: Cells = {}
         self._agreed: Cells = {}
         self._engine: Json = {}
         self._of_condition: dict[str, Json] = {}
@@ -307,6 +346,25 @@ class GridFile:
         with self._locked():
             return self._ready(engine)
 
+    def prepare(self, *, needed: int = 0) -> None:
+        """Check that results can be written, and begin to replace old ones if this run overwrites.
+
+        Call it before the model is loaded. From then on a killed run goes on where it stopped, whether it is asked to
+        overwrite again or not.
+
+        Args:
+            needed: bytes that the results take, as far as they are known.
+
+        Raises:
+            ArtifactError: the folder cannot be written, or its disk has no room.
+        """
+        check_writable(self.path, needed=needed)
+        if self._overwrite and (self._finished.sync() or self._older()):
+            with self._locked():
+                self._current(self._engine)
+                if self.replacing and not self._goes_on:
+                    self._begin_anew()
+
     def append(self, cells: Mapping[Key, Json], *, engine: Json) -> None:
         """Put finished cells on disk; one that another process has appended meanwhile is not written again."""
         with self._locked():
@@ -317,7 +375,7 @@ class GridFile:
             target.append(*_entries(new, known=target.origins))
 
     def finish(self) -> bool:
-        """Let the new file take the place of the old one, if this run overwrites; return whether there is a file.
+        """Put the new cells in the place of the old ones, if this run overwrites; return whether there is a file.
 
         There is none where all wanted cells are in a result of version 0.1, which then stays as it is.
         """
@@ -328,19 +386,23 @@ class GridFile:
                     self._replace()
         return self.path.exists()
 
+    def end(self) -> None:
+        """Forget that this run overwrites: everything that is made of the cells is written."""
+        if self.replacing:
+            with self._locked():
+                if self._new.sync() and self._new.cells == self._moved:  # else another process replaces more
+                    self._new.path.unlink(missing_ok=True)
+            self.replacing = self._overwrite = False
+
     def _replace(self) -> None:
-        """Put the new file in the place of the old one."""
-        try:
-            os.replace(self._new.path, self.path)
-        except OSError as error:
-            raise unwritable(self.path, error) from error
-        sync_folder(self.path.parent)
-        self.replacing = self._overwrite = False
+        """Put the new cells in the place of the old ones. A run that is killed before `end` does this again."""
+        write_text(self.path, "".join(map(line_of, _entries(self._new.cells))))
+        self._moved = dict(self._new.cells)
 
     def _ready(self, engine: Json) -> Cells:
         cells = self._current(precision_of(engine))
         if self.replacing:
-            if (self._new.cells and not cells) or not self._new.sync():  # none begun, or made from something else
+            if not self._goes_on:
                 self._begin_anew()
         elif not self._finished.sync():
             write_text(self.path, "".join(map(line_of, _entries(cells))))
@@ -349,19 +411,19 @@ class GridFile:
 
     def _begin_anew(self) -> None:
         """Begin the file that will replace the old one."""
-        write_text(self._new.path, "")
-        self._new.sync()
+        write_text(self._new.path, line_of({"replacing": self._of_condition}))
+        self._goes_on = self._new.sync()
 
     def _current(self, engine: Json) -> Cells:
         """Return the cells to go on from; see `read`."""
         if engine != self._engine:
             self._engine, self._agreed = engine, {}
-        begun = self.replacing and bool(self._new.cells)
+        begun, self._goes_on = self.replacing and self._goes_on, False
         if self._new.sync():
-            fits = self._conflict(self._new.cells) is None
-            if fits or self._overwrite:
+            self._goes_on = self._conflict(self._new.cells) is None and not self._means_else(self._new.replacing)
+            if self._goes_on or self._overwrite:
                 self.replacing = True
-                return self._new.cells if fits else {}
+                return self._new.cells if self._goes_on else {}
         elif begun:  # another process has finished the same replacement
             self._overwrite = False
         elif self._overwrite:
@@ -389,17 +451,17 @@ class GridFile:
             self._agreed[key] = one
         return None
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        except OSError as error:
-            raise unwritable(self.path, error) from error
-        try:
-            yield
-        finally:
-            self._lock.release()
+    def _means_else(self, replacing: Json) -> bool:
+        """Return whether an unfinished replacement wants cells that contradict those wanted here."""
+        named = replacing.keys() & self._of_condition.keys()
+        return any(differences(replacing[one], self._of_condition[one], shared) for one in named)
+
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(
+            self._at,
+            busy=f"another process has kept {self.path} locked for minutes: end it (it may be suspended), and run the "
+            "same command again",
+        )
 
 
 def _entries(cells: Cells, *, known: Iterable[str] = ()) -> list[Json]:
@@ -424,6 +486,7 @@ def older_map(path: Path) -> Cells:
 
     def cells_of(content: Any) -> _Found:
         made_from, engine = content["provenance"], content.get("engine") or {}
+        _check({"provenance": dict, "engine": dict}, {**content, "engine": engine})
         _check({"corpus": dict}, made_from)
         for cell in _check({"cells": list}, content)["cells"]:
             numbers = dict(cell)

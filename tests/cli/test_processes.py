@@ -129,19 +129,31 @@ def test_an_error_of_a_real_process_is_one_line_on_stderr_and_with_debug_a_trace
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
-def test_ctrl_c_in_the_middle_of_a_run_is_exit_130_one_line_and_no_half_file(tmp_path: Path) -> None:
-    """SIGINT while the perplexity map grows: what is done stays, and the same command goes on from there."""
+@pytest.mark.parametrize(
+    ("name", "code", "said"), [("INT", 130, "interrupted"), ("TERM", 143, "terminated"), ("HUP", 129, "the terminal")]
+)
+def test_a_signal_in_the_middle_of_a_run_is_told_in_one_line_and_leaves_no_half_file(
+    tmp_path: Path, name: str, code: int, said: str
+) -> None:
+    """A signal while the perplexity map grows: what is done stays, and the same command goes on from there."""
     model = save_tiny_model("llama", tmp_path / "tiny-llama")
     write_corpus(tmp_path / "corpus.json")
     patched = (
         "import signal, os\n"
-        "from language_neurons_alignment.store.grid import GridFile\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job comes with it ignored
-        "append, done = GridFile.append, []\n"
+        "from language_neurons_alignment.engines import EngineSource\n"
+        "from language_neurons_alignment.store import files, grid\n"
+        "append, done = grid.GridFile.append, []\n"
         "def slow(self, *a, **k):\n"
         "    append(self, *a, **k); done.append(1)\n"
-        "    if len(done) == 4: os.kill(os.getpid(), signal.SIGINT)\n"
-        "GridFile.append = slow\n"
+        "    if len(done) == 4:\n"
+        "        with files.atomic_file(self.path.with_name('half')) as file:\n"
+        f"            os.kill(os.getpid(), signal.SIG{name})\n"
+        "grid.GridFile.append = slow\n"
+        "close = EngineSource.__exit__\n"
+        "def told(self, *a):\n"
+        "    close(self, *a); print('closed', file=sys.stderr)\n"
+        "EngineSource.__exit__ = told\n"
         "import sys; sys.argv = ['lna', *sys.argv[1:]]\n"
         "from language_neurons_alignment.cli import main\n"
         "main()\n"
@@ -149,11 +161,98 @@ def test_ctrl_c_in_the_middle_of_a_run_is_exit_130_one_line_and_no_half_file(tmp
     flags = ("run", "--model-path", str(model), "-d", "corpus.json", "-s", "small", "--langs", "en,es", "-r", "0.1",
              "-l", "0.0", "-b", "0.8")  # fmt: skip
     done = process(sys.executable, "-c", patched, *flags, cwd=tmp_path)
-    assert done.returncode in (130, -signal.SIGINT), done.stderr
+    assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.rstrip().splitlines()[-1].startswith("lna: interrupted; what was finished is stored")
+    closed, last = done.stderr.rstrip().splitlines()[-2:]
+    assert closed == "closed", "the model's memory and processes are given back"
+    assert re.fullmatch(rf"lna: {said}.*; what was finished is stored, the same command goes on from there", last)
     assert done.stdout == ""
     assert leftovers(tmp_path) == []
+    assert not list(tmp_path.rglob("half"))
     done = process(*MODULE, *flags, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert '"computed": 2' in done.stdout
+
+
+SIGNALLED = """
+import os, signal, sys, time
+from language_neurons_alignment import cli
+from language_neurons_alignment.cli import app
+
+def slow(*_, **__):
+    try:
+        os.kill(os.getpid(), signal.SIGHUP)
+        print("still here", file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+
+app.app.registered_commands[0].callback = slow
+import language_neurons_alignment.autosweep
+language_neurons_alignment.autosweep.autosweep = slow
+sys.argv = ["lna", "autosweep", "--model-path", "/ABS/PATH/TO/MODEL", "-s", "mgsm", "-r", "0.1"]
+cli.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+def test_nohup_keeps_a_command_alive_and_a_second_signal_kills_at_once(tmp_path: Path) -> None:
+    store_counts(Layout(tmp_path, "mgsm", "Mistral-MODEL"))
+    done = process("nohup", sys.executable, "-c", SIGNALLED, cwd=tmp_path)
+    assert done.returncode == -signal.SIGTERM
+    assert "still here" in done.stderr
+
+
+STREAMS = {
+    "> /dev/full": (
+        1,
+        "",
+        r"(.*\n)*lna: cannot print to stdout \(No space left on device\); what was computed is stored\n",
+    ),
+    ">&-": (1, "", r"(.*\n)*lna: cannot print to stdout \(it is closed\); what was computed is stored\n"),
+    "2>&-": (0, r"best λ = .*\n", ""),
+    "2> /dev/full": (0, r"best λ = .*\n", ""),
+    "<&-": (0, r"best λ = .*\n", r"(.*\n)*"),
+    "<&- 2>&- >&-": (1, "", ""),
+    "2>&- > /dev/full": (1, "", ""),
+    "-s nothing 2>&-": (1, "", ""),
+    "-s nothing 2> /dev/full": (1, "", ""),
+    "-s nothing > /dev/full": (1, "", r"lna: .* is not there: .*\n"),
+    "| true; exit ${PIPESTATUS[0]}": (141, "", r"(?!.*(Traceback|ignored))(.*\n)*"),
+    "--json | head -c 1; exit ${PIPESTATUS[0]}": (0, "{", r"(?!.*(Traceback|ignored))(.*\n)*"),
+}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full as Linux has it")
+def test_a_stream_that_is_closed_or_full_is_one_line_where_possible_and_never_a_traceback(tmp_path: Path) -> None:
+    store_counts(Layout(tmp_path, "mgsm", "Mistral-MODEL"))
+    command = "python -m language_neurons_alignment.cli autosweep --model-path /ABS/PATH/TO/MODEL -r 0.1 -s mgsm"
+    for stream, (code, out, err) in STREAMS.items():
+        done = process("bash", "-c", f"{command} {stream}", cwd=tmp_path)
+        if "head" not in stream:  # what fits into the pipe before the reader has gone is printed
+            assert done.returncode == code, (stream, done.returncode, done.stderr)
+        assert done.returncode in (code, 141), (stream, done.stderr)
+        assert re.fullmatch(out, done.stdout), (stream, done.stdout)
+        assert re.fullmatch(err, done.stderr), (stream, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full as Linux has it")
+@pytest.mark.parametrize("stream", [">/dev/full", ">&-", "2>/dev/full", "2>&-", "<&- >&- 2>&-"])
+def test_results_are_stored_whatever_the_streams_are(tmp_path: Path, stream: str) -> None:
+    model = save_tiny_model("llama", tmp_path / "tiny-llama")
+    write_corpus(tmp_path / "corpus.json")
+    command = (
+        f"python -m language_neurons_alignment.cli run --model-path {model} -d corpus.json -s small --langs en,es "
+        f"-r 0.1 -l 0.0 -b 0.8 --controls 0 {stream}"
+    )
+    done = process("bash", "-c", command, cwd=tmp_path)
+    assert done.returncode == (1 if ">" in stream.replace("2>", "") else 0), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    (ppl,) = tmp_path.rglob("ppl.*.csv")
+    assert len(ppl.read_text().splitlines()) == 1 + 3 * 2
+    assert list(tmp_path.rglob("ppl.*.png"))

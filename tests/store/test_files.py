@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import pickle
 import stat
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save as safetensors_bytes
 
-from language_neurons_alignment.errors import ArtifactError
+from language_neurons_alignment._file_kinds import file_kind
+from language_neurons_alignment.errors import ArtifactError, ConflictError
 from language_neurons_alignment.store import files
 from language_neurons_alignment.store.counts import save_counts
-from language_neurons_alignment.store.files import atomic_file, atomic_files, write_text
+from language_neurons_alignment.store.files import (
+    atomic_file,
+    atomic_files,
+    check_writable,
+    load_tensors,
+    locked,
+    remove_leftovers,
+    write_text,
+)
 from language_neurons_alignment.store.layout import Layout
 from tests.workspace import META, contents, full_disk, leftovers, made_up_counts
 
@@ -167,3 +183,203 @@ def test_the_umask_decides_who_may_read_a_file_and_is_never_changed(
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+
+
+class Thing:
+    """An object that only running code can make."""
+
+
+def written(write: Any, *content: Any) -> bytes:
+    """What a library writes to a file."""
+    file = io.BytesIO()
+    write(file, *content)
+    return file.getvalue()
+
+
+def zipped(name: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, "content")
+    return file.getvalue()
+
+
+FOREIGN = {
+    "a NumPy array (.npy)": written(np.save, np.zeros(3)),
+    "NumPy arrays (.npz)": written(np.savez, np.zeros(3)),
+    "a pickle of Python": pickle.dumps([1, 2]),
+    "a pickle of Python, and": pickle.dumps(Thing(), protocol=2),
+    "a safetensors file": safetensors_bytes({"x": torch.zeros(9)}),
+    "a GGUF model": b"GGUF\x03\0\0\0",
+    "a pointer of git-lfs, not the file itself: fetch it with `git lfs pull`": b"version https://git-lfs.github.com\n",
+    "a web page (HTML)": b"\xef\xbb\xbf\n<!DOCTYPE html><p>Log in</p>",
+    "a zip archive that torch did not write": zipped("a.txt"),
+    "JSON": b'[{"layer": 0}]',
+    "text": "γειά σου\n".encode() * 2000,
+    "gzip-compressed": b"\x1f\x8b\x08\0",
+    "a folder": b"",
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_file_of_another_kind_is_told_what_it_is_and_never_to_be_deleted(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "mask"
+    path.mkdir() if kind == "a folder" else path.write_bytes(FOREIGN[kind])
+    with pytest.raises(ArtifactError) as refused:
+        load_tensors(path, remedy="make it with `lna identify`")
+    said = str(refused.value)
+    assert said.startswith(f"{path} cannot be read (it is {kind}")
+    assert said.endswith("expected a file that torch.save wrote): give another file, or make it with `lna identify`")
+    assert not {"delete", "weights_only", "trust"} & set(said.replace("`", " ").split())
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_objects_of_python_in_a_file_of_torch_are_named_without_torch_s_advice(tmp_path: Path, legacy: bool) -> None:
+    path = tmp_path / "mask"
+    torch.save({"a": Thing()}, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ArtifactError) as refused:
+        load_tensors(path, remedy="make it again")
+    assert "test_files.Thing, expected plain tensors and plain values" in str(refused.value)
+    assert "only if you" not in str(refused.value)
+    torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=not legacy)
+    assert load_tensors(path, remedy="")["a"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("length", range(0x0201, 0x0600, 0x55))
+def test_a_safetensors_file_is_known_whatever_its_first_bytes(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "w"
+    for first in (length, 0x0280, 0x0480, 0x8B1F, 0x5A42):
+        path.write_bytes(first.to_bytes(8, "little") + b'{"a":1}' + b" " * 9)
+        assert file_kind(path) == "a safetensors file"
+
+
+# What killed processes leave
+
+WRITING = """
+import os, signal, sys
+from pathlib import Path
+from language_neurons_alignment.store.files import atomic_file
+with atomic_file(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    print("written", flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+def test_the_next_writer_deletes_what_a_killed_one_left_and_not_what_a_living_one_writes(path: Path) -> None:
+    root = Path(__file__).parents[2]
+    python_path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(root)]))
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITING, str(path.with_name("other"))],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": python_path},
+    ) as other:  # fmt: skip
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == b"written\n"
+        write_text(path, "new")
+        assert len(leftovers(path.parent)) == 1, "it is being written"
+        other.stdin.write(b"\n")
+        other.stdin.close()
+        other.wait()
+    assert len(leftovers(path.parent)) == 1, "it was killed"
+    for name in (".notes.part", ".a.12345678.part.txt", "x.12345678.part", ".a.1234567g.part"):
+        path.with_name(name).write_text("somebody's")
+    write_text(path, "newer")
+    kept = (".a.1234567g.part", ".notes.part", "x.12345678.part")
+    assert sorted(leftovers(path.parent)) == [str(path.with_name(name)) for name in kept]
+    assert path.with_name(".a.12345678.part.txt").exists()
+
+
+def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked_is_made_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, taken = files.flock, []
+
+    def late(file: object, operation: int) -> None:
+        if not taken:
+            taken.extend(remove_leftovers_of(path.parent))
+        lock(file, operation)  # type: ignore[arg-type]
+
+    def remove_leftovers_of(folder: Path) -> list[Path]:
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "flock", lock)
+            return remove_leftovers(folder)
+
+    monkeypatch.setattr(files, "flock", late)
+    write_text(path, "new")
+    assert len(taken) == 1
+    assert path.read_text() == "new"
+
+
+# Before the work begins
+
+
+def refusing(number: int) -> object:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "said"),
+    [
+        ("os.fsync", errno.EDQUOT, "quota is used up"),
+        ("os.fsync", errno.ENOSPC, "the disk is full"),
+        ("flock", errno.ENOLCK, "has no file locks.*choose a --root on another disk"),
+        ("flock", errno.EOPNOTSUPP, "has no file locks"),
+        ("flock", errno.ENOSYS, "has no file locks"),
+        ("os.mkdir", errno.EACCES, "no permission"),
+        ("os.mkdir", errno.EROFS, "read-only"),
+    ],
+)
+def test_what_will_hinder_writing_is_found_before_the_work_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, error: int, said: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(f"language_neurons_alignment.store.files.{place}", refusing(error))
+        with pytest.raises(ArtifactError, match=said):
+            check_writable(tmp_path / "out" / "result")
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "broken link", "link in a circle", "folder of its name"])
+def test_something_else_in_the_way_is_found_before_the_work_begins(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "out"
+    match kind:
+        case "file":
+            root.write_text("a file")
+        case "broken link":
+            root.symlink_to(tmp_path / "nowhere")
+        case "link in a circle":
+            root.symlink_to(root)
+        case _:
+            (root / "a" / "result").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match=r"cannot write .*result: .*choose another --root"):
+        check_writable(root / "a" / "result")
+
+
+def test_a_read_only_disk_is_found_before_the_work_begins(tiny_disk: Path) -> None:
+    done = subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("it cannot be remounted")
+    with pytest.raises(ArtifactError, match="read-only"):
+        check_writable(tiny_disk / "out" / "result")
+
+
+def test_a_disk_without_room_is_found_before_the_work_begins(tiny_disk: Path) -> None:
+    check_writable(tiny_disk / "result", needed=10_000)
+    with pytest.raises(ArtifactError, match=r"needs 7\.3 GB for the results, and its disk has 1 MB left: free some"):
+        check_writable(tiny_disk / "result", needed=7_340_032_000)
+    assert contents(tiny_disk) == {}
+
+
+def test_a_lock_that_another_process_keeps_is_waited_for_and_then_told(path: Path) -> None:
+    keeping = locked(path, busy="unused")
+    with keeping, pytest.raises(ConflictError, match="it is busy"), locked(path, busy="it is busy", patience=0.2):
+        pass
+    with locked(path, busy="it is busy", patience=0.2):
+        pass

@@ -419,6 +419,8 @@ def test_replacing_keeps_the_old_cells_until_all_new_ones_are_done(path: Path) -
     assert Opened(path).read() == dict.fromkeys(Opened(path).grid.wanted, CELL)
     assert anew.grid.finish()
     assert Opened(path, mask="another").read() == dict.fromkeys(anew.grid.wanted, OTHER)
+    anew.grid.end()
+    assert Opened(path, mask="another").read() == dict.fromkeys(anew.grid.wanted, OTHER)
     assert not new_file(path).exists()
 
 
@@ -430,6 +432,7 @@ def test_a_replacement_that_was_killed_goes_on_where_it_stopped(path: Path, agai
     assert len(file.read()) == 4
     file.fill(OTHER)
     assert file.grid.finish()
+    file.grid.end()
     assert Opened(path).read() == dict.fromkeys(file.grid.wanted, OTHER)
     anew = Opened(path, overwrite=True)
     assert anew.read() == {}, "after that, --force begins anew"
@@ -441,6 +444,7 @@ def test_a_replacement_that_was_killed_before_it_was_finished_is_finished_by_the
     file = Opened(path)
     assert file.read() == dict.fromkeys(file.grid.wanted, OTHER)
     assert file.grid.finish()
+    file.grid.end()
     assert not new_file(path).exists()
 
 
@@ -454,6 +458,57 @@ def test_an_unfinished_replacement_with_other_settings_is_left_alone_or_begun_an
     assert len(stored_cells(new_file(path))) == 1
 
 
+@pytest.mark.parametrize("again", [True, False], ids=["with --force again", "without"])
+def test_a_replacement_that_was_killed_before_its_first_cell_goes_on(path: Path, again: bool) -> None:
+    Opened(path).fill()
+    Opened(path, overwrite=True).grid.prepare()
+    file = Opened(path, overwrite=again)
+    assert file.read() == {}, "the old cells are to be replaced"
+    assert Opened(path, mask="another").grid.path.exists()
+    file.fill(OTHER)
+    assert file.grid.finish()
+    file.grid.end()
+    assert Opened(path).read() == dict.fromkeys(file.grid.wanted, OTHER)
+
+
+def test_a_replacement_without_any_cell_means_nothing_to_a_run_with_other_settings(path: Path) -> None:
+    Opened(path).fill()
+    Opened(path, mask="another", overwrite=True).grid.prepare()
+    assert Opened(path).read() == dict.fromkeys(Opened(path).grid.wanted, CELL)
+    third = Opened(path, mask="a third", overwrite=True)
+    third.grid.prepare()
+    assert Opened(path, mask="a third").read() == {}
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["with --force again", "without"])
+def test_a_replacement_that_was_killed_before_its_tables_were_written_repeats_no_cell(path: Path, again: bool) -> None:
+    Opened(path).fill()
+    first = Opened(path, overwrite=True)
+    first.fill(OTHER)
+    assert first.grid.finish()
+    file = Opened(path, overwrite=again)
+    assert file.read() == dict.fromkeys(file.grid.wanted, OTHER)
+    before = cells_file(path).read_bytes()
+    assert file.grid.finish()
+    file.grid.end()
+    assert cells_file(path).read_bytes() == before
+    assert Opened(path, overwrite=True).read() == {}, "finished: --force begins anew"
+
+
+def test_ending_a_replacement_keeps_the_cells_that_another_process_replaces_besides(path: Path) -> None:
+    Opened(path, corpus={**CORPUS, "fr": "3"}).fill()
+    ours, theirs = Opened(path, overwrite=True), Opened(path, corpus={**CORPUS, "fr": "3"}, overwrite=True)
+    ours.fill(OTHER)
+    assert ours.grid.finish()
+    theirs.add("en", "fr", OTHER)
+    ours.grid.end()
+    assert len(theirs.read()) == 7
+    theirs.fill(OTHER)
+    assert theirs.grid.finish()
+    theirs.grid.end()
+    assert Opened(path).read() == dict.fromkeys(Opened(path).grid.wanted, OTHER)
+
+
 def test_two_processes_that_replace_the_same_map_finish_it_together(path: Path) -> None:
     Opened(path).fill()
     ours, theirs = Opened(path, overwrite=True), Opened(path, overwrite=True)
@@ -461,6 +516,7 @@ def test_two_processes_that_replace_the_same_map_finish_it_together(path: Path) 
     assert len(theirs.read()) == 2
     theirs.fill(OTHER)
     assert theirs.grid.finish()
+    theirs.grid.end()
     ours.add("es", "es", OTHER)  # was done by the other meanwhile
     assert ours.grid.finish()
     assert ours.read() == dict.fromkeys(ours.grid.wanted, OTHER)
