@@ -4,12 +4,14 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: demo test check docs bench fix setup setup-dev setup-vllm clean clean-all help
+.PHONY: demo test campaign check docs bench fix setup setup-dev setup-vllm clean clean-all help
 
 VENV ?= .venv
 JOBS ?= 2
 DEMO_ARGS ?=
 TEST_ARGS ?=
+MINUTES ?= 20
+SEED ?= 1
 
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
@@ -30,6 +32,9 @@ demo: $(STAMPS)/run ## the whole pipeline on a small real model: counts, neurons
 # busy cores every small operation of two threads waits for the slower one, many times longer than it computes.
 test: $(STAMPS)/dev $(STAMPS)/vllm ## every test, the slow ones too
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=20 --durations-min=5 $(TEST_ARGS)
+
+campaign: $(STAMPS)/dev ## kills, faults and fuzzing for MINUTES, from SEED; a table of the harm done
+	$(BIN)/python -m tests.campaign --minutes $(MINUTES) --seed $(SEED)
 
 CHECKS := ruff-check ruff-format pyright imports docs-build
 .PHONY: $(CHECKS)

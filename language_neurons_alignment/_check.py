@@ -21,7 +21,7 @@ from .corpus.records import read_corpus
 from .errors import ArtifactError, LNAError, SettingsError
 from .store.answers import LETTERS, Journal, forcing_name
 from .store.counts import counts_hash, has_moments, load_blocks, load_counts, with_moments
-from .store.files import Json, is_held, load_tensors, read_json
+from .store.files import Json, differing_files, is_held, load_tensors, read_json
 from .store.grid import Cells, Lines, Older, older_evaluation, older_forcing, older_map, read_cells
 from .store.layout import Layout, with_ending
 from .store.maps import controls_path, perplexities
@@ -304,6 +304,10 @@ class _Check:
                 content = self.json(path, f"lna {_COMMANDS[kind]}")
                 for digests in _count_digests(content):
                     self.made_from_counts(path, folder.name, digests)
+                for other in [] if content is None else self.read(path, differing_files, path) or []:
+                    self.find(
+                        DAMAGED, other, f"not of the run that wrote {path.name}: run `lna {_COMMANDS[kind]}` again"
+                    )
                 tensors = path.with_suffix(".pt")
                 if kind == "stability" and content is not None:
                     self.read(tensors, load_tensors, tensors, remedy="run `lna stability` again")

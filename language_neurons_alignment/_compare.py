@@ -64,7 +64,7 @@ class Comparison:
         pairs: the base against each of the others.
         steps: each model against the next, along the training; for two models the same as `pairs`.
         means: for each model, the mean number of neurons of English and of the others.
-        notes: other reasons than training for which the models may differ.
+        notes: other reasons than training for which the models may differ, and what a reader must know of each.
     """
 
     models: tuple[ModelNeurons, ...]
@@ -156,7 +156,7 @@ def comparison_of(models: Sequence[ModelNeurons], *, trained: Sequence[str] = ()
         path=training_path(names, profiles, by_language),
         means=tuple(english_means(profile) for profile in by_language),
         trained=tuple(trained),
-        notes=tuple(_other_differences(named)),
+        notes=(*_other_differences(named), *(f"{name}: {note}" for name, one in named for note in one.notes)),
     )
 
 

@@ -6,16 +6,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .corpus.checks import LanguageSummary, Problem, duplicates, empty_texts, missing_ids, other_languages, summarize
+from .corpus.checks import (
+    LanguageSummary,
+    Problem,
+    duplicates,
+    empty_texts,
+    missing_ids,
+    other_languages,
+    special_tokens,
+    summarize,
+)
+from .corpus.encode import named
 from .corpus.language_id import known_languages
 from .corpus.records import Corpus, Record, read_numbered
-from .corpus.templates import PLAIN, TEMPLATES, Template, changed_prompts, chat_template, file_template
+from .corpus.templates import PLAIN, TEMPLATES, Template, chat_template, file_template, template_digest
 from .errors import CorpusError, SettingsError
 from .languages import in_default_order, parse_languages
 from .sources.source import DEFAULT_OPTIONS, SourceOptions, choose, describe_source, of_languages, read_source
@@ -29,14 +38,15 @@ class Built:
 
     Attributes:
         empty: places in the source that held no question and were left out.
-        changed: prompts that do not have the chat template's own tokens once they are tokenized as text.
+        special: what was found of special tokens that questions spell, a line each; only where the template is a
+            model's own.
         built: how the corpus was made; it is stored with every record.
     """
 
     path: Path
     records: tuple[Record, ...]
     empty: int
-    changed: int
+    special: tuple[str, ...]
     reused: bool
     built: dict[str, Any]
 
@@ -100,8 +110,9 @@ def build_dataset(
         "version": __version__,
     }
     written = write_corpus(Path(output), [{**one.as_item(), "built": built} for one in records], overwrite=overwrite)
-    changed = changed_prompts(records, tokenizer) if tokenizer else 0
-    return Built(Path(output), tuple(records), gathered.empty, changed, not written, built)
+    found = special_tokens([(one, named(one)) for one in records], tokenizer) if tokenizer else ()
+    special = tuple(problem.message for problem in found)
+    return Built(Path(output), tuple(records), gathered.empty, special, not written, built)
 
 
 def list_templates(model_path: str | None = None) -> list[Template]:
@@ -137,8 +148,7 @@ def _describe_template(template: Template, tokenizer: Any, model_path: str | Non
     if tokenizer is None:
         own = {} if template is PLAIN else {"text": template.text or ""}
         return {"name": template.name, **own}
-    digest = hashlib.blake2b(str(tokenizer.chat_template).encode(), digest_size=16).hexdigest()
-    return {"name": template.name, "model": str(model_path), "digest": digest}
+    return {"name": template.name, "model": str(model_path), "digest": str(template_digest(tokenizer))}
 
 
 @dataclass(frozen=True)
@@ -195,6 +205,7 @@ def check_dataset(path: str | Path, *, model_path: str | None = None, identify: 
 
         config, tokenizer = load_config(model_path, None), load_tokenizer(model_path, None)
         max_length = longest_sequence(config.get_text_config(), tokenizer)
+        found += special_tokens(numbered, tokenizer)
     languages = tuple(
         summarize(corpus.of_language(code), tokenizer=tokenizer, max_length=max_length or 0)
         for code in corpus.languages

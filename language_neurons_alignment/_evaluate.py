@@ -21,6 +21,8 @@ from .core.effects import Effects, Selectivity
 from .core.model import StartProgress, silent
 from .corpus.grading import answer_line, check_answerable, grade
 from .corpus.records import Record
+from .errors import IncompatibleError
+from .languages import parse_languages
 from .plots.draw import write_png
 from .plots.figures import accuracy_heatmap
 from .store.answers import LETTERS, AnswerGrid, alone, evaluation_grid, save_evaluation
@@ -98,7 +100,7 @@ def evaluate(
     steps = Steps.parse(settings.do)
     layout, seed = session.layout, settings.sampling.seed
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
-    chosen = tuple(languages or mask.languages)
+    chosen = parse_languages(languages) if languages else mask.languages
     if steps.words:
         mask.check_languages(chosen)
     records = {language: session.corpus.of_language(language) for language in chosen}
@@ -124,21 +126,21 @@ def evaluate(
         graded = partial(_graded, candidates=session.corpus.languages)
         answered = answer_rows(file, wanted, records, session, settings, graded, overwrite=overwrite, start=start)
 
-        # write
-        if file.finish():
-            save_evaluation(path, file.cells())
+        # draw, then write the summary: where it is there, so is all the rest
+        finished = file.finish()
         result = _accuracy_map(file.read(), listed, chosen)
-
-        # draw
         found = accuracy_effects(result, settings.show, seed=seed)
         figure = accuracy_heatmap(result, found, settings.show, title=layout.model, done=", ".join(steps.texts))
         name = path if settings.show == MEASURES[0] else with_ending(path, f".{settings.show}")
         table = table_rows(result, found, settings.show)
         png, csv = save_pictures(name, {".png": partial(write_png, figure)}, header=HEADER, rows=table)
+        if finished:
+            save_evaluation(path, file.cells())
         file.end()
     selective = accuracy_selectivity(result, settings.show, seed=seed) if steps.words else None
     by = controls and controls.matched_by
-    return Evaluated(by, file.json, csv, png, file.answers, answered, result, settings.show, found, selective)
+    files, notes = (file.json, csv, png, file.answers), tuple(conditions.notes(rows))
+    return Evaluated(by, *files, answered, notes, result, settings.show, found, selective)
 
 
 def _wanted(
@@ -200,7 +202,7 @@ def question_ids(records: Sequence[Record]) -> list[str]:
 def _digest(records: Sequence[Record]) -> str:
     """Return a digest of the questions, in their order, and of what their answers are compared with."""
     named = zip(question_ids(records), records, strict=True)
-    return digest_of([(name, one.instruction, one.target) for name, one in named])
+    return digest_of([(name, *one.asked, one.target) for name, one in named])
 
 
 def _accuracy_map(cells: Mapping[Key, Json], listed: Sequence[Condition], languages: tuple[str, ...]) -> AccuracyMap:
@@ -212,6 +214,11 @@ def _accuracy_map(cells: Mapping[Key, Json], listed: Sequence[Condition], langua
     by_letter = {letter: (right, known is True, known is None, True) for (right, known), letter in LETTERS.items()}
     for r, condition in enumerate(listed):
         for k, text in enumerate(languages):
+            if cells[condition.name, text]["questions"] != asked[text]:
+                raise IncompatibleError(
+                    f"the answers in {text} under {condition.name} are to other questions than the undisturbed ones: "
+                    "use --force to answer again"
+                )
             at = torch.tensor([place[item] for item in asked[text]])
             outcomes = torch.tensor([by_letter[letter] for letter in cells[condition.name, text]["outcomes"]])
             for side, tensor in enumerate((number, spoken, unclear, there)):

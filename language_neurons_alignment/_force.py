@@ -20,6 +20,8 @@ from .core.model import StartProgress, silent
 from .corpus.grading import check_identifiable, languages_seen
 from .corpus.language_id import Verdict
 from .corpus.records import Record
+from .errors import IncompatibleError
+from .languages import parse_languages
 from .plots.draw import write_png
 from .plots.figures import forcing_heatmap
 from .store.answers import alone, forcing_grid, forcing_name, save_forcing
@@ -126,8 +128,8 @@ def force_languages(
     steps = Steps.parse(settings.do)
     layout, seed = session.layout, settings.sampling.seed
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
-    asked = tuple(sources or mask.languages)
-    steered = tuple(targets or asked)
+    asked = parse_languages(sources) if sources else mask.languages
+    steered = parse_languages(targets) if targets else asked
     named = tuple(dict.fromkeys((*asked, *steered)))
     mask.check_languages(named)
     check_identifiable(named)
@@ -155,20 +157,25 @@ def force_languages(
         graded = partial(_graded, candidates=candidates)
         answered = answer_rows(file, rows, records, session, settings, graded, overwrite=overwrite, start=start)
 
-        # write
-        if file.finish():
-            save_forcing(path, file.cells())
-        finished = file.read()
-        seen = {cell: finished[cell.key]["languages"] for cell in cells}
-
-        # draw
+        # draw, then write the summary: where it is there, so is all the rest
+        finished, read = file.finish(), file.read()
+        seen = {cell: read[cell.key]["languages"] for cell in cells}
+        for cell, languages in seen.items():
+            if len(languages) != len(records[cell.asked]):
+                raise IncompatibleError(
+                    f"{file.path} has {len(languages)} answers of {cell.name}, expected {len(records[cell.asked])}: "
+                    "use --force to answer again"
+                )
         found = forcing_table([_asked(text, steered, seen, sets=settings.controls) for text in asked], seed=seed)
         figure = forcing_heatmap(found, asked, steered, title=layout.model, done=", ".join(settings.do))
         table = table_rows(found, asked, steered, seen)
         png, csv = save_pictures(path, {".png": partial(write_png, figure)}, header=HEADER, rows=table)
+        if finished:
+            save_forcing(path, file.cells())
         file.end()
     by = controls and controls.matched_by
-    return Forced(by, file.json, csv, png, file.answers, answered, asked, steered, found, seen)
+    notes = tuple(dict.fromkeys(note for text in asked for note in conditions[text].notes(steered)))
+    return Forced(by, file.json, csv, png, file.answers, answered, notes, asked, steered, found, seen)
 
 
 def _cells(asked: Sequence[str], steered: Sequence[str], sets: int) -> list[Cell]:
@@ -188,7 +195,7 @@ def _wanted(
 ) -> dict[Key, Json]:
     """Return what decides each cell's answers and the languages seen in them, but for the engine."""
     whole = answers_made_from(session, settings, candidates)
-    questions = {text: digest_of([(one.id, one.instruction) for one in of]) for text, of in records.items()}
+    questions = {text: digest_of([(one.id, *one.asked) for one in of]) for text, of in records.items()}
     pairs = dict.fromkeys((cell.asked, cell.condition.row) for cell in cells)
     described = {(text, row): conditions[text].describe(Condition(row)) for text, row in pairs}
     controls = conditions[cells[0].asked].controls

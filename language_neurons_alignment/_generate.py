@@ -20,7 +20,7 @@ from ._session import Session
 from .config import GREEDY, OVERLONG, Asking, Sampling, check_choice
 from .core.interventions import Intervention
 from .core.model import StartProgress, silent
-from .corpus.encode import Prompt, fitting_prompts
+from .corpus.encode import Prompt, encode_prompts, fitting_prompts
 from .corpus.records import (
     Corpus,
     Place,
@@ -33,8 +33,10 @@ from .corpus.records import (
     with_all_answers,
     without_answers,
 )
+from .corpus.templates import warn_of_other_recipes
 from .engines import Engine
 from .errors import ConflictError, CorpusError
+from .languages import parse_languages
 from .store.answers import AnswerGrid, Journal, alone, write_corpus
 from .store.files import Json, check_writable, digest_of
 from .store.grid import Key, asked_for, differences, precision_of, said
@@ -55,8 +57,8 @@ def askable(
     engine: Engine, records: Sequence[Record], places: Sequence[Place], *, sampling: Sampling, overlong: str
 ) -> tuple[list[Place], list[Prompt]]:
     """Return the places whose answers the model has room for, and their prompts: the instructions, tokenised."""
-    tokens = {index: tuple(engine.tokenizer.encode(records[index].instruction)) for index in {i for i, _ in places}}
-    prompts = [Prompt(tokens[index], number) for index, number in places]
+    warn_of_other_recipes([records[index] for index in sorted({index for index, _ in places})], engine.tokenizer)
+    prompts = encode_prompts(records, places, engine.tokenizer, ends=engine.model.end_tokens)
     fits = fitting_prompts(prompts, new=sampling.max_new_tokens, max_length=engine.model.max_length, overlong=overlong)
     return [places[at] for at in fits], [prompts[at] for at in fits]
 
@@ -100,7 +102,7 @@ def answer_prompts(
     journal among them, so a run that goes on after a kill computes exactly what an uninterrupted one does.
     """
     known = journal.start(made_from, replace=overwrite)
-    done: dict[tuple[int, ...], list[Json]] = {tuple(entry["batch"]): entry["answers"] for entry in known}
+    done = _answered(journal, known)
     batches = [tuple(batch) for batch in engine.answer_batches(prompts, sampling=sampling)]
     todo = [batch for batch in batches if batch not in done]
     longest = [min(sampling.max_new_tokens, engine.model.max_length - len(prompt.tokens)) for prompt in prompts]
@@ -114,6 +116,27 @@ def answer_prompts(
         progress.spare(room[batch] - sum(len(one.tokens) for one in given))
     placed = {index: one for batch in batches for index, one in zip(batch, done[batch], strict=True)}
     return [placed[index] for index in range(len(prompts))], sum(len(entry["answers"]) for entry in known)
+
+
+def _answered(journal: Journal, entries: Sequence[Json]) -> dict[tuple[int, ...], list[Json]]:
+    """Return the batches in a journal, the header left out; ArtifactError where an entry is none."""
+
+    def is_answer(one: object) -> bool:
+        kinds = {"generated": str, "tokens": int, "finish": str}
+        return isinstance(one, dict) and all(type(one.get(name)) is kind for name, kind in kinds.items())
+
+    done: dict[tuple[int, ...], list[Json]] = {}
+    for number, entry in enumerate(entries, start=2):
+        match entry:
+            case {"batch": [*batch], "answers": [*answers]} if (
+                len(batch) == len(answers)
+                and all(type(index) is int for index in batch)
+                and all(map(is_answer, answers))
+            ):
+                done[tuple(batch)] = answers
+            case _:
+                raise journal.damaged(number, "no batch of answers")
+    return done
 
 
 class AnswerRow(NamedTuple):
@@ -137,6 +160,7 @@ class AnswersWritten:
         png: the heatmap.
         answers: a folder with a file for each row or cell, an answer a line.
         answered: answers that this run made; the others were there.
+        notes: sentences about the changes that a reader must know.
     """
 
     matched_by: str | None
@@ -145,6 +169,7 @@ class AnswersWritten:
     png: Path
     answers: Path
     answered: int
+    notes: tuple[str, ...]
 
 
 def answers_made_from(session: Session, settings: Asking, candidates: Sequence[str]) -> Json:
@@ -240,7 +265,7 @@ class AnswerFile:
             elif not self._overwrite:
                 raise ConflictError(
                     f"{self.path} is there with other questions than {corpus.path}: "
-                    "use --overwrite to replace it, or name another file with -o"
+                    "use --overwrite to replace it, or write to another place"
                 )
         if self._overwrite:
             return tuple(without_answers(one) if one.language in self._languages else one for one in corpus.records)
@@ -263,7 +288,7 @@ class AnswerFile:
     def header(self, records: Sequence[Record], places: Sequence[Place], generation: Json) -> Json:
         """Return what the journal is made from; a journal that is no longer needed is deleted first."""
         self._drop_spent_journal(records)
-        asked = [(index, number, records[index].language, records[index].instruction) for index, number in places]
+        asked = [(index, number, records[index].language, *records[index].asked) for index, number in places]
         return {
             **generation,
             **self._wanted,
@@ -302,7 +327,8 @@ class AnswerFile:
         key = partial(json.dumps, sort_keys=True)
         stored = {key(answer) for record in records for answer in record.as_item()["answers"]}
         lines = self.journal.read()
-        if lines and all(key(answer) in stored for entry in lines[1:] for answer in entry["answers"]):
+        made = _answered(self.journal, lines[1:]).values()
+        if lines and all(key(answer) in stored for answers in made for answer in answers):
             self.journal.remove()
 
 
@@ -413,7 +439,7 @@ def generate(
     sampling.check_answers(answers)
     check_choice(overlong, OVERLONG, "--overlong")
     do.check_bound()
-    chosen = tuple(languages or session.corpus.languages)
+    chosen = parse_languages(languages) if languages else session.corpus.languages
     for language in chosen:
         session.corpus.of_language(language)
     source = (neurons or NeuronSource(session.layout, checkpoint=session.checkpoint)).opened(do)

@@ -104,6 +104,10 @@ class Conditions:
         """Return what decides the effect of a condition, its controls aside; None for nothing."""
         return None if condition == NONE else self.source.describe(self._steps_of(condition.row))
 
+    def notes(self, rows: Iterable[str]) -> list[str]:
+        """Say which steps of these rows change nothing."""
+        return list(dict.fromkeys(note for row in rows for note in self.source.notes(self._steps_of(row))))
+
     def _steps_of(self, row: str) -> Steps:
         return self.steps.bind(**{self.word: row}) if self.steps.words else self.steps
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from .config import Selection
 from .core.profiles import mask_members
 from .errors import IncompatibleError
+from .languages import parse_languages
 from .store.checkpoint import read_checkpoint
 from .store.counts import load_span
 from .store.files import digest_of_bytes
 from .store.layout import Layout
-from .store.masks import Mask, MaskDescription
+from .store.masks import Mask, MaskDescription, mask_hash
 from .version import __version__
 
 
@@ -28,6 +29,7 @@ def import_mask(
 ) -> tuple[MaskDescription, Path]:
     """Store a published mask as this model's, with a description of where it came from."""
     Selection(top_rate, lam)
+    languages = parse_languages(languages)
     if counted := layout.counted_languages():
         layers, d_mlp = load_span(layout.activation(counted[0]))[0].over_zero.shape
     else:
@@ -55,6 +57,7 @@ def import_mask(
         config_hash=checkpoint.config_hash,
         weights_hash=checkpoint.weights_hash,
         version=__version__,
+        mask_hash=mask_hash(published),
         source={"file": file.name, "blake2b": digest_of_bytes(file.read_bytes())},
     )
     path = layout.mask(top_rate, lam)

@@ -211,6 +211,29 @@ class NeuronSource:
             )
         return whole
 
+    def notes(self, steps: Steps) -> list[str]:
+        """Say which steps change nothing, because no neurons are in their sets; no model is needed."""
+        return [
+            f"the step '{step}' changes nothing, for {self._empty(step)}"
+            for step in steps.steps
+            if not self._places_of(step.terms)
+        ]
+
+    def _places_of(self, terms: Sequence[tuple[bool, Term]]) -> set[tuple[int, ...]]:
+        """The (layer, neuron) places of terms, as files list them."""
+        chosen: set[tuple[int, ...]] = set()
+        for minus, term in terms:
+            if term.is_list:
+                places = self._file(term)[0]
+                assert isinstance(places, Tensor)
+            else:
+                mask, language, classes = self._named(term)
+                general = self.general if "general" in classes else None
+                places = mask.neurons_of(language, classes, general).nonzero()
+            found = set(map(tuple, places.tolist()))
+            chosen = chosen - found if minus else chosen | found
+        return chosen
+
     def _empty(self, step: Step) -> str:
         """Why a set is empty, and what to do."""
         if len(step.terms) > 1:

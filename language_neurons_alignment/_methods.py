@@ -49,11 +49,22 @@ class MethodComparison:
     left_out: dict[str, str]
     files: tuple[Path, ...] = ()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about counts, masks and maps that a reader must know; those of one method begin with its name."""
+        by_method = {
+            one.description.method: [*one.notes, *drawn.notes] for one, drawn in zip(self.found, self.maps, strict=True)
+        }
+        shared = [note for note in next(iter(by_method.values())) if all(note in of for of in by_method.values())]
+        own = [f"{name}: {note}" for name, notes in by_method.items() for note in notes if note not in shared]
+        return (*shared, *own)
+
     def plain(self) -> Json:
         """The results as plain values."""
         return {
             "masks": {one.description.method: asdict(one.description) for one in self.found},
             "maps": {one.description.method: str(drawn.json) for one, drawn in zip(self.found, self.maps, strict=True)},
+            "notes": list(self.notes),
             "table": self.table.columns(),
             "version": __version__,
         }
@@ -124,7 +135,7 @@ def compare_methods(
     found, maps = [], []
     for method in rated:
         one = find_neurons(layout, counts, method)
-        Mask(reference.languages, one.mask, one.description).save(one.path, overwrite=replacing.active)
+        Mask(counts.languages, one.mask, one.description).save(one.path, overwrite=replacing.active)
         found.append(one)
         own = layout.by(method)
         maps.append(
@@ -145,8 +156,8 @@ def compare_methods(
         reference=reference.mask,
     )
     done = MethodComparison(table, lam, tuple(found), tuple(maps), left_out)
-    files = save_tables(path, done.plain(), {"methods": table.columns()})
     figure = save_figure(path, methods_figure(table, title=layout.model))
+    files = save_tables(path, done.plain(), {"methods": table.columns()})
     replacing.end()
     return replace(done, files=(*files, figure))
 

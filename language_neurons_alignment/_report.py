@@ -35,11 +35,13 @@ class WrittenReport:
 
     Attributes:
         pictures: PNG, SVG and CSV of every view of every figure, in the order of reading.
+        notes: sentences that a reader must know; the page has them too.
     """
 
     report: Report
     page: Path
     pictures: list[Path]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,11 @@ def write_report(
         writers = {".png": partial(write_png, drawn), ".svg": partial(write_svg, drawn)}
         written += save_pictures(folder / name, writers, header=chart.header, rows=chart.table)
     write_text(out, render_page(report, folder=folder.name))
-    return WrittenReport(report, out, written)
+    several = len(results) > 1
+    notes = [
+        f"{one.neurons.layout.model}: {note}" if several else note for one in results for note in one.neurons.notes
+    ]
+    return WrittenReport(report, out, written, tuple(notes))
 
 
 def gather(
@@ -168,7 +174,7 @@ def _maps(neurons: ModelNeurons, called: str) -> tuple[dict[str, PerplexityMap],
         if not map_exists(path):
             continue
         found, made_from = load_map(path)
-        todo = len(found.rows) * len(found.languages) - len(found.cells)
+        todo = sum((row, text) not in found.cells for row in found.rows for text in found.languages)
         if made_from.get("mask") != mask.digest_of(settings.classes):
             why = missing("The stored perplexity map was made from another mask.", f"{command} --force")
         elif todo > 0:
@@ -209,7 +215,7 @@ def compose(results: Sequence[Evidence], *, trained: Sequence[str] = (), search:
     names = compared.names if compared else (first.layout.model,)
     title = names[0] if compared else "What was found"
     facts = dict(zip(names, (one.facts for one in results), strict=True))
-    origin = model.provenance_section(facts, compared.notes if compared else ())
+    origin = model.provenance_section(facts, compared.notes if compared else first.notes)
     return Report(
         title=" → ".join(names),
         subtitle=_subtitle(first),

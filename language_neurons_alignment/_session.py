@@ -11,7 +11,7 @@ from .corpus.records import Corpus, generation_of, has_answers, read_corpus, sam
 from .engines import EngineSettings, EngineSource
 from .store.checkpoint import Checkpoint, fetch_config, read_checkpoint
 from .store.files import Json
-from .store.layout import Layout, results_name, results_of
+from .store.layout import DATASET_NAME, Layout, check_name, model_tag, results_name, results_of
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ def open_session(
         CorpusError: the corpus cannot be read.
         ArtifactError: the model's config is damaged.
     """
+    check_name(dataset, DATASET_NAME, example="mgsm")  # before anything is fetched
+    model_tag(model_path)
     fetch_config(model_path)
     checkpoint = read_checkpoint(model_path)
     layout = Layout(Path(root), dataset, results_name(model_path, model_name))

@@ -18,8 +18,8 @@ from jaxtyping import Float32, Float64
 from torch import Tensor
 
 from .config import StabilitySettings
-from .core.counts import AnswerBlocks
-from .core.find import Found, find
+from .core.counts import AnswerBlocks, check_block_tokens
+from .core.find import Found, find, notes_on, notes_on_masks
 from .core.flow import corpus_overlap
 from .core.frames import Columns
 from .core.model import StartProgress, silent
@@ -57,6 +57,8 @@ class Stability:
         halves: overlap of the masks from two halves of the corpus, and the extrapolation to an infinite corpus.
         interval: its interval.
         other: name of another corpus with which the masks are compared; None if none is named.
+        left_out: languages that were asked for and have no answer token.
+        notes: sentences about the counts that a reader must know.
     """
 
     layout: Layout
@@ -74,6 +76,8 @@ class Stability:
     other: str | None = None
     overlap: Columns | None = None
     files: tuple[Path, ...] = ()
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def tables(self) -> dict[str, Columns]:
         """The tables, by the names of their files."""
@@ -103,6 +107,8 @@ class Stability:
             "dataset": self.layout.dataset,
             "with": self.other,
             "languages": list(self.languages),
+            "left_out": list(self.left_out),
+            "notes": list(self.notes),
             "counts": self.counts,
             "blocks": self.blocks,
             "top_rate": selection.top_rate,
@@ -169,11 +175,22 @@ def stability(
     Raises:
         MissingArtifactError: the counts were stored without blocks.
         SweepError: the whole corpus has no valid λ in the range.
+        CorpusError: a language has no answer token, and the selection does not skip it; or a block has none of one, so
+            that a sample of the corpus may have none.
         ArtifactError, IncompatibleError: counts or blocks that do not belong together.
     """
-    counts = load_answer_counts(layout, languages)
-    counts_of_other = None if other is None else load_answer_counts(other, languages)
+    skip, counts_of_other = settings.selection.skip_empty, None
+    counts = load_answer_counts(layout, languages, skip_empty=skip)
+    left_out, notes = counts.left_out, counts.notes
+    if other is not None:
+        counts_of_other = load_answer_counts(other, counts.languages, skip_empty=skip)
+        left_out += counts_of_other.left_out
+        notes += tuple(f"{other.dataset}: {note}" for note in counts_of_other.notes)
+        if counts_of_other.left_out:
+            counts = load_answer_counts(layout, counts_of_other.languages)
+    languages = counts.languages
     blocks = AnswerBlocks.of([load_blocks(layout, one, counted=counts.hashes[one]) for one in languages])
+    check_block_tokens(dict(zip(languages, blocks.tokens.T.tolist(), strict=True)))
     selection, name_of_other, overlap = settings.selection, None if other is None else other.dataset, None
     if counts_of_other is not None:
         if Checkpoint.of(counts).difference(counts_of_other, unknown_differs=True):
@@ -190,6 +207,8 @@ def stability(
             f"no λ in [{selection.search.lo!r}, {selection.search.hi!r}] gives appear[K] = 0 on {layout.dataset}: "
             "lower the top rate (-r), raise the bar (-b), or give a λ (-l)"
         )
+    notes += tuple(notes_on(found.statistics, probability, languages))
+    notes += tuple(notes_on_masks(dict(zip(languages, found.mask.sum(dim=(0, 1)).tolist(), strict=True))))
     value = numbers(found, selection)
     progress = start("identifications", settings.draws + identifications(len(blocks), splits=settings.splits))
     chosen = {"languages": languages, "seed": settings.seed, "progress": progress}
@@ -210,6 +229,8 @@ def stability(
         interval=probability_interval(blocks),
         other=name_of_other,
         overlap=overlap,
+        left_out=left_out,
+        notes=notes,
     )
     path = layout.stability(selection.top_rate, settings.named, other=name_of_other or "")
     tables, title = result.tables(), f"{layout.model} on {layout.dataset}: {result.blocks} blocks"

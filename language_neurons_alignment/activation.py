@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -17,15 +17,25 @@ from pathlib import Path
 
 from ._session import Session, with_stored_answers
 from .config import OVERLONG, check_block_number, check_choice, check_shard
-from .core.counts import LanguageBlocks, LanguageCounts, check_tally
+from .core.counts import LanguageBlocks, LanguageCounts, check_answer_tokens, check_block_tokens, check_tally
 from .core.model import StartProgress, silent
 from .corpus.encode import answered_positions, check_blocks, encode_groups
-from .corpus.records import add_hashes, records_hash
+from .corpus.records import Record, add_hashes, records_hash
 from .engines.families import neurons_of
-from .errors import ConflictError, IncompatibleError, MissingArtifactError, SettingsError
+from .errors import ConflictError, CorpusError, IncompatibleError, MissingArtifactError, SettingsError
 from .languages import language_code
 from .store.checkpoint import local_folder
-from .store.counts import counts_hash, has_moments, load_blocks, load_counts, save_blocks, save_counts, with_moments
+from .store.counts import (
+    UNSHARED,
+    counts_hash,
+    has_moments,
+    load_blocks,
+    load_counts,
+    load_origin,
+    save_blocks,
+    save_counts,
+    with_moments,
+)
 from .store.files import Json, check_writable
 from .store.layout import Layout
 from .version import __version__
@@ -65,6 +75,7 @@ def collect_activations(
     blocks: int | None = None,
     overwrite: bool = False,
     moments: bool = False,
+    shard: bool = False,
     start: StartProgress = silent,
 ) -> Collected:
     """Count one language and store its files; where they exist already, from the same inputs, do nothing.
@@ -85,21 +96,24 @@ def collect_activations(
         overwrite: count again, whatever exists.
         moments: also store mean activations. Stored counts without moments are recomputed with the same blocks and
             must match.
+        shard: the corpus is one shard of another (`shard_session`), in which a language may have no answer token.
         start: returns the progress bar.
 
     Raises:
         ConflictError: counts of another model, corpus or setting, or in other blocks, exist, and not `overwrite`; or
             recomputed counts do not match.
-        CorpusError: no records, no answers, sequences that are too long, or a block without any.
+        CorpusError: no records, no answers, answers or a block of them without any token, or sequences that are too
+            long.
         TallyError: the engine did not count exactly the corpus's tokens; nothing is written.
     """
     check_choice(overlong, OVERLONG, "--overlong")
+    language = language_code(language)
     session = with_stored_answers(session)
     layout, source = session.layout, session.source
     records = session.corpus.of_language(language)
     wanted: Json = {
         **session.hashes,
-        "corpus_hash": records_hash(records),
+        "corpus_hash": _corpus_hash(records, layout.spelling(language)),
         "overlong_policy": overlong,
         **source.explicit,
     }
@@ -108,6 +122,8 @@ def collect_activations(
         check_blocks(answered_positions(records), blocks)
     before = None if overwrite else _stored(layout, language, wanted)
     if before is not None:
+        if not shard:
+            check_answer_tokens({language: before[0].answer_tokens})
         if blocks is not None:
             _check_blocks_there(layout, language, blocks)
         if not moments or before[0].moments is not None:
@@ -121,19 +137,65 @@ def collect_activations(
     encoded = encode_groups(records, engine.tokenizer, max_length=engine.model.max_length, overlong=overlong)
     # recomputing uses the same blocks as before: other batches may round differently
     divided = blocks or (before and _blocks_there(layout, language))
+    parts = encoded.in_blocks(divided) if divided else [encoded]
+    if not shard:
+        check_answer_tokens({language: encoded.answer_tokens})
+    if blocks is not None and not shard:
+        check_block_tokens({language: [part.answer_tokens for part in parts]})
     progress, counted = start(language, encoded.full_tokens), []
-    for part in encoded.in_blocks(divided) if divided else [encoded]:
+    for part in parts:
         counted.append(engine.count(part.groups, progress=progress, moments=moments))
-        check_tally(counted[-1], full_tokens=part.full_tokens, prefix_tokens=part.prefix_tokens)
+        unshared = part.unshared_prefix_tokens(engine.model.switch)
+        check_tally(counted[-1], full_tokens=part.full_tokens, prefix_tokens=part.prefix_tokens, unshared=unshared)
     counts = reduce(add, counted)
     if before is not None:
         _check_unchanged(layout, language, before[0], counts)
     described = {name: getattr(encoded, name) for name in _SUMMED}
+    described[UNSHARED] = encoded.unshared_prefix_tokens(engine.model.switch)
     meta = {**wanted, **described, **engine.provenance, "language": language, "version": __version__}
     if blocks is not None:
         save_blocks(layout, language, LanguageBlocks.of(counted), meta)
     paths = save_counts(layout, language, counts, meta)
     return Collected(language, paths, meta, reused=False, recounted=before is not None)
+
+
+def without_answer_tokens(
+    session: Session, languages: Sequence[str], *, overlong: str, again: Mapping[str, bool]
+) -> dict[str, int]:
+    """Return the languages whose answers have no token, by their counts or else by their texts, and t_full − t_prefix.
+
+    Nothing is counted, and a language is tokenized no further than to the first record whose answers have tokens.
+    """
+    uncounted = [one for one in languages if again.get(one) or not _counted_answers(session.layout, one)]
+    if not uncounted:
+        return {}
+    engine = session.source()
+    cut = {"max_length": engine.model.max_length, "overlong": "skip" if overlong == "skip" else "truncate"}
+
+    def tokens_of(record: Record) -> int:
+        with suppress(CorpusError):  # no answers, or --overlong skip leaves none
+            return encode_groups([record], engine.tokenizer, **cut).answer_tokens
+        return 0
+
+    empty = {}
+    for language in uncounted:
+        tokens = 0
+        for record in session.corpus.of_language(language):
+            if (found := tokens_of(record)) > 0:
+                break
+            tokens += found
+        else:
+            empty[language] = tokens
+    return empty
+
+
+def _counted_answers(layout: Layout, language: str) -> bool:
+    """Whether there are counts with answer tokens."""
+    paths = [layout.activation(language, prefix=prefix) for prefix in (False, True)]
+    if not all(path.exists() for path in paths):
+        return False
+    full, prefix = (load_origin(path)[0] for path in paths)
+    return full > prefix
 
 
 def counts_size(session: Session, *, blocks: int | None, moments: bool) -> int:
@@ -160,6 +222,11 @@ def _blocks_there(layout: Layout, language: str) -> int | None:
     with suppress(MissingArtifactError, IncompatibleError):
         return len(load_blocks(layout, language))
     return None
+
+
+def _corpus_hash(records: Sequence[Record], spelling: str) -> str:
+    """The digest of the records, with their language as the files of their counts have it."""
+    return records_hash([replace(record, language=spelling) for record in records])
 
 
 def _stored(layout: Layout, language: str, wanted: Json) -> tuple[LanguageCounts, Json] | None:
@@ -201,12 +268,16 @@ class Merged:
     Attributes:
         tokens: of all full sequences.
         paths: the full and the prefix file; then those of the moments, where the shards have any.
+        dtype: the precision in which the shards were counted; "" where they do not say.
+        batch_invariant: every shard was counted with --batch-invariant, so the counts are exactly those of the whole.
     """
 
     language: str
     shards: int
     tokens: int
     paths: list[Path]
+    dtype: str = ""
+    batch_invariant: bool = False
 
 
 def shard_session(session: Session, part: int, parts: int) -> Session:
@@ -287,11 +358,20 @@ def _merge_language(layout: Layout, shards: Sequence[Layout], language: str) -> 
         parts.append(counts)
     total = reduce(add, parts)
     merged = metas[0] | {key: sum(int(meta.get(key, 0)) for meta in metas) for key in _SUMMED}
+    merged.pop(UNSHARED, None)
+    if all(UNSHARED in meta for meta in metas):  # earlier versions did not say
+        merged[UNSHARED] = sum(meta[UNSHARED] for meta in metas)
     merged["corpus_hash"] = add_hashes(str(meta["corpus_hash"]) for meta in metas)
     merged |= {"shards": len(metas), "version": __version__}
+    invariant = all(meta.get("batch_invariant") is True for meta in metas)
+    if not invariant:
+        merged.pop("batch_invariant", None)
     if blocks is not None:
         save_blocks(layout, language, blocks, merged)
-    return Merged(language, len(metas), total.full.total_tokens, save_counts(layout, language, total, merged))
+    paths = save_counts(layout, language, total, merged)
+    return Merged(
+        language, len(metas), total.full.total_tokens, paths, str(merged.get("dtype", "")), batch_invariant=invariant
+    )
 
 
 def _merged_blocks(shards: Sequence[Layout], language: str) -> LanguageBlocks | None:

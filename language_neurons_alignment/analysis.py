@@ -18,6 +18,7 @@ from torch import Tensor
 from .autosweep import autosweep
 from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_SELECTION, Selection, SweepRange
 from .core import profiles
+from .core.find import notes_on_masks
 from .core.frames import Framed
 from .core.lambda_path import LambdaPath, lambda_path
 from .core.segmentation import Segmentation, segment_profile
@@ -104,6 +105,11 @@ class ModelNeurons:
         """Codes, in the order of the mask's last axis."""
         return tuple(self.description.languages)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about counts and masks that a reader must know."""
+        return tuple(notes_on_masks(self.description.neurons)) if self.found is None else self.found.notes
+
     def languages_above(self) -> profiles.LanguagesAbove | None:
         """Count neurons by the number of languages in which they are above τ; None for a mask alone."""
         if self.found is None:
@@ -134,6 +140,7 @@ def open_neurons(
 
     Raises:
         SettingsError: several masks and no λ to choose one, or a mask file in another place.
+        CorpusError: a language has no answer token, and the selection does not skip it.
         MissingArtifactError: no counts; with `mask_only`, no mask.
         ConflictError: the stored mask was made from other counts, languages or another bar.
         SweepError, ArtifactError, IncompatibleError: from AutoSweep, and from reading counts and masks.
@@ -152,10 +159,11 @@ def open_neurons(
                 "`lna identify`, or import one with `lna import-mask`"
             )
         return _from_mask(layout, layout.mask(selection.top_rate, lam), lam_from)
-    described = None if lam is None else load_description(layout.mask(selection.top_rate, lam))
+    stored = None if lam is None else layout.mask(selection.top_rate, lam)
+    described = load_description(stored) if stored is not None and stored.is_file() else None  # alone it is half a mask
     languages = selection.languages or (tuple(described.languages) if described else DEFAULT_LANGUAGES)
     bar = selection.bar or (described.bar if described else None) or DEFAULT_BAR
-    counts = load_answer_counts(layout, languages)
+    counts = load_answer_counts(layout, languages, skip_empty=selection.skip_empty)
     if lam is None:
         rates = {"top_rate": selection.top_rate, "bar": bar, "search": selection.search}
         lam, lam_from = autosweep(layout, languages, **rates, counts=counts).lam, "autosweep"
@@ -243,6 +251,7 @@ class Analysis:
             "classes": self.classes.totals(),
             "stages": {"lowest_bic": stages.best, "supported": stages.supported(), "classes": stages.classes},
             "lambda_path": path,
+            "notes": list(neurons.notes),
             "tables": tables,
             "version": __version__,
         }

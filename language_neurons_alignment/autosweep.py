@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 
 from .config import DEFAULT_BAR, DEFAULT_RANGE, Selection, SweepRange, check_share
+from .core.find import notes_on
+from .core.selection import neuron_statistics
 from .core.sweep import Observer, bisect_lambda, exact_lambda, unobserved
 from .languages import DEFAULT_LANGUAGES, parse_languages
 from .store.counts import AnswerCounts, load_answer_counts
@@ -28,12 +30,16 @@ class AutoSweep:
     Attributes:
         shown: λ in at least 6 decimals; read back, it is exactly λ.
         appear: the histogram at λ: selected neurons above τ in exactly j languages, j = 0..K.
+        languages: those compared, without the ones left out.
+        notes: sentences about the counts that a reader must know.
     """
 
     lam: float
     shown: str
     appear: list[int]
     evaluations: int
+    languages: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def autosweep(
@@ -45,6 +51,7 @@ def autosweep(
     search: SweepRange = DEFAULT_RANGE,
     observe: Observer = unobserved,
     counts: AnswerCounts | None = None,
+    skip_empty: bool = False,
 ) -> AutoSweep:
     """Find λ from the stored counts, which are read once; nothing is written.
 
@@ -56,19 +63,24 @@ def autosweep(
         search: range of λ, and whether to bisect or to solve.
         observe: called at each evaluation with λ and its histogram.
         counts: the counts, if they have been read already.
+        skip_empty: leave out languages whose answers have no token.
 
     Raises:
         SweepError: no λ in the range is fine; the message has appear[K] at both ends.
         SettingsError: a rate out of range.
+        CorpusError: a language has no answer token, and not `skip_empty`.
         MissingArtifactError, ArtifactError, IncompatibleError: counts that are not there, are damaged, or come from
             different models.
     """
     check_share(top_rate, "top rate (-r)", Selection.top_rate)
     check_share(bar, "bar (-b)", DEFAULT_BAR)
-    statistics = (counts or load_answer_counts(layout, languages)).statistics(bar=bar)
+    counts = counts or load_answer_counts(layout, languages, skip_empty=skip_empty)
+    probability = counts.probability
+    statistics = neuron_statistics(probability, bar=bar)
     find = exact_lambda if search.exact else partial(bisect_lambda, eps=search.eps)
     found = find(statistics, top_rate=top_rate, lo=search.lo, hi=search.hi, observe=observe)
-    return AutoSweep(found.lam, show_lambda(found.lam), found.appear, found.evaluations)
+    notes = (*counts.notes, *notes_on(statistics, probability, counts.languages))
+    return AutoSweep(found.lam, show_lambda(found.lam), found.appear, found.evaluations, counts.languages, notes)
 
 
 def quick_autosweep(
@@ -84,6 +96,7 @@ def quick_autosweep(
     langs: str | Iterable[str] = DEFAULT_LANGUAGES,
     exact: bool = False,
     root: str | Path = ".",
+    skip_empty: bool = False,
 ) -> float:
     """Return λ as a float, from the counts under `root`; prints nothing.
 
@@ -105,10 +118,13 @@ def quick_autosweep(
         langs: languages, by code or name; the paper's ten by default.
         exact: solve for the supremum instead of bisecting.
         root: folder under which results lie.
+        skip_empty: leave out languages whose answers have no token.
     """
     layout = results_of(model_path, dataset, model_name=model_name, root=root)
     search = SweepRange(lo=lo, hi=hi, eps=eps, exact=exact)
-    return autosweep(layout, parse_languages(langs), top_rate=toprate, bar=bar, search=search).lam
+    return autosweep(
+        layout, parse_languages(langs), top_rate=toprate, bar=bar, search=search, skip_empty=skip_empty
+    ).lam
 
 
 def show_lambda(lam: float) -> str:

@@ -132,6 +132,7 @@ class Selection:
         bar: share of all probabilities that lie below τ, in (0, 1]. None: the mask's, or `DEFAULT_BAR`.
         method: one of `METHODS`.
         languages: codes, in the order of the mask. None: the mask's, or those of the corpus, or the ten.
+        skip_empty: leave out languages whose answers have no token, which are refused otherwise.
 
     >>> Selection(0.01, 0.2).folder
     '0.01-0.2'
@@ -181,6 +182,9 @@ class Selection:
         panel="Neurons",
         shown="the mask's",
         read=parse_languages,
+    )
+    skip_empty: bool = flag(
+        False, "--skip-empty", help="Leave out languages whose answers have no token.", panel="Neurons"
     )
     search: SweepRange = DEFAULT_RANGE
 
@@ -327,7 +331,7 @@ class StabilitySettings:
 
     selection: Selection = part(
         DEFAULT_SELECTION,
-        "top_rate", "lo", "hi",
+        "top_rate", "lo", "hi", "skip_empty",
         lam="the largest fine one, found again each time", bar=str(DEFAULT_BAR), languages="the ten of the paper",
     )  # fmt: skip
     draws: int = flag(400, "--draws", help="Bootstrap draws of the blocks.")
@@ -638,7 +642,7 @@ class PipelineSettings(Counting, Answering):
 
     selection: Selection = part(
         DEFAULT_SELECTION,
-        "top_rate", "lo", "hi", "eps", "exact",
+        "top_rate", "lo", "hi", "eps", "exact", "skip_empty",
         lam="AutoSweep finds it", bar=str(DEFAULT_BAR), languages="those of the corpus",
     )  # fmt: skip
     map: MapSettings = DEFAULT_MAP

@@ -15,10 +15,42 @@
         ├── TallyError               the tokens counted are not the tokens of the corpus
         └── SilentHookError          a hook that had to fire never did
 
-A message says, in one line: what failed; what was seen; what was expected; what to do next.
+A message says, in one line: what failed; what was seen; what was expected; what to do next. `visible` makes text from
+outside harmless in it.
 """
 
 from __future__ import annotations
+
+import re
+
+_UNSEEN = re.compile(
+    "[\\x00-\\x1f\\x7f-\\x9f\\xad"  # control characters and the soft hyphen
+    "\\u061c\\u180e\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb"  # order, widths, lines
+    "\\ud800-\\udfff\\U000e0000-\\U000e0fff]"  # halves of characters, tags
+)
+"""Characters that steer a terminal or cannot be seen; not the joiners that scripts and emoji are written with."""
+
+
+def visible(text: str, *, keep: str = "\n\t") -> str:
+    r"""The text with control characters, and others that cannot be seen, as escapes; those in `keep` stay.
+
+    A terminal obeys control characters: they colour, hide and overwrite lines, name links, and set the clipboard.
+
+    >>> print(visible("\x1b[31mred\x07 \u202eback"))
+    \x1b[31mred\x07 \u202eback
+    """
+
+    def escape(found: re.Match[str]) -> str:
+        one = found[0]
+        return one if one in keep else ascii(one)[1:-1]
+
+    return _UNSEEN.sub(escape, text)
+
+
+def unseen_in(text: str) -> str:
+    """The first character of a text that `visible` escapes, escaped; "" where there is none."""
+    found = _UNSEEN.search(text)
+    return ascii(found[0])[1:-1] if found else ""
 
 
 class LNAError(Exception):
@@ -94,3 +126,7 @@ class TallyError(EngineError):
 
 class SilentHookError(EngineError):
     """A counting or intervening hook that had to fire never did."""
+
+
+class LNAWarning(UserWarning):
+    """What a person should know although nothing failed; the command line prints it as a line on stderr."""

@@ -6,6 +6,7 @@ and writes nothing.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,16 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from .config import MEAN_DIFFERENCE, RANDOM, Selection
-from .core.find import Found, find
+from .core.find import Found, find, notes_on, notes_on_masks
 from .core.methods import effect_size
 from .core.selection import appear
 from .store.counts import AnswerCounts, answer_moments, load_answer_counts
 from .store.layout import Layout
-from .store.masks import Mask, MaskDescription
+from .store.masks import Mask, MaskDescription, mask_hash
 from .version import __version__
+
+FEW_TOKENS = 10
+"""With fewer answer tokens than this, probabilities come in steps of more than 0.1."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +34,21 @@ class Identification(Found):
 
     Attributes:
         path: the mask file, whether it is written or not.
+        notes: sentences about counts and masks that a reader must know.
     """
 
     description: MaskDescription
     path: Path
+    notes: tuple[str, ...] = ()
 
 
 def identify(
-    layout: Layout, languages: Sequence[str], selection: Selection, *, overwrite: bool = False
+    layout: Layout,
+    languages: Sequence[str],
+    selection: Selection,
+    *,
+    overwrite: bool = False,
+    counts: AnswerCounts | None = None,
 ) -> Identification:
     """Find the language neurons and store their mask.
 
@@ -53,15 +64,18 @@ def identify(
         languages: codes, in the order of the mask file.
         selection: the method and its rates.
         overwrite: replace a mask that was made from something else.
+        counts: the counts, if they have been read already.
 
     Raises:
+        CorpusError: a language has no answer token, and the selection does not skip it.
         ConflictError: a mask made from other counts, or with another bar, is there, and not `overwrite`.
         SettingsError: rates that name no neuron.
         MissingArtifactError, ArtifactError, IncompatibleError: counts or moments that are not there, are damaged, or
             come from different models.
     """
-    found = find_neurons(layout, load_answer_counts(layout, languages), selection)
-    Mask(tuple(languages), found.mask, found.description).save(found.path, overwrite=overwrite)
+    counts = counts or load_answer_counts(layout, languages, skip_empty=selection.skip_empty)
+    found = find_neurons(layout, counts, selection)
+    Mask(counts.languages, found.mask, found.description).save(found.path, overwrite=overwrite)
     return found
 
 
@@ -91,9 +105,11 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
     """
     selection.check_lambda()
     effect, digests = _effects(layout, counts) if selection.method == MEAN_DIFFERENCE else (None, {})
-    found = find(counts.probability, selection, effect=effect)
+    probability = counts.probability
+    found = find(probability, selection, effect=effect)
     layers, d_mlp = found.selected.shape
     parameters = {} if found.neurons is None else {"neurons": found.neurons}
+    neurons = dict(zip(counts.languages, found.mask.sum(dim=(0, 1)).tolist(), strict=True))
     description = MaskDescription(
         languages=list(counts.languages),
         top_rate=float(selection.top_rate) if selection.has_rate else float(found.selected.double().mean()),
@@ -102,7 +118,7 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
         threshold=found.threshold,
         appear=appear(found.above, found.selected, languages=len(counts.languages)).tolist(),
         classes=found.classes.sizes(),
-        neurons=dict(zip(counts.languages, found.mask.sum(dim=(0, 1)).tolist(), strict=True)),
+        neurons=neurons,
         layers=layers,
         d_mlp=d_mlp,
         counts=counts.hashes,
@@ -112,9 +128,33 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
         method=selection.method,
         parameters={**parameters, "seed": selection.seed} if selection.method == RANDOM else parameters,
         moments=digests,
+        left_out=list(counts.left_out),
+        mask_hash=mask_hash(found.mask),
+    )
+    notes = (
+        *counts.notes,
+        *_notes_on_tokens(counts),
+        *notes_on(found.statistics, probability, counts.languages),
+        *notes_on_masks(neurons),
     )
     path = layout.by(selection).mask(selection.top_rate, found.lam)
-    return Identification(**vars(found), description=description, path=path)
+    return Identification(**vars(found), description=description, path=path, notes=notes)
+
+
+def _notes_on_tokens(counts: AnswerCounts) -> list[str]:
+    """Say which languages have few answer tokens, and which have the same counts as another."""
+    tokens = dict(zip(counts.languages, counts.tokens.tolist(), strict=True))
+    notes, alike = [], defaultdict(list)
+    if few := [f"{language} ({count})" for language, count in tokens.items() if count < FEW_TOKENS]:
+        notes.append(f"few answer tokens, so probabilities in coarse steps, in {', '.join(few)}")
+    for language, digest in counts.hashes.items():
+        alike[digest].append(language)
+    notes += [
+        f"{', '.join(same)} have the same counts, so nothing tells them apart: was one text counted under both names?"
+        for same in alike.values()
+        if len(same) > 1
+    ]
+    return notes
 
 
 def _effects(layout: Layout, counts: AnswerCounts) -> tuple[Float64[Tensor, "layer neuron lang"], dict[str, str]]:

@@ -7,14 +7,17 @@ from dataclasses import dataclass, replace
 
 from ._generate import Generated, ensure_answers
 from ._session import Session
-from .activation import Collected, collect_activations, counts_size
+from .activation import Collected, collect_activations, counts_size, without_answer_tokens
 from .autosweep import AutoSweep, autosweep
 from .config import PipelineSettings
+from .core.counts import check_answer_tokens
 from .core.model import StartProgress, silent
 from .core.sweep import Observer, unobserved
-from .corpus.records import records_hash
+from .corpus.records import has_answers, records_hash
 from .identify import Identification, identify
+from .languages import parse_languages
 from .ppl import MapResult, map_path, perplexity_map
+from .store.counts import left_out_note, load_answer_counts
 from .store.files import check_writable
 from .store.grid import cells_path
 from .store.replacing import Replacing
@@ -34,6 +37,11 @@ class PipelineResult:
     sweep: AutoSweep | None
     identification: Identification
     map: MapResult
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about counts, masks and map that a reader must know."""
+        return self.identification.notes + self.map.notes
 
 
 def run_pipeline(
@@ -65,27 +73,40 @@ def run_pipeline(
     Raises:
         LNAError: a step fails; what earlier steps stored stays.
     """
-    selection, sweep, layout = settings.selection, None, session.layout
+    selection, sweep, layout, languages = settings.selection, None, session.layout, parse_languages(languages)
+    unanswered = _unanswered(session, languages) if selection.skip_empty else []
+    languages = [one for one in languages if one not in unanswered]
     replacing = _replacing(session, languages, settings)
     _check_room(session, languages, settings, replacing)
     asked = {"answers": settings.answers, "sampling": settings.sampling, "overlong": settings.overlong}
     anew = replacing.again(layout.answers())
     session, generated = ensure_answers(session, languages, **asked, overwrite=anew, start=start)
+    again = {one: replacing.again(layout.activation(one)) for one in languages}
+    empty = without_answer_tokens(session, languages, overlong=settings.overlong, again=again)
+    if not selection.skip_empty or len(empty) == len(languages):
+        check_answer_tokens(empty)
+    languages = [one for one in languages if one not in empty]
     counted = {"overlong": settings.overlong, "blocks": settings.blocks, "moments": settings.moments, "start": start}
-    collected = [
-        collect_activations(session, one, **counted, overwrite=replacing.again(layout.activation(one)))
-        for one in languages
-    ]
+    collected = [collect_activations(session, one, **counted, overwrite=again[one]) for one in languages]
+    counts = load_answer_counts(layout, languages)
+    if left_out := (*unanswered, *empty):
+        counts = replace(counts, left_out=left_out, notes=(*counts.notes, left_out_note(left_out)))
     if selection.lam is None:
         rates = {"top_rate": selection.top_rate, "bar": selection.known_bar, "search": selection.search}
-        sweep = autosweep(layout, languages, **rates, observe=observe)
+        sweep = autosweep(layout, languages, **rates, observe=observe, counts=counts)
         selection = replace(selection, lam=sweep.lam)
-    identification = identify(layout, languages, selection, overwrite=replacing.active)
+    identification = identify(layout, languages, selection, overwrite=replacing.active, counts=counts)
     rates = {"top_rate": selection.top_rate, "lam": selection.lam}
     anew = replacing.again(cells_path(map_path(layout, selection.top_rate, selection.lam, settings.map)))
     drawn = perplexity_map(session, languages, **rates, settings=settings.map, overwrite=anew, start=start)
     replacing.end()
     return PipelineResult(generated, collected, sweep, identification, drawn)
+
+
+def _unanswered(session: Session, languages: Sequence[str]) -> list[str]:
+    """The languages without answers, where others have some; where none has any, the model is to write them."""
+    without = [one for one in languages if not has_answers(session.corpus.of_language(one))]
+    return [] if len(without) == len(languages) else without
 
 
 def _replacing(session: Session, languages: Sequence[str], settings: PipelineSettings) -> Replacing:

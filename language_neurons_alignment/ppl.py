@@ -16,6 +16,7 @@ from .core.model import StartProgress, silent
 from .core.perplexity import PerplexityMap, perplexity, perplexity_effects, perplexity_selectivity
 from .corpus.encode import encode_texts
 from .corpus.records import Record, records_hash
+from .languages import parse_languages
 from .plots.figures import ppl_heatmap
 from .store import maps
 from .store.files import Json
@@ -37,6 +38,7 @@ class MapResult:
         matched_by: what controls have in common with the neurons that they stand for; empty without.
         computed: cells that this run computed; the others were there.
         controls_computed: the same for cells of controls.
+        notes: sentences about the map that a reader must know.
     """
 
     map: PerplexityMap
@@ -47,6 +49,7 @@ class MapResult:
     matched_by: str
     computed: int
     controls_computed: int
+    notes: tuple[str, ...] = ()
 
     def effects(self, *, scale: str = "percent", average: str = "token") -> Effects:
         """Every change with its interval and its control's range."""
@@ -100,7 +103,7 @@ def perplexity_map(
     session = with_stored_answers(session)
     layout = session.layout
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
-    chosen = tuple(languages or mask.languages)
+    chosen = parse_languages(languages) if languages else mask.languages
     mask.check_languages(chosen)
     source, controls = open_source_and_controls(
         session, mask, steps, classes=settings.classes, sets=settings.controls, seed=settings.seed
@@ -122,19 +125,18 @@ def perplexity_map(
         file.prepare(needed=texts * _BYTES_A_TEXT)
         _score(file, todo, conditions, records, session, settings, start)
 
-    # write
-    if file.finish():
-        maps.save_map(path, file.cells())
+    # draw, then write the summary: where it is there, so is all the rest
+    finished = file.finish()
     stored = file.cells()
     own = {(row, text): stored[row, text] for row in ("none", *rows) for text in chosen}
     result = maps.with_controls(PerplexityMap(chosen, maps.perplexities(own), rows), stored)
     drawn = next(iter(maps.controls_of(stored).values())).made_from if result.controls else {}
-
-    # draw
     shown = (settings.scale, settings.average)
     name = path if shown == ("percent", "token") else with_ending(path, f".{'-'.join(shown)}")
     figure = ppl_heatmap(result, scale=settings.scale, average=settings.average, title=layout.model)
     png, csv = maps.save_figure(name, figure), maps.save_csv(path, result)
+    if finished:
+        maps.save_map(path, stored)
     file.end()
     return MapResult(
         result,
@@ -145,6 +147,7 @@ def perplexity_map(
         matched_by=drawn.get("control_matched_by", ""),
         computed=sum(len(texts) for condition, texts in todo.items() if not condition.control),
         controls_computed=sum(len(texts) for condition, texts in todo.items() if condition.control),
+        notes=(*conditions.notes(rows), *_unchanged(result)),
     )
 
 
@@ -175,6 +178,15 @@ def _wanted(
     own = {text: {**whole, "corpus": {text: records_hash(of_language)}} for text, of_language in records.items()}
     controlled = {text: {**one, **drawn} for text, one in own.items()}
     return {(one.name, text): controlled[text] if one.control else own[text] for one, text in cells}
+
+
+def _unchanged(result: PerplexityMap) -> list[str]:
+    """Say in which rows no perplexity is any different."""
+    still = (result.change() == 0).all(dim=-1).tolist()
+    rows = [row for row, one in zip(result.changed, still, strict=True) if one]
+    if len(rows) == len(result.changed):
+        return ["no perplexity in the whole map differs from the undisturbed one: it shows nothing about these neurons"]
+    return [f"no perplexity differs from the undisturbed one in the rows {', '.join(rows)}"] if rows else []
 
 
 def _score(

@@ -115,7 +115,7 @@ def rounding(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def rounded(self: TransformersEngine, groups: list, **named: object) -> LanguageCounts:
         counts = count(self, groups, **named)  # type: ignore[arg-type]
-        counts.full.over_zero[0, 0] = 1
+        counts.full.over_zero[0, 0] = counts.prefix.over_zero[0, 0] = 1
         return counts
 
     monkeypatch.setattr(TransformersEngine, "count", rounded)
@@ -174,6 +174,11 @@ def test_blocks_of_other_counts_are_refused(seven: Path) -> None:
             collect_activations(session, language, blocks=3)
     for prefix in (False, True):
         shutil.copy(layout.blocks("es", prefix=prefix), layout.blocks("en", prefix=prefix))
+    with pytest.raises(IncompatibleError, match=r"language 'es', its name says 'en'"):
+        load_blocks(layout, "en")
+    for prefix in (False, True):
+        content = torch.load(layout.blocks("en", prefix=prefix), weights_only=True)
+        torch.save({**content, "meta": {**content["meta"], "language": "en"}}, layout.blocks("en", prefix=prefix))
     with pytest.raises(IncompatibleError, match=r"do not add up to the counts .* --force"):
         load_blocks(layout, "en")
     torch.save({"total_tokens": 3, "over_zero": torch.zeros(2, 2)}, layout.blocks("en"))

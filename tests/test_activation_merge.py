@@ -16,6 +16,7 @@ from language_neurons_alignment.activation import (
     shard_session,
     shards_at,
 )
+from language_neurons_alignment.cli import main
 from language_neurons_alignment.corpus.records import add_hashes, read_corpus, records_hash
 from language_neurons_alignment.errors import ConflictError, IncompatibleError, MissingArtifactError, SettingsError
 from language_neurons_alignment.store.counts import load_counts
@@ -153,3 +154,34 @@ def test_names_full_of_pattern_characters_are_taken_literally(tmp_path: Path) ->
     merged = merge_counts(target, find_shards(target))
     assert [one.language for one in merged] == ["en", "fr"]
     assert not decoy.activation("en").exists()
+
+
+@pytest.mark.parametrize("invariant", [(True, True), (True, False), (False, False)])
+def test_whether_shards_add_up_exactly_is_said(
+    fresh: Path,
+    invariant: tuple[bool, bool],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for part, one in enumerate(invariant, start=1):
+        choices = {"batch_invariant": True} if one else {}
+        with opened(fresh, dtype="bfloat16", **choices) as whole:
+            collect_activations(shard_session(whole, part, len(invariant)), "en")
+            layout = whole.layout
+    model = ["--model-path", str(fresh / "tiny-llama"), "-s", "small", "--root", str(fresh / "out")]
+    monkeypatch.setattr("sys.argv", ["lna", "merge", *model])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    said = capsys.readouterr().err
+    assert ("counted in bfloat16 without --batch-invariant" in said) is not all(invariant)
+    meta = load_counts(layout, "en")[1]
+    assert meta.get("batch_invariant") is (True if all(invariant) else None)
+
+
+def test_counts_made_without_it_are_not_taken_for_those_made_with_it(fresh: Path) -> None:
+    with opened(fresh) as plain:
+        collect_activations(plain, "en")
+    with opened(fresh, batch_invariant=True) as exact, pytest.raises(ConflictError, match="batch_invariant None"):
+        collect_activations(exact, "en")
+    with opened(fresh, batch_invariant=True) as exact:
+        assert collect_activations(exact, "en", overwrite=True).meta["batch_invariant"] is True

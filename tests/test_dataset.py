@@ -148,7 +148,7 @@ def test_the_model_s_own_chat_template_is_recorded_by_its_digest(folder: Path, t
     built = build_dataset(folder, tmp_path / "c.json", template="chat", model_path=str(model))
     assert built.records[0].instruction == "[user] The house is big.[assistant]"
     assert built.records[0].question == "The house is big."
-    assert built.changed == 0
+    assert built.special == ()
     assert built.built["template"]["model"] == str(model)
     assert len(built.built["template"]["digest"]) == 32
 

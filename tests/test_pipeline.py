@@ -14,16 +14,21 @@ import pytest
 from language_neurons_alignment.activation import collect_activations
 from language_neurons_alignment.autosweep import autosweep
 from language_neurons_alignment.config import MapSettings, PipelineSettings, Selection, SweepRange
+from language_neurons_alignment.corpus.records import records_hash
 from language_neurons_alignment.engines import EngineSource
 from language_neurons_alignment.errors import ArtifactError, SettingsError
 from language_neurons_alignment.identify import identify
 from language_neurons_alignment.pipeline import run_pipeline
 from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.store import files
+from language_neurons_alignment.store.counts import load_counts, save_counts
+from language_neurons_alignment.store.layout import with_ending
+from language_neurons_alignment.store.masks import Mask
 from tests.small_run import LANGUAGES, SETTINGS, idle, opened, run
 from tests.workspace import (
     contents,
     leftovers,
+    write_corpus,
 )
 
 
@@ -112,6 +117,49 @@ def test_counting_and_mapping_each_have_their_own_choice_for_long_sequences(fres
     assert json.loads(done.map.json.read_text())["provenance"]["overlong_policy"] == "truncate"
     with pytest.raises(SettingsError, match="--overlong must be one of"):
         replace(SETTINGS, overlong="cut")
+
+
+def test_languages_in_other_spellings_leave_the_same_files_byte_by_byte(fresh: Path, made: Path) -> None:
+    spelt = {"en": ["eng_Latn", "English"], "es": ["spa_Latn", "es-ES", "español"], "sw": ["swh_Latn", "swh"]}
+    records = json.loads((fresh / "corpus.json").read_text(encoding="utf-8"))
+    for number, record in enumerate(records):
+        names = spelt[record["lang"]]
+        record["lang"] = names[number % len(names)]
+    write_corpus(fresh / "corpus.json", records)
+    with opened(fresh) as session:
+        run_pipeline(session, ("en-US", "Spanish", "swh"), SETTINGS)
+        for spelling in ("sw-TZ", "Swahili"):
+            assert collect_activations(session, spelling).reused
+    assert contents(fresh / "out") == contents(made / "out")
+
+
+def test_results_under_an_earlier_spelling_are_found_and_continued(fresh: Path) -> None:
+    """As earlier commits leave them: named, described and hashed with the language as it was written."""
+    records = json.loads((fresh / "corpus.json").read_text(encoding="utf-8"))
+    write_corpus(
+        fresh / "corpus.json", [{**one, "lang": {"sw": "swh"}.get(one["lang"], one["lang"])} for one in records]
+    )
+    with opened(fresh) as session:
+        for language in LANGUAGES:
+            collect_activations(session, language)
+        layout = session.layout
+        (full, prefix), meta = collect_activations(session, "sw").paths, load_counts(layout, "sw")[1]
+        counts = load_counts(layout, "sw")[0]
+        old = records_hash([replace(record, language="swh") for record in session.corpus.of_language("sw")])
+        for path in (full, prefix):
+            path.rename(path.with_name(path.name.replace(".sw.", ".swh.")))
+        save_counts(layout, "sw", counts, {**meta, "corpus_hash": old, "language": "swh"})
+        assert collect_activations(session, "sw").reused
+        found = identify(layout, LANGUAGES, Selection(0.1, 0.1, 0.8))
+        described = with_ending(found.path, ".json")
+        described.write_text(described.read_text(encoding="utf-8").replace('"sw"', '"swh"'), encoding="utf-8")
+        assert Mask.load(found.path).languages == LANGUAGES
+        assert identify(layout, ("en", "es", "swh"), Selection(0.1, 0.1, 0.8)).path == found.path
+        assert perplexity_map(session, ["swh"], top_rate=0.1, lam=0.1).map.languages == ("sw",)
+    assert {path.name for path in full.parent.iterdir() if "sw" in path.name} == {
+        "activation.swh.Llama-tiny-llama.pt",
+        "prefix.activation.swh.Llama-tiny-llama.pt",
+    }
 
 
 # Before the model is loaded

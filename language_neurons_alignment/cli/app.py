@@ -7,11 +7,14 @@ takes seconds that `lna --help`, a wrong flag, or a command that needs less, sho
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from ..errors import visible
 from ..version import __version__
 from .corpus import dataset, generate
 from .effects import evaluate, force, methods, ppl
@@ -33,12 +36,29 @@ PANELS = {
 class Commands(TyperGroup):
     """The group of all commands; Ctrl-C leaves it as an exception, where Typer would end the process without a word."""
 
+    def make_context(self, *given: Any, **settings: Any) -> Any:
+        """Read what stands before the command."""
+        with _harmless_messages():
+            return super().make_context(*given, **settings)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
-            return super().invoke(ctx)
+            with _harmless_messages():
+                return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise Ended(signal.SIGINT) from error
+
+
+@contextmanager
+def _harmless_messages() -> Iterator[None]:
+    """Make the arguments harmless that Typer repeats in its messages about wrong usage, for it prints them itself."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):  # Typer's own errors; their classes are private
+            error.message = visible(str(error.message), keep="")  # pyright: ignore[reportAttributeAccessIssue]
+        raise
 
 
 app = typer.Typer(

@@ -163,7 +163,7 @@ def build(
         "path": built.path,
         "languages": [dict(zip(_HEADER, row, strict=True)) for row in rows],
         "empty": built.empty,
-        "changed_prompts": built.changed,
+        "special_tokens": built.special,
         "reused": built.reused,
         "built": built.built,
     }
@@ -178,11 +178,9 @@ def _remarks(built: Built, *, fewest: int, limit: int | None) -> None:
         note(f"--limit {limit}: only {fewest} questions are there in every language")
     if built.empty:
         note(f"left out: {built.empty} places in the source with no question in them")
-    if built.changed:
-        note(
-            f"{built.changed} of {len(built.records)} prompts are not the chat template's own tokens once they are "
-            "tokenized as text; look at one of them with the model's tokenizer"
-        )
+    for first in built.special[:1]:
+        others = f"; and {len(built.special) - 1} more: see --json" if len(built.special) > 1 else ""
+        note(f"{first}, as the model's own template has it{others}")
 
 
 def check(

@@ -12,7 +12,7 @@ import typer
 from ..config import EvaluationSettings, ForcingSettings, MapSettings, MethodChoice, Selection
 from ..languages import language_name, parse_languages
 from .options import MaskNeurons, Neurons, Overwrite, Setup, answered, layout_of, only, with_lambda
-from .output import Bars, note, result, table
+from .output import Bars, note, notes, result, table
 
 if TYPE_CHECKING:
     from .._evaluate import Evaluated
@@ -52,6 +52,7 @@ def ppl(setup: Setup, settings: MapSettings, selection: MaskNeurons, overwrite: 
 
     work = answered(setup.open(selection, existing=True))
     drawn = _measure(perplexity_map, work, selection, settings=settings, overwrite=overwrite)
+    notes(drawn.notes)
     report_map_reuse(drawn)
     result(setup.results.as_json, map_data(drawn), *map_tables(drawn, settings), map_files(drawn).values())
 
@@ -118,6 +119,7 @@ def map_data(drawn: MapResult) -> dict[str, Any]:
         "selectivity": None if selective is None else _selectivity_data(selective),
         "computed": drawn.computed,
         "controls_computed": drawn.controls_computed,
+        "notes": drawn.notes,
         **map_files(drawn),
     }
 
@@ -228,7 +230,7 @@ def evaluation_data(done: Evaluated) -> dict[str, Any]:
         parts = {"f1_low": done.selective.low, "f1_high": done.selective.high, "control_f1": done.selective.controls}
         data["selectivity"] = {name: getattr(done.selective, name) for name in MEASURES}
         data["selectivity"] |= {name: getattr(part, "f1", None) for name, part in parts.items()}
-    return {**data, "answered": done.answered}
+    return {**data, "answered": done.answered, "notes": done.notes}
 
 
 def force(
@@ -286,6 +288,7 @@ def forcing_data(done: Forced) -> dict[str, Any]:
         **effect_data(found, done.matched_by),
         "unclear": {cell.name: seen.count(None) for cell, seen in done.seen.items()},
         "answered": done.answered,
+        "notes": done.notes,
     }
 
 
@@ -303,7 +306,8 @@ def _answer_files(done: Evaluated | Forced) -> dict[str, Any]:
 
 
 def _answer_remarks(done: Evaluated | Forced, whole: int) -> None:
-    """Say how many of all answers were there already, and where controls have less in common than they might."""
+    """Say what a reader must know, and how many of all answers were there already."""
+    notes(done.notes)
     if done.answered < whole:
         note(f"{whole - done.answered} of {whole} answers were there already (--force answers again)")
     if done.matched_by == "layer":
@@ -332,12 +336,19 @@ def methods(
         done = compare_methods(
             work, choice.selections(), selection=selection, settings=alone, overwrite=overwrite, start=bars.start
         )
+    notes(done.notes)
     for name, why in done.left_out.items():
         note(f"{name} is left out because there are {why}")
     there = sum(len(one.map.rows) * len(one.map.languages) - one.computed for one in done.maps)
     if there:
         note(f"{there} cells of the perplexity maps were there already (--force computes them again)")
-    data = {"lambda": done.lam, **done.table.columns(), "left_out": done.left_out, "files": done.files}
+    data = {
+        "lambda": done.lam,
+        **done.table.columns(),
+        "left_out": done.left_out,
+        "notes": done.notes,
+        "files": done.files,
+    }
     result(setup.results.as_json, data, f"λ of entropy-lambda = {done.lam!r}", method_lines(done), done.files)
 
 

@@ -12,7 +12,7 @@ from ..config import Selection, StabilitySettings
 from ..errors import ArtifactError, SettingsError
 from ..languages import DEFAULT_LANGUAGES, language_name, parse_languages
 from .options import MaskOnly, Model, Neurons, Printing, Results, Trained, layout_of
-from .output import Bars, note, result, table
+from .output import Bars, note, notes, result, table
 
 if TYPE_CHECKING:
     from .._compare import Comparison, PairComparison
@@ -39,6 +39,7 @@ def analyze(model: Model, results: Results, selection: Neurons, mask_only: MaskO
     found = analyse(layout, selection, mask_only=mask_only)
     if found.neurons.lam_from == "autosweep":
         note(f"no mask of top rate {selection.top_rate!r}: λ from AutoSweep")
+    notes(found.neurons.notes)
     result(
         results.as_json,
         {**found.plain(), "files": found.files},
@@ -177,8 +178,7 @@ def compare(
     named = [(name, None if dataset is None else Model(name, dataset, model_name)) for name in models]
     opened = [_open(*one, results, selection, mask_only=mask_only) for one in named]
     found = compare_models(opened, trained=aligned)
-    for remark in found.notes:
-        note(f"note: {remark}")
+    notes(found.notes)
     sections = [compared_path_lines(found), *(part for pair in found.pairs for part in compared_pair_lines(pair))]
     result(results.as_json, {**found.plain(), "files": found.files}, *sections, found.files)
 
@@ -264,8 +264,7 @@ def stability(
     languages = settings.selection.languages or DEFAULT_LANGUAGES
     with Bars("it") as bars:
         found = examine(layout, languages, settings, other=second, start=bars.start)
-    for remark in remarks(found):
-        note(f"note: {remark}")
+    notes((*found.notes, *remarks(found)))
     tables = found.tables()
     made = f"{found.blocks} blocks, {settings.draws} draws, {settings.splits} splits"
     result(
@@ -364,7 +363,13 @@ def report(
     written = write_report(layouts, selection, mask_only=mask_only, called=named, trained=aligned, out=out)
     for title, remedy in written.report.missing.items():
         note(f"not drawn: {title}. {remedy}")
-    report = {"page": written.page, "pictures": written.pictures, "missing": written.report.missing}
+    notes(written.notes)
+    report = {
+        "notes": written.notes,
+        "page": written.page,
+        "pictures": written.pictures,
+        "missing": written.report.missing,
+    }
     shown = f"{len(written.pictures)} pictures and tables in {written.pictures[0].parent}"
     result(results.as_json, report, shown, str(written.page))
 

@@ -11,7 +11,7 @@ import typer
 from ..config import DEFAULT_BAR, Counting, Selection, parse_shard
 from ..languages import DEFAULT_LANGUAGES, language_code, language_name, parse_languages
 from .options import SEARCH, TEN, Model, Overwrite, Results, Setup, answered, layout_of, only
-from .output import Bars, note, result, show_evaluation, table
+from .output import Bars, note, notes, result, show_evaluation, table
 
 if TYPE_CHECKING:
     from ..activation import Collected
@@ -41,7 +41,9 @@ def activation(
     if part is not None:
         work = shard_session(work, *part)
     with work, Bars() as bars:
-        collected = collect_activations(work, language, **vars(counting), overwrite=overwrite, start=bars.start)
+        collected = collect_activations(
+            work, language, **vars(counting), overwrite=overwrite, shard=part is not None, start=bars.start
+        )
     report_reuse([collected])
     full, prefix, *summed = collected.paths
     shown = {
@@ -85,6 +87,12 @@ def merge(
     layout = layout_of(model, results)
     parts = shards_at(layout, shards) if shards else find_shards(layout)
     merged = merge_counts(layout, parts, overwrite=overwrite)
+    rounded = sorted({one.dtype for one in merged if not one.batch_invariant} & {"bfloat16", "float16"})
+    if rounded and len(parts) > 1:
+        note(
+            f"counted in {', '.join(rounded)} without --batch-invariant: counting the whole at once would give a few "
+            "more or fewer firings for some neurons, because other batches round differently"
+        )
     rows = [[language_name(one.language), one.shards, one.tokens] for one in merged]
     shown = {one.language: {"shards": one.shards, "tokens": one.tokens, "paths": one.paths} for one in merged}
     lines = table(["language", "shards", "tokens"], rows)
@@ -94,7 +102,7 @@ def merge(
 def autosweep(
     model: Model,
     results: Results,
-    selection: Annotated[Selection, only("top_rate", *SEARCH, bar=str(DEFAULT_BAR), languages=TEN)],
+    selection: Annotated[Selection, only("top_rate", "skip_empty", *SEARCH, bar=str(DEFAULT_BAR), languages=TEN)],
 ) -> None:
     """Find the largest λ for which no selected neuron belongs to every language.
 
@@ -112,8 +120,11 @@ def autosweep(
         bar=selection.known_bar,
         search=selection.search,
         observe=show_evaluation,
+        skip_empty=selection.skip_empty,
     )
-    shown = {"lambda": found.lam, "appear": found.appear, "evaluations": found.evaluations, "languages": languages}
+    notes(found.notes)
+    shown = {"lambda": found.lam, "appear": found.appear, "evaluations": found.evaluations}
+    shown |= {"languages": found.languages, "notes": found.notes}
     result(results.as_json, shown, f"best λ = {found.shown}")
 
 
@@ -123,7 +134,7 @@ def identify(
     selection: Annotated[
         Selection,
         only(
-            "top_rate", "method", "neurons", "seed",
+            "top_rate", "method", "neurons", "seed", "skip_empty",
             lam="none: entropy-lambda needs it", bar=str(DEFAULT_BAR), languages=TEN,
         ),
     ],
@@ -140,7 +151,8 @@ def identify(
 
     languages = selection.languages or DEFAULT_LANGUAGES
     found = find_neurons(layout_of(model, results), languages, selection, overwrite=overwrite)
-    shown = {"mask": found.path, **asdict(found.description)}
+    notes(found.notes)
+    shown = {"mask": found.path, **asdict(found.description), "notes": found.notes}
     result(results.as_json, shown, *mask_tables(found.description), str(found.path))
 
 

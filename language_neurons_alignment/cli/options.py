@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,12 +61,38 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def flat(**given: Any) -> None:
         STATE.debug = bool(given.get("debug"))
+        for name, value in given.items():
+            for one in value if isinstance(value, (list, tuple)) else (value,):
+                if isinstance(one, (str, Path)):
+                    _check_argument(one, name.replace("_", "-"), written=name in ("out", "output"))
         made = {name: make(given) for name, make in makers.items()}
         command(**made, **{name: given[name] for name in shown.own})
 
     flat.__signature__ = inspect.Signature(list(shown.parameters.values()))  # pyright: ignore[reportAttributeAccessIssue]
     flat.__annotations__ = {name: parameter.annotation for name, parameter in shown.parameters.items()}
     return flat
+
+
+_LONGEST_FILE_NAME, _LONGEST_PATH = 255, 4095
+"""Bytes that systems allow for a file's name and for a whole path."""
+_WHILE_WRITTEN = 32
+"""Bytes that the name of a file to be written needs besides, while it is written."""
+
+
+def _check_argument(value: str | Path, name: str, *, written: bool) -> None:
+    """Raise SettingsError for what no text or path can be, before a command begins its work."""
+    shown = repr(str(value) if len(str(value)) <= 60 else f"{str(value)[:60]}…")
+    if "\0" in str(value):
+        raise SettingsError(f"the value {shown} of {name} has a NUL in it: leave it out")
+    if isinstance(value, Path):
+        room = _LONGEST_FILE_NAME - _WHILE_WRITTEN * written
+        length = max((len(os.fsencode(part)) for part in value.parts), default=0)
+        whole = len(os.fsencode(value.absolute()))
+        if length > room or whole > _LONGEST_PATH:
+            raise SettingsError(
+                f"the path {shown} of {name} has {whole} bytes and a name of {length} in it; there is room for "
+                f"{_LONGEST_PATH} and {room}: give a shorter one"
+            )
 
 
 class _Shown:
@@ -172,7 +199,7 @@ SEARCH = ("lo", "hi", "eps", "exact")
 Neurons = Annotated[
     Selection,
     only(
-        "top_rate", "bar", *SEARCH,
+        "top_rate", "bar", "skip_empty", *SEARCH,
         lam="the mask's, if there is only one, else AutoSweep's", languages="the mask's, else the ten",
     ),
 ]  # fmt: skip
@@ -225,6 +252,13 @@ class EngineFlags:
         None, "--device", help="transformers: cpu, cuda, cuda:1, mps.", shown="the best there is", panel="Engine"
     )
     batch_tokens: int | None = flag(None, "--batch-tokens", help="Tokens per batch.", shown="by device", panel="Engine")
+    batch_invariant: bool = flag(
+        False,
+        "--batch-invariant",
+        help="Compute each question alone, so that shards and other batches give the same counts to the last "
+        "one; slower.",
+        panel="Engine",
+    )
     tensor_parallel_size: int | None = flag(
         None, "--tensor-parallel-size", help="vllm: ranks that share each layer.", panel="Engine"
     )
@@ -249,7 +283,7 @@ class EngineFlags:
         given = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "engine_arg"}
         if self.engine_arg:
             given["engine_args"] = dict(self.engine_arg)
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in given.items() if value is not None and value is not False}
 
 
 @dataclass(frozen=True, kw_only=True)

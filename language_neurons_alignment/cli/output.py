@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from io import StringIO
+from types import TracebackType
 from typing import Any
 
 from rich.box import Box
@@ -15,6 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
+
+from ..errors import visible
 
 _RULE = Box("    \n    \n -- \n" + 5 * "    \n", ascii=True)
 """A line under the header, and nothing else."""
@@ -25,10 +29,17 @@ _WIDE = 100_000
 def result(as_json: bool, data: dict[str, Any], *sections: str | Iterable[object]) -> None:
     """Print a result: `data` as one JSON object, or its sections for people, with an empty line between them."""
     if as_json:
-        print(json.dumps(_plain(data), ensure_ascii=False, default=str))
+        print(_visible_json(json.dumps(_plain(data), ensure_ascii=False, default=str)))
         return
     blocks = [one if isinstance(one, str) else "\n".join(map(str, one)) for one in sections]
-    print("\n\n".join(block for block in blocks if block))
+    print(visible("\n\n".join(block for block in blocks if block)))
+
+
+def _visible_json(text: str) -> str:
+    """The same JSON, with what a terminal would obey as JSON's own escapes."""
+    if visible(text) == text:
+        return text
+    return "".join(one if visible(one) == one else json.dumps(one)[1:-1] for one in text)
 
 
 def _plain(value: Any) -> Any:
@@ -49,9 +60,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     shown = Table(box=_RULE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column, name in enumerate(header):
         numbers = all(isinstance(row[column], (int, float)) for row in rows)
-        shown.add_column(Text(name), justify="right" if numbers else "left", no_wrap=True)
+        shown.add_column(Text(visible(name, keep="")), justify="right" if numbers else "left", no_wrap=True)
     for row in rows:
-        shown.add_row(*(Text(str(cell)) for cell in row))
+        shown.add_row(*(Text(visible(str(cell), keep="")) for cell in row))
     page = Console(file=StringIO(), width=_WIDE, color_system=None, force_terminal=False, _environ={})
     with page.capture() as captured:
         page.print(shown)
@@ -60,7 +71,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 def note(message: str) -> None:
     """A line for the person watching, on stderr."""
-    tqdm.write(message, file=sys.stderr)
+    tqdm.write(visible(message), file=sys.stderr)
+
+
+def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Show an error as Python does, with what it quotes made harmless."""
+    print(visible("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
+
+
+def notes(sentences: Iterable[str]) -> None:
+    """What a reader must know to read the results, each in a line on stderr."""
+    for sentence in sentences:
+        note(f"note: {sentence}")
 
 
 def show_evaluation(lam: float, histogram: list[int]) -> None:
@@ -72,7 +94,8 @@ class Bar:
     """One progress bar: called with the tokens just done."""
 
     def __init__(self, label: str, total: int, unit: str) -> None:
-        self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=True, file=sys.stderr, mininterval=0.5)
+        shown = visible(label, keep="")
+        self._bar = tqdm(total=total, desc=shown, unit=unit, unit_scale=True, file=sys.stderr, mininterval=0.5)
         self.close = self._bar.close
 
     def __call__(self, done: int) -> None:

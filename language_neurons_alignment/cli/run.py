@@ -12,7 +12,7 @@ from .corpus import answer_data, answer_table, report_answers
 from .effects import map_data, map_files, map_tables, report_map_reuse
 from .neurons import mask_tables, report_reuse
 from .options import EngineFlags, Overwrite, Results, Setup, only, option_of
-from .output import Bars, note, result, show_evaluation
+from .output import Bars, note, notes, result, show_evaluation
 
 if TYPE_CHECKING:
     from .._session import Session
@@ -88,6 +88,7 @@ def _run(work: Session, settings: PipelineSettings, *, as_json: bool) -> None:
         report_answers(done.generated)
         sections.insert(0, answer_table(done.generated))
         answers, files["answers"] = answer_data(done.generated), done.generated.corpus.path
+    notes(done.notes)
     report_reuse(done.collected)
     report_map_reuse(done.map)
     files |= {f"{kind} map": path for kind, path in map_files(done.map).items()}
@@ -99,5 +100,6 @@ def _run(work: Session, settings: PipelineSettings, *, as_json: bool) -> None:
         "reused": [one.language for one in done.collected if one.reused],
         "identification": description,
         "map": map_data(done.map),
+        "notes": done.notes,
     }
     result(as_json, data, *sections, [f"{name:<8} {path}" for name, path in files.items()])

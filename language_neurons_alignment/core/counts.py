@@ -7,14 +7,14 @@ activations) and blocks (counts of each part of a corpus) are additive in the sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float32, Float64, Int, Int64, Integer
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Integer
 from torch import Tensor
 
-from ..errors import IncompatibleError, TallyError
+from ..errors import CorpusError, IncompatibleError, TallyError
 
 
 def _check_same_shape(what: str, one: Tensor, other: Tensor, reason: str = "they come from different models") -> None:
@@ -112,6 +112,11 @@ class LanguageCounts:
         sums = LanguageMoments(full, prefix) if moments else None
         return cls(SpanCounts.zero(layers, d_mlp), SpanCounts.zero(layers, d_mlp), sums)
 
+    @property
+    def answer_tokens(self) -> int:
+        """t_full − t_prefix; below 0 where the tokenizer merges answers into their instructions."""
+        return self.full.total_tokens - self.prefix.total_tokens
+
     def __add__(self, other: LanguageCounts) -> LanguageCounts:
         """The counts of two disjoint corpora together; IncompatibleError if only one side has moments."""
         if (self.moments is None) != (other.moments is None):
@@ -123,13 +128,122 @@ class LanguageCounts:
         return LanguageCounts(self.full + other.full, self.prefix + other.prefix, moments)
 
 
-def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int) -> None:
-    """Compare the tokens that an engine counted with the corpus, and moments with counts; TallyError if they differ."""
-    moments = counts.moments
-    for name, span, expected, summed in (
-        ("full", counts.full, full_tokens, moments and moments.full),
-        ("prefix", counts.prefix, prefix_tokens, moments and moments.prefix),
-    ):
+@dataclass(frozen=True)
+class Excess:
+    """Neurons whose counts no common pass over text and prefix gives; none where all are possible.
+
+    Attributes:
+        prefix: how many fire more often in the prefix than in the text.
+        answer: how many fire more often in the answers than these have tokens.
+        largest: by how much at most.
+    """
+
+    prefix: int
+    answer: int
+    largest: int
+
+    @property
+    def neurons(self) -> int:
+        """How many in all."""
+        return self.prefix + self.answer
+
+
+def excess(counts: LanguageCounts, *, unshared: int = 0) -> Excess:
+    """Find the neurons that break what must hold where each prefix token is also counted in its text.
+
+        c_prefix ≤ c_full        c_full − c_prefix ≤ t_full − t_prefix
+
+    Args:
+        counts: a language's.
+        unshared: prefix tokens that may be counted apart from the text's; both sides may differ by as many.
+    """
+    answer = counts.full.over_zero - counts.prefix.over_zero
+    room = counts.full.total_tokens - counts.prefix.total_tokens
+    low, high = map(int, answer.aminmax())
+    below, above = -unshared - low, high - room - unshared
+    if below <= 0 and above <= 0:  # the usual case takes one pass
+        return Excess(0, 0, 0)
+    few, many = (int(torch.count_nonzero(wrong)) for wrong in (answer < -unshared, answer > room + unshared))
+    return Excess(few, many, max(below, above))
+
+
+def span_fault(total_tokens: int, over_zero: Integer[Tensor, "layer neuron"]) -> str | None:
+    """Say what is impossible about counts of one span, whole numbers of any width; None where nothing is."""
+    smallest, largest = map(int, over_zero.aminmax()) if over_zero.numel() else (0, 0)
+    if smallest < 0 or largest > total_tokens:
+        return f"over_zero spans {smallest}..{largest} for {total_tokens} tokens"
+    return None
+
+
+def pair_fault(counts: LanguageCounts, *, unshared: int = 0) -> str | None:
+    """Say what is impossible about full and prefix counts together; None where nothing is (`excess`)."""
+    full, prefix = counts.full.total_tokens, counts.prefix.total_tokens
+    if prefix > full + unshared:
+        return f"the prefix has {prefix} tokens, more than the whole text ({full})"
+    found = excess(counts, unshared=unshared)
+    where = [
+        (found.prefix, "fire more often in the prefix than in the text"),
+        (found.answer, f"fire more often in the answers than these have tokens ({full - prefix})"),
+    ]
+    said = [f"{number} of {counts.full.over_zero.numel()} neurons {what}" for number, what in where if number]
+    return f"{' and '.join(said)}, by up to {found.largest}" if said else None
+
+
+def moments_fault(moments: LanguageMoments, counts: LanguageCounts, *, unshared: int = 0) -> str | None:
+    """Say what is impossible about moments beside the counts of the same tokens; None where nothing is.
+
+        (Σ a)² ≤ t Σ a²        Σ a ≤ 0 where it never fired, ≥ 0 where it always did        Σ a² > 0 where it fired
+
+    on whole texts, on prefixes and, where each prefix token is also counted in its text (`unshared` is 0), on answers.
+    """
+    spans = (("full", moments.full, counts.full), ("prefix", moments.prefix, counts.prefix))
+    for name, sums, span in spans:
+        if sums.total_tokens != span.total_tokens:
+            return f"the {name} moments are of {sums.total_tokens} tokens, the counts of {span.total_tokens}"
+        fired = span.over_zero
+        wrong = (
+            (~(torch.isfinite(sums.sum) & torch.isfinite(sums.sum_of_squares)), "are not finite"),
+            (sums.sum_of_squares < 0, "have a negative sum of squares"),
+            ((fired == 0) & (sums.sum > 0), "never fired but sum to more than 0"),
+            ((fired == span.total_tokens) & (sums.sum < 0), "always fired but sum to less than 0"),
+            ((fired > 0) & (sums.sum_of_squares == 0), "fired but have no squares"),
+            (_exceeds_squares(sums, of=sums), "have a sum that their sum of squares does not allow"),
+        )
+        for neurons, what in wrong:
+            if number := int(neurons.sum()):
+                return f"the {name} moments are wrong: {number} neurons {what}"
+    if not unshared:
+        answer = moments.answer
+        less = answer.sum_of_squares < -_rounding(answer.total_tokens, moments.full)
+        if number := int((less | _exceeds_squares(answer, of=moments.full)).sum()):
+            return f"the full and prefix moments do not go together: {number} neurons have impossible answers"
+    return None
+
+
+def _rounding(tokens: int, of: SpanMoments) -> Float64[Tensor, "layer neuron"]:
+    """How far a sum of squares may be off, in float64 and in any order of adding."""
+    return (of.total_tokens + 16) * 2.0**-50 * of.sum_of_squares + max(tokens, 1) * 1e-300
+
+
+def _exceeds_squares(sums: SpanMoments, *, of: SpanMoments) -> Bool[Tensor, "layer neuron"]:
+    """Where (Σ a)² is above t Σ a², beyond the rounding of the sums `of` which these are."""
+    tokens, off = max(sums.total_tokens, 0), _rounding(sums.total_tokens, of)
+    # an error of ε Σa² in the sum of squares goes with one of √(t ε ε' Σa²) in the sum itself
+    slack = ((of.total_tokens + 16) * 2.0**-50) * (of.total_tokens * of.sum_of_squares).sqrt()
+    return (sums.sum.abs() - slack).clamp(min=0).square() > tokens * (sums.sum_of_squares + off) * (1 + 2.0**-40)
+
+
+def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int, unshared: int = 0) -> None:
+    """Compare counts with the corpus, full with prefix, and moments with counts; TallyError where they cannot be right.
+
+    Args:
+        counts: what an engine counted.
+        full_tokens: of the corpus.
+        prefix_tokens: of the corpus.
+        unshared: how many of the prefix tokens may be computed apart from those of the texts
+            (`EncodedCorpus.unshared_prefix_tokens`).
+    """
+    for name, span, expected in (("full", counts.full, full_tokens), ("prefix", counts.prefix, prefix_tokens)):
         if span.total_tokens != expected:
             raise _wrong(
                 f"the {name} tally is wrong: the engine counted {span.total_tokens} tokens, the corpus holds {expected}"
@@ -137,15 +251,11 @@ def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int)
         largest = int(span.over_zero.max()) if span.over_zero.numel() else 0
         if largest > expected:
             raise _wrong(f"the {name} counts are wrong: a neuron fired on {largest} of {expected} tokens")
-        if summed is None:
-            continue
-        if summed.total_tokens != span.total_tokens:
-            raise _wrong(f"the {name} moments are of {summed.total_tokens} tokens, the counts of {span.total_tokens}")
-        infinite = ~(torch.isfinite(summed.sum) & torch.isfinite(summed.sum_of_squares))
-        if number := int(infinite.sum()):
-            raise _wrong(f"the {name} moments are wrong: those of {number} neurons are not finite")
-        if number := int(((span.over_zero == 0) & (summed.sum > 0)).sum()):
-            raise _wrong(f"the {name} moments are wrong: {number} neurons never fired but sum to more than 0")
+        if fault := span_fault(span.total_tokens, span.over_zero):
+            raise _wrong(f"the {name} counts are wrong: {fault}")
+    fault = counts.moments and moments_fault(counts.moments, counts, unshared=unshared)
+    if fault := fault or pair_fault(counts, unshared=unshared):
+        raise _wrong(fault)
 
 
 def _wrong(what: str) -> TallyError:
@@ -158,6 +268,35 @@ def answer_counts(full: Int[Tensor, "*shape"], prefix: Int[Tensor, "*shape"]) ->
     A prefix can fire more often than its text where the tokenizer merges across the border of instruction and answer.
     """
     return (full - prefix).clamp(min=0)
+
+
+def check_answer_tokens(tokens: Mapping[str, int]) -> None:
+    """Raise CorpusError where a language has no answer token, for its probabilities would be 0/0.
+
+    tokens: language → t_full − t_prefix; below 0 where the tokenizer merges answers into their instructions.
+    """
+    empty = {language: count for language, count in tokens.items() if count < 1}
+    if empty:
+        seen = ", ".join(f"{language} ({count})" for language, count in empty.items())
+        raise CorpusError(
+            f"the answers have no token in {seen}, expected t_full − t_prefix of at least 1: count answers that are "
+            "not empty, or leave such languages out (--skip-empty, or --langs)"
+        )
+
+
+def check_block_tokens(tokens: Mapping[str, Sequence[int]]) -> None:
+    """Raise CorpusError where a block has no answer token in a language: a sample of the blocks may then have none.
+
+    tokens: language → t_full − t_prefix of each block.
+    """
+    for language, blocks in tokens.items():
+        empty = [number for number, count in enumerate(blocks, start=1) if count < 1]
+        if empty:
+            raise CorpusError(
+                f"{len(empty)} of {len(blocks)} blocks have no answer token in {language} (the first is block "
+                f"{empty[0]}), so a sample of the blocks may have none: count in fewer blocks (`lna activation "
+                "--blocks N --force`), or leave the language out (--langs)"
+            )
 
 
 def activation_probability(

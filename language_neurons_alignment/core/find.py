@@ -6,6 +6,7 @@ Every step that needs language neurons calls `find`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -86,6 +87,54 @@ def find(
     classes = classify(above, selected, languages=languages)
     classes = replace(classes, general=statistics.general & (languages > 1))
     return Found(statistics, selected, mask, above, classes, lam, neurons)
+
+
+def notes_on(
+    statistics: NeuronStatistics, probability: Float32[Tensor, "layer neuron lang"], languages: Sequence[str]
+) -> list[str]:
+    """Say where probabilities leave the method little to find: one language, silent languages, τ at one of its ends.
+
+    >>> p = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
+    >>> for note in notes_on(neuron_statistics(p, bar=1.0), p, ("en", "sw")):
+    ...     print(note)
+    no neuron fires in the answers of sw
+    τ = 1 and no probability is above it, so no neuron belongs to any language: lower the bar (-b)
+    """
+    notes = []
+    if len(languages) == 1:
+        notes.append(
+            f"{languages[0]} is the only language, so nothing is compared: every entropy is 1, and no neuron is "
+            "related or general"
+        )
+    fires = probability.flatten(end_dim=1).any(dim=0).tolist()
+    if silent := [language for language, one in zip(languages, fires, strict=True) if not one]:
+        notes.append(f"no neuron fires in the answers of {', '.join(silent)}")
+    tau, above = statistics.threshold, int(statistics.member.sum())
+    if not above:
+        notes.append(
+            f"τ = {tau:.6g} and no probability is above it, so no neuron belongs to any language: lower the bar (-b)"
+        )
+    elif tau >= 1:
+        notes.append(
+            f"τ = {tau:.6g}, the most that a probability can be, and only counting errors are above it ({above} of "
+            f"{probability.numel()} probabilities): lower the bar (-b)"
+        )
+    elif tau <= 0:
+        notes.append("τ = 0, so a neuron that fires once in a language is above it: raise the bar (-b)")
+    return notes
+
+
+def notes_on_masks(neurons: Mapping[str, int]) -> list[str]:
+    """Say which languages have no neurons, of how many each has.
+
+    >>> notes_on_masks({"en": 3, "sw": 0}), notes_on_masks({"en": 3})
+    (['no neuron belongs to sw: its mask is empty'], [])
+    """
+    empty = [language for language, count in neurons.items() if not count]
+    if len(empty) == len(neurons):
+        return ["no neuron belongs to any language: every mask is empty"]
+    each = "its mask is empty" if len(empty) == 1 else "their masks are empty"
+    return [f"no neuron belongs to {', '.join(empty)}: {each}"] if empty else []
 
 
 def _by_other_method(

@@ -6,13 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+MOST_LAYERS, WIDEST = 2**10, 2**20
+"""More layers, and more neurons per layer, than any model has: beyond them a file is damaged."""
+
 
 @dataclass(frozen=True)
 class ModelInfo:
     """The properties of a loaded model: the path or hub id that it was loaded from, the class named in its config, ….
 
     `d_mlp` is the number of neurons per layer (`intermediate_size`), `max_length` the longest sequence in tokens,
-    `dtype` the precision ("bfloat16", …), `end_tokens` the tokens that end an answer.
+    `dtype` the precision ("bfloat16", …), `end_tokens` the tokens that end an answer, `switch` the length in tokens
+    beyond which sequences are computed in another way than shorter ones (`rope_switch`), where there is one.
     """
 
     path: str
@@ -22,6 +26,7 @@ class ModelInfo:
     max_length: int
     dtype: str
     end_tokens: tuple[int, ...] = ()
+    switch: int | None = None
 
 
 @runtime_checkable

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..languages import language_name
-from .encode import Tokenizer, encode_groups, encode_texts
+from .encode import Tokenizer, encode_groups, encode_texts, special_tokens_in
 from .language_id import identify_languages, known_languages
 from .records import Record
 
@@ -25,7 +26,7 @@ class Problem:
     """One thing that is wrong.
 
     Attributes:
-        kind: "schema", "empty", "duplicate", "missing", "language", or "length".
+        kind: "schema", "empty", "duplicate", "missing", "language", "length", or "special tokens".
         message: one line: where, and what.
         error: whether it is an error rather than a warning.
     """
@@ -79,6 +80,15 @@ def missing_ids(numbered: Numbered) -> Iterator[Problem]:
         if lacking:
             shown = ", ".join(lacking[:5]) + (", …" if len(lacking) > 5 else "")
             yield Problem("missing", f"{language_name(code)} lacks {len(lacking)} of {len(having)} ids: {shown}")
+
+
+def special_tokens(numbered: Numbered, tokenizer: Any) -> Iterator[Problem]:
+    """Questions and answers that spell a special token, such as "</s>", which the model reads as such (warnings)."""
+    for record, where in numbered:
+        for number, text in enumerate([_question(record), *record.answers]):
+            place = where if number == 0 else f"{where}, answer {number}"
+            for spelled in dict.fromkeys(special_tokens_in(text, tokenizer)):
+                yield Problem("special tokens", f"{place}: {spelled!r} in it is read as one special token")
 
 
 def other_languages(numbered: Numbered) -> Iterator[Problem]:

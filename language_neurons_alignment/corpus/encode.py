@@ -4,28 +4,30 @@
     to score      `encode_texts`     instructions, answers after their instructions, or both as one text
     to continue   `fitting_prompts`  instructions that leave room for an answer
 
-All of them tokenize plain concatenations, with the tokenizer's own special tokens, and treat sequences that are too
-long for the model as `--overlong` says: an error, cut off at the end, or left out.
+All of them tokenize plain concatenations, with the special tokens that the tokenizer puts in front (`Framing`), and
+treat sequences that are too long for the model as `--overlong` says: an error, cut off at the end, or left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..config import OVERLONG, TEXTS, check_choice
-from ..errors import CorpusError
+from ..errors import CorpusError, LNAWarning
 from .records import Record
 
 Tokens = tuple[int, ...]
+"""Token ids."""
 
 
 class Tokenizer(Protocol):
     """What this package needs of a tokenizer: a Hugging Face one will do."""
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids, with the tokenizer's own special tokens."""
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids, with or without the special tokens that the tokenizer puts around a text."""
         ...
 
     def decode(
@@ -36,12 +38,111 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True)
+class Framing:
+    """The special tokens that a tokenizer puts around every text, and texts as tokens without those at the end.
+
+    A model goes on from the last token of a prompt, so a tokenizer's own EOS at its end would make the model begin a
+    new text. It is left out of counted and scored texts too: an answer has the tokens that the model gave, and a text
+    begins with the tokens of its instruction.
+
+        tokenizer.encode(text)  bos t t t eos
+        Framing.encode          bos t t t
+
+    Attributes:
+        tokenizer: the model's own.
+        opening: the tokens that it puts in front, such as BOS.
+        closing: the tokens that it appends, such as EOS.
+
+    >>> class Letters:
+    ...     def encode(self, text, add_special_tokens=True):
+    ...         return [1, *map(ord, text), 2] if add_special_tokens else [*map(ord, text)]
+    ...     def decode(self, tokens, **_):
+    ...         return "".join({1: "<s>", 2: "</s>"}.get(one) or chr(one) for one in tokens)
+    >>> framing = Framing.of(Letters())
+    >>> framing.opening, framing.closing, framing.encode(Record("en", "ab", ()))
+    ((1,), (2,), (1, 97, 98))
+    """
+
+    tokenizer: Tokenizer
+    opening: Tokens
+    closing: Tokens
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Framing:
+        """Find what a tokenizer puts around every text, whatever its settings say.
+
+        The settings (`bos_token`, `add_eos_token`, …) and what a tokenizer does can differ, so three texts that have
+        nothing in common are tokenized.
+        """
+        empty, *others = (tuple(tokenizer.encode(text)) for text in ("", "a", "1"))
+        opening = min(common_length(empty, one) for one in others)
+        closing = min(common_length(empty[opening:][::-1], one[opening:][::-1]) for one in others)
+        return cls(tokenizer, empty[:opening], empty[len(empty) - closing :])
+
+    def encode(self, record: Record, answer: str = "") -> Tokens:
+        """Tokenize a record's instruction, followed by an answer.
+
+        Raises:
+            CorpusError: the text begins with the tokens that the tokenizer puts in front, so they would be there twice.
+        """
+        text = record.instruction + answer
+        if not record.add_special_tokens:
+            return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        tokens = tuple(self.tokenizer.encode(text))
+        if self.closing and tokens[-len(self.closing) :] == self.closing:
+            tokens = tokens[: -len(self.closing)]
+        self._check_opening(record, tokens)
+        return tokens
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Tokens as text, with the special ones."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def note(self) -> None:
+        """Say what is left out, if anything is."""
+        if self.closing:
+            warnings.warn(
+                f"the tokenizer appends {self.text(self.closing)!r} (tokens {list(self.closing)}) to every text: it is "
+                "left out of prompts, and of counted and scored texts, because a model does not go on after its end",
+                LNAWarning,
+                stacklevel=3,
+            )
+
+    def _check_opening(self, record: Record, tokens: Tokens) -> None:
+        """Refuse a second BOS, at the start of the text or behind spaces."""
+        if not self.opening or self.opening[0] not in tokens[len(self.opening) :]:
+            return
+        again = tokens.index(self.opening[0], len(self.opening))
+        twice = tokens[again : again + len(self.opening)] == self.opening
+        if twice and not self.text(tokens[len(self.opening) : again]).strip():
+            raise CorpusError(
+                f"the instruction of {named(record)} begins with {self.text(self.opening)!r}, which the tokenizer puts "
+                f"in front by itself: positions 0 and {again} are both token {self.opening[0]}; take it out of the "
+                'text, or give the record "add_special_tokens": false'
+            )
+
+
+def special_tokens_in(text: str, tokenizer: Any) -> list[str]:
+    """The special tokens that a text spells ("</s>"): a model reads each as one token, not as its letters."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    found = tokenizer.encode(text, add_special_tokens=False)
+    return [str(added[token]) for token in found if token in added and added[token].special]
+
+
+def named(record: Record) -> str:
+    """A record, for people: its language, and its id or its first words."""
+    words = " ".join((record.question or record.instruction).split())
+    shown = f"id {record.id}" if record.id is not None else repr(words if len(words) <= 40 else words[:39] + "…")
+    return f"the record {shown} in {record.language!r}"
+
+
+@dataclass(frozen=True)
 class PromptGroup:
     """One instruction and the answers to it, as tokens.
 
     Attributes:
-        prefix: tokenize(instruction); it counts once for every answer.
-        full: tokenize(instruction + generated), one for every answer.
+        prefix: tokenize(instruction), without a closing EOS (`Framing`); it counts once for every answer.
+        full: tokenize(instruction + generated) likewise, one for every answer.
 
     Usually every full sequence begins with the prefix:
 
@@ -83,6 +184,17 @@ class PromptGroup:
         """Answers whose tokens do not begin with the whole prefix."""
         return sum(border < len(self.prefix) for border in self.borders)
 
+    def unshared_prefix_tokens(self, switch: int | None = None) -> int:
+        """Prefix tokens that an engine may compute apart from those of the full sequences: all of them, or none.
+
+        None where every full sequence begins with the prefix. In a boundary case even the tokens that they share may
+        run in rows of their own and round differently; so they do where some sequences have more than `switch` tokens
+        (`ModelInfo.switch`).
+        """
+        lengths = [len(self.prefix), *map(len, self.full)]
+        apart = switch is not None and min(lengths) <= switch < max(lengths)
+        return self.prefix_tokens if apart or self.boundary_cases else 0
+
 
 @dataclass(frozen=True)
 class EncodedCorpus:
@@ -114,9 +226,21 @@ class EncodedCorpus:
         return sum(group.prefix_tokens for group in self.groups)
 
     @property
+    def answer_tokens(self) -> int:
+        """Tokens of the answers: of the full sequences, less those of the prefixes."""
+        return self.full_tokens - self.prefix_tokens
+
+    @property
     def boundary_cases(self) -> int:
         """Answers whose tokens do not begin with the whole prefix."""
         return sum(group.boundary_cases for group in self.groups)
+
+    def unshared_prefix_tokens(self, switch: int | None = None) -> int:
+        """Prefix tokens that an engine may compute apart from the texts: prefix counts exceed theirs by at most that.
+
+        `switch` is the model's (`ModelInfo.switch`).
+        """
+        return sum(group.unshared_prefix_tokens(switch) for group in self.groups)
 
     def in_blocks(self, blocks: int) -> list[EncodedCorpus]:
         """Disjoint parts that together are this corpus: record i in block i mod `blocks`, as in every other language.
@@ -135,6 +259,8 @@ def encode_groups(
 ) -> EncodedCorpus:
     """Tokenize instructions and instructions with answers; records without answers add nothing.
 
+    What the tokenizer appends (EOS) is left out of both, with a warning (`Framing`).
+
     Args:
         records: one language's.
         tokenizer: the model's own, with its special tokens.
@@ -142,7 +268,8 @@ def encode_groups(
         overlong: what to do with longer ones: "error", "truncate" (keep the beginning) or "skip".
 
     Raises:
-        CorpusError: no record has an answer; or sequences are too long and `overlong` is "error".
+        CorpusError: no record has an answer; an instruction begins with a BOS beside the tokenizer's own; or sequences
+            are too long and `overlong` is "error".
         SettingsError: `overlong` is none of the three.
 
     >>> class Letters:
@@ -155,11 +282,12 @@ def encode_groups(
     (9, 6)
     """
     check_choice(overlong, OVERLONG, "--overlong")
-    positions = answered_positions(records)
+    positions, framing = answered_positions(records), Framing.of(tokenizer)
+    framing.note()
     groups = [
         PromptGroup(
-            tuple(tokenizer.encode(record.instruction)),
-            tuple(tuple(tokenizer.encode(record.instruction + answer)) for answer in record.answers),
+            framing.encode(record),
+            tuple(framing.encode(record, answer) for answer in record.answers),
         )
         for record in (records[position] for position in positions)
     ]
@@ -260,7 +388,9 @@ def encode_texts(
     check_choice(text, TEXTS, "--text")
     check_choice(overlong, OVERLONG, "--overlong")
     if text == "instruction":
-        texts = [ScoredText(tuple(tokenizer.encode(record.instruction))) for record in records]
+        framing = Framing.of(tokenizer)
+        framing.note()
+        texts = [ScoredText(framing.encode(record)) for record in records]
     else:
         groups = encode_groups(records, tokenizer, max_length=2**62).groups
         texts = [
@@ -280,12 +410,41 @@ class Prompt:
     """One answer that a model is asked for.
 
     Attributes:
-        tokens: tokenize(instruction), the same as the prefix that is counted.
+        tokens: tokenize(instruction), the same as the prefix that is counted; no EOS at its end.
         number: which of the answers to this prompt it is, from 0; each number is a sample of its own.
     """
 
     tokens: Tokens
     number: int = 0
+
+
+def encode_prompts(
+    records: Sequence[Record], places: Sequence[tuple[int, int]], tokenizer: Tokenizer, *, ends: Collection[int]
+) -> list[Prompt]:
+    """The prompts of these places, (index of the record, number of the answer).
+
+    Args:
+        records: those that the places name.
+        places: the answers that are wanted.
+        tokenizer: the model's own.
+        ends: the tokens that end an answer.
+
+    Raises:
+        CorpusError: an instruction begins with BOS twice, or ends with a token that ends an answer.
+    """
+    framing = Framing.of(tokenizer)
+    framing.note()
+    tokens: dict[int, Tokens] = {}
+    for index in sorted({index for index, _ in places}):
+        tokens[index] = framing.encode(records[index])
+        if tokens[index] and tokens[index][-1] in ends:
+            last = tokens[index][-1:]
+            raise CorpusError(
+                f"the prompt of {named(records[index])} ends with {framing.text(last)!r} (position "
+                f"{len(tokens[index]) - 1}, token {last[0]}), which ends an answer, so the model would begin another "
+                "text: end the instruction where the answer is to begin"
+            )
+    return [Prompt(tokens[index], number) for index, number in places]
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def _after_hashes(text: str, numbers: list[FoundNumber]) -> Fraction | None:
     for found in reversed(list(_HASHES.finditer(text))):
         number = _directly(text, numbers, found.end())
         if number:
-            return number.value
+            return _restated(text, numbers, number).value
     return None
 
 
@@ -112,7 +112,7 @@ def _in_a_box(text: str, numbers: list[FoundNumber]) -> Fraction | None:
     for found in reversed(list(_BOXED.finditer(text))):
         inside = _between(numbers, *found.span(1))
         if inside:
-            return (_after_equals(text, inside, found.start(1)) or inside[0]).value
+            return (_after_equals(text, inside, found.start(1)) or _restated(text, inside, inside[0])).value
     return None
 
 
@@ -160,7 +160,7 @@ def _after_a_phrase(text: str, numbers: list[FoundNumber]) -> Fraction | None:
         if number is None and link:
             number = _directly(text, numbers, link.end())
         if number and not _GOES_ON.match(text, number.end):
-            return number.value
+            return _restated(text, numbers, number).value
         ends = paragraph_ends if link and link["colon"] else sentence_ends
         value = _result_behind(text, numbers, link, ends) if link else None
         if value is not None:
@@ -176,6 +176,9 @@ def _result_behind(text: str, numbers: list[FoundNumber], link: re.Match[str], e
     after = bisect_left(ends, start)
     behind = _between(numbers, start, ends[after] if after < len(ends) else len(text))
     if behind:
+        restated = _restated(text, behind, behind[0])
+        if restated is not behind[0]:
+            return restated.value
         is_expression = behind[0].start <= start and _GOES_ON.match(text, behind[0].end)
         result = _after_equals(text, behind, start) if is_expression else None
         return (result or behind[-1]).value
@@ -189,6 +192,85 @@ def _directly(text: str, numbers: list[FoundNumber], start: int) -> FoundNumber 
     index = bisect_left(numbers, place, key=lambda number: number.digits)
     found = numbers[index] if index < len(numbers) else None
     return found if found and start <= found.start <= place else None
+
+
+# A part of something and what it comes to: "3/4 of 100, i.e. 75", "80的20%，即16", "20% of 80 (16)".
+
+_PERCENT = (
+    r"\s?(?:%|(?:percent|per\s?cent\w*|prozent|por\s?cien\w*|por\s?cento|pour\s?cent|procent\w*|процент\w*)\b"
+    r"|শতাংশ|ভাগ|เปอร์เซ็นต์|パーセント|퍼센트|प्रतिशत|శాతం)"
+)
+_OF = rf"\s*(?:(?:of|von|vom|der|des|de|del|du|di|van|av|af|от|из|dari|của|ya|wa|za|la|cha){NO_LETTER}|d['’]|ของ|จาก)"
+_OF_WHICH = r"\s*(?:'s\b|的|の|의|[-–]?\s?এর|র(?=\s)|का|के|की|లో)\s*"
+"""Between the whole and its part, in languages that name the whole first."""
+_PART_IN_WORDS = (
+    rf"(?:(?:half|(?:one\s|a\s)?(?:third|quarter)|three\squarters|two\sthirds|hälfte|drittel|viertel|mitad|tercio|cuarto|moitié|tiers|quart|"
+    rf"половин[аыу]|треть|четверть|nusu|theluthi|robo|metade|metà|połowa|yarısı){NO_LETTER}|半分|一半|অর্ধেক|ครึ่ง(?:หนึ่ง)?|आधा|절반)"
+)
+_COMES_TO = re.compile(
+    rf"[^\d\n.!?。]{{0,60}}?(?:[=≈(]|(?<![^\W\d_])(?:i\.?\s?e\.?|that\s+is(?:\s+to\s+say)?|that['’]s|"
+    r"which\s+(?:is|are|equals?|makes?|gives?|means?|(?:comes|amounts|works\s+out)\s+to)|namely|meaning|or|(?:so|thus|hence|therefore)(?:\s+[^\W\d_]+){0,3}|"
+    r"equals?|makes?|gives?|are|d\.\s?h\.|das\s+hei(?:ß|ss)t|das\s+(?:sind|ist|macht)|also|was|sprich|nämlich|oder|sind|macht|ergibt|somit|"
+    r"es\s+decir|o\s+sea|esto\s+es|(?:lo\s+)?que\s+(?:es|son|da|equivale\s+a)|son|o|da|igual\s+a|"
+    r"c['’]est[-\s]à[-\s]dire|c\.[-\s]?à[-\s]?d\.|soit|(?:ce\s+)?qui\s+(?:fait|donne|est)|donc|ou|fait|font|"
+    r"то\s+есть|т\.\s?е\.|что\s+(?:равно|составляет|есть)|или|значит|yaani|ambayo\s+ni|au|sawa\s+na|hivyo|"
+    r"ou\s+seja|isto\s+é|que\s+é|cioè|ossia|ovvero|che\s+è|dat\s+is|oftewel|d\.w\.z\.|czyli|to\s+jest|yani|yaitu|tức\s+là)(?![^\W\d_])"
+    r"|即|也就是(?:说)?|等于|就是|つまり|すなわち|即ち|অর্থাৎ|মানে|বা(?=\s)|นั่นคือ|นั่นคือ|ก็คือ|หรือ(?:เท่ากับ)?|ได้|यानी|अर्थात्?|అంటే|أي|يعني|즉"
+    rf"|{_COPULA})(?:{_LEADING.pattern})",
+    re.IGNORECASE,
+)
+"""From a number to what it comes to, without another number or the end of the sentence between them."""
+_IS_A_SHARE = re.compile(_PERCENT, re.IGNORECASE)
+_OF_SOMETHING = re.compile(rf"(?:{_PERCENT})?{_OF}", re.IGNORECASE)
+_OF_THAT = re.compile(_OF_WHICH, re.IGNORECASE)
+_OF_THAT_IN_WORDS = re.compile(rf"{_OF_WHICH}{_PART_IN_WORDS}", re.IGNORECASE)
+_WORDED_PART = re.compile(rf"(?<![^\W\d_]){_PART_IN_WORDS}{_OF}(?:{_LEADING.pattern})$", re.IGNORECASE)
+_PART_BEFORE = re.compile(
+    rf"(?:/\d+|[{VULGAR}]|\d{_PERCENT}|(?<![^\W\d_]){_PART_IN_WORDS}){_OF}[^\n.!?。=()]*$", re.IGNORECASE
+)
+_ONE_NUMBER = re.compile(r"\([^\d)]*\d+(?:[.,/]\d+)*[^\d)]*\)")
+
+
+def _restated(text: str, numbers: list[FoundNumber], found: FoundNumber) -> FoundNumber:
+    """What a part of something comes to, where the text goes on to say it; else the number itself."""
+    index = bisect_left(numbers, found.digits, key=lambda number: number.digits)
+    last = _end_of_part(text, numbers, index)
+    if last is None:
+        return found
+    result = _chain(text, numbers, last)
+    said_twice = result.value == found.value * 100 and _IS_A_SHARE.match(text, result.end)  # 3/4 of them, i.e. 75 %
+    return found if result is numbers[last] or said_twice else result
+
+
+def _end_of_part(text: str, numbers: list[FoundNumber], index: int) -> int | None:
+    """The last number of a phrase such as "3/4 of 100", "3/4 of them", "100的3/4"; None if there is no such phrase."""
+    found, following = numbers[index], numbers[index + 1] if index + 1 < len(numbers) else None
+    if _WORDED_PART.search(text[max(found.start - 40, 0) : found.start]):
+        return index
+    of = _OF_SOMETHING.match(text, found.end) if _is_part(text, found) else None
+    if of:
+        return index + 1 if following and _directly(text, numbers, of.end()) is following else index
+    of = _OF_THAT.match(text, found.end)
+    if of and following and _is_part(text, following) and _directly(text, numbers, of.end()) is following:
+        return index + 1
+    return index if _OF_THAT_IN_WORDS.match(text, found.end) else None
+
+
+def _is_part(text: str, number: FoundNumber) -> bool:
+    return bool(re.search(rf"[/分{VULGAR}]", text[number.digits : number.end]) or _IS_A_SHARE.match(text, number.end))
+
+
+def _chain(text: str, numbers: list[FoundNumber], index: int) -> FoundNumber:
+    """The last of the numbers from here on of which each is said to be what the one before it comes to."""
+    while index + 1 < len(numbers) and _end_of_part(text, numbers, index + 1) is None:
+        gap = text[numbers[index].end : numbers[index + 1].start]
+        if len(gap) > _LONGEST_GAP or not _COMES_TO.fullmatch(gap):
+            break
+        index += 1
+    return numbers[index]
+
+
+_LONGEST_GAP = 120
 
 
 def _past_signs(text: str, start: int) -> int:
@@ -235,18 +317,71 @@ def _without_asides(text: str) -> str:
     Remarks that announce an answer stay, and so do brackets with a number alone, "(24)", or an equation.
     """
     text = _REMARK.sub(lambda found: found[0] if _NOUN.search(found[0]) or _BOX in found[0] else "", text)
-    return _BRACKET.sub(lambda found: found[1] if _has_words(found[0][len(found[1]) :]) else found[0], text)
+    text = _BRACKET.sub(lambda found: found[1] if _explains(found) else found[0], text)
+    text = _INCLUDED.sub(lambda found: found[1] if _ONLY_LISTS.fullmatch(found[2]) else found[0], text)
+    return _without_the_hour(text)
 
 
-def _has_words(bracket: str) -> bool:
-    return bool(re.search(r"[^\W\d_]", bracket))
+def _explains(found: re.Match[str]) -> bool:
+    """Whether a bracket has words, and does not say what a part comes to: "20% of 80 (16 dollars)"."""
+    bracket = found[0][len(found[1]) :]
+    if not re.search(r"[^\W\d_]", bracket):
+        return False
+    before = found.string[max(found.end(1) - 60, 0) : found.end(1)]
+    return not (_ONE_NUMBER.fullmatch(bracket) and _PART_BEFORE.search(before))
+
+
+_INCLUDED = re.compile(
+    r"(\d[^\n.。।!?=:;,，()]{0,30}[,，]?\s*)(?:(?:(?:which|that)\s+(?:already\s+|also\s+)?(?:includes?|contains?|excludes?)|(?:not\s+)?including|excluding|inclusive\s+of|"
+    r"of\s+(?:which|whom)|einschließlich|inklusive|inkl\.|darunter|davon|worin|(?:lo\s+)?(?:que|cual)\s+(?:ya\s+)?incluyen?|incluyendo|incluid[oa]s?|"
+    r"de\s+l[oa]s\s+cuales|(?:ce\s+)?qui\s+(?:comprend|inclut)|y\s+compris|incluant|dont|котор\w+\s+включа\w+|что\s+включает|включая|в\s+том\s+числе|"
+    r"из\s+(?:них|которых)|ikiwemo|zikiwemo|wakiwemo|ikijumuisha|ambayo\s+inajumuisha|incluindo|compres[oaie]|inclusief)(?![^\W\d_])"
+    r"|其中|包括|包含|そのうち|うち|যার\s+মধ্যে|ซึ่งรวม(?:ถึง)?)"
+    r"((?:[^\n.。।!?=:;,，()]|[.,](?=\d))*)",
+    re.IGNORECASE,
+)
+"""A number, and behind it a clause that says what is in it: "$54, which includes the 8% tax"."""
+_AND = r"(?:\b(?:and|und|y|e|et|и|na|plus|en)\b|[+和与と、]|ও|এবং|และ)"
+_ONLY_LISTS = re.compile(rf"[^\d]*(?:\d+(?:[.,]\d+)*[^\d]*?{_AND}[^\d]*)*\d+(?:[.,]\d+)*[^\d]*", re.IGNORECASE)
+"""Numbers that are all joined by "and"; in "including 8% tax they cost $54" the second one is the result."""
+
+_LAST_DIGIT = re.compile(r"\d\D*$")
+_ENDS_IN_COPULA = re.compile(rf"(?:{_COPULA})\s*$", re.IGNORECASE)
+_HOUR = re.compile(
+    r"\b(?:by|at|until|till|before|after|around|from|since|bis|um|vor|nach|ab|gegen|a|antes\s+de|hasta|à|avant|jusqu['’]à|après|до|к|в|после|kabla\s+ya|hadi)"
+    r"\s+(?:las?\s+|saa\s+)?(\d{1,2})(?!\d)(?:\s?[ap]\.?\s?m\b\.?|\s?o['’]clock\b|\s?uhr\b|\s+de\s+la\s+(?:mañana|tarde|noche)\b"
+    r"|\s?h(?:eures)?\s+du\s+(?:matin|soir)\b|\s+(?:час\w*\s+)?(?:утра|вечера)\b|\s+(?:asubuhi|mchana|jioni|usiku)\b)",
+    re.IGNORECASE,
+)
+"""A time of day with its preposition: "by 7 pm"."""
+_COUNTED = re.compile(
+    rf"\d(?!\s*[-–]?\s*(?:hours?|hrs?|h|min\w*|stunden?|horas?|heures?|час\w*|saa|masaa|dakika|uhr|[ap]\.?m){NO_LETTER})"
+    r"(?:(?!\bso\b|\bthus\b|\bthen\b|\balso\b|\bdonc\b|\bentonces\b|\bпоэтому\b)[^\d=:→])*",
+    re.IGNORECASE,
+)
+"""The last number of a sentence, if it counts no hours and nothing is concluded from it."""
+
+
+def _without_the_hour(text: str) -> str:
+    """The text without its one time of day, where that says when and another number how many: "18 eggs by 7 pm".
+
+    Which of two times counts, or of a time behind a duration ("8 hours, so until 5 pm"), only the question could tell.
+    """
+    hours = list(islice(_HOUR.finditer(text), 2))
+    if len(hours) != 1:
+        return text
+    start, end = hours[0].span()
+    sentence = _SENTENCE_END.split(text[:start])[-1]
+    counted = _LAST_DIGIT.search(sentence)
+    behind = counted[0] if counted else ""
+    says_when = _COUNTED.fullmatch(behind) and not _NOUN.search(behind) and not _ENDS_IN_COPULA.search(behind)
+    return text[:start] + text[end:] if says_when else text
 
 
 # Preparing a text: one kind of digit, no LaTeX, and no numbers that are not quantities.
 
-_INVISIBLE = dict.fromkeys(
-    map(ord, f"\u200b\u200c\u200d\u200e\u200f\u2060\u2066\u2067\u2068\u2069\ufeff\u00ad{_BOX}{_UNBOX}")
-)
+_MARKS_OF_DIRECTION = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_INVISIBLE = dict.fromkeys(map(ord, f"{_MARKS_OF_DIRECTION}\u200b\u200c\u200d\u2060\ufeff\u00ad{_BOX}{_UNBOX}"))
 _FULL_WIDTH = {0xFF01 + n: chr(0x21 + n) for n in range(94) if chr(0x21 + n) != ","}  # "，" is never a decimal mark
 _SIGNS = {ord("﹣"): "−", ord("－"): "-", ord("⁄"): "/", ord("∕"): "/", ord("฿"): "$", ord("৳"): "$", ord("￥"): "¥"}
 
@@ -297,7 +432,8 @@ def plain(text: str) -> str:
     >>> plain(r"1. On 12/05/2023 she paid \$৪৫ for the 2nd \textbf{box}")
     ' On   she paid $45 for the   box'
     """
-    text = re.sub(r"\d", lambda digit: str(unicodedata.decimal(digit[0])), text.translate(_INVISIBLE))  # ২, ๒, ２ → 2
+    text = unicodedata.normalize("NFC", text).translate(_INVISIBLE)
+    text = re.sub(r"\d", lambda digit: str(unicodedata.decimal(digit[0])), text)  # ২, ๒, ２ → 2
     text = _boxes(text.translate(_FULL_WIDTH | _SIGNS))
     for pattern, instead in _LATEX:
         text = pattern.sub(instead, text)

@@ -19,9 +19,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
+
+from .conventions import decimal_mark, scale_words
 
 NO_LETTER = r"(?![^\W\d_])"
 """A word of a pattern ends here."""
@@ -34,11 +37,17 @@ _LARGEST = 3000
 """Bits that a numerator or denominator has at most: Python refuses to print integers of more than 4300 digits."""
 
 _SPACES = " \u00a0\u2009\u202f\u2007"
-_RAW = rf"\d+(?:[.,٫٬，'’]\d+|[{_SPACES}]\d{{3}}(?!\d))*"
+_GROUPS = "'’٬،⹁"
+_RAW = rf"\d+(?:[.,٫，{_GROUPS}]\d+|[{_SPACES}]\d{{3}}(?!\d))*"
 """Digits with the marks that may stand among them; `_parts` says what they mean."""
-_UNIT = r"(?:(?!千[克米瓦卡])[十百千万萬亿億兆])"  # 5千克 is five kilograms
-_COMPOUND = rf"(?:\d+(?:[.,]\d+)*[ ]?{_UNIT}+)+(?:\d{{1,4}}(?![\d.,]))?"
-"""1万8千, 2.5万, 12万5000."""
+_UNIT = r"(?:(?!千[克米瓦卡]|만큼|조[각개금])[十百千万萬亿億兆십백천만억조])"
+"""5千克 is five kilograms, 5만큼 "as much as 5", 5조각 five pieces."""
+_KOREAN_BLANK = r"(?<=[십백천만억조])[ ]"
+_COMPOUND = (
+    rf"(?:\d+(?:[.,]\d+)*[ ]?{_UNIT}+(?:{_KOREAN_BLANK}(?=\d+(?:[.,]\d+)*[십백천만억조]))?)+"
+    rf"(?:(?:\d{{1,4}}|{_KOREAN_BLANK}(?:\d{{3,4}}|\d,\d{{3}}))(?![\d.,]))?"
+)
+"""1万8千, 2.5万, 12万5000, 3억 2,000만."""
 
 _NUMBER = re.compile(
     rf"(?P<compound>{_COMPOUND})"
@@ -85,11 +94,11 @@ def numbers_in(text: str, language: str) -> list[FoundNumber]:
     >>> [str(found.value) for found in numbers_in("1.234 und 1万8千", "de")]
     ['1234', '18000']
     """
-    mark = _decimal_mark(text, language)
+    mark, scales = _decimal_mark(text, language), _scales(language)
     numbers: list[FoundNumber] = []
     done = 0
     for match in _NUMBER.finditer(text):
-        for found in _read(text, match, mark=mark):
+        for found in _read(text, match, mark=mark, scales=scales):
             if found.digits < done:  # a denominator or a power is part of the number before
                 continue
             done, before = found.end, numbers[-1] if numbers else None
@@ -102,7 +111,7 @@ def numbers_in(text: str, language: str) -> list[FoundNumber]:
     return numbers
 
 
-def _read(text: str, match: re.Match[str], *, mark: str) -> Iterator[FoundNumber]:
+def _read(text: str, match: re.Match[str], *, mark: str, scales: _Scales) -> Iterator[FoundNumber]:
     """The numbers of one match: one, several where the marks are those of a list ("1,2,3"), or none."""
     start, end = match.span()
     if sum(map(str.isdigit, match[0])) > _LONGEST or _belongs_to_a_word(text, start):
@@ -114,7 +123,7 @@ def _read(text: str, match: re.Match[str], *, mark: str) -> Iterator[FoundNumber
         value = _special(match)
         parts = [] if value is None else [(0, end - start, value)]
     for first, last, value in parts:
-        yield _with_surroundings(text, start + first, start + last, value)
+        yield _with_surroundings(text, start + first, start + last, value, scales)
 
 
 def _special(match: re.Match[str]) -> Fraction | None:
@@ -132,15 +141,15 @@ def _special(match: re.Match[str]) -> Fraction | None:
     return whole + Fraction(top, bottom) if bottom else None
 
 
-def _with_surroundings(text: str, start: int, end: int, value: Fraction) -> FoundNumber:
+def _with_surroundings(text: str, start: int, end: int, value: Fraction, scales: _Scales) -> FoundNumber:
     """A number with everything beside it that changes its value: exponent, denominator, scale, half, sign."""
     if power := _EXPONENT.match(text, end):
         end, value = power.end(), value ** int(power[1])
     below = _DENOMINATOR.match(text, end)
     if below and int(below[1]) and text[start - 1 : start] != "/":
         end, value = below.end(), value / int(below[1])
-    end, factor = _scale_after(text, end)
-    factor *= _scale_before(text, start)
+    end, factor = _scale_after(text, end, scales)
+    factor *= _scale_before(text, start, scales)
     end, half = _half_beside(text, start, end)
     value = (value + half) * factor
     sign = _SIGN.search(text[max(start - 5, 0) : start])
@@ -164,15 +173,11 @@ def _belongs_to_a_word(text: str, start: int) -> bool:
     return not _CODE.fullmatch(word) and not (word in ("x", "х") and before[-1:].isdigit())
 
 
-# Which mark separates the decimals: "1.234" is 1234 in German and 1.234 in English (Unicode CLDR's conventions).
+# Which mark separates the decimals: "1.234" is 1234 in German and 1.234 in English.
 
-_DECIMAL_COMMA = re.compile(
-    r"(?:af|az|be|bg|bs|ca|cs|da|de|el|es|et|eu|fi|fr|gl|hr|hu|hy|id|is|it|ka|kk|lt|lv|mk|mn|nb|nl|nn|no|pl|pt|ro|ru|sk"
-    r"|sl|sq|sr|sv|tr|uk|uz|vi)\b"
-)
 _THOUSANDS = re.compile(r"\d{1,3}([.,])\d{3}(?:\1\d{3})*")
 _INDIAN = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}")
-_PLAIN_GROUPS = re.compile(rf"(\d{{1,3}}(?:([{_SPACES}'’٬，])\d{{3}}(?:\2\d{{3}})*)|\d+)((?:[.,٫]\d+)?)")
+_PLAIN_GROUPS = re.compile(rf"(\d{{1,3}}(?:([{_SPACES}{_GROUPS}，])\d{{3}}(?:\2\d{{3}})*)|\d+)((?:[.,٫]\d+)?)")
 
 
 def _decimal_mark(text: str, language: str) -> str:
@@ -180,7 +185,7 @@ def _decimal_mark(text: str, language: str) -> str:
     shown = {mark for raw in re.findall(_RAW, text) if (mark := _shown_mark(raw))}
     if len(shown) == 1:
         return shown.pop()
-    return "," if _DECIMAL_COMMA.match(language) else "."
+    return decimal_mark(language)
 
 
 def _shown_mark(raw: str) -> str | None:
@@ -243,25 +248,26 @@ def _joined(raw: str) -> str:
 
 # Words beside a number that multiply it ("2.5 million", "elfu 5") or add a half ("2 et demi").
 
-_SUFFIXES = [
+_OTHER_WORDS = [
     (re.compile(rf"\s*(?:{words}){end}", re.IGNORECASE), factor)
     for words, end, factor in (
-        (r"mil\s+millones|billions?|milliarden?|milliards?|mrd\.?|миллиард\w*|млрд\.?", NO_LETTER, 10**9),
-        (r"millions?|millionen|millón|millon|millones|mio\.?|миллион\w*|млн\.?", NO_LETTER, 10**6),
-        (r"thousand|tausend|mille|mil|тысяч\w*|тыс\.?|elfu", NO_LETTER, 10**3),
-        (r"কোটি|crores?", "", 10**7),
+        (r"milliarden?|milliards?|mrd\.?|миллиард\w*|млрд\.?", NO_LETTER, 10**9),
+        (r"millionen|millón|millon|millones|mio\.?|миллион\w*|млн\.?", NO_LETTER, 10**6),
+        (r"tausend|mille|mil|тысяч\w*|тыс\.?|elfu", NO_LETTER, 10**3),
+        (r"hundred|hundert", NO_LETTER, 10**2),
+        (r"কোটি|crores?|करोड़|కోట్లు|కోట్ల|కోటి|கோடி", "", 10**7),
         (r"ล้าน", "", 10**6),
-        (r"লাখ|লক্ষ|lakhs?|แสน", "", 10**5),
+        (r"লাখ|লক্ষ|lakhs?|แสน|लाख|లక్షలు|లక్షల|లక్ష|லட்சம்", "", 10**5),
         (r"หมื่น", "", 10**4),
-        (r"হাজার|พัน(?!ธ)", "", 10**3),
+        (r"হাজার|พัน(?!ธ)|हजार|వేల", "", 10**3),
         (r"ร้อย(?!ละ)", "", 10**2),
     )
 ]
+"""Words that CLDR does not have for the language asked in: a model may answer in another, or inflect."""
+_PREFIXES = {"elfu": 10**3, "laki": 10**5, "milioni": 10**6, "bilioni": 10**9}
+_LONGEST_PREFIX = 24
 _GLUED_K = re.compile(rf"[kK]{NO_LETTER}")
 _POWER = re.compile(r"\s*[×x*·]\s*10\s*\^\s*\{?([-−]?\d{1,2})\}?|[eE]([-+]?\d{1,2})(?![\w.])")
-_SWAHILI = re.compile(r"\b(elfu|laki|milioni|bilioni)\s+$", re.IGNORECASE)
-_SWAHILI_FACTORS = {"elfu": 10**3, "laki": 10**5, "milioni": 10**6, "bilioni": 10**9}
-
 _HALF_AFTER = re.compile(
     rf"[ \u00a0](?:[^\W\d_]+[ \u00a0])?(?:and a half(?! of)|et demie?|y medi[ao]|und ein(?:e[nrs]?)? halbe?[nrs]?"
     rf"|с половиной|na nusu){NO_LETTER}"
@@ -274,23 +280,58 @@ _BETWEEN_PARTS = re.compile(r"[ \u00a0](?:na )?(?:(?:laki|elfu) )?", re.IGNORECA
 """Between the parts of "২ লাখ ৫০ হাজার", "5 mil 300", "milioni 2 na elfu 50"."""
 
 
-def _scale_after(text: str, end: int) -> tuple[int, Fraction]:
+@dataclass(frozen=True)
+class _Scales:
+    """The words of a language that scale a number, behind it and in front of it, with their factors."""
+
+    behind: re.Pattern[str]
+    before: re.Pattern[str]
+    factors: Mapping[str, int]
+
+
+@cache
+def _scales(language: str) -> _Scales:
+    """CLDR's words of this language; where it has none of that spelling, the English and Swahili ones."""
+    behind, before = scale_words(language)
+    behind, before = {**scale_words("en")[0], **behind}, {**_PREFIXES, **before}
+    return _Scales(
+        re.compile(rf"\s*({_any_of(behind)}){NO_LETTER}(?![\u0900-\u0dff])", re.IGNORECASE),
+        re.compile(rf"(?<!\w)({_any_of(before)})\s+$", re.IGNORECASE),
+        before | behind,
+    )
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """A pattern for any of these words, the longest first, with any blanks between their parts."""
+    return "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in sorted(words, key=len, reverse=True))
+
+
+def _scale_after(text: str, end: int, scales: _Scales) -> tuple[int, Fraction]:
     """Where the words that scale a number end, and their factor; (end, 1) without such words."""
     power = _POWER.match(text, end)
     if power:
         return power.end(), Fraction(10) ** int((power[1] or power[2]).replace("−", "-"))
     if found := _GLUED_K.match(text, end):
         return found.end(), Fraction(1000)
-    for pattern, factor in _SUFFIXES:
+    end, factor = _scale_word(text, end, scales)
+    further, larger = _scale_word(text, end, scales)
+    return (further, Fraction(factor * larger)) if 1 < factor < larger else (end, Fraction(factor))
+
+
+def _scale_word(text: str, end: int, scales: _Scales) -> tuple[int, int]:
+    """Where one word that scales ends, and its factor: two may follow each other ("2 mil millones", "৩ লাখ কোটি")."""
+    if found := scales.behind.match(text, end):
+        return found.end(), scales.factors[" ".join(found[1].casefold().split())]
+    for pattern, factor in _OTHER_WORDS:
         if found := pattern.match(text, end):
-            return found.end(), Fraction(factor)
-    return end, Fraction(1)
+            return found.end(), factor
+    return end, 1
 
 
-def _scale_before(text: str, start: int) -> int:
-    """The factor of the Swahili word before a number: "elfu 5" is 5000."""
-    found = _SWAHILI.search(text[max(start - 12, 0) : start])
-    return _SWAHILI_FACTORS[found[1].lower()] if found else 1
+def _scale_before(text: str, start: int, scales: _Scales) -> int:
+    """The factor of the word before a number: the Swahili "elfu 5" is 5000."""
+    found = scales.before.search(text[max(start - _LONGEST_PREFIX, 0) : start])
+    return scales.factors[" ".join(found[1].casefold().split())] if found else 1
 
 
 def _half_beside(text: str, start: int, end: int) -> tuple[int, Fraction]:
@@ -307,25 +348,25 @@ def _adds_to(text: str, before: FoundNumber, found: FoundNumber) -> bool:
     return bool(before.scale > 1 and fits and _BETWEEN_PARTS.fullmatch(text, before.end, found.start))
 
 
-# Chinese and Japanese numerals.
+# Chinese, Japanese and Korean numerals.
 
 _DIGITS = {character: value for value, character in enumerate("〇一二三四五六七八九")} | {"零": 0, "两": 2, "兩": 2}
-_SMALL = {"十": 10, "百": 100, "千": 1000}
-_BIG = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8, "兆": 10**12}
+_SMALL = {"十": 10, "百": 100, "千": 1000, "십": 10, "백": 100, "천": 1000}
+_BIG = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8, "兆": 10**12, "만": 10**4, "억": 10**8, "조": 10**12}
 KANJI = re.compile(r"(?!一[样般些起共定直切旦部])[〇零一二三四五六七八九两兩十百千万萬亿億兆]+")
 """A number in characters. It is read only right behind an answer phrase, for most of these are common in words."""
 _TERM = re.compile(rf"(\d+(?:[.,]\d+)*|[{''.join(_DIGITS)}])?\s?({_UNIT})?")
 
 
 def east_asian(numeral: str) -> Fraction | None:
-    """The value of a numeral with Chinese or Japanese units or digits; None for one of more than 40 digits.
+    """The value of a numeral with Chinese, Japanese or Korean units or digits; None for one of more than 40 digits.
 
     >>> [int(east_asian(numeral)) for numeral in ("1万8千", "二百三十", "十八", "二〇二四")]
     [18000, 230, 18, 2024]
     """
     if sum(character.isdigit() or character in _DIGITS for character in numeral) > _LONGEST:
         return None
-    if not re.search(r"[十百千万萬亿億兆]", numeral) and len(numeral) > 1:
+    if not re.search(r"[十百千万萬亿億兆십백천만억조]", numeral) and len(numeral) > 1:
         return Fraction("".join(str(_DIGITS[character]) for character in numeral))  # 二〇二四
     total = section = Fraction(0)
     pending: Fraction | None = None
@@ -334,6 +375,10 @@ def east_asian(numeral: str) -> Fraction | None:
             pending = Fraction(_DIGITS[number]) if number in _DIGITS else _amount(number)
         if unit in _SMALL:
             section += (1 if pending is None else pending) * _SMALL[unit]
+        elif unit in _BIG and total and not number and not section:
+            total *= _BIG[unit]  # 2万亿
+            if total.numerator.bit_length() > _LARGEST:
+                return None
         elif unit in _BIG:
             total += (section + (pending or 0) or 1) * _BIG[unit]
             section = Fraction(0)

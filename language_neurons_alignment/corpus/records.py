@@ -5,7 +5,8 @@ A corpus file is a JSON list, or JSON lines, of records
     {"lang": "en" | "English", "instruction": str, "answers": [{"generated": str}, …]}
 
 with, where they are known, "id" (the same for the same question in all languages), "target" (the known final answer)
-and "question" (the bare question, where a template made the instruction from it). Other keys are kept. This module
+and "question" (the bare question, where a template made the instruction from it). "add_special_tokens": false says that
+the instruction already holds every special token of its prompt. Other keys are kept. This module
 reads such files (`read_corpus`), names what was read by a digest (`records_hash`), and puts a model's answers into
 records (`open_places`, `with_all_answers`). The first half is what other modules use; reading and its checks follow.
 
@@ -16,13 +17,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import CorpusError, SettingsError
-from ..languages import language_code
+from ..languages import code_or_name, language_code
 
 SCHEMA = '{"lang": str, "instruction": str, "answers": [{"generated": str}, …]}'
 GENERATION = "generation"
@@ -41,6 +43,8 @@ class Record:
         source: the record as it stands in the file, with whatever other keys it has; None for one made in Python.
         target: the known final answer, where there is one: `lna evaluate` compares with it.
         question: the bare question, where a template made the instruction from it.
+        add_special_tokens: whether the tokenizer puts its own special tokens (BOS) in front; False where the
+            instruction holds them all, as some chat templates write them.
 
     >>> Record("en", "1 + 1?", (" 2",), id="sum").as_item()
     {'lang': 'en', 'id': 'sum', 'instruction': '1 + 1?', 'answers': [{'generated': ' 2'}]}
@@ -53,13 +57,21 @@ class Record:
     source: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
     target: str | None = None
     question: str | None = None
+    add_special_tokens: bool = True
+
+    @property
+    def asked(self) -> tuple[str] | tuple[str, bool]:
+        """What decides the prompt: the instruction, and that no special tokens are added, where that is so."""
+        return (self.instruction,) if self.add_special_tokens else (self.instruction, False)
 
     def as_item(self) -> dict[str, Any]:
         """The record as it stands in a corpus file, with its other keys."""
         if self.source is not None:
             return dict(self.source)
         extra = {"id": self.id, "target": self.target, "question": self.question}
-        named = {key: value for key, value in extra.items() if value is not None}
+        named: dict[str, Any] = {key: value for key, value in extra.items() if value is not None}
+        if not self.add_special_tokens:
+            named["add_special_tokens"] = False
         answers = [{"generated": answer} for answer in self.answers]
         return {"lang": self.language, **named, "instruction": self.instruction, "answers": answers}
 
@@ -91,16 +103,17 @@ class Corpus:
         return tuple(dict.fromkeys(record.language for record in self.records))
 
     def of_language(self, language: str) -> list[Record]:
-        """A language's records.
+        """A language's records; the language by code, tag or name.
 
         Raises:
             CorpusError: it has none.
         """
-        chosen = [record for record in self.records if record.language == language]
+        wanted = code_or_name(language)
+        chosen = [record for record in self.records if record.language == wanted]
         if not chosen:
             raise CorpusError(
                 f"{self.path} has no records in {language!r}: it has {', '.join(self.languages)}; "
-                "choose from these with --langs (-l)"
+                "choose from these languages"
             )
         return chosen
 
@@ -154,7 +167,8 @@ def add_hashes(hashes: Iterable[str]) -> str:
 
 
 def _record_hash(record: Record) -> str:
-    content = json.dumps([record.language, record.instruction, list(record.answers)], ensure_ascii=False)
+    language, instruction, *unusual = record.language, *record.asked
+    content = json.dumps([language, instruction, list(record.answers), *unusual], ensure_ascii=False)
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
@@ -180,7 +194,7 @@ def open_places(records: Sequence[Record], languages: Sequence[str], answers: in
 
 def same_questions(one: Corpus, other: Corpus) -> bool:
     """Whether two corpora ask the same in the same order."""
-    first, second = ([(record.language, record.instruction) for record in corpus.records] for corpus in (one, other))
+    first, second = ([(record.language, *record.asked) for record in corpus.records] for corpus in (one, other))
     return first == second
 
 
@@ -232,11 +246,13 @@ def read_numbered(path: Path, *, report: OnError = raise_at_once) -> list[tuple[
     """The records of a corpus file, each with its place ("mgsm.json, record 3")."""
     numbered: list[tuple[Record, str]] = []
     text = read_text(path, what="the corpus", advice="give a JSON file in UTF-8")
-    empty = True
+    empty, spellings = True, Spellings()
     for item, where in parse_items(text, path, report=report):
         empty = False
         try:
-            numbered.append((_record(item, where), where))
+            record = _record(item, where)
+            spellings.check(record, item["lang"], where)
+            numbered.append((record, where))
         except CorpusError as error:
             report(error)
     if empty and not text.strip().strip("[] \n"):
@@ -263,10 +279,49 @@ def _record(item: Any, where: str) -> Record:
         code = language_code(language)
     except SettingsError as error:
         raise CorpusError(f"{where}: {error}") from error
+    special = item.get("add_special_tokens", True)
+    if not isinstance(special, bool):
+        raise CorpusError(f'{where}: "add_special_tokens" must be true or false, got {json.dumps(special)[:60]}')
     extra = {key: None if item.get(key) is None else str(item[key]) for key in ("id", "target", "question")}
-    return Record(code, instruction, tuple(answer["generated"] for answer in answers), source=item, **extra)
+    return Record(
+        code,
+        instruction,
+        tuple(answer["generated"] for answer in answers),
+        source=item,
+        add_special_tokens=special,
+        **extra,
+    )
 
 
+class Spellings:
+    """Notices records that are there twice because their language is written in two ways.
+
+    Two spellings of one language are one language. Where both have a record of the same id or the same question,
+    the language would be counted twice.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, str, str], tuple[str, str]] = {}
+
+    def check(self, record: Record, spelling: str, where: str) -> None:
+        """Raise CorpusError where an earlier record of the same id or question has another spelling."""
+        for what, value in (("id", record.id), ("question", record.question or record.instruction)):
+            if value is None:
+                continue
+            first, place = self._first.setdefault((record.language, what, value), (spelling, where))
+            if first != spelling:
+                raise CorpusError(
+                    f"{where}: {spelling!r} and {first!r} ({place.rsplit(', ', 1)[-1]}) are one language, "
+                    f"{record.language}, and both have the {what} {_short(value)!r}: keep the records of one of them"
+                )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+_SHOWN = 60
+"""Characters of a text in a message."""
 _DEEPEST = 100
 """Levels of brackets in a record; at some thousand, Python can neither read nor write JSON."""
 
@@ -282,6 +337,8 @@ def check_writable(item: Any, where: str) -> None:
         for value in level:
             if isinstance(value, str):
                 _check_encodable(value, where)
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise CorpusError(f"{where}: JSON has no number {value}; write null, or a smaller number")
             elif isinstance(value, dict):
                 inner += [*value, *value.values()]
             elif isinstance(value, list):
@@ -306,8 +363,9 @@ def read_text(path: Path, *, what: str = "", advice: str) -> str:
     named = f"{what} {path}".strip()
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise CorpusError(f"cannot read {named}: {error.strerror}; {advice}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CorpusError(f"cannot read {named}: {reason}; {advice}") from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -345,10 +403,23 @@ def parse_items(text: str, path: Path, *, report: OnError = raise_at_once) -> It
             yield item, f"{path}, line {number}"
 
 
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"the key {_short(twice)!r} is there twice in one object")
+    return found
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON; write null")
+
+
 def parse_json(text: str, path: Path, *, line: int | None = None) -> Any:
     """Parse a whole file of JSON, or one line of it."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_key_once, parse_constant=_no_number)
     except RecursionError as error:
         raise CorpusError(
             f"{path}, line {line or 1}: brackets are nested too deeply to be read; is this the right file?"
@@ -356,4 +427,6 @@ def parse_json(text: str, path: Path, *, line: int | None = None) -> Any:
     except ValueError as error:
         reason, at = getattr(error, "msg", str(error)), line or getattr(error, "lineno", 1)
         advice = "is the file cut off?" if line is None else "expected a JSON list, or one record a line"
+        if not isinstance(error, json.JSONDecodeError):  # well formed, but a number or key that cannot be kept
+            advice = "correct it there"
         raise CorpusError(f"{path}, line {at}: not valid JSON ({reason}); {advice}") from error

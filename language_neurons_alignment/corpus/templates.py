@@ -7,14 +7,18 @@ instruction and keeps the bare question beside it.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import SettingsError
+from ..errors import CorpusError, LNAWarning, SettingsError
 from ..languages import language_name
+from .encode import Framing, Tokenizer, Tokens, common_length, named
 from .records import Record, read_text
 
 _PLACEHOLDER = re.compile(r"\{(question|language)\}")
@@ -28,22 +32,26 @@ class Template:
         name: as `--template` takes it.
         about: one line for people.
         text: the text with {question} and {language}, if the template is one; None for the model's own.
-        render: (question, language code) → instruction.
+        make: record with the bare question → instruction, and whether the tokenizer adds its special tokens to it.
         joint: what stands between the instruction and a gold answer.
     """
 
     name: str
     about: str
     text: str | None
-    render: Callable[[str, str], str]
+    make: Callable[[Record], tuple[str, bool]]
     joint: str = ""
 
     def apply(self, record: Record) -> Record:
         """The record with its instruction made from its bare question, which is kept beside it if the two differ."""
-        instruction = self.render(record.instruction, record.language)
+        instruction, special = self.make(record)
         answers = tuple(self.joint + answer for answer in record.answers)
         question = None if instruction == record.instruction else record.instruction
-        return replace(record, instruction=instruction, answers=answers, question=question)
+        return replace(record, instruction=instruction, answers=answers, question=question, add_special_tokens=special)
+
+    def render(self, question: str, language: str) -> str:
+        """The instruction of a question."""
+        return self.make(Record(language, question, ()))[0]
 
 
 def text_template(name: str, text: str, *, about: str, joint: str = "") -> Template:
@@ -61,11 +69,14 @@ def text_template(name: str, text: str, *, about: str, joint: str = "") -> Templ
             "(and {language} where the language's name is)"
         )
 
-    def render(question: str, language: str) -> str:
-        values = {"question": question, "language": language_name(language)}
-        return _PLACEHOLDER.sub(lambda found: values[found[1]], text)  # one pass: braces in a question stay as they are
+    def make(record: Record) -> tuple[str, bool]:
+        values = {"question": record.instruction, "language": language_name(record.language)}
+        filled = _PLACEHOLDER.sub(
+            lambda found: values[found[1]], text
+        )  # one pass: braces in a question stay as they are
+        return filled, record.add_special_tokens
 
-    return Template(name, about, text, render, joint)
+    return Template(name, about, text, make, joint)
 
 
 PLAIN = text_template("plain", "{question}", about="the question as it is", joint="\n")
@@ -81,7 +92,7 @@ _CHAT = "the model's own chat template, up to where the assistant begins; needs 
 TEMPLATES = {
     "plain": PLAIN,
     "instruct": INSTRUCT,
-    "chat": Template("chat", _CHAT, None, lambda question, language: question),
+    "chat": Template("chat", _CHAT, None, lambda record: (record.instruction, True)),
 }
 """The templates by name; "chat" is only described here: `chat_template` makes it from a tokenizer."""
 
@@ -92,50 +103,133 @@ def file_template(path: Path) -> Template:
     return text_template(str(path), re.sub(r"\r?\n\Z", "", text), about="your own file")
 
 
-class ChatTokenizer(Protocol):
+class ChatTokenizer(Tokenizer, Protocol):
     """What the model's own chat template needs: a Hugging Face tokenizer will do."""
 
-    bos_token: Any
-    bos_token_id: Any
     chat_template: Any
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids."""
-        ...
-
     def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any:
-        """The prompt as text."""
+        """The prompt as text or as token ids."""
         ...
 
 
 def chat_template(tokenizer: ChatTokenizer, model_path: str) -> Template:
     """The model's own chat template: the question as the user's message, up to where the assistant begins.
 
-    The instruction is text, and is tokenized with the tokenizer's own special tokens later. If those begin with BOS and
-    the template's text does too, BOS is left out of the text, so that a prompt begins with it once.
+    An instruction is text that is tokenized later. Its tokens are exactly those of the model's own recipe,
+
+        apply_chat_template(messages, tokenize=True, add_generation_prompt=True)
+
+    If the tokenizer puts BOS in front of every text and the template writes BOS too, BOS is left out of the text. If it
+    does and the template does not, the record says that no special tokens are to be added.
+
+    Raises:
+        SettingsError: there is no template, or it fails, or its prompt ends with EOS, or no text has its tokens.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise SettingsError(
-            f"the model at {model_path} has no chat template: use --template plain, instruct, or a file of your own"
+            f"the model at {model_path} has no chat template: use the template plain, instruct, or a file of your own"
         )
+    framing = Framing.of(tokenizer)
+    opening = framing.text(framing.opening)
 
-    def render(question: str, language: str) -> str:
-        text, bos = _chat_text(tokenizer, question), tokenizer.bos_token
-        twice = bool(bos) and text.startswith(bos) and tokenizer.encode("a")[:1] == [tokenizer.bos_token_id]
-        return text[len(bos) :] if twice else text
+    def spellings(question: str) -> Iterator[Record]:
+        """The instructions that may have the recipe's tokens; the simplest first."""
+        text = _recipe(tokenizer, question, model_path, tokenize=False)
+        plain = Record("", text, (), question=question)
+        yield plain
+        if opening and text.lstrip().startswith(opening):
+            yield replace(plain, instruction=text.lstrip()[len(opening) :])
+        yield replace(plain, add_special_tokens=False)
 
-    return Template("chat", _CHAT, None, render)
+    def make(record: Record) -> tuple[str, bool]:
+        wanted = tuple(_recipe(tokenizer, record.instruction, model_path, tokenize=True))
+        made, tokens = record, Tokens()
+        for made in spellings(record.instruction):
+            with suppress(CorpusError):  # BOS twice
+                tokens = framing.encode(made)
+                if tokens == wanted:
+                    break
+        else:
+            at = common_length(tokens, wanted)
+            raise SettingsError(
+                f"the prompt of {named(record)} cannot have the tokens of the chat template of {model_path}: at "
+                f"position {at} its text has {_shown(framing, tokens, at)}, the template {_shown(framing, wanted, at)}"
+                "; use --template with a file of your own"
+            )
+        if not wanted or wanted[-1] == getattr(tokenizer, "eos_token_id", None):
+            raise SettingsError(
+                f"the chat template of {model_path} ends its prompt with {_shown(framing, wanted, len(wanted) - 1)}, "
+                "not where the assistant begins, so the model would begin another text: use --template with a file "
+                "of your own"
+            )
+        return made.instruction, made.add_special_tokens
+
+    return Template("chat", _CHAT, None, make)
 
 
-def changed_prompts(records: list[Record], tokenizer: ChatTokenizer) -> int:
-    """How many instructions do not have the chat template's own tokens once they are tokenized as text."""
-    return sum(
-        tokenizer.encode(record.instruction)
-        != tokenizer.encode(_chat_text(tokenizer, record.question or record.instruction), add_special_tokens=False)
-        for record in records
-    )
+def template_digest(tokenizer: Any) -> str | None:
+    """A digest of a tokenizer's chat template; None where it has none."""
+    template = getattr(tokenizer, "chat_template", None)
+    return hashlib.blake2b(str(template).encode(), digest_size=16).hexdigest() if template else None
 
 
-def _chat_text(tokenizer: ChatTokenizer, question: str) -> str:
+def warn_of_other_recipes(records: Sequence[Record], tokenizer: Any) -> None:
+    """Warn of prompts made by a chat template whose tokens are not what the model that answers would make of them.
+
+    That is so under another model, and where the tokenizer's files were changed since. A template that writes the day
+    gives other tokens tomorrow, so those of one are not compared.
+    """
+    own, framing = template_digest(tokenizer), Framing.of(tokenizer)
+    for record in records:
+        built = (record.source or {}).get("built")
+        made = built.get("template") if isinstance(built, dict) else None
+        if not isinstance(made, dict) or made.get("name") != "chat":
+            continue
+        model = str(made.get("model"))
+        where = f"the prompt of {named(record)}, and perhaps others, was made by the chat template of {model}"
+        if made.get("digest") != own:
+            warnings.warn(
+                f"{where}, and the model that answers has {'another' if own else 'none'}: build the corpus with its "
+                "own template, unless the two models are to be asked the same",
+                LNAWarning,
+                stacklevel=3,
+            )
+            return
+        if "strftime_now" in str(tokenizer.chat_template):
+            return
+        tokens = framing.encode(record)
+        wanted = tuple(_recipe(tokenizer, record.question or record.instruction, model, tokenize=True))
+        if tokens != wanted:
+            at = common_length(tokens, wanted)
+            warnings.warn(
+                f"{where}, which now gives other tokens: at position {at} the prompt has "
+                f"{_shown(framing, tokens, at)}, the template "
+                f"{_shown(framing, wanted, at)}; build the corpus again with `lna dataset build`",
+                LNAWarning,
+                stacklevel=3,
+            )
+            return
+
+
+def _recipe(tokenizer: ChatTokenizer, question: str, model_path: str, *, tokenize: bool) -> Any:
+    """The model's own prompt, as text or as tokens."""
     messages = [{"role": "user", "content": question}]
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    options = {"tokenize": tokenize, "add_generation_prompt": True, **({"return_dict": False} if tokenize else {})}
+    try:
+        return tokenizer.apply_chat_template(messages, **options)
+    except Exception as error:  # a template is a program: it raises what it likes
+        said = "".join(one if one.isprintable() else " " for one in str(error)) or type(error).__name__
+        line = getattr(error, "lineno", None)
+        where = f" (its line {line})" if isinstance(line, int) else ""
+        asked = " ".join(question.split())
+        raise SettingsError(
+            f"the chat template of {model_path} fails{where}: {' '.join(said.split())[:300]} "
+            f"({type(error).__name__}, for the question {asked[:40]!r}); use --template plain, instruct, or a file of "
+            "your own"
+        ) from error
+
+
+def _shown(framing: Framing, tokens: Sequence[int], at: int) -> str:
+    """A token, for people."""
+    return f"{framing.text(tokens[at : at + 1])!r} (token {tokens[at]})" if 0 <= at < len(tokens) else "no token"

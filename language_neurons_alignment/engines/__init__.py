@@ -23,9 +23,10 @@ class EngineSpec:
 
 
 ENGINES = {
-    "transformers": EngineSpec("TransformersEngine", ("device", "batch_tokens")),
+    "transformers": EngineSpec("TransformersEngine", ("device", "batch_tokens", "batch_invariant")),
     "vllm": EngineSpec("VLLMEngine", (
-        "batch_tokens", "tensor_parallel_size", "pipeline_parallel_size", "distributed_executor_backend", "engine_args",
+        "batch_tokens", "batch_invariant", "tensor_parallel_size", "pipeline_parallel_size",
+        "distributed_executor_backend", "engine_args",
     )),
 }  # fmt: skip
 
@@ -58,10 +59,11 @@ class EngineSource:
         self._engine: Engine | None = None
 
     @property
-    def explicit(self) -> dict[str, str]:
-        """The engine and precision that the caller named; stored results made with others must not be reused."""
-        asked = {"engine": self.settings.engine, "dtype": self.settings.dtype}
-        return {key: value for key, value in asked.items() if value != "auto"}
+    def explicit(self) -> dict[str, str | bool]:
+        """The engine, precision and invariance that the caller asked for; stored results without must not be reused."""
+        asked: dict[str, Any] = {"engine": self.settings.engine, "dtype": self.settings.dtype}
+        named = {key: value for key, value in asked.items() if value != "auto"}
+        return named | ({"batch_invariant": True} if self.settings.options.get("batch_invariant") else {})
 
     def __call__(self) -> Engine:
         """The loaded engine."""

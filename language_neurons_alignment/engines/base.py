@@ -12,7 +12,7 @@ from ..core.interventions import Intervention
 from ..core.model import SILENT, ModelInfo, Progress
 from ..core.perplexity import TextLikelihood
 from ..corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
-from ..errors import EngineError, IncompatibleError
+from ..errors import EngineError, IncompatibleError, SettingsError
 
 
 class Engine(Protocol):
@@ -100,6 +100,15 @@ def check_lengths(sequences: Iterable[Tokens], *, longest: int) -> None:
         raise EngineError(
             f"{len(too_long)} sequences are longer than the model allows: up to {max(too_long)} tokens, "
             f"at most {longest} are possible; use --overlong truncate or --overlong skip"
+        )
+
+
+def check_batch_choices(batch_tokens: int | None, batch_invariant: bool) -> None:
+    """Refuse a size of batches where each question is computed alone."""
+    if batch_invariant and batch_tokens is not None:
+        raise SettingsError(
+            f"--batch-tokens {batch_tokens} would do nothing with --batch-invariant, which computes each question "
+            "alone: leave one of them out"
         )
 
 

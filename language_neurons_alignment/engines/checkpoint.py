@@ -6,8 +6,9 @@ Both engines read it here, so both agree on the model's shape, its longest seque
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
 
-from ..errors import EngineError, SettingsError
+from ..errors import EngineError, LNAWarning, SettingsError
 from .families import FAMILIES, neurons_per_layer, unknown_family
+from .folder import check_model_path, check_weight_files, remarks
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -45,8 +47,10 @@ def load_config(path: str, revision: str | None) -> PreTrainedConfig:
     """A model's config."""
     if looks_local(path) and not Path(path).exists():
         raise EngineError(f"there is no model at {path}: the path does not exist; give a model folder or a hub id")
-    with explained("the config", path):
-        raw, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
+    raw = check_model_path(path)
+    if raw is None:
+        with explained("the config", path):
+            raw, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
     model_type = raw.get("model_type")
     if model_type is None:
         raise EngineError(f"cannot load the config of {path}: there is no config.json in it that names a model_type")
@@ -57,9 +61,15 @@ def load_config(path: str, revision: str | None) -> PreTrainedConfig:
 
 
 def load_tokenizer(path: str, revision: str | None) -> Any:
-    """A model's own tokenizer."""
+    """A model's own tokenizer.
+
+    Beside tokenizer.json, Mistral's tekken.json is not used: it would be where the package mistral_common is installed.
+    """
+    alone = (Path(path) / "tekken.json").is_file() and not (Path(path) / "tokenizer.json").is_file()
+    choice = {} if alone else {"mistral_format": False}
     with explained("the tokenizer", path):
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False, **choice)
+        tokenizer.decode(tokenizer.encode("a"))  # malformed settings show here, not in the middle of a corpus
     warned = getattr(tokenizer, "deprecation_warnings", None)
     if isinstance(warned, dict):  # the engines refuse long sequences themselves
         warned["sequence-length-is-longer-than-the-specified-maximum"] = True
@@ -68,27 +78,45 @@ def load_tokenizer(path: str, revision: str | None) -> Any:
 
 def load_end_tokens(path: str, *, config: PreTrainedConfig, tokenizer: Any, revision: str | None) -> tuple[int, ...]:
     """The tokens that end an answer. Nothing else of a model's generation config is ever used."""
-    try:
-        with quiet():
+    generation = None
+    if Path(path).is_dir():
+        if (Path(path) / "generation_config.json").is_file():
+            with explained("generation_config.json", path):
+                generation = GenerationConfig.from_pretrained(path)
+    else:
+        with suppress(OSError), quiet():  # it has none
             generation = GenerationConfig.from_pretrained(path, revision=revision or "main")
-    except OSError:  # it has none
-        generation = None
     return end_tokens(config.get_text_config(), generation, tokenizer)
+
+
+def warn_of_files_beside(path: str, *, config: PreTrainedConfig, tokenizer: Any) -> None:
+    """Check the weights' files, and warn of files of a local folder that are not used, or would be elsewhere."""
+    check_weight_files(path)
+    vocabulary = getattr(config.get_text_config(), "vocab_size", None)
+    for line in remarks(path, tokenizer=tokenizer, vocabulary=vocabulary):
+        warnings.warn(line, LNAWarning, stacklevel=3)
 
 
 def end_tokens(config: Any, generation: Any, tokenizer: Any) -> tuple[int, ...]:
     """The tokens that end an answer, by a model's config, its generation config and its tokenizer together."""
     named = [getattr(one, "eos_token_id", None) for one in (config, generation, tokenizer)]
-    listed = [one if isinstance(one, (list, tuple)) else [one] for one in named]
-    return tuple(sorted({token for some in listed for token in some if isinstance(token, int)}))
+    listed = [one if isinstance(one, (list, tuple)) else [one] for one in named if one is not None]
+    tokens = [token for some in listed for token in some]
+    wrong = [token for token in tokens if not isinstance(token, int) or isinstance(token, bool)]
+    if wrong:
+        raise EngineError(
+            f"the model's configs name {wrong[0]!r} as eos_token_id; expected a token's number: mend config.json or "
+            "generation_config.json"
+        )
+    return tuple(sorted(set(tokens)))
 
 
 def model_shape(model_path: str) -> tuple[int, int]:
     """Layers, and neurons per layer, of a model folder or hub id; reads no weights."""
     config = load_config(model_path, None)
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    if not isinstance(layers, int):
-        raise EngineError(f"the config of {model_path} does not tell how many layers it has")
+    if not isinstance(layers, int) or layers < 1:
+        raise EngineError(f"the config of {model_path} does not tell how many layers it has: it says {layers!r}")
     return layers, neurons_per_layer(config)
 
 
@@ -128,11 +156,12 @@ def explained(what: str, path: str) -> Iterator[None]:
     try:
         with quiet():
             yield
-    except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except BaseException as error:  # the tokenizers library panics, and its panics are no Exceptions
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        said = " ".join(str(error).split()) or type(error).__name__
         raise EngineError(
-            f"cannot load {what} of {path}: {first[:300]}; "
-            "a model folder needs config.json, tokenizer files and weights"
+            f"cannot load {what} of {path}: {said[:300]}; a model folder needs config.json, tokenizer files and weights"
         ) from error
 
 

@@ -130,9 +130,12 @@ def neurons_per_layer(config: Any) -> int:
     """Neurons per layer (d_mlp), from a model's config."""
     width = family_of(config).width
     try:
-        return width(config.get_text_config() if hasattr(config, "get_text_config") else config)
-    except AttributeError as error:
+        neurons = width(config.get_text_config() if hasattr(config, "get_text_config") else config)
+    except (AttributeError, TypeError) as error:
         raise EngineError(f"the config does not tell how many neurons a layer has: {error}") from error
+    if not isinstance(neurons, int) or neurons < 1:
+        raise EngineError(f"the config does not tell how many neurons a layer has: it says {neurons!r}")
+    return neurons
 
 
 @dataclass(frozen=True)

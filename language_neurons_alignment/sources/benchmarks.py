@@ -15,9 +15,9 @@ from typing import Any
 
 from ..corpus.records import parse_json, read_text
 from ..errors import CorpusError, MissingPackageError, SettingsError
-from ..languages import DEFAULT_LANGUAGES, language_name
+from ..languages import DEFAULT_LANGUAGES, code_or_name, language_name
 from .folders import language_files, sentence_lines
-from .tables import ColumnNames, Gathered, SourceRow, gather, read_rows, same_language
+from .tables import ColumnNames, Gathered, SourceRow, gather, read_rows
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def _config(benchmark: Benchmark, language: str, revision: str | None) -> str:
             f"cannot ask the hub for {benchmark.hub}: {_reason(error)}; check the network, or give its files with "
             "--from DIR"
         ) from error
-    found = next((tag for tag in tags if same_language(tag, language)), None)
+    found = next((tag for tag in tags if code_or_name(tag) == language), None)
     if found is None:
         raise SettingsError(f"{benchmark.name} has no {language} on the hub ({benchmark.hub})")
     return found

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..corpus.records import Record, read_text
 from ..errors import CorpusError, SettingsError
-from .tables import DEFAULT_COLUMNS, ColumnNames, Gathered, gather, is_table, language_of_tag, read_rows, same_language
+from ..languages import code_or_name, language_code
+from .tables import DEFAULT_COLUMNS, ColumnNames, Gathered, gather, is_table, read_rows
 
 
 def read_folder(
@@ -86,9 +87,9 @@ def _language(path: Path, languages: tuple[str, ...] | None) -> str | None:
     """A file's language; None if it is none of those wanted."""
     tag = path.name.split(".")[0]
     if languages is not None:
-        return next((code for code in languages if same_language(tag, code)), None)
+        return next((code for code in languages if code_or_name(tag) == code), None)
     try:
-        return language_of_tag(tag)
+        return language_code(tag)
     except SettingsError as error:
         raise CorpusError(
             f"{path}: its name does not begin with a language, such as te.txt or tel_Telu.devtest; rename or move it, "

@@ -14,9 +14,10 @@ from typing import Any
 
 from ..corpus.records import Record, records_hash
 from ..errors import CorpusError, SettingsError
+from ..languages import language_code
 from .benchmarks import BENCHMARKS, read_benchmark
 from .folders import read_folder
-from .tables import DEFAULT_COLUMNS, ColumnNames, Gathered, gather, language_of_tag, read_rows
+from .tables import DEFAULT_COLUMNS, ColumnNames, Gathered, gather, read_rows
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def read_source(source: str, languages: tuple[str, ...] | None, options: SourceO
         raise SettingsError("--lang and --lang-column both say the language: give one of them")
     if not options.aligned:
         raise SettingsError(f"--unaligned is for a folder of text files, and {source} is a file: leave it out")
-    language = None if options.lang is None else language_of_tag(options.lang)
+    language = None if options.lang is None else language_code(options.lang)
     return gather(read_rows(path, header=header, quotes=quotes), columns, language=language)
 
 

@@ -1,7 +1,6 @@
 """Tables: TSV, CSV, JSON, JSON lines or Parquet → rows → records with bare questions.
 
-`read_rows` reads a file, `gather` makes records of its rows by the names of their columns, and `language_of_tag`
-understands languages as data sets write them: "EN", "Bengali", "eng_Latn", "swh_Latn", "cmn_Hans".
+`read_rows` reads a file, and `gather` makes records of its rows by the names of their columns.
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..corpus.records import Record, check_writable, parse_items, read_text
+from ..corpus.records import Record, Spellings, check_writable, parse_items, read_text
 from ..errors import CorpusError, MissingPackageError, SettingsError
 from ..languages import language_code
 
@@ -75,7 +73,7 @@ def gather(rows: Iterable[SourceRow], columns: ColumnNames, *, language: str | N
             "no language: name the column that holds it with --lang-column, or the file's one with --lang"
         )
     records: list[Record] = []
-    empty = 0
+    empty, spellings = 0, Spellings()
     for row, where in rows:
         question = _text(row, columns.instruction, "--instruction-column", where)
         if not question.strip():
@@ -89,6 +87,8 @@ def gather(rows: Iterable[SourceRow], columns: ColumnNames, *, language: str | N
             target=_optional(row, columns.target, "--target-column", where),
         )
         check_writable(record.as_item(), where)
+        if columns.lang:
+            spellings.check(record, _text(row, columns.lang, "--lang-column", where), where)
         records.append(record)
     return Gathered(tuple(records), empty)
 
@@ -114,13 +114,14 @@ def _text(row: dict[str, Any], column: str, flag: str, where: str) -> str:
 
 def _optional(row: dict[str, Any], column: str | None, flag: str, where: str) -> str | None:
     value = None if column is None else _cell(row, column, flag, where)
-    return None if value is None or not str(value).strip() else str(value).strip()
+    none = value is None or value != value  # NaN is how Parquet files of other tools leave a cell empty
+    return None if none or not str(value).strip() else str(value).strip()
 
 
 def _language(row: dict[str, Any], column: str, where: str) -> str:
     value = _text(row, column, "--lang-column", where)
     try:
-        return language_of_tag(value)
+        return language_code(value)
     except SettingsError as error:
         raise CorpusError(f"{where}: {error}") from error
 
@@ -240,47 +241,7 @@ def _parquet(path: Path) -> list[SourceRow]:
         raise MissingPackageError.of("pyarrow", purpose=f"reading {path}", extra="data") from error
     try:
         rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: a text that is not UTF-8
         reason = " ".join(str(error).split())
         raise CorpusError(f"cannot read {path}: {reason}; is it a whole Parquet file?") from error
     return [(row, f"{path}, row {number}") for number, row in enumerate(rows, start=1)]
-
-
-# Languages as data sets name them.
-
-_PART_OF = {"Kore": "Hang"}
-"""Korean's usual script, "Hangul and Han", is written as Hangul alone in data sets."""
-
-
-@cache
-def language_of_tag(tag: str) -> str:
-    """The code that this toolkit uses for a language named in any of the usual ways.
-
-    A three-letter code becomes the two-letter one, a member of a macrolanguage that stands for it becomes it
-    (swh → sw, cmn → zh, npi → ne), and a script is dropped if it is the language's usual one (eng_Latn → en).
-
-    >>> [language_of_tag(tag) for tag in ("EN", "Bengali", "swh_Latn", "cmn_Hans", "cmn_Hant")]
-    ['en', 'bn', 'sw', 'zh', 'zh-Hant']
-    """
-    try:
-        return language_code(_standard(tag))
-    except (LookupError, ValueError):  # langcodes' own errors for what is no tag: it is a name
-        return language_code(tag)
-
-
-def _standard(tag: str) -> str:
-    import langcodes
-
-    language = langcodes.Language.get(langcodes.standardize_tag(tag.strip(), macro=True))
-    usual = langcodes.Language.get(language.language or "und").maximize().script
-    if language.script and language.script in (usual, _PART_OF.get(usual or "")):
-        language = language.update_dict({"script": None})
-    return language.to_tag()
-
-
-def same_language(tag: str, code: str) -> bool:
-    """Whether a tag, which may be no language at all, means this language."""
-    try:
-        return language_of_tag(tag) == code
-    except SettingsError:
-        return False

@@ -17,10 +17,12 @@ from ..errors import ConflictError
 from .files import Json, atomic_file, locked, remove_leftovers, unwritable, write_text
 from .grid import (
     Cells,
+    Check,
     GridFile,
     Key,
     Lines,
     Older,
+    Stored,
     differences,
     line_of,
     merged,
@@ -68,7 +70,7 @@ class Journal(Lines):
 @contextmanager
 def alone(result: Path) -> Iterator[None]:
     """Keep other processes from making this result while the context is open, and delete what killed ones left."""
-    busy = f"another process is writing {result}: wait until it has ended, or name another file with -o"
+    busy = f"another process is writing {result}: wait until it has ended, or write to another place"
     with locked(result, busy=busy, patience=0):
         remove_leftovers(result.parent)
         yield
@@ -82,7 +84,14 @@ class AnswerGrid(GridFile):
     """
 
     def __init__(
-        self, path: Path, wanted: Mapping[Key, Json], *, older: Older, named: Callable[[Key], str], overwrite: bool
+        self,
+        path: Path,
+        wanted: Mapping[Key, Json],
+        *,
+        older: Older,
+        named: Callable[[Key], str],
+        check: Check,
+        overwrite: bool,
     ) -> None:
         """Name the file; `named` gives the name of the file in which a cell's answers stand."""
         super().__init__(
@@ -93,6 +102,7 @@ class AnswerGrid(GridFile):
                 f"answers ({named(key)}) made from something else: {said(found)}; "
                 "use --force to answer again, or another --root"
             ),
+            check=check,
             overwrite=overwrite,
         )
         self.json = with_ending(path, ".json")
@@ -117,7 +127,8 @@ class AnswerGrid(GridFile):
         for name, finished in texts.items():
             journal = self.journal(name)
             lines = journal.read()
-            if lines and finished.issuperset(lines[0].get("languages", ())):
+            named = lines[0].get("languages", []) if lines else None
+            if isinstance(named, list) and all(one in finished for one in named if isinstance(one, str)):
                 journal.remove()
 
     def store(self, name: str, answers: Sequence[Json], cells: Mapping[Key, Json], *, engine: Json) -> None:
@@ -125,7 +136,7 @@ class AnswerGrid(GridFile):
         self.begin(engine=engine)
         path = self.answers / f"{name}.jsonl"
         texts = {text for _, text in cells}
-        kept = [one for one in Lines(path).read() if one["lang"] not in texts]
+        kept = [one for one in Lines(path).read() if one.get("lang") not in texts]
         write_text(path, "".join(map(line_of, [*kept, *answers])))
         self.append(cells, engine=engine)
         self.journal(name).remove()
@@ -171,7 +182,20 @@ LETTERS = {outcome: letter for outcome, (letter, _) in _OUTCOMES.items()}
 
 def evaluation_grid(path: Path, wanted: Mapping[Key, Json], *, overwrite: bool = False) -> AnswerGrid:
     """Name the file of an evaluation: cell → {"outcomes": a letter for each question, "questions": their ids}."""
-    return AnswerGrid(path, wanted, older=older_evaluation, named=lambda key: key[0], overwrite=overwrite)
+    return AnswerGrid(
+        path, wanted, older=older_evaluation, named=lambda key: key[0], check=_check_outcomes, overwrite=overwrite
+    )
+
+
+def _check_outcomes(cell: Stored) -> None:
+    """Raise where a cell of an evaluation has no outcome for each of its questions."""
+    outcomes, questions = cell.content["outcomes"], cell.content["questions"]
+    if not isinstance(outcomes, str) or not set(outcomes) <= set(LETTERS.values()):
+        raise ValueError(f"its outcomes are {outcomes!r}, expected the letters {' '.join(LETTERS.values())}")
+    if not isinstance(questions, list) or not all(isinstance(one, str) for one in questions):
+        raise TypeError("its questions are no list of ids")
+    if not len(set(questions)) == len(questions) == len(outcomes):
+        raise ValueError(f"it has {len(outcomes)} outcomes of {len(set(questions))} questions")
 
 
 def save_evaluation(path: Path, cells: Cells) -> None:
@@ -202,7 +226,14 @@ def save_evaluation(path: Path, cells: Cells) -> None:
 def forcing_grid(path: Path, wanted: Mapping[Key, Json], *, overwrite: bool = False) -> AnswerGrid:
     """Name the file of a forcing table: cell → {"languages": the language of each answer, None where unclear}."""
     whole = {key: {forcing_name(key): made_from} for key, made_from in wanted.items()}
-    return AnswerGrid(path, whole, older=older_forcing, named=forcing_name, overwrite=overwrite)
+    return AnswerGrid(path, whole, older=older_forcing, named=forcing_name, check=_check_languages, overwrite=overwrite)
+
+
+def _check_languages(cell: Stored) -> None:
+    """Raise where a cell of a forcing table has no list of languages."""
+    languages = cell.content["languages"]
+    if not isinstance(languages, list) or not all(one is None or isinstance(one, str) for one in languages):
+        raise TypeError("its languages are no list of codes")
 
 
 def forcing_name(key: Key) -> str:
@@ -231,6 +262,8 @@ def write_corpus(path: Path, items: Sequence[Mapping[str, object]], *, overwrite
     if path.exists() and not overwrite:
         if path.is_file() and path.read_bytes() == text.encode("utf-8"):
             return False
-        raise ConflictError(f"{path} is there and holds something else: use --force to replace it, or another -o")
+        raise ConflictError(
+            f"{path} is there and holds something else: use --force to replace it, or name another file with -o"
+        )
     write_text(path, text)
     return True

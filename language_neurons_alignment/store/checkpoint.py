@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from .._file_kinds import file_kind
 from ..errors import ArtifactError, IncompatibleError
 
 DEFAULT_FAMILY = "Mistral"
 _VOLATILE = ("transformers_version", "_name_or_path", "_commit_hash")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
+_LARGEST_CONFIG = 64 * 2**20
 _WHOLE_BYTES = 64 * 2**20
 _HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+")
 _SAMPLES, _SAMPLE_BYTES = 256, 4096
@@ -104,8 +106,14 @@ def read_checkpoint(model_path: str) -> Checkpoint:
 
 def model_family(model_path: str) -> str:
     """Return the family as in file names: "LlamaForCausalLM" → "Llama"; "Mistral" where there is no config to read."""
-    config = _read_config(local_folder(model_path)) or {}
-    architecture = next(iter(config.get("architectures") or []), "")
+    folder = local_folder(model_path)
+    named = (_read_config(folder) or {}).get("architectures") or []
+    architecture = named[0] if isinstance(named, list) and named else named or ""
+    if not isinstance(architecture, str) or not re.fullmatch(r"\w*", architecture):
+        raise ArtifactError(
+            f'{folder}/config.json has "architectures": {json.dumps(named)[:60]}; expected a list of class names such '
+            "as LlamaForCausalLM: copy the model folder again"
+        )
     return re.sub(r"(For[A-Z]\w*|LMHeadModel|Model)$", "", architecture) or DEFAULT_FAMILY
 
 
@@ -127,7 +135,7 @@ def fetch_config(model_path: str) -> None:
 
     Without a network, or without such a model, nothing happens: loading the model will raise the error.
     """
-    if local_folder(model_path) is not None or not _HUB_ID.fullmatch(model_path):
+    if Path(model_path).exists() or local_folder(model_path) is not None or not _HUB_ID.fullmatch(model_path):
         return
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
@@ -141,11 +149,15 @@ def _read_config(folder: Path | None) -> dict[str, Any] | None:
     if not path or not path.is_file():
         return None
     try:
+        if path.stat().st_size > _LARGEST_CONFIG:
+            raise ValueError(f"{path.stat().st_size:,} bytes")
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError(f"a {type(config).__name__}, not an object")
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} is not a model's config ({error}): copy the model folder again") from error
+    except (OSError, ValueError, RecursionError) as error:
+        kind = file_kind(path)
+        said = error if kind in (None, "JSON", "text") else f"it is {kind}"
+        raise ArtifactError(f"{path} is not a model's config ({said}): copy the model folder again") from error
     return config
 
 

@@ -6,6 +6,9 @@ Counting writes pairs of files for each language, one over whole texts and one o
     moments.<lang>.<model>.pt      {"total_tokens", "sum", "sum_of_squares", "meta"}    moments [layer, d_mlp]
     blocks.<lang>.<model>.pt       {"total_tokens", "over_zero", "meta"}                counts [block, layer, d_mlp]
 
+Each `meta` says what its file is: of which kind, language and model, and which counts it belongs to. Every reader
+checks it against the file's name, and the numbers against what must hold, before it computes with them.
+
 `load_answer_counts` puts the counts of several languages side by side, and `answer_moments` gives the mean activation
 on a language's answers: what the steps compute with.
 """
@@ -13,8 +16,10 @@ on a language's answers: what the steps compute with.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +28,7 @@ from jaxtyping import Float32, Float64, Int
 from torch import Tensor
 
 from ..core.counts import (
+    Excess,
     LanguageBlocks,
     LanguageCounts,
     LanguageMoments,
@@ -31,22 +37,46 @@ from ..core.counts import (
     SpanMoments,
     activation_probability,
     answer_counts,
+    check_answer_tokens,
+    excess,
+    moments_fault,
+    pair_fault,
+    span_fault,
 )
+from ..core.model import MOST_LAYERS, WIDEST
 from ..core.selection import NeuronStatistics, neuron_statistics
 from ..errors import ArtifactError, IncompatibleError, MissingArtifactError
+from ..languages import code_or_name, parse_languages
 from .checkpoint import Checkpoint
 from .files import Json, atomic_files, digest_of_bytes, load_tensors, save_tensors
 from .layout import Layout
 
 COUNTS_HASH = "counts_hash"
-"""In the meta of moments: the digest of the counts that they were collected with."""
+"""In `meta`: the digest of the counts; in that of moments, of those that they were collected with."""
+
+UNSHARED = "unshared_prefix_tokens"
+"""In `meta`: how many prefix tokens may have been counted apart from the texts (`excess`)."""
+
+_KIND, _MODEL = "kind", "model"
+_OF_THE_FILE = (_KIND, _MODEL, COUNTS_HASH)
+"""In `meta`: what the file is, not how it was made."""
 
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
+_MOST_TOKENS = 2**53
+"""More than any corpus has; sums up to here are exact in every type that we use."""
+
+_NEURONS_APART, _TOKENS_APART = 2000, 50
+"""Of counts made elsewhere in two passes, at most 1 neuron in 2000 may break `excess`, by 1 in 50 prefix tokens.
+
+In the published Mistral counts it is 1 in 38,000 by 1 in 480; in wrong pairs at least 1 in 74 by 1 in 1.8 (0043).
+"""
+
 
 class _Kind(NamedTuple):
-    """A kind of file: its tables, and what to say of a file that is another kind."""
+    """A kind of file: its name in paths, its tables, and what to say of a file that is another kind."""
 
+    stem: str
     name: str
     tables: tuple[str, ...]
     expected: str
@@ -58,20 +88,29 @@ class _Kind(NamedTuple):
         """What to do where a file is missing or torn."""
         return f"collect it with `{self.command}`{self.note}"
 
+    def of(self, *, prefix: bool) -> str:
+        """The kind as `meta` says it."""
+        return f"{_PLURAL[self.stem]} of {'prefixes' if prefix else 'whole texts'}"
+
+
+_PLURAL = {"activation": "counts", "moments": "moments", "blocks": "blocks of counts"}
 
 _COUNTS = _Kind(
+    "activation",
     "a count file",
     ("over_zero",),
     "total_tokens, a whole number, and over_zero, whole numbers of shape [layer, d_mlp]",
     "lna activation",
 )
 _MOMENTS = _Kind(
+    "moments",
     "a file of activation moments",
     ("sum", "sum_of_squares"),
     "total_tokens, meta, and sum and sum_of_squares, finite float64 of shape [layer, d_mlp]",
     "lna activation --moments",
 )
 _BLOCKS = _Kind(
+    "blocks",
     "a file with blocks of counts",
     ("over_zero",),
     "total_tokens, whole numbers [block], and over_zero, whole numbers [block, layer, d_mlp]",
@@ -87,48 +126,119 @@ class _Span(NamedTuple):
     tables: tuple[Tensor, ...]
     meta: Json
 
+    @property
+    def origin(self) -> Json:
+        """`meta` without what tells the full file from the prefix file."""
+        return {key: value for key, value in self.meta.items() if key != _KIND}
+
+    @property
+    def made(self) -> Json:
+        """`meta` without what the file is: how it was made."""
+        return _made(self.meta)
+
+
+def _made(meta: Json) -> Json:
+    return {key: value for key, value in meta.items() if key not in _OF_THE_FILE}
+
 
 def _load_span(path: Path, kind: _Kind) -> _Span:
-    """Read one file. Counts made elsewhere have no `meta`; it is empty then."""
+    """Read one file and check it by itself. Counts made elsewhere have no `meta`; it is empty then."""
     content = load_tensors(path, remedy=kind.remedy)
     content = content if isinstance(content, dict) else {}
     tokens, meta = content.get("total_tokens"), content.get("meta")
-    if kind is _COUNTS and isinstance(tokens, Tensor) and tokens.numel() == 1:
-        tokens = tokens.item()
+    if kind is _COUNTS:
+        tokens = _number(tokens)
     tables = tuple(table for name in kind.tables if isinstance(table := content.get(name), Tensor))
     span = _Span(tokens, tables, meta if isinstance(meta, dict) else {})
     if not _fits(span, kind):
         raise ArtifactError(f"{path} is not {kind.name}: expected {kind.expected}; delete it and {kind.remedy}")
-    if kind is _COUNTS:
-        smallest, largest = int(tables[0].min()), int(tables[0].max())
-        if smallest < 0 or largest > span.tokens:
-            raise ArtifactError(
-                f"{path} holds impossible counts: over_zero spans {smallest}..{largest} for {tokens} tokens; "
-                f"delete it and {kind.remedy}"
-            )
+    _check_meta(path, span.meta, kind)
+    fault = _fault_of(span, kind)
+    if fault:
+        raise ArtifactError(f"{path} holds impossible counts: {fault}; delete it and {kind.remedy}")
     return span
 
 
+def _number(tokens: object) -> object:
+    """A number of tokens that other tools stored as a tensor."""
+    if isinstance(tokens, Tensor) and tokens.numel() == 1 and tokens.dtype in _WHOLE:
+        return tokens.item()
+    return tokens
+
+
 def _fits(span: _Span, kind: _Kind) -> bool:
-    """Whether tokens and tables have the types and shapes of their kind."""
-    tokens, tables, meta = span
+    """Whether tokens and tables have the types and shapes of their kind, and sizes that a model can have."""
+    tokens, tables, _ = span
     if len(tables) < len(kind.tables) or len({one.shape for one in tables}) > 1 or not tables[0].numel():
         return False
     first = tables[0]
+    if first.ndim < 2 or first.shape[-2] > MOST_LAYERS or first.shape[-1] > WIDEST:
+        return False
     if kind is _BLOCKS:
         per_block = isinstance(tokens, Tensor) and tokens.dtype == torch.int64 and tokens.shape == first.shape[:1]
         return per_block and first.ndim == 3 and first.dtype in _WHOLE
-    if not isinstance(tokens, int) or first.ndim != 2:
+    if type(tokens) is not int or first.ndim != 2 or not -_MOST_TOKENS <= tokens <= _MOST_TOKENS:
         return False
     if kind is _COUNTS:
         return first.dtype in _WHOLE
-    return tokens >= 0 and bool(meta) and all(one.dtype == torch.float64 and one.isfinite().all() for one in tables)
+    return (
+        tokens >= 0 and bool(span.meta) and all(one.dtype == torch.float64 and one.isfinite().all() for one in tables)
+    )
+
+
+def _fault_of(span: _Span, kind: _Kind) -> str | None:
+    """Say what is impossible about the counts in one file; moments are held to the counts beside them."""
+    if kind is _COUNTS:
+        return span_fault(span.tokens, span.tables[0])
+    if kind is not _BLOCKS:
+        return None
+    tokens = span.tokens.tolist()
+    if sum(map(abs, tokens)) > _MOST_TOKENS:
+        return f"its blocks have {sum(map(abs, tokens))} tokens"
+    faults = map(span_fault, tokens, span.tables[0].unbind())
+    return next((f"in block {number}, {fault}" for number, fault in enumerate(faults, start=1) if fault), None)
+
+
+_NAME = re.compile(r"(prefix\.)?(activation|moments|blocks)\.([^.]+)\.(.+)\.pt")
+"""The names of files (`Layout`): prefix or not, kind, language, model."""
+
+
+def _check_meta(path: Path, meta: Json, kind: _Kind) -> None:
+    """Raise where `meta` is no plain values, or names another kind, language or model than the path does."""
+    for key, value in meta.items():
+        if not isinstance(key, str) or not isinstance(value, str | int | float | bool | None):
+            raise ArtifactError(
+                f"{path} is not {kind.name}: its meta holds a {type(value).__name__} under {str(key)[:40]!r}, expected "
+                f"plain values; delete it and {kind.remedy}"
+            )
+    for key in ("sequences", "boundary_cases", UNSHARED):
+        if key in meta and (type(meta[key]) is not int or not 0 <= meta[key] <= _MOST_TOKENS):
+            raise ArtifactError(
+                f"{path} is not {kind.name}: its meta has {key} {meta[key]!r}, expected a whole number; delete it and "
+                f"{kind.remedy}"
+            )
+    named = _NAME.fullmatch(path.name)
+    if named is None:
+        return
+    prefix, stem, language, model = named.groups()
+    own = next(one for one in (_COUNTS, _MOMENTS, _BLOCKS) if one.stem == stem)
+    wanted = {_KIND: own.of(prefix=prefix is not None), "language": language, _MODEL: model}
+    for key, value in wanted.items():
+        if (
+            key in meta
+            and meta[key] != value
+            and not (key == "language" and code_or_name(str(meta[key])) == code_or_name(value))
+        ):
+            raise IncompatibleError(
+                f"{path} says that it has {key} {meta[key]!r}, its name says {value!r}: it was renamed or exchanged; "
+                f"give it back its name, or {kind.remedy}"
+            )
 
 
 def _load_pair(full: Path, prefix: Path, kind: _Kind) -> tuple[_Span, _Span]:
     """Read a language's full and prefix file, and check that they come from one run."""
     one, other = _load_span(full, kind), _load_span(prefix, kind)
-    if one.tables[0].shape != other.tables[0].shape or one.meta != other.meta:
+    if one.tables[0].shape != other.tables[0].shape or one.origin != other.origin:
         raise IncompatibleError(
             f"{full} and {prefix.name} do not belong together, they come from different runs: collect them again "
             f"with `{kind.command} --force`"
@@ -136,21 +246,71 @@ def _load_pair(full: Path, prefix: Path, kind: _Kind) -> tuple[_Span, _Span]:
     return one, other
 
 
+def _unshared(meta: Json, prefix_tokens: int) -> int:
+    """How many prefix tokens may have been counted apart from the texts.
+
+    Earlier versions stored only the number of boundary cases, of answers whose tokens do not begin with the whole
+    prefix: take each of them for a prefix of the mean length.
+    """
+    if UNSHARED in meta:
+        return meta[UNSHARED]
+    cases, sequences = meta.get("boundary_cases", 0), meta.get("sequences", 0)
+    return min(prefix_tokens, -(-cases * prefix_tokens // max(sequences, 1)))
+
+
+class _Loaded(NamedTuple):
+    """A language's counts, their digest, how they were made, and what two passes counted apart."""
+
+    counts: LanguageCounts
+    digest: str
+    made: Json
+    apart: Excess
+
+
+def _load_language(layout: Layout, language: str) -> _Loaded:
+    """Read a language's counts, and check that full and prefix counts are possible together."""
+    path = layout.activation(language)
+    full, prefix = _load_pair(path, layout.activation(language, prefix=True), _COUNTS)
+    counts = LanguageCounts(_counts_of(full), _counts_of(prefix))
+    digest = counts_hash(counts)
+    if full.meta.get(COUNTS_HASH, digest) != digest:
+        raise IncompatibleError(
+            f"{path} or its prefix file was changed after it was counted, or comes from another run: collect both "
+            f"again with `{_COUNTS.command} --force`"
+        )
+    unshared = _unshared(full.meta, prefix.tokens)
+    fault, apart = pair_fault(counts, unshared=unshared), Excess(0, 0, 0)
+    if fault and not full.meta:
+        apart = excess(counts)
+        fault = None if _by_rounding(apart, counts) else fault
+    if fault:
+        raise ArtifactError(
+            f"{path} and its prefix file hold impossible counts: {fault}; they were exchanged, or do not belong "
+            f"together: restore them, or collect them again with `{_COUNTS.command} --force`"
+        )
+    return _Loaded(counts, digest, full.made, apart)
+
+
+def _by_rounding(apart: Excess, counts: LanguageCounts) -> bool:
+    """Whether two passes over the same texts may have rounded so differently."""
+    few = apart.neurons * _NEURONS_APART <= counts.full.over_zero.numel()
+    return few and 0 <= apart.largest * _TOKENS_APART <= counts.prefix.total_tokens <= counts.full.total_tokens
+
+
 def save_counts(layout: Layout, language: str, counts: LanguageCounts, meta: Json) -> list[Path]:
     """Write a language's count files, and those of its moments where it has any.
 
     The files appear together. The full counts come last, so their presence means that everything is there.
     """
-    plain, content = _plain(meta), {}
+    content, describe = {}, partial(_described, meta, layout, language, counts)
     for prefix, span in ((False, counts.full), (True, counts.prefix)):
-        path = layout.activation(language, prefix=prefix)
-        content[path] = {"total_tokens": span.total_tokens, "over_zero": span.over_zero, "meta": plain}
+        path, said = layout.activation(language, prefix=prefix), describe(_COUNTS, prefix=prefix)
+        content[path] = {"total_tokens": span.total_tokens, "over_zero": span.over_zero, "meta": said}
     if counts.moments is not None:
-        belonging = {**plain, COUNTS_HASH: counts_hash(counts)}
         for prefix, sums in ((False, counts.moments.full), (True, counts.moments.prefix)):
             tables = {"sum": sums.sum, "sum_of_squares": sums.sum_of_squares}
-            path = layout.moments(language, prefix=prefix)
-            content[path] = {"total_tokens": sums.total_tokens, **tables, "meta": belonging}
+            path, said = layout.moments(language, prefix=prefix), describe(_MOMENTS, prefix=prefix)
+            content[path] = {"total_tokens": sums.total_tokens, **tables, "meta": said}
     _save(dict(reversed(content.items())))
     return list(content)
 
@@ -160,11 +320,18 @@ def save_blocks(layout: Layout, language: str, blocks: LanguageBlocks, meta: Jso
 
     Write them before the counts: counts that are there then have blocks that add up to them.
     """
-    plain, content = _plain(meta), {}
+    content, whole = {}, LanguageCounts(blocks.full.total, blocks.prefix.total)
     for prefix, span in ((True, blocks.prefix), (False, blocks.full)):
         path = layout.blocks(language, prefix=prefix)
-        content[path] = {"total_tokens": span.total_tokens, "over_zero": _smallest(span.over_zero), "meta": plain}
+        said = _described(meta, layout, language, whole, _BLOCKS, prefix=prefix)
+        content[path] = {"total_tokens": span.total_tokens, "over_zero": _smallest(span.over_zero), "meta": said}
     _save(content)
+
+
+def _described(meta: Json, layout: Layout, language: str, counts: LanguageCounts, kind: _Kind, *, prefix: bool) -> Json:
+    """The `meta` of a file: how it was made, and what it is."""
+    what = {_KIND: kind.of(prefix=prefix), "language": language, _MODEL: layout.model, COUNTS_HASH: counts_hash(counts)}
+    return _plain({**meta, **what})
 
 
 def _save(content: dict[Path, Json]) -> None:
@@ -187,20 +354,22 @@ def _smallest(counts: Tensor) -> Tensor:
 
 def load_counts(layout: Layout, language: str, *, moments: bool = False) -> tuple[LanguageCounts, Json]:
     """Read a language's counts and their meta, with the moments collected at the same time if asked for."""
-    full, prefix = _load_pair(layout.activation(language), layout.activation(language, prefix=True), _COUNTS)
-    counts = LanguageCounts(_counts_of(full), _counts_of(prefix))
-    return with_moments(layout, language, counts) if moments else counts, full.meta
+    loaded = _load_language(layout, language)
+    counts = loaded.counts
+    if moments:
+        counts = replace(counts, moments=_load_moments(layout, language, counts, loaded.digest)[0])
+    return counts, loaded.made
 
 
 def with_moments(layout: Layout, language: str, counts: LanguageCounts) -> LanguageCounts:
     """Add the moments that were collected with these counts."""
-    return replace(counts, moments=_load_moments(layout, language, counts_hash(counts))[0])
+    return replace(counts, moments=_load_moments(layout, language, counts, counts_hash(counts))[0])
 
 
 def load_span(path: Path) -> tuple[SpanCounts, Json]:
     """Read one count file by itself."""
     span = _load_span(path, _COUNTS)
-    return _counts_of(span), span.meta
+    return _counts_of(span), span.made
 
 
 def load_origin(path: Path) -> tuple[int, Json]:
@@ -208,8 +377,14 @@ def load_origin(path: Path) -> tuple[int, Json]:
     content = load_tensors(path, remedy=_COUNTS.remedy, lazy=True)
     if not isinstance(content, dict) or "total_tokens" not in content:
         raise ArtifactError(f"{path} is not a count file: it has no total_tokens; delete it and {_COUNTS.remedy}")
-    meta = content.get("meta")
-    return int(content["total_tokens"]), meta if isinstance(meta, dict) else {}
+    tokens, meta = _number(content["total_tokens"]), content.get("meta")
+    if type(tokens) is not int or not 0 <= tokens <= _MOST_TOKENS:
+        raise ArtifactError(
+            f"{path} is not a count file: its total_tokens is no number of tokens; delete it and {_COUNTS.remedy}"
+        )
+    meta = meta if isinstance(meta, dict) else {}
+    _check_meta(path, meta, _COUNTS)
+    return tokens, _made(meta)
 
 
 def load_blocks(layout: Layout, language: str, *, counted: str | None = None) -> LanguageBlocks:
@@ -218,12 +393,28 @@ def load_blocks(layout: Layout, language: str, *, counted: str | None = None) ->
     full, prefix = _load_pair(path, layout.blocks(language, prefix=True), _BLOCKS)
     blocks = LanguageBlocks(SpanBlocks(full.tokens, full.tables[0]), SpanBlocks(prefix.tokens, prefix.tables[0]))
     whole = LanguageCounts(blocks.full.total, blocks.prefix.total)
-    if counts_hash(whole) != (counted or counts_hash(load_counts(layout, language)[0])):
+    if counts_hash(whole) != (counted or _load_language(layout, language).digest):
         raise IncompatibleError(
             f"the blocks of {path} do not add up to the counts beside them, they come from another run: "
             f"{_BLOCKS.remedy}"
         )
+    unshared = _unshared(full.meta, whole.prefix.total_tokens)
+    for number, counts in enumerate(_blocks_of(blocks), start=1):
+        if fault := pair_fault(counts, unshared=unshared):
+            raise ArtifactError(
+                f"{path} and its prefix file hold impossible counts: in block {number}, {fault}; {_BLOCKS.remedy}"
+            )
     return blocks
+
+
+def _blocks_of(blocks: LanguageBlocks) -> Iterator[LanguageCounts]:
+    """The counts of each block."""
+    for number in range(len(blocks)):
+        full, prefix = (
+            SpanCounts(int(span.total_tokens[number]), span.over_zero[number].to(torch.int64))
+            for span in (blocks.full, blocks.prefix)
+        )
+        yield LanguageCounts(full, prefix)
 
 
 def has_moments(layout: Layout, language: str) -> bool:
@@ -231,17 +422,23 @@ def has_moments(layout: Layout, language: str) -> bool:
     return layout.moments(language).exists()
 
 
-def _load_moments(layout: Layout, language: str, counted: str) -> tuple[LanguageMoments, Json]:
-    """Read a language's moments; `counted` is the digest of the counts that they have to belong to."""
+def _load_moments(layout: Layout, language: str, counts: LanguageCounts, digest: str) -> tuple[LanguageMoments, Json]:
+    """Read a language's moments, and check that they belong to these counts and are possible beside them."""
     path = layout.moments(language)
     full, prefix = _load_pair(path, layout.moments(language, prefix=True), _MOMENTS)
-    if full.meta.get(COUNTS_HASH) != counted:
+    if full.meta.get(COUNTS_HASH) != digest:
         raise IncompatibleError(
             f"{path} was collected with other counts than those beside it: collect the moments again with "
             f"`{_MOMENTS.command}`"
         )
     one, other = (SpanMoments(span.tokens, *span.tables) for span in (full, prefix))
-    return LanguageMoments(one, other), full.meta
+    moments = LanguageMoments(one, other)
+    if fault := moments_fault(moments, counts, unshared=_unshared(full.meta, prefix.tokens)):
+        raise ArtifactError(
+            f"{path} and its prefix file hold impossible moments: {fault}; collect them again with "
+            f"`{_MOMENTS.command} --force`"
+        )
+    return moments, full.meta
 
 
 def _counts_of(span: _Span) -> SpanCounts:
@@ -272,6 +469,11 @@ class AnswerCounts:
         hashes: digest of each language's files.
         config_hash, weights_hash: of the model; "" where the files do not tell.
         metas: what each language's files say about their making.
+        notes: sentences about these counts that a reader must know.
+        left_out: languages that were asked for and have no answer token.
+
+    Raises:
+        CorpusError: a language has no answer token.
     """
 
     languages: tuple[str, ...]
@@ -282,6 +484,11 @@ class AnswerCounts:
     config_hash: str
     weights_hash: str
     metas: tuple[Json, ...] = ()
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_answer_tokens(dict(zip(self.languages, self.tokens.tolist(), strict=True)))
 
     @property
     def probability(self) -> Float32[Tensor, "layer neuron lang"]:
@@ -293,37 +500,79 @@ class AnswerCounts:
         return neuron_statistics(self.probability, bar=bar)
 
 
-def load_answer_counts(layout: Layout, languages: Sequence[str]) -> AnswerCounts:
-    """Read the counts of several languages and put them side by side."""
+def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: bool = False) -> AnswerCounts:
+    """Read the counts of several languages and put them side by side; `skip_empty` leaves out those without answers.
+
+    Raises:
+        CorpusError: a language has no answer token, and not `skip_empty`; or none has any.
+    """
+    languages = parse_languages(languages)
     table: Tensor | None = None
     origin: Json = {}
-    tokens, prefix_tokens, hashes, metas = [], [], {}, []
-    for k, language in enumerate(languages):
-        counts, meta = load_counts(layout, language)
+    tokens, prefix_tokens, hashes, metas, empty, apart = [], [], {}, [], {}, {}
+    for language in languages:
+        counts, digest, meta, found = _load_language(layout, language)
+        if counts.answer_tokens < 1:
+            empty[language] = counts.answer_tokens
+            continue
+        k, hashes[language] = len(metas), digest
         metas.append(meta)
+        if found.neurons:
+            apart[language] = found
         answers = answer_counts(counts.full.over_zero, counts.prefix.over_zero)
         if table is None:
             # one language after the other in memory: what runs over languages then reads memory in order
             table, origin = torch.empty(len(languages), *answers.shape, dtype=torch.int64).permute(1, 2, 0), meta
         if answers.shape != table.shape[:2]:
             raise IncompatibleError(
-                f"the counts of {language!r} have shape {tuple(answers.shape)}, those of {languages[0]!r} "
+                f"the counts of {language!r} have shape {tuple(answers.shape)}, those of {next(iter(hashes))!r} "
                 f"{tuple(table.shape[:2])}: they come from different models; collect {language!r} again"
             )
         differs = _model_of(meta).difference(origin, unknown_differs=True)
         if differs:
             raise IncompatibleError(
-                f"the counts of {languages[0]!r} and {language!r} come from different models (other {differs}): "
+                f"the counts of {next(iter(hashes))!r} and {language!r} come from different models (other {differs}): "
                 "collect one of them again with `lna activation --force`"
             )
         table[..., k] = answers
-        tokens.append(counts.full.total_tokens - counts.prefix.total_tokens)
+        tokens.append(counts.answer_tokens)
         prefix_tokens.append(counts.prefix.total_tokens)
-        hashes[language] = counts_hash(counts)
+    if not skip_empty or table is None:
+        check_answer_tokens(empty)
     assert table is not None  # languages are never empty: parse_languages
     model = _model_of(origin)
     totals = torch.tensor(tokens), torch.tensor(prefix_tokens)
-    return AnswerCounts(tuple(languages), table, *totals, hashes, model.config_hash, model.weights_hash, tuple(metas))
+    notes = (*((left_out_note(empty),) if empty else ()), *_notes_on(apart, neurons=table[..., 0].numel()))
+    of_model = model.config_hash, model.weights_hash
+    return AnswerCounts(
+        tuple(hashes), table[..., : len(hashes)], *totals, hashes, *of_model, tuple(metas), notes, tuple(empty)
+    )
+
+
+def left_out_note(languages: Iterable[str]) -> str:
+    """Say which languages were left out because their answers have no token."""
+    return f"left out, because the answers have no token: {', '.join(languages)}"
+
+
+def _notes_on(apart: Mapping[str, Excess], *, neurons: int) -> tuple[str, ...]:
+    """Say in which languages text and prefix were counted apart, and what becomes of the neurons that show it."""
+    if not apart:
+        return ()
+    rounded = {language: found.prefix for language, found in apart.items() if found.prefix}
+    above = {language: found.answer for language, found in apart.items() if found.answer}
+    largest = max(apart.values(), key=lambda found: found.largest).largest
+    said = [
+        f"{', '.join(f'{language} {number}' for language, number in some.items())} {what}"
+        for some, what in (
+            (rounded, "fire more often in the prefix than in the text and are taken as silent in the answers"),
+            (above, "fire more often in the answers than these have tokens"),
+        )
+        if some
+    ]
+    return (
+        f"text and prefix were counted in two passes that rounded differently: of {neurons} neurons, "
+        f"{'; '.join(said)}; by {largest} tokens at most",
+    )
 
 
 def _model_of(meta: Json) -> Checkpoint:
@@ -355,8 +604,9 @@ def answer_moments(layout: Layout, language: str, *, counts: AnswerCounts | None
     path = layout.moments(language)
     if not has_moments(layout, language):
         raise MissingArtifactError(f"{path} is not there: collect it with `{_MOMENTS.command} -l {language}`")
+    loaded = _load_language(layout, language)
     counted = counts.hashes.get(language) if counts else None
-    moments, meta = _load_moments(layout, language, counted or counts_hash(load_counts(layout, language)[0]))
+    moments, meta = _load_moments(layout, language, loaded.counts, counted or loaded.digest)
     answer = moments.answer
     if answer.total_tokens < 1:
         raise ArtifactError(

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import pickletools
 import re
 import secrets
 import shutil
@@ -20,11 +21,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
-from zipfile import is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 
+from .._file_kinds import EMPTY, ZEROS, file_kind
 from ..core.frames import Columns
 from ..errors import ArtifactError, ConflictError, MissingArtifactError
 from .checkpoint import digest_of_parts
@@ -42,6 +45,8 @@ else:
 Json = dict[str, Any]
 """A JSON object."""
 
+DIGESTS = "digests"
+"""In the JSON of a result: the digest of each file that was written with it, by name."""
 _PART = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 """The name of a file that is being written."""
 _PATIENCE = 120.0
@@ -246,7 +251,7 @@ def read_json(path: Path, is_whole: Callable[[Any], bool], *, command: str) -> J
             raise ValueError(f"not what `{command}` writes")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise unreadable(path, error, command=command) from error
     return content
 
@@ -273,16 +278,39 @@ def save_pictures(
 
 
 def save_tables(path: Path, content: Mapping[str, Any], tables: Mapping[str, Columns]) -> list[Path]:
-    """Write `<path>.json`, and `<path>.<name>.csv` for each table; all of them or none."""
+    """Write `<path>.json`, and `<path>.<name>.csv` for each table; all of them or none.
+
+    The JSON comes last and holds the digests of the tables (`differing_files`).
+    """
     csvs = {
         with_ending(path, f".{name}.csv"): _csv(columns, zip(*columns.values(), strict=True))
         for name, columns in tables.items()
     }
-    texts = {**csvs, with_ending(path, ".json"): json.dumps(plain(content), indent=1, ensure_ascii=False) + "\n"}
+    digests = {**content.get(DIGESTS, {}), **{file.name: digest_of_bytes(text.encode()) for file, text in csvs.items()}}
+    whole = plain({**content, DIGESTS: digests} if digests else content)
+    texts = {**csvs, with_ending(path, ".json"): json.dumps(whole, indent=1, ensure_ascii=False) + "\n"}
     with atomic_files(*texts) as files:
         for file, text in zip(files, texts.values(), strict=True):
             file.write(text.encode("utf-8"))
     return [with_ending(path, ".json"), *csvs]
+
+
+def differing_files(path: Path) -> list[Path]:
+    """Return the files that a JSON file holds the digests of and that are gone or of another run.
+
+    A JSON file without digests, as earlier versions wrote it, has none.
+    """
+
+    def is_whole(content: Any) -> bool:
+        return all(name == Path(name).name and isinstance(one, str) for name, one in content.get(DIGESTS, {}).items())
+
+    content = read_json(path, is_whole, command="lna") or {}
+    named = {path.with_name(name): digest for name, digest in content.get(DIGESTS, {}).items()}
+    return [file for file, digest in named.items() if not file.is_file() or _digest_of_file(file) != digest]
+
+
+def _digest_of_file(path: Path) -> str:
+    return digest_of_bytes(path.read_bytes())
 
 
 def plain(value: Any) -> Any:
@@ -321,14 +349,100 @@ def save_tensors(content: Any, file: IO[bytes]) -> None:
 
 
 def load_tensors(path: Path, *, remedy: str, lazy: bool = False) -> Any:
-    """Read tensors and plain values with `weights_only=True`; a failure is explained in one line."""
+    """Read plain tensors and plain values with `weights_only=True`; a failure is explained in one line.
+
+    A file can ask for far more memory than it has bytes. What it asks for is looked at first: reading one takes about
+    as much memory as the file takes on disk.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy and is_zipfile(path))
+        kind = file_kind(path)
+        if kind not in (None, EMPTY, ZEROS):
+            raise _ForeignFileError(kind)
+        with open(path, "rb") as file:
+            _check_stored(file)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy and is_zipfile(path))
+        _check_plain(content, path.stat().st_size)
+        return content
     except FileNotFoundError:
         raise MissingArtifactError(f"{path} is not there: {remedy}") from None
+    except _ForeignFileError as error:
+        raise ArtifactError(
+            f"{path} cannot be read (it is {error}, expected a file that torch.save wrote): give another file, or "
+            f"{remedy}"
+        ) from None
     except Exception as error:  # torch raises a dozen kinds for a torn or foreign file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ArtifactError(f"{path} cannot be read ({reason[:120]}): delete it and {remedy}") from error
+
+
+class _ForeignFileError(Exception):
+    """A file that another program wrote, which deleting does not help."""
+
+
+_NUMBERS = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+
+_PLAIN = {
+    "torch._utils _rebuild_tensor_v2",
+    "collections OrderedDict",
+    *(f"torch {name}Storage" for name in (*_NUMBERS, "ComplexDouble", "ComplexFloat")),
+}
+"""What a file of plain tensors names. Torch allows more, such as bytearray(n), which takes n bytes of memory."""
+
+_TORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+
+def _check_stored(file: IO[bytes]) -> None:
+    """Raise unless a file has torch's format and asks for no more memory than it has bytes."""
+    start = file.read(len(_TORCH_BEFORE_1_6))
+    if start.startswith(b"PK\x03\x04"):
+        with ZipFile(file) as archive:
+            members = archive.infolist()
+            if sum(one.file_size for one in members) > file.seek(0, os.SEEK_END):
+                raise ValueError("unpacked it is larger than on disk, which no file of torch is")
+            pickles = [one for one in members if one.filename.endswith("/data.pkl")]
+            if pickles:
+                _check_pickle(io.BytesIO(archive.read(pickles[0])))
+    elif start == _TORCH_BEFORE_1_6:
+        file.seek(0)
+        for _ in range(4):  # torch's mark, its version, the machine's, the content
+            _check_pickle(file)
+
+
+def _check_pickle(file: IO[bytes]) -> None:
+    """Raise where a pickle holds more than tensors, lists, dicts and plain values; nothing is built."""
+    for operation, argument, _ in pickletools.genops(file):
+        if operation.name == "GLOBAL" and argument not in _PLAIN:
+            raise ValueError(f"it holds {str(argument).replace(' ', '.')}, expected plain tensors and plain values")
+        if operation.name == "BUILD":
+            raise ValueError("it holds an object with a state, expected plain tensors and plain values")
+
+
+def _check_plain(content: Any, size: int) -> None:
+    """Raise where a tensor shows more numbers than a file of `size` bytes holds, as an expanded one does."""
+    seen, left = set(), [content]  # what is nested in itself is looked at once
+    while left:
+        one = left.pop()
+        if isinstance(one, Tensor):
+            if one.layout != torch.strided or one.device.type != "cpu" or one.requires_grad:
+                raise ValueError(f"it holds a {one.layout} tensor on {one.device}, expected a plain one")
+            if one.numel() * one.itemsize > size or _overlaps(one):
+                raise ValueError(
+                    f"it holds a tensor of shape {tuple(one.shape)} that repeats the numbers in {size} bytes, as "
+                    "`expand` makes it; expected each number on its own"
+                )
+        elif isinstance(one, dict | list | tuple) and id(one) not in seen:
+            seen.add(id(one))
+            left += one.values() if isinstance(one, dict) else one
+
+
+def _overlaps(tensor: Tensor) -> bool:
+    """Whether several places of a tensor may share one number in memory."""
+    reach = 0
+    for stride, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if length > 1 and stride <= reach:
+            return True
+        reach += stride * (length - 1)
+    return False
 
 
 def save_stability(
@@ -339,13 +453,16 @@ def save_stability(
     pictures: Mapping[str, Callable[[IO[bytes]], None]],
 ) -> list[Path]:
     """Write `<path>.pt` and `<path>.<name>.png`, then the tables and the JSON that describes everything."""
-    pngs = [with_ending(path, f".{name}.png") for name in pictures]
-    with atomic_files(with_ending(path, ".pt"), *pngs) as (tensor_file, *files):
+    others = [with_ending(path, ".pt"), *(with_ending(path, f".{name}.png") for name in pictures)]
+    digests = {}
+    with atomic_files(*others) as (tensor_file, *files):
         save_tensors(dict(tensors), tensor_file)
         for write, file in zip(pictures.values(), files, strict=True):
             write(file)
-    written = save_tables(path, content, tables)
-    return [*written, with_ending(path, ".pt"), *pngs]
+        for one, file in zip(others, (tensor_file, *files), strict=True):
+            file.seek(0)
+            digests[one.name] = digest_of_bytes(file.read())
+    return [*save_tables(path, {**content, DIGESTS: digests}, tables), *others]
 
 
 def is_held(lock: Path) -> bool:

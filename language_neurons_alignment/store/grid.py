@@ -64,7 +64,7 @@ class Lines:
         for number, line in enumerate(content[:whole].split(b"\n")[:-1], start=first):
             try:
                 entry = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise self.damaged(number, error) from error
             if not isinstance(entry, dict):
                 raise self.damaged(number, f"a {type(entry).__name__}, not an object")
@@ -189,13 +189,20 @@ class Stored(NamedTuple):
 Cells = dict[Key, Stored]
 Older = Callable[[Path], Cells]
 """Reads the cells of a result that version 0.1 wrote; its path has no ending."""
+Check = Callable[[Stored], object]
+"""Raises ValueError, KeyError or TypeError where a cell is not what its step writes."""
+
+
+_DAMAGED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What reading a damaged cell raises."""
 
 
 class _CellLines(Lines):
     """A file of cells, which is read once, and later what was appended to it since."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, check: Check) -> None:
         super().__init__(path, remedy="delete that line and run the command again")
+        self._check = check
         self._forget()
 
     def _forget(self) -> None:
@@ -224,7 +231,7 @@ class _CellLines(Lines):
             self._number += 1
             try:
                 self._take(entry)
-            except (KeyError, TypeError, ValueError) as error:
+            except _DAMAGED as error:
                 raise self.damaged(self._number, repr(error)) from error
         self._end += size
         return True
@@ -236,15 +243,32 @@ class _CellLines(Lines):
             case {"replacing": dict() as wanted}:
                 self.replacing = wanted
             case {"cell": [str() as condition, str() as text], "made_from": str() as name, **content}:
-                self.cells[condition, text] = Stored(content, *self.origins[name], self.path)
+                stored = Stored(content, *self.origins[name], self.path)
+                self._check(stored)
+                self.cells[condition, text] = stored
             case _:
                 raise ValueError("neither a cell nor what cells are made from")
 
 
-def read_cells(path: Path, older: Older) -> Cells:
+def read_cells(path: Path, older: Older, check: Check = lambda _: None) -> Cells:
     """Read all finished cells of a grid, whatever they were made from. `path` has no ending."""
-    lines = _CellLines(cells_path(path))
-    return lines.cells if lines.sync() else older(path)
+    lines = _CellLines(cells_path(path), check)
+    return lines.cells if lines.sync() else _checked(older(path), check)
+
+
+def _checked(cells: Cells, check: Check) -> Cells:
+    """Return the cells that version 0.1 wrote, each of them checked."""
+    for (condition, text), one in cells.items():
+        try:
+            if not (isinstance(condition, str) and isinstance(text, str)):
+                raise TypeError("its names are no strings")
+            check(one)
+        except _DAMAGED as error:
+            raise ArtifactError(
+                f"{one.file} cannot be read (the cell {condition!r}, {text!r}: {error!r}): delete it and run the "
+                "command again"
+            ) from error
+    return cells
 
 
 def cells_path(path: Path) -> Path:
@@ -270,7 +294,14 @@ class GridFile:
     """
 
     def __init__(
-        self, path: Path, wanted: Mapping[Key, Json], *, older: Older, tell: Tell, overwrite: bool = False
+        self,
+        path: Path,
+        wanted: Mapping[Key, Json],
+        *,
+        older: Older,
+        tell: Tell,
+        check: Check = lambda _: None,
+        overwrite: bool = False,
     ) -> None:
         """Name the file, without ending.
 
@@ -282,9 +313,9 @@ class GridFile:
         self.wanted = {key: json.loads(json.dumps(one)) for key, one in wanted.items()}  # as it is read back
         self.path = cells_path(path)
         self.replacing = False
-        self._new = _CellLines(with_ending(path, ".cells.new.jsonl"))
-        self._finished = _CellLines(self.path)
-        self._older = lambda: older(path)
+        self._new = _CellLines(with_ending(path, ".cells.new.jsonl"), check)
+        self._finished = _CellLines(self.path, check)
+        self._older = lambda: _checked(older(path), check)
         self._tell = tell
         self._overwrite = overwrite
         self._at = path
@@ -455,6 +486,7 @@ def older_map(path: Path) -> Cells:
 
     def cells_of(content: Any) -> _Found:
         made_from, engine = content["provenance"], content.get("engine") or {}
+        _check({"provenance": dict, "engine": dict}, {**content, "engine": engine})
         _check({"corpus": dict}, made_from)
         for cell in _check({"cells": list}, content)["cells"]:
             numbers = dict(cell)

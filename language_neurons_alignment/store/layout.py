@@ -7,17 +7,30 @@ here needs torch.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config import DEFAULT_SELECTION, ENTROPY_LAMBDA, Selection
-from ..errors import SettingsError
+from ..errors import SettingsError, unseen_in
+from ..languages import LONGEST_CODE, code_or_name
 from .checkpoint import UNKNOWN, Checkpoint, model_family, read_checkpoint
 
 _LONGEST_NAME = 160
-"""Characters of a file's name before its ending; file systems allow 255 bytes."""
+"""Bytes of the names of several models in one file name; longer ones are shortened to a digest."""
+_LONGEST_FILE_NAME, _LONGEST_PATH = 255, 4095
+"""Bytes that systems allow for a file's name and for a whole path."""
+_TEMPORARY = "..12345678.part"
+"""What is put around a file's name while it is written."""
+_LONGEST_MODEL_NAME = _LONGEST_FILE_NAME - len(f"prefix.activation.{'x' * LONGEST_CODE}..pt{_TEMPORARY}")
+"""Bytes of a model's name that leave room for the rest of the longest name of a count file."""
+_LONGEST_RESULT_NAME = _LONGEST_FILE_NAME - len(f".cells.new.jsonl{_TEMPORARY}")
+"""Bytes of the name of a map or table that leave room for its endings."""
+DATASET_NAME = "the name of the dataset (-s)"
+_SHOWN = 60
+"""Characters of a name in a message."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +55,9 @@ class Layout:
     selection: Selection = DEFAULT_SELECTION
 
     def __post_init__(self) -> None:
-        named = (self.dataset, "dataset (-s)", "mgsm"), (self.model, "model (--model-name)", "Llama")
-        for name, what, example in named:
-            if name in ("", "..") or name != Path(name).name:
-                raise SettingsError(
-                    f"the name of the {what} must be a plain name without folders, got {name!r}: for example {example}"
-                )
+        check_name(self.dataset, DATASET_NAME, example="mgsm")
+        check_name(self.model, "the name of the model (--model-name)", example="Llama", longest=_LONGEST_MODEL_NAME)
+        _check_root(self.root)
 
     def by(self, selection: Selection) -> Layout:
         """Return the same model's results on the same dataset, by another method."""
@@ -66,11 +76,15 @@ class Layout:
         return self._counted("moments", language, prefix)
 
     def counted_languages(self) -> tuple[str, ...]:
-        """The languages that have count files, sorted."""
+        """The codes of the languages that have count files, sorted."""
         pattern = re.compile(rf"activation\.([^.]+)\.{re.escape(self.model)}\.pt")
         folder = self.activation("").parent
         names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
-        return tuple(sorted(found[1] for name in names if (found := pattern.fullmatch(name))))
+        return tuple(sorted({code_or_name(found[1]) for name in names if (found := pattern.fullmatch(name))}))
+
+    def spelling(self, language: str) -> str:
+        """How the count files of a language write it: its code, or what an earlier version took for it."""
+        return self.activation(language).name.removeprefix("activation.").removesuffix(f".{self.model}.pt")
 
     def replacing(self) -> Path:
         """The file that is there while a run of all steps replaces its results (`store.replacing`)."""
@@ -86,19 +100,19 @@ class Layout:
 
     def perplexity(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
         """The perplexity map, without its ending; `variant` names a choice of classes, text or steps."""
-        return self._rated("ppl_maps", top_rate, lam) / f"ppl.{self.model}{variant}"
+        return self._rated("ppl_maps", top_rate, lam) / self._fitting(f"ppl.{self.model}{variant}")
 
     def evaluation(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
         """The evaluation, without its ending; `variant` names a choice of classes or steps."""
-        return self._rated("evaluations", top_rate, lam) / f"evaluate.{self.model}{variant}"
+        return self._rated("evaluations", top_rate, lam) / self._fitting(f"evaluate.{self.model}{variant}")
 
     def methods(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
         """The comparison of methods, without its ending; `variant` as in `perplexity`."""
-        return self._rated("methods", top_rate, lam) / f"methods.{self.model}{variant}"
+        return self._rated("methods", top_rate, lam) / self._fitting(f"methods.{self.model}{variant}")
 
     def forcing(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
         """The forcing table, without its ending; `variant` names a choice of classes or steps."""
-        return self._rated("forcings", top_rate, lam) / f"force.{self.model}{variant}"
+        return self._rated("forcings", top_rate, lam) / self._fitting(f"force.{self.model}{variant}")
 
     def analysis(self, top_rate: float, lam: float | None) -> Path:
         """The analysis, without its ending; its tables lie beside it."""
@@ -107,7 +121,7 @@ class Layout:
     def stability(self, top_rate: float, lam: str, *, other: str = "") -> Path:
         """The stability of this model's neurons, without its ending; `lam` is λ, or how it is found."""
         name = f"stability.{self.model}{f'..{other}' if other else ''}"
-        return self.root / "stability" / self.dataset / f"{float(top_rate)!r}-{lam}" / name
+        return self.root / "stability" / self.dataset / f"{float(top_rate)!r}-{lam}" / self._fitting(name)
 
     def comparison(self, others: Sequence[str], rates: str) -> Path:
         """The comparison of this model with others, without its ending; `rates` is the name of a folder."""
@@ -134,6 +148,16 @@ class Layout:
             )
         return found[0] if found else None
 
+    def _fitting(self, name: str) -> str:
+        """The name of a map or table, if it leaves room for its endings."""
+        length = len(name.encode())
+        if length > _LONGEST_RESULT_NAME:
+            raise SettingsError(
+                f"the results' name {_shown(name)} has {length} bytes, {len(self.model.encode())} of them the model's, "
+                f"and there is room for {_LONGEST_RESULT_NAME}: choose a shorter --model-name or model folder"
+            )
+        return name
+
     def _rates_of(self, folder: str) -> tuple[float, float] | None:
         """Read (top rate, λ) off the name of a folder of the layout's method, or None."""
         if self.selection.method == ENTROPY_LAMBDA:
@@ -143,13 +167,28 @@ class Layout:
 
     def _counted(self, kind: str, language: str, prefix: bool) -> Path:
         """A file that counting writes."""
-        name = f"{'prefix.' if prefix else ''}{kind}.{language}.{self.model}.pt"
-        return self.root / "activations" / self.dataset / name
+        folder, start = self.root / "activations" / self.dataset, f"{'prefix.' if prefix else ''}{kind}."
+        path = folder / f"{start}{code_or_name(language)}.{self.model}.pt"
+        if not language or path.exists():
+            return path
+        return self._older_spelling(folder, start, path) or path
+
+    def _older_spelling(self, folder: Path, start: str, path: Path) -> Path | None:
+        """The file of the same language as `path` under another code ("zh-CN"), as earlier versions named it."""
+        code = path.name.removeprefix(start).removesuffix(f".{self.model}.pt")
+        pattern = re.compile(rf"{re.escape(start)}([^.]+)\.{re.escape(self.model)}\.pt")
+        names = [one.name for one in folder.iterdir()] if folder.is_dir() else []
+        same = sorted(name for name in names if (found := pattern.fullmatch(name)) and code_or_name(found[1]) == code)
+        if len(same) > 1:
+            raise SettingsError(
+                f"{folder} has {' and '.join(same)}, which are of one language: rename the right one to {path.name}"
+            )
+        return folder / same[0] if same else None
 
     def _with(self, others: Sequence[str]) -> str:
         """Return the names of this model and others in one, shortened to a digest where they are long."""
         name = "..".join([self.model, *others])
-        if len(name) <= _LONGEST_NAME:
+        if len(name.encode()) <= _LONGEST_NAME:
             return name
         digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
         return f"{len(others) + 1}-models-{digest}"
@@ -162,6 +201,41 @@ class Layout:
             return written
         same = [folder for folder in sorted(parent.iterdir()) if _rates(folder.name) == (top_rate, lam)]
         return same[0] if same else written
+
+
+def check_name(name: str, what: str, *, example: str, longest: int = _LONGEST_FILE_NAME) -> None:
+    """Raise SettingsError unless a name can be a part of paths: plain, visible, without folders, not too long."""
+    if name in ("", "..") or name != Path(name).name:
+        raise SettingsError(f"{what} must be a plain name without folders, got {_shown(name)}: for example {example}")
+    unseen = unseen_in(name)
+    if unseen:
+        raise SettingsError(
+            f"{what} must be of characters that can be seen, got {unseen} in {_shown(name)}: for example {example}"
+        )
+    length = len(name.encode())
+    if length > longest:
+        raise SettingsError(
+            f"{what} has {length} bytes, and files that are named by it leave room for {longest}, got {_shown(name)}: "
+            f"choose a shorter name, for example {example}"
+        )
+
+
+def _check_root(root: Path) -> None:
+    """Raise SettingsError where no file can lie under a folder."""
+    if "\0" in str(root):
+        raise SettingsError(f"no folder can have the name {_shown(str(root))}, with a NUL in it: choose another --root")
+    longest = _LONGEST_PATH - 3 * _LONGEST_FILE_NAME  # results lie two folders deeper
+    length, part = len(os.fsencode(root.absolute())), max((len(os.fsencode(one)) for one in root.parts), default=0)
+    if length > longest or part > _LONGEST_FILE_NAME:
+        raise SettingsError(
+            f"the folder for results {_shown(str(root))} has a path of {length} bytes and a name of {part} in it; "
+            f"there is room for {longest} and {_LONGEST_FILE_NAME}: choose a shorter --root"
+        )
+
+
+def _shown(name: str) -> str:
+    """A name in a message, cut where it is endless."""
+    return repr(name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…")
 
 
 def results_of(
@@ -190,7 +264,10 @@ def results_of(
 
 def results_name(model_path: str, model_name: str | None = None) -> str:
     """Return `<Name>-<tag>`, the model's name in file names."""
-    return f"{model_name or model_family(model_path)}-{model_tag(model_path)}"
+    if model_name is not None:
+        check_name(model_name, "the model's name (--model-name)", example="Llama")
+    tag = model_tag(model_path)
+    return f"{model_name or model_family(model_path)}-{tag}"
 
 
 def find_layout(
@@ -242,6 +319,8 @@ def with_ending(path: Path, ending: str) -> Path:
 
 def model_tag(model_path: str) -> str:
     """Return the last part of a model's path or hub id."""
+    if "\0" in model_path:
+        raise SettingsError(f"the model path {_shown(model_path)} has a NUL in it: give a folder or a hub id")
     tag = Path(model_path).name
     if tag in ("", ".."):
         tag = Path(model_path).resolve().name
@@ -249,6 +328,7 @@ def model_tag(model_path: str) -> str:
         raise SettingsError(
             f"the model path {model_path!r} has no last part to name results by: give a folder or a hub id"
         )
+    check_name(tag, "the last part of the model path, which names results,", example="Mistral-7B-v0.1")
     return tag
 
 

@@ -29,6 +29,7 @@ from .grid import (
     Difference,
     GridFile,
     Key,
+    Stored,
     asked_for,
     cells_path,
     differences,
@@ -48,7 +49,24 @@ FEWEST_SETS = 2
 
 def map_grid(path: Path, wanted: Mapping[Key, Json], *, overwrite: bool = False) -> GridFile:
     """Name the file of a map's cells. `path` is without ending; see `store.grid.GridFile`."""
-    return GridFile(path, wanted, older=older_map, tell=_tell, overwrite=overwrite)
+    return GridFile(path, wanted, older=older_map, tell=_tell, check=_check, overwrite=overwrite)
+
+
+def _check(cell: Stored) -> None:
+    """Raise where a cell of a map is damaged, or says what cannot be."""
+    corpus = cell.made_from["corpus"]
+    if not isinstance(corpus, dict):
+        raise TypeError(f"its corpus is {corpus!r}, not a digest for each language")
+    for name in _SUMS:
+        if cell.content[name] is not None and type(cell.content[name]) not in (int, float):
+            raise TypeError(f"its {name} is {cell.content[name]!r}, not a number")
+    for name in ("tokens", "texts"):
+        if type(cell.content[name]) is not int or cell.content[name] < 0:
+            raise ValueError(f"its {name} are {cell.content[name]!r}, not a whole number of at least 0")
+    read = cell_from_json(cell.content)
+    each = len(read.likelihoods), sum(one.tokens for one in read.likelihoods)
+    if read.likelihoods and each != (read.texts, read.tokens):
+        raise ValueError(f"its {read.texts} texts of {read.tokens} tokens are {each[0]} of {each[1]}, one by one")
 
 
 def _tell(_key: Key, found: Iterable[Difference]) -> str:
@@ -84,7 +102,7 @@ def perplexities(cells: Cells) -> dict[Key, Perplexity]:
     for key, one in cells.items():
         try:
             found[key] = cell_from_json(one.content)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise unreadable(one.file, error, command="lna ppl") from error
     return found
 
@@ -99,7 +117,7 @@ def load_map(path: Path) -> tuple[PerplexityMap, Json]:
 
     Control sets come with it if they are complete and made from the same.
     """
-    cells = read_cells(path, older_map)
+    cells = read_cells(path, older_map, _check)
     own = _own(cells)
     if not own:
         raise MissingArtifactError(f"{with_ending(path, '.json')} is not there: make it with `lna ppl`")
@@ -147,11 +165,11 @@ def _own(cells: Cells) -> Cells:
 
 def save_map(path: Path, cells: Cells) -> None:
     """Write the summaries of a map and of its controls. `path` is without ending."""
-    write_text(with_ending(path, ".json"), _summary(_own(cells)))
     if controls := controls_of(cells):
         write_text(controls_path(path), _summary(controls))
     else:
         controls_path(path).unlink(missing_ok=True)
+    write_text(with_ending(path, ".json"), _summary(_own(cells)))  # last: where it is there, so is all the rest
 
 
 def _summary(cells: Cells) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -19,11 +21,11 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from ..config import ENTROPY_LAMBDA
-from ..core.model import ModelInfo
+from ..config import ENTROPY_LAMBDA, METHODS
+from ..core.model import MOST_LAYERS, WIDEST, ModelInfo
 from ..core.selection import MaskList, from_mask_list, neurons_of_language, to_mask_list
 from ..errors import ArtifactError, ConflictError, IncompatibleError, MissingArtifactError, SettingsError
-from ..languages import DEFAULT_LANGUAGES, parse_languages
+from ..languages import DEFAULT_LANGUAGES, code_or_name, parse_languages
 from .checkpoint import Checkpoint
 from .counts import AnswerCounts, load_answer_counts
 from .files import atomic_files, digest_of_bytes, load_tensors, save_tensors
@@ -35,8 +37,7 @@ if TYPE_CHECKING:
 IDENTIFY = "make it with `lna identify`"
 REPLACE = "replace it with `lna identify --force`"
 
-_WIDEST = 2**20
-"""Neurons per layer beyond any model's: an index beyond it is damage, and must not make us allocate a table."""
+_NUMBER = re.compile(r"\s*-?[0-9]{1,10}\s*")
 
 UNNAMED = "unnamed"
 """The language of a mask that was published without a description and has one language only."""
@@ -60,6 +61,8 @@ class MaskDescription:
         source: for an imported mask, the file's name and its digest.
         parameters: the method's parameters besides top rate, λ and bar: "neurons" per language, "seed".
         moments: digest of each language's moments, where the method reads them.
+        left_out: languages that were asked for and have no answer token.
+        mask_hash: digest of the neurons (`mask_hash`); empty where a version wrote it that did not note it.
     """
 
     languages: list[str]
@@ -80,17 +83,89 @@ class MaskDescription:
     method: str = ENTROPY_LAMBDA
     parameters: dict[str, int] = field(default_factory=dict)
     moments: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    mask_hash: str = ""
 
 
 def load_description(path: Path) -> MaskDescription | None:
     """Read the description beside a mask; None where there is none, as for masks published elsewhere."""
     described = with_ending(path, ".json")
     try:
-        return MaskDescription(**json.loads(described.read_text(encoding="utf-8")))
+        return _with_codes(_description(json.loads(described.read_text(encoding="utf-8"))))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{described} cannot be read ({error}): delete it and {IDENTIFY}") from error
+
+
+def mask_hash(mask: Bool[Tensor, "layer neuron lang"]) -> str:
+    """Return a digest of the neurons of each language, whatever file holds them.
+
+    >>> mask = torch.tensor([[[True], [False]]])
+    >>> mask_hash(mask) == mask_hash(torch.tensor([[[True], [False], [False]]])) != mask_hash(~mask)
+    True
+    """
+    return _list_hash(to_mask_list(mask))
+
+
+def _list_hash(listed: MaskList) -> str:
+    """`mask_hash` of the stored form; neurons count as int64 in ascending order, as we write them."""
+    shape = repr([[one.numel() for one in per_layer] for per_layer in listed])
+    indices = (one.to(torch.int64).sort().values.numpy().tobytes() for per_layer in listed for one in per_layer)
+    return digest_of_bytes(shape.encode(), *indices)
+
+
+def _again(description: MaskDescription) -> str:
+    """What to do where a mask and its description do not belong together."""
+    if description.source is not None:
+        return "import the mask again with `lna import-mask --force`"
+    return REPLACE
+
+
+def _description(content: Any) -> MaskDescription:
+    """Read a description; TypeError or ValueError where a value is none that describes a mask."""
+    if not isinstance(content, dict):
+        raise TypeError(f"a {type(content).__name__}, not an object")
+    read = MaskDescription(**content)
+    number = (int, float)
+    kinds: dict[str, tuple[type, ...]] = {
+        **dict.fromkeys(("top_rate",), number),
+        **dict.fromkeys(("lam", "bar", "threshold"), (*number, type(None))),
+        **dict.fromkeys(("layers", "d_mlp"), (int,)),
+        **dict.fromkeys(("config_hash", "weights_hash", "version", "method", "mask_hash"), (str,)),
+        **dict.fromkeys(("languages", "appear", "left_out"), (list,)),
+        **dict.fromkeys(("classes", "neurons", "counts", "parameters", "moments"), (dict,)),
+        "source": (dict, type(None)),
+    }
+    words = ("languages", "left_out", "counts", "moments", "source")
+    numbers = ("appear", "classes", "neurons", "parameters")
+    inner = {**dict.fromkeys(words, str), **dict.fromkeys(numbers, int)}
+    for name, allowed in kinds.items():
+        value = getattr(read, name)
+        if type(value) not in allowed:
+            raise TypeError(f"its {name} is {str(value)[:60]!r}")
+        held = [] if name not in inner or value is None else value.values() if isinstance(value, dict) else value
+        if wrong := [one for one in held if type(one) is not inner[name]]:
+            raise TypeError(f"its {name} holds {str(wrong[0])[:60]!r}")
+    if not read.languages or len(set(read.languages)) < len(read.languages):
+        raise ValueError(f"its languages are {read.languages}, expected each once")
+    if not (0 < read.top_rate <= 1 and read.layers > 0 and 0 < read.d_mlp <= WIDEST):
+        raise ValueError(f"its top rate is {read.top_rate!r}, of {read.layers} × {read.d_mlp} neurons")
+    if read.method not in METHODS:
+        raise ValueError(f"its method is {read.method!r}, expected one of {', '.join(METHODS)}")
+    return read
+
+
+def _with_codes(described: MaskDescription) -> MaskDescription:
+    """The description with one code for each language; earlier versions kept spellings such as "zh-CN"."""
+    codes = {language: code_or_name(language) for language in described.languages}
+    if len(set(codes.values())) < len(codes):  # languages that were two then
+        return described
+    by_language = {
+        name: {codes.get(language, language): value for language, value in getattr(described, name).items()}
+        for name in ("neurons", "counts", "moments")
+    }
+    return replace(described, languages=list(codes.values()), **by_language)
 
 
 def check_replaceable(path: Path, new: MaskDescription) -> None:
@@ -154,11 +229,17 @@ class Mask:
         Raises:
             MissingArtifactError: it is not there.
             ArtifactError: it is torn, no mask, or has an index of at least `d_mlp`.
-            IncompatibleError: it has another number of languages.
+            IncompatibleError: it has another number of languages, or other neurons than the description beside it is
+                about.
         """
         path = Path(path)
         listed = _load_list(path, remedy)
         description = load_description(path) if langs is None else None
+        if description is not None and description.mask_hash not in ("", _list_hash(listed)):
+            raise IncompatibleError(
+                f"{path} and {with_ending(path, '.json').name} come from two runs, for the description is about other "
+                f"neurons than the mask has: {_again(description)}"
+            )
         if langs is not None:
             languages = parse_languages(langs)
             expected, instead = "--langs names", "name its languages, in its order"
@@ -171,7 +252,7 @@ class Mask:
                 f"{path} has {len(listed)} languages, {expected} {len(languages)} ({', '.join(languages)}): {instead}"
             )
         if d_mlp is None:
-            d_mlp = _width(path, listed) if description is None else description.d_mlp
+            d_mlp = _width(listed) if description is None else _described_width(path, listed, description)
         return cls(languages, from_mask_list(listed, d_mlp=d_mlp), description, path)
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
@@ -186,7 +267,8 @@ class Mask:
             raise SettingsError("a mask without a description cannot be stored: say what it was made from")
         if path.exists() and not overwrite:
             check_replaceable(path, self.description)
-        text = json.dumps(asdict(self.description), indent=1, ensure_ascii=False) + "\n"
+        described = replace(self.description, mask_hash=_list_hash(self._list))
+        text = json.dumps(asdict(described), indent=1, ensure_ascii=False) + "\n"
         with atomic_files(with_ending(path, ".json"), path) as (description_file, mask_file):
             description_file.write(text.encode("utf-8"))
             save_tensors(self._list, mask_file)
@@ -203,7 +285,7 @@ class Mask:
             SettingsError: the mask does not have the language.
         """
         self.check_languages([language])
-        return self.tensor[..., self.languages.index(language)]
+        return self.tensor[..., self.languages.index(code_or_name(language))]
 
     def neurons_of(
         self, language: str, classes: Sequence[str], general: Bool[Tensor, "layer neuron"] | None = None
@@ -215,7 +297,8 @@ class Mask:
                 the general neurons.
         """
         self.check_languages([language])
-        return neurons_of_language(self.tensor, self.languages.index(language), classes=classes, general=general)
+        column = self.languages.index(code_or_name(language))
+        return neurons_of_language(self.tensor, column, classes=classes, general=general)
 
     def over(self, model: ModelInfo) -> Self:
         """Return the mask over a model's neurons.
@@ -241,7 +324,7 @@ class Mask:
 
     def check_languages(self, languages: Iterable[str]) -> None:
         """Raise SettingsError unless the mask has all these languages."""
-        unknown = [language for language in languages if language not in self.languages]
+        unknown = [language for language in languages if code_or_name(language) not in self.languages]
         if unknown:
             raise SettingsError(
                 f"{self.name} has no neurons of {', '.join(unknown)}: choose --langs from {', '.join(self.languages)}"
@@ -303,6 +386,16 @@ def _load_list(path: Path, remedy: str) -> MaskList:
         raise ArtifactError(
             f"{path} is not a mask: expected a list of languages of lists of layers of indices; {remedy}"
         )
+    layers = sorted({len(per_layer) for per_layer in stored})
+    if len(layers) != 1 or not 0 < layers[0] <= MOST_LAYERS:
+        raise ArtifactError(
+            f"{path} is not a mask: its languages have {', '.join(map(str, layers)) or 'no'} layers, expected the same "
+            f"number in each, 1..{MOST_LAYERS}; {remedy}"
+        )
+    for language, per_layer in enumerate(stored):
+        for layer, neurons in enumerate(per_layer):
+            if fault := _fault_of(neurons):
+                raise ArtifactError(f"{path} is not a mask: language {language}, layer {layer}, {fault}; {remedy}")
     return stored
 
 
@@ -313,12 +406,34 @@ def _is_indices(neurons: object) -> bool:
     return not neurons.numel() or neurons.dtype in (torch.int64, torch.int32)
 
 
-def _width(path: Path, listed: MaskList) -> int:
+def _fault_of(neurons: Tensor) -> str | None:
+    """Say what is impossible about a layer's indices; None where nothing is. Their order means nothing."""
+    if not neurons.numel():
+        return None
+    low, high = map(int, neurons.aminmax())
+    if low < 0 or high >= WIDEST:
+        return f"has neuron indices {low}..{high}, expected them in 0..{WIDEST - 1}: no model is wider"
+    if neurons.numel() > 1 and not bool((neurons.diff() > 0).all()):
+        twice = neurons.numel() - len(neurons.unique())
+        return f"names {twice} neurons more than once" if twice else None
+    return None
+
+
+def _width(listed: MaskList) -> int:
     """Neurons per layer that the largest index needs."""
-    largest = max((int(neurons.max()) for per_layer in listed for neurons in per_layer if neurons.numel()), default=0)
-    if largest >= _WIDEST:
-        raise ArtifactError(f"{path} is not a mask: it has the neuron index {largest}, no model is that wide")
-    return largest + 1
+    return 1 + max((int(neurons.max()) for per_layer in listed for neurons in per_layer if neurons.numel()), default=0)
+
+
+def _described_width(path: Path, listed: MaskList, description: MaskDescription) -> int:
+    """Neurons per layer as described, checked before a table of that size is made."""
+    layers, width = description.layers, description.d_mlp
+    needed = _width(listed)
+    if layers != len(listed[0]) or type(width) is not int or not needed <= width <= WIDEST:
+        raise ArtifactError(
+            f"{path} has {len(listed[0])} layers and neuron indices up to {needed - 1}, its description says {layers} "
+            f"layers of {width} neurons: they do not belong together; {REPLACE}"
+        )
+    return width
 
 
 _SHAPE = "expected [[layer, neuron], …], or a CSV with the columns layer,neuron; numbers from 0"
@@ -328,18 +443,19 @@ def load_neurons(path: Path) -> Int64[Tensor, "place 2"]:
     """Read the (layer, neuron) places in a `.json` or `.csv` file."""
 
     def is_place(one: Any) -> bool:
-        return isinstance(one, list) and len(one) == 2 and all(type(n) is int and 0 <= n < 2**31 for n in one)
+        whole = isinstance(one, list) and len(one) == 2 and all(type(n) is int for n in one)
+        return whole and 0 <= one[0] < MOST_LAYERS and 0 <= one[1] < WIDEST
 
     try:
         text = path.read_text(encoding="utf-8-sig")
         listed = json.loads(text) if path.suffix == ".json" else _rows(text)
     except FileNotFoundError:
         raise MissingArtifactError(f"{path} is not there: give a file of neurons") from None
-    except (OSError, ValueError, csv.Error) as error:
-        raise ArtifactError(f"{path} cannot be read as neurons ({error}): {_SHAPE}") from error
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        raise ArtifactError(f"{path} cannot be read as neurons ({str(error)[:120]}): {_SHAPE}") from error
     wrong = [one for one in listed if not is_place(one)] if isinstance(listed, list) else [listed]
     if wrong:
-        raise ArtifactError(f"{path} holds {str(wrong[0])[:60]!r}, which is no neuron: {_SHAPE}")
+        raise ArtifactError(f"{path} holds {reprlib.repr(wrong[0])!r}, which is no neuron: {_SHAPE}")
     return torch.tensor(listed, dtype=torch.int64).reshape(-1, 2)
 
 
@@ -347,4 +463,11 @@ def _rows(text: str) -> list[list[int]]:
     table = csv.DictReader(text.splitlines(), skipinitialspace=True)
     if not {"layer", "neuron"} <= set(table.fieldnames or ()):
         raise ValueError(f"its header is {','.join(table.fieldnames or ()) or 'missing'}")
-    return [[int(row["layer"] or ""), int(row["neuron"] or "")] for row in table]
+    return [[_whole(row["layer"]), _whole(row["neuron"])] for row in table]
+
+
+def _whole(text: str | None) -> int:
+    """Read a number as written in plain digits; `int` would also read 1_000 and the digits of other scripts."""
+    if text is None or not _NUMBER.fullmatch(text):
+        raise ValueError(f"{str(text)[:40]!r} is no whole number")
+    return int(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
 from language_neurons_alignment import cli
 from tests.tiny_models import save_tiny_model
@@ -50,9 +52,26 @@ def lna(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         except SystemExit as ended:
             code = int(ended.code or 0)
         said = capsys.readouterr()
+        foreign = foreign_flags([*map(str, arguments)], said.err)
+        assert not foreign, f"the message names {foreign}, which this command does not have: {said.err}"
         return Call(code, said.out, said.err)
 
     return call
+
+
+def foreign_flags(arguments: list[str], err: str) -> set[str]:
+    """Flags that our messages tell a user to give, and that the command which was called does not have."""
+    command: Any = typer.main.get_command(cli.app)
+    for name in arguments:
+        if not hasattr(command, "commands"):
+            break
+        command = command.commands.get(name)
+        if command is None:
+            return set()
+    own = {flag for parameter in command.params for flag in getattr(parameter, "opts", ())}
+    ours = [line for line in err.splitlines() if line.startswith("lna: ")]
+    advice = re.sub(r"`[^`]*`|'[^']*'", "", " ".join(ours))  # other commands, and what was given
+    return set(re.findall(r"(?<![\w/.-])(--[a-z][a-z-]+|-[a-z])(?![\w-])", advice)) - own
 
 
 @pytest.fixture(scope="session")

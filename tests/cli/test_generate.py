@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import processors
 
+from language_neurons_alignment.store.answers import Journal
 from tests.cli.conftest import Lna
 from tests.cli.test_commands import assert_one_line
+from tests.tiny_models import tiny_tokenizer
 from tests.workspace import contents, small_records, write_corpus
 
 FEW = ("--max-new-tokens", 4)
@@ -167,3 +170,107 @@ def test_answers_are_replaced_by_either_name_of_the_flag(lna: Lna, asked: Path, 
     command = ("generate", "--model-path", "tiny-llama", "-d", "q.json", "-o", "a.json", *FEW)
     assert lna(*command).code == 0
     assert lna(*command, replace, "--json").json["made"] == 6
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{}, {"batch": [0]}, {"batch": 3, "answers": []}, {"batch": [0], "answers": 3}, {"batch": [0], "answers": ["a"]},
+     {"batch": [[0]], "answers": [{"generated": "a", "tokens": 1, "finish": "stop"}]},
+     {"batch": [0], "answers": [{"generated": None, "tokens": 1, "finish": "stop"}]}],
+)  # fmt: skip
+def test_a_damaged_entry_of_a_journal_is_refused(
+    lna: Lna,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    entry: dict[str, Any],
+) -> None:
+    questions = [{"lang": "en", "instruction": f"{n} + 1?", "answers": []} for n in range(3)]
+    (here / "q.json").write_text(json.dumps(questions))
+    flags = ("generate", "--model-path", "tiny-llama", "-d", "q.json", "-o", "a.json", "--max-new-tokens", "2")
+    monkeypatch.setattr(Journal, "remove", lambda _: None)  # as a kill right before it leaves the journal
+    assert lna(*flags).code == 0
+    journal, result = here / ".a.json.partial.jsonl", here / "a.json"
+    journal = journal if journal.exists() else here / "a.json.partial.jsonl"
+    header = journal.read_text().splitlines()[0]
+    result.unlink()
+    journal.write_text(f"{header}\n{json.dumps(entry)}\n")
+    done = lna(*flags)
+    assert done.code == 1
+    assert "partial.jsonl, line 2 is damaged" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def put_tokenizer(model: Path, post: str, template: str | None = None) -> None:
+    """Give a model a tokenizer that puts these tokens around a text."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=post, special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    tokenizer.save_pretrained(model)
+
+
+def texts(path: str) -> list[str]:
+    return [answer["generated"] for one in generated(path) for answer in one["answers"]]
+
+
+def test_a_tokenizer_that_appends_eos_changes_no_answer_and_is_named_once(lna: Lna, asked: Path) -> None:
+    command = ("generate", "--model-path", "tiny-llama", "-d", "q.json", *FEW, "-o")
+    assert lna(*command, "usual.json").code == 0
+    put_tokenizer(asked / "tiny-llama", "<s> $A </s>")
+    call = lna(*command, "eos.json")
+    assert call.code == 0, call.err
+    assert call.err.count("note: the tokenizer appends '</s>' (tokens [2]) to every text: it is left out") == 1
+    assert texts("eos.json") == texts("usual.json")
+
+
+def test_a_question_with_the_bos_that_the_tokenizer_adds_is_refused(lna: Lna, asked: Path) -> None:
+    write_corpus(asked / "q.json", [{"lang": "en", "id": "7", "instruction": "<s>1 + 1?", "answers": []}])
+    call = lna("generate", "--model-path", "tiny-llama", "-d", "q.json", "-o", "a.json", *FEW)
+    assert_one_line(call, 1, "the record id 7 in 'en' begins with '<s>', which the tokenizer puts in front by itself")
+
+
+CHAT = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}</s>{% endfor %}[assistant]"
+BUILD = (
+    "dataset",
+    "build",
+    "table.json",
+    "--lang",
+    "en",
+    "-o",
+    "c.json",
+    "--template",
+    "chat",
+    "--model-path",
+    "tiny-llama",
+)
+
+
+def test_prompts_of_another_model_s_chat_template_or_tokenizer_are_named(lna: Lna, asked: Path) -> None:
+    model = asked / "tiny-llama"
+    put_tokenizer(model, "<s> $A", CHAT)
+    write_corpus(asked / "table.json", [{"instruction": "1 + 1?"}])
+    build = lna(*BUILD)
+    assert build.code == 0, build.err
+    command = ("generate", "--model-path", "tiny-llama", "-d", "c.json", *FEW, "-o")
+    assert "note:" not in lna(*command, "same.json").err
+    put_tokenizer(model, "<s> <s> $A", CHAT)
+    said = lna(*command, "twice.json").err
+    assert "now gives other tokens: at position 1 the prompt has '<s>' (token 1), the template '[' (token" in said
+    put_tokenizer(model, "<s> $A", CHAT.replace("user", "User") + " ")
+    assert "and the model that answers has another: build the corpus with its own" in lna(*command, "other.json").err
+    put_tokenizer(model, "<s> $A")
+    (model / "chat_template.jinja").unlink()
+    assert "and the model that answers has none" in lna(*command, "none.json").err
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [("{{ raise_exception('no\nway') }}", "no way (TemplateError"), ("{% for %}", "Expected an expression")],
+)
+def test_a_chat_template_that_fails_is_one_line(lna: Lna, asked: Path, template: str, said: str) -> None:
+    put_tokenizer(asked / "tiny-llama", "<s> $A", template)
+    write_corpus(asked / "table.json", [{"instruction": "1 + 1?"}])
+    call = lna(*BUILD)
+    assert_one_line(call, 2, said)
+    assert_one_line(lna("dataset", "templates", "--model-path", "tiny-llama"), 2, said)

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText, common_length, encode_groups, encode_texts
+from language_neurons_alignment.corpus.encode import (
+    Prompt,
+    PromptGroup,
+    ScoredText,
+    common_length,
+    encode_groups,
+    encode_prompts,
+    encode_texts,
+)
 from language_neurons_alignment.corpus.records import Record
 from language_neurons_alignment.errors import CorpusError, SettingsError
 
@@ -42,7 +54,7 @@ def tokens(text: str) -> tuple[int, ...]:
 def test_full_is_the_plain_concatenation_and_the_prefix_the_instruction_alone() -> None:
     spy = SpyTokenizer()
     encoded = encode_groups([record("Ask? ", " Yes", "No "), record("Again", "")], spy, max_length=99)
-    assert set(spy.seen) == {"Ask? ", "Ask?  Yes", "Ask? No ", "Again"}
+    assert set(spy.seen) - {"", "a", "1"} == {"Ask? ", "Ask?  Yes", "Ask? No ", "Again"}
     assert encoded.groups == (
         PromptGroup(tokens("Ask? "), (tokens("Ask?  Yes"), tokens("Ask? No "))),
         PromptGroup(tokens("Again"), (tokens("Again"),)),
@@ -180,3 +192,75 @@ def test_the_common_length_is_that_of_the_longest_common_beginning(one: list[int
     shared = common_length(one, other)
     assert one[:shared] == other[:shared]
     assert one[: shared + 1] != other[: shared + 1] or shared == len(one) == len(other)
+
+
+class Framed(LetterTokenizer):
+    """Letters between the special tokens of a tokenizer that says nothing of them."""
+
+    def __init__(self, front: str, behind: str) -> None:
+        self.front, self.behind = ([ord(one) for one in some] for some in (front, behind))
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        own = [ord(letter) for letter in text]
+        return [*self.front, *own, *self.behind] if add_special_tokens else own
+
+    def decode(self, token_ids: list[int], **_: Any) -> str:
+        return "".join(map(chr, token_ids))
+
+
+def ids(text: str) -> tuple[int, ...]:
+    return tuple(map(ord, text))
+
+
+FRAMES = [("", ""), ("^", ""), ("", "$"), ("^", "$"), ("^", "^"), ("^!", "$$%"), ("$", "$")]
+
+
+@pytest.mark.filterwarnings("ignore::language_neurons_alignment.errors.LNAWarning")
+@pytest.mark.parametrize(("front", "behind"), FRAMES)
+@pytest.mark.parametrize("instruction", ["Ask? ", "a", "1", "ends in $", "x$", "in it: ^", "   "])
+def test_what_a_tokenizer_appends_is_in_no_prompt_and_in_no_text_and_what_a_text_says_stays(
+    front: str, behind: str, instruction: str
+) -> None:
+    tokenizer, asked = Framed(front, behind), record(instruction, "Yes", "No$")
+    group = encode_groups([asked], tokenizer, max_length=99).groups[0]
+    assert group.prefix == ids(front + instruction)
+    assert group.full == (ids(front + instruction + "Yes"), ids(front + instruction + "No$"))
+    assert encode_prompts([asked], [(0, 1)], tokenizer, ends=()) == [Prompt(group.prefix, 1)]
+    [scored] = encode_texts([asked], tokenizer, text="instruction", max_length=99)
+    assert scored.tokens == group.prefix
+    answers = encode_texts([asked], tokenizer, text="answer", max_length=99)
+    assert [one.scored_tokens for one in answers] == [3, 3]
+
+
+@pytest.mark.parametrize(("front", "behind"), FRAMES)
+def test_what_is_left_out_is_said_and_nothing_where_nothing_is(front: str, behind: str) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        encode_prompts([record("Ask")], [(0, 0)], Framed(front, behind), ends=())
+    assert [str(one.message) for one in said] == [
+        f"the tokenizer appends {behind!r} (tokens {list(map(ord, behind))}) to every text: it is left out of prompts, "
+        "and of counted and scored texts, because a model does not go on after its end"
+    ] * bool(behind)
+
+
+@pytest.mark.parametrize("between", ["", " ", "\n\t"])
+def test_a_text_with_the_bos_that_the_tokenizer_adds_is_refused(between: str) -> None:
+    twice = Record("te", f"{between}^ask", ("x",), id="q7")
+    with pytest.raises(CorpusError) as refused:
+        encode_groups([record("fine", "x"), twice], Framed("^", ""), max_length=99)
+    assert str(refused.value) == (
+        f"the instruction of the record id q7 in 'te' begins with '^', which the tokenizer puts in front by itself: "
+        f"positions 0 and {1 + len(between)} are both token 94; take it out of the text, or give the record "
+        '"add_special_tokens": false'
+    )
+    whole = replace(twice, add_special_tokens=False)
+    assert encode_groups([whole], Framed("^", ""), max_length=99).groups[0].prefix == ids(f"{between}^ask")
+
+
+def test_a_prompt_that_ends_where_an_answer_would_end_is_refused_by_its_name() -> None:
+    with pytest.raises(CorpusError) as refused:
+        encode_prompts([record("a"), record("Why?$")], [(0, 0), (1, 0)], Framed("^", ""), ends=(36,))
+    assert str(refused.value) == (
+        "the prompt of the record 'Why?$' in 'en' ends with '$' (position 5, token 36), which ends an answer, so the "
+        "model would begin another text: end the instruction where the answer is to begin"
+    )

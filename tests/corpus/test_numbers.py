@@ -218,9 +218,194 @@ def test_no_mess_of_numbers_and_words_is_an_error(pieces: list[str], language: s
     assert number is None or Fraction(shown_number(number)) == number
 
 
+@pytest.mark.parametrize(
+    ("language", "answer", "number"),
+    [
+        ("en", "3/4 of 100, i.e. 75", "75"),
+        ("en", "3/4 of 100, that is 75", "75"),
+        ("en", "3/4 of 100, which is 75", "75"),
+        ("en", "3/4 of 100 = 75", "75"),
+        ("en", "3/4 of 100, so 75", "75"),
+        ("en", "3/4 of 100 is 75", "75"),
+        ("en", "half of 50, or 25", "25"),
+        ("en", "20% of 80 (16)", "16"),
+        ("en", "20% of 80 (16 dollars)", "16"),
+        ("en", "20 percent of 80, or 16", "16"),
+        ("en", "¾ of 100, i.e. 75", "75"),
+        ("en", "3/4 of the students, i.e. 75 students", "75"),
+        ("en", "3/4 of 100 = 300/4 = 75", "75"),
+        ("de", "3/4 von 100, d.h. 75", "75"),
+        ("de", "3/4 von 100, d. h. 75 Äpfel", "75"),
+        ("de", "3/4 von 100, also 75", "75"),
+        ("de", "20 % von 80, das heißt 16", "16"),
+        ("de", "3/4 von 100, was 75 ergibt", "75"),
+        ("de", "20 Prozent von 80 sind 16", "16"),
+        ("es", "3/4 de 100, es decir, 75", "75"),
+        ("es", "3/4 de 100, o sea 75", "75"),
+        ("es", "3/4 de 100, que es 75", "75"),
+        ("es", "el 20% de 80, que es 16", "16"),
+        ("es", "3/4 de 100 son 75", "75"),
+        ("fr", "3/4 de 100, c'est-à-dire 75", "75"),
+        ("fr", "3/4 de 100, soit 75", "75"),
+        ("fr", "3/4 de 100, ce qui fait 75", "75"),
+        ("fr", "20 % de 80, c’est-à-dire 16", "16"),
+        ("ru", "3/4 от 100, то есть 75", "75"),
+        ("ru", "3/4 от 100, т.е. 75", "75"),
+        ("ru", "3/4 из 100, что составляет 75", "75"),
+        ("ru", "20% от 80 — это 16", "16"),
+        ("zh", "100的3/4，即75", "75"),
+        ("zh", "100的3/4，也就是75", "75"),
+        ("zh", "80的20%，等于16", "16"),
+        ("zh", "50的一半，即25", "25"),
+        ("ja", "100の3/4、つまり75", "75"),
+        ("ja", "50の半分、つまり25", "25"),
+        ("ja", "80の20%、すなわち16", "16"),
+        ("bn", "১০০ এর ৩/৪, অর্থাৎ ৭৫", "75"),
+        ("bn", "৮০ এর ২০%, মানে ১৬", "16"),
+        ("bn", "৫০ এর অর্ধেক, অর্থাৎ ২৫", "25"),
+        ("th", "3/4 ของ 100 คือ 75", "75"),
+        ("th", "20% ของ 80 นั่นคือ 16", "16"),
+        ("th", "20% ของ 80 เท่ากับ 16", "16"),
+        ("sw", "3/4 ya 100, yaani 75", "75"),
+        ("sw", "20% ya 80, ambayo ni 16", "16"),
+        ("pt", "3/4 de 100, ou seja, 75", "75"),
+        ("it", "3/4 di 100, cioè 75", "75"),
+        ("nl", "3/4 van 100, dat is 75", "75"),
+        ("hi", "100 का 3/4, यानी 75", "75"),
+        ("ko", "100의 3/4, 즉 75", "75"),
+    ],
+)
+@pytest.mark.parametrize("announced", ["{}", "Answer: {}.", "#### {}", r"\boxed{{{}}}", "Answer: {}. I used 2 + 3."])
+def test_a_part_of_something_counts_as_what_it_is_said_to_come_to(
+    language: str, answer: str, number: str, announced: str
+) -> None:
+    expected = 3 if announced.endswith("2 + 3.") and "Answer" not in announced else Fraction(number)
+    assert final_number(announced.format(answer), language) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        ("3/4 of the cake", "3/4"),
+        ("3/4 of the cake, i.e. 75%", "3/4"),
+        ("3/4 of 100 people in 5 rows is more than 50", "3/4"),
+        ("3/4 of 100 or 1/3 of 90", "3/4"),
+        ("3/4 of the pie. The rest is 25", "3/4"),
+        ("15 out of 20, i.e. 75%", "15"),
+        ("18, that is 9 for each egg", "18"),
+        ("18 of 20 eggs", "18"),
+    ],
+)
+def test_a_part_counts_itself_where_no_one_says_what_it_comes_to(answer: str, number: str) -> None:
+    assert final_number(f"The answer is {answer}.", "en") == Fraction(number)
+
+
+@pytest.mark.parametrize(
+    ("language", "answer", "number"),
+    [
+        ("en", "The total is $1,234.50, which includes the 8% sales tax.", "1234.5"),
+        ("en", "She pays $54, including 8% tax.", "54"),
+        ("en", "She pays $54 including 8% tax and a $5 tip.", "54"),
+        ("en", "5 shirts including 8% tax cost $54.", "54"),
+        ("en", "The price of 3 shirts, including 8% tax, is $54.", "54"),
+        ("en", "18 books, including the 3 new ones, so 21 in all.", "21"),
+        ("de", "Sie zahlt 54 €, einschließlich 8 % Steuern.", "54"),
+        ("de", "Es sind 54 €, inkl. 8 % Steuer", "54"),
+        ("es", "Paga 54 $, que incluye el 8% de impuestos.", "54"),
+        ("fr", "Elle paie 54 €, dont 8 % de taxes.", "54"),
+        ("fr", "Elle paie 54 €, y compris 8 % de taxes.", "54"),
+        ("ru", "Она платит 54 доллара, включая 8% налога.", "54"),
+        ("zh", "一共54元，其中包括8元税。", "54"),
+        ("zh", "一共54元，包括8%的税。", "54"),
+        ("sw", "Analipa dola 54, ikijumuisha kodi ya 8%.", "54"),
+        ("th", "เธอจ่าย 54 บาท ซึ่งรวมภาษี 8%", "54"),
+        ("en", "She makes $40 ($5 an hour), of which 3 are tips.", "40"),
+        ("ja", "合計54ドルです。", "54"),
+        ("en", "She has sold 18 eggs by 7 pm.", "18"),
+        ("en", "He has 18 left at 7 p.m.", "18"),
+        ("en", "She is done by 7 pm.", "7"),
+        ("en", "It takes 2 hours, so she is done by 7 pm.", "7"),
+        ("en", "The answer is 7 pm.", "7"),
+        ("en", "After 3 miles it is 7 pm.", "7"),
+        ("en", "From 5 pm to 8 pm she sold 18 eggs.", "18"),
+        ("en", "He works 8 hours and finishes at 5 pm", "5"),
+        ("de", "Sie hat bis 19 Uhr 18 Eier verkauft.", "18"),
+        ("de", "Sie hat 18 Eier bis 7 Uhr verkauft.", "18"),
+        ("es", "Vendió 18 huevos antes de las 7 de la tarde.", "18"),
+        ("ru", "Она продала 18 яиц до 7 вечера.", "18"),
+        ("fr", "Elle a vendu 18 œufs avant 7 heures du soir.", "18"),
+        ("sw", "Ameuza mayai 18 kabla ya saa 7 mchana.", "18"),
+        ("en", "She sold 18 eggs by 7 o'clock.", "18"),
+    ],
+)
+def test_what_is_included_and_when_it_was_is_not_how_many(language: str, answer: str, number: str) -> None:
+    assert final_number(answer, language) == Fraction(number)
+
+
+@pytest.mark.parametrize(
+    ("language", "answer", "number"),
+    [
+        ("fr", "1 234,50 €", "1234.5"),
+        ("de", "1.234,50", "1234.5"),
+        ("de", "1,5 Mio.", "1500000"),
+        ("en", "2½", "5/2"),
+        ("en", "1e3", "1000"),
+        ("en", "−5", "-5"),
+        ("hi", "५०", "50"),
+        ("en", "1.5e-3", "3/2000"),
+        ("es-MX", "$1,234.50 MXN", "1234.5"),
+        ("de-CH", "CHF 1’234.50", "1234.5"),
+        ("ru", "−1\u00a0234,5", "-1234.5"),
+    ],
+)
+def test_mixed_forms_are_read(language: str, answer: str, number: str) -> None:
+    assert final_number(f"#### {answer}", language) == Fraction(number)
+    assert final_number(answer, language) == Fraction(number)
+
+
+ANYTHING = st.text(st.characters(codec=None, categories=None), max_size=80)  # lone surrogates too
+TAGS = st.sampled_from(["en", "es-MX", "de_CH", "zh_Hans", "swh_Latn", "ko", "ar-EG", "xx", "", "\ud800"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    ANYTHING,
+    ANYTHING,
+    st.sampled_from(["万", "1.2.3百", "億", "3억 ", "····万", "..萬", "1e999", "NaN", "inf ", "\ud800"]),
+    TAGS,
+)
+def test_no_text_in_any_language_is_an_error(before: str, behind: str, between: str, language: str) -> None:
+    number = final_number(before + between + behind, language)
+    assert number is None or Fraction(shown_number(number)) == number
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "9" * 9000, "1." + "9" * 9000, "9" * 9000 + "万", "1,234" * 2000, "1/" * 4000, "1e" + "9" * 9000,
+        "1e999999999", "10^99^99^99", "2^" + "9" * 9000, "1e-99" * 2000, "NaN", "inf", "-inf", "Infinity", "1_000",
+        "½" * 9000, "1분의" * 2000, "১" * 9000, "\ud800" * 9000, "1\ud8002", "1만" * 4000, "万亿" * 9000,
+        "1万亿亿亿亿" * 999,
+    ],
+    ids=lambda noise: ascii(noise[:8]),
+)  # fmt: skip
+def test_no_noise_is_an_error(noise: str, language: str) -> None:
+    for text in (noise, f"Answer: {noise}", f"#### {noise}", f"\\boxed{{{noise}}}", f"答案是{noise}"):
+        number = final_number(text, language)
+        assert number is None or Fraction(shown_number(number)) == number
+
+
+def test_a_hundred_thousand_digits_are_no_number() -> None:
+    assert final_number("Answer: " + "9" * 100_000, "de") is None
+
+
 REPEATED = [
     "\n", " \n", "\n* ", "Question: how\n", "Question 1: 5\n", "Q\n", "answer is ", "answer\n", "答 ", "5 ", "1,", "7",
-    "1.2.3万", "####", "#### ", "{", "1(", "第", "Note: ", "½", "1 1/",
+    "1.2.3万", "####", "#### ", "{", "1(", "第", "Note: ", "½", "1 1/", ".", ". ", "1/2 of 2 is ",
+    "answer is 1/2 of 2 ",
+    "= ", "=1 ", "(1 a) ", "百", "'", "“5” ", " ", "is ", "5, including ", "5, which includes 8 ", "by 7 pm ", "5 by ",
+    "half of 5 (5 a) ", "5 million ", "mil ", "elfu ", "1만 ", "50% of 80 (16 x) ", "i.e. ", "1 234 ", "\\boxed{",
 ]  # fmt: skip
 """Repeated a thousand times; some of these took quadratic time."""
 

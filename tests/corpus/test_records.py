@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +218,61 @@ def test_other_keys_are_kept_however_they_are_nested(tmp_path: Path) -> None:
     item = {**RECORD, "more": json.loads("[" * 50 + '"\U0001f600"' + "]" * 50)}
     (record,) = read_corpus(corpus_file(tmp_path, [item])).records
     assert record.as_item() == item
+
+
+SPELT = [("zho_Hans", "一"), ("cmn", "二"), ("zh-CN", "三"), ("Chinese (Simplified)", "四"), ("zh", "五")]
+
+
+def test_spellings_of_one_language_in_a_corpus_are_one_language(tmp_path: Path) -> None:
+    corpus = read_corpus(corpus_file(tmp_path, [{**RECORD, "lang": lang, "instruction": text} for lang, text in SPELT]))
+    assert corpus.languages == ("zh",)
+    for spelling, _ in SPELT:
+        assert [one.instruction for one in corpus.of_language(spelling)] == [text for _, text in SPELT]
+
+
+@pytest.mark.parametrize("same", [{"instruction": "一"}, {"id": "7"}, {"instruction": "x", "question": "一"}])
+def test_a_record_that_two_spellings_have_is_refused_by_both(tmp_path: Path, same: dict[str, str]) -> None:
+    one = {**RECORD, "lang": "zho_Hans", "instruction": "二", **same}
+    other = {**one, "lang": "zh", **({} if "instruction" in same else {"instruction": "三"})}
+    with pytest.raises(CorpusError, match=r"record 2: 'zh' and 'zho_Hans' \(record 1\) are one language, zh, and both"):
+        read_corpus(corpus_file(tmp_path, [one, other]))
+
+
+def test_a_record_twice_in_one_spelling_is_no_matter_of_spelling(tmp_path: Path) -> None:
+    assert len(read_corpus(corpus_file(tmp_path, [{**RECORD, "lang": "zho_Hans"}] * 2)).records) == 2
+
+
+def test_reading_many_records_with_long_tags_stays_fast(tmp_path: Path) -> None:
+    tags = ("zho_Hans", "ben_Beng", "swh_Latn", "arb_Arab", "kor_Hang")
+    path = corpus_file(tmp_path, [{**RECORD, "lang": tag, "instruction": f"{n}?"} for n in range(500) for tag in tags])
+    read_corpus(path)
+    begin = time.perf_counter()
+    assert len(read_corpus(path).records) == 2500
+    assert time.perf_counter() - begin < 1
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ('"lang": "fr"', "the key 'lang' is there twice"),
+        ('"x": {"a": 1, "a": 2}', "the key 'a' is there twice"),
+        ('"target": NaN', "NaN is no number of JSON"),
+        ('"x": [-Infinity]', "-Infinity is no number of JSON"),
+        ('"x": 1e999', "JSON has no number inf"),
+        (f'"id": {"9" * 5000}', "5000 digits"),
+    ],
+)
+@pytest.mark.parametrize("lines", [True, False])
+def test_json_that_means_two_things_or_cannot_be_written_again_is_refused(
+    tmp_path: Path, extra: str, said: str, lines: bool
+) -> None:
+    record = f'{{"lang": "en", "instruction": "1 + 1?", "answers": [], {extra}}}'
+    with pytest.raises(CorpusError, match=re.escape(said)) as refused:
+        read_corpus(corpus_file(tmp_path, record if lines else f"[{record}]"))
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 500
+
+
+def test_a_nul_in_a_path_is_one_line() -> None:
+    with pytest.raises(CorpusError, match="cannot read the corpus"):
+        read_corpus(Path("a\0b.json"))

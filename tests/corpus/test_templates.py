@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
+from transformers import AddedToken, PreTrainedTokenizerFast
 
-from language_neurons_alignment.corpus.records import Record
+from language_neurons_alignment.corpus.encode import encode_groups, encode_prompts
+from language_neurons_alignment.corpus.records import Record, read_corpus
 from language_neurons_alignment.corpus.templates import (
     PLAIN,
     TEMPLATES,
-    changed_prompts,
     chat_template,
     file_template,
     text_template,
 )
-from language_neurons_alignment.errors import CorpusError, SettingsError
-from tests.tiny_models import tiny_tokenizer
+from language_neurons_alignment.errors import CorpusError, LNAWarning, SettingsError
+from tests.tiny_models import SPECIALS, tiny_tokenizer
 
 RECORD = Record("te", "ఎన్ని?", ("రెండు.",), id="1", target="2")
-CHAT = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}</s>{% endfor %}[assistant]"
-
-
-def chat_tokenizer(*, template: str = CHAT, adds_bos: bool = True) -> Any:
-    """A real tokenizer with a chat template; `tiny_tokenizer` puts BOS in front of every text."""
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = template
-    if not adds_bos:
-        tokenizer.backend_tokenizer.post_processor = None
-        assert tokenizer.encode("a")[:1] != [tokenizer.bos_token_id]
-    return tokenizer
+WIDE = {"lstrip": True, "rstrip": True}
 
 
 def test_plain_changes_nothing_but_sets_a_gold_answer_on_a_line_of_its_own() -> None:
@@ -79,32 +74,136 @@ def test_a_file_without_a_question_in_it_or_that_cannot_be_read_is_refused(tmp_p
         file_template(path)
 
 
-@pytest.mark.parametrize("adds_bos", [True, False])
-@pytest.mark.parametrize("template", [CHAT, CHAT.replace("{{ bos_token }}", "")], ids=["BOS in it", "no BOS in it"])
-def test_a_chat_prompt_tokenized_as_text_has_at_most_one_bos(template: str, adds_bos: bool) -> None:
-    tokenizer = chat_tokenizer(template=template, adds_bos=adds_bos)
-    made = chat_template(tokenizer, "m").apply(RECORD)
-    tokens = tokenizer.encode(made.instruction)
-    assert tokens.count(tokenizer.bos_token_id) == (adds_bos or "bos_token" in template)
-    assert tokenizer.bos_token_id not in tokens[1:]
+BOS, EOS = "<s>", "</s>"
+USER = "{% for m in messages %}[{{ m.role }}] {{ m.content }}</s>{% endfor %}[assistant]"
+TOKENIZERS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
+    "as Llama: BOS by both": ("<s> $A", "{{ bos_token }}" + USER, {}),
+    "BOS by the tokenizer alone": ("<s> $A", USER, {}),
+    "BOS by the template alone": ("$A", "{{ bos_token }}" + USER, {}),
+    "no BOS at all": ("$A", USER, {}),
+    "BOS written out in the template": ("<s> $A", "<s>" + USER, {}),
+    "bos_token null, BOS by both": ("<s> $A", "<s>" + USER, {"bos_token": None}),
+    "bos_token null, BOS by the tokenizer alone": ("<s> $A", USER, {"bos_token": None}),
+    "spaces before BOS": ("<s> $A", "\n {{ bos_token }}" + USER, {}),
+    "two BOS in the template": ("<s> $A", "<s><s>" + USER, {}),
+    "EOS appended": ("<s> $A </s>", "{{ bos_token }}" + USER, {}),
+    "EOS appended, no BOS": ("$A </s>", USER, {}),
+    "EOS appended, eos_token null": ("$A </s>", USER, {"eos_token": None}),
+    "two tokens in front, three behind": ("<s> <unk> $A </s> </s> <pad>", "<s><unk>" + USER, {}),
+    "BOS that swallows the spaces around it": ("<s> $A", " <s> " + USER, {"bos_token": AddedToken("<s>", **WIDE)}),
+    "one token for BOS and EOS": ("<s> $A <s>", "<s>" + USER, {"eos_token": "<s>"}),
+    "a question first": ("<s> $A", "{{ messages[0].content }}[assistant]", {}),
+    "the settings say otherwise": ("<s> $A", USER, {"add_bos_token": False, "add_eos_token": True}),
+}
+"""What tokenizers do, and say of themselves: the post-processor, the chat template, the settings."""
+QUESTIONS = ("ఎన్ని?", "abc the", " 1 + 1?\n", "<s>[INST] of </s> it", "</s>", "\n")
 
 
-@pytest.mark.parametrize("adds_bos", [True, False])
-def test_a_chat_prompt_s_tokens_are_the_chat_template_s_own(adds_bos: bool) -> None:
-    tokenizer = chat_tokenizer(adds_bos=adds_bos)
-    made = chat_template(tokenizer, "m").apply(RECORD)
-    own = tokenizer.apply_chat_template([{"role": "user", "content": "ఎన్ని?"}], add_generation_prompt=True)
-    assert tokenizer.encode(made.instruction) == own["input_ids"]
-    assert (made.question, made.answers) == ("ఎన్ని?", ("రెండు.",))
-    assert changed_prompts([made], tokenizer) == 0
+def tokenizer_of(post: str, template: str | None = None, **settings: Any) -> Any:
+    """A real tokenizer that puts these tokens around a text."""
+    backend = tiny_tokenizer().backend_tokenizer
+    backend.post_processor = processors.TemplateProcessing(
+        single=post, special_tokens=list(zip(SPECIALS, range(4), strict=True))
+    )
+    usual = {"bos_token": BOS, "eos_token": EOS, "pad_token": "<pad>", "unk_token": "<unk>"}
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=backend, **{**usual, **settings})
+    tokenizer.chat_template = template
+    return tokenizer
 
 
-def test_a_prompt_whose_tokens_are_not_the_chat_template_s_own_is_counted() -> None:
-    tokenizer = chat_tokenizer(template=CHAT.replace("{{ bos_token }}", ""))  # … and BOS is added to its text
-    made = chat_template(tokenizer, "m").apply(RECORD)
-    assert changed_prompts([made, made], tokenizer) == 2
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_chat_prompt_has_exactly_the_tokens_of_the_model_s_own_recipe(name: str, question: str) -> None:
+    post, template, settings = TOKENIZERS[name]
+    tokenizer = tokenizer_of(post, template, **settings)
+    messages = [{"role": "user", "content": question}]
+    recipe = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    made = chat_template(tokenizer, "m").apply(Record("te", question, ("రెండు.",), id="1"))
+    record = read_again(made)
+    assert prompt_of(record, tokenizer) == tuple(recipe)
+    assert (record.question, record.answers, record.id) == (question, ("రెండు.",), "1")
+
+
+@pytest.mark.filterwarnings("ignore::language_neurons_alignment.errors.LNAWarning")
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_counted_text_begins_with_its_prompt_whatever_the_tokenizer_appends(name: str) -> None:
+    post, template, settings = TOKENIZERS[name]
+    tokenizer = tokenizer_of(post, template, **settings)
+    for record in (Record("te", "ఎన్ని?", ("రెండు.",)), chat_template(tokenizer, "m").apply(RECORD)):
+        group = encode_groups([record], tokenizer, max_length=999).groups[0]
+        answer = tuple(tokenizer.encode(record.answers[0], add_special_tokens=False))
+        assert group.prefix == prompt_of(record, tokenizer)
+        assert group.full == (group.prefix + answer,)
+
+
+def read_again(record: Record) -> Record:
+    """The record as the next command reads it from a file."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "c.json"
+        path.write_text(json.dumps([record.as_item()], ensure_ascii=False), encoding="utf-8")
+        return read_corpus(path).records[0]
+
+
+def prompt_of(record: Record, tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that an engine gets."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LNAWarning)
+        return encode_prompts([record], [(0, 0)], tokenizer, ends=())[0].tokens
+
+
+class Own:
+    """A tokenizer whose recipe is no tokenization of its text."""
+
+    chat_template = "own"
+
+    def __init__(self, tokens: list[int]) -> None:
+        self._tokens, self._tokenizer = tokens, tokenizer_of("<s> $A")
+        self.encode, self.decode = self._tokenizer.encode, self._tokenizer.decode
+
+    def apply_chat_template(self, conversation: Any, *, tokenize: bool, **options: Any) -> Any:
+        return self._tokens if tokenize else "ab" + conversation[0]["content"]
+
+
+def test_a_recipe_that_no_text_has_is_refused_with_the_position_and_both_tokens() -> None:
+    with pytest.raises(SettingsError) as refused:
+        chat_template(Own([266, 5]), "m").apply(Record("te", "abc", (), id="7"))
+    assert str(refused.value) == (
+        "the prompt of the record id 7 in 'te' cannot have the tokens of the chat template of m: at position 0 its "
+        "text has 'ab' (token 260), the template 'é' (token 266); use --template with a file of your own"
+    )
+
+
+@pytest.mark.parametrize("template", ["{{ messages[0].content }}{{ eos_token }}", ""])
+def test_a_chat_template_whose_prompt_ends_with_eos_or_is_empty_is_refused(template: str) -> None:
+    tokenizer = tokenizer_of("<s> $A", template or "{% if false %}{% endif %}")
+    with pytest.raises(SettingsError, match=r"ends its prompt with .*use --template with a file of your own"):
+        chat_template(tokenizer, "m").apply(RECORD)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('Conversation roles must\nalternate \x1b[31m') }}", "Conversation roles must alternate"),
+        ("a\n{% for %}", r"fails \(its line 2\): Expected an expression"),
+        ("{{ messages.__class__.__mro__ }}", "access to attribute '__class__' of 'list' object is unsafe"),
+        ("{% for i in range(10 ** 9) %}a{% endfor %}", "Range too big"),
+        ("{{ messages[3].content }}", "list object has no element 3"),
+        ("{{ messages[0].content.nothing() }}", "has no attribute 'nothing'"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "recursion"),
+        ("{% include 'secret.txt' %}", "no loader"),
+        ("{{ 'a' | nothing }}", "No filter named 'nothing'"),
+        ({"tool_use": "x"}, "multiple chat templates with no default"),
+    ],
+)
+def test_a_chat_template_that_fails_gives_its_own_message_in_one_line(template: Any, said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as refused:
+        chat_template(tokenizer_of("<s> $A", template), "here").apply(RECORD)
+    assert str(refused.value).startswith("the chat template of here fails")
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 600
 
 
 def test_a_model_without_a_chat_template_is_refused_with_what_there_is_instead() -> None:
-    with pytest.raises(SettingsError, match=r"model at here has no chat template: use --template plain"):
+    with pytest.raises(SettingsError, match=r"model at here has no chat template: use the template plain"):
         chat_template(tiny_tokenizer(), "here")

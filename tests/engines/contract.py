@@ -51,7 +51,8 @@ def assert_tally(counts: LanguageCounts, groups: Sequence[PromptGroup]) -> None:
     """Check that the totals are the corpus's."""
     full, prefix = sum(g.full_tokens for g in groups), sum(g.prefix_tokens for g in groups)
     assert (counts.full.total_tokens, counts.prefix.total_tokens) == (full, prefix)
-    check_tally(counts, full_tokens=full, prefix_tokens=prefix)
+    unshared = sum(g.unshared_prefix_tokens() for g in groups)
+    check_tally(counts, full_tokens=full, prefix_tokens=prefix, unshared=unshared)
 
 
 SHARED = 6

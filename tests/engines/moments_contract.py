@@ -60,7 +60,8 @@ class MomentsContract(EngineContract):
         assert plain.moments is None
         assert_same_counts(plain, counts, exact=True)
         full, prefix = sum(g.full_tokens for g in groups), sum(g.prefix_tokens for g in groups)
-        check_tally(counts, full_tokens=full, prefix_tokens=prefix)
+        unshared = sum(g.unshared_prefix_tokens() for g in groups)
+        check_tally(counts, full_tokens=full, prefix_tokens=prefix, unshared=unshared)
 
     def test_moments_are_the_same_bits_each_time(self, engine: Engine) -> None:
         groups = groups_of(engine.tokenizer)

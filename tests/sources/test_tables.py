@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from language_neurons_alignment.errors import CorpusError, MissingPackageError, SettingsError
-from language_neurons_alignment.languages import LANGUAGE_NAMES
-from language_neurons_alignment.sources.tables import ColumnNames, gather, language_of_tag, read_rows, same_language
+from language_neurons_alignment.sources.tables import ColumnNames, gather, read_rows
 
 COLUMNS = ColumnNames("q", lang="lang", id="id", answers="a", target="n")
 HARD = [
@@ -173,36 +172,15 @@ def test_a_table_that_does_not_say_its_language_is_wrong_usage() -> None:
     assert gather([(ROW, "here")], ColumnNames("q"), language="te").records[0].language == "te"
 
 
-FLORES = {
-    "eng_Latn": "en", "rus_Cyrl": "ru", "spa_Latn": "es", "fra_Latn": "fr", "deu_Latn": "de", "cmn_Hans": "zh",
-    "jpn_Jpan": "ja", "ben_Beng": "bn", "tha_Thai": "th", "swh_Latn": "sw", "tel_Telu": "te", "kor_Hang": "ko",
-    "zho_Hans": "zh", "arb_Arab": "ar", "npi_Deva": "ne", "pes_Arab": "fa", "zsm_Latn": "ms",
-}  # fmt: skip
-"""FLORES' tags of the ten, of some others, and of members that stand for a macrolanguage."""
+def test_two_spellings_of_a_language_in_a_column_are_one_language() -> None:
+    rows = [({"q": text, "lang": tag}, f"t.csv, line {n}") for n, (text, tag) in enumerate(
+        [("一", "zho_Hans"), ("二", "cmn"), ("三", "Chinese (Simplified)"), ("四", "zh-CN")], start=2
+    )]  # fmt: skip
+    records = gather(rows, ColumnNames("q", lang="lang")).records
+    assert {record.language for record in records} == {"zh"}
 
 
-@pytest.mark.parametrize(("tag", "code"), FLORES.items())
-def test_flores_tags_become_the_codes_of_this_toolkit(tag: str, code: str) -> None:
-    assert language_of_tag(tag) == code
-
-
-@pytest.mark.parametrize(("tag", "code"), [("cmn_Hant", "zh-Hant"), ("ary_Arab", "ary"), ("pt-BR", "pt-BR")])
-def test_a_script_region_or_dialect_that_means_something_else_is_kept(tag: str, code: str) -> None:
-    assert language_of_tag(tag) == code
-
-
-@pytest.mark.parametrize("code", [*LANGUAGE_NAMES, "te", "ko"])
-def test_codes_stay_what_they_are_in_any_case(code: str) -> None:
-    assert language_of_tag(code) == language_of_tag(code.upper()) == language_of_tag(f" {code} ") == code
-
-
-@pytest.mark.parametrize(("name", "code"), [(name, code) for code, name in LANGUAGE_NAMES.items()] + [("TELUGU", "te")])
-def test_names_become_codes(name: str, code: str) -> None:
-    assert language_of_tag(name) == code
-
-
-@pytest.mark.parametrize("tag", ["README", "data", "test", "", "1", "eng_Latn_x_y_z!"])
-def test_what_is_no_language_is_refused_and_means_none(tag: str) -> None:
-    with pytest.raises(SettingsError, match="unknown language"):
-        language_of_tag(tag)
-    assert not same_language(tag, "en")
+def test_a_question_under_two_spellings_of_a_column_is_refused() -> None:
+    rows = [({"q": "一", "lang": tag}, f"t.csv, line {n}") for n, tag in enumerate(("zho_Hans", "zh"), start=2)]
+    with pytest.raises(CorpusError, match=r"line 3: 'zh' and 'zho_Hans' \(line 2\) are one language, zh"):
+        gather(rows, ColumnNames("q", lang="lang"))

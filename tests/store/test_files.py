@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import pickle
 import stat
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import save as safetensors_bytes
 
+from language_neurons_alignment._file_kinds import file_kind
 from language_neurons_alignment.errors import ArtifactError, ConflictError
 from language_neurons_alignment.store import files
 from language_neurons_alignment.store.counts import save_counts
@@ -20,6 +28,7 @@ from language_neurons_alignment.store.files import (
     atomic_file,
     atomic_files,
     check_writable,
+    load_tensors,
     locked,
     remove_leftovers,
     write_text,
@@ -174,6 +183,74 @@ def test_the_umask_decides_who_may_read_a_file_and_is_never_changed(
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+
+
+class Thing:
+    """An object that only running code can make."""
+
+
+def written(write: Any, *content: Any) -> bytes:
+    """What a library writes to a file."""
+    file = io.BytesIO()
+    write(file, *content)
+    return file.getvalue()
+
+
+def zipped(name: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, "content")
+    return file.getvalue()
+
+
+FOREIGN = {
+    "a NumPy array (.npy)": written(np.save, np.zeros(3)),
+    "NumPy arrays (.npz)": written(np.savez, np.zeros(3)),
+    "a pickle of Python": pickle.dumps([1, 2]),
+    "a pickle of Python, and": pickle.dumps(Thing(), protocol=2),
+    "a safetensors file": safetensors_bytes({"x": torch.zeros(9)}),
+    "a GGUF model": b"GGUF\x03\0\0\0",
+    "a pointer of git-lfs, not the file itself: fetch it with `git lfs pull`": b"version https://git-lfs.github.com\n",
+    "a web page (HTML)": b"\xef\xbb\xbf\n<!DOCTYPE html><p>Log in</p>",
+    "a zip archive that torch did not write": zipped("a.txt"),
+    "JSON": b'[{"layer": 0}]',
+    "text": "γειά σου\n".encode() * 2000,
+    "gzip-compressed": b"\x1f\x8b\x08\0",
+    "a folder": b"",
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_file_of_another_kind_is_told_what_it_is_and_never_to_be_deleted(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "mask"
+    path.mkdir() if kind == "a folder" else path.write_bytes(FOREIGN[kind])
+    with pytest.raises(ArtifactError) as refused:
+        load_tensors(path, remedy="make it with `lna identify`")
+    said = str(refused.value)
+    assert said.startswith(f"{path} cannot be read (it is {kind}")
+    assert said.endswith("expected a file that torch.save wrote): give another file, or make it with `lna identify`")
+    assert not {"delete", "weights_only", "trust"} & set(said.replace("`", " ").split())
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_objects_of_python_in_a_file_of_torch_are_named_without_torch_s_advice(tmp_path: Path, legacy: bool) -> None:
+    path = tmp_path / "mask"
+    torch.save({"a": Thing()}, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ArtifactError) as refused:
+        load_tensors(path, remedy="make it again")
+    assert "test_files.Thing, expected plain tensors and plain values" in str(refused.value)
+    assert "only if you" not in str(refused.value)
+    torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=not legacy)
+    assert load_tensors(path, remedy="")["a"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("length", range(0x0201, 0x0600, 0x55))
+def test_a_safetensors_file_is_known_whatever_its_first_bytes(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "w"
+    for first in (length, 0x0280, 0x0480, 0x8B1F, 0x5A42):
+        path.write_bytes(first.to_bytes(8, "little") + b'{"a":1}' + b" " * 9)
+        assert file_kind(path) == "a safetensors file"
 
 
 # What killed processes leave

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from language_neurons_alignment._session import open_session
 from language_neurons_alignment.errors import SettingsError
 from language_neurons_alignment.store.checkpoint import Checkpoint
-from language_neurons_alignment.store.counts import save_counts
-from language_neurons_alignment.store.layout import Layout, find_layout, model_tag, with_ending
+from language_neurons_alignment.store.counts import load_counts, save_counts
+from language_neurons_alignment.store.layout import Layout, find_layout, model_tag, results_name, with_ending
 from tests.workspace import META, made_up_counts
 
 ROOT = Path("out")
@@ -203,3 +204,79 @@ def test_a_model_s_languages_are_those_of_its_own_files_whatever_its_name(tmp_pa
     assert layout.counted_languages() == ("en", "zh")
     assert Layout(tmp_path, "a[b]*", "Llama-x").counted_languages() == ("en",)
     assert Layout(tmp_path, "nothing", "Llama-x").counted_languages() == ()
+
+
+UNSEEN = ["a\x1b[31mb", "a\nb", "a\0b", "a\x07", "a\x9b", "a\u202eb", "a\u2066b", "a\u200bb", "a\ud83d", "\x7f"]
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_a_name_with_characters_that_cannot_be_seen_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    refusals = [
+        lambda: Layout(tmp_path, name, "Llama-x"),
+        lambda: Layout(tmp_path, "mgsm", f"{name}-x"),
+        lambda: results_name(f"/models/{name}"),
+        lambda: results_name("/models/Llama", name),
+        lambda: open_session(f"/models/{name}", tmp_path / "corpus.json", "mgsm"),
+        lambda: open_session("/models/Llama", tmp_path / "corpus.json", name),
+    ]
+    for refused in refusals:
+        with pytest.raises(SettingsError) as error:
+            refused()
+        assert str(error.value).isprintable()
+
+
+def test_names_of_any_script_and_emoji_are_names() -> None:
+    for name in ("数学", "मराठी", "می\u200cخواهم", "👩\u200d🚀", "naïve é", "a'b\"c"):
+        assert name in Layout(ROOT, name, f"{name}-x").activation("en").parts
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "数"])
+def test_the_longest_model_name_that_is_taken_can_be_written_and_a_longer_one_is_refused(
+    tmp_path: Path, letter: str
+) -> None:
+    longest = letter * (183 // len(letter.encode()))
+    layout = Layout(tmp_path, letter * (255 // len(letter.encode())), longest)
+    save_counts(layout, "en-x-aaaaaaaa-bbbbbbbb-cccccccc-ddd", made_up_counts(), META)
+    assert layout.counted_languages() == ("en-x-aaaaaaaa-bbbbbbbb-cccccccc-ddd",)
+    for dataset, model in (("mgsm", longest + letter), (letter * 256, "x")):
+        with pytest.raises(SettingsError, match=r"bytes, and files that are named by it leave room for"):
+            Layout(tmp_path, dataset, model)
+
+
+def test_a_result_whose_variant_leaves_no_room_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "mgsm", "m" * 150)
+    assert layout.perplexity(0.1, 0.1, variant=".specific.answer").name.endswith(".answer")
+    for path in (layout.perplexity, layout.evaluation, layout.methods, layout.forcing):
+        with pytest.raises(SettingsError, match="150 of them the model's"):
+            path(0.1, 0.1, variant="." + "v" * 80)
+    with pytest.raises(SettingsError, match="150 of them the model's"):
+        layout.stability(0.1, "0.1", other="o" * 150)
+
+
+@pytest.mark.parametrize("root", ["r" * 256, "/".join(["r" * 200] * 20), "a\0b"])
+def test_a_root_that_no_system_can_have_is_refused(root: str) -> None:
+    with pytest.raises(SettingsError, match=r"choose .*--root"):
+        Layout(Path(root), "mgsm", "x")
+
+
+def test_counts_under_an_earlier_spelling_of_a_language_are_found(layout: Layout) -> None:
+    folder = layout.activation("en").parent
+    save_counts(layout, "zh", made_up_counts(), META)
+    for path in list(folder.iterdir()):
+        path.rename(folder / path.name.replace(".zh.", ".zh-CN."))
+    assert layout.counted_languages() == ("zh",)
+    assert layout.spelling("zho_Hans") == "zh-CN"
+    assert load_counts(layout, "zh")[0].full.over_zero.equal(made_up_counts().full.over_zero)
+    for kind in (layout.activation, layout.blocks, layout.moments):
+        assert kind("sw").name.split(".")[1] == "sw"
+
+
+def test_counts_under_two_earlier_spellings_are_refused_until_one_is_renamed(layout: Layout) -> None:
+    folder = layout.activation("en").parent
+    folder.mkdir(parents=True)
+    for spelling in ("swh", "swh-Latn"):
+        (folder / f"activation.{spelling}.{layout.model}.pt").touch()
+    with pytest.raises(SettingsError, match=r"of one language: rename the right one to activation\.sw"):
+        layout.activation("sw")
+    (folder / f"activation.sw.{layout.model}.pt").touch()
+    assert layout.activation("sw").name == f"activation.sw.{layout.model}.pt"

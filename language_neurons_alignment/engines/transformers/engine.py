@@ -20,16 +20,19 @@ from ...core.perplexity import TextLikelihood
 from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
 from ...errors import EngineError, SettingsError
 from .. import checkpoint
-from ..base import check_lengths
+from ..base import check_batch_choices, check_lengths
 from ..generation import PartialAnswer, answer_batches, batches, check_prompts, crosses
 from . import loading
 from .counting import FiringCounter, feed, feed_jobs
 from .generating import generate_batch
 from .network import Network, hooked, score
-from .plan import Batch, BatchRow, job_batches, plan
+from .plan import Batch, BatchRow, Job, job_batches, plan
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 """Padded tokens per forward, by device, where the caller sets none."""
+
+TOGETHER = 2048
+"""Padded tokens per forward of one question's answers under `batch_invariant`, on every device."""
 
 ANSWER_TOKENS = {"cpu": 8192, "cuda": 16384, "mps": 8192}
 """Tokens of prompts and answers in the KV cache at a time, by device, where the caller sets none."""
@@ -39,7 +42,13 @@ class TransformersEngine:
     """A model of the Hugging Face library; `engines.base.Engine` describes what its methods promise."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: Tokenizer, *, info: ModelInfo, batch_tokens: int | None = None
+        self,
+        model: PreTrainedModel,
+        tokenizer: Tokenizer,
+        *,
+        info: ModelInfo,
+        batch_tokens: int | None = None,
+        batch_invariant: bool = False,
     ) -> None:
         """Take over a loaded model; `load` is the usual way."""
         self.model = info
@@ -47,7 +56,8 @@ class TransformersEngine:
         self._loaded: Network | None = Network.of(model)
         device = self._loaded.device
         on_cuda = device.type == "cuda"
-        self._budget = batch_tokens or BATCH_TOKENS.get(device.type, 4096)
+        self._invariant = batch_invariant
+        self._budget = TOGETHER if batch_invariant else batch_tokens or BATCH_TOKENS.get(device.type, 4096)
         self._answering = batch_tokens or ANSWER_TOKENS.get(device.type, 8192)
         self.provenance: dict[str, str | int | float | bool] = {
             "engine": "transformers",
@@ -56,6 +66,7 @@ class TransformersEngine:
             "device": torch.cuda.get_device_name(device) if on_cuda else f"{device} ({platform.machine()})",
             "dtype": info.dtype,
             "batch_tokens": self._budget,
+            **({"batch_invariant": True} if batch_invariant else {}),
         }
 
     @classmethod
@@ -66,20 +77,25 @@ class TransformersEngine:
         device: str = "auto",  # CUDA, else MPS, else the CPU
         dtype: str = "auto",  # the model's own
         batch_tokens: int | None = None,  # padded tokens per forward; None: a number that suits the device
+        batch_invariant: bool = False,  # no result depends on what else is computed
         revision: str | None = None,
     ) -> TransformersEngine:
         """Load a model folder or a hub id."""
         if batch_tokens is not None and batch_tokens < 1:
             raise SettingsError(f"--batch-tokens {batch_tokens}: a batch needs at least 1 token")
+        check_batch_choices(batch_tokens, batch_invariant)
         where = loading.pick_device(device)
         checkpoint.check_dtype(dtype)
         path = checkpoint.expand(model_path)
         config = checkpoint.load_config(path, revision)
         tokenizer = checkpoint.load_tokenizer(path, revision)
+        checkpoint.warn_of_files_beside(path, config=config, tokenizer=tokenizer)
         model = loading.load_weights(path, config=config, dtype=checkpoint.DTYPES.get(dtype, dtype), revision=revision)
         ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
         info = loading.describe(model, path=str(model_path), tokenizer=tokenizer, ends=ends)
-        return cls(loading.move(model, where), tokenizer, info=info, batch_tokens=batch_tokens)
+        return cls(
+            loading.move(model, where), tokenizer, info=info, batch_tokens=batch_tokens, batch_invariant=batch_invariant
+        )
 
     def count(
         self, groups: Sequence[PromptGroup], *, progress: Progress = SILENT, moments: bool = False
@@ -90,16 +106,21 @@ class TransformersEngine:
         """
         network = self._network
         self._check([tokens for group in groups for tokens in (group.prefix, *group.full)])
-        jobs = [job for group in groups for job in plan(group, switch=network.switch)]
-        alone, shared = [job.first for job in jobs if not job.rest], [job for job in jobs if job.rest]
         counter = FiringCounter(*network.shape, network.device, moments=moments)
         hooks = [(site.module, counter.hook(site.layer)) for site in network.sites]
         with _out_of_memory(self._budget), torch.inference_mode(), hooked(hooks):
-            for rows in batches(alone, length=lambda row: len(row.tokens), budget=self._budget, switch=network.switch):
-                feed(network, counter, rows, progress=progress)
-            for some in job_batches(shared, budget=self._budget):
-                feed_jobs(network, counter, some, budget=self._budget, progress=progress)
+            for some in [[group] for group in groups] if self._invariant else [groups]:
+                self._feed([job for group in some for job in plan(group, switch=network.switch)], counter, progress)
             return counter.counts()
+
+    def _feed(self, jobs: Sequence[Job], counter: FiringCounter, progress: Progress) -> None:
+        """Run jobs in batches that depend on these jobs alone, and count them."""
+        network = self._network
+        alone, shared = [job.first for job in jobs if not job.rest], [job for job in jobs if job.rest]
+        for rows in batches(alone, length=lambda row: len(row.tokens), budget=self._budget, switch=network.switch):
+            feed(network, counter, rows, progress=progress)
+        for some in job_batches(shared, budget=self._budget):
+            feed_jobs(network, counter, some, budget=self._budget, progress=progress)
 
     def log_likelihood(self, texts: Sequence[ScoredText], *, progress: Progress = SILENT) -> list[TextLikelihood]:
         """The negative log-likelihood of each text's tokens from its `start` on; a first token has none.
@@ -112,7 +133,10 @@ class TransformersEngine:
         wanted = [index for index, text in enumerate(texts) if text.scored_tokens]
         with _out_of_memory(self._budget), torch.inference_mode():
             for indices in batches(
-                wanted, length=lambda index: len(texts[index].tokens), budget=self._budget, switch=network.switch
+                wanted,
+                length=lambda index: len(texts[index].tokens),
+                budget=1 if self._invariant else self._budget,
+                switch=network.switch,
             ):
                 some = [texts[index] for index in indices]
                 batch = Batch.of([BatchRow(text.tokens, full=1) for text in some], network.device)
@@ -143,7 +167,11 @@ class TransformersEngine:
         """The batches, by position, in which `generate` answers these prompts."""
         longest, switch = self.model.max_length, self._network.switch
         return answer_batches(
-            prompts, new=sampling.max_new_tokens, longest=longest, budget=self._answering, switch=switch
+            prompts,
+            new=sampling.max_new_tokens,
+            longest=longest,
+            budget=1 if self._invariant else self._answering,
+            switch=switch,
         )
 
     def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:

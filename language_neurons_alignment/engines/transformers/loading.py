@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfi
 
 from ...core.model import ModelInfo
 from ...errors import EngineError, SettingsError
-from ..checkpoint import explained, longest_sequence
+from ..checkpoint import explained, longest_sequence, rope_switch
 from ..families import class_name, family_of, find_sites
 
 
@@ -68,6 +68,7 @@ def describe(model: PreTrainedModel, *, path: str, tokenizer: Any, ends: tuple[i
         max_length=longest_sequence(model.config.get_text_config(), tokenizer),
         dtype=str(model.dtype).removeprefix("torch."),
         end_tokens=ends,
+        switch=rope_switch(model.config.get_text_config()),
     )
 
 

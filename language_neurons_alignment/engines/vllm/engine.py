@@ -23,10 +23,11 @@ from ..base import check_lengths, check_shape, not_finite
 from ..families import class_name, neurons_per_layer
 from ..generation import PartialAnswer, answer_batches, check_prompts
 from .gather import check_acted, check_pass, gather_counts, gather_losses
-from .launch import Launch, check_installed, check_model, check_options, max_model_len, start
+from .launch import Launch, check_installed, check_invariant, check_model, check_options, max_model_len, start
 from .messages import Message, PassStatistics, pack_intervention, pack_tree
 from .process import Process
 from .tree import PrefixTree, shards, weighted_tree
+from .watch import Guard
 
 SHARD = 2_000_000
 """Tokens of a corpus in one prefix tree; a longer corpus is counted tree by tree."""
@@ -48,12 +49,14 @@ class VLLMEngine:
         *,
         info: ModelInfo,
         provenance: Mapping[str, str | int | float | bool],
+        batch_invariant: bool = False,
     ) -> None:
         """Take over a running vLLM; `load` is the usual way."""
         self.model = info
         self.tokenizer = tokenizer
         self.provenance = dict(provenance)
         self.last_pass = PassStatistics()
+        self._invariant = batch_invariant
         self._process = process
         self._current = Intervention.identity(info.layers, info.d_mlp)
 
@@ -67,16 +70,17 @@ class VLLMEngine:
         pipeline_parallel_size: int = 1,  # how many ranks share the layers
         distributed_executor_backend: str | None = None,  # "mp" or "ray"; None: vLLM's own choice
         batch_tokens: int | None = None,  # the most tokens of one step
+        batch_invariant: bool = False,  # no result depends on what else is computed
         engine_args: Mapping[str, Any] | None = None,  # other options of vLLM
         revision: str | None = None,
     ) -> VLLMEngine:
         """Start vLLM on a model, and test the hooks on every rank first."""
         launch = Launch(
             model_path, dtype, tensor_parallel_size, pipeline_parallel_size,
-            distributed_executor_backend, batch_tokens, engine_args or {},
+            distributed_executor_backend, batch_tokens, engine_args or {}, batch_invariant,
         )  # fmt: skip
         process, tokenizer, info, provenance = _load(launch, revision=revision)
-        engine = cls(process, tokenizer, info=info, provenance=provenance)
+        engine = cls(process, tokenizer, info=info, provenance=provenance, batch_invariant=batch_invariant)
         try:
             engine.self_test()
         except BaseException:
@@ -92,7 +96,7 @@ class VLLMEngine:
         sequences = (tokens for group in answered for tokens in (group.prefix, *group.full))
         check_lengths(sequences, longest=self.model.max_length)
         total, done = LanguageCounts.zero(self.model.layers, self.model.d_mlp, moments=moments), PassStatistics()
-        for shard in shards(answered, tokens=SHARD):
+        for shard in shards(answered, tokens=1 if self._invariant else SHARD):  # 1: each group has its own tree
             tree, weights = weighted_tree(shard)
             if not tree.nodes:
                 continue
@@ -105,6 +109,8 @@ class VLLMEngine:
 
     def log_likelihood(self, texts: Sequence[ScoredText], *, progress: Progress = SILENT) -> list[TextLikelihood]:
         """The negative log-likelihood of each text's tokens from its `start` on; a first token has none."""
+        if self._invariant and len(texts) > 1:
+            return [one for text in texts for one in self.log_likelihood([text], progress=progress)]
         check_lengths((text.tokens for text in texts), longest=self.model.max_length)
         tree = PrefixTree.of(text.tokens for text in texts)
         if not tree.nodes:
@@ -137,7 +143,7 @@ class VLLMEngine:
 
     def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
         """The batches, by position, in which `generate` answers these prompts; vLLM schedules inside a batch."""
-        budget = ANSWER_TOKENS["cpu" if self.provenance.get("device") == "cpu" else "cuda"]
+        budget = 1 if self._invariant else ANSWER_TOKENS["cpu" if self.provenance.get("device") == "cpu" else "cuda"]
         return answer_batches(prompts, new=sampling.max_new_tokens, longest=self.model.max_length, budget=budget)
 
     @contextmanager
@@ -219,12 +225,14 @@ def _load(
 ) -> tuple[Process, Tokenizer, ModelInfo, dict[str, str | int | float | bool]]:
     """Check the options and the model, start vLLM, and attach its workers to the neurons."""
     version = check_installed()
+    check_invariant(launch)
     options = check_options(launch.extra)
     checkpoint.check_dtype(launch.dtype)
     path = checkpoint.expand(launch.path)
     config: Any = checkpoint.load_config(path, revision)
     check_model(config, launch)
     tokenizer = checkpoint.load_tokenizer(path, revision)
+    checkpoint.warn_of_files_beside(path, config=config, tokenizer=tokenizer)
     own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")  # vLLM would use float16 for float32
     launch = replace(launch, path=path, dtype=own if launch.dtype == "auto" else launch.dtype)
     checkpoint.check_dtype(launch.dtype)
@@ -233,7 +241,12 @@ def _load(
         options["revision"] = revision
     d_mlp = neurons_per_layer(config)
     ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
-    process = Process(start(launch, limit=limit, options=options))
+    guard = Guard()
+    try:
+        process = Process(start(launch, limit=limit, options=options, guard=guard), guard)
+    except BaseException:
+        guard.close()
+        raise
     try:
         ranks = process.rpc("lna_attach", config.model_type, d_mlp)
         check_ranks(ranks, launch)
@@ -257,6 +270,7 @@ def _load(
         "device": ranks[0]["device"],
         "tensor_parallel_size": launch.tensor,
         "pipeline_parallel_size": launch.pipeline,
+        **({"batch_invariant": True} if launch.invariant else {}),
     }
     return process, tokenizer, info, provenance
 

@@ -17,8 +17,10 @@ from importlib.util import find_spec
 from typing import Any
 
 from ...errors import EngineError, LNAError, MissingEngineError, SettingsError
+from ..base import check_batch_choices
 from ..checkpoint import rope_switch
 from ..families import neurons_per_layer, vllm_place
+from .watch import Guard
 
 TESTED = ((0, 32), (0, 33))
 """The first version of vLLM that the worker is written for, and the first that it is not."""
@@ -54,6 +56,12 @@ REFUSED = {
     "data_parallel_size": "count disjoint parts of the corpus instead, and merge the counts (lna merge)",
 }
 
+SCHEDULING = {
+    "max_num_seqs", "long_prefill_token_threshold", "max_num_partial_prefills", "max_long_partial_prefills",
+    "enable_chunked_prefill", "scheduler_cls", "async_scheduling", "scheduling_policy",
+}  # fmt: skip
+"""vLLM options that decide what is computed together."""
+
 WORKER = "language_neurons_alignment.engines.vllm.worker.NeuronWorker"
 
 ENVIRONMENT = {
@@ -79,6 +87,7 @@ class Launch:
     backend: str | None = None  # vLLM's executor ("mp", "ray"), or None for its own choice
     batch_tokens: int | None = None  # the most tokens of one step
     extra: Mapping[str, Any] = field(default_factory=dict)  # other options of vLLM
+    invariant: bool = False  # one request at a time, so that no result depends on the others
 
 
 def check_installed() -> str:
@@ -127,6 +136,17 @@ def check_options(extra: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
+def check_invariant(launch: Launch) -> None:
+    """Refuse options that decide what is computed together, where each question is computed alone."""
+    check_batch_choices(launch.batch_tokens, launch.invariant)
+    for key, value in launch.extra.items():
+        if launch.invariant and key.replace("-", "_") in SCHEDULING:
+            raise SettingsError(
+                f"--engine-arg {key}={value} cannot be used with --batch-invariant, which runs one request at a time "
+                "in steps of one size: leave one of them out"
+            )
+
+
 def _value(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -163,9 +183,10 @@ def max_model_len(config: Any, longest: int, options: dict[str, Any]) -> int:
     return switch if switch is not None and longest >= switch else longest + 1
 
 
-def start(launch: Launch, *, limit: int, options: Mapping[str, Any]) -> Any:
-    """Start vLLM's engine and its workers, with nothing on stdout."""
-    with explained(f"vLLM cannot load {launch.path}"), environment(), stdout_to_stderr():
+def start(launch: Launch, *, limit: int, options: Mapping[str, Any], guard: Guard) -> Any:
+    """Start vLLM's engine and its workers, which end when this process does, with nothing on stdout."""
+    marks = guard.environment(elsewhere=launch.backend == "ray")
+    with explained(f"vLLM cannot load {launch.path}"), environment(marks), guard.marking(), stdout_to_stderr():
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
         from vllm.v1.engine.llm_engine import LLMEngine
@@ -175,6 +196,8 @@ def start(launch: Launch, *, limit: int, options: Mapping[str, Any]) -> Any:
             settings.setdefault("block_size", 32)
             settings.setdefault("gpu_memory_utilization", 0.5)  # of main memory, which other programs use too
         settings["max_num_batched_tokens"] = launch.batch_tokens or (2048 if current_platform.is_cpu() else 8192)
+        if launch.invariant:
+            settings["max_num_seqs"] = 1
         arguments = EngineArgs(
             model=launch.path,
             dtype=launch.dtype,  # pyright: ignore[reportArgumentType] - one of DTYPES
@@ -192,14 +215,14 @@ def start(launch: Launch, *, limit: int, options: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def environment() -> Iterator[None]:
+def environment(marks: Mapping[str, str] | None = None) -> Iterator[None]:
     """Set vLLM's environment variables while it starts: its processes keep them, ours does not."""
-    before = dict(os.environ)
-    os.environ.update({**DEFAULTS, **before, **ENVIRONMENT})
+    before, own = dict(os.environ), {**ENVIRONMENT, **(marks or {})}
+    os.environ.update({**DEFAULTS, **before, **own})
     try:
         yield
     finally:
-        for key in (*ENVIRONMENT, *DEFAULTS):
+        for key in (*own, *DEFAULTS):
             os.environ.pop(key, None)
             if key in before:
                 os.environ[key] = before[key]

@@ -16,6 +16,7 @@ from ..generation import PartialAnswer
 from .launch import explained
 from .messages import Message
 from .tree import PrefixTree
+from .watch import Guard
 
 _WINDOW = 4096
 """Requests inside vLLM at a time: enough to fill every step, few enough to drop quickly."""
@@ -54,9 +55,10 @@ def sampling_parameters(sampling: Sampling, *, limit: int, seed: int, ends: Sequ
 class Process:
     """vLLM's engine with its workers."""
 
-    def __init__(self, engine: Any) -> None:
-        """Take over a started engine (`vllm.v1.engine.llm_engine.LLMEngine`)."""
+    def __init__(self, engine: Any, guard: Guard) -> None:
+        """Take over a started engine (`vllm.v1.engine.llm_engine.LLMEngine`) and the guard of its processes."""
         self._engine: Any = engine
+        self._guard = guard
         self._number = 0
         self._open: set[str] = set()
 
@@ -168,6 +170,7 @@ class Process:
             engine.engine_core.shutdown(timeout=_GRACE)
         with suppress(Exception):
             engine.renderer.shutdown()
+        self._guard.close()
 
 
 def _leaves(tree: PrefixTree, weights: np.ndarray) -> Iterator[tuple[Tokens, int]]:

@@ -17,6 +17,9 @@ import torch
 from .messages import Message
 from .passes import AnswerWatch, Pass
 from .rank import Rank
+from .watch import end_with_driver
+
+end_with_driver()  # vLLM imports this module before a worker loads the model
 
 
 class NeuronWorker:

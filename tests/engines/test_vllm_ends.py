@@ -1,0 +1,241 @@
+"""vLLM's processes end when the process that started them is gone, whatever it was doing and whatever ended it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.engines.vllm_engines import needs_vllm
+from tests.tiny_models import save_tiny_model
+
+linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
+pytestmark = [pytest.mark.vllm, needs_vllm, linux]
+
+WITHIN = 5.0
+"""Seconds that every process has to end."""
+
+DRIVER = """
+import ctypes
+import os
+import sys
+from language_neurons_alignment.config import Sampling
+from language_neurons_alignment.corpus.encode import Prompt, PromptGroup, ScoredText
+from language_neurons_alignment.engines.vllm import VLLMEngine
+
+if __name__ == "__main__":
+    folder, doing, tensor, pipeline = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    print("starting", flush=True)
+    engine = VLLMEngine.load(
+        folder, dtype="float32", tensor_parallel_size=tensor, pipeline_parallel_size=pipeline,
+        engine_args={"kv_cache_memory_bytes": 2**28},
+    )
+    tell = lambda _tokens: print(doing, flush=True)
+    texts = [tuple(5 + (row * 7 + at * at) % 300 for at in range(120)) for row in range(400)]
+    if doing == "twice":
+        engine.count([PromptGroup(texts[0][:40], texts[:1])])
+        engine.close()
+        engine = VLLMEngine.load(folder, dtype="float32", engine_args={"kv_cache_memory_bytes": 2**28})
+        engine.count([PromptGroup(texts[0][:40], texts[:1])])
+        engine.close()
+    if doing in ("idle", "twice"):
+        print(doing, flush=True)
+        how = sys.stdin.readline().strip()
+        if how == "exit":
+            os._exit(3)
+        ctypes.string_at(0)
+    while True:
+        if doing == "counting":
+            engine.count([PromptGroup(one[:40], (one,)) for one in texts], progress=tell)
+        elif doing == "scoring":
+            engine.log_likelihood([ScoredText(one) for one in texts], progress=tell)
+        elif doing == "generating":
+            engine.generate([Prompt(one) for one in texts], sampling=Sampling(max_new_tokens=200), progress=tell)
+"""
+
+
+@dataclass
+class Driver:
+    """A process that runs vLLM, and the processes that come of it."""
+
+    process: subprocess.Popen[str]
+    mark: str
+    tmp: Path
+
+    def wait_for(self, line: str) -> None:
+        """Read its output up to a line that begins so."""
+        assert self.process.stdout is not None
+        for said in self.process.stdout:
+            if said.startswith(line):
+                return
+        raise AssertionError(f"it ended before it said {line!r}")
+
+    def wait_for_processes(self, count: int) -> None:
+        """Wait until so many processes besides itself run; those that only tidy up do not count."""
+        for _ in range(600):
+            commands = [command_of(one) for one in self.others()]
+            if sum("spawn_main" in one or "VLLM" in one for one in commands) >= count:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"{count} processes did not appear")
+
+    def others(self) -> list[int]:
+        """The processes that came of it and are alive: those that have its mark, or are in its session."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            pid = int(folder.name)
+            try:
+                state, _parent, _group, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+                marked = self.mark.encode() in (folder / "environ").read_bytes()
+            except OSError:
+                continue
+            if pid not in (self.process.pid, os.getpid()) and state not in "ZX":
+                found += [pid] if marked or int(session) == self.process.pid else []
+        return found
+
+    def left_in_tmp(self) -> list[str]:
+        """Sockets and files of vLLM that are still there."""
+        return [path.name for pattern in ("lna-vllm-*", "vllm_dist_*") for path in self.tmp.glob(pattern)]
+
+    def survivors(self) -> list[str]:
+        """What is still alive after `WITHIN` seconds."""
+        until = time.monotonic() + WITHIN
+        while (left := self.others()) and time.monotonic() < until:
+            time.sleep(0.1)
+        return [f"{one} {command_of(one)}" for one in left]
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:120]
+    except OSError:
+        return ""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model("mistral", tmp_path_factory.mktemp("ends") / "tiny-mistral")
+
+
+Start = Callable[..., Driver]
+
+
+@pytest.fixture
+def start(model: Path, tmp_path: Path) -> Iterator[Start]:
+    """Start a driver; whatever is left of it is ended after the test."""
+    started: list[Driver] = []
+    temporary = Path(tempfile.mkdtemp(prefix="lna-test-"))  # short: sockets lie in it
+
+    def begin(doing: str = "", *, tensor: int = 1, pipeline: int = 1, command: Sequence[str] | None = None) -> Driver:
+        script, mark = tmp_path / "driver.py", f"LNA_TEST_MARK={uuid.uuid4().hex}"
+        script.write_text(DRIVER, encoding="utf-8")
+        command = command or [str(script), str(model), doing, str(tensor), str(pipeline)]
+        environment = {**os.environ, "SPT_NOENV": "1", "TMPDIR": str(temporary)}
+        environment |= dict([mark.split("=")]) | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(Driver(process, mark, temporary))
+        return started[-1]
+
+    yield begin
+    for driver in started:
+        driver.process.kill()
+        driver.process.wait()
+        for pid in driver.others():
+            os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def die(driver: Driver, how: str) -> None:
+    """End a driver without a chance to close vLLM."""
+    if how in ("exit", "segfault"):
+        assert driver.process.stdin is not None
+        driver.process.stdin.write(how + "\n")
+        driver.process.stdin.flush()
+    else:
+        driver.process.send_signal(getattr(signal, how))
+    driver.process.wait(WITHIN)
+
+
+@pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("doing", ["counting", "scoring", "generating"])
+def test_a_killed_parent_leaves_no_process(start: Start, doing: str, tensor: int, pipeline: int) -> None:
+    before = set(os.listdir("/dev/shm"))
+    driver = start(doing, tensor=tensor, pipeline=pipeline)
+    driver.wait_for(doing)
+    assert driver.others(), "vLLM runs in processes of its own"
+    assert set(os.listdir("/dev/shm")) - before, "and they share memory"
+    die(driver, "SIGKILL")
+    assert driver.survivors() == []
+    assert driver.left_in_tmp() == []
+    assert set(os.listdir("/dev/shm")) - before == set()
+
+
+@pytest.mark.parametrize(("tensor", "processes", "later"), [(1, 1, 0.0), (1, 1, 3.0), (1, 2, 0.0), (2, 2, 1.0)])
+def test_a_parent_killed_while_vllm_starts_leaves_no_process(
+    start: Start, tensor: int, processes: int, later: float
+) -> None:
+    """While Python starts, while vLLM is imported, when the worker is there, while two load the model."""
+    driver = start("counting", tensor=tensor)
+    driver.wait_for("starting")
+    driver.wait_for_processes(processes)
+    time.sleep(later)
+    die(driver, "SIGKILL")
+    assert driver.survivors() == []
+
+
+@pytest.mark.parametrize("how", ["exit", "segfault", "SIGTERM", "SIGHUP"])
+def test_other_ways_to_end_leave_no_process(start: Start, how: str) -> None:
+    driver = start("idle")
+    driver.wait_for("idle")
+    die(driver, how)
+    assert driver.survivors() == []
+
+
+def test_the_processes_end_without_the_guard_too(start: Start) -> None:
+    """An unlucky kill takes the guard and the driver: each worker notices by itself."""
+    driver = start("counting", tensor=2)
+    driver.wait_for("counting")
+    (guard,) = (pid for pid in driver.others() if "watch.py" in command_of(pid))
+    os.kill(guard, signal.SIGKILL)
+    die(driver, "SIGKILL")
+    assert driver.survivors() == []
+
+
+def test_the_command_line_leaves_no_process(start: Start, model: Path, tmp_path: Path) -> None:
+    record = {"lang": "en", "instruction": "the house", "answers": [{"generated": " water children" * 40}]}
+    records = [{**record, "instruction": f"{number} the house"} for number in range(4000)]
+    (tmp_path / "corpus.json").write_text(json.dumps(records), encoding="utf-8")
+    command = ["-m", "language_neurons_alignment.cli", "activation", "--engine", "vllm", "--model-path", str(model)]
+    command += ["-d", str(tmp_path / "corpus.json"), "-s", "x", "-l", "en", "--root", str(tmp_path / "out")]
+    driver = start(command=[*command, "--engine-arg", f"kv_cache_memory_bytes={2**28}"])
+    driver.wait_for_processes(2)
+    time.sleep(5)  # it counts, or is about to
+    assert driver.process.poll() is None
+    die(driver, "SIGKILL")
+    assert driver.survivors() == []
+
+
+def test_a_closed_engine_leaves_neither_processes_nor_files_and_the_next_one_works(start: Start) -> None:
+    driver = start("twice")
+    driver.wait_for("twice")
+    others = [pid for pid in driver.others() if "resource_tracker" not in command_of(pid)]
+    assert [command_of(pid) for pid in others] == []
+    assert driver.left_in_tmp() == []
