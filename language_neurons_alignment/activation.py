@@ -117,9 +117,10 @@ def collect_activations(
         "overlong_policy": overlong,
         **source.explicit,
     }
-    if blocks is not None:  # before a model is loaded
+    answered = answered_positions(records)  # before a model is loaded
+    if blocks is not None:
         check_block_number(blocks)
-        check_blocks(answered_positions(records), blocks)
+        check_blocks(answered, blocks)
     before = None if overwrite else _stored(layout, language, wanted)
     if before is not None:
         if not shard:
