@@ -280,7 +280,7 @@ def check_answer_tokens(tokens: Mapping[str, int]) -> None:
         seen = ", ".join(f"{language} ({count})" for language, count in empty.items())
         raise CorpusError(
             f"the answers have no token in {seen}, expected t_full − t_prefix of at least 1: count answers that are "
-            "not empty, or leave such languages out (--skip-empty, or --langs)"
+            "not empty, or leave such languages out"
         )
 
 
