@@ -297,10 +297,10 @@ class AnswerFile:
         }
 
     def write(self, records: Sequence[Record]) -> Corpus:
-        """Write the file if it is not there like this already, and delete the journal."""
+        """Write the file if it is not there like this already, or is to be replaced, and delete the journal."""
         items = [record.as_item() for record in records]
         stored = [record.as_item() for record in read_corpus(self.path).records] if self.path.exists() else None
-        if stored != items:
+        if stored != items or self._overwrite:  # a new time tells a whole run that the file is replaced
             write_corpus(self.path, items, overwrite=True)
         self._drop_spent_journal(records)
         return Corpus(self.path, tuple(records))

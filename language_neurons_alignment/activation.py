@@ -36,7 +36,7 @@ from .store.counts import (
     save_counts,
     with_moments,
 )
-from .store.files import Json, check_writable
+from .store.files import Json, check_writable, remove_leftovers
 from .store.layout import Layout
 from .version import __version__
 
@@ -117,18 +117,20 @@ def collect_activations(
         "overlong_policy": overlong,
         **source.explicit,
     }
-    if blocks is not None:  # before a model is loaded
+    answered = answered_positions(records)  # before a model is loaded
+    if blocks is not None:
         check_block_number(blocks)
-        check_blocks(answered_positions(records), blocks)
+        check_blocks(answered, blocks)
     before = None if overwrite else _stored(layout, language, wanted)
     if before is not None:
         if not shard:
-            check_answer_tokens({language: before[0].answer_tokens})
+            check_answer_tokens({language: before[0].answer_tokens}, flag="")
         if blocks is not None:
             _check_blocks_there(layout, language, blocks)
         if not moments or before[0].moments is not None:
             kinds = [layout.activation, layout.moments] if moments else [layout.activation]
             paths = [path(language, prefix=prefix) for path in kinds for prefix in (False, True)]
+            remove_leftovers(paths[0].parent)  # nothing is written, which would remove them too
             return Collected(language, paths, before[1], reused=True)
     check_writable(layout.activation(language), needed=counts_size(session, blocks=blocks, moments=moments))
     engine = source()
@@ -139,7 +141,7 @@ def collect_activations(
     divided = blocks or (before and _blocks_there(layout, language))
     parts = encoded.in_blocks(divided) if divided else [encoded]
     if not shard:
-        check_answer_tokens({language: encoded.answer_tokens})
+        check_answer_tokens({language: encoded.answer_tokens}, flag="")
     if blocks is not None and not shard:
         check_block_tokens({language: [part.answer_tokens for part in parts]})
     progress, counted = start(language, encoded.full_tokens), []

@@ -30,10 +30,10 @@ def main() -> None:
     done, calls = folder / "done", folder / "calls"
     for argv in asked["first"]:
         assert run(argv, done, calls)[0] == 0, (folder / "told").read_text()
-    forced = fresh(done, folder / "forced")
-    code, steps, work = run(asked["killed"], forced, calls)
+    root = fresh(done, folder / "root")  # always the same, because some results name the paths of others
+    code, steps, work = run(asked["killed"], root, calls)
     assert code == 0, (folder / "told").read_text()
-    whole = contents(forced)
+    whole, forced = contents(root), fresh(root, folder / "forced")
     spread = range(0, steps, max(1, steps // asked["kills"]))
     for at in sorted({*spread, *range(max(0, steps - 8), steps)}):  # the last steps are those of replacing
         root = fresh(done, folder / "root")

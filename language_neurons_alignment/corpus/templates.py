@@ -155,13 +155,13 @@ def chat_template(tokenizer: ChatTokenizer, model_path: str) -> Template:
             raise SettingsError(
                 f"the prompt of {named(record)} cannot have the tokens of the chat template of {model_path}: at "
                 f"position {at} its text has {_shown(framing, tokens, at)}, the template {_shown(framing, wanted, at)}"
-                "; use --template with a file of your own"
+                "; use a template file of your own"
             )
         if not wanted or wanted[-1] == getattr(tokenizer, "eos_token_id", None):
             raise SettingsError(
                 f"the chat template of {model_path} ends its prompt with {_shown(framing, wanted, len(wanted) - 1)}, "
-                "not where the assistant begins, so the model would begin another text: use --template with a file "
-                "of your own"
+                "not where the assistant begins, so the model would begin another text: use a template "
+                "file of your own"
             )
         return made.instruction, made.add_special_tokens
 
@@ -171,7 +171,8 @@ def chat_template(tokenizer: ChatTokenizer, model_path: str) -> Template:
 def template_digest(tokenizer: Any) -> str | None:
     """A digest of a tokenizer's chat template; None where it has none."""
     template = getattr(tokenizer, "chat_template", None)
-    return hashlib.blake2b(str(template).encode(), digest_size=16).hexdigest() if template else None
+    text = str(template or "").encode(errors="surrogatepass")
+    return hashlib.blake2b(text, digest_size=16).hexdigest() if text else None
 
 
 def warn_of_other_recipes(records: Sequence[Record], tokenizer: Any) -> None:
@@ -225,8 +226,8 @@ def _recipe(tokenizer: ChatTokenizer, question: str, model_path: str, *, tokeniz
         asked = " ".join(question.split())
         raise SettingsError(
             f"the chat template of {model_path} fails{where}: {' '.join(said.split())[:300]} "
-            f"({type(error).__name__}, for the question {asked[:40]!r}); use --template plain, instruct, or a file of "
-            "your own"
+            f"({type(error).__name__}, for the question {asked[:40]!r}); use the template plain, instruct, or a file "
+            "of your own"
         ) from error
 
 
