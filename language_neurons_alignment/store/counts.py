@@ -450,6 +450,11 @@ def counts_hash(counts: LanguageCounts) -> str:
     return _digest((span.total_tokens, span.over_zero) for span in (counts.full, counts.prefix))
 
 
+def moments_hash(moments: LanguageMoments) -> str:
+    """Return a digest of a language's moments."""
+    return _digest((span.total_tokens, span.sum, span.sum_of_squares) for span in (moments.full, moments.prefix))
+
+
 def _digest(spans: Iterable[tuple[Any, ...]]) -> str:
     parts: list[bytes] = []
     for tokens, *tables in spans:
@@ -613,7 +618,6 @@ def answer_moments(layout: Layout, language: str, *, counts: AnswerCounts | None
             f"{path} holds no answer tokens, so there is no mean activation: count a corpus whose answers are not empty"
         )
     model = _model_of(meta)
-    digest = _digest((span.total_tokens, span.sum, span.sum_of_squares) for span in (moments.full, moments.prefix))
     return AnswerMoments(
-        answer.total_tokens, answer.mean, answer.variance, digest, model.config_hash, model.weights_hash
+        answer.total_tokens, answer.mean, answer.variance, moments_hash(moments), model.config_hash, model.weights_hash
     )

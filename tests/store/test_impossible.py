@@ -155,6 +155,28 @@ def test_counts_changed_after_they_were_stored_are_refused(layout: Layout) -> No
     refused(lambda: load_counts(layout, "en"), "changed after it was counted")
 
 
+@pytest.mark.parametrize("kind", ["counts", "blocks", "moments"])
+@pytest.mark.parametrize("prefix", [False, True])
+def test_a_file_of_another_run_with_the_same_meta_is_refused(layout: Layout, kind: str, prefix: bool) -> None:
+    """Every inequality holds between the two: the digest in each meta alone tells them apart."""
+    paths, read = {
+        "counts": (layout.activation, lambda: load_counts(layout, "en")),
+        "blocks": (layout.blocks, lambda: load_blocks(layout, "en")),
+        "moments": (layout.moments, lambda: answer_moments(layout, "en")),
+    }[kind]
+    aside, runs = layout.root / "aside", [with_moments(), with_moments()]
+    for span in (runs[1].full, runs[1].prefix):  # another neuron fires once more, in answers and prefix alike
+        span.over_zero[0, 0] -= 1
+    for counts in runs:
+        save_blocks(layout, "en", LanguageBlocks.of([counts]), META)
+        save_counts(layout, "en", counts, META)
+        read()
+        if counts is runs[0]:
+            shutil.copy(paths("en", prefix=prefix), aside)
+    shutil.copy(aside, paths("en", prefix=prefix))
+    refused(read, "do not belong together, they come from different runs")
+
+
 # every pair that can be is read, every broken inequality is refused
 
 SHAPE = (2, 3)
@@ -400,12 +422,12 @@ def test_a_small_file_never_takes_much_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "says"),
     [
-        (lambda path: np.save(path.open("wb"), np.ones(3)), "an array of numpy"),
-        (lambda path: np.savez(path.open("wb"), a=np.ones(3)), "an archive of numpy arrays"),
-        (lambda path: path.write_bytes(pickle.dumps([[np.ones(3)]])), "a Python pickle, and reading one can run code"),
-        (lambda path: path.write_bytes(b"GGUF" + bytes(60)), "a model in GGUF format"),
+        (lambda path: np.save(path.open("wb"), np.ones(3)), r"is a NumPy array \(\.npy\)"),
+        (lambda path: np.savez(path.open("wb"), a=np.ones(3)), r"is NumPy arrays \(\.npz\)"),
+        (lambda path: path.write_bytes(pickle.dumps([[np.ones(3)]])), "a pickle of Python, and reading one would run"),
+        (lambda path: path.write_bytes(b"GGUF" + bytes(60)), "is a GGUF model"),
         (lambda path: path.write_bytes((16).to_bytes(8, "little") + b'{"a":{}}        '), "a safetensors file"),
-        (lambda path: path.write_text(json.dumps([[1, 2]])), "JSON text"),
+        (lambda path: path.write_text(json.dumps([[1, 2]])), "it is JSON"),
     ],
 )
 def test_a_file_of_another_program_is_named_and_nobody_is_told_to_delete_it(
@@ -562,7 +584,7 @@ def test_a_description_of_another_size_takes_no_memory(tmp_path: Path, change: d
     Mask(("en",), torch.ones(2, 5, 1, dtype=torch.bool), description).save(tmp_path / "mask.X-y")
     path = tmp_path / "mask.X-y.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    refused(lambda: Mask.load(tmp_path / "mask.X-y"), "do not belong together")
+    refused(lambda: Mask.load(tmp_path / "mask.X-y"), "do not belong together|mask.X-y.json cannot be read")
 
 
 @pytest.mark.parametrize(
