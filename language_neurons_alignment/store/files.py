@@ -120,12 +120,27 @@ def remove_leftovers(folder: Path) -> list[Path]:
     """Delete and return the files that killed processes were writing in a folder; a living process has locked its."""
     removed = []
     with suppress(OSError):
-        for path in [Path(one.path) for one in os.scandir(folder) if _PART.fullmatch(one.name)]:
+        for path in [Path(one.path) for one in os.scandir(folder) if is_part(one.name)]:
             with suppress(OSError), path.open("rb") as file:
                 flock(file, LOCK_EX | LOCK_NB)
                 path.unlink()
                 removed.append(path)
     return removed
+
+
+def is_part(name: str) -> bool:
+    """Whether this is the name of a file that is being written, or was when its process was killed."""
+    return _PART.fullmatch(name) is not None
+
+
+def is_held(path: Path) -> bool:
+    """Whether a running process has locked a file."""
+    try:
+        with path.open("rb") as file:
+            flock(file, LOCK_EX | LOCK_NB)
+        return False
+    except OSError:
+        return True
 
 
 @contextmanager
@@ -463,12 +478,3 @@ def save_stability(
             file.seek(0)
             digests[one.name] = digest_of_bytes(file.read())
     return [*save_tables(path, {**content, DIGESTS: digests}, tables), *others]
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a running process holds this lock."""
-    try:
-        with FileLock(str(lock), timeout=0):
-            return False
-    except (Timeout, OSError):
-        return True
