@@ -161,7 +161,8 @@ def shards_of(root: Path, *, other: int = 0) -> Layout:
     """Two shards of three languages; with `other`, counted from other texts."""
     target = Layout(root, "whole", "Llama-m")
     for number in (1, 2):
-        store_counts(shard_layout(target, number, 2), CODES, (3, 40 + other), corpus_hash=f"{other}{number}")
+        shape = (3, 40 + other)
+        store_counts(shard_layout(target, number, 2), CODES, shape, corpus_hash=f"{other}{number}")
     return target
 
 
@@ -262,9 +263,10 @@ def test_a_second_merge_writes_nothing_and_a_forced_one_writes_everything(tmp_pa
 def test_shards_with_moments_or_blocks_that_the_merged_counts_lack_are_not_passed_over(fresh: Path) -> None:
     write_corpus(fresh / "corpus.json", small_records(LANGUAGES, questions=8))
     with opened(fresh) as whole:
-        for extra, said in (({}, ""), ({"moments": True}, "moments"), ({"blocks": 2}, "2 blocks")):
+        for moments, blocks, said in ((False, None, ""), (True, None, "moments"), (False, 2, "2 blocks")):
             for part in range(1, PARTS + 1):
-                collect_activations(shard_session(whole, part, PARTS), "en", overwrite=True, **extra)
+                shard = shard_session(whole, part, PARTS)
+                collect_activations(shard, "en", overwrite=True, moments=moments, blocks=blocks)
             shards = find_shards(whole.layout)
             if said:
                 with pytest.raises(ConflictError, match=f"without the {said} that these shards have: use --force"):

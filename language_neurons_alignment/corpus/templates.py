@@ -239,9 +239,7 @@ def _recipe(tokenizer: ChatTokenizer, question: str, model_path: str, *, tokeniz
                 raise ValueError(f"it writes {len(text)} characters for one question")
             if not tokenize:
                 return text
-            return tokenizer.apply_chat_template(
-                messages, tokenize=True, add_generation_prompt=True, return_dict=False
-            )
+            return tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=False)
     except (Exception, _EndlessError) as error:  # a template is a program: it raises what it likes
         said = "".join(one if one.isprintable() else " " for one in str(error)) or type(error).__name__
         if isinstance(error, _EndlessError):
