@@ -203,7 +203,7 @@ def _counted_answers(layout: Layout, language: str) -> bool:
 def counts_size(session: Session, *, blocks: int | None, moments: bool) -> int:
     """Return how many bytes the count files of one language take; 0 where the model's config does not tell."""
     folder, config = local_folder(session.source.settings.model_path), {}
-    with suppress(OSError, ValueError, TypeError):  # loading the model will say what is wrong
+    with suppress(OSError, ValueError, TypeError, RecursionError):  # loading the model will say what is wrong
         config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else {}
     of_a_neuron = 8 + (2 * 8 if moments else 0) + (blocks or 0)  # int64, two float64, at least a byte in each block
     return 2 * neurons_of(config) * of_a_neuron

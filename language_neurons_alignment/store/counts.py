@@ -387,6 +387,18 @@ def load_origin(path: Path) -> tuple[int, Json]:
     return tokens, _made(meta)
 
 
+def stored_hash(layout: Layout, language: str) -> str | None:
+    """Return the digest of a language's counts as their file says it, without reading them; None where none does."""
+    path = layout.activation(language)
+    try:
+        content = load_tensors(path, remedy=_COUNTS.remedy, lazy=True)
+    except (MissingArtifactError, ArtifactError):
+        return None
+    meta = content.get("meta") if isinstance(content, dict) else None
+    digest = meta.get(COUNTS_HASH) if isinstance(meta, dict) else None
+    return digest if isinstance(digest, str) else None
+
+
 def load_blocks(layout: Layout, language: str, *, counted: str | None = None) -> LanguageBlocks:
     """Read a language's blocks and check that they add up to its counts; `counted` is the digest of counts at hand."""
     path = layout.blocks(language)

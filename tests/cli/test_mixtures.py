@@ -19,7 +19,7 @@ from language_neurons_alignment.store.files import differing_files
 from language_neurons_alignment.store.masks import Mask
 from tests.cli.conftest import Lna
 from tests.cli.test_processes import environment
-from tests.workspace import contents
+from tests.workspace import contents, small_records, write_corpus
 
 MODEL = ("--model-path", "tiny-llama", "-s", "toy")
 LANGS = ("--langs", "en,fr,sw")
@@ -132,6 +132,50 @@ def test_any_other_mask_beside_a_description_is_refused(lna: Lna, place: Path) -
         torch.save(other, MASK)
         call = lna(*READERS["analyze the mask"])
         assert (call.code, "come from two runs" in call.err) == (1, True), call.err
+
+
+def test_a_mask_whose_counts_have_changed_since_is_used_with_a_note(lna: Lna, place: Path) -> None:
+    records = [{**one, "target": "2"} for one in small_records(("en", "fr", "sw"), questions=3)]
+    corpus = ("-d", write_corpus(place / "other.json", records))
+    effects = {
+        "ppl": ("ppl", *MODEL, *corpus, *RATES, "--controls", 0),
+        "evaluate": ("evaluate", *MODEL, *corpus, *RATES, "--controls", 0, "--max-new-tokens", 1),
+        "force": (
+            "force",
+            *MODEL,
+            *corpus,
+            *RATES,
+            "--controls",
+            0,
+            "--max-new-tokens",
+            1,
+            "--do",
+            "zero source + target",
+        ),
+        "generate": ("generate", *MODEL, *corpus, *RATES, "-o", "x.json", "--answers", 1, "--deactivate", "en"),
+    }
+    said = f"the counts beside {MASK} have changed since it was made: fr; `lna identify --force` makes it of those"
+    for command in effects.values():
+        call = lna(*command, "--json")
+        assert call.code == 0, call.err
+        assert "have changed since" not in call.err
+    assert lna("activation", *MODEL, *corpus, "-l", "fr", "--force").code == 0
+    for command in effects.values():
+        call = lna(*command, "--json")
+        assert call.code == 0, call.err
+        assert f"note: {said}" in call.err
+        assert [said in one for one in call.json["notes"]].count(True) == 1
+    aside = place / "activations" / "toy"
+    for damage in (lambda one: one.write_bytes(b"torn"), lambda one: one.unlink()):
+        for one in aside.glob("*activation.fr.*"):
+            damage(one)
+        assert lna(*effects["ppl"], "--json").err.count(said) == 0
+    assert (
+        lna("generate", "--model-path", "tiny-llama", *corpus, "-o", "y.json", "--max-new-tokens", 1).err.count(
+            "the counts beside"
+        )
+        == 0
+    )
 
 
 def test_a_description_of_an_earlier_version_has_no_digest_and_is_read(lna: Lna, place: Path) -> None:
