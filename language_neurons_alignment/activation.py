@@ -125,7 +125,7 @@ def collect_activations(
     before = None if overwrite else _stored(layout, language, wanted)
     if before is not None:
         if not shard:
-            check_answer_tokens({language: before[0].answer_tokens})
+            check_answer_tokens({language: before[0].answer_tokens}, instead="")
         if blocks is not None:
             _check_blocks_there(layout, language, blocks)
         if not moments or before[0].moments is not None:
@@ -141,7 +141,7 @@ def collect_activations(
     divided = blocks or (before and _blocks_there(layout, language))
     parts = encoded.in_blocks(divided) if divided else [encoded]
     if not shard:
-        check_answer_tokens({language: encoded.answer_tokens})
+        check_answer_tokens({language: encoded.answer_tokens}, instead="")
     if blocks is not None and not shard:
         check_block_tokens({language: [part.answer_tokens for part in parts]})
     progress, counted = start(language, encoded.full_tokens), []

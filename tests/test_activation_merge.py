@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +29,7 @@ from tests.workspace import (
     META,
     ForbiddenSource,
     contents,
+    killed_at,
     leftovers,
     made_up_counts,
     small_records,
@@ -166,26 +165,6 @@ def shards_of(root: Path, *, other: int = 0) -> Layout:
     return target
 
 
-def killed(root: Path, *flags: str, at: str) -> None:
-    """Merge in a process that is killed where it would rename a file to the name `at`."""
-    code = (
-        "import os, signal, sys\n"
-        "rename = os.replace\n"
-        "def replace(source, target, **named):\n"
-        f"    if os.path.basename(target) == {at!r}:\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return rename(source, target, **named)\n"
-        "os.replace = replace\n"
-        f"sys.argv = {['lna', *MERGE, str(root), *flags]!r}\n"
-        "from language_neurons_alignment.cli import main\n"
-        "main()\n"
-    )
-    repository = str(Path(__file__).resolve().parents[1])
-    python_path = os.pathsep.join(filter(None, [repository, os.environ.get("PYTHONPATH")]))
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": python_path}, check=False)
-    assert done.returncode == -signal.SIGKILL
-
-
 def merged_again(
     root: Path, *flags: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, str]:
@@ -208,7 +187,7 @@ def test_a_merge_that_was_killed_goes_on_and_keeps_what_was_merged(
 ) -> None:
     layout, whole = shards_of(tmp_path / "out"), shards_of(tmp_path / "whole")
     merge_counts(whole, find_shards(whole))
-    killed(layout.root, at=at)
+    assert killed_at(at, *MERGE, layout.root) == -signal.SIGKILL
     assert layout.activation("en").exists()
     assert not layout.activation("es").exists()
     before = layout.activation("en").stat().st_mtime_ns
@@ -238,7 +217,7 @@ def test_a_forced_merge_that_was_killed_goes_on_also_without_force(
     code, said = merged_again(layout.root, monkeypatch=monkeypatch, capsys=capsys)
     assert (code, "is there already, with corpus_hash" in said) == (1, True), said
     assert contents(layout.root) == before
-    killed(layout.root, "--force", at=at)
+    assert killed_at(at, *MERGE, layout.root, "--force") == -signal.SIGKILL
     first = times(layout)["en"]
     code, said = merged_again(layout.root, *flags, monkeypatch=monkeypatch, capsys=capsys)
     assert code == 0, said

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,34 +17,16 @@ from language_neurons_alignment.errors import IncompatibleError
 from language_neurons_alignment.store.files import differing_files
 from language_neurons_alignment.store.masks import Mask
 from tests.cli.conftest import Lna
-from tests.cli.test_processes import environment
-from tests.workspace import contents, small_records, write_corpus
+from tests.workspace import contents, killed_at, small_records, write_corpus
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes as POSIX has them")
 
 MODEL = ("--model-path", "tiny-llama", "-s", "toy")
 LANGS = ("--langs", "en,fr,sw")
 CORPUS = ("-d", "datasets/mgsm.json")
 IDENTIFY = ("identify", *MODEL, "-r", "0.1", "-l", "0.05", *LANGS)
 MASK = Path("activation_masks/toy/0.1-0.05/mask.Llama-tiny-llama")
-DIED = 137
-
-
-def killed_at(name: str, *arguments: object) -> int:
-    """Call the program in a process of its own, which dies where it would rename a file to this name."""
-    code = (
-        "import os, sys\n"
-        "rename = os.replace\n"
-        "def replace(source, target, **named):\n"
-        f"    if os.path.basename(target) == {name!r}:\n"
-        f"        os._exit({DIED})\n"
-        "    return rename(source, target, **named)\n"
-        "os.replace = replace\n"
-        f"sys.argv = {['lna', *map(str, arguments)]!r}\n"
-        "from language_neurons_alignment.cli import main\n"
-        "main()\n"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code], env=environment(), cwd=Path.cwd(), capture_output=True, check=False
-    ).returncode
+DIED = -9
 
 
 @pytest.fixture(scope="module")
