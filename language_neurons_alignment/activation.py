@@ -37,7 +37,7 @@ from .store.counts import (
     save_counts,
     with_moments,
 )
-from .store.files import Json, check_writable
+from .store.files import Json, check_writable, remove_leftovers
 from .store.layout import Layout
 from .store.replacing import Replacing
 from .version import __version__
@@ -131,6 +131,7 @@ def collect_activations(
         if not moments or before[0].moments is not None:
             kinds = [layout.activation, layout.moments] if moments else [layout.activation]
             paths = [path(language, prefix=prefix) for path in kinds for prefix in (False, True)]
+            remove_leftovers(paths[0].parent)  # nothing is written, which would remove them too
             return Collected(language, paths, before[1], reused=True)
     check_writable(layout.activation(language), needed=counts_size(session, blocks=blocks, moments=moments))
     engine = source()

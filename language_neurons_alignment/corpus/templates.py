@@ -183,7 +183,8 @@ def chat_template(tokenizer: ChatTokenizer, model_path: str) -> Template:
 def template_digest(tokenizer: Any) -> str | None:
     """A digest of a tokenizer's chat template; None where it has none."""
     template = getattr(tokenizer, "chat_template", None)
-    return hashlib.blake2b(str(template).encode(), digest_size=16).hexdigest() if template else None
+    text = str(template or "").encode(errors="surrogatepass")
+    return hashlib.blake2b(text, digest_size=16).hexdigest() if text else None
 
 
 def warn_of_other_recipes(records: Sequence[Record], tokenizer: Any) -> None:
