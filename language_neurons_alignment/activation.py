@@ -119,13 +119,14 @@ def collect_activations(
         "overlong_policy": overlong,
         **source.explicit,
     }
-    if blocks is not None:  # before a model is loaded
+    answered = answered_positions(records)  # before a model is loaded
+    if blocks is not None:
         check_block_number(blocks)
-        check_blocks(answered_positions(records), blocks)
+        check_blocks(answered, blocks)
     before = None if overwrite else _stored(layout, language, wanted)
     if before is not None:
         if not shard:
-            check_answer_tokens({language: before[0].answer_tokens}, instead="")
+            check_answer_tokens({language: before[0].answer_tokens}, flag="")
         if blocks is not None:
             _check_blocks_there(layout, language, blocks)
         if not moments or before[0].moments is not None:
@@ -142,7 +143,7 @@ def collect_activations(
     divided = blocks or (before and _blocks_there(layout, language))
     parts = encoded.in_blocks(divided) if divided else [encoded]
     if not shard:
-        check_answer_tokens({language: encoded.answer_tokens}, instead="")
+        check_answer_tokens({language: encoded.answer_tokens}, flag="")
     if blocks is not None and not shard:
         check_block_tokens({language: [part.answer_tokens for part in parts]})
     progress, counted = start(language, encoded.full_tokens), []

@@ -83,7 +83,7 @@ def _locale(language: str) -> Locale | None:
     """CLDR's locale for a language tag: with its region where CLDR knows it, else the language's; None without data."""
     from babel import Locale, UnknownLocaleError
 
-    for name in _spellings(language):
+    for name in spellings(language):
         try:
             return Locale.parse(name)
         except (ValueError, UnknownLocaleError):
@@ -91,7 +91,7 @@ def _locale(language: str) -> Locale | None:
     return None
 
 
-def _spellings(language: str) -> Iterator[str]:
+def spellings(language: str) -> Iterator[str]:
     """A tag as it is, then as the registry of languages spells it, each time with less behind the language."""
     yield language.replace("-", "_")
     import langcodes

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import CorpusError, SettingsError
 from .language_id import Verdict, identify_languages, known_languages, letters
-from .numbers import final_number, same_number
+from .numbers import final_number, known_number, same_number
 from .records import Record
 
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
@@ -76,7 +76,7 @@ def languages_seen(texts: Sequence[str], candidates: Iterable[str]) -> list[Verd
 
 def check_answerable(records: Sequence[Record]) -> None:
     """Refuse questions whose answers could not be graded."""
-    without = [one for one in records if one.target is None or final_number(one.target, "en") is None]
+    without = [one for one in records if one.target is None or known_number(one.target) is None]
     if without:
         seen = "no target" if without[0].target is None else f"the target {without[0].target!r}, which is no number"
         raise CorpusError(

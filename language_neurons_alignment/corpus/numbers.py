@@ -13,9 +13,9 @@ Three kinds of text are ignored unless nothing else holds a number: everything f
 question of its own, remarks ("Note: …"), and brackets that explain a number ("18 dollars (2 for each egg)").
 
 Signs beside a number are not part of it: 50 % is 50, $18 is 18. Dates, times of day, ordinals ("2nd"), the
-numbers of lists and steps, and digits in names ("cm2") are no quantities. Numbers written as words are not read, except
-Chinese and Japanese numerals right behind an answer phrase, and halves and scales beside digits ("2 et demi",
-"5 mil 300"). Of a range ("18–20") the last number counts. `numerals` reads the numbers themselves.
+numbers of lists and steps, and digits in names ("cm2") are no quantities. Numbers in words count by the same rules, but
+only where digits give no answer: see `_in_words`.
+Of a range ("18–20") the last number counts. `numerals` reads the numbers themselves.
 
 No text raises an error, and the time is proportional to the length of the text.
 """
@@ -26,11 +26,13 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 
 from ..errors import CorpusError
 from .numerals import KANJI, NO_LETTER, VULGAR, FoundNumber, east_asian, numbers_in
+from .spelt import Run, runs_in
 
 _BOX, _UNBOX = "\ue000", "\ue001"
 r"""Stand for `\boxed{` and its brace, so that a box can still be seen when the LaTeX is gone."""
@@ -52,18 +54,25 @@ def final_number(text: str, language: str) -> Fraction | None:
     """
     first = _MAY_BE_A_NUMBER.search(text)
     if not first:
-        return None
+        return _in_words(text, language)
     questions = (found for found in _QUESTION.finditer(text) if found.start() > first.start())
     for question in islice(questions, _MOST_QUESTIONS):
         part, numbers = _read(text[: question.start()], language)
-        value = _announced(part, numbers)
+        value = _announced(part, numbers, language)
         if value is not None:
             return value
         if numbers and not question["numbered"]:  # a numbered question may be a step of the same problem
             return numbers[-1].value
     part, numbers = _read(text, language)
-    value = _announced(part, numbers)
-    return numbers[-1].value if value is None and numbers else value
+    value = _announced(part, numbers, language)
+    if value is not None:
+        return value
+    return numbers[-1].value if numbers else _in_words(text, language)
+
+
+def known_number(target: str) -> Fraction | None:
+    """The number of a corpus's known answer, which is given in digits; None where it holds none."""
+    return final_number(target, "en") if _MAY_BE_A_NUMBER.search(target) else None
 
 
 def same_number(text: str, target: str, language: str) -> bool:
@@ -72,7 +81,7 @@ def same_number(text: str, target: str, language: str) -> bool:
     >>> same_number("Она зарабатывает 1 234,5 рубля.", "1,234.5", "ru")
     True
     """
-    wanted = final_number(target, "en")
+    wanted = known_number(target)
     if wanted is None:
         raise CorpusError(f"the target {target!r} holds no number: give the known answer in digits, for example '18'")
     return final_number(text, language) == wanted
@@ -92,12 +101,13 @@ _HASHES = re.compile(r"#{4,}")
 _BOXED = re.compile(f"{_BOX}([^{_UNBOX}]*)")
 
 
-def _announced(text: str, numbers: list[FoundNumber]) -> Fraction | None:
+def _announced(text: str, numbers: list[FoundNumber], language: str) -> Fraction | None:
     for rule in (_after_hashes, _in_a_box, _after_a_phrase):
         value = rule(text, numbers)
         if value is not None:
             return value
-    return None
+    run = _announced_run(text, runs_in(text, language), numbers) if numbers and _ANNOUNCES.search(text) else None
+    return _value(run) if run else None
 
 
 def _after_hashes(text: str, numbers: list[FoundNumber]) -> Fraction | None:
@@ -290,6 +300,57 @@ def _between(numbers: list[FoundNumber], start: int, end: int) -> list[FoundNumb
     """The numbers whose digits begin in [start, end)."""
     first, last = (bisect_left(numbers, place, key=lambda number: number.digits) for place in (start, end))
     return numbers[first:last]
+
+
+# Numbers in words, by the same rules where no digits give the answer.
+
+_ANNOUNCES = re.compile(rf"(?P<sign>{_HASHES.pattern}|{_BOX})|{_NOUN.pattern}", re.IGNORECASE)
+
+
+def _in_words(text: str, language: str) -> Fraction | None:
+    """The number in words that an answer without digits comes to: the announced one, else the last one of the text.
+
+    Where the words that decide spell no number exactly, there is none.
+    """
+    whole = _without_asides(plain(text))
+    runs = runs_in(whole, language)
+    if not runs:
+        return None
+    for question in islice(_QUESTION.finditer(whole), _MOST_QUESTIONS):
+        before = [run for run in runs if run.end <= question.start()]
+        announced = _announced_run(whole[: question.start()], before, [])
+        if announced or (any(run.certain for run in before) and not question["numbered"]):
+            runs, whole = before, whole[: question.start()]
+            break
+    announced = _announced_run(whole, runs, [])
+    if announced:
+        return _value(announced)
+    last = next((run for run in reversed(runs) if run.certain), None)
+    return _value(last) if last and not last.negative else None
+
+
+def _announced_run(text: str, runs: list[Run], numbers: list[FoundNumber]) -> Run | None:
+    """The number words of the last place that announces an answer and has some; beside digits, only right behind it.
+
+    Several numbers there have no value together, unless they are the same.
+    """
+    sentence_ends = [found.start() for found in _SENTENCE_END.finditer(text)]
+    starts, digits = [run.start for run in runs], [number.digits for number in numbers]
+    for found in reversed(list(_ANNOUNCES.finditer(text))):
+        link = None if found["sign"] else _LINK.match(text, found.end())
+        start = _past_signs(text, link.end() if link else found.end())
+        after = bisect_left(sentence_ends, start)
+        end = sentence_ends[after] if after < len(sentence_ends) else len(text)
+        there = runs[bisect_left(starts, found.end()) : bisect_left(starts, end)]
+        has_digits = bisect_left(digits, found.end()) < bisect_left(digits, end)
+        if not there or has_digits or (numbers and there[0].start > start):
+            continue
+        return there[0] if len({run.value for run in there}) == 1 else replace(there[0], value=None)
+    return None
+
+
+def _value(run: Run) -> Fraction | None:
+    return None if run.value is None else Fraction(-run.value if run.negative else run.value)
 
 
 # Text that is not the answer: the next question that the model asks itself, remarks, explaining brackets.

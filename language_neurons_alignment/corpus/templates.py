@@ -167,13 +167,13 @@ def chat_template(tokenizer: ChatTokenizer, model_path: str) -> Template:
             raise SettingsError(
                 f"the prompt of {named(record)} cannot have the tokens of the chat template of {model_path}: at "
                 f"position {at} its text has {_shown(framing, tokens, at)}, the template {_shown(framing, wanted, at)}"
-                "; use --template with a file of your own"
+                "; use a template file of your own"
             )
         if not wanted or wanted[-1] == getattr(tokenizer, "eos_token_id", None):
             raise SettingsError(
                 f"the chat template of {model_path} ends its prompt with {_shown(framing, wanted, len(wanted) - 1)}, "
-                "not where the assistant begins, so the model would begin another text: use --template with a file "
-                "of your own"
+                "not where the assistant begins, so the model would begin another text: use a template "
+                "file of your own"
             )
         return made.instruction, made.add_special_tokens
 
@@ -254,8 +254,7 @@ def _recipe(tokenizer: ChatTokenizer, question: str, model_path: str, *, tokeniz
         asked = " ".join(question.split())
         raise SettingsError(
             f"the chat template of {model_path} fails{where}: {' '.join(said.split())[:300]} "
-            f"({kind}, for the question {asked[:40]!r}); use --template plain, instruct, or a file of "
-            "your own"
+            f"({kind}, for the question {asked[:40]!r}); use the template plain, instruct, or a file of your own"
         ) from error
 
 

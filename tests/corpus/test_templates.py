@@ -175,14 +175,14 @@ def test_a_recipe_that_no_text_has_is_refused_with_the_position_and_both_tokens(
         chat_template(Own([266, 5]), "m").apply(Record("te", "abc", (), id="7"))
     assert str(refused.value) == (
         "the prompt of the record id 7 in 'te' cannot have the tokens of the chat template of m: at position 0 its "
-        "text has 'ab' (token 260), the template 'é' (token 266); use --template with a file of your own"
+        "text has 'ab' (token 260), the template 'é' (token 266); use a template file of your own"
     )
 
 
 @pytest.mark.parametrize("template", ["{{ messages[0].content }}{{ eos_token }}", ""])
 def test_a_chat_template_whose_prompt_ends_with_eos_or_is_empty_is_refused(template: str) -> None:
     tokenizer = tokenizer_of("<s> $A", template or "{% if false %}{% endif %}")
-    with pytest.raises(SettingsError, match=r"ends its prompt with .*use --template with a file of your own"):
+    with pytest.raises(SettingsError, match=r"ends its prompt with .*use a template file of your own"):
         chat_template(tokenizer, "m").apply(RECORD)
 
 

@@ -60,7 +60,7 @@ ENGLISH = [
     ("The truncated work ends in \\boxed{18", "18"),
     ("I cannot tell.", None),
     ("", None),
-    ("eighteen", None),
+    ("eighteen", "18"),
     ("Janet's ducks lay 16 eggs per day.\nShe eats 3 and bakes 4, so she has 16 - 3 - 4 = 9 eggs left.\nShe sells them for $2 each: 9 * $2 = $18.\n\nTherefore, Janet makes **$18** every day at the farmers' market.", "18"),
     ("1. First, find the total: 3 × 20 = 60.\n2. Then subtract the 12 she gave away: 60 - 12 = 48.\n3. Finally, divide by 2: 48 / 2 = 24.\n\nSo the answer is 24 apples. Let me know if you have any other questions!", "24"),
     ("Final Answer: The final answer is $\\boxed{70,000}$. I hope it is correct.", "70000"),

@@ -1,0 +1,474 @@
+"""Numbers that are spelt out in words: "seventy-five", "fünfundsiebzig", "семьдесят пять", "sabini na tano".
+
+num2words writes numbers in words, and this module reads them by writing: words count as a number if num2words, asked to
+write that number, gives the same words. So nothing is guessed. Swahili, which num2words lacks, is written here.
+Case, hyphens and blanks make no difference; accents do.
+
+A run is a row of number words that no other word interrupts. It has no value, and is not read, where it spells no
+number ("five and six"), or where a fraction, an ordinal, decimals or a dozen are beside it ("two-thirds", "two dozen").
+The word for 1 is no run, for it is an article or a pronoun in most languages; only "one", "eins" and "moja" are read,
+where a sentence that announces the answer ends in them.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import cache, cached_property, lru_cache
+
+from .conventions import scale_words, spellings
+
+_MARKS = "".join(chr(n) for n in range(0x300, 0x1D00) if unicodedata.category(chr(n)).startswith("M"))
+_WORD = re.compile(rf"[^\W\d_][^\W\d_{_MARKS}]*(?:[{_MARKS}][^\W\d_]*)*(?:['’ʼ][^\W\d_]+)*")
+_GAP = re.compile(r"[^\S\n]+|[-‐‑]")
+_GAP_OR_COMMA = re.compile(r"[^\S\n]+|[-‐‑]|,[^\S\n]+")
+_GLUED_AFTER = re.compile(r"[-‐‑/][^\W_]")
+_GLUED_BEFORE = re.compile(r"[^\W_][-‐‑/]$")
+_SENTENCE_ENDS = re.compile(r"[*_]{0,3}(?:[.!\n\ue001]|$)")
+_LONGEST = 30
+"""Words of a run at most."""
+_SCALES = (10**2, 10**3, 10**5, 10**6, 10**7, 10**9, 10**12)
+
+_PARTS = re.compile(
+    r"hal(?:f|ves)|thirds?|quarters?|halb\w*|hälften?|\w*(?:drittel|viertel|zehntel|stel)|medi[oa]s?|mitad|tercios?|cuartos?|demie?s?|"
+    r"moitié|tiers|quarts?|половин\w*|трет[иь]\w*|четверт\w*|полтора|пол|nusu|theluthi|robo|metade|meio|meia|metà|mezz[oa]|terzi|quarti|"
+    r"terços?|quartos?|helft|derde|kwart|połow\w*|ćwierci?|yarı\w*|çeyrek|buçuk|setengah|perempat|rưỡi|nửa"
+)
+"""Words for halves, thirds and quarters that are no ordinals."""
+_DOZEN = re.compile(
+    r"dozens?|dutzend\w*|douzaines?|docenas?|dúzias?|dozzin[ae]|дюжин\w*|dozijn(?:en)?|tuzin\w*|tucet\w*|lusin|düzine|dussin|dusin|tá|couple|pairs?"
+)
+_ALSO_OTHER_WORDS = {
+    "de": {"acht"},
+    "fr": {"neuf"},
+    "it": {"sei"},
+    "da": {"to", "elleve"},
+    "nb": {"to"},
+    "no": {"to"},
+    "tr": {"yedi", "altı", "on", "yüz", "bin", "kırk"},
+    "az": {"on", "yüz", "min", "yeddi"},
+    "kk": {"он", "жүз"},
+    "vi": {"năm", "ba", "chín", "tư", "không"},
+    "fa": {"ده", "سی", "نه"},
+    "he": {"שש", "שבע"},
+    "hu": {"hat", "nulla"},
+    "fi": {"kuusi"},
+    "cy": {"dim", "tri", "cant", "mil"},
+    "sl": {"nič"},
+    "lt": {"du"},
+    "sw": {"nne", "saba"},
+}
+"""Number words that are common in other meanings: alone, they count only where the answer is announced."""
+_ONES_THAT_ARE_NUMBERS = {"one", "eins", "moja"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """Number words and their place in a text.
+
+    Attributes:
+        value: None where they are not read.
+        negative: a word for "minus" stands before them. It may mean "less", so only an announced answer has a sign.
+        certain: whether these words are always a number. Others count only where an answer is announced.
+    """
+
+    start: int
+    end: int
+    value: int | None
+    negative: bool = False
+    certain: bool = True
+
+
+def runs_in(text: str, language: str) -> list[Run]:
+    """The runs of number words in a text.
+
+    >>> [run.value for run in runs_in("So seventy-five; two-thirds of a hundred and five.", "en")]
+    [75, None, 105]
+    """
+    speller = _speller(language)
+    return list(_runs(text, speller)) if speller else []
+
+
+def _runs(text: str, speller: _Speller) -> Iterator[Run]:
+    words = list(_WORD.finditer(text))
+    plain = [_plain(word[0]) for word in words]
+    gap = _GAP_OR_COMMA if speller.has_commas else _GAP
+    first = 0
+    while first < len(words):
+        last = first
+        while last < len(words) and _is_number_word(plain, last, speller):
+            if last > first and not gap.fullmatch(text, words[last - 1].end(), words[last].start()):
+                break
+            last += 1
+        if last == first:
+            if _DOZEN.fullmatch(plain[first]):
+                yield Run(*words[first].span(), None)
+            first += 1
+            continue
+        yield from _pieces(text, words, plain, first, last, speller)
+        first = last
+
+
+def _pieces(
+    text: str, words: list[re.Match[str]], plain: list[str], first: int, last: int, speller: _Speller
+) -> Iterator[Run]:
+    """The run of the words [first, last), divided by its commas where they are not a number's: "one thousand, two"."""
+    if speller.value(plain[first:last]) is None:
+        for comma in range(first + 1, last):
+            if "," not in text[words[comma - 1].end() : words[comma].start()]:
+                continue
+            ahead = next(
+                (n for n in range(comma + 1, last) if "," in text[words[n - 1].end() : words[n].start()]), last
+            )
+            if speller.value(plain[first:ahead]) is None:
+                yield from _one_run(text, words, plain, first, comma, speller)
+                first = comma
+    yield from _one_run(text, words, plain, first, last, speller)
+
+
+def _one_run(
+    text: str, words: list[re.Match[str]], plain: list[str], first: int, last: int, speller: _Speller
+) -> Iterator[Run]:
+    while first < last and plain[first] in speller.joining:
+        first += 1
+    while first < last and plain[last - 1] in speller.joining:
+        last -= 1
+    if first == last:
+        return
+    value = speller.value(plain[first:last])
+    start, end = words[first].start(), words[last - 1].end()
+    before, after = plain[first - 1] if first else "", plain[last] if last < len(words) else ""
+    near = last < len(words) and bool(_GAP.fullmatch(text, end, words[last].start()))
+    glued = _GLUED_AFTER.match(text, end) or _GLUED_BEFORE.search(text, max(start - 2, 0), start)
+    changed = (near and speller.changes(after, value)) or _PARTS.fullmatch(before) or speller.is_point(before)
+    if glued or changed or _is_half(plain, last, speller):
+        value = None
+    negative = bool(before) and before == speller.minus
+    if negative:
+        start = words[first - 1].start()
+    if value == 1:
+        if last - first == 1 and plain[first] in _ONES_THAT_ARE_NUMBERS:
+            yield Run(start, end, 1 if _SENTENCE_ENDS.match(text, end) else None, negative, certain=False)
+        return
+    alone = last - first == 1 and plain[first] in speller.also_other_words
+    yield Run(start, end, value, negative, certain=not alone)
+
+
+_AND = {"and", "und", "et", "y", "e", "с", "na", "en", "i", "och", "og", "a", "și", "és", "ve"}
+
+
+def _is_number_word(plain: list[str], place: int, speller: _Speller) -> bool:
+    word = plain[place]
+    if word == "a" and speller.scale_after_a:
+        return place + 1 < len(plain) and plain[place + 1] in speller.scale_after_a
+    return word in speller.words or speller.is_one_word(word)
+
+
+def _is_half(plain: list[str], last: int, speller: _Speller) -> bool:
+    """Whether "and a half" or its like follows."""
+    following = plain[last : last + 3]
+    return bool(following) and following[0] in _AND and any(_PARTS.fullmatch(word) for word in following[1:])
+
+
+def _plain(word: str) -> str:
+    word = unicodedata.normalize("NFC", word.casefold().replace("i\u0307", "i"))
+    return re.sub("[’ʼ]", "'", word)
+
+
+def _split(written: str) -> list[str]:
+    return [_plain(word) for word in _WORD.findall(written)]
+
+
+class _Speller:
+    """A language's number words, and how they are read.
+
+    Args:
+        language: its tag.
+        writers: each writes a number in one way, or several.
+        minus: the word for a minus.
+        points: the words for a decimal mark.
+        ordinal: writes an ordinal.
+        irregular: whether hundreds change the words behind them (centotto), so that 0 to 999 are written one by one.
+    """
+
+    def __init__(
+        self,
+        language: str,
+        writers: list[Callable[[int], Iterable[str]]],
+        *,
+        minus: str | None = None,
+        points: Iterable[str] = (),
+        ordinal: Callable[[int], str] | None = None,
+        irregular: bool = False,
+    ) -> None:
+        self._irregular = irregular
+        self._writers, self._points, self._ordinal = writers, {_plain(point) for point in points}, ordinal
+        self._scale_words = scale_words(language)[0]
+        self.minus = _plain(minus) if minus else None
+        name = next((name for name in spellings(language) if name in _ALSO_OTHER_WORDS), "")
+        self.also_other_words = _ALSO_OTHER_WORDS.get(name, frozenset())
+        self.has_commas = any("," in form for form in self._forms(2345))
+        self.scale_after_a = self._big_words & {"hundred", "thousand", "million", "billion", "trillion"}
+
+    def write(self, number: int) -> set[str]:
+        """The ways in which a number is written, in lower case and without blanks and hyphens."""
+        return {"".join(_split(form)) for form in self._forms(number)}
+
+    def _forms(self, number: int) -> Iterator[str]:
+        for writer in self._writers:
+            try:
+                yield from writer(number)
+            except Exception:  # num2words has many ways to say that it cannot
+                continue
+
+    @cached_property
+    def _small(self) -> dict[str, set[int]]:
+        """The numbers below 1000 by their words, composed: a reading is checked by writing it."""
+        table: dict[str, set[int]] = {}
+        if self._irregular:
+            for number in range(1000):
+                for form in self.write(number):
+                    table.setdefault(form, set()).add(number)
+            return table
+        tens = [self.write(number) for number in range(100)]
+        for number, forms in enumerate(tens):
+            for form in forms:
+                table.setdefault(form, set()).add(number)
+        for hundred in range(100, 1000, 100):
+            for form in self.write(hundred):
+                table.setdefault(form, set()).add(hundred)
+            fronts = {
+                whole[: -len(rest)]
+                for small in (1, 2, 5, 12, 20, 21, 75)
+                for whole in self.write(hundred + small)
+                for rest in tens[small]
+                if whole.endswith(rest)
+            }
+            for front in fronts:
+                for small, forms in enumerate(tens[1:], 1):
+                    for form in forms:
+                        table.setdefault(front + form, set()).add(hundred + small)
+        return table
+
+    @cached_property
+    def _tokens(self) -> tuple[set[str], set[str], set[str]]:
+        """The words of numbers, those that begin or end one, and those of large numbers."""
+        samples = (
+            range(1000)
+            if self._irregular
+            else [*range(100), *(h * 100 + rest for h in range(1, 10) for rest in (0, 1, 5, 12, 21))]
+        )
+        factors = (1, 2, 3, 5, 10, 11, 21, 22, 100)
+        large = [k * scale + rest for scale in _SCALES[1:] for k in factors for rest in (0, 1)]
+        everything, edges, big = set[str](), set[str](), set[str]()
+        for number in [*samples, *large]:
+            for form in self._forms(number):
+                tokens = _split(form)
+                everything.update(tokens)
+                edges.update(tokens[:1], tokens[-1:])
+                big.update(tokens if number >= 100 else ())
+        return everything, edges, big
+
+    @cached_property
+    def words(self) -> set[str]:
+        """Every word of a number."""
+        return self._tokens[0]
+
+    @cached_property
+    def joining(self) -> set[str]:
+        """Words within numbers that neither begin nor end one: "and"."""
+        return self._tokens[0] - self._tokens[1]
+
+    @property
+    def _big_words(self) -> set[str]:
+        return self._tokens[2]
+
+    @cached_property
+    def _stems(self) -> dict[int, set[str]]:
+        """What the words for a scale have in common: without it, a number has not that scale."""
+        return {scale: set(filter(None, self._stems_of(scale))) for scale in _SCALES}
+
+    def _stems_of(self, scale: int) -> Iterator[str]:
+        for one, other in ((1, 2), (2, 5), (2, 3), (3, 5)):
+            for form, further in zip(sorted(self.write(one * scale)), sorted(self.write(other * scale)), strict=False):
+                match = SequenceMatcher(None, form, further, autojunk=False).find_longest_match()
+                yield form[match.a : match.a + match.size] if match.size > 1 else ""
+
+    def is_one_word(self, word: str) -> bool:
+        """Whether a word is a number, "zweitausenddreihundert", or begins like one, so that no part of one is read."""
+        if word in self._small or (word[0] in "\u05d5\u0648" and word[1:] in self.words):  # "and" in Hebrew and Arabic
+            return True
+        stems = [stem for stems in self._stems.values() for stem in stems if stem in word] if len(word) < 120 else []
+        begins = any(len(stem) > 3 and word[: word.find(stem)] in self._small for stem in stems)
+        return bool(stems) and (begins or self._value_of(word) is not None)
+
+    @lru_cache(maxsize=4096)  # noqa: B019  the spellers themselves are kept
+    def _value_of(self, compact: str) -> int | None:
+        found = {number for number in self._candidates(compact) if compact in self.write(number)}
+        return found.pop() if len(found) == 1 else None
+
+    def value(self, words: list[str]) -> int | None:
+        """The one number that these words spell; None if there is none, or more than one."""
+        if len(words) > _LONGEST:
+            return None
+        if words[0] == "a" and self.scale_after_a:
+            words = ["one", *words[1:]]
+        return self._value_of("".join(words))
+
+    def _candidates(self, compact: str) -> set[int]:
+        found = set(self._small.get(compact, ()))
+        for scale in _SCALES[:0:-1]:
+            if any(stem in compact for stem in self._stems[scale]):
+                for head, length in self._heads(compact, scale):
+                    found |= {head + rest for rest in self._rests(compact[length:], scale)}
+        return found
+
+    def _heads(self, compact: str, scale: int) -> Iterator[tuple[int, int]]:
+        """The multiples of a scale with which these words may begin, and their lengths."""
+        table = self._multiples(scale)
+        for length in range(1, len(compact) + 1):
+            for number in table.get(compact[:length], ()):
+                yield number, length
+        for stem in self._stems[scale]:
+            place = compact.find(stem)
+            ends = range(place, max(place - 4, 0), -1)  # "o sută de mii": a word may stand between factor and scale
+            for number in {
+                factor * scale for end in ends for factor in self._small.get(compact[:end], ()) if factor > 99
+            }:
+                yield from ((number, len(form)) for form in self.write(number) if compact.startswith(form))
+
+    def _rests(self, rest: str, scale: int) -> set[int]:
+        """The smaller numbers that the words behind a multiple of a scale may add, past a word such as "and"."""
+        if not rest:
+            return {0}
+        found = (self._candidates(rest[skipped:]) for skipped in range(min(4, len(rest))))
+        return {number for numbers in found for number in numbers if number < scale}
+
+    @cache  # noqa: B019
+    def _multiples(self, scale: int) -> dict[str, set[int]]:
+        table: dict[str, set[int]] = {}
+        for factor in range(1, 100):
+            for form in self._forms(factor * scale):
+                tokens = _split(form)
+                if self._scale_words.get(tokens[-1], 0) > scale:  # num2words writes the Serbian 10⁹ as "bilion", 10¹²
+                    continue
+                table.setdefault("".join(tokens), set()).add(factor * scale)
+        return table
+
+    @cached_property
+    def _ordinals(self) -> tuple[str, ...]:
+        """How the ordinals from the third on begin."""
+        found: list[str] = []
+        for number in (*range(3, 21), *range(30, 101, 10)) if self._ordinal else ():
+            try:
+                word = _split(self._ordinal(number))[-1] if self._ordinal else ""
+            except Exception:  # not every language has ordinals
+                return ()
+            found.append(word[:-2] if len(word) > 5 else word)
+        return tuple(word for word in found if len(word) > 2)
+
+    def is_point(self, word: str) -> bool:
+        """Whether this is the word for a decimal mark."""
+        return word in self._points
+
+    def changes(self, word: str, value: int | None) -> bool:
+        """Whether this word behind a number makes another number of it: a fraction, ordinal, decimal or scale."""
+        if _PARTS.fullmatch(word) or _DOZEN.fullmatch(word) or word in self._points or word in self._scale_words:
+            return True
+        if value and value % 10 == 0 and word in ("first", "second"):  # "seconds" are a unit
+            return True
+        return any(word.startswith(stem) and len(word) <= len(stem) + 4 for stem in self._ordinals)
+
+
+@lru_cache(maxsize=64)
+def _speller(language: str) -> _Speller | None:
+    """What reads a language's number words; None for a language without any here."""
+    names = list(spellings(language))
+    if "sw" in names:
+        return _Speller(language, [_swahili], minus="hasi", points=["nukta"])
+    from num2words import CONVERTER_CLASSES  # here, not above: only grading needs it
+
+    known = [_OTHER_NAMES.get(name, name) for name in names]
+    known = list(dict.fromkeys(name for name in known if name in CONVERTER_CLASSES and name not in _NOT_READ))
+    if not known:
+        return None
+    if known == ["pt"]:
+        known.append("pt_BR")  # without a region, both ways to write 16
+    main = CONVERTER_CLASSES[known[0]]
+    points = getattr(main, "pointword", None) or ()
+    return _Speller(
+        language,
+        [_writer(name, CONVERTER_CLASSES[name].to_cardinal) for name in known],
+        minus=(getattr(main, "negword", None) or "").strip(),
+        points=[points.strip()] if isinstance(points, str) else points,
+        ordinal=main.to_ordinal,
+        irregular=bool(_IRREGULAR.intersection(known)),
+    )
+
+
+_OTHER_NAMES = {"kk": "kz", "nb": "no"}
+_IRREGULAR = {"cy", "he", "hu", "it", "tr"}
+_NOT_READ = {"ja", "ko", "th"}
+"""No blanks between words: "สาม" (3) begins "สามารถ" (can). Japanese numerals are read by `numerals`."""
+
+_FORMS = {
+    "ru": [{"gender": gender} for gender in "mfn"]
+    + [{"case": case, "gender": gender} for case in "gdaip" for gender in "mf"],
+    "be": [{"gender": gender} for gender in "mfn"],
+    "uk": [
+        {"case": case, "gender": gender}
+        for case in ("nominative", "genitive", "dative", "accusative", "instrumental", "locative")
+        for gender in ("masculine", "feminine")
+    ],
+    "sr": [{"feminine": feminine} for feminine in (False, True)],
+    "he": [{"gender": gender} for gender in "fm"],
+}
+"""What makes num2words inflect."""
+_ONE_OF = re.compile(r"^(?:ein|ett|et|en )(?=hundert|tausend|hundr|tusen|tusind)")
+
+
+def _writer(name: str, cardinal: Callable[..., str]) -> Callable[[int], Iterable[str]]:
+    """How num2words writes a number, and the ways to write it that differ in a word that may be left out."""
+
+    def write(number: int) -> Iterator[str]:
+        for options in _FORMS.get(name, [{}]):
+            form = cardinal(number, **options)
+            yield form
+            if name.startswith("en"):
+                yield form.replace(" and ", " ")
+            elif name in ("de", "sv", "no", "da"):
+                yield _ONE_OF.sub("", form)
+            elif name == "vi":
+                yield form.replace(" lẻ ", " linh ")
+                yield form.replace("nghìn", "ngàn")
+
+    return write
+
+
+_UNITS = ("sifuri", "moja", "mbili", "tatu", "nne", "tano", "sita", "saba", "nane", "tisa")
+_TENS = ("", "kumi", "ishirini", "thelathini", "arobaini", "hamsini", "sitini", "sabini", "themanini", "tisini")
+
+
+def _swahili(number: int) -> Iterator[str]:
+    """A Swahili number: "elfu mbili mia tatu na tano". "na" may stand before any part but the first.
+
+    12,000 and 10,002 are both "elfu kumi na mbili", so neither is read.
+    """
+    if not number:
+        yield _UNITS[0]
+        return
+    parts: list[str] = []
+    for word, scale in (("milioni", 10**6), ("elfu", 1000), ("mia", 100)):
+        factor, number = divmod(number, scale)
+        if factor:
+            parts.append(f"{word} {next(_swahili(factor))}")
+    tens, units = divmod(number, 10)
+    parts += [part for part in (_TENS[tens], _UNITS[units] if units else "") if part]
+    if units and tens:
+        parts[-2:] = [f"{parts[-2]} na {parts[-1]}"]
+    yield " ".join(parts)
+    yield " na ".join(parts)
+    yield " ".join(parts[:-1]) + f" na {parts[-1]}" if len(parts) > 1 else parts[0]
