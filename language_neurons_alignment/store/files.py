@@ -159,22 +159,22 @@ def write_text(path: Path, text: str) -> None:
 def unwritable(path: Path, error: OSError) -> ArtifactError:
     """Return the one-line error for a file that cannot be written."""
     without_locks = (
-        "its file system has no file locks, so two processes could spoil each other's results: choose a --root on "
+        "its file system has no file locks, so two processes could spoil each other's results: choose a place on "
         "another disk"
     )
     remedy = {
         errno.ENOSPC: "the disk is full: free some space",
         errno.EDQUOT: "the disk quota is used up: free some space",
-        errno.EACCES: "no permission: choose another --root",
-        errno.EROFS: "the file system is read-only: choose another --root",
-        errno.EISDIR: "a folder of this name is there: move it away, or choose another --root",
-        errno.EEXIST: "a file or a broken link is where a folder belongs: move it away, or choose another --root",
-        errno.ENOTDIR: "a file is where a folder belongs: move it away, or choose another --root",
+        errno.EACCES: "no permission: choose another place",
+        errno.EROFS: "the file system is read-only: choose another place",
+        errno.EISDIR: "a folder of this name is there: move it away, or choose another place",
+        errno.EEXIST: "a file or a broken link is where a folder belongs: move it away, or choose another place",
+        errno.ENOTDIR: "a file is where a folder belongs: move it away, or choose another place",
         errno.ENOLCK: without_locks,
         errno.ENOSYS: without_locks,
         errno.ENOTSUP: without_locks,
         errno.EOPNOTSUPP: without_locks,
-    }.get(error.errno or 0, f"{error.strerror or error}: choose another --root")
+    }.get(error.errno or 0, f"{error.strerror or error}: choose another place")
     return ArtifactError(f"cannot write {path}: {remedy}; earlier results are untouched")
 
 
@@ -235,7 +235,7 @@ def check_writable(path: Path, *, needed: int = 0) -> None:
     if needed > free:
         raise ArtifactError(
             f"{path.parent} needs {size_of(needed)} for the results, and its disk has {size_of(free)} left: free some "
-            "space, or choose another --root"
+            "space, or choose another place"
         )
 
 

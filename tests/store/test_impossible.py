@@ -153,6 +153,28 @@ def test_counts_changed_after_they_were_stored_are_refused(layout: Layout) -> No
     refused(lambda: load_counts(layout, "en"), "changed after it was counted")
 
 
+@pytest.mark.parametrize("kind", ["counts", "blocks", "moments"])
+@pytest.mark.parametrize("prefix", [False, True])
+def test_a_file_of_another_run_with_the_same_meta_is_refused(layout: Layout, kind: str, prefix: bool) -> None:
+    """Every inequality holds between the two: the digest in each meta alone tells them apart."""
+    paths, read = {
+        "counts": (layout.activation, lambda: load_counts(layout, "en")),
+        "blocks": (layout.blocks, lambda: load_blocks(layout, "en")),
+        "moments": (layout.moments, lambda: answer_moments(layout, "en")),
+    }[kind]
+    aside, runs = layout.root / "aside", [with_moments(), with_moments()]
+    for span in (runs[1].full, runs[1].prefix):  # another neuron fires once more, in answers and prefix alike
+        span.over_zero[0, 0] -= 1
+    for counts in runs:
+        save_blocks(layout, "en", LanguageBlocks.of([counts]), META)
+        save_counts(layout, "en", counts, META)
+        read()
+        if counts is runs[0]:
+            shutil.copy(paths("en", prefix=prefix), aside)
+    shutil.copy(aside, paths("en", prefix=prefix))
+    refused(read, "do not belong together, they come from different runs")
+
+
 # every pair that can be is read, every broken inequality is refused
 
 SHAPE = (2, 3)
