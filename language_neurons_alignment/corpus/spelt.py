@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache, cached_property, lru_cache
@@ -173,6 +173,13 @@ def _is_half(plain: list[str], last: int, speller: _Speller) -> bool:
     return bool(following) and following[0] in _AND and any(_PARTS.fullmatch(word) for word in following[1:])
 
 
+def _beginnings(compact: str, table: Mapping[str, set[int]]) -> Iterator[tuple[int, int]]:
+    """The numbers of a table with which these words begin, and their lengths."""
+    for length in range(1, len(compact) + 1):
+        for number in table.get(compact[:length], ()):
+            yield number, length
+
+
 def _plain(word: str) -> str:
     word = unicodedata.normalize("NFC", word.casefold().replace("i\u0307", "i"))
     return re.sub("[’ʼ]", "'", word)
@@ -206,7 +213,10 @@ class _Speller:
     ) -> None:
         self._irregular = irregular
         self._writers, self._points, self._ordinal = writers, {_plain(point) for point in points}, ordinal
-        self._scale_words = scale_words(language)[0]
+        self._scale_words = {
+            **scale_words(f"{language}-Latn")[0],
+            **scale_words(language)[0],
+        }  # Serbian has two scripts
         self.minus = _plain(minus) if minus else None
         name = next((name for name in spellings(language) if name in _ALSO_OTHER_WORDS), "")
         self.also_other_words = _ALSO_OTHER_WORDS.get(name, frozenset())
@@ -279,8 +289,8 @@ class _Speller:
 
     @cached_property
     def joining(self) -> set[str]:
-        """Words within numbers that neither begin nor end one: "and"."""
-        return self._tokens[0] - self._tokens[1]
+        """Words within numbers that neither begin nor end one: "and". Longer ones are "and" with a number glued on."""
+        return {word for word in self._tokens[0] - self._tokens[1] if len(word) <= 3}
 
     @property
     def _big_words(self) -> set[str]:
@@ -302,7 +312,7 @@ class _Speller:
         if word in self._small or (word[0] in "\u05d5\u0648" and word[1:] in self.words):  # "and" in Hebrew and Arabic
             return True
         stems = [stem for stems in self._stems.values() for stem in stems if stem in word] if len(word) < 120 else []
-        begins = any(len(stem) > 3 and word[: word.find(stem)] in self._small for stem in stems)
+        begins = any(len(stem) > 2 and word[: word.find(stem)] in self._small for stem in stems)
         return bool(stems) and (begins or self._value_of(word) is not None)
 
     @lru_cache(maxsize=4096)  # noqa: B019  the spellers themselves are kept
@@ -318,7 +328,9 @@ class _Speller:
             words = ["one", *words[1:]]
         return self._value_of("".join(words))
 
+    @lru_cache(maxsize=4096)  # noqa: B019
     def _candidates(self, compact: str) -> set[int]:
+        """The numbers that these words may spell: their parts are those of words, and writing them decides."""
         found = set(self._small.get(compact, ()))
         for scale in _SCALES[:0:-1]:
             if any(stem in compact for stem in self._stems[scale]):
@@ -329,16 +341,24 @@ class _Speller:
     def _heads(self, compact: str, scale: int) -> Iterator[tuple[int, int]]:
         """The multiples of a scale with which these words may begin, and their lengths."""
         table = self._multiples(scale)
-        for length in range(1, len(compact) + 1):
-            for number in table.get(compact[:length], ()):
-                yield number, length
+        yield from _beginnings(compact, table)
         for stem in self._stems[scale]:
             place = compact.find(stem)
             ends = range(place, max(place - 4, 0), -1)  # "o sută de mii": a word may stand between factor and scale
-            for number in {
-                factor * scale for end in ends for factor in self._small.get(compact[:end], ()) if factor > 99
-            }:
+            hundreds = {factor * scale for end in ends for factor in self._small.get(compact[:end], ()) if factor > 99}
+            for hundred, length in _beginnings(compact, self._hundreds):  # "cent quatre-vingt mille": without its "s"
+                behind = (_beginnings(compact[length + skipped :], table) for skipped in range(4))
+                hundreds.update(hundred * scale + number for numbers in behind for number, _ in numbers)
+            for number in hundreds:
                 yield from ((number, len(form)) for form in self.write(number) if compact.startswith(form))
+
+    @cached_property
+    def _hundreds(self) -> dict[str, set[int]]:
+        return {
+            form: numbers
+            for form, numbers in self._small.items()
+            if all(number in range(100, 1000, 100) for number in numbers)
+        }
 
     def _rests(self, rest: str, scale: int) -> set[int]:
         """The smaller numbers that the words behind a multiple of a scale may add, past a word such as "and"."""
@@ -441,6 +461,9 @@ def _writer(name: str, cardinal: Callable[..., str]) -> Callable[[int], Iterable
                 yield form.replace(" and ", " ")
             elif name in ("de", "sv", "no", "da"):
                 yield _ONE_OF.sub("", form)
+            elif name == "it":
+                yield form.replace("tré", "tre")  # num2words writes some with and some without the accent
+                yield re.sub(r"(?<=\w)tre\b", "tré", form)
             elif name == "vi":
                 yield form.replace(" lẻ ", " linh ")
                 yield form.replace("nghìn", "ngàn")
