@@ -431,8 +431,8 @@ def _speller(language: str) -> _Speller | None:
 
 _OTHER_NAMES = {"kk": "kz", "nb": "no"}
 _IRREGULAR = {"cy", "he", "hu", "it", "tr"}
-_NOT_READ = {"ja", "ko", "th"}
-"""No blanks between words: "สาม" (3) begins "สามารถ" (can). Japanese numerals are read by `numerals`."""
+_NOT_READ = {"am", "ja", "ko", "th"}
+"""Amharic: num2words never ends on some large numbers. The others: no blanks between words, "สาม" (3) begins "สามารถ" (can). Japanese numerals are read by `numerals`."""
 
 _FORMS = {
     "ru": [{"gender": gender} for gender in "mfn"]

@@ -16,8 +16,8 @@ from num2words import CONVERTER_CLASSES, num2words
 from language_neurons_alignment.corpus.numbers import final_number
 from language_neurons_alignment.corpus.spelt import runs_in
 
-NO_BLANKS = {"ja", "ko", "th"}
-LANGUAGES = sorted(set(CONVERTER_CLASSES) - NO_BLANKS)
+NOT_USED = {"am", "ja", "ko", "th"}
+LANGUAGES = sorted(set(CONVERTER_CLASSES) - NOT_USED)
 LARGE = (
     1000,
     1001,
