@@ -56,7 +56,6 @@ _ALSO_OTHER_WORDS = {
     "he": {"שש", "שבע"},
     "hu": {"hat", "nulla"},
     "fi": {"kuusi"},
-    "cy": {"dim", "tri", "cant", "mil"},
     "sl": {"nič"},
     "lt": {"du"},
     "sw": {"nne", "saba"},
@@ -220,7 +219,7 @@ class _Speller:
         self.minus = _plain(minus) if minus else None
         name = next((name for name in spellings(language) if name in _ALSO_OTHER_WORDS), "")
         self.also_other_words = _ALSO_OTHER_WORDS.get(name, frozenset())
-        self.has_commas = any("," in form for form in self._forms(2345))
+        self.has_commas = any("," in form for number in (2345, 2_534_163_000) for form in self._forms(number))
         self.scale_after_a = self._big_words & {"hundred", "thousand", "million", "billion", "trillion"}
 
     def write(self, number: int) -> set[str]:
@@ -312,7 +311,10 @@ class _Speller:
         if word in self._small or (word[0] in "\u05d5\u0648" and word[1:] in self.words):  # "and" in Hebrew and Arabic
             return True
         stems = [stem for stems in self._stems.values() for stem in stems if stem in word] if len(word) < 120 else []
-        begins = any(len(stem) > 2 and word[: word.find(stem)] in self._small for stem in stems)
+        begins = any(
+            (len(stem) > 2 and word[: word.find(stem)] in self._small) or (len(stem) > 5 and word.startswith(stem))
+            for stem in stems
+        )
         return bool(stems) and (begins or self._value_of(word) is not None)
 
     @lru_cache(maxsize=4096)  # noqa: B019  the spellers themselves are kept
@@ -430,9 +432,11 @@ def _speller(language: str) -> _Speller | None:
 
 
 _OTHER_NAMES = {"kk": "kz", "nb": "no"}
-_IRREGULAR = {"cy", "he", "hu", "it", "tr"}
-_NOT_READ = {"am", "ja", "ko", "th"}
-"""Amharic: num2words never ends on some large numbers. The others: no blanks between words, "สาม" (3) begins "สามารถ" (can). Japanese numerals are read by `numerals`."""
+_IRREGULAR = {"he", "hu", "it", "tr"}
+_NOT_READ = {"am", "cy", "tet", "ja", "ko", "th"}
+"""num2words never ends on some Amharic numbers; Welsh words mutate in more ways than it knows; Tetum is ambiguous, as
+"elfu kumi na mbili" is. The others put no blanks between words. `numerals` reads Japanese numerals.
+"""
 
 _FORMS = {
     "ru": [{"gender": gender} for gender in "mfn"]
@@ -478,8 +482,10 @@ _TENS = ("", "kumi", "ishirini", "thelathini", "arobaini", "hamsini", "sitini", 
 def _swahili(number: int) -> Iterator[str]:
     """A Swahili number: "elfu mbili mia tatu na tano". "na" may stand before any part but the first.
 
-    12,000 and 10,002 are both "elfu kumi na mbili", so neither is read.
+    12,000 and 10,002 are both "elfu kumi na mbili", so above 9999 only 10,000, 20,000, … 100,000, … are written.
     """
+    if number > 9999 and number % 10 ** (len(str(number)) - 1):
+        return
     if not number:
         yield _UNITS[0]
         return

@@ -16,7 +16,7 @@ from num2words import CONVERTER_CLASSES, num2words
 from language_neurons_alignment.corpus.numbers import final_number
 from language_neurons_alignment.corpus.spelt import runs_in
 
-NOT_USED = {"am", "ja", "ko", "th"}
+NOT_USED = {"am", "cy", "tet", "ja", "ko", "th"}
 LANGUAGES = sorted(set(CONVERTER_CLASSES) - NOT_USED)
 LARGE = (
     1000,
@@ -39,14 +39,8 @@ NOT_READ = {
     ("az", 100_000): "num2words writes 101,000 alike",
     ("az", 2_300_015): "num2words writes 2,301,015 alike",
     ("az", 71_000): "num2words writes 70,000 alike",
-    ("cy", 123_456): "num2words writes 50 as 'hanner'",
-    ("cy", 999_999): "hundreds of thousands, inflected",
-    ("cy", 2_000_000): "a mutated word",
-    ("cy", 2_300_015): "a mutated word",
     ("he", 9999): "the factor of the thousands is inflected",
     ("sr", 5 * 10**9): "num2words writes 'biliona', which is 10¹²",
-    ("tet", 123_456): "hundreds of thousands, behind their scale",
-    ("tet", 999_999): "hundreds of thousands, behind their scale",
 }  # fmt: skip
 UNITS = ["", "moja", "mbili", "tatu", "nne", "tano", "sita", "saba", "nane", "tisa"]
 TENS = ["", "kumi", "ishirini", "thelathini", "arobaini", "hamsini", "sitini", "sabini", "themanini", "tisini"]
@@ -217,6 +211,8 @@ def test_words_are_read(language: str, answer: str, number: int | None) -> None:
         ("vi", "mỗi năm"),
         ("pl", "siedemdziesiat piec"),
         ("sw", "elfu kumi na mbili"),
+        ("sw", "elfu mia mbili thelathini"),
+        ("am", "ሃያ አምስት"),
         ("th", "สามารถ"),
         ("ja", "三"),
         ("xx", "seventy"),
