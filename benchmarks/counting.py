@@ -27,6 +27,7 @@ from language_neurons_alignment.engines.checkpoint import DTYPES
 from language_neurons_alignment.engines.generation import batches
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.transformers.loading import describe, pick_device
+from language_neurons_alignment.engines.transformers.network import Network
 from language_neurons_alignment.engines.transformers.plan import Batch, plan
 
 SHAPES = {
@@ -75,8 +76,9 @@ def random_engine(shape: str, device: str, dtype: str, batch_tokens: int | None)
     with torch.device(pick_device(device)):
         model = AutoModelForCausalLM.from_config(shape_config(shape), dtype=precision).eval()
     model.generation_config = GenerationConfig()  # as a loaded model's: nothing but what is asked for ends an answer
-    info = describe(model, path=shape, tokenizer=NoTokenizer())
-    return TransformersEngine(model, NoTokenizer(), info=info, batch_tokens=batch_tokens)
+    network = Network.of(model)
+    info = describe(network, path=shape, tokenizer=NoTokenizer())
+    return TransformersEngine(network, NoTokenizer(), info=info, batch_tokens=batch_tokens)
 
 
 def random_groups(prompts: int, answers: int, *, prompt: int, answer: int, vocabulary: int) -> list[PromptGroup]:

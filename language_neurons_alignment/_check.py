@@ -21,7 +21,7 @@ from .corpus.records import read_corpus
 from .errors import ArtifactError, LNAError, SettingsError
 from .store.answers import LETTERS, Journal, forcing_name
 from .store.counts import counts_hash, has_moments, load_blocks, load_counts, with_moments
-from .store.files import Json, differing_files, is_held, load_tensors, read_json
+from .store.files import Json, differing_files, is_held, is_part, load_tensors, read_json
 from .store.grid import Cells, Lines, Older, older_evaluation, older_forcing, older_map, read_cells
 from .store.layout import Layout, with_ending
 from .store.maps import controls_path, perplexities
@@ -170,6 +170,7 @@ class _Check:
             if layout.blocks(language).exists():
                 self.checked["blocks"] += 1
                 self.read(layout.blocks(language), load_blocks, layout, language, counted=digest)
+        self.read_replacing(folder)
 
     def read_answers(self, folder: Path) -> None:
         """A model's own answers, and journals of runs that are still answering."""
@@ -185,6 +186,11 @@ class _Check:
             entries = self.read(path, journal.read)
             if entries is not None:
                 self.find(UNFINISHED, path, f"{max(len(entries) - 1, 0)} batches of answers are kept in it")
+
+    def read_replacing(self, folder: Path) -> None:
+        """Runs with --force that were interrupted between two results."""
+        for path in sorted(folder.glob("*.replacing.json")):
+            self.find(UNFINISHED, path, "a run with --force was interrupted while it replaced these results")
 
     def read_masks(self, folder: Path) -> None:
         """Masks and their descriptions."""
@@ -299,7 +305,10 @@ class _Check:
         """Analyses, comparisons, stability and methods: JSON that says which counts it was made from, and tables."""
         kind = folder.parent.name
         for rates in _folders(folder):
+            self.read_replacing(rates)
             for path in sorted(rates.glob("*.json")):
+                if path.name.endswith(".replacing.json"):
+                    continue
                 self.checked[kind] += 1
                 content = self.json(path, f"lna {_COMMANDS[kind]}")
                 for digests in _count_digests(content):
@@ -361,7 +370,6 @@ _READERS: dict[str, Callable[[_Check, Path], None]] = {
 """Folder under the root → what reads it. What others are made from comes first."""
 
 _COMMANDS = {"analysis": "analyze", "comparisons": "compare", "stability": "stability", "methods": "methods"}
-_PART = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 _COUNTED = re.compile(
     r"(?P<prefix>prefix\.)?(?P<kind>activation|moments|blocks)\.(?P<language>[^.]+)\.(?P<model>.+)\.pt"
 )
@@ -415,7 +423,7 @@ def _count_digests(content: Any) -> Iterator[Json]:
 def _leftovers(root: Path) -> Iterator[tuple[Path, str]]:
     """Temporary files that nobody is writing, and locks and folders whose result is gone."""
     for path in sorted(root.rglob(".*.part")):
-        if _PART.fullmatch(path.name):
+        if is_part(path.name) and not is_held(path):
             yield path, "an interrupted run left it"
     for path in sorted(root.rglob(".*.lock")):
         name = path.name[1:].removesuffix(".lock")

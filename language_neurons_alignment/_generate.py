@@ -363,6 +363,7 @@ class Generated:
         made: (record, number) of the answers that are new in the file.
         resumed: how many of these an earlier run had computed before it was cut off.
         skipped: answers that were not made because their prompts are too long.
+        notes: sentences about the changes that a reader must know.
     """
 
     corpus: Corpus
@@ -370,6 +371,7 @@ class Generated:
     made: tuple[Place, ...] = ()
     resumed: int = 0
     skipped: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def per_language(self) -> list[LanguageAnswers]:
@@ -444,6 +446,7 @@ def generate(
         session.corpus.of_language(language)
     source = (neurons or NeuronSource(session.layout, checkpoint=session.checkpoint)).opened(do)
     described = source.describe(do) if do.steps else None
+    notes = tuple(source.notes(do))
     wished = {"answers": answers, "overlong": overlong, "overwrite": overwrite}
     file = AnswerFile(Path(out), session, chosen, sampling=sampling, intervention=described, **wished)
     with alone(file.path):
@@ -452,7 +455,7 @@ def generate(
         # list the answers that are missing
         wanted = open_places(records, chosen, answers)
         if not wanted:
-            return Generated(file.write(records), chosen)
+            return Generated(file.write(records), chosen, notes=notes)
 
         # run
         check_writable(file.path, needed=len(wanted) * sampling.max_new_tokens * _BYTES_A_TOKEN)
@@ -474,7 +477,7 @@ def generate(
 
         # write
         corpus = file.write(with_all_answers(records, dict(zip(places, given, strict=True)), generation=generation))
-        return Generated(corpus, chosen, tuple(places), resumed, skipped=len(wanted) - len(places))
+        return Generated(corpus, chosen, tuple(places), resumed, skipped=len(wanted) - len(places), notes=notes)
 
 
 def ensure_answers(

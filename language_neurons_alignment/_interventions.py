@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -35,7 +36,7 @@ from .store.checkpoint import UNKNOWN, Checkpoint
 from .store.counts import AnswerCounts, AnswerMoments, answer_moments
 from .store.files import Json, digest_of_bytes
 from .store.layout import Layout
-from .store.masks import Mask, general_neurons, load_neurons, open_mask
+from .store.masks import Mask, changed_counts, general_neurons, load_neurons, open_mask
 
 Swap = Callable[[Bool[Tensor, "layer neuron"]], Bool[Tensor, "layer neuron"]]
 """Takes the neurons of a step and returns the ones to change instead: this is what a control is."""
@@ -212,11 +213,26 @@ class NeuronSource:
         return whole
 
     def notes(self, steps: Steps) -> list[str]:
-        """Say which steps change nothing, because no neurons are in their sets; no model is needed."""
-        return [
+        """Say which steps change nothing, because no neurons are in their sets, and whether the mask is out of date.
+
+        No model is needed.
+        """
+        outdated = self._outdated if steps.needs_mask else []
+        return outdated + [
             f"the step '{step}' changes nothing, for {self._empty(step)}"
             for step in steps.steps
             if not self._places_of(step.terms)
+        ]
+
+    @cached_property
+    def _outdated(self) -> list[str]:
+        """Say whether the counts beside the mask are others than those that it was made from."""
+        changed = changed_counts(self.mask, self.layout) if self.mask is not None else []
+        if self.mask is None or not changed:
+            return []
+        return [
+            f"the counts beside {self.mask.name} have changed since it was made: {', '.join(changed)}; "
+            "`lna identify --force` makes it of those that are there now"
         ]
 
     def _places_of(self, terms: Sequence[tuple[bool, Term]]) -> set[tuple[int, ...]]:

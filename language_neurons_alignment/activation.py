@@ -32,12 +32,14 @@ from .store.counts import (
     load_blocks,
     load_counts,
     load_origin,
+    moments_hash,
     save_blocks,
     save_counts,
     with_moments,
 )
-from .store.files import Json, check_writable
+from .store.files import Json, check_writable, remove_leftovers
 from .store.layout import Layout
+from .store.replacing import Replacing
 from .version import __version__
 
 _COUNTED_BY = ("engine", "dtype")
@@ -117,18 +119,20 @@ def collect_activations(
         "overlong_policy": overlong,
         **source.explicit,
     }
-    if blocks is not None:  # before a model is loaded
+    answered = answered_positions(records)  # before a model is loaded
+    if blocks is not None:
         check_block_number(blocks)
-        check_blocks(answered_positions(records), blocks)
+        check_blocks(answered, blocks)
     before = None if overwrite else _stored(layout, language, wanted)
     if before is not None:
         if not shard:
-            check_answer_tokens({language: before[0].answer_tokens})
+            check_answer_tokens({language: before[0].answer_tokens}, flag="")
         if blocks is not None:
             _check_blocks_there(layout, language, blocks)
         if not moments or before[0].moments is not None:
             kinds = [layout.activation, layout.moments] if moments else [layout.activation]
             paths = [path(language, prefix=prefix) for path in kinds for prefix in (False, True)]
+            remove_leftovers(paths[0].parent)  # nothing is written, which would remove them too
             return Collected(language, paths, before[1], reused=True)
     check_writable(layout.activation(language), needed=counts_size(session, blocks=blocks, moments=moments))
     engine = source()
@@ -139,7 +143,7 @@ def collect_activations(
     divided = blocks or (before and _blocks_there(layout, language))
     parts = encoded.in_blocks(divided) if divided else [encoded]
     if not shard:
-        check_answer_tokens({language: encoded.answer_tokens})
+        check_answer_tokens({language: encoded.answer_tokens}, flag="")
     if blocks is not None and not shard:
         check_block_tokens({language: [part.answer_tokens for part in parts]})
     progress, counted = start(language, encoded.full_tokens), []
@@ -201,7 +205,7 @@ def _counted_answers(layout: Layout, language: str) -> bool:
 def counts_size(session: Session, *, blocks: int | None, moments: bool) -> int:
     """Return how many bytes the count files of one language take; 0 where the model's config does not tell."""
     folder, config = local_folder(session.source.settings.model_path), {}
-    with suppress(OSError, ValueError, TypeError):  # loading the model will say what is wrong
+    with suppress(OSError, ValueError, TypeError, RecursionError):  # loading the model will say what is wrong
         config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else {}
     of_a_neuron = 8 + (2 * 8 if moments else 0) + (blocks or 0)  # int64, two float64, at least a byte in each block
     return 2 * neurons_of(config) * of_a_neuron
@@ -270,6 +274,7 @@ class Merged:
         paths: the full and the prefix file; then those of the moments, where the shards have any.
         dtype: the precision in which the shards were counted; "" where they do not say.
         batch_invariant: every shard was counted with --batch-invariant, so the counts are exactly those of the whole.
+        reused: the files existed already, merged from the same shards.
     """
 
     language: str
@@ -278,6 +283,7 @@ class Merged:
     paths: list[Path]
     dtype: str = ""
     batch_invariant: bool = False
+    reused: bool = False
 
 
 def shard_session(session: Session, part: int, parts: int) -> Session:
@@ -326,29 +332,53 @@ def find_shards(layout: Layout) -> list[Layout]:
 def merge_counts(layout: Layout, shards: Sequence[Layout], *, overwrite: bool = False) -> list[Merged]:
     """Add up the counts of disjoint shards, language by language, and store them as those of the whole.
 
+    What was merged from the same shards before is kept. A run that was cut off, also by a kill, goes on where it
+    stopped when it is started again.
+
     Args:
         layout: where the whole belongs.
         shards: where the parts lie.
-        overwrite: replace existing counts.
+        overwrite: merge again, and replace whatever exists.
 
     Raises:
         MissingArtifactError: a shard lacks a language that another one has.
         IncompatibleError: shards of different models or settings, some with moments and some without, or the same
             shard twice.
-        ConflictError: counts exist already, and not `overwrite`.
+        ConflictError: counts of something else than these shards exist, and not `overwrite`.
     """
     if not shards:
         raise MissingArtifactError("nothing to merge: name at least one folder of counts")
     languages = _languages(shards)
-    for language in languages:
-        if layout.activation(language).exists() and not overwrite:
-            raise ConflictError(
-                f"{layout.activation(language)} is there already: use --force to replace it, or another -s"
-            )
-    return [_merge_language(layout, shards, language) for language in languages]
+    run = {"languages": languages, "shards": [str(shard.activation("").parent.absolute()) for shard in shards]}
+    replacing = Replacing(layout.merging(), run, overwrite=overwrite)
+    again = {language: replacing.again(layout.activation(language)) for language in languages}
+    kept = {}
+    for language in languages:  # all, before anything is written
+        if layout.activation(language).exists() and not again[language]:
+            whole = _sum_of_shards(shards, language)
+            if other := _other_than(layout, language, whole):
+                if not replacing.active:
+                    raise ConflictError(
+                        f"{layout.activation(language)} is there already, {other}: use --force to replace it, or "
+                        "another -s"
+                    )
+            else:
+                kept[language] = _merged(layout, language, whole, reused=True)
+    merged = [kept.get(language) or _merge_language(layout, shards, language) for language in languages]
+    replacing.end()
+    return merged
 
 
-def _merge_language(layout: Layout, shards: Sequence[Layout], language: str) -> Merged:
+@dataclass(frozen=True)
+class _Whole:
+    """What the shards of one language add up to."""
+
+    counts: LanguageCounts
+    blocks: LanguageBlocks | None
+    meta: Json
+
+
+def _sum_of_shards(shards: Sequence[Layout], language: str) -> _Whole:
     blocks = _merged_blocks(shards, language)
     parts, metas = [], []
     for shard in shards:
@@ -356,21 +386,55 @@ def _merge_language(layout: Layout, shards: Sequence[Layout], language: str) -> 
         _check_belongs(shard, meta, metas)
         metas.append(meta)
         parts.append(counts)
-    total = reduce(add, parts)
-    merged = metas[0] | {key: sum(int(meta.get(key, 0)) for meta in metas) for key in _SUMMED}
-    merged.pop(UNSHARED, None)
+    meta = metas[0] | {key: sum(int(meta.get(key, 0)) for meta in metas) for key in _SUMMED}
+    meta.pop(UNSHARED, None)
     if all(UNSHARED in meta for meta in metas):  # earlier versions did not say
-        merged[UNSHARED] = sum(meta[UNSHARED] for meta in metas)
-    merged["corpus_hash"] = add_hashes(str(meta["corpus_hash"]) for meta in metas)
-    merged |= {"shards": len(metas), "version": __version__}
-    invariant = all(meta.get("batch_invariant") is True for meta in metas)
-    if not invariant:
-        merged.pop("batch_invariant", None)
-    if blocks is not None:
-        save_blocks(layout, language, blocks, merged)
-    paths = save_counts(layout, language, total, merged)
+        meta[UNSHARED] = sum(meta[UNSHARED] for meta in metas)
+    meta["corpus_hash"] = add_hashes(str(meta["corpus_hash"]) for meta in metas)
+    meta |= {"shards": len(metas), "version": __version__}
+    if not all(meta.get("batch_invariant") is True for meta in metas):
+        meta.pop("batch_invariant", None)
+    return _Whole(reduce(add, parts), blocks, meta)
+
+
+def _other_than(layout: Layout, language: str, whole: _Whole) -> str | None:
+    """Say what shows that the existing counts were not merged from these shards; None where nothing does."""
+    counts, meta = load_counts(layout, language)
+    for key in (*_SAME, "corpus_hash", "shards", "batch_invariant"):
+        if meta.get(key) != whole.meta.get(key):
+            return f"with {key} {meta.get(key)!r}, these shards have {whole.meta.get(key)!r}"
+    digest = counts_hash(counts)
+    if digest != counts_hash(whole.counts):
+        return "and these shards add up to other counts"
+    if whole.blocks is not None and _blocks_there(layout, language) != len(whole.blocks):
+        return f"without the {len(whole.blocks)} blocks that these shards have"
+    if (sums := whole.counts.moments) is not None:
+        with suppress(MissingArtifactError, IncompatibleError):
+            there = with_moments(layout, language, counts).moments
+            if there is not None and moments_hash(there) == moments_hash(sums):
+                return None
+        return "without the moments that these shards have"
+    return None
+
+
+def _merge_language(layout: Layout, shards: Sequence[Layout], language: str) -> Merged:
+    whole = _sum_of_shards(shards, language)
+    if whole.blocks is not None:
+        save_blocks(layout, language, whole.blocks, whole.meta)
+    save_counts(layout, language, whole.counts, whole.meta)
+    return _merged(layout, language, whole)
+
+
+def _merged(layout: Layout, language: str, whole: _Whole, *, reused: bool = False) -> Merged:
+    kinds = [layout.activation, layout.moments] if whole.counts.moments is not None else [layout.activation]
     return Merged(
-        language, len(metas), total.full.total_tokens, paths, str(merged.get("dtype", "")), batch_invariant=invariant
+        language,
+        whole.meta["shards"],
+        whole.counts.full.total_tokens,
+        [path(language, prefix=prefix) for path in kinds for prefix in (False, True)],
+        str(whole.meta.get("dtype", "")),
+        batch_invariant=whole.meta.get("batch_invariant") is True,
+        reused=reused,
     )
 
 

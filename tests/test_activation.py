@@ -110,7 +110,7 @@ def test_questions_without_answers_are_an_error_and_make_no_file(fresh: Path) ->
     write_corpus(fresh / "corpus.json", [{"lang": "en", "instruction": "How many?", "answers": []}])
     with opened(fresh) as session, pytest.raises(CorpusError, match="has an answer"):
         collect_activations(session, "en")
-    assert not (fresh / "out").exists()
+    assert not contents(fresh / "out")
 
 
 def test_too_long_sequences_are_an_error_with_numbers_or_are_cut_by_choice(fresh: Path) -> None:
@@ -119,7 +119,7 @@ def test_too_long_sequences_are_an_error_with_numbers_or_are_cut_by_choice(fresh
     with opened(fresh) as session:
         with pytest.raises(CorpusError, match=r"6 of 6 sequences .* the limit is 30"):
             collect_activations(session, "en")
-        assert not (fresh / "out").exists()
+        assert not contents(fresh / "out")
         done = collect_activations(session, "en", overlong="truncate")
     assert (done.meta["overlong"], done.meta["overlong_policy"]) == (6, "truncate")
     assert load_counts(session.layout, "en")[0].full.total_tokens == 6 * 30
@@ -134,7 +134,7 @@ def test_a_wrong_tally_is_an_error_and_nothing_is_written(fresh: Path, monkeypat
     monkeypatch.setattr(TransformersEngine, "count", count_a_text_twice)
     with opened(fresh) as session, pytest.raises(TallyError, match="nothing was written"):
         collect_activations(session, "en")
-    assert not (fresh / "out").exists()
+    assert not contents(fresh / "out")
 
 
 def test_a_full_disk_while_counting_leaves_no_file_and_the_earlier_languages(fresh: Path) -> None:

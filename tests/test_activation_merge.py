@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +25,17 @@ from language_neurons_alignment.errors import ConflictError, IncompatibleError, 
 from language_neurons_alignment.store.counts import load_counts
 from language_neurons_alignment.store.layout import Layout
 from tests.small_run import LANGUAGES, opened
-from tests.workspace import META, ForbiddenSource, contents, made_up_counts, store_counts
+from tests.workspace import (
+    META,
+    ForbiddenSource,
+    contents,
+    killed_at,
+    leftovers,
+    made_up_counts,
+    small_records,
+    store_counts,
+    write_corpus,
+)
 
 PARTS = 2
 
@@ -137,6 +150,118 @@ def test_counts_that_are_there_are_not_replaced_unless_forced(tmp_path: Path) ->
     assert contents(tmp_path) == before
     merge_counts(target, shards, overwrite=True)
     assert load_counts(target, "en")[1]["corpus_hash"] != META["corpus_hash"]
+
+
+MERGE = ("merge", "--model-path", "/x/m", "--model-name", "Llama", "-s", "whole", "--root")
+CODES = ("en", "es", "fr")
+
+
+def shards_of(root: Path, *, other: int = 0) -> Layout:
+    """Two shards of three languages; with `other`, counted from other texts."""
+    target = Layout(root, "whole", "Llama-m")
+    for number in (1, 2):
+        shape = (3, 40 + other)
+        store_counts(shard_layout(target, number, 2), CODES, shape, corpus_hash=f"{other}{number}")
+    return target
+
+
+def merged_again(
+    root: Path, *flags: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str]:
+    """The exit code of a merge, and what it says on stderr."""
+    monkeypatch.setattr("sys.argv", ["lna", *MERGE, str(root), *flags])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0), capsys.readouterr().err
+
+
+def times(layout: Layout) -> dict[str, int]:
+    return {language: layout.activation(language).stat().st_mtime_ns for language in CODES}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+@pytest.mark.parametrize("at", ["activation.es.Llama-m.pt", "prefix.activation.es.Llama-m.pt"])
+def test_a_merge_that_was_killed_goes_on_and_keeps_what_was_merged(
+    tmp_path: Path, at: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout, whole = shards_of(tmp_path / "out"), shards_of(tmp_path / "whole")
+    merge_counts(whole, find_shards(whole))
+    assert killed_at(at, *MERGE, layout.root) == -signal.SIGKILL
+    assert layout.activation("en").exists()
+    assert not layout.activation("es").exists()
+    before = layout.activation("en").stat().st_mtime_ns
+    code, said = merged_again(layout.root, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0, said
+    assert "already merged from the same shards: English (--force merges again)" in said
+    assert layout.activation("en").stat().st_mtime_ns == before
+    assert contents(layout.root) == contents(whole.root)
+    assert leftovers(layout.root) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+@pytest.mark.parametrize("flags", [(), ("--force",)])
+@pytest.mark.parametrize("at", ["activation.es.Llama-m.pt", "prefix.activation.es.Llama-m.pt"])
+def test_a_forced_merge_that_was_killed_goes_on_also_without_force(
+    tmp_path: Path,
+    at: str,
+    flags: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    layout, whole = shards_of(tmp_path / "out"), shards_of(tmp_path / "whole", other=1)
+    merge_counts(layout, find_shards(layout))
+    merge_counts(whole, find_shards(whole))
+    shards_of(layout.root, other=1)
+    before = contents(layout.root)
+    code, said = merged_again(layout.root, monkeypatch=monkeypatch, capsys=capsys)
+    assert (code, "is there already, with corpus_hash" in said) == (1, True), said
+    assert contents(layout.root) == before
+    assert killed_at(at, *MERGE, layout.root, "--force") == -signal.SIGKILL
+    first = times(layout)["en"]
+    code, said = merged_again(layout.root, *flags, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0, said
+    assert times(layout)["en"] == first
+    assert contents(layout.root) == contents(whole.root)
+
+
+def test_a_second_merge_writes_nothing_and_a_forced_one_writes_everything(tmp_path: Path) -> None:
+    layout = shards_of(tmp_path)
+    assert not any(one.reused for one in merge_counts(layout, find_shards(layout)))
+    before = times(layout)
+    again = merge_counts(layout, find_shards(layout))
+    assert [(one.language, one.reused, one.paths[0]) for one in again] == [
+        (language, True, layout.activation(language)) for language in CODES
+    ]
+    assert times(layout) == before
+    assert not any(one.reused for one in merge_counts(layout, find_shards(layout), overwrite=True))
+    assert all(written > before[language] for language, written in times(layout).items())
+    assert not layout.merging().exists()
+
+
+def test_shards_with_moments_or_blocks_that_the_merged_counts_lack_are_not_passed_over(fresh: Path) -> None:
+    write_corpus(fresh / "corpus.json", small_records(LANGUAGES, questions=8))
+    with opened(fresh) as whole:
+        for moments, blocks, said in ((False, None, ""), (True, None, "moments"), (False, 2, "2 blocks")):
+            for part in range(1, PARTS + 1):
+                shard = shard_session(whole, part, PARTS)
+                collect_activations(shard, "en", overwrite=True, moments=moments, blocks=blocks)
+            shards = find_shards(whole.layout)
+            if said:
+                with pytest.raises(ConflictError, match=f"without the {said} that these shards have: use --force"):
+                    merge_counts(whole.layout, shards)
+            merge_counts(whole.layout, shards, overwrite=bool(said))
+            assert [one.reused for one in merge_counts(whole.layout, shards)] == [True]
+
+
+def test_counts_of_the_whole_are_not_taken_for_merged_ones(fresh: Path) -> None:
+    layout = counted_in_shards(fresh)
+    with opened(fresh) as session:
+        collect_activations(session, "es")
+    said = "activation.es.Llama-tiny-llama.pt is there already, with shards None, these shards have 2: use --force"
+    with pytest.raises(ConflictError, match=re.escape(said)):
+        merge_counts(layout, find_shards(layout))
+    assert not layout.activation("en").exists()
 
 
 @pytest.mark.parametrize(("part", "parts"), [(0, 2), (3, 2), (1, 0)])

@@ -15,6 +15,7 @@ from language_neurons_alignment.config import Selection
 from language_neurons_alignment.errors import SettingsError
 from language_neurons_alignment.identify import identify
 from language_neurons_alignment.store.counts import load_counts, save_counts
+from language_neurons_alignment.store.files import atomic_file
 from language_neurons_alignment.store.layout import Layout
 from tests.small_run import LANGUAGES, layout_of, map_file
 
@@ -159,6 +160,10 @@ def test_only_leftovers_are_removed(work: Path, lam: float) -> None:
     with FileLock(str(lock)):  # somebody is at work
         assert lock not in check_root(out, clean=True).removed
     assert check_root(out, clean=True).removed == (lock,)
+    with atomic_file(part.with_name("being-written")) as file:  # by a living process
+        file.write(b"half")
+        assert check_root(out, clean=True).removed == ()
+    part.with_name("being-written").unlink()
     assert set(out.rglob("*")) == before
 
 

@@ -109,7 +109,7 @@ def test_a_models_shape_is_read_off_its_config(kind: str, tmp_path: Path) -> Non
     config = tiny_config(kind)
     config.save_pretrained(tmp_path)
     layers = config.get_text_config().num_hidden_layers
-    assert model_shape(str(tmp_path)) == (layers, 4 * 128 if kind == "bloom" else D_MLP)
+    assert model_shape(str(tmp_path)) == (layers, 4 * 128 if kind in ("bloom", "mpt") else D_MLP)
 
 
 def test_the_shape_of_a_model_without_counts_comes_from_its_config(tmp_path: Path) -> None:
@@ -123,6 +123,6 @@ def test_the_shape_of_a_model_without_counts_comes_from_its_config(tmp_path: Pat
         import_mask(
             file, replace(layout, model="X-y"), ("en", "zh", "fr"), model_path="/nowhere/tiny", top_rate=0.1, lam=0
         )
-    (folder / "config.json").write_text('{"model_type": "mamba"}')
+    (folder / "config.json").write_text('{"model_type": "martian"}')
     with pytest.raises(UnknownArchitectureError):
         model_shape(str(folder))

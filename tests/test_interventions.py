@@ -158,8 +158,10 @@ def test_means_are_asked_for_before_the_model_and_refused_where_they_are_another
     bare.opened(Steps.parse("zero each"))
     layout = Layout(tmp_path / "out", "small", "Llama-tiny")
     ours = read_checkpoint(str(save_tiny_model("llama", tmp_path / "tiny-llama")))
-    nothing, span = SpanMoments.zero(*SHAPE), SpanMoments(750, draw(8), draw(8).square())
-    counts = replace(made_up_counts(SHAPE), moments=LanguageMoments(span, nothing))
+    full, prefix = (
+        SpanMoments(tokens, mean, mean.square() + tokens) for tokens, mean in ((1000, draw(8)), (250, 0 * draw(8)))
+    )
+    counts = replace(made_up_counts(SHAPE), moments=LanguageMoments(full, prefix))
     for other in (replace(ours, config_hash="other"), replace(ours, weights_hash="other")):
         meta = {"config_hash": other.config_hash, "weights_hash": other.weights_hash}
         save_counts(layout, "en", counts, meta)

@@ -220,7 +220,7 @@ def test_a_file_system_without_locks_is_noticed_before_the_model_is_loaded(
     monkeypatch.setattr(files, "flock", refuse)
     with (
         opened(fresh) as session,
-        pytest.raises(ArtifactError, match=r"no file locks.*choose a --root on another disk"),
+        pytest.raises(ArtifactError, match=r"no file locks.*choose a place on another disk"),
     ):
         run_pipeline(session, LANGUAGES, SETTINGS)
 

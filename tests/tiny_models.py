@@ -37,6 +37,7 @@ _GEMMA3: dict[str, Any] = {
     "sliding_window_pattern": 2,
     "layer_types": ["sliding_attention", "full_attention"] * 2,
 }
+_GPT2 = {"vocab_size": VOCABULARY, "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4}
 _VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -52,6 +53,33 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt_neox": {**_COMMON, "num_key_value_heads": 4, "hidden_act": "gelu"},
     "opt": {**_COMMON, "ffn_dim": D_MLP, "word_embed_proj_dim": 64, "do_layer_norm_before": True},
     "bloom": {**_COMMON, "n_layer": LAYERS, "n_head": 4, "seq_length": MAX_LENGTH},
+    "gemma": {**_COMMON, "head_dim": 32},
+    "cohere": _COMMON,
+    "cohere2": {**_COMMON, "sliding_window": 8},
+    "smollm3": _COMMON,
+    "granite": {**_COMMON, "logits_scaling": 3.0, "residual_multiplier": 0.5, "embedding_multiplier": 2.0},
+    "glm": {**_COMMON, "head_dim": 32},
+    "glm4": {**_COMMON, "head_dim": 32},
+    "apertus": _COMMON,
+    "olmo": _COMMON,
+    "olmo3": {**_COMMON, "sliding_window": 8},
+    "stablelm": _COMMON,
+    "starcoder2": _COMMON,
+    "phi": _COMMON,
+    "nemotron": _COMMON,
+    "helium": {**_COMMON, "head_dim": 32},
+    "arcee": _COMMON,
+    "exaone4": {**_COMMON, "sliding_window": 8, "sliding_window_pattern": 2},
+    "ernie4_5": {**_COMMON, "head_dim": 32},
+    "seed_oss": {**_COMMON, "head_dim": 32},
+    "hunyuan_v1_dense": {**_COMMON, "head_dim": 32},
+    "ministral": {**_COMMON, "head_dim": 32, "sliding_window": 8},
+    "falcon": {**_COMMON, "ffn_hidden_size": D_MLP, "new_decoder_architecture": False},
+    "gpt2": {**_GPT2, "n_inner": D_MLP, "n_positions": MAX_LENGTH},
+    "gptj": {**_GPT2, "n_inner": D_MLP, "n_positions": MAX_LENGTH, "rotary_dim": 16},
+    "gpt_bigcode": {**_GPT2, "n_inner": D_MLP, "n_positions": MAX_LENGTH},
+    "xglm": {**_COMMON, "d_model": HIDDEN, "ffn_dim": D_MLP, "num_layers": LAYERS, "attention_heads": 4},
+    "mpt": {"vocab_size": VOCABULARY, "d_model": HIDDEN, "n_heads": 4, "n_layers": LAYERS, "max_seq_len": MAX_LENGTH},
 }
 """Config values by `model_type`; Gemma and one Mistral variant attend through windows shorter than a prompt."""
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -105,6 +108,33 @@ def change_cells(path: Path, change: Callable[[dict[str, Any]], dict[str, Any] |
 def leftovers(root: Path) -> list[str]:
     """Temporary files that somebody forgot."""
     return [str(path) for path in root.rglob("*.part")]
+
+
+def killed_at(name: str, *arguments: object) -> int:
+    """Call the program in a process of its own, which gets SIGKILL where it would rename a file to this name.
+
+    Returned is its exit code, −9 where it was killed. A fork has everything loaded, so a kill takes milliseconds.
+    """
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    rename = os.replace
+
+    def replace(source: Any, target: Any, **named: Any) -> None:
+        if Path(target).name == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(source, target, **named)
+
+    try:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            sys.stdout = sys.stderr = nowhere
+            sys.argv = ["lna", *map(str, arguments)]
+            os.replace = replace
+            from language_neurons_alignment.cli import main
+
+            main()
+    finally:
+        os._exit(0)
 
 
 @contextmanager

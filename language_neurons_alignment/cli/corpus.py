@@ -24,7 +24,7 @@ from .options import (
     spread,
     with_lambda,
 )
-from .output import Bars, note, result, table
+from .output import Bars, note, notes, result, table
 
 if TYPE_CHECKING:
     from .._dataset import Built, Checked
@@ -363,6 +363,7 @@ def _with_deactivated(changes: Changes, deactivate: str | None) -> Changes:
 
 def report_answers(done: Generated) -> None:
     """Say what was there already, and what is missing: doing nothing is never silent."""
+    notes(done.notes)
     if not done.made:
         note(f"every question has its answers already: {done.corpus.path} (--overwrite answers anew)")
     if done.resumed:
@@ -388,4 +389,5 @@ def answer_data(done: Generated) -> dict[str, object]:
         "resumed": done.resumed,
         "skipped": done.skipped,
         "languages": {one.language: one.plain() for one in done.per_language},
+        "notes": done.notes,
     }

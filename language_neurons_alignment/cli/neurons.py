@@ -80,6 +80,8 @@ def merge(
 ) -> None:
     """Add up the counts of disjoint shards of a corpus, counted anywhere, to those of the whole.
 
+    Languages merged from the same shards before are kept.
+
     Example: lna merge --model-path ./Mistral-7B-v0.1 -s mgsm
     """
     from ..activation import find_shards, merge_counts, shards_at
@@ -87,6 +89,8 @@ def merge(
     layout = layout_of(model, results)
     parts = shards_at(layout, shards) if shards else find_shards(layout)
     merged = merge_counts(layout, parts, overwrite=overwrite)
+    if there := [language_name(one.language) for one in merged if one.reused]:
+        note(f"already merged from the same shards: {', '.join(there)} (--force merges again)")
     rounded = sorted({one.dtype for one in merged if not one.batch_invariant} & {"bfloat16", "float16"})
     if rounded and len(parts) > 1:
         note(
@@ -94,7 +98,10 @@ def merge(
             "more or fewer firings for some neurons, because other batches round differently"
         )
     rows = [[language_name(one.language), one.shards, one.tokens] for one in merged]
-    shown = {one.language: {"shards": one.shards, "tokens": one.tokens, "paths": one.paths} for one in merged}
+    shown = {
+        one.language: {"shards": one.shards, "tokens": one.tokens, "paths": one.paths, "reused": one.reused}
+        for one in merged
+    }
     lines = table(["language", "shards", "tokens"], rows)
     result(results.as_json, shown, lines, [one.paths[0] for one in merged])
 

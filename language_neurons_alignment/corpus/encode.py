@@ -291,11 +291,6 @@ def encode_groups(
         )
         for record in (records[position] for position in positions)
     ]
-    if not groups:
-        raise CorpusError(
-            f"none of {len(records)} records has an answer: neurons are counted on the model's answers; "
-            'fill "answers" with [{"generated": str}, …] first'
-        )
     lengths = [max(len(group.prefix), len(tokens)) for group in groups for tokens in group.full]
     too_long = _check_length(lengths, max_length, overlong)
     if too_long and overlong == "skip":
@@ -307,8 +302,13 @@ def encode_groups(
 
 
 def answered_positions(records: Sequence[Record]) -> list[int]:
-    """The indices of the records that have answers."""
-    return [position for position, record in enumerate(records) if record.answers]
+    """The indices of the records that have answers; CorpusError if none has any."""
+    if positions := [position for position, record in enumerate(records) if record.answers]:
+        return positions
+    raise CorpusError(
+        f"none of {len(records)} records has an answer: neurons are counted on the model's answers; "
+        'fill "answers" with [{"generated": str}, …] first'
+    )
 
 
 def check_blocks(positions: Sequence[int], blocks: int) -> None:

@@ -9,17 +9,29 @@ from __future__ import annotations
 
 import hashlib
 import re
+import signal
+import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from ..errors import CorpusError, LNAWarning, SettingsError
 from ..languages import language_name
 from .encode import Framing, Tokenizer, Tokens, common_length, named
 from .records import Record, read_text
+
+_SECONDS = 5.0
+"""Of computing that a chat template may take for one prompt; real ones take milliseconds."""
+_MEMORY = 2**30
+"""Bytes that it may take."""
+_LONGEST = 10**6
+"""Characters that it may write around a question."""
 
 _PLACEHOLDER = re.compile(r"\{(question|language)\}")
 
@@ -155,13 +167,13 @@ def chat_template(tokenizer: ChatTokenizer, model_path: str) -> Template:
             raise SettingsError(
                 f"the prompt of {named(record)} cannot have the tokens of the chat template of {model_path}: at "
                 f"position {at} its text has {_shown(framing, tokens, at)}, the template {_shown(framing, wanted, at)}"
-                "; use --template with a file of your own"
+                "; use a template file of your own"
             )
         if not wanted or wanted[-1] == getattr(tokenizer, "eos_token_id", None):
             raise SettingsError(
                 f"the chat template of {model_path} ends its prompt with {_shown(framing, wanted, len(wanted) - 1)}, "
-                "not where the assistant begins, so the model would begin another text: use --template with a file "
-                "of your own"
+                "not where the assistant begins, so the model would begin another text: use a template "
+                "file of your own"
             )
         return made.instruction, made.add_special_tokens
 
@@ -171,7 +183,8 @@ def chat_template(tokenizer: ChatTokenizer, model_path: str) -> Template:
 def template_digest(tokenizer: Any) -> str | None:
     """A digest of a tokenizer's chat template; None where it has none."""
     template = getattr(tokenizer, "chat_template", None)
-    return hashlib.blake2b(str(template).encode(), digest_size=16).hexdigest() if template else None
+    text = str(template or "").encode(errors="surrogatepass")
+    return hashlib.blake2b(text, digest_size=16).hexdigest() if text else None
 
 
 def warn_of_other_recipes(records: Sequence[Record], tokenizer: Any) -> None:
@@ -212,22 +225,95 @@ def warn_of_other_recipes(records: Sequence[Record], tokenizer: Any) -> None:
             return
 
 
+class _EndlessError(BaseException):
+    """A template computes for too long; no `except Exception` of the template engine's holds it up."""
+
+
 def _recipe(tokenizer: ChatTokenizer, question: str, model_path: str, *, tokenize: bool) -> Any:
     """The model's own prompt, as text or as tokens."""
     messages = [{"role": "user", "content": question}]
-    options = {"tokenize": tokenize, "add_generation_prompt": True, **({"return_dict": False} if tokenize else {})}
     try:
-        return tokenizer.apply_chat_template(messages, **options)
-    except Exception as error:  # a template is a program: it raises what it likes
+        with _deadline(_SECONDS):
+            with _memory_limit(_MEMORY):
+                text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            if len(text) > _LONGEST + 100 * len(question):
+                raise ValueError(f"it writes {len(text)} characters for one question")
+            if not tokenize:
+                return text
+            return tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=False)
+    except (Exception, _EndlessError) as error:  # a template is a program: it raises what it likes
         said = "".join(one if one.isprintable() else " " for one in str(error)) or type(error).__name__
+        if isinstance(error, _EndlessError):
+            said, kind = f"it computes for more than {_SECONDS:g} seconds", "perhaps a loop without end"
+        elif isinstance(error, MemoryError):
+            said, kind = f"it takes more than {_MEMORY >> 30} GiB of memory", "MemoryError"
+        else:
+            kind = type(error).__name__
         line = getattr(error, "lineno", None)
         where = f" (its line {line})" if isinstance(line, int) else ""
         asked = " ".join(question.split())
         raise SettingsError(
             f"the chat template of {model_path} fails{where}: {' '.join(said.split())[:300]} "
-            f"({type(error).__name__}, for the question {asked[:40]!r}); use --template plain, instruct, or a file of "
-            "your own"
+            f"({kind}, for the question {asked[:40]!r}); use the template plain, instruct, or a file of your own"
         ) from error
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """Raise _EndlessError in this block after so many seconds of computing; waiting for a disk does not count.
+
+    In the main thread a timer of the system does it, which reaches into long operations such as 10 ** 10 ** 10. Other
+    threads, and a process that uses this timer itself, look at the clock at each line that runs.
+    """
+    timer, alarm = getattr(signal, "ITIMER_VIRTUAL", None), getattr(signal, "SIGVTALRM", None)
+    in_main = threading.current_thread() is threading.main_thread()
+    if timer is not None and alarm is not None and in_main and signal.getsignal(alarm) == signal.SIG_DFL:
+
+        def ring(_signal: int, _frame: FrameType | None) -> None:
+            raise _EndlessError
+
+        signal.signal(alarm, ring)
+        signal.setitimer(timer, seconds, 1.0)  # again each second, should something hold the first one up
+        try:
+            yield
+        finally:
+            signal.setitimer(timer, 0)
+            signal.signal(alarm, signal.SIG_DFL)
+        return
+    end, before = time.thread_time() + seconds, sys.gettrace()
+
+    def look(_frame: FrameType, _event: str, _argument: Any) -> Any:
+        if time.thread_time() > end:
+            raise _EndlessError
+        return look
+
+    sys.settrace(look)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+@contextmanager
+def _memory_limit(more: int) -> Iterator[None]:
+    """Let this process take only so many bytes more in this block, then MemoryError; where the system can tell."""
+    try:
+        import resource
+
+        with open("/proc/self/statm", encoding="ascii") as file:
+            taken = int(file.read().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError, ValueError):
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = taken + more
+    if soft != resource.RLIM_INFINITY:
+        wanted = min(wanted, soft)
+    resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _shown(framing: Framing, tokens: Sequence[int], at: int) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from ..errors import EngineError, LNAWarning, SettingsError
-from .families import FAMILIES, neurons_per_layer, unknown_family
+from .families import neurons_per_layer, unknown_family
 from .folder import check_model_path, check_weight_files, remarks
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -54,7 +54,7 @@ def load_config(path: str, revision: str | None) -> PreTrainedConfig:
     model_type = raw.get("model_type")
     if model_type is None:
         raise EngineError(f"cannot load the config of {path}: there is no config.json in it that names a model_type")
-    if model_type not in FAMILIES:
+    if model_type not in CONFIG_MAPPING:
         raise unknown_family((raw.get("architectures") or [model_type])[0], model_type)
     with explained("the config", path):
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)

@@ -6,15 +6,14 @@ A neuron's activation is taken right after the activation function (docs/concept
     plain MLP   fc2(act(fc1 x))             the site is act(fc1 x)
 
 The activation function itself is never assumed: the module that applies it is looked up in the loaded model and hooked.
-To add a family, add one entry to `FAMILIES`. A family that is not in the table is refused by name, because a wrong
-guess gives wrong numbers without an error.
+In the transformers library the neurons of a family that is not in the table are found when a model is loaded, and
+those of every family are proved then (`engines.transformers.sites`). vLLM serves the families whose entry says how.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,12 +24,14 @@ from ..errors import EngineError, UnknownArchitectureError
 
 @dataclass(frozen=True)
 class TransformersPlace:
-    """Where a family's neurons are in the transformers library, as module paths; by default as in Llama."""
+    """Where a family's neurons are in the transformers library, as module paths; None: found when the model is loaded.
 
-    layers: str = "layers"  # from the decoder (the model without its lm_head) to the list of its layers
-    activation: str = "mlp.act_fn"  # from a layer to the module that applies the activation function
-    projection: str = "mlp.gate_proj"  # from a layer to the linear map whose output goes through it
-    fused: bool = False  # the projection computes gate and up together, so it is twice as wide as the layer has neurons
+    Either way they are proved then (`engines.transformers.sites`).
+    """
+
+    layers: str | None = None  # from the decoder (the model without its lm_head) to the list of its layers
+    activation: str | None = None  # from a layer to the module that applies the activation function
+    projection: str | None = None  # from a layer to the linear map whose output goes through it; gate first where fused
 
 
 @dataclass(frozen=True)
@@ -52,51 +53,46 @@ class Family:
     transformers: TransformersPlace = TransformersPlace()
     vllm: VLLMPlace | None = None  # None where vLLM cannot count them
     without_vllm: str = ""  # why not
-    width: Callable[[Any], int] = attrgetter("intermediate_size")  # neurons per layer, from the text model's config
+    width: Callable[[Any], int | None] | None = None  # neurons per layer, from the text model's config
 
 
 BACKEND = "TransformersForCausalLM"
 """The class of every family that vLLM runs with the transformers library's own code."""
 
+_GATED = TransformersPlace("layers", "mlp.act_fn", "mlp.gate_proj")
+"""As in Llama."""
+
 FAMILIES: dict[str, Family] = {
-    "llama": Family(vllm=VLLMPlace("LlamaForCausalLM")),
-    "mistral": Family(vllm=VLLMPlace("MistralForCausalLM")),
-    "qwen2": Family(vllm=VLLMPlace("Qwen2ForCausalLM")),
-    "qwen3": Family(vllm=VLLMPlace("Qwen3ForCausalLM")),
-    "gemma2": Family(vllm=VLLMPlace("Gemma2ForCausalLM")),
+    "llama": Family(_GATED, VLLMPlace("LlamaForCausalLM")),
+    "mistral": Family(_GATED, VLLMPlace("MistralForCausalLM")),
+    "qwen2": Family(_GATED, VLLMPlace("Qwen2ForCausalLM")),
+    "qwen3": Family(_GATED, VLLMPlace("Qwen3ForCausalLM")),
+    "gemma2": Family(_GATED, VLLMPlace("Gemma2ForCausalLM")),
     "gemma3": Family(
-        without_vllm="vLLM builds a class for text and images, Gemma3ForConditionalGeneration, not tested here"
+        _GATED, without_vllm="vLLM builds a class for text and images, Gemma3ForConditionalGeneration, not tested here"
     ),
-    "gemma3_text": Family(vllm=VLLMPlace("Gemma3ForCausalLM")),
-    "olmo2": Family(vllm=VLLMPlace(BACKEND)),
-    "phi3": Family(
-        TransformersPlace(activation="mlp.activation_fn", projection="mlp.gate_up_proj", fused=True),
-        VLLMPlace("Phi3ForCausalLM"),
-    ),
+    "gemma3_text": Family(_GATED, VLLMPlace("Gemma3ForCausalLM")),
+    "olmo2": Family(_GATED, VLLMPlace(BACKEND)),
+    "phi3": Family(TransformersPlace("layers", "mlp.activation_fn", "mlp.gate_up_proj"), VLLMPlace("Phi3ForCausalLM")),
     "gpt_neox": Family(
-        TransformersPlace(activation="mlp.act", projection="mlp.dense_h_to_4h"),
-        VLLMPlace(BACKEND, activation="mlp.act"),
+        TransformersPlace("layers", "mlp.act", "mlp.dense_h_to_4h"), VLLMPlace(BACKEND, activation="mlp.act")
     ),
     "opt": Family(
-        TransformersPlace(activation="activation_fn", projection="fc1"),
+        TransformersPlace("layers", "activation_fn", "fc1"),
         VLLMPlace("OPTForCausalLM", layers="model.decoder.layers", activation="activation_fn"),
-        width=attrgetter("ffn_dim"),
     ),
     "bloom": Family(
-        TransformersPlace(layers="h", activation="mlp.gelu_impl", projection="mlp.dense_h_to_4h"),
+        TransformersPlace("h", "mlp.gelu_impl", "mlp.dense_h_to_4h"),
         VLLMPlace("BloomForCausalLM", layers="transformer.h", activation="mlp.gelu_impl"),
-        width=lambda config: 4 * config.hidden_size,  # its config names no width
+        width=lambda config: 4 * config.hidden_size,  # whatever else its config may say
     ),
 }
 """The families, by `model_type` in a model's config."""
 
 
 def family_of(config: Any) -> Family:
-    """The family of a model, from its config."""
-    model_type = getattr(config, "model_type", None)
-    if model_type in FAMILIES:
-        return FAMILIES[model_type]
-    raise unknown_family(class_name(config) or str(model_type), str(model_type))
+    """The family of a model, from its config; an empty entry for one that is not in the table."""
+    return FAMILIES.get(str(getattr(config, "model_type", None)), Family())
 
 
 def neurons_of(config: dict[str, Any]) -> int:
@@ -108,16 +104,16 @@ def neurons_of(config: dict[str, Any]) -> int:
     text = SimpleNamespace(**(config.get("text_config") or config))
     try:
         layers = getattr(text, "num_hidden_layers", None) or text.n_layer
-        return int(layers) * int(family_of(text).width(text))
-    except (AttributeError, TypeError, ValueError, UnknownArchitectureError):
+        return int(layers) * neurons_per_layer(text)
+    except (AttributeError, TypeError, ValueError, EngineError):
         return 0
 
 
 def unknown_family(name: str, model_type: str) -> UnknownArchitectureError:
-    """The refusal of a family that is not in the table; it names those that are."""
+    """The refusal of a family that the transformers library does not have."""
     return UnknownArchitectureError(
-        f"the neuron sites of {name} (model_type {model_type!r}) are not known, so its numbers could be "
-        f"silently wrong; known model types: {', '.join(sorted(FAMILIES))}"
+        f"{name} (model_type {model_type!r}) is no model that the installed transformers library knows: give a model "
+        "of another family, or install a version that has this one"
     )
 
 
@@ -126,55 +122,23 @@ def class_name(config: Any) -> str | None:
     return (getattr(config, "architectures", None) or [None])[0]
 
 
+_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff")
+"""Names under which configs say how many neurons a layer has."""
+
+
 def neurons_per_layer(config: Any) -> int:
-    """Neurons per layer (d_mlp), from a model's config."""
+    """Neurons per layer (d_mlp) as a model's config tells them; the loaded model proves them."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
     width = family_of(config).width
-    try:
-        neurons = width(config.get_text_config() if hasattr(config, "get_text_config") else config)
-    except (AttributeError, TypeError) as error:
-        raise EngineError(f"the config does not tell how many neurons a layer has: {error}") from error
-    if not isinstance(neurons, int) or neurons < 1:
-        raise EngineError(f"the config does not tell how many neurons a layer has: it says {neurons!r}")
-    return neurons
-
-
-@dataclass(frozen=True)
-class NeuronSite:
-    """One layer's neurons in a model of the transformers library."""
-
-    layer: int
-    module: nn.Module  # its output is the activation of the layer's neurons
-    d_mlp: int
-
-
-def find_sites(decoder: nn.Module, place: TransformersPlace) -> tuple[NeuronSite, ...]:
-    """The neuron sites of every layer of a transformers decoder, checked before anything runs."""
-    name = type(decoder).__name__
-    layers = _submodule(decoder, place.layers, "the decoder")
-    if not isinstance(layers, nn.ModuleList) or not len(layers):
-        raise UnknownArchitectureError(f"{name}.{place.layers} holds no decoder layers")
-    sites = tuple(_site(layer, index, place) for index, layer in enumerate(layers))
-    widths = sorted({site.d_mlp for site in sites})
-    if len(widths) > 1:
-        raise UnknownArchitectureError(
-            f"{name}: layers of different widths ({', '.join(map(str, widths))} neurons) are not supported"
+    found = width(text) if width else next((one for name in _WIDTHS if (one := getattr(text, name, None))), None)
+    if found is None and (hidden := getattr(text, "hidden_size", None)):
+        found = 4 * hidden  # the default of configs that leave it open, from GPT-2 on
+    if not isinstance(found, int) or found < 1:
+        raise EngineError(
+            f"the config of {class_name(config)} does not tell how many neurons a layer has: it says {found!r}, and "
+            f"has none of {', '.join(_WIDTHS)}"
         )
-    if len({id(site.module) for site in sites}) != len(sites):
-        raise EngineError(f"{name}: layers share one activation module, so their firings cannot be told apart")
-    return sites
-
-
-def _site(layer: nn.Module, index: int, place: TransformersPlace) -> NeuronSite:
-    where = f"layer {index} ({type(layer).__name__})"
-    activation = _submodule(layer, place.activation, where)
-    projection = _submodule(layer, place.projection, where)
-    width = getattr(projection, "out_features", None)
-    if not isinstance(width, int) or width < 1:
-        raise UnknownArchitectureError(
-            f"{where}: {place.projection} is a {type(projection).__name__} with no out_features, "
-            "so its number of neurons is not known"
-        )
-    return NeuronSite(index, activation, width // 2 if place.fused else width)
+    return found
 
 
 MERGED = ("SiluAndMul", "GeluAndMul")

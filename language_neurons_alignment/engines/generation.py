@@ -33,7 +33,7 @@ class PartialAnswer:
         self._stop = sampling.stop
         self._ends = frozenset(model.end_tokens)
         self._tokenizer = tokenizer
-        self._window = _MARGIN + max((len(stop.encode()) for stop in sampling.stop), default=0)
+        self._window = _MARGIN + max((len(stop.encode(errors="surrogatepass")) for stop in sampling.stop), default=0)
 
     def add(self, token: int) -> bool:
         """Add the next token, and return whether the answer has ended; tokens after its end are ignored."""

@@ -387,6 +387,18 @@ def load_origin(path: Path) -> tuple[int, Json]:
     return tokens, _made(meta)
 
 
+def stored_hash(layout: Layout, language: str) -> str | None:
+    """Return the digest of a language's counts as their file says it, without reading them; None where none does."""
+    path = layout.activation(language)
+    try:
+        content = load_tensors(path, remedy=_COUNTS.remedy, lazy=True)
+    except (MissingArtifactError, ArtifactError):
+        return None
+    meta = content.get("meta") if isinstance(content, dict) else None
+    digest = meta.get(COUNTS_HASH) if isinstance(meta, dict) else None
+    return digest if isinstance(digest, str) else None
+
+
 def load_blocks(layout: Layout, language: str, *, counted: str | None = None) -> LanguageBlocks:
     """Read a language's blocks and check that they add up to its counts; `counted` is the digest of counts at hand."""
     path = layout.blocks(language)
@@ -448,6 +460,11 @@ def _counts_of(span: _Span) -> SpanCounts:
 def counts_hash(counts: LanguageCounts) -> str:
     """Return a digest of a language's counts, whichever file they come from."""
     return _digest((span.total_tokens, span.over_zero) for span in (counts.full, counts.prefix))
+
+
+def moments_hash(moments: LanguageMoments) -> str:
+    """Return a digest of a language's moments."""
+    return _digest((span.total_tokens, span.sum, span.sum_of_squares) for span in (moments.full, moments.prefix))
 
 
 def _digest(spans: Iterable[tuple[Any, ...]]) -> str:
@@ -613,7 +630,6 @@ def answer_moments(layout: Layout, language: str, *, counts: AnswerCounts | None
             f"{path} holds no answer tokens, so there is no mean activation: count a corpus whose answers are not empty"
         )
     model = _model_of(meta)
-    digest = _digest((span.total_tokens, span.sum, span.sum_of_squares) for span in (moments.full, moments.prefix))
     return AnswerMoments(
-        answer.total_tokens, answer.mean, answer.variance, digest, model.config_hash, model.weights_hash
+        answer.total_tokens, answer.mean, answer.variance, moments_hash(moments), model.config_hash, model.weights_hash
     )

@@ -120,12 +120,27 @@ def remove_leftovers(folder: Path) -> list[Path]:
     """Delete and return the files that killed processes were writing in a folder; a living process has locked its."""
     removed = []
     with suppress(OSError):
-        for path in [Path(one.path) for one in os.scandir(folder) if _PART.fullmatch(one.name)]:
+        for path in [Path(one.path) for one in os.scandir(folder) if is_part(one.name)]:
             with suppress(OSError), path.open("rb") as file:
                 flock(file, LOCK_EX | LOCK_NB)
                 path.unlink()
                 removed.append(path)
     return removed
+
+
+def is_part(name: str) -> bool:
+    """Whether this is the name of a file that is being written, or was when its process was killed."""
+    return _PART.fullmatch(name) is not None
+
+
+def is_held(path: Path) -> bool:
+    """Whether a running process has locked a file."""
+    try:
+        with path.open("rb") as file:
+            flock(file, LOCK_EX | LOCK_NB)
+        return False
+    except OSError:
+        return True
 
 
 @contextmanager
@@ -144,22 +159,22 @@ def write_text(path: Path, text: str) -> None:
 def unwritable(path: Path, error: OSError) -> ArtifactError:
     """Return the one-line error for a file that cannot be written."""
     without_locks = (
-        "its file system has no file locks, so two processes could spoil each other's results: choose a --root on "
+        "its file system has no file locks, so two processes could spoil each other's results: choose a place on "
         "another disk"
     )
     remedy = {
         errno.ENOSPC: "the disk is full: free some space",
         errno.EDQUOT: "the disk quota is used up: free some space",
-        errno.EACCES: "no permission: choose another --root",
-        errno.EROFS: "the file system is read-only: choose another --root",
-        errno.EISDIR: "a folder of this name is there: move it away, or choose another --root",
-        errno.EEXIST: "a file or a broken link is where a folder belongs: move it away, or choose another --root",
-        errno.ENOTDIR: "a file is where a folder belongs: move it away, or choose another --root",
+        errno.EACCES: "no permission: choose another place",
+        errno.EROFS: "the file system is read-only: choose another place",
+        errno.EISDIR: "a folder of this name is there: move it away, or choose another place",
+        errno.EEXIST: "a file or a broken link is where a folder belongs: move it away, or choose another place",
+        errno.ENOTDIR: "a file is where a folder belongs: move it away, or choose another place",
         errno.ENOLCK: without_locks,
         errno.ENOSYS: without_locks,
         errno.ENOTSUP: without_locks,
         errno.EOPNOTSUPP: without_locks,
-    }.get(error.errno or 0, f"{error.strerror or error}: choose another --root")
+    }.get(error.errno or 0, f"{error.strerror or error}: choose another place")
     return ArtifactError(f"cannot write {path}: {remedy}; earlier results are untouched")
 
 
@@ -220,7 +235,7 @@ def check_writable(path: Path, *, needed: int = 0) -> None:
     if needed > free:
         raise ArtifactError(
             f"{path.parent} needs {size_of(needed)} for the results, and its disk has {size_of(free)} left: free some "
-            "space, or choose another --root"
+            "space, or choose another place"
         )
 
 
@@ -463,12 +478,3 @@ def save_stability(
             file.seek(0)
             digests[one.name] = digest_of_bytes(file.read())
     return [*save_tables(path, {**content, DIGESTS: digests}, tables), *others]
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a running process holds this lock."""
-    try:
-        with FileLock(str(lock), timeout=0):
-            return False
-    except (Timeout, OSError):
-        return True

@@ -90,6 +90,10 @@ class Layout:
         """The file that is there while a run of all steps replaces its results (`store.replacing`)."""
         return self.activation("").parent / f"run.{self.model}.replacing.json"
 
+    def merging(self) -> Path:
+        """The file that is there while shards are merged anew, in place of existing counts."""
+        return self.activation("").parent / f"merge.{self.model}.replacing.json"
+
     def answers(self) -> Path:
         """The corpus with this model's answers, where the dataset has only questions."""
         return self.root / "answers" / self.dataset / f"answers.{self.model}.json"

@@ -27,7 +27,7 @@ from ..core.selection import MaskList, from_mask_list, neurons_of_language, to_m
 from ..errors import ArtifactError, ConflictError, IncompatibleError, MissingArtifactError, SettingsError
 from ..languages import DEFAULT_LANGUAGES, code_or_name, parse_languages
 from .checkpoint import Checkpoint
-from .counts import AnswerCounts, load_answer_counts
+from .counts import AnswerCounts, load_answer_counts, stored_hash
 from .files import atomic_files, digest_of_bytes, load_tensors, save_tensors
 from .layout import Layout, with_ending
 
@@ -377,6 +377,13 @@ def general_neurons(mask: Mask, layout: Layout, counts: AnswerCounts | None = No
             f"{mask.name} was made from other counts than those that are there now: run `lna identify --force`"
         )
     return counts.statistics(bar=mask.description.bar).general
+
+
+def changed_counts(mask: Mask, layout: Layout) -> list[str]:
+    """Return the languages whose counts, as their files say, are others now than those that a mask was made from."""
+    made_from = {} if mask.description is None else mask.description.counts
+    stored = {language: stored_hash(layout, language) for language in made_from}
+    return [language for language, digest in stored.items() if digest not in (None, made_from[language])]
 
 
 def _load_list(path: Path, remedy: str) -> MaskList:

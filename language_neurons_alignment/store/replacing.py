@@ -73,5 +73,5 @@ def _read(path: Path) -> Json | None:
         content, written = json.loads(path.read_bytes()), path.stat().st_mtime
         known = isinstance(content["run"], dict) and isinstance(content["before"], dict)
         return content if known and abs(written - content["began"]) <= _ROUNDED else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

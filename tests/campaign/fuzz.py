@@ -15,10 +15,11 @@ import shutil
 import signal
 import sys
 import traceback
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from random import Random
@@ -603,16 +604,14 @@ TAGS = (
 @target
 def language(rng: Random, place: Place) -> Read:
     """Names and tags of languages."""
-    from language_neurons_alignment.languages import language_code, language_name, parse_languages
-    from language_neurons_alignment.sources.tables import language_of_tag
+    from language_neurons_alignment.languages import code_or_name, language_code, language_name, parse_languages
 
     text = mutate_text(rng, rng.choice(TAGS)) if rng.random() < 0.9 else rng.choice(STRINGS)
 
     def read() -> object:
         with suppress(LNAError):
             parse_languages(text)
-        with suppress(LNAError):
-            language_of_tag(text)
+        code_or_name(text)
         code = language_code(text)
         again = language_code(code)
         if again != code:
@@ -827,7 +826,7 @@ CODE = (
 def chat(rng: Random, place: Place) -> Read:
     """A model's chat template: syntax errors, exceptions, loops, code."""
     from language_neurons_alignment.corpus.records import Record
-    from language_neurons_alignment.corpus.templates import changed_prompts, chat_template
+    from language_neurons_alignment.corpus.templates import chat_template, warn_of_other_recipes
 
     loaded = _tokenizer(place)
     text = mutate_text(rng, CHAT)
@@ -843,8 +842,10 @@ def chat(rng: Random, place: Place) -> Read:
         try:
             made = chat_template(loaded, "model")
             record = Record("en", "1 + 1?", (), question="1 + 1?")
-            made.apply(record)
-            return changed_prompts([record], loaded)
+            built = {"built": {"template": {"name": "chat", "model": "model"}}}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return warn_of_other_recipes([replace(made.apply(record), source=built)], loaded)
         finally:
             loaded.chat_template = None
 

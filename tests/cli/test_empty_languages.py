@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import language_neurons_alignment as lna_package
+from language_neurons_alignment.activation import shard_session
 from language_neurons_alignment.core.counts import LanguageBlocks, LanguageCounts, SpanCounts
 from language_neurons_alignment.errors import CorpusError
 from language_neurons_alignment.store.counts import load_answer_counts, save_blocks, save_counts
@@ -194,7 +196,7 @@ def test_answers_that_are_empty_are_refused_before_a_model_counts_any_language(
         call = lna(*command)
         assert call.code == 1, call.out
         assert "no token in sw (0)" in call.err
-        assert not Path("activations").exists()
+        assert not list(Path("activations").rglob("*.pt"))
 
 
 def test_answers_that_are_truncated_away_or_skipped_are_refused_as_well(lna: Lna, uncounted: Path) -> None:
@@ -207,7 +209,7 @@ def test_answers_that_are_truncated_away_or_skipped_are_refused_as_well(lna: Lna
     assert (call.code, "no token in sw" in call.err) == (1, True), call.err
     call = lna(*RUN, "-d", corpus, "--overlong", "skip")
     assert (call.code, "no token in sw" in call.err) == (1, True), call.err
-    assert not Path("activations").exists()
+    assert not list(Path("activations").rglob("*.pt"))
 
 
 def test_run_leaves_it_out_and_counts_and_maps_the_others(lna: Lna, here: Path) -> None:
@@ -232,14 +234,21 @@ def test_run_leaves_out_languages_that_have_no_answers_at_all(lna: Lna, here: Pa
     assert call.json["identification"]["left_out"] == ["fr"]
 
 
+def count_shards(lna: Lna, corpus: Path) -> None:
+    """Count both shards: French by the command, the others with a model that is loaded once."""
+    for part in (1, 2):
+        call = lna(*ACTIVATION, "-d", corpus, "-l", "fr", "--shard", f"{part}/2")
+        assert call.code == 0, call.err
+    with lna_package.open_session("tiny-llama", corpus, "toy") as whole:
+        for part, code in product((1, 2), OTHERS):
+            lna_package.collect_activations(shard_session(whole, part, 2), code, shard=True)
+
+
 def test_a_shard_may_have_a_language_without_answers_and_the_whole_may_not(lna: Lna, here: Path) -> None:
     records = small_records(CODES, questions=2)
     next(record for record in records if record["lang"] == "fr")["answers"] = [{"generated": ""}]
     corpus = write_corpus(here / "corpus.json", records)
-    for part in (1, 2):
-        for code in CODES:
-            call = lna(*ACTIVATION, "-d", corpus, "-l", code, "--shard", f"{part}/2")
-            assert call.code == 0, call.err
+    count_shards(lna, corpus)
     assert lna("merge", "--model-path", "tiny-llama", "-s", "toy").code == 0
     counts = load_answer_counts(Layout(here, "toy", "Llama-tiny-llama"), CODES)
     assert bool((counts.tokens > 0).all())
@@ -247,9 +256,7 @@ def test_a_shard_may_have_a_language_without_answers_and_the_whole_may_not(lna: 
 
 def test_shards_that_merge_to_nothing_are_refused_where_they_are_used(lna: Lna, here: Path) -> None:
     corpus = corpus_with(here / "corpus.json", fr=[""])
-    for part in (1, 2):
-        for code in CODES:
-            assert lna(*ACTIVATION, "-d", corpus, "-l", code, "--shard", f"{part}/2").code == 0
+    count_shards(lna, corpus)
     assert lna("merge", "--model-path", "tiny-llama", "-s", "toy").code == 0
     call = lna("identify", "--model-path", "tiny-llama", "-s", "toy", "-r", 0.1, "-l", 0, *LANGS)
     assert (call.code, "no token in fr" in call.err) == (1, True), call.err
@@ -318,8 +325,9 @@ def test_ordinary_counts_say_nothing(lna: Lna, tmp_path: Path) -> None:
 def test_ppl_and_generate_say_that_an_empty_mask_changes_nothing(lna: Lna, here: Path) -> None:
     corpus = corpus_with(here / "corpus.json")
     model = ("--model-path", "tiny-llama", "-s", "toy")
-    for code in CODES:
-        assert lna("activation", *model, "-d", corpus, "-l", code).code == 0
+    with lna_package.open_session("tiny-llama", corpus, "toy") as session:
+        for code in CODES:
+            lna_package.collect_activations(session, code)
     empty = lna("identify", *model, "-r", 0.1, "-b", 1.0, "-l", 0, *LANGS)
     assert "every mask is empty" in empty.err
     call = lna("ppl", *model, "-d", corpus, "-r", 0.1, "-l", 0, "--controls", 0, "--json")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,34 +17,16 @@ from language_neurons_alignment.errors import IncompatibleError
 from language_neurons_alignment.store.files import differing_files
 from language_neurons_alignment.store.masks import Mask
 from tests.cli.conftest import Lna
-from tests.cli.test_processes import environment
-from tests.workspace import contents
+from tests.workspace import contents, killed_at, small_records, write_corpus
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes as POSIX has them")
 
 MODEL = ("--model-path", "tiny-llama", "-s", "toy")
 LANGS = ("--langs", "en,fr,sw")
 CORPUS = ("-d", "datasets/mgsm.json")
 IDENTIFY = ("identify", *MODEL, "-r", "0.1", "-l", "0.05", *LANGS)
 MASK = Path("activation_masks/toy/0.1-0.05/mask.Llama-tiny-llama")
-DIED = 137
-
-
-def killed_at(name: str, *arguments: object) -> int:
-    """Call the program in a process of its own, which dies where it would rename a file to this name."""
-    code = (
-        "import os, sys\n"
-        "rename = os.replace\n"
-        "def replace(source, target, **named):\n"
-        f"    if os.path.basename(target) == {name!r}:\n"
-        f"        os._exit({DIED})\n"
-        "    return rename(source, target, **named)\n"
-        "os.replace = replace\n"
-        f"sys.argv = {['lna', *map(str, arguments)]!r}\n"
-        "from language_neurons_alignment.cli import main\n"
-        "main()\n"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code], env=environment(), cwd=Path.cwd(), capture_output=True, check=False
-    ).returncode
+DIED = -9
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +113,50 @@ def test_any_other_mask_beside_a_description_is_refused(lna: Lna, place: Path) -
         torch.save(other, MASK)
         call = lna(*READERS["analyze the mask"])
         assert (call.code, "come from two runs" in call.err) == (1, True), call.err
+
+
+def test_a_mask_whose_counts_have_changed_since_is_used_with_a_note(lna: Lna, place: Path) -> None:
+    records = [{**one, "target": "2"} for one in small_records(("en", "fr", "sw"), questions=3)]
+    corpus = ("-d", write_corpus(place / "other.json", records))
+    effects = {
+        "ppl": ("ppl", *MODEL, *corpus, *RATES, "--controls", 0),
+        "evaluate": ("evaluate", *MODEL, *corpus, *RATES, "--controls", 0, "--max-new-tokens", 1),
+        "force": (
+            "force",
+            *MODEL,
+            *corpus,
+            *RATES,
+            "--controls",
+            0,
+            "--max-new-tokens",
+            1,
+            "--do",
+            "zero source + target",
+        ),
+        "generate": ("generate", *MODEL, *corpus, *RATES, "-o", "x.json", "--answers", 1, "--deactivate", "en"),
+    }
+    said = f"the counts beside {MASK} have changed since it was made: fr; `lna identify --force` makes it of those"
+    for command in effects.values():
+        call = lna(*command, "--json")
+        assert call.code == 0, call.err
+        assert "have changed since" not in call.err
+    assert lna("activation", *MODEL, *corpus, "-l", "fr", "--force").code == 0
+    for command in effects.values():
+        call = lna(*command, "--json")
+        assert call.code == 0, call.err
+        assert f"note: {said}" in call.err
+        assert [said in one for one in call.json["notes"]].count(True) == 1
+    aside = place / "activations" / "toy"
+    for damage in (lambda one: one.write_bytes(b"torn"), lambda one: one.unlink()):
+        for one in aside.glob("*activation.fr.*"):
+            damage(one)
+        assert lna(*effects["ppl"], "--json").err.count(said) == 0
+    assert (
+        lna("generate", "--model-path", "tiny-llama", *corpus, "-o", "y.json", "--max-new-tokens", 1).err.count(
+            "the counts beside"
+        )
+        == 0
+    )
 
 
 def test_a_description_of_an_earlier_version_has_no_digest_and_is_read(lna: Lna, place: Path) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +19,7 @@ from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import AddedToken, PreTrainedTokenizerFast
 
+from language_neurons_alignment.corpus import templates
 from language_neurons_alignment.corpus.encode import encode_groups, encode_prompts
 from language_neurons_alignment.corpus.records import Record, read_corpus
 from language_neurons_alignment.corpus.templates import (
@@ -169,14 +175,14 @@ def test_a_recipe_that_no_text_has_is_refused_with_the_position_and_both_tokens(
         chat_template(Own([266, 5]), "m").apply(Record("te", "abc", (), id="7"))
     assert str(refused.value) == (
         "the prompt of the record id 7 in 'te' cannot have the tokens of the chat template of m: at position 0 its "
-        "text has 'ab' (token 260), the template 'é' (token 266); use --template with a file of your own"
+        "text has 'ab' (token 260), the template 'é' (token 266); use a template file of your own"
     )
 
 
 @pytest.mark.parametrize("template", ["{{ messages[0].content }}{{ eos_token }}", ""])
 def test_a_chat_template_whose_prompt_ends_with_eos_or_is_empty_is_refused(template: str) -> None:
     tokenizer = tokenizer_of("<s> $A", template or "{% if false %}{% endif %}")
-    with pytest.raises(SettingsError, match=r"ends its prompt with .*use --template with a file of your own"):
+    with pytest.raises(SettingsError, match=r"ends its prompt with .*use a template file of your own"):
         chat_template(tokenizer, "m").apply(RECORD)
 
 
@@ -202,6 +208,72 @@ def test_a_chat_template_that_fails_gives_its_own_message_in_one_line(template: 
     assert str(refused.value).startswith("the chat template of here fails")
     assert str(refused.value).isprintable()
     assert len(str(refused.value)) < 600
+
+
+BOMBS = {
+    "two long loops": ("{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}", "seconds"),
+    "loops that write nothing": (
+        "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}a",
+        "seconds",
+    ),
+    "macros that call each other twice": (
+        "{% macro a(n) %}{% if n %}{{ a(n - 1) }}{{ a(n - 1) }}{% endif %}{% endmacro %}{{ a(60) }}",
+        "seconds",
+    ),
+    "text without end": ("{{ 'a' * 10 ** 10 }}", "GiB of memory"),
+    "text without end at last": ("{% set n = messages | length * 10 ** 10 %}{{ 'a' * n }}", "GiB of memory"),
+    "a long list": ("{{ [messages] * 10 ** 10 }}", "GiB of memory"),
+    "a long filter": ("{{ 'a' | center(10 ** 10) }}", "GiB of memory"),
+    "a long text": ("{{ 'a' * 10 ** 8 }}", "writes 100000000 characters"),
+}
+IN_THE_MAIN_THREAD = {"a huge number": ("{{ (10 ** (10 ** 10)) % 7 }}", "(seconds|GiB of memory)")}
+
+
+def rendered_by(template: str, seconds: float = 1.0) -> str:
+    """What is said of a template that gets so many seconds."""
+    with mock.patch.object(templates, "_SECONDS", seconds), pytest.raises(SettingsError) as refused:
+        chat_template(tokenizer_of("<s> $A", template), "here").apply(RECORD)
+    return str(refused.value)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
+@pytest.mark.parametrize(("template", "said"), [*BOMBS.values(), *IN_THE_MAIN_THREAD.values()])
+def test_a_chat_template_without_end_is_an_error_within_seconds_and_leaves_nothing_behind(
+    template: str, said: str
+) -> None:
+    import resource
+
+    handler, limit = signal.getsignal(signal.SIGVTALRM), resource.getrlimit(resource.RLIMIT_AS)
+    told = rendered_by(template)
+    assert re.search(said, told), told
+    assert told.isprintable()
+    assert signal.getsignal(signal.SIGVTALRM) == handler
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+    assert resource.getrlimit(resource.RLIMIT_AS) == limit
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
+def test_so_it_is_in_another_thread(name: str) -> None:
+    template, said = BOMBS[name]
+    with ThreadPoolExecutor(1) as pool:
+        told = pool.submit(rendered_by, template).result()
+        assert pool.submit(sys.gettrace).result() is None
+    assert re.search(said, told), told
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+def test_a_process_that_uses_the_timer_itself_keeps_it() -> None:
+    def own(_signal: int, _frame: object) -> None: ...
+
+    signal.signal(signal.SIGVTALRM, own)
+    try:
+        assert "seconds" in rendered_by(BOMBS["two long loops"][0])
+        assert signal.getsignal(signal.SIGVTALRM) is own
+    finally:
+        signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
 
 
 def test_a_model_without_a_chat_template_is_refused_with_what_there_is_instead() -> None:

@@ -57,7 +57,7 @@ class NaiveEngine:
         config = self.network.config
         width = self._activations((1,))[0].shape[1]
         name = config.architectures[0]
-        longest = config.get_text_config().max_position_embeddings
+        longest = getattr(config.get_text_config(), "max_position_embeddings", None) or config.max_seq_len
         self.model = ModelInfo(str(folder), name, len(self.taps), width, longest, "float32", _ends(folder))
         self.provenance: dict[str, str | int | float | bool] = {"engine": "oracle"}
 

@@ -20,7 +20,7 @@ from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.transformers.network import hooked
 from tests.tiny_models import LAYERS, MODELS, save_tiny_model
 
-LIBRARY_ASKS = {"opt", "opt-post-norm", "phi3-longrope", "bloom", "gemma2"}
+LIBRARY_ASKS = {"opt", "opt-post-norm", "phi3-longrope", "bloom", "gemma2", "gptj", "xglm", "mpt"}
 """Their code in transformers waits in each forward, whoever calls it: it looks at OPT's mask, or at a longrope's last
 position, or sends the zeros of an eager mask."""
 

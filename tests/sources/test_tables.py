@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 import time
+from array import array
 from pathlib import Path
 
 import pyarrow
@@ -112,6 +113,26 @@ def test_a_damaged_table_is_refused_in_one_line_with_the_file_and_the_line(
     with pytest.raises(CorpusError, match=said) as caught:
         rows_of(file_of(tmp_path, name, content))
     assert "\n" not in str(caught.value)
+
+
+def test_parquet_with_text_that_is_not_utf_8_is_refused_in_one_line(tmp_path: Path) -> None:
+    """pyarrow writes and reads such a column; only making texts of it fails."""
+    offsets, data = pyarrow.py_buffer(array("i", [0, 3, 7])), pyarrow.py_buffer(b"oneT\xfcr\n")
+    broken = pyarrow.StringArray.from_buffers(2, offsets, data)
+    pyarrow.parquet.write_table(pyarrow.table({"q": broken}), tmp_path / "t.parquet")
+    with pytest.raises(CorpusError, match=r"cannot read .*t\.parquet: .*utf-8.*; is it a whole Parquet file") as caught:
+        rows_of(tmp_path / "t.parquet")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_number_in_parquet_is_no_id_and_no_target(tmp_path: Path) -> None:
+    """Other tools leave NaN there; "nan" would be one id for all, and a target that no answer has."""
+    nan = float("nan")
+    table = {"q": ["one", "two", "three"], "lang": ["en"] * 3, "id": [nan, 2.0, None], "n": [1.5, nan, None]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "t.parquet")
+    columns = ColumnNames("q", lang="lang", id="id", target="n")
+    records = gather(read_rows(tmp_path / "t.parquet"), columns).records
+    assert [(one.id, one.target) for one in records] == [(None, "1.5"), ("2.0", None), (None, None)]
 
 
 def test_flags_for_tsv_and_csv_are_refused_for_other_tables(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ The kinds were found by `tests/campaign`.
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,18 @@ import pytest
 
 from language_neurons_alignment._report import gather
 from language_neurons_alignment.config import Selection
-from language_neurons_alignment.errors import ArtifactError
-from language_neurons_alignment.store.answers import evaluation_grid, forcing_grid
+from language_neurons_alignment.engines import EngineSettings, EngineSource
+from language_neurons_alignment.errors import ArtifactError, LNAError
+from language_neurons_alignment.store.answers import Journal, evaluation_grid, forcing_grid
+from language_neurons_alignment.store.checkpoint import read_checkpoint
+from language_neurons_alignment.store.files import differing_files
 from language_neurons_alignment.store.grid import cells_path
 from language_neurons_alignment.store.layout import with_ending
 from language_neurons_alignment.store.maps import load_map
-from language_neurons_alignment.store.masks import load_description
+from language_neurons_alignment.store.masks import load_description, load_neurons
+from language_neurons_alignment.store.replacing import Replacing
 from tests.small_run import layout_of
+from tests.tiny_models import save_tiny_model
 
 MADE_FROM = {"mask": "m", "corpus": {"en": "c"}}
 ENGINE = {"engine": "transformers", "dtype": "float32"}
@@ -115,11 +122,51 @@ def test_a_cell_of_a_forcing_table_needs_a_list_of_languages(tmp_path: Path, lan
     refused(lambda: forcing_grid(path, wanted).read(), cells_path(path))
 
 
-@pytest.mark.parametrize("ending", [".cells.jsonl", ".json"])
-def test_json_nested_too_deep_is_refused_in_one_line(tmp_path: Path, ending: str) -> None:
-    file = with_ending(tmp_path / "map", ending)
-    file.write_text('{"provenance": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
-    refused(lambda: load_map(tmp_path / "map"), file)
+DEEP = {
+    "lists": '{"meta": ' + "[" * 10**6 + "]" * 10**6 + "}\n",
+    "objects": '{"provenance": ' * 10**6 + "1" + "}" * 10**6 + "\n",
+    "no end": "[" * 10**6 + "\n",
+}
+READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "cells": ("map.cells.jsonl", lambda file: load_map(file.with_name("map"))),
+    "map": ("map.json", lambda file: load_map(file.with_name("map"))),
+    "evaluation": ("e.json", lambda file: evaluation_grid(file.with_name("e"), {("none", "en"): MADE_FROM}).read()),
+    "forcing": ("f.json", lambda file: forcing_grid(file.with_name("f"), {("none", "en"): MADE_FROM}).read()),
+    "description": ("mask.json", lambda file: load_description(file.with_name("mask"))),
+    "neurons": ("n.json", load_neurons),
+    "journal": ("a.json.partial.jsonl", lambda file: Journal(file.with_name("a.json")).start(MADE_FROM)),
+    "another result": ("r.json", differing_files),
+    "config": ("config.json", lambda file: read_checkpoint(str(file.parent))),
+}
+
+
+@pytest.mark.parametrize("content", DEEP.values(), ids=DEEP)
+@pytest.mark.parametrize(("name", "read"), READERS.values(), ids=READERS)
+def test_json_nested_too_deep_is_refused_in_one_line(
+    tmp_path: Path, name: str, read: Callable[[Path], object], content: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    refused(lambda: read(tmp_path / name), tmp_path / name)
+
+
+@pytest.mark.parametrize("content", DEEP.values(), ids=DEEP)
+def test_so_are_files_beside_a_model_s_weights(tmp_path: Path, content: str) -> None:
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+        folder = Path(shutil.copytree(save_tiny_model("llama", tmp_path / "tiny"), tmp_path / name))
+        (folder / name).write_text(content)
+        with pytest.raises(LNAError) as caught, EngineSource(EngineSettings(str(folder))) as source:
+            source()
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("content", DEEP.values(), ids=DEEP)
+def test_such_a_file_of_an_unfinished_run_tells_nothing(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "run.replacing.json"
+    path.write_text(content)
+    assert not Replacing(path, {"languages": ["en"]}, overwrite=False).active
+    assert Replacing(path, {"languages": ["en"]}, overwrite=True).again(tmp_path / "result")
 
 
 @pytest.mark.parametrize(

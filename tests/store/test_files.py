@@ -140,7 +140,7 @@ def test_a_folder_that_may_not_be_written_is_told_in_one_line(tmp_path: Path, mo
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(files, "open", refuse, raising=False)  # root may write everywhere, so it is played
-    with pytest.raises(ArtifactError, match="no permission: choose another --root"):
+    with pytest.raises(ArtifactError, match="no permission: choose another place"):
         write_text(tmp_path / "file", "new")
 
 
@@ -155,7 +155,7 @@ def test_a_folder_that_really_may_not_be_written_is_told_in_one_line(tmp_path: P
 
 
 def test_a_file_where_a_folder_is_needed_is_told_in_one_line(path: Path) -> None:
-    with pytest.raises(ArtifactError, match="choose another --root"):
+    with pytest.raises(ArtifactError, match="choose another place"):
         write_text(path / "below" / "file", "new")
     assert path.read_bytes() == OLD
 
@@ -329,7 +329,7 @@ def refusing(number: int) -> object:
     [
         ("os.fsync", errno.EDQUOT, "quota is used up"),
         ("os.fsync", errno.ENOSPC, "the disk is full"),
-        ("flock", errno.ENOLCK, "has no file locks.*choose a --root on another disk"),
+        ("flock", errno.ENOLCK, "has no file locks.*choose a place on another disk"),
         ("flock", errno.EOPNOTSUPP, "has no file locks"),
         ("flock", errno.ENOSYS, "has no file locks"),
         ("os.mkdir", errno.EACCES, "no permission"),
@@ -358,7 +358,7 @@ def test_something_else_in_the_way_is_found_before_the_work_begins(tmp_path: Pat
             root.symlink_to(root)
         case _:
             (root / "a" / "result").mkdir(parents=True)
-    with pytest.raises(ArtifactError, match=r"cannot write .*result: .*choose another --root"):
+    with pytest.raises(ArtifactError, match=r"cannot write .*result: .*choose another place"):
         check_writable(root / "a" / "result")
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import PreTrainedModel
 
 from ...config import Sampling
 from ...core.counts import LanguageCounts
@@ -43,7 +42,7 @@ class TransformersEngine:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        network: Network,
         tokenizer: Tokenizer,
         *,
         info: ModelInfo,
@@ -53,7 +52,7 @@ class TransformersEngine:
         """Take over a loaded model; `load` is the usual way."""
         self.model = info
         self.tokenizer = tokenizer
-        self._loaded: Network | None = Network.of(model)
+        self._loaded: Network | None = network
         device = self._loaded.device
         on_cuda = device.type == "cuda"
         self._invariant = batch_invariant
@@ -92,10 +91,9 @@ class TransformersEngine:
         checkpoint.warn_of_files_beside(path, config=config, tokenizer=tokenizer)
         model = loading.load_weights(path, config=config, dtype=checkpoint.DTYPES.get(dtype, dtype), revision=revision)
         ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
-        info = loading.describe(model, path=str(model_path), tokenizer=tokenizer, ends=ends)
-        return cls(
-            loading.move(model, where), tokenizer, info=info, batch_tokens=batch_tokens, batch_invariant=batch_invariant
-        )
+        network = Network.of(loading.move(model, where))
+        info = loading.describe(network, path=str(model_path), tokenizer=tokenizer, ends=ends)
+        return cls(network, tokenizer, info=info, batch_tokens=batch_tokens, batch_invariant=batch_invariant)
 
     def count(
         self, groups: Sequence[PromptGroup], *, progress: Progress = SILENT, moments: bool = False

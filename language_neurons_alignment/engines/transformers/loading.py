@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfi
 from ...core.model import ModelInfo
 from ...errors import EngineError, SettingsError
 from ..checkpoint import explained, longest_sequence, rope_switch
-from ..families import class_name, family_of, find_sites
+from ..families import class_name
+from .network import Network
 
 
 def pick_device(name: str) -> torch.device:
@@ -57,9 +58,9 @@ def load_weights(
     return model.eval()
 
 
-def describe(model: PreTrainedModel, *, path: str, tokenizer: Any, ends: tuple[int, ...] = ()) -> ModelInfo:
+def describe(network: Network, *, path: str, tokenizer: Any, ends: tuple[int, ...] = ()) -> ModelInfo:
     """What is known of a loaded model."""
-    sites = find_sites(model.get_decoder(), family_of(model.config).transformers)
+    model, sites = network.model, network.sites
     return ModelInfo(
         path=path,
         architecture=class_name(model.config) or type(model).__name__,

@@ -20,7 +20,8 @@ from ...corpus.encode import ScoredText
 from ...errors import EngineError, SilentHookError
 from ..base import check_shape, not_finite
 from ..checkpoint import rope_switch
-from ..families import NeuronSite, family_of, find_sites
+from ..families import family_of
+from .sites import NeuronSite, find_sites, probe
 
 ForwardHook = Callable[[nn.Module, tuple[object, ...], Tensor], Tensor | None]
 
@@ -43,6 +44,7 @@ class Head:
 
     projection: nn.Module  # the model's lm_head
     softcap: float | None = None  # c in c · tanh(logits / c), where the model has one (Gemma 2)
+    scale: float = 1.0  # what the projection's output is multiplied with (Cohere, Granite)
 
     @property
     def vocabulary(self) -> int:
@@ -52,7 +54,7 @@ class Head:
 
     def __call__(self, hidden: Tensor) -> Float32[Tensor, "token vocabulary"]:
         """Logits in float32, from hidden states [token, hidden]."""
-        logits = self.projection(hidden).float()
+        logits = self.projection(hidden).float() * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
@@ -75,11 +77,15 @@ class Network:
         if lm_head is None:
             raise EngineError(f"{type(model).__name__} has no lm_head, so it is not a causal language model")
         sites = find_sites(decoder, family_of(model.config).transformers)
+        text = model.config.get_text_config()
+        scale = getattr(text, "logit_scale", None) or 1 / (getattr(text, "logits_scaling", None) or 1)
+        head = Head(lm_head, getattr(text, "final_logit_softcapping", None), scale)
+        _prove_head(model, decoder, head)
         return cls(
             model,
             decoder,
             sites,
-            Head(lm_head, getattr(model.config, "final_logit_softcapping", None)),
+            head,
             model.device,
             rope_switch(model.config.get_text_config()),
             Interventions(decoder, sites),
@@ -110,6 +116,19 @@ class Network:
         else:
             keep_cache = True
         return self.decoder(input_ids=tokens, past_key_values=cache, use_cache=keep_cache)
+
+
+def _prove_head(model: PreTrainedModel, decoder: nn.Module, head: Head) -> None:
+    """Check on a few tokens that the decoder and its head together give the model's own logits."""
+    tokens = probe(decoder)
+    with torch.inference_mode():
+        own = model(input_ids=tokens, use_cache=False).logits.float()
+        ours = head(decoder(input_ids=tokens, use_cache=False)[0])
+    if (own - ours).abs().max() > 1e-2 * own.abs().max():
+        raise EngineError(
+            f"the logits of {type(model).__name__} are not those of its lm_head: expected them up to the known scale "
+            "and soft cap, so likelihoods would be wrong and the model is refused"
+        )
 
 
 class Passing(DynamicLayer):

@@ -152,7 +152,7 @@ def _value(value: Any) -> Any:
         return value
     try:
         return json.loads(value.lower() if value in ("True", "False") else value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 

@@ -1,0 +1,299 @@
+"""Where a model keeps its neurons: found by following a few tokens through it, and proved before anything is counted.
+
+    gated MLP   down(act(gate x) · up x)    a neuron's activation is act(gate x)
+    plain MLP   fc2(act(fc1 x))             a neuron's activation is act(fc1 x)
+
+A probe runs through the model while every module without children notes what came in and what went out. In each
+decoder layer the neurons are the output `a` of the one module for which all of this holds:
+
+1. it is an activation function: each of its outputs depends on the input at the same place alone;
+2. the input of a linear map, the down projection, is `a`, or `a` times the output of another linear map, bit for bit;
+3. what the down projection gives is what the MLP adds: each module around it returns the same, or adds its own input;
+4. it runs once per forward, and so does the down projection;
+5. set to zero by a hook, nothing but zeros reaches the down projection, so that interventions take hold.
+
+The model must also be causal: a token never changes what stands in front of it. What cannot be proved is refused by
+name, with what was seen, because a wrong guess gives wrong numbers without an error. The table of families
+(`engines.families`) may say where the neurons are; what it says is proved in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from ...errors import UnknownArchitectureError
+from ..families import TransformersPlace
+
+_TOKENS = 7
+"""Length of the probe: longer than one token, so that causality can be seen, and short enough to cost nothing."""
+
+
+@dataclass(frozen=True)
+class NeuronSite:
+    """One layer's neurons.
+
+    Attributes:
+        module: its output is the activation of the layer's neurons.
+        activation, down: names of this module and of the down projection, within the layer.
+        up: name of the linear map that a gated MLP multiplies the activation with; None in a plain MLP.
+    """
+
+    layer: int
+    module: nn.Module
+    d_mlp: int
+    activation: str
+    down: str
+    up: str | None = None
+
+
+@dataclass
+class _Call:
+    """One call of a module: what came in, and what went out."""
+
+    name: str
+    module: nn.Module
+    inputs: Sequence[Tensor]
+    output: Tensor
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the module has a matrix of weights; quantised ones keep it under the same name."""
+        weight = getattr(self.module, "weight", None)
+        return isinstance(weight, Tensor) and not isinstance(self.module, nn.Embedding) and weight.ndim == 2
+
+
+def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tuple[NeuronSite, ...]:
+    """Find the neurons of every decoder layer, and prove them.
+
+    Raises:
+        UnknownArchitectureError: there is no such place in a layer, or more than one, or it is not where `place` says.
+    """
+    name, layers = type(decoder).__name__, decoder_layers(decoder, place)
+    with torch.inference_mode():
+        tokens = probe(decoder)
+        calls = _trace(decoder, layers, tokens)
+        sites = tuple(_site(name, index, layer, calls[index], place) for index, layer in enumerate(layers))
+        widths = sorted({site.d_mlp for site in sites})
+        if len(widths) > 1:
+            raise UnknownArchitectureError(
+                f"{name}: layers of different widths ({', '.join(map(str, widths))} neurons) are not supported"
+            )
+        if len({id(site.module) for site in sites}) != len(sites):
+            raise UnknownArchitectureError(
+                f"{name}: layers share one activation module, so their firings cannot be told apart"
+            )
+        _prove_interventions(name, decoder, layers, sites, tokens)
+        _prove_causal(name, decoder, tokens)
+    return sites
+
+
+def decoder_layers(decoder: nn.Module, place: TransformersPlace | None = None) -> nn.ModuleList:
+    """The list of a decoder's layers: the one that the table names, else the outermost list with the most weights."""
+    name = type(decoder).__name__
+    if place is not None and place.layers is not None:
+        found = _submodule(decoder, place.layers)
+    else:
+        lists = [module for module in decoder.modules() if isinstance(module, nn.ModuleList) and len(module)]
+        found = max(lists, key=lambda one: sum(weight.numel() for weight in one.parameters()), default=None)
+    if not isinstance(found, nn.ModuleList) or not len(found):
+        raise UnknownArchitectureError(f"{name} has no list of decoder layers{_expected(place, 'layers')}")
+    return found
+
+
+def probe(decoder: nn.Module) -> Int64[Tensor, "one token"]:
+    """Tokens spread over the vocabulary."""
+    weight = decoder.get_input_embeddings().weight  # pyright: ignore[reportCallIssue]
+    return (torch.arange(1, _TOKENS + 1, device=weight.device) * (weight.shape[0] // (_TOKENS + 1)))[None]
+
+
+def _run(decoder: nn.Module, tokens: Int64[Tensor, "one token"]) -> Float[Tensor, "one token hidden"]:
+    return decoder(input_ids=tokens, use_cache=False)[0]
+
+
+def _trace(decoder: nn.Module, layers: nn.ModuleList, tokens: Int64[Tensor, "one token"]) -> list[list[_Call]]:
+    """Run the probe; return each layer's calls in their order, those of modules around others after them."""
+    calls: list[list[_Call]] = [[] for _ in layers]
+    came_in: dict[int, list[list[Tensor]]] = {}
+
+    def before(module: nn.Module, inputs: tuple[Any, ...], more: dict[str, Any]) -> None:
+        tensors = [one.clone() for one in (*inputs, *more.values()) if isinstance(one, Tensor)]
+        came_in.setdefault(id(module), []).append(tensors)
+
+    def after(index: int, name: str, module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+        first = output[0] if isinstance(output, tuple) and output else output
+        inputs = came_in[id(module)].pop()
+        if isinstance(first, Tensor):
+            calls[index].append(_Call(name, module, inputs, first.clone()))
+
+    with ExitStack() as hooks:
+        for index, layer in enumerate(layers):
+            for name, module in layer.named_modules():
+                if name:
+                    hooks.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+                    hooks.callback(module.register_forward_hook(partial(after, index, name)).remove)
+        _run(decoder, tokens)
+    return calls
+
+
+def _site(
+    decoder: str, index: int, layer: nn.Module, calls: Sequence[_Call], place: TransformersPlace | None
+) -> NeuronSite:
+    """The one place in a layer that is proved to hold its neurons."""
+    where = f"{decoder}, layer {index} ({type(layer).__name__})"
+    if place is not None and place.activation is not None and not any(one.name == place.activation for one in calls):
+        raise UnknownArchitectureError(
+            f"{where} never called a module {place.activation!r}, where the table of families expects the activation "
+            "function; this version of the model's code is not supported"
+        )
+    found: dict[tuple[str, str], NeuronSite] = {}
+    refused: list[str] = []
+    linear = [one for one in calls if one.is_linear]
+    for activation in calls:
+        if any(True for _ in activation.module.children()) or not _may_be_activation(activation, place):
+            continue
+        for down in linear:
+            if (up := _carried(activation, down, linear)) is None:
+                continue
+            reason = _objection(activation, down, up[1], calls, place)
+            if reason:
+                refused.append(f"{activation.name} is followed by {down.name}, but {reason}")
+                continue
+            site = NeuronSite(
+                index, activation.module, activation.output.shape[-1], activation.name, down.name, up[0] or None
+            )
+            found[activation.name, down.name] = site
+    if len(found) != 1 or refused:
+        names = f" ({', '.join(name for name, _ in found)})" if found else ""
+        number = {0: "no place", 1: "one place"}.get(len(found), f"{len(found)} places")
+        seen = f"{number} could hold its neurons{names}{f'; {refused[0]}' if refused else ''}"
+        experts = ", and it has experts" if any("expert" in name for name, _ in layer.named_modules()) else ""
+        raise UnknownArchitectureError(
+            f"the neurons of {where} cannot be proved: {seen}{experts}; such a model would give numbers that are "
+            "silently wrong, so it is refused"
+        )
+    return next(iter(found.values()))
+
+
+def _may_be_activation(call: _Call, place: TransformersPlace | None) -> bool:
+    """Whether a module computes each place of its output from the same place of its input, and changes something."""
+    if place is not None and place.activation is not None and call.name != place.activation:
+        return False
+    if call.is_linear or len(call.inputs) != 1 or call.inputs[0].shape != call.output.shape:
+        return False
+    given = call.inputs[0]
+    if not given.is_floating_point() or torch.equal(given, call.output):
+        return False
+    other = given.clone()
+    other[..., 0] += 100 * given.abs().max()  # a norm would divide every place by it
+    seen, expected = call.module(other)[..., 1:], call.output[..., 1:]
+    # not bit for bit: vectorised code rounds differently where memory lies differently
+    return torch.allclose(seen, expected, rtol=0.02, atol=1e-3 * float(expected.abs().max()))
+
+
+def _carried(activation: _Call, down: _Call, linear: Sequence[_Call]) -> tuple[str, _Call | None] | None:
+    """What the down projection's input is made of besides `a`: nothing, or a linear map's output; None if it is not."""
+    given = down.inputs[0] if down.inputs else None
+    if given is None or given.shape != activation.output.shape:
+        return None
+    if torch.equal(given, activation.output):
+        return "", None
+    for one in linear:
+        width = one.output.shape[-1]
+        parts = [one.output]
+        if width == 2 * given.shape[-1]:  # gate and up computed together
+            parts = list(one.output.chunk(2, dim=-1))
+        for part in parts:
+            if part.shape == given.shape and torch.equal(given, activation.output * part):
+                return one.name, one
+    return None
+
+
+def _objection(
+    activation: _Call, down: _Call, up: _Call | None, calls: Sequence[_Call], place: TransformersPlace | None
+) -> str:
+    """Why this is not the place of a layer's neurons; "" if nothing speaks against it."""
+    for one in (activation, down):
+        times = sum(call.module is one.module for call in calls)
+        if times != 1:
+            return f"{one.name} runs {times} times per forward"
+    for around in calls:
+        if not down.name.startswith(f"{around.name}."):
+            continue
+        added = [down.output + one for one in around.inputs if one.shape == down.output.shape]
+        if not any(torch.equal(around.output, one) for one in (down.output, *added)):
+            return f"{around.name} returns something else than what the down projection gives"
+    if place is not None and place.projection is not None:
+        before = next((call for call in calls if call.name == place.projection), None)
+        given = activation.inputs[0]
+        if before is None or not any(torch.equal(given, part) for part in _parts(before.output, given)):
+            return f"its input is not what {place.projection} gives, as the table of families says"
+    return ""
+
+
+def _parts(output: Tensor, like: Tensor) -> list[Tensor]:
+    """A linear map's output, or its first half where gate and up are computed together."""
+    return [output] if output.shape == like.shape else [output.chunk(2, dim=-1)[0]]
+
+
+def _prove_interventions(
+    name: str,
+    decoder: nn.Module,
+    layers: nn.ModuleList,
+    sites: Sequence[NeuronSite],
+    tokens: Int64[Tensor, "one token"],
+) -> None:
+    """With all activations set to zero by hooks, only zeros reach the down projections."""
+    reached: dict[int, bool] = {}
+
+    def look(layer: int, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        reached[layer] = bool((inputs[0] == 0).all())
+
+    with ExitStack() as hooks:
+        for site in sites:
+            down = layers[site.layer].get_submodule(site.down)
+            hooks.callback(site.module.register_forward_hook(_zeros).remove)
+            hooks.callback(down.register_forward_pre_hook(partial(look, site.layer)).remove)
+        _run(decoder, tokens)
+    missed = [site for site in sites if not reached.get(site.layer)]
+    if missed:
+        raise UnknownArchitectureError(
+            f"{name}: setting the activations to zero at {missed[0].activation} does not reach {missed[0].down} in "
+            f"layer {missed[0].layer}, so interventions would do nothing; the model is refused"
+        )
+
+
+def _zeros(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    return torch.zeros_like(output)
+
+
+def _prove_causal(name: str, decoder: nn.Module, tokens: Int64[Tensor, "one token"]) -> None:
+    """Another last token changes nothing in front of it."""
+    other = tokens.clone()
+    other[0, -1] = tokens[0, 0]
+    one, two = _run(decoder, tokens).float(), _run(decoder, other).float()
+    before, last = (one - two)[:, :-1].abs().max(), (one - two)[:, -1].abs().max()
+    if before > 1e-2 * last:
+        raise UnknownArchitectureError(
+            f"{name} is not causal: another last token changes the hidden states in front of it by up to "
+            f"{float(before):g}; only decoders are supported"
+        )
+
+
+def _submodule(module: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def _expected(place: TransformersPlace | None, what: str) -> str:
+    path = place and getattr(place, what)
+    return f" at {path!r}, where the table of families expects it" if path else ""

@@ -1,0 +1,251 @@
+"""Neuron sites: found in models that nobody listed, proved, and refused where anything contradicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from language_neurons_alignment.engines.families import TransformersPlace
+from language_neurons_alignment.engines.transformers.sites import find_sites
+from language_neurons_alignment.errors import UnknownArchitectureError
+
+HIDDEN, WIDTH, VOCABULARY = 8, 12, 40
+
+
+class Thought(nn.Module):
+    """An MLP under names of its own: gated, act(a x) · b x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spark = nn.SiLU()
+        self.wish, self.doubt = nn.Linear(HIDDEN, WIDTH), nn.Linear(HIDDEN, WIDTH)
+        self.deed = nn.Linear(WIDTH, HIDDEN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.deed(self.spark(self.wish(x)) * self.doubt(x))
+
+
+class Storey(nn.Module):
+    """A decoder layer: a causal mean in place of attention, then the MLP."""
+
+    def __init__(self, thought: nn.Module) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(HIDDEN)
+        self.mix = nn.Linear(HIDDEN, HIDDEN)
+        self.thought = thought
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = torch.arange(1, x.shape[1] + 1)[None, :, None]
+        x = x + self.mix(self.norm(x)).cumsum(dim=1) / places
+        return x + self.thought(self.norm(x))
+
+
+class Tower(nn.Module):
+    """A decoder whose module tree no library knows."""
+
+    def __init__(self, *thoughts: nn.Module) -> None:
+        super().__init__()
+        self.words = nn.Embedding(VOCABULARY, HIDDEN)
+        self.storeys = nn.ModuleList([Storey(thought) for thought in thoughts])
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.words
+
+    def forward(self, input_ids: Tensor, use_cache: bool = False) -> tuple[Tensor]:
+        x = self.words(input_ids)
+        for storey in self.storeys:
+            x = storey(x)
+        return (x,)
+
+
+def tower(make: Callable[[], nn.Module] = Thought, storeys: int = 2) -> Tower:
+    torch.manual_seed(0)
+    return Tower(*(make() for _ in range(storeys))).eval()
+
+
+def test_the_neurons_of_a_model_that_nobody_listed_are_found() -> None:
+    model = tower()
+    sites = find_sites(model)
+    assert [(site.layer, site.d_mlp, site.activation, site.up, site.down) for site in sites] == [
+        (layer, WIDTH, "thought.spark", "thought.doubt", "thought.deed") for layer in (0, 1)
+    ]
+    assert [site.module for site in sites] == [storey.thought.spark for storey in model.storeys]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+class Exchanged(Thought):
+    """Gate and up exchanged: the activation function acts on the map that the table calls `up`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.deed(self.spark(self.doubt(x)) * self.wish(x))
+
+
+def test_an_exchanged_gate_is_found_by_what_it_computes_and_refused_where_the_table_says_otherwise() -> None:
+    model = tower(Exchanged)
+    assert {site.up for site in find_sites(model)} == {"thought.wish"}
+    find_sites(tower(), TransformersPlace("storeys", "thought.spark", "thought.wish"))
+    with pytest.raises(UnknownArchitectureError, match=r"its input is not what thought.wish gives"):
+        find_sites(model, TransformersPlace("storeys", "thought.spark", "thought.wish"))
+
+
+class Fused(Thought):
+    """Gate and up in one map, gate first or last."""
+
+    def __init__(self, *, gate_first: bool) -> None:
+        super().__init__()
+        self.both, self.gate_first = nn.Linear(HIDDEN, 2 * WIDTH), gate_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, last = self.both(x).chunk(2, dim=-1)
+        gate, up = (first, last) if self.gate_first else (last, first)
+        return self.deed(self.spark(gate) * up)
+
+
+def test_a_fused_gate_is_found_and_must_be_the_half_that_the_table_says() -> None:
+    place = TransformersPlace("storeys", "thought.spark", "thought.both")
+    for gate_first in (True, False):
+        assert {site.d_mlp for site in find_sites(tower(lambda g=gate_first: Fused(gate_first=g)))} == {WIDTH}
+    find_sites(tower(lambda: Fused(gate_first=True)), place)
+    with pytest.raises(UnknownArchitectureError, match=r"its input is not what thought.both gives"):
+        find_sites(tower(lambda: Fused(gate_first=False)), place)
+
+
+class Twice(Thought):
+    """The activation module runs twice in a forward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.spark(self.doubt(x))
+        return super().forward(x)
+
+
+class ChangedAfterwards(Thought):
+    """An operation in place changes the activation behind the hook."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        activation = self.spark(self.wish(x))
+        activation.mul_(0.5)
+        return self.deed(activation * self.doubt(x))
+
+
+class Functional(Thought):
+    """No module applies the activation function, so no hook could see it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.deed(F.silu(self.wish(x)) * self.doubt(x))
+
+
+class Deaf(Thought):
+    """Computes the same beside the module, whose output is then ignored: an intervention would do nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.spark(self.wish(x))
+        return self.deed(F.silu(self.wish(x)) * self.doubt(x))
+
+
+class More(Thought):
+    """The MLP adds something beside the down projection."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + x.flip(-1)
+
+
+class Normed(Thought):
+    """A norm stands between the neurons and the down projection."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.deed(F.layer_norm(self.spark(self.wish(x)) * self.doubt(x), (WIDTH,)))
+
+
+class Pair(nn.Module):
+    """Two MLPs in one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = Thought(), Thought()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(self.one(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (Twice, "thought.spark runs 2 times per forward"),
+        (ChangedAfterwards, "no place could hold its neurons"),
+        (Functional, "no place could hold its neurons"),
+        (Deaf, r"does not reach thought.deed in layer 0|runs 2 times"),
+        (More, "thought returns something else than what the down projection gives"),
+        (Normed, "no place could hold its neurons"),
+        (
+            Pair,
+            "one place could hold its neurons .*; thought.one.spark is followed by .*, but thought returns something",
+        ),
+    ],
+)
+def test_what_cannot_be_proved_is_refused_with_what_was_seen(make: Callable[[], nn.Module], says: str) -> None:
+    model = tower(make)
+    with pytest.raises(UnknownArchitectureError, match=says) as refused:
+        find_sites(model)
+    assert "Tower" in str(refused.value)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_one_wrong_layer_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(UnknownArchitectureError, match="layer 1"):
+        find_sites(Tower(Thought(), Twice(), Thought()).eval())
+
+
+def test_layers_of_different_widths_or_with_one_shared_module_are_refused() -> None:
+    class Wide(Thought):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wish, self.doubt, self.deed = (nn.Linear(HIDDEN, 16), nn.Linear(HIDDEN, 16), nn.Linear(16, HIDDEN))
+
+    torch.manual_seed(0)
+    with pytest.raises(UnknownArchitectureError, match=r"different widths .12, 16 neurons"):
+        find_sites(Tower(Thought(), Wide()).eval())
+    model = tower()
+    model.storeys[1].thought.spark = model.storeys[0].thought.spark
+    with pytest.raises(UnknownArchitectureError, match=r"layers share one activation module|runs 2 times"):
+        find_sites(model)
+
+
+def test_a_model_that_sees_what_comes_later_is_refused() -> None:
+    class Both(Tower):
+        def forward(self, input_ids: Tensor, use_cache: bool = False) -> tuple[Tensor]:
+            (hidden,) = super().forward(input_ids)
+            return (hidden + hidden.mean(dim=1, keepdim=True),)
+
+    torch.manual_seed(0)
+    with pytest.raises(UnknownArchitectureError, match="Both is not causal"):
+        find_sites(Both(Thought(), Thought()).eval())
+
+
+def test_a_module_that_is_not_where_the_table_says_is_refused() -> None:
+    with pytest.raises(UnknownArchitectureError, match=r"never called a module 'thought.act', where the table"):
+        find_sites(tower(), TransformersPlace("storeys", "thought.act"))
+    with pytest.raises(UnknownArchitectureError, match=r"no list of decoder layers at 'floors', where the table"):
+        find_sites(tower(), TransformersPlace("floors"))
+    with pytest.raises(UnknownArchitectureError, match="no list of decoder layers"):
+        find_sites(Tower().eval())
+
+
+def test_a_positive_activation_below_zero_counts_by_its_own_sign() -> None:
+    """Firing is the sign of what the activation function gives, not of what goes into it."""
+
+    class Mirrored(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * x - 0.1 * x
+
+    class Odd(Thought):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spark = Mirrored()
+
+    (site, _) = find_sites(tower(Odd))
+    assert isinstance(site.module, Mirrored)
