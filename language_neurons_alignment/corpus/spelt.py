@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache, cached_property, lru_cache
@@ -56,7 +56,6 @@ _ALSO_OTHER_WORDS = {
     "he": {"שש", "שבע"},
     "hu": {"hat", "nulla"},
     "fi": {"kuusi"},
-    "cy": {"dim", "tri", "cant", "mil"},
     "sl": {"nič"},
     "lt": {"du"},
     "sw": {"nne", "saba"},
@@ -173,6 +172,13 @@ def _is_half(plain: list[str], last: int, speller: _Speller) -> bool:
     return bool(following) and following[0] in _AND and any(_PARTS.fullmatch(word) for word in following[1:])
 
 
+def _beginnings(compact: str, table: Mapping[str, set[int]]) -> Iterator[tuple[int, int]]:
+    """The numbers of a table with which these words begin, and their lengths."""
+    for length in range(1, len(compact) + 1):
+        for number in table.get(compact[:length], ()):
+            yield number, length
+
+
 def _plain(word: str) -> str:
     word = unicodedata.normalize("NFC", word.casefold().replace("i\u0307", "i"))
     return re.sub("[’ʼ]", "'", word)
@@ -206,11 +212,14 @@ class _Speller:
     ) -> None:
         self._irregular = irregular
         self._writers, self._points, self._ordinal = writers, {_plain(point) for point in points}, ordinal
-        self._scale_words = scale_words(language)[0]
+        self._scale_words = {
+            **scale_words(f"{language}-Latn")[0],
+            **scale_words(language)[0],
+        }  # Serbian has two scripts
         self.minus = _plain(minus) if minus else None
         name = next((name for name in spellings(language) if name in _ALSO_OTHER_WORDS), "")
         self.also_other_words = _ALSO_OTHER_WORDS.get(name, frozenset())
-        self.has_commas = any("," in form for form in self._forms(2345))
+        self.has_commas = any("," in form for number in (2345, 2_534_163_000) for form in self._forms(number))
         self.scale_after_a = self._big_words & {"hundred", "thousand", "million", "billion", "trillion"}
 
     def write(self, number: int) -> set[str]:
@@ -279,8 +288,8 @@ class _Speller:
 
     @cached_property
     def joining(self) -> set[str]:
-        """Words within numbers that neither begin nor end one: "and"."""
-        return self._tokens[0] - self._tokens[1]
+        """Words within numbers that neither begin nor end one: "and". Longer ones are "and" with a number glued on."""
+        return {word for word in self._tokens[0] - self._tokens[1] if len(word) <= 3}
 
     @property
     def _big_words(self) -> set[str]:
@@ -302,7 +311,10 @@ class _Speller:
         if word in self._small or (word[0] in "\u05d5\u0648" and word[1:] in self.words):  # "and" in Hebrew and Arabic
             return True
         stems = [stem for stems in self._stems.values() for stem in stems if stem in word] if len(word) < 120 else []
-        begins = any(len(stem) > 3 and word[: word.find(stem)] in self._small for stem in stems)
+        begins = any(
+            (len(stem) > 2 and word[: word.find(stem)] in self._small) or (len(stem) > 5 and word.startswith(stem))
+            for stem in stems
+        )
         return bool(stems) and (begins or self._value_of(word) is not None)
 
     @lru_cache(maxsize=4096)  # noqa: B019  the spellers themselves are kept
@@ -318,7 +330,9 @@ class _Speller:
             words = ["one", *words[1:]]
         return self._value_of("".join(words))
 
+    @lru_cache(maxsize=4096)  # noqa: B019
     def _candidates(self, compact: str) -> set[int]:
+        """The numbers that these words may spell: their parts are those of words, and writing them decides."""
         found = set(self._small.get(compact, ()))
         for scale in _SCALES[:0:-1]:
             if any(stem in compact for stem in self._stems[scale]):
@@ -329,16 +343,24 @@ class _Speller:
     def _heads(self, compact: str, scale: int) -> Iterator[tuple[int, int]]:
         """The multiples of a scale with which these words may begin, and their lengths."""
         table = self._multiples(scale)
-        for length in range(1, len(compact) + 1):
-            for number in table.get(compact[:length], ()):
-                yield number, length
+        yield from _beginnings(compact, table)
         for stem in self._stems[scale]:
             place = compact.find(stem)
             ends = range(place, max(place - 4, 0), -1)  # "o sută de mii": a word may stand between factor and scale
-            for number in {
-                factor * scale for end in ends for factor in self._small.get(compact[:end], ()) if factor > 99
-            }:
+            hundreds = {factor * scale for end in ends for factor in self._small.get(compact[:end], ()) if factor > 99}
+            for hundred, length in _beginnings(compact, self._hundreds):  # "cent quatre-vingt mille": without its "s"
+                behind = (_beginnings(compact[length + skipped :], table) for skipped in range(4))
+                hundreds.update(hundred * scale + number for numbers in behind for number, _ in numbers)
+            for number in hundreds:
                 yield from ((number, len(form)) for form in self.write(number) if compact.startswith(form))
+
+    @cached_property
+    def _hundreds(self) -> dict[str, set[int]]:
+        return {
+            form: numbers
+            for form, numbers in self._small.items()
+            if all(number in range(100, 1000, 100) for number in numbers)
+        }
 
     def _rests(self, rest: str, scale: int) -> set[int]:
         """The smaller numbers that the words behind a multiple of a scale may add, past a word such as "and"."""
@@ -410,9 +432,11 @@ def _speller(language: str) -> _Speller | None:
 
 
 _OTHER_NAMES = {"kk": "kz", "nb": "no"}
-_IRREGULAR = {"cy", "he", "hu", "it", "tr"}
-_NOT_READ = {"ja", "ko", "th"}
-"""No blanks between words: "สาม" (3) begins "สามารถ" (can). Japanese numerals are read by `numerals`."""
+_IRREGULAR = {"he", "hu", "it", "tr"}
+_NOT_READ = {"am", "cy", "tet", "ja", "ko", "th"}
+"""num2words never ends on some Amharic numbers; Welsh words mutate in more ways than it knows; Tetum is ambiguous, as
+"elfu kumi na mbili" is. The others put no blanks between words. `numerals` reads Japanese numerals.
+"""
 
 _FORMS = {
     "ru": [{"gender": gender} for gender in "mfn"]
@@ -441,6 +465,9 @@ def _writer(name: str, cardinal: Callable[..., str]) -> Callable[[int], Iterable
                 yield form.replace(" and ", " ")
             elif name in ("de", "sv", "no", "da"):
                 yield _ONE_OF.sub("", form)
+            elif name == "it":
+                yield form.replace("tré", "tre")  # num2words writes some with and some without the accent
+                yield re.sub(r"(?<=\w)tre\b", "tré", form)
             elif name == "vi":
                 yield form.replace(" lẻ ", " linh ")
                 yield form.replace("nghìn", "ngàn")
@@ -455,8 +482,10 @@ _TENS = ("", "kumi", "ishirini", "thelathini", "arobaini", "hamsini", "sitini", 
 def _swahili(number: int) -> Iterator[str]:
     """A Swahili number: "elfu mbili mia tatu na tano". "na" may stand before any part but the first.
 
-    12,000 and 10,002 are both "elfu kumi na mbili", so neither is read.
+    12,000 and 10,002 are both "elfu kumi na mbili", so above 9999 only 10,000, 20,000, … 100,000, … are written.
     """
+    if number > 9999 and number % 10 ** (len(str(number)) - 1):
+        return
     if not number:
         yield _UNITS[0]
         return
