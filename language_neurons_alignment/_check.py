@@ -1,4 +1,4 @@
-"""Check a folder of results: is every file whole, does what belongs together agree, and is anything out of date?
+"""Check a folder of results: is every file complete, do files that belong together match, and is anything out of date?
 
 `check_root` reads all results under a root with the same readers as the steps, so whatever a step would refuse is
 found here, without a model. Only leftovers of interrupted runs are ever removed, and only on request.
@@ -31,11 +31,11 @@ _T = TypeVar("_T")
 
 DAMAGED, STALE, ORPHANED, UNFINISHED, LEFTOVER = "damaged", "stale", "orphaned", "unfinished", "leftover"
 KINDS = {
-    DAMAGED: "unreadable, or in contradiction with itself",
+    DAMAGED: "unreadable, or contradicting itself",
     STALE: "made from counts or a mask that have been replaced since",
     ORPHANED: "without the files that it belongs to",
     UNFINISHED: "part of an interrupted run; the same command continues it",
-    LEFTOVER: "temporary, and needed by no run; --clean removes it",
+    LEFTOVER: "temporary and no longer needed; --clean removes it",
 }
 """What can be wrong with a file, in the order of a report."""
 
@@ -88,7 +88,7 @@ def check_root(root: Path, *, clean: bool = False, start: StartProgress = silent
         ArtifactError: a leftover cannot be deleted.
     """
     if not root.is_dir():
-        raise SettingsError(f"{root} is not a folder: give the --root of some results")
+        raise SettingsError(f"{root} is not a folder: give the folder that other commands take as --root")
     check = _Check(root)
     folders = [folder for kind in _READERS for folder in _folders(root / kind)]
     progress = start("checking", len(folders))
@@ -185,7 +185,7 @@ class _Check:
             journal = Journal(path.with_name(path.name.removesuffix(".partial.jsonl")))
             entries = self.read(path, journal.read)
             if entries is not None:
-                self.find(UNFINISHED, path, f"{max(len(entries) - 1, 0)} batches of answers are kept in it")
+                self.find(UNFINISHED, path, f"{max(len(entries) - 1, 0)} finished batches of answers are in it")
 
     def read_replacing(self, folder: Path) -> None:
         """Runs with --force that were interrupted between two results."""
@@ -209,7 +209,7 @@ class _Check:
                         self.made_from_counts(path, folder.name, mask.description.counts)
 
     def read_maps(self, folder: Path) -> None:
-        """Perplexity maps: every cell follows from its texts, and all cells of a language are of the same texts."""
+        """Perplexity maps: every cell follows from its texts, and a language's cells share their texts."""
         for path, cells in self.grids(folder, "ppl", older_map, "maps"):
             lengths: dict[tuple[str, str], tuple[int, ...]] = {}
             for key, cell in (self.read(path, perplexities, cells) or {}).items():
@@ -272,14 +272,14 @@ class _Check:
                 if with_ending(path, ".json").exists():
                     self.json(with_ending(path, ".json"), f"lna {kind}")
                 elif cells:
-                    self.find(UNFINISHED, path, f"{len(cells)} finished cells are kept in it")
+                    self.find(UNFINISHED, path, f"{len(cells)} finished cells are in it")
                 yield path, cells
             for path in _without_endings(rates, f"{kind}.", (".cells.new.jsonl",)):
                 new = with_ending(path, ".cells.new.jsonl")
                 lines = self.read(new, Lines(new).read)
                 if lines is not None:
                     found = sum("cell" in one for one in lines)
-                    self.find(UNFINISHED, new, f"{found} cells that will replace the old ones are kept in it")
+                    self.find(UNFINISHED, new, f"{found} cells that will replace the old ones are in it")
             self.read_journals(rates)
 
     def answers_beside(self, path: Path, expected: dict[tuple[str, str], int]) -> None:
@@ -428,7 +428,7 @@ def _leftovers(root: Path) -> Iterator[tuple[Path, str]]:
     for path in sorted(root.rglob(".*.lock")):
         name = path.name[1:].removesuffix(".lock")
         if not any(path.parent.glob(f"{_escaped(name)}*")) and not is_held(path):
-            yield path, f"the lock of {name}, which is not there"
+            yield path, f"the lock of {name}, which does not exist"
     for path in sorted(root.rglob("*.answers.new")):
         if not with_ending(path.with_name(path.name.removesuffix(".answers.new")), ".cells.new.jsonl").exists():
             yield path, "answers of a replacement that was not begun"

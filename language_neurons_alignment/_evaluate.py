@@ -216,7 +216,7 @@ def _accuracy_map(cells: Mapping[Key, Json], listed: Sequence[Condition], langua
         for k, text in enumerate(languages):
             if cells[condition.name, text]["questions"] != asked[text]:
                 raise IncompatibleError(
-                    f"the answers in {text} under {condition.name} are to other questions than the undisturbed ones: "
+                    f"the answers in {text} under {condition.name} answer other questions than the undisturbed ones: "
                     "use --force to answer again"
                 )
             at = torch.tensor([place[item] for item in asked[text]])

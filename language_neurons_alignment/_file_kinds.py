@@ -38,7 +38,7 @@ def file_kind(path: Path) -> str | None:
     ...     path = Path(folder) / "mask.pt"
     ...     _ = path.write_bytes(b"<!DOCTYPE html><title>Log in</title>")
     ...     file_kind(path)
-    'a web page (HTML), as a server sends when one has to log in'
+    'a web page (HTML), as a server sends when a login is needed'
     """
     try:
         if path.is_dir():
@@ -78,7 +78,7 @@ def _archive(path: Path) -> str | None:
 def _text(head: bytes) -> str | None:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        return "a web page (HTML), as a server sends when one has to log in"
+        return "a web page (HTML), as a server sends when a login is needed"
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -135,7 +135,7 @@ def _answered(journal: Journal, entries: Sequence[Json]) -> dict[tuple[int, ...]
             ):
                 done[tuple(batch)] = answers
             case _:
-                raise journal.damaged(number, "no batch of answers")
+                raise journal.damaged(number, "not a batch of answers")
     return done
 
 

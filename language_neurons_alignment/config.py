@@ -132,7 +132,7 @@ class Selection:
         bar: share of all probabilities that lie below τ, in (0, 1]. None: the mask's, or `DEFAULT_BAR`.
         method: one of `METHODS`.
         languages: codes, in the order of the mask. None: the mask's, or those of the corpus, or the ten.
-        skip_empty: leave out languages whose answers have no token, which are refused otherwise.
+        skip_empty: leave out languages whose answers have no token; without it they are an error.
 
     >>> Selection(0.01, 0.2).folder
     '0.01-0.2'

@@ -150,7 +150,7 @@ def _notes_on_tokens(counts: AnswerCounts) -> list[str]:
     for language, digest in counts.hashes.items():
         alike[digest].append(language)
     notes += [
-        f"{', '.join(same)} have the same counts, so nothing tells them apart: was one text counted under both names?"
+        f"{', '.join(same)} have the same counts, so they cannot be told apart: was one text counted several times?"
         for same in alike.values()
         if len(same) > 1
     ]

@@ -185,7 +185,9 @@ def _unchanged(result: PerplexityMap) -> list[str]:
     still = (result.change() == 0).all(dim=-1).tolist()
     rows = [row for row, one in zip(result.changed, still, strict=True) if one]
     if len(rows) == len(result.changed):
-        return ["no perplexity in the whole map differs from the undisturbed one: it shows nothing about these neurons"]
+        return [
+            "no perplexity in the whole map differs from the undisturbed one, so it shows nothing about these neurons"
+        ]
     return [f"no perplexity differs from the undisturbed one in the rows {', '.join(rows)}"] if rows else []
 
 

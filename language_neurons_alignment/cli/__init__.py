@@ -63,8 +63,8 @@ def _too_long(error: OSError) -> str:
     """What to say of a path that no file can have."""
     name = max(Path(str(error.filename or "")).parts, key=len, default="")
     return (
-        f"a path is too long: {name[:60]}… has {len(os.fsencode(name))} bytes; systems allow 255 for a name and 4095 "
-        "for a path: give a shorter one"
+        f"a path is too long: {name[:60]}… has {len(os.fsencode(name))} bytes; file systems allow 255 for a name and "
+        "4095 for a path: give a shorter one"
     )
 
 

@@ -1,4 +1,4 @@
-"""Commands that read results, with no model at hand: analyze, compare, stability, report, check."""
+"""Commands that read results and need no model: analyze, compare, stability, report, check."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _check_argument(value: str | Path, name: str, *, written: bool) -> None:
     """Raise SettingsError for what no text or path can be, before a command begins its work."""
     shown = repr(str(value) if len(str(value)) <= 60 else f"{str(value)[:60]}…")
     if "\0" in str(value):
-        raise SettingsError(f"the value {shown} of {name} has a NUL in it: leave it out")
+        raise SettingsError(f"the value {shown} of {name} contains a NUL character: remove it")
     if isinstance(value, Path):
         room = _LONGEST_FILE_NAME - _WHILE_WRITTEN * written
         length = max((len(os.fsencode(part)) for part in value.parts), default=0)
@@ -255,8 +255,7 @@ class EngineFlags:
     batch_invariant: bool = flag(
         False,
         "--batch-invariant",
-        help="Compute each question alone, so that shards and other batches give the same counts to the last "
-        "one; slower.",
+        help="Compute each question alone, so that shards and other batches give exactly the same counts; slower.",
         panel="Engine",
     )
     tensor_parallel_size: int | None = flag(

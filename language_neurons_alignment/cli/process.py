@@ -14,7 +14,7 @@ from typing import Any
 _HOW = {
     "SIGINT": "interrupted",
     "SIGTERM": "terminated (SIGTERM)",
-    "SIGHUP": "the terminal has gone (SIGHUP)",
+    "SIGHUP": "the terminal was closed (SIGHUP)",
 }
 
 
@@ -66,10 +66,10 @@ def ended_by_signal() -> Iterator[None]:
 
 
 class Unprinted(Exception):
-    """What stands on stdout is not all that was to be printed there."""
+    """Not everything that was to be printed on stdout was printed."""
 
     def __init__(self, error: OSError) -> None:
-        """Say why; a reader that has gone, as after `| head`, wants to hear nothing, as with any other program."""
+        """Say why; a reader that has gone, as after `| head`, gets no message, as with any other program."""
         reason = "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
         gone = error.errno == errno.EPIPE
         self.code = 128 + 13 if gone else 1
@@ -78,7 +78,7 @@ class Unprinted(Exception):
 
 
 class _Output(TextIOWrapper):
-    """Stdout, whose failures are no `OSError`, which the libraries between would take for their own."""
+    """Stdout, whose failures are not an `OSError`, because the libraries in between would handle one as their own."""
 
     def write(self, text: str) -> int:
         with _unprinted():
@@ -99,7 +99,7 @@ def _unprinted() -> Iterator[None]:
 
 
 class _Notes(TextIOWrapper):
-    """Stderr: where it cannot be written, nothing is said, and the work goes on."""
+    """Stderr: if it cannot be written, its text is dropped and the work continues."""
 
     def write(self, text: str) -> int:
         try:
@@ -116,7 +116,7 @@ class _Notes(TextIOWrapper):
 
 
 def _discard(descriptor: int) -> None:
-    """Let what is still to be written there go nowhere, or the interpreter complains of it when it ends."""
+    """Discard what is still to be written there; otherwise the interpreter reports it when it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
     os.close(nowhere)

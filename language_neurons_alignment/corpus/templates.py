@@ -204,7 +204,7 @@ def warn_of_other_recipes(records: Sequence[Record], tokenizer: Any) -> None:
         if made.get("digest") != own:
             warnings.warn(
                 f"{where}, and the model that answers has {'another' if own else 'none'}: build the corpus with its "
-                "own template, unless the two models are to be asked the same",
+                "own template, unless both models should get the same prompts",
                 LNAWarning,
                 stacklevel=3,
             )
@@ -260,7 +260,7 @@ def _recipe(tokenizer: ChatTokenizer, question: str, model_path: str, *, tokeniz
 
 @contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
-    """Raise _EndlessError in this block after so many seconds of computing; waiting for a disk does not count.
+    """Raise _EndlessError if this block computes for longer than this; waiting for a disk does not count.
 
     In the main thread a timer of the system does it, which reaches into long operations such as 10 ** 10 ** 10. Other
     threads, and a process that uses this timer itself, look at the clock at each line that runs.
@@ -296,7 +296,7 @@ def _deadline(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def _memory_limit(more: int) -> Iterator[None]:
-    """Let this process take only so many bytes more in this block, then MemoryError; where the system can tell."""
+    """Let this process take only this many more bytes in this block, then raise MemoryError; Linux only."""
     try:
         import resource
 

@@ -105,7 +105,7 @@ def end_tokens(config: Any, generation: Any, tokenizer: Any) -> tuple[int, ...]:
     wrong = [token for token in tokens if not isinstance(token, int) or isinstance(token, bool)]
     if wrong:
         raise EngineError(
-            f"the model's configs name {wrong[0]!r} as eos_token_id; expected a token's number: mend config.json or "
+            f"the model's configs name {wrong[0]!r} as eos_token_id; expected a token's number: correct config.json or "
             "generation_config.json"
         )
     return tuple(sorted(set(tokens)))

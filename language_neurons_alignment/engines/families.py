@@ -112,7 +112,7 @@ def neurons_of(config: dict[str, Any]) -> int:
 def unknown_family(name: str, model_type: str) -> UnknownArchitectureError:
     """The refusal of a family that the transformers library does not have."""
     return UnknownArchitectureError(
-        f"{name} (model_type {model_type!r}) is no model that the installed transformers library knows: give a model "
+        f"{name} (model_type {model_type!r}) is unknown to the installed transformers library: give a model "
         "of another family, or install a version that has this one"
     )
 

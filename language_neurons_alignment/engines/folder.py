@@ -1,7 +1,7 @@
 """A model's folder before anything is loaded from it: what cannot be used, and what lies beside and is not used.
 
-`check_model_path` and `check_weight_files` refuse what is no model (an adapter, a GGUF file, git-lfs's pointers) in one
-line that says what it is. `remarks` names the files that would change the numbers on another machine, where another
+`check_model_path` and `check_weight_files` refuse what is not a model (an adapter, a GGUF file, pointers of git-lfs) in
+one line that says what it is. `remarks` names the files that would change the numbers on another machine, where another
 package is installed, or in another engine.
 """
 
@@ -39,7 +39,7 @@ def check_model_path(path: str) -> dict[str, Any] | None:
         kind = file_kind(folder) or "not one"
         if folder.suffix.lower() == ".gguf" or kind == "a GGUF model":
             raise EngineError(f"{path} {_GGUF}")
-        raise EngineError(f"{path} is a file ({kind}), and a model is a folder: give the folder that it lies in")
+        raise EngineError(f"{path} is a file ({kind}), expected a model folder: give the folder it is in")
     adapter = folder / "adapter_config.json"
     if (folder / "config.json").is_file():
         if adapter.exists():
@@ -82,7 +82,7 @@ def _json(path: Path) -> dict[str, Any]:
     """A JSON object of a model folder."""
     try:
         if path.stat().st_size > _LARGEST:
-            raise EngineError(f"{path} has {path.stat().st_size:,} bytes: it is no model's; {_AGAIN}")
+            raise EngineError(f"{path} has {path.stat().st_size:,} bytes, expected at most {_LARGEST:,}: {_AGAIN}")
         content = json.loads(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError, OSError) as error:
         kind = file_kind(path)
@@ -149,7 +149,7 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def remarks(path: str, *, tokenizer: Any, vocabulary: int | None) -> Iterator[str]:
-    """What lies in a local folder and is not used, or would be elsewhere: a line each."""
+    """What lies in a local folder and is not used, or would be elsewhere: one line for each."""
     folder = Path(path)
     if not folder.is_dir():
         return

@@ -69,7 +69,7 @@ class Journal(Lines):
 
 @contextmanager
 def alone(result: Path) -> Iterator[None]:
-    """Keep other processes from making this result while the context is open, and delete what killed ones left."""
+    """Keep other processes from making this result while the context is open, and delete killed processes' files."""
     busy = f"another process is writing {result}: wait until it has ended, or write to another place"
     with locked(result, busy=busy, patience=0):
         remove_leftovers(result.parent)
@@ -193,7 +193,7 @@ def _check_outcomes(cell: Stored) -> None:
     if not isinstance(outcomes, str) or not set(outcomes) <= set(LETTERS.values()):
         raise ValueError(f"its outcomes are {outcomes!r}, expected the letters {' '.join(LETTERS.values())}")
     if not isinstance(questions, list) or not all(isinstance(one, str) for one in questions):
-        raise TypeError("its questions are no list of ids")
+        raise TypeError("its questions are not a list of ids")
     if not len(set(questions)) == len(questions) == len(outcomes):
         raise ValueError(f"it has {len(outcomes)} outcomes of {len(set(questions))} questions")
 
@@ -233,7 +233,7 @@ def _check_languages(cell: Stored) -> None:
     """Raise where a cell of a forcing table has no list of languages."""
     languages = cell.content["languages"]
     if not isinstance(languages, list) or not all(one is None or isinstance(one, str) for one in languages):
-        raise TypeError("its languages are no list of codes")
+        raise TypeError("its languages are not a list of codes")
 
 
 def forcing_name(key: Key) -> str:

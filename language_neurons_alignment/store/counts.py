@@ -204,7 +204,7 @@ _NAME = re.compile(r"(prefix\.)?(activation|moments|blocks)\.([^.]+)\.(.+)\.pt")
 
 
 def _check_meta(path: Path, meta: Json, kind: _Kind) -> None:
-    """Raise where `meta` is no plain values, or names another kind, language or model than the path does."""
+    """Raise where `meta` holds other than plain values, or names another kind, language or model than the path does."""
     for key, value in meta.items():
         if not isinstance(key, str) or not isinstance(value, str | int | float | bool | None):
             raise ArtifactError(
@@ -230,8 +230,8 @@ def _check_meta(path: Path, meta: Json, kind: _Kind) -> None:
             and not (key == "language" and code_or_name(str(meta[key])) == code_or_name(value))
         ):
             raise IncompatibleError(
-                f"{path} says that it has {key} {meta[key]!r}, its name says {value!r}: it was renamed or exchanged; "
-                f"give it back its name, or {kind.remedy}"
+                f"{path} has {key} {meta[key]!r} in its meta, but {value!r} in its name: it was renamed or exchanged; "
+                f"restore its name, or {kind.remedy}"
             )
 
 
@@ -380,7 +380,7 @@ def load_origin(path: Path) -> tuple[int, Json]:
     tokens, meta = _number(content["total_tokens"]), content.get("meta")
     if type(tokens) is not int or not 0 <= tokens <= _MOST_TOKENS:
         raise ArtifactError(
-            f"{path} is not a count file: its total_tokens is no number of tokens; delete it and {_COUNTS.remedy}"
+            f"{path} is not a count file: its total_tokens is not a number of tokens; delete it and {_COUNTS.remedy}"
         )
     meta = meta if isinstance(meta, dict) else {}
     _check_meta(path, meta, _COUNTS)

@@ -261,7 +261,7 @@ def _checked(cells: Cells, check: Check) -> Cells:
     for (condition, text), one in cells.items():
         try:
             if not (isinstance(condition, str) and isinstance(text, str)):
-                raise TypeError("its names are no strings")
+                raise TypeError("its names are not strings")
             check(one)
         except _DAMAGED as error:
             raise ArtifactError(

@@ -185,7 +185,7 @@ class Layout:
         same = sorted(name for name in names if (found := pattern.fullmatch(name)) and code_or_name(found[1]) == code)
         if len(same) > 1:
             raise SettingsError(
-                f"{folder} has {' and '.join(same)}, which are of one language: rename the right one to {path.name}"
+                f"{folder} has {' and '.join(same)}, both for the same language: rename the right one to {path.name}"
             )
         return folder / same[0] if same else None
 
@@ -214,7 +214,7 @@ def check_name(name: str, what: str, *, example: str, longest: int = _LONGEST_FI
     unseen = unseen_in(name)
     if unseen:
         raise SettingsError(
-            f"{what} must be of characters that can be seen, got {unseen} in {_shown(name)}: for example {example}"
+            f"{what} must have visible characters only, got {unseen} in {_shown(name)}: for example {example}"
         )
     length = len(name.encode())
     if length > longest:
@@ -227,7 +227,9 @@ def check_name(name: str, what: str, *, example: str, longest: int = _LONGEST_FI
 def _check_root(root: Path) -> None:
     """Raise SettingsError where no file can lie under a folder."""
     if "\0" in str(root):
-        raise SettingsError(f"no folder can have the name {_shown(str(root))}, with a NUL in it: choose another --root")
+        raise SettingsError(
+            f"the folder for results {_shown(str(root))} contains a NUL character: choose another --root"
+        )
     longest = _LONGEST_PATH - 3 * _LONGEST_FILE_NAME  # results lie two folders deeper
     length, part = len(os.fsencode(root.absolute())), max((len(os.fsencode(one)) for one in root.parts), default=0)
     if length > longest or part > _LONGEST_FILE_NAME:
@@ -238,7 +240,7 @@ def _check_root(root: Path) -> None:
 
 
 def _shown(name: str) -> str:
-    """A name in a message, cut where it is endless."""
+    """A name in a message, shortened if it is long."""
     return repr(name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…")
 
 
@@ -324,7 +326,7 @@ def with_ending(path: Path, ending: str) -> Path:
 def model_tag(model_path: str) -> str:
     """Return the last part of a model's path or hub id."""
     if "\0" in model_path:
-        raise SettingsError(f"the model path {_shown(model_path)} has a NUL in it: give a folder or a hub id")
+        raise SettingsError(f"the model path {_shown(model_path)} contains a NUL character: give a folder or a hub id")
     tag = Path(model_path).name
     if tag in ("", ".."):
         tag = Path(model_path).resolve().name

@@ -237,8 +237,8 @@ class Mask:
         description = load_description(path) if langs is None else None
         if description is not None and description.mask_hash not in ("", _list_hash(listed)):
             raise IncompatibleError(
-                f"{path} and {with_ending(path, '.json').name} come from two runs, for the description is about other "
-                f"neurons than the mask has: {_again(description)}"
+                f"{path} and {with_ending(path, '.json').name} come from two runs: the description belongs to other "
+                f"neurons than the mask holds; {_again(description)}"
             )
         if langs is not None:
             languages = parse_languages(langs)
@@ -476,5 +476,5 @@ def _rows(text: str) -> list[list[int]]:
 def _whole(text: str | None) -> int:
     """Read a number as written in plain digits; `int` would also read 1_000 and the digits of other scripts."""
     if text is None or not _NUMBER.fullmatch(text):
-        raise ValueError(f"{str(text)[:40]!r} is no whole number")
+        raise ValueError(f"{str(text)[:40]!r} is not a whole number")
     return int(text)

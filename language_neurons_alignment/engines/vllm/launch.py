@@ -143,7 +143,7 @@ def check_invariant(launch: Launch) -> None:
         if launch.invariant and key.replace("-", "_") in SCHEDULING:
             raise SettingsError(
                 f"--engine-arg {key}={value} cannot be used with --batch-invariant, which runs one request at a time "
-                "in steps of one size: leave one of them out"
+                "in steps of one size: use only one of the two"
             )
 
 
