@@ -24,7 +24,7 @@ from .store.counts import counts_hash, has_moments, load_blocks, load_counts, wi
 from .store.files import Json, differing_files, is_held, is_part, load_tensors, read_json
 from .store.grid import Cells, Lines, Older, older_evaluation, older_forcing, older_map, read_cells
 from .store.layout import Layout, with_ending
-from .store.maps import controls_path, perplexities
+from .store.maps import perplexities
 from .store.masks import Mask
 
 _T = TypeVar("_T")
@@ -222,8 +222,11 @@ class _Check:
                 tokens = tuple(one.tokens for one in cell.likelihoods)
                 if lengths.setdefault((key[1], choices), tokens) != tokens:
                     self.find(DAMAGED, path, f"cell {key} is of other texts than those above it: run `lna ppl --force`")
-            if controls_path(path).exists():
-                self.json(controls_path(path), "lna ppl")
+            summary = self.read(with_ending(path, ".json"), older_map, path) or {}
+            for key, one in summary.items():
+                if key not in cells or any(cells[key].content.get(name) != one.content.get(name) for name in _SUMS):
+                    what = f"its cell {key} is not the one among the finished cells: run `lna ppl` again"
+                    self.find(DAMAGED, one.file, what)
 
     def read_evaluations(self, folder: Path) -> None:
         """Evaluations: one known letter for each question, and one answer beside it."""
@@ -369,6 +372,8 @@ _READERS: dict[str, Callable[[_Check, Path], None]] = {
 }
 """Folder under the root → what reads it. What others are made from comes first."""
 
+_SUMS = ("token", "text", "nll", "tokens", "texts")
+"""What the summary of a map says of a cell."""
 _COMMANDS = {"analysis": "analyze", "comparisons": "compare", "stability": "stability", "methods": "methods"}
 _COUNTED = re.compile(
     r"(?P<prefix>prefix\.)?(?P<kind>activation|moments|blocks)\.(?P<language>[^.]+)\.(?P<model>.+)\.pt"

@@ -43,6 +43,8 @@ def file_kind(path: Path) -> str | None:
     try:
         if path.is_dir():
             return "a folder"
+        if path.exists() and not path.is_file():  # reading one may never end
+            return "a pipe, a socket or a device"
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except OSError:

@@ -298,7 +298,23 @@ def shards_at(layout: Layout, folders: Sequence[Path]) -> list[Layout]:
     for folder in folders:
         if folder.absolute().parent.name != "activations":
             raise SettingsError(f"{folder} is not a folder of counts: expected …/activations/<name>")
+    _check_parts([folder.absolute().name for folder in folders])
     return [Layout(folder.absolute().parents[1], folder.absolute().name, layout.model) for folder in folders]
+
+
+def _check_parts(names: Sequence[str]) -> None:
+    """Raise ConflictError where folders named …shard-K-of-N are not all N parts, each once, of one division."""
+    parts = [re.fullmatch(r"(.+)\.shard-(\d+)-of-(\d+)", name) for name in names]
+    known = [part for part in parts if part]
+    if not known:
+        return
+    divisions = {(part[1], part[3]) for part in known}
+    given = sorted(int(part[2]) for part in known)
+    if len(divisions) > 1 or len(known) < len(parts) or given != list(range(1, int(known[0][3]) + 1)):
+        raise ConflictError(
+            f"the folders {', '.join(names)} are not the parts of one whole, so their sum would count some questions "
+            f"twice or never: give all parts of one division, shard-1-of-N to shard-N-of-N, each once"
+        )
 
 
 def shard_layout(layout: Layout, part: int, parts: int) -> Layout:

@@ -93,6 +93,25 @@ def test_folders_from_elsewhere_can_be_named(tmp_path: Path) -> None:
         shards_at(target, [tmp_path])
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a.shard-1-of-2"],
+        ["a.shard-1-of-2", "a.shard-1-of-2"],
+        ["a.shard-1-of-2", "a"],
+        ["a.shard-1-of-2", "b.shard-2-of-2"],
+        ["a.shard-1-of-2", "a.shard-2-of-3"],
+        ["a.shard-1-of-2", "a.shard-2-of-2", "a.shard-3-of-2"],
+    ],
+)
+def test_folders_that_are_not_all_the_parts_of_one_whole_are_refused(tmp_path: Path, names: list[str]) -> None:
+    target = Layout(tmp_path, "whole", "Llama-m")
+    with pytest.raises(ConflictError, match="would count some questions twice or never: give all parts"):
+        shards_at(target, [tmp_path / "activations" / name for name in names])
+    whole = [tmp_path / "activations" / f"a.shard-{part}-of-3" for part in (2, 1, 3)]
+    assert len(shards_at(target, whole)) == 3
+
+
 def test_the_same_shard_twice_is_refused(tmp_path: Path) -> None:
     target = Layout(tmp_path, "whole", "Llama-m")
     shards = [shard_layout(target, part, 2) for part in (1, 2)]

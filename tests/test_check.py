@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,15 @@ def test_a_cell_that_its_texts_do_not_come_to_is_damaged(work: Path, lam: float)
     assert kinds(work / "out") == {DAMAGED: ["ppl.Llama-tiny-llama"]}
 
 
+@pytest.mark.parametrize("change", [{"token": 1.0}, {"texts": 0}, {"text_language": "xx"}])
+def test_a_summary_that_is_not_of_its_cells_is_damaged(work: Path, lam: float, change: dict[str, object]) -> None:
+    path = map_file(work, lam, ".json")
+    content = json.loads(path.read_text())
+    content["cells"][3] |= change
+    path.write_text(json.dumps(content))
+    assert kinds(work / "out") == {DAMAGED: ["ppl.Llama-tiny-llama.json"]}
+
+
 def test_an_evaluation_that_lost_an_answer_is_damaged(old: Path) -> None:
     path = next(old.glob("evaluations/*/*/*.answers/none.jsonl"))
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
@@ -165,6 +175,15 @@ def test_only_leftovers_are_removed(work: Path, lam: float) -> None:
         assert check_root(out, clean=True).removed == ()
     part.with_name("being-written").unlink()
     assert set(out.rglob("*")) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names, as POSIX has them")
+def test_a_pipe_in_the_place_of_a_result_is_damaged_and_not_waited_for(work: Path, lam: float) -> None:
+    counts = layout_of(work).activation("en")
+    for path in (counts, map_file(work, lam, ".json")):
+        path.unlink()
+        os.mkfifo(path)
+    assert {"activation.en.Llama-tiny-llama.pt", "ppl.Llama-tiny-llama.json"} <= set(kinds(work / "out")[DAMAGED])
 
 
 def test_a_root_that_is_not_there(tmp_path: Path) -> None:

@@ -401,12 +401,14 @@ def check(
         {"root": str(root), "checked": found.checked, "findings": listed, "removed": list(map(str, found.removed))},
         table(["results", "read"], [[name.replace("_", " "), number] for name, number in found.checked.items()])
         if found.checked
-        else f"no results under {root}",
+        else "",
         [f"{one['kind']}  {one['path']}: {one['what']}" for one in listed],
         [f"{sizes[kind]} {kind}: {what}" for kind, what in KINDS.items() if sizes[kind]],
         [f"removed {len(found.removed)} leftovers"] if found.removed else [],
         "everything is in order" if found.checked and not listed else "",
     )
+    if not found.checked:
+        raise ArtifactError(f"no results under {root}: give the root folder of some results")
     if not found.sound:
         wrong = ", ".join(f"{sizes[kind]} {kind}" for kind in (DAMAGED, STALE, ORPHANED) if sizes[kind])
         raise ArtifactError(f"{root}: {wrong}; make what is listed again, or delete it")

@@ -142,6 +142,12 @@ def chat_template(tokenizer: ChatTokenizer, model_path: str) -> Template:
         raise SettingsError(
             f"the model at {model_path} has no chat template: use the template plain, instruct, or a file of your own"
         )
+    prompts = {str(_recipe(tokenizer, one, model_path, tokenize=False)) for one in ("one question", "another")}
+    if len(prompts) == 1 and any(prompts):
+        raise SettingsError(
+            f"the chat template of {model_path} leaves the question out, so every prompt would be the same: use the "
+            "template plain, instruct, or a file of your own"
+        )
     framing = Framing.of(tokenizer)
     opening = framing.text(framing.opening)
 

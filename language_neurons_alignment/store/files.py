@@ -261,6 +261,8 @@ def sync_folder(folder: Path) -> None:
 def read_json(path: Path, is_whole: Callable[[Any], bool], *, command: str) -> Json | None:
     """Read a JSON file that one of our commands wrote; None where there is none."""
     try:
+        if path.exists() and not path.is_file():  # a pipe: reading one may never end
+            raise ValueError("not a regular file")
         content = json.loads(path.read_text(encoding="utf-8"))
         if not is_whole(content):
             raise ValueError(f"not what `{command}` writes")

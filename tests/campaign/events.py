@@ -105,12 +105,23 @@ def _count_units(counter: Counter, event: Callable[..., None]) -> None:
     from transformers import PreTrainedModel
 
     from language_neurons_alignment import activation
+    from language_neurons_alignment.engines.transformers import network
     from language_neurons_alignment.store.grid import GridFile, Lines
 
+    taking_apart, proving = network.Network.of, []
+
+    def of(model: Any) -> Any:
+        proving.append(model)  # the passes that prove where its neurons are, each time that it is loaded
+        try:
+            return taking_apart(model)
+        finally:
+            proving.pop()
+
     def before(module: Any, _inputs: Any) -> None:
-        if isinstance(module, PreTrainedModel) and hasattr(module, "lm_head"):
+        if isinstance(module, PreTrainedModel) and hasattr(module, "lm_head") and not proving:
             event("unit")
 
+    network.Network.of = of  # type: ignore[method-assign]
     register_module_forward_pre_hook(before)
 
     def keeping(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -70,6 +70,7 @@ class Child:
                 os.dup2(descriptor, number)
                 os.close(descriptor)
             sys.stdin, sys.stdout, sys.stderr = (open(number, mode) for number, mode in enumerate(("r", "w", "w")))  # noqa: SIM115
+            sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # as in a process of its own
             os.chdir(folder)
             code = work()
         except BaseException:

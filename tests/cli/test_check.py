@@ -20,4 +20,6 @@ def test_it_says_what_it_found(work: Path, lam: float, lna: Lna) -> None:
 
 
 def test_a_folder_without_results(tmp_path: Path, lna: Lna) -> None:
-    assert lna("check", str(tmp_path)).out.startswith("no results under")
+    done = lna("check", str(tmp_path))
+    assert done.code == 1
+    assert done.err.strip().splitlines()[-1].startswith(f"lna: no results under {tmp_path}: give the root folder")

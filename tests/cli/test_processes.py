@@ -177,7 +177,6 @@ def test_a_signal_in_the_middle_of_a_run_is_told_in_one_line_and_leaves_no_half_
 SIGNALLED = """
 import os, signal, sys, time
 from language_neurons_alignment import cli
-from language_neurons_alignment.cli import app
 
 def slow(*_, **__):
     try:
@@ -188,7 +187,6 @@ def slow(*_, **__):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(20)
 
-app.app.registered_commands[0].callback = slow
 import language_neurons_alignment.autosweep
 language_neurons_alignment.autosweep.autosweep = slow
 sys.argv = ["lna", "autosweep", "--model-path", "/ABS/PATH/TO/MODEL", "-s", "mgsm", "-r", "0.1"]

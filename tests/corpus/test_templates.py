@@ -179,6 +179,19 @@ def test_a_recipe_that_no_text_has_is_refused_with_the_position_and_both_tokens(
     )
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "User: {% for m in messages %}{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}"
+        "{% endfor %}{% endfor %} Assistant:",
+        "Hello",
+    ],
+)
+def test_a_chat_template_that_leaves_the_question_out_is_refused(template: str) -> None:
+    with pytest.raises(SettingsError, match="the chat template of here leaves the question out"):
+        chat_template(tokenizer_of("<s> $A", template), "here")
+
+
 @pytest.mark.parametrize("template", ["{{ messages[0].content }}{{ eos_token }}", ""])
 def test_a_chat_template_whose_prompt_ends_with_eos_or_is_empty_is_refused(template: str) -> None:
     tokenizer = tokenizer_of("<s> $A", template or "{% if false %}{% endif %}")

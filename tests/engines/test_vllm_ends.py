@@ -174,8 +174,7 @@ def die(driver: Driver, how: str) -> None:
     driver.process.wait(WITHIN)
 
 
-@pytest.mark.parametrize(("tensor", "pipeline"), [(1, 1), (2, 1), (1, 2)])
-@pytest.mark.parametrize("doing", ["counting", "scoring", "generating"])
+@pytest.mark.parametrize(("doing", "tensor", "pipeline"), [("counting", 1, 1), ("scoring", 1, 2), ("generating", 2, 1)])
 def test_a_killed_parent_leaves_no_process(start: Start, doing: str, tensor: int, pipeline: int) -> None:
     before = set(os.listdir("/dev/shm"))
     driver = start(doing, tensor=tensor, pipeline=pipeline)
@@ -188,11 +187,11 @@ def test_a_killed_parent_leaves_no_process(start: Start, doing: str, tensor: int
     assert set(os.listdir("/dev/shm")) - before == set()
 
 
-@pytest.mark.parametrize(("tensor", "processes", "later"), [(1, 1, 0.0), (1, 1, 3.0), (1, 2, 0.0), (2, 2, 1.0)])
+@pytest.mark.parametrize(("tensor", "processes", "later"), [(1, 1, 3.0), (2, 2, 1.0)])
 def test_a_parent_killed_while_vllm_starts_leaves_no_process(
     start: Start, tensor: int, processes: int, later: float
 ) -> None:
-    """While Python starts, while vLLM is imported, when the worker is there, while two load the model."""
+    """While vLLM is imported, and while two workers load the model."""
     driver = start("counting", tensor=tensor)
     driver.wait_for("starting")
     driver.wait_for_processes(processes)
@@ -201,7 +200,7 @@ def test_a_parent_killed_while_vllm_starts_leaves_no_process(
     assert driver.survivors() == []
 
 
-@pytest.mark.parametrize("how", ["exit", "segfault", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("how", ["exit", "segfault"])
 def test_other_ways_to_end_leave_no_process(start: Start, how: str) -> None:
     driver = start("idle")
     driver.wait_for("idle")
