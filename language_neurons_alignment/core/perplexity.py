@@ -167,6 +167,11 @@ def resampled(result: PerplexityMap, *, average: str = "token", draws: int = DRA
     Columns with equally many texts share their draws, so parallel texts are drawn together. NaN where only the sums of
     a cell are known; IncompatibleError if the rows of a column are over different texts.
     """
+    missing = [(row, text) for row in result.rows for text in result.languages if (row, text) not in result.cells]
+    if missing:
+        raise IncompatibleError(
+            f"the map is not finished: {len(missing)} cells are missing, the first is {missing[0]}; run `lna ppl` again"
+        )
     drawn = torch.full((draws, len(result.rows), len(result.languages)), math.nan, dtype=torch.float64)
     for j, language in enumerate(result.languages):
         known = {i: texts for i, row in enumerate(result.rows) if (texts := result.cells[row, language].likelihoods)}

@@ -141,11 +141,10 @@ class AnswerGrid(GridFile):
         self.append(cells, engine=engine)
         self.journal(name).remove()
 
-    def end(self) -> None:
-        """Forget that this run overwrites, and delete the folder of its answers, which are all copied."""
-        super().end()
-        if not self._new.path.exists():
-            shutil.rmtree(self._new_folder, ignore_errors=True)
+    def _drop_new(self) -> None:
+        """Delete the answers, which are all copied, and last what says that this run overwrites."""
+        shutil.rmtree(self._new_folder, ignore_errors=True)
+        super()._drop_new()
 
     def _begin_anew(self) -> None:
         self._new.path.unlink(missing_ok=True)  # first: its cells mean nothing without their answers

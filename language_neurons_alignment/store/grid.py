@@ -391,8 +391,11 @@ class GridFile:
         if self.replacing:
             with self._locked():
                 if self._new.sync() and self._new.cells == self._moved:  # else another process replaces more
-                    self._new.path.unlink(missing_ok=True)
+                    self._drop_new()
             self.replacing = self._overwrite = False
+
+    def _drop_new(self) -> None:
+        self._new.path.unlink(missing_ok=True)
 
     def _replace(self) -> None:
         """Put the new cells in the place of the old ones. A run that is killed before `end` does this again."""

@@ -45,7 +45,7 @@ from .mutate import (
 )
 from .processes import peak_memory
 
-SLOWEST = 5.0
+SLOWEST = 15.0
 """Seconds that an input may take; four times as many where a whole command, or the language detector, is loaded."""
 
 MOST_MEMORY = 512
@@ -990,7 +990,9 @@ def command_line(rng: Random, place: Place) -> Read:
     """A command line: a valid one with options changed, or options at random."""
     name = rng.choice((*COMMANDS, "dataset check", "dataset templates"))
     known = COMMANDS.get(name)
-    argv = list(known.argv) if known and rng.random() < 0.8 else name.split()
+    argv = list(known.argv) if known else name.split()
+    if rng.random() < 0.2:
+        argv = argv[: 2 if argv[0] == "dataset" else 1]
     path = argv[:2] if argv[0] == "dataset" else argv[:1]
     options = list(_options(" ".join(path)))
     for _ in range(rng.choice((1, 1, 2, 3))):

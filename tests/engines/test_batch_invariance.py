@@ -138,5 +138,5 @@ class TestVLLM:
         test_likelihoods_and_answers_do_not_depend_on_the_others(engine)
 
     def test_scheduling_beside_it_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(SettingsError, match="max_num_seqs=4 cannot be used with --batch-invariant"):
+        with pytest.raises(SettingsError, match=r"max.num.seqs=4 cannot be used with --batch-invariant"):
             open_vllm(tmp_path, batch_invariant=True, engine_args={"max-num-seqs": 4})
