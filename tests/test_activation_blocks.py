@@ -174,7 +174,7 @@ def test_blocks_of_other_counts_are_refused(seven: Path) -> None:
             collect_activations(session, language, blocks=3)
     for prefix in (False, True):
         shutil.copy(layout.blocks("es", prefix=prefix), layout.blocks("en", prefix=prefix))
-    with pytest.raises(IncompatibleError, match=r"language 'es', its name says 'en'"):
+    with pytest.raises(IncompatibleError, match=r"language 'es' in its meta, but 'en' in its name"):
         load_blocks(layout, "en")
     for prefix in (False, True):
         content = torch.load(layout.blocks("en", prefix=prefix), weights_only=True)

@@ -115,7 +115,7 @@ _BLOCKS = _Kind(
     ("over_zero",),
     "total_tokens, whole numbers [block], and over_zero, whole numbers [block, layer, d_mlp]",
     "lna activation --blocks 20",
-    " (existing counts: with --force)",
+    " (existing counts: `lna activation --blocks 20 --force`)",
 )
 
 

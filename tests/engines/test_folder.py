@@ -97,7 +97,7 @@ class TestRefused:
         (tmp_path / "config.json").write_bytes(content)
         said = refusal(tmp_path / "config.json")
         assert kind in said
-        assert "a model is a folder" in said
+        assert "expected a model folder" in said
 
     def test_an_adapter_is_told_its_base_model_and_what_to_do(self, tmp_path: Path) -> None:
         change(tmp_path / "adapter_config.json", **ADAPTER)

@@ -104,7 +104,8 @@ def test_exchanged_prefix_and_full_files_are_refused(layout: Layout, stored: str
         as_old(layout, "en", layout.activation)
     load_counts(layout, "en")
     exchange(layout.activation("en"), layout.activation("en", prefix=True))
-    says = "kind 'counts of prefixes', its name says 'counts of whole texts'" if stored == "now" else "prefix has 1000"
+    told = "kind 'counts of prefixes' in its meta, but 'counts of whole texts' in its name"
+    says = told if stored == "now" else "prefix has 1000"
     refused(lambda: load_counts(layout, "en"), says)
     refused(lambda: load_answer_counts(layout, ["en"]), says)
 
@@ -131,9 +132,9 @@ def test_a_file_under_another_language_model_or_kind_is_refused_with_both_names(
     save_counts(layout, "fr", made_up_counts(seed=1), META)
     for prefix in (False, True):
         exchange(layout.activation("en", prefix=prefix), layout.activation("fr", prefix=prefix))
-    refused(lambda: load_counts(layout, "en"), "language 'fr', its name says 'en'")
-    refused(lambda: load_span(layout.activation("en")), "language 'fr', its name says 'en'")
-    refused(lambda: load_origin(layout.activation("en")), "language 'fr', its name says 'en'")
+    refused(lambda: load_counts(layout, "en"), "language 'fr' in its meta, but 'en' in its name")
+    refused(lambda: load_span(layout.activation("en")), "language 'fr' in its meta, but 'en' in its name")
+    refused(lambda: load_origin(layout.activation("en")), "language 'fr' in its meta, but 'en' in its name")
 
 
 def test_a_file_of_another_model_is_refused(layout: Layout) -> None:
@@ -141,7 +142,7 @@ def test_a_file_of_another_model_is_refused(layout: Layout) -> None:
     other = replace(layout, model="Llama-big")
     for prefix in (False, True):
         shutil.copy(layout.activation("en", prefix=prefix), other.activation("en", prefix=prefix))
-    refused(lambda: load_counts(other, "en"), "model 'Llama-tiny', its name says 'Llama-big'")
+    refused(lambda: load_counts(other, "en"), "model 'Llama-tiny' in its meta, but 'Llama-big' in its name")
 
 
 def test_counts_changed_after_they_were_stored_are_refused(layout: Layout) -> None:

@@ -276,7 +276,7 @@ def test_counts_under_two_earlier_spellings_are_refused_until_one_is_renamed(lay
     folder.mkdir(parents=True)
     for spelling in ("swh", "swh-Latn"):
         (folder / f"activation.{spelling}.{layout.model}.pt").touch()
-    with pytest.raises(SettingsError, match=r"of one language: rename the right one to activation\.sw"):
+    with pytest.raises(SettingsError, match=r"both for the same language: rename the right one to activation\.sw"):
         layout.activation("sw")
     (folder / f"activation.sw.{layout.model}.pt").touch()
     assert layout.activation("sw").name == f"activation.sw.{layout.model}.pt"
