@@ -79,7 +79,7 @@ def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tu
     name, layers = type(decoder).__name__, decoder_layers(decoder, place)
     with torch.inference_mode():
         tokens = probe(decoder)
-        calls = _trace(decoder, layers, tokens)
+        calls, hidden = _trace(decoder, layers, tokens)
         sites = tuple(_site(name, index, layer, calls[index], place) for index, layer in enumerate(layers))
         widths = sorted({site.d_mlp for site in sites})
         if len(widths) > 1:
@@ -91,7 +91,7 @@ def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tu
                 f"{name}: layers share one activation module, so their firings cannot be told apart"
             )
         _prove_interventions(name, decoder, layers, sites, tokens)
-        _prove_causal(name, decoder, tokens)
+        _prove_causal(name, decoder, tokens, hidden)
     return sites
 
 
@@ -118,8 +118,10 @@ def _run(decoder: nn.Module, tokens: Int64[Tensor, "one token"]) -> Float[Tensor
     return decoder(input_ids=tokens, use_cache=False)[0]
 
 
-def _trace(decoder: nn.Module, layers: nn.ModuleList, tokens: Int64[Tensor, "one token"]) -> list[list[_Call]]:
-    """Run the probe; return each layer's calls in their order, those of modules around others after them."""
+def _trace(
+    decoder: nn.Module, layers: nn.ModuleList, tokens: Int64[Tensor, "one token"]
+) -> tuple[list[list[_Call]], Tensor]:
+    """Run the probe; return each layer's calls in their order (a module around others last), and what it gave."""
     calls: list[list[_Call]] = [[] for _ in layers]
     came_in: dict[int, list[list[Tensor]]] = {}
 
@@ -139,8 +141,8 @@ def _trace(decoder: nn.Module, layers: nn.ModuleList, tokens: Int64[Tensor, "one
                 if name:
                     hooks.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
                     hooks.callback(module.register_forward_hook(partial(after, index, name)).remove)
-        _run(decoder, tokens)
-    return calls
+        hidden = _run(decoder, tokens)
+    return calls, hidden
 
 
 def _site(
@@ -274,11 +276,11 @@ def _zeros(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tens
     return torch.zeros_like(output)
 
 
-def _prove_causal(name: str, decoder: nn.Module, tokens: Int64[Tensor, "one token"]) -> None:
+def _prove_causal(name: str, decoder: nn.Module, tokens: Int64[Tensor, "one token"], hidden: Tensor) -> None:
     """Another last token changes nothing in front of it."""
     other = tokens.clone()
     other[0, -1] = tokens[0, 0]
-    one, two = _run(decoder, tokens).float(), _run(decoder, other).float()
+    one, two = hidden.float(), _run(decoder, other).float()
     before, last = (one - two)[:, :-1].abs().max(), (one - two)[:, -1].abs().max()
     if before > 1e-2 * last:
         raise UnknownArchitectureError(
