@@ -7,6 +7,7 @@ neurons in its own way: the activation module is replaced by a wrapper that look
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.core.counts import LanguageCounts, LanguageMoments, SpanCounts, SpanMoments
@@ -23,8 +24,11 @@ from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.model import ModelInfo
 from language_neurons_alignment.core.perplexity import TextLikelihood
 from language_neurons_alignment.corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText
+from tests.tiny_models import auto_model
 
-_ACTIVATIONS = ("act_fn", "activation_fn", "act", "gelu_impl")
+_SEES = re.compile("visi|visual|project|connector")
+"""Names of modules that work on images."""
+_ACTIVATIONS = ("act_fn", "activation_fn", "activation", "act", "gelu_impl")
 
 
 class Tap(nn.Module):
@@ -50,7 +54,8 @@ class NaiveEngine:
 
     def __init__(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
         # eager is the only attention that does all that every architecture needs (Gemma 2 caps its scores)
-        loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+        kind = auto_model(AutoConfig.from_pretrained(folder))
+        loaded = kind.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
         self.network = loaded.eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.taps = _tap(self.network)
@@ -171,7 +176,8 @@ def _tap(network: nn.Module) -> list[Tap]:
     taps = []
     for name, module in list(network.named_modules()):
         for attribute in _ACTIVATIONS:
-            if isinstance(module._modules.get(attribute), nn.Module) and "vision" not in name:
+            inner = "mlp" in module._modules  # a layer of Gemma 3n or 4: its own activation gates embeddings
+            if isinstance(module._modules.get(attribute), nn.Module) and not _SEES.search(name) and not inner:
                 tap = Tap(getattr(module, attribute))
                 setattr(module, attribute, tap)
                 taps.append(tap)

@@ -108,7 +108,8 @@ class TransformersEngine:
         hooks = [(site.module, counter.hook(site.layer)) for site in network.sites]
         with _out_of_memory(self._budget), torch.inference_mode(), hooked(hooks):
             for some in [[group] for group in groups] if self._invariant else [groups]:
-                self._feed([job for group in some for job in plan(group, switch=network.switch)], counter, progress)
+                jobs = [job for group in some for job in plan(group, switch=network.switch, shares=network.shares)]
+                self._feed(jobs, counter, progress)
             return counter.counts()
 
     def _feed(self, jobs: Sequence[Job], counter: FiringCounter, progress: Progress) -> None:

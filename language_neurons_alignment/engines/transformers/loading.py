@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from ...core.model import ModelInfo
-from ...errors import EngineError, SettingsError
+from ...errors import EngineError, SettingsError, UnknownArchitectureError
 from ..checkpoint import explained, longest_sequence, rope_switch
 from ..families import class_name
 from .network import Network
@@ -32,12 +40,31 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def auto_class(config: PreTrainedConfig) -> Any:
+    """What the library loads such a model with: as a causal language model, or with images, whose decoder is used.
+
+    UnknownArchitectureError for anything else, such as an encoder with a decoder (mT5).
+    """
+    for mapping, loader in (
+        (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
+        (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText),
+    ):
+        if type(config) in mapping and not config.is_encoder_decoder:
+            return loader
+    encodes = ": it has an encoder besides its decoder" if config.is_encoder_decoder else ""
+    raise UnknownArchitectureError(
+        f"{class_name(config) or type(config).__name__} (model_type {config.model_type!r}) is not a causal language "
+        f"model, neither of text alone nor of text and images{encodes}; give a model that is one"
+    )
+
+
 def load_weights(
     path: str, *, config: PreTrainedConfig, dtype: torch.dtype | str, revision: str | None
 ) -> PreTrainedModel:
     """A model with its weights, every one of them from its files."""
+    kind = auto_class(config)
     with explained("the weights", path):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             path,
             config=config,
             dtype=dtype,
