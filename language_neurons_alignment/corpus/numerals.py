@@ -102,10 +102,11 @@ def numbers_in(text: str, language: str) -> list[FoundNumber]:
         for found in _read(text, match, mark=mark, language=language):
             if found.digits < done:  # a denominator or a power is part of the number before
                 continue
-            done, before = found.end, numbers[-1] if numbers else None
+            done_before, before = done, numbers[-1] if numbers else None
+            done = found.end
             if max(found.value.numerator.bit_length(), found.value.denominator.bit_length()) > _LARGEST:
                 continue
-            whole = _with_words(text, found, language)
+            whole = _with_words(text, found, done_before, language)
             done = whole.end
             if before and whole.digits == found.digits and whole.start == found.start and _adds_to(text, before, whole):
                 numbers[-1] = replace(before, end=whole.end, value=before.value + whole.value, scale=whole.scale)
@@ -347,13 +348,16 @@ def _adds_to(text: str, before: FoundNumber, found: FoundNumber) -> bool:
     return bool(before.scale > 1 and fits and _BETWEEN_PARTS.fullmatch(text, before.end, found.start))
 
 
-def _with_words(text: str, found: FoundNumber, language: str) -> FoundNumber:
-    """A number with the words that add to it, "2 thousand five hundred", or to which it adds, "two million 300 thousand"."""
+def _with_words(text: str, found: FoundNumber, first: int, language: str) -> FoundNumber:
+    """A number with the words that add to it, "2 thousand five hundred", or to which it adds, "two million 300 thousand".
+
+    The words in front of it begin at `first` or later: those before belong to another number.
+    """
     behind = run_at(text, found.end, language) if found.scale > 1 and found.value > 0 else None
     if behind and behind.value and _fits(behind.value, found.scale, joined=behind.joined):
         found = replace(found, end=behind.end, value=found.value + behind.value, scale=Fraction(1))
     before = run_before(text, found.start, language) if found.value > 0 else None
-    if before and before.value:
+    if before and before.value and before.start >= first:
         scale = next(scale for scale in (10**12, 10**9, 10**6, 1000, 100, 1) if before.value % scale == 0)
         joins = before.joined or found.scale > 1 or found.value * 10 >= scale
         if scale > found.scale and joins and 0 < found.value < scale:

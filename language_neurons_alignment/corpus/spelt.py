@@ -564,7 +564,7 @@ _ALSO_WRITTEN = {
     "da": [(_ONE_OF, ""), ("å", "aa")],
     "nl": [("ë", "e"), ("é", "e")],
     "it": [("tré", "tre"), (r"(?<=\w)tre\b", "tré")],  # num2words writes some with and some without the accent
-    "es": [("ientos", "ientas"), ("[óéú]", lambda found: {"ó": "o", "é": "e", "ú": "u"}[found[0]]), (r"uno\b", "una")],
+    "es": [("ientos", "ientas"), ("dós", "dos"), ("trés", "tres"), ("séis", "seis"), (r"uno\b", "una")],
     "pt": [("entos", "entas"), ("dois", "duas"), (r"\bum\b", "uma"), ("catorze", "quatorze"), ("três", "tres")],
     "fr": [("huitante", "octante"), (r"(?<= cent)\b(?! mille)", "s"), (r"(?<=cent)s\b", ""), (r"(?<=vingt)s\b", ""), (r"un$", "une")],
     "ca": [("dos", "dues"), ("cents", "centes")],
@@ -573,8 +573,8 @@ _ALSO_WRITTEN = {
     "cs": [(r"dva\b", "dvě")],
     "sk": [(r"dva\b", "dve")],
     "hu": [("kettő", "két")],
-    "ar": [("مائة", "مئة"), ("ون", "ين"), (r"(?<=مئت|ألف|ثن)ان", "ين")],
-    "vi": [("lẻ", "linh"), ("nghìn", "ngàn"), ("(?<=mươi |linh )bốn|(?<=lẻ )bốn", "tư"), ("lăm", "nhăm"), ("bảy", "bẩy"), ("tỷ", "tỉ")],
+    "ar": [("مائة", "مئة"), ("ون", "ين"), (r"(?:(?<=مئت)|(?<=ألف)|(?<=ثن))ان", "ين")],
+    "vi": [("lẻ", "linh"), ("nghìn", "ngàn"), (r"(?:(?<=mươi )|(?<=linh )|(?<=lẻ ))bốn", "tư"), ("lăm", "nhăm"), ("bảy", "bẩy"), ("tỷ", "tỉ")],
     "bn": [("শত", "শ"), (r"শ(?=\s|$)", "শো"), ("দুই(?=শ)", "দু"), ("লাখ", "লক্ষ"), ("ঁ", ""), ("^উন", "ঊন"), (r"\bত্রিশ", "তিরিশ")],
 }
 """What may be written otherwise than num2words does: other genders, spellings and words that may be left out.
