@@ -447,7 +447,9 @@ _INVISIBLE = dict.fromkeys(map(ord, f"{_MARKS_OF_DIRECTION}\u200b\u200c\u200d\u2
 _FULL_WIDTH = {0xFF01 + n: chr(0x21 + n) for n in range(94) if chr(0x21 + n) != ","}  # "，" is never a decimal mark
 _SIGNS = {ord("﹣"): "−", ord("－"): "-", ord("⁄"): "/", ord("∕"): "/", ord("฿"): "$", ord("৳"): "$", ord("￥"): "¥"}
 
-_ARROW = re.compile(r"[→⇒⟹⟶⇨➔➜➙➡⮕↦∴]\ufe0f?|(?<![-=<])[-=]{1,3}>|\\(?:long)?(?:rightarrow|Rightarrow|mapsto)\b|\\(?:to|implies|therefore|Longrightarrow)\b")
+_ARROW = re.compile(
+    r"[→⇒⟹⟶⇨➔➜➙➡⮕↦∴]\ufe0f?|(?<![-=<])[-=]{1,3}>|\\(?:long)?(?:rightarrow|Rightarrow|mapsto)\b|\\(?:to|implies|therefore|Longrightarrow)\b"
+)
 """An arrow leads to a result, as "=" does."""
 _LATEX = [
     (_ARROW, "="),

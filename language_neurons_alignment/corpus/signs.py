@@ -21,14 +21,13 @@ _NO_SIGN = re.compile(rf"(?:[\d)%]|\d\s?[$€£¥])\s*$|{LETTER}$")
 _ALWAYS_A_SIGN = (
     r"negative|negativ|negatif|hasi|负数?|負の|負|零下|ঋণাত্মক|ঋণ|ติดลบ|ऋणात्मक|ऋण|రుణ|రుణాత్మక|ఋణాత్మక|سالب|منفی|منفي"
 )
-_IN_ANY_LANGUAGE = (
-    r"minus|минус|мінус|マイナス|마이너스|মাইনাস|ลบ|माइनस|మైనస్|மைனஸ்|ಮೈನಸ್|μείον|מינוס|ناقص"
-)
+_IN_ANY_LANGUAGE = r"minus|минус|мінус|マイナス|마이너스|মাইনাস|ลบ|माइनस|మైనస్|மைனஸ்|ಮೈನಸ್|μείον|מינוס|ناقص"
 _OF_ONE_LANGUAGE = {"it": ["meno"], "vi": ["âm", "trừ"], "id": ["min"], "ms": ["min"], "gl": ["menos"]}
 """Words of languages for which num2words has none."""
 
 _OR_LESS = re.compile(
-    rf"(?<!{LETTER})(?:al|lo|le|au|du|pelo|ao|(?:plus|más|mas|mais|più|més|плюс)\s+(?:or|o|ou|или|oder))\s+$", re.IGNORECASE
+    rf"(?<!{LETTER})(?:al|lo|le|au|du|pelo|ao|(?:plus|más|mas|mais|più|més|плюс)\s+(?:or|o|ou|или|oder))\s+$",
+    re.IGNORECASE,
 )
 """Behind these the word for minus means "less": "al menos", "au moins", "más o menos"."""
 _BEHIND_A_NUMBER = re.compile(r"\d([^\d\n.。।!?:;=≈(]*)$")
@@ -73,7 +72,9 @@ def _words(language: str) -> re.Pattern[str]:
 
     names = list(spellings(language))
     written = [(getattr(CONVERTER_CLASSES.get(name), "negword", None) or "").strip() for name in names]
-    own = [word for word in written if word.isalpha()] + [word for name in names for word in _OF_ONE_LANGUAGE.get(name, [])]
+    own = [word for word in written if word.isalpha()] + [
+        word for name in names for word in _OF_ONE_LANGUAGE.get(name, [])
+    ]
     may_subtract = "|".join([*map(re.escape, own), _IN_ANY_LANGUAGE])
     return re.compile(
         rf"(?<!{LETTER})(?:(?P<always>{_ALWAYS_A_SIGN})|{may_subtract})\s*(?:[$€£¥₹₽฿৳]\s?|US\$)?$", re.IGNORECASE

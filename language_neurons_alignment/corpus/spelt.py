@@ -221,7 +221,11 @@ def _is_beside_an_unknown_number(
             place += step
         if not 0 <= place < len(words):
             continue
-        between = text[words[place].end() : words[first].start()] if step < 0 else text[words[last - 1].end() : words[place].start()]
+        between = (
+            text[words[place].end() : words[first].start()]
+            if step < 0
+            else text[words[last - 1].end() : words[place].start()]
+        )
         if len(between) < 12 and not re.search(r"[^\w\s‐‑-]|\n", between) and speller.resembles(plain[place]):
             return True
     return False
@@ -566,7 +570,13 @@ _ALSO_WRITTEN = {
     "it": [("tré", "tre"), (r"(?<=\w)tre\b", "tré")],  # num2words writes some with and some without the accent
     "es": [("ientos", "ientas"), ("dós", "dos"), ("trés", "tres"), ("séis", "seis"), (r"uno\b", "una")],
     "pt": [("entos", "entas"), ("dois", "duas"), (r"\bum\b", "uma"), ("catorze", "quatorze"), ("três", "tres")],
-    "fr": [("huitante", "octante"), (r"(?<= cent)\b(?! mille)", "s"), (r"(?<=cent)s\b", ""), (r"(?<=vingt)s\b", ""), (r"un$", "une")],
+    "fr": [
+        ("huitante", "octante"),
+        (r"(?<= cent)\b(?! mille)", "s"),
+        (r"(?<=cent)s\b", ""),
+        (r"(?<=vingt)s\b", ""),
+        (r"un$", "une"),
+    ],
     "ca": [("dos", "dues"), ("cents", "centes")],
     "ro": [("doi", "două"), ("ș", "ş")],
     "pl": [(r"dwa\b", "dwie")],
@@ -574,8 +584,23 @@ _ALSO_WRITTEN = {
     "sk": [(r"dva\b", "dve")],
     "hu": [("kettő", "két")],
     "ar": [("مائة", "مئة"), ("ون", "ين"), (r"(?:(?<=مئت)|(?<=ألف)|(?<=ثن))ان", "ين")],
-    "vi": [("lẻ", "linh"), ("nghìn", "ngàn"), (r"(?:(?<=mươi )|(?<=linh )|(?<=lẻ ))bốn", "tư"), ("lăm", "nhăm"), ("bảy", "bẩy"), ("tỷ", "tỉ")],
-    "bn": [("শত", "শ"), (r"শ(?=\s|$)", "শো"), ("দুই(?=শ)", "দু"), ("লাখ", "লক্ষ"), ("ঁ", ""), ("^উন", "ঊন"), (r"\bত্রিশ", "তিরিশ")],
+    "vi": [
+        ("lẻ", "linh"),
+        ("nghìn", "ngàn"),
+        (r"(?:(?<=mươi )|(?<=linh )|(?<=lẻ ))bốn", "tư"),
+        ("lăm", "nhăm"),
+        ("bảy", "bẩy"),
+        ("tỷ", "tỉ"),
+    ],
+    "bn": [
+        ("শত", "শ"),
+        (r"শ(?=\s|$)", "শো"),
+        ("দুই(?=শ)", "দু"),
+        ("লাখ", "লক্ষ"),
+        ("ঁ", ""),
+        ("^উন", "ঊন"),
+        (r"\bত্রিশ", "তিরিশ"),
+    ],
 }
 """What may be written otherwise than num2words does: other genders, spellings and words that may be left out.
 

@@ -459,9 +459,11 @@ def test_chinese_numerals_are_read_behind_an_answer_phrase(language: str, answer
 @pytest.mark.parametrize(
     ("language", "answer", "number"),
     [
-        ("en", "2 thousand five hundred", 2500), ("en", "two million 300 thousand", 2_300_000), ("es", "5 mil 300", 5300),
+        ("en", "2 thousand five hundred", 2500), ("en", "two million 300 thousand", 2_300_000),
+        ("es", "5 mil 300", 5300),
         ("en", "2 million three hundred thousand", 2_300_000), ("sw", "elfu 2 na mia 5", 2500),
-        ("es", "2 mil quinientas", 2500), ("en", "2 crore 50 lakh", 25_000_000), ("en", "2 million five years ago", 2_000_000),
+        ("es", "2 mil quinientas", 2500), ("en", "2 crore 50 lakh", 25_000_000),
+        ("en", "2 million five years ago", 2_000_000),
     ],
 )  # fmt: skip
 def test_digits_and_words_make_one_number(language: str, answer: str, number: int) -> None:
