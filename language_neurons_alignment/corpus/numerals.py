@@ -47,7 +47,8 @@ _UNIT = r"(?:(?!千[克米瓦卡]|만큼|조[각개금])[十百千万萬亿億�
 _KOREAN_BLANK = r"(?<=[십백천만억조])[ ]"
 _COMPOUND = (
     rf"\d+(?:[.,]\d+)*[ ]?{_UNIT}+"
-    rf"(?:(?:{_KOREAN_BLANK}(?=\d+(?:[.,]\d+)*[십백천만억조]))?(?:\d+(?:[.,]\d+)*[ ]?|[一二三四五六七八九两兩]){_UNIT}+)*"
+    rf"(?:(?:{_KOREAN_BLANK}(?=\d+(?:[.,]\d+)*[십백천만억조]))?"
+    rf"(?:\d+(?:[.,]\d+)*[ ]?|[一二三四五六七八九两兩]){_UNIT}+)*"
     rf"(?:(?:\d{{1,4}}|{_KOREAN_BLANK}(?:\d{{3,4}}|\d,\d{{3}}))(?![\d.,]))?"
 )
 """1万8千, 3千五百, 2.5万, 12万5000, 3억 2,000만."""
@@ -349,7 +350,7 @@ def _adds_to(text: str, before: FoundNumber, found: FoundNumber) -> bool:
 
 
 def _with_words(text: str, found: FoundNumber, first: int, language: str) -> FoundNumber:
-    """A number with the words that add to it, "2 thousand five hundred", or to which it adds, "two million 300 thousand".
+    """A number with the words that add to it ("2 thousand five hundred") or to which it adds ("two million 300 thousand").
 
     The words in front of it begin at `first` or later: those before belong to another number.
     """

@@ -1,7 +1,7 @@
-"""The minus in front of a number, as a sign or as a word: -5, −5, "minus 5", "负5", "マイナス5", "минус пять".
+"""The minus in front of a number, as a sign or as a word: -5, −5, "minus 5", "负5", "минус пять".
 
-A minus may also subtract ("20 minus 12"), and its word may mean "less" ("al menos 12" is "at least 12"). Words come from
-num2words where it has them for the language, and from the lists here.
+A minus may also subtract ("20 minus 12"), and its word may mean "less" ("al menos 12" is "at least 12"). The words
+are those of num2words for the language, and those of the lists here.
 """
 
 from __future__ import annotations

@@ -607,8 +607,10 @@ _ALSO_WRITTEN = {
 Every one is made from the forms before it, so that several may be combined.
 """
 _BENGALI = [
-    ("বিশ", "কুড়ি"), ("ষোল", "ষোলো"), ("সতের", "সতেরো"), ("পনের", "পনেরো"), ("আঠারো", "আঠার"), ("এগারো", "এগার"), ("তেরো", "তের"),
-    ("চৌদ্দ", "চোদ্দ"), ("ছিষট্টি", "ছেষট্টি"), ("চৌচল্লিশ", "চুয়াল্লিশ"), ("উনআশি", "উনাশি"), ("নব্বই", "নব্বুই"), ("পঁইত্রিশ", "পঁয়ত্রিশ"),
+    ("বিশ", "কুড়ি"), ("ষোল", "ষোলো"), ("সতের", "সতেরো"), ("পনের", "পনেরো"), ("আঠারো", "আঠার"), ("এগারো", "এগার"),
+    ("তেরো", "তের"),
+    ("চৌদ্দ", "চোদ্দ"), ("ছিষট্টি", "ছেষট্টি"), ("চৌচল্লিশ", "চুয়াল্লিশ"), ("উনআশি", "উনাশি"), ("নব্বই", "নব্বুই"),
+    ("পঁইত্রিশ", "পঁয়ত্রিশ"),
     ("সাতত্রিশ", "সাঁইত্রিশ"), ("তিপ্পান্ন", "তেপ্পান্ন"), ("বাহান্ন", "বায়ান্ন"),
 ]  # fmt: skip
 _ALSO_WRITTEN["bn"] = [*((f"{word}$", other) for word, other in _BENGALI), *_ALSO_WRITTEN["bn"]]
@@ -655,7 +657,9 @@ def _swahili(number: int) -> Iterator[str]:
         form = form.removeprefix(" na ")
         yield form
         stem = _AGREEING.search(form)
-        for prefix in ("wa", "ma", "vi", "mi", "m", "ki") if stem else ():
+        if stem is None:
+            continue
+        for prefix in ("wa", "ma", "vi", "mi", "m", "ki"):
             yield form[: stem.start()] + prefix + _STEMS.get(stem[0], stem[0])
 
 

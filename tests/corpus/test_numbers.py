@@ -432,15 +432,14 @@ def test_a_number_in_front_of_endless_repetition_is_still_found(unit: str) -> No
 @pytest.mark.parametrize(
     ("language", "answer", "number"),
     [
-        ("en", "minus 12", -12), ("en", "It fell to negative $12", -12), ("zh", "负12", -12), ("zh", "答案是负十二", -12),
+        ("en", "minus 12", -12), ("en", "It fell to negative $12", -12), ("zh", "负12", -12),
+        ("zh", "答案是负十二", -12),
         ("ja", "マイナス12", -12), ("ru", "Ответ: минус 12", -12), ("es", "menos 12", -12), ("es", "al menos 12", 12),
         ("es", "más o menos 12", 12), ("fr", "au moins 12", 12), ("sw", "Jibu ni hasi elfu 2", -2000),
         ("en", "20 minus 12", 12), ("en", "5 - 17 is minus 12", -12),
     ],
 )  # fmt: skip
-def test_a_word_for_minus_is_a_sign_unless_it_subtracts_or_means_less(
-    language: str, answer: str, number: int
-) -> None:
+def test_a_word_for_minus_is_a_sign_unless_it_subtracts_or_means_less(language: str, answer: str, number: int) -> None:
     assert final_number(answer, language) == number
 
 
