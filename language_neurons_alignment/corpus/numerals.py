@@ -350,7 +350,7 @@ def _adds_to(text: str, before: FoundNumber, found: FoundNumber) -> bool:
 
 
 def _with_words(text: str, found: FoundNumber, first: int, language: str) -> FoundNumber:
-    """A number with the words that add to it ("2 thousand five hundred") or to which it adds ("two million 300 thousand").
+    """With the words that add to it ("2 thousand five hundred") or to which it adds ("two million 300 thousand").
 
     The words in front of it begin at `first` or later: those before belong to another number.
     """
