@@ -26,6 +26,7 @@ from .counting import FiringCounter, feed, feed_jobs
 from .generating import generate_batch
 from .network import Network, hooked, score
 from .plan import Batch, BatchRow, Job, job_batches, plan
+from .sites import NeuronSite
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 """Padded tokens per forward, by device, where the caller sets none."""
@@ -176,6 +177,11 @@ class TransformersEngine:
     def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:
         """While the context is open, the model runs under `intervention`, on top of those already in force."""
         return self._network.interventions.on_top(intervention)
+
+    @property
+    def sites(self) -> tuple[NeuronSite, ...]:
+        """Where the loaded model keeps its neurons, layer by layer, as was proved when it was loaded."""
+        return self._network.sites
 
     def close(self) -> None:
         """Give back the model's memory; the engine cannot be used afterwards."""
