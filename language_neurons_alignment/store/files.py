@@ -326,6 +326,19 @@ def differing_files(path: Path) -> list[Path]:
     return [file for file, digest in named.items() if not file.is_file() or _digest_of_file(file) != digest]
 
 
+def digests_with(path: Path, written: Iterable[Path]) -> Json:
+    """Return what the JSON file of a grid holds as `DIGESTS`: of the tables written for it now, and before.
+
+    Pictures have none: they are drawn from the same cells again by the same command.
+    """
+    held: Any = {}
+    with suppress(ArtifactError):  # damaged: it is about to be replaced
+        held = (read_json(path, lambda content: isinstance(content, dict), command="lna") or {}).get(DIGESTS)
+    before = held if isinstance(held, dict) else {}
+    kept = {name: one for name, one in before.items() if name == Path(name).name and path.with_name(name).is_file()}
+    return {**kept, **{file.name: _digest_of_file(file) for file in written}}
+
+
 def _digest_of_file(path: Path) -> str:
     return digest_of_bytes(path.read_bytes())
 
