@@ -240,7 +240,7 @@ def test_an_edited_description_is_refused_although_it_is_of_the_same_neurons(
     content = json.loads(described.read_text())
     described.write_text(json.dumps({**content, **change}))
     for read in (Mask.load, load_description):
-        with pytest.raises(IncompatibleError, match="changed after it was written.* `lna identify --force`"):
+        with pytest.raises(IncompatibleError, match=r"changed after it was written.* `lna identify --force`"):
             read(path)
     described.write_text(json.dumps(dict(reversed(content.items()))))  # its layout means nothing
     assert Mask.load(path).description == DESCRIBED
