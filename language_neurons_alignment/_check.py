@@ -20,7 +20,7 @@ from .core.perplexity import perplexity
 from .corpus.records import read_corpus
 from .errors import ArtifactError, LNAError, SettingsError
 from .store.answers import LETTERS, Journal, forcing_name
-from .store.counts import counts_hash, has_moments, load_blocks, load_counts, with_moments
+from .store.counts import counts_hash, has_moments, load_blocks, load_counts, model_of, with_moments
 from .store.files import DIGESTS, Json, differing_files, is_held, is_part, load_tensors, read_json
 from .store.grid import Cells, Lines, Older, older_evaluation, older_forcing, older_map, read_cells
 from .store.layout import Layout, with_ending
@@ -164,8 +164,9 @@ class _Check:
             digest = counts_hash(counts)
             known.add((language, digest))
             first, origin = models.setdefault(model, (language, meta))
-            if any(meta.get(key) != origin.get(key) for key in ("config_hash", "weights_hash")):
-                self.find(STALE, path, f"it was counted on another model than the counts of {first}: count one again")
+            if differs := model_of(meta).difference(origin, unknown_differs=True):
+                what = f"it was counted on a model with other {differs} than the counts of {first}: count one again"
+                self.find(STALE, path, what)
             if has_moments(layout, language):
                 self.checked["moments"] += 1
                 self.read(layout.moments(language), with_moments, layout, language, counts)

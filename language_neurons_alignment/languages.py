@@ -192,7 +192,7 @@ def _by_name(name: str) -> Language | None:
 
 
 def _with_details(language: Language, details: Sequence[str]) -> Language | None:
-    """The language in a script or region, or, where its code or another name of it stands there, as it is; None where neither."""
+    """The language in a script or region; as it is where its code or another name stands there; None where neither."""
     for detail in details:
         part = _named("script", detail.removesuffix(" script")) or _named("territory", detail)
         if part is not None:

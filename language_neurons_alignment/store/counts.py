@@ -508,6 +508,11 @@ class AnswerCounts:
         check_answer_tokens(dict(zip(self.languages, self.tokens.tolist(), strict=True)))
 
     @property
+    def tokenizer_hash(self) -> str:
+        """The digest of the tokenizer; "" where the files do not tell."""
+        return next((digest for meta in self.metas if (digest := model_of(meta).tokenizer_hash)), "")
+
+    @property
     def probability(self) -> Float32[Tensor, "layer neuron lang"]:
         """The activation probabilities."""
         return activation_probability(self.counts, tokens=self.tokens)
@@ -545,19 +550,19 @@ def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: 
                 f"the counts of {language!r} have shape {tuple(answers.shape)}, those of {next(iter(hashes))!r} "
                 f"{tuple(table.shape[:2])}: they come from different models; collect {language!r} again"
             )
-        differs = _model_of(meta).difference(origin, unknown_differs=True)
-        if differs:
-            raise IncompatibleError(
-                f"the counts of {next(iter(hashes))!r} and {language!r} come from different models (other {differs}): "
-                "collect one of them again with `lna activation --force`"
-            )
+        for other, earlier in zip(hashes, metas, strict=True):
+            if differs := model_of(meta).difference(earlier, unknown_differs=True):
+                raise IncompatibleError(
+                    f"the counts of {other!r} and {language!r} come from different models (other {differs}): "
+                    "collect one of them again with `lna activation --force`"
+                )
         table[..., k] = answers
         tokens.append(counts.answer_tokens)
         prefix_tokens.append(counts.prefix.total_tokens)
     if not skip_empty or table is None:
         check_answer_tokens(empty)
     assert table is not None  # languages are never empty: parse_languages
-    model = _model_of(origin)
+    model = model_of(origin)
     totals = torch.tensor(tokens), torch.tensor(prefix_tokens)
     notes = (*((left_out_note(empty),) if empty else ()), *_notes_on(apart, neurons=table[..., 0].numel()))
     of_model = model.config_hash, model.weights_hash
@@ -592,9 +597,9 @@ def _notes_on(apart: Mapping[str, Excess], *, neurons: int) -> tuple[str, ...]:
     )
 
 
-def _model_of(meta: Json) -> Checkpoint:
+def model_of(meta: Json) -> Checkpoint:
     """The model that files say they come from."""
-    return Checkpoint(str(meta.get("config_hash") or ""), str(meta.get("weights_hash") or ""))
+    return Checkpoint(*(str(meta.get(f"{what}_hash") or "") for what in ("config", "weights", "tokenizer")))
 
 
 @dataclass(frozen=True)
@@ -629,7 +634,7 @@ def answer_moments(layout: Layout, language: str, *, counts: AnswerCounts | None
         raise ArtifactError(
             f"{path} holds no answer tokens, so there is no mean activation: count a corpus whose answers are not empty"
         )
-    model = _model_of(meta)
+    model = model_of(meta)
     return AnswerMoments(
         answer.total_tokens, answer.mean, answer.variance, moments_hash(moments), model.config_hash, model.weights_hash
     )

@@ -193,7 +193,7 @@ def _check_folder(path: Path, description: MaskDescription) -> None:
     by_value = description.method == ENTROPY_LAMBDA and rates_of(folder.name)
     if by_value != (description.top_rate, description.lam) and folder.name not in _folders_of(description):
         raise IncompatibleError(
-            f"{path} was made with top rate {description.top_rate!r} and λ {description.lam!r} by {description.method}, "
+            f"{path} was made with top rate {description.top_rate!r} and λ {description.lam!r} by {description.method} "
             f"and lies in the folder {folder.name}: move it back to where it was written, or {_again(description)}"
         )
 
