@@ -114,7 +114,9 @@ def read_checkpoint(model_path: str) -> Checkpoint:
     try:
         return Checkpoint(_config_hash(config), _weights_hash(folder), _tokenizer_hash(folder))
     except OSError as error:
-        raise ArtifactError(f"cannot read the weights or the tokenizer in {folder} ({error}): copy the model folder again") from error
+        raise ArtifactError(
+            f"cannot read the weights or the tokenizer in {folder} ({error}): copy the model folder again"
+        ) from error
 
 
 def model_family(model_path: str) -> str:

@@ -202,10 +202,10 @@ def _folders_of(description: MaskDescription) -> list[str]:
     """The names of the folders in which such a mask is written: by its rates, or by its neurons per language."""
     method, found = description.method, []
     neurons, seed = description.parameters.get("neurons"), description.parameters.get("seed", 0)
-    by_rate = {"top_rate": description.top_rate, "lam": description.lam}
-    for size in (by_rate, {} if neurons is None else {"neurons": neurons}):
-        with suppress(SettingsError):  # the method has no such folders
-            found.append(Selection(method=method, seed=seed, **size).folder)
+    with suppress(SettingsError):  # the method has no such folders
+        found.append(Selection(description.top_rate, description.lam, method=method, seed=seed).folder)
+    with suppress(SettingsError):
+        found.append(Selection(method=method, neurons=neurons, seed=seed).folder)
     return found
 
 
