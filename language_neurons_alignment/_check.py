@@ -345,7 +345,10 @@ class _Check:
         for other in self.read(path, differing_files, path) or []:
             self.find(DAMAGED, other, f"not of the run that wrote {path.name}: run `{command}` again")
         if DIGESTS not in content:
-            self.find(UNVERIFIED, path, f"it holds no digests of its tables; `{command}` writes them")
+            what = (
+                "it holds no digests of its tables, so nothing shows whether they are as written; made again, it does"
+            )
+            self.find(UNVERIFIED, path, what)
         return content
 
     def leftovers(self, *, clean: bool) -> list[Path]:
