@@ -264,7 +264,7 @@ def test_a_mask_in_the_folder_of_other_rates_is_refused(tmp_path: Path) -> None:
     assert Mask.load(path).description == DESCRIBED
     assert Mask.load(moved(path, "0.10-5e-2")).description == DESCRIBED  # the same rates, written otherwise
     for folder in ("0.1-0.06", "0.2-0.05", "lape-0.1", "equal-n-400", "mine"):
-        with pytest.raises(IncompatibleError, match=f"λ 0.05 by entropy-lambda, and lies in the folder {folder}"):
+        with pytest.raises(IncompatibleError, match=f"λ 0.05 by entropy-lambda and lies in the folder {folder}"):
             Mask.load(moved(path, folder))
 
 
