@@ -96,7 +96,7 @@ def family_of(config: Any) -> Family:
 
 
 def neurons_of(config: dict[str, Any]) -> int:
-    """How many neurons a model has by its config.json: layers × width; 0 where that does not tell.
+    """How many neurons a table of a model has by its config.json: layers × width; 0 where that does not tell.
 
     >>> neurons_of({"model_type": "llama", "num_hidden_layers": 32, "intermediate_size": 14336})
     458752
@@ -104,7 +104,7 @@ def neurons_of(config: dict[str, Any]) -> int:
     text = SimpleNamespace(**(config.get("text_config") or config))
     try:
         layers = getattr(text, "num_hidden_layers", None) or text.n_layer
-        return int(layers) * neurons_per_layer(text)
+        return int(layers) * max(neurons_of_layers(text, int(layers)))  # files hold a table as wide as the widest
     except (AttributeError, TypeError, ValueError, EngineError):
         return 0
 
@@ -127,18 +127,41 @@ _WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff")
 
 
 def neurons_per_layer(config: Any) -> int:
-    """Neurons per layer (d_mlp) as a model's config tells them; the loaded model proves them."""
+    """Neurons per layer (d_mlp), or in the widest, as a model's config tells them; the loaded model proves them."""
+    found = _width(config)
+    return found if isinstance(found, int) else max(found)
+
+
+def neurons_of_layers(config: Any, layers: int) -> tuple[int, ...]:
+    """The neurons of each layer, as a model's config tells them for all or for each.
+
+    >>> neurons_of_layers(SimpleNamespace(intermediate_size=[2, 4]), 2)
+    (2, 4)
+    """
+    found = _width(config)
+    each = (found,) * layers if isinstance(found, int) else tuple(found)
+    if len(each) != layers:
+        raise EngineError(
+            f"the config of {class_name(config)} tells the neurons of {len(each)} layers, expected {layers}, as many as "
+            "it has: correct config.json"
+        )
+    return each
+
+
+def _width(config: Any) -> int | list[int]:
+    """The neurons of all layers, or those of each."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     width = family_of(config).width
     found = width(text) if width else next((one for name in _WIDTHS if (one := getattr(text, name, None))), None)
     if found is None and (hidden := getattr(text, "hidden_size", None)):
         found = 4 * hidden  # the default of configs that leave it open, from GPT-2 on
-    if not isinstance(found, int) or found < 1:
+    each = list(found) if isinstance(found, list | tuple) else [found]
+    if not each or not all(type(one) is int and one > 0 for one in each):
         raise EngineError(
             f"the config of {class_name(config)} does not tell how many neurons a layer has: it says {found!r}, and "
             f"has none of {', '.join(_WIDTHS)}"
         )
-    return found
+    return each if isinstance(found, list | tuple) else each[0]
 
 
 MERGED = ("SiluAndMul", "GeluAndMul")
