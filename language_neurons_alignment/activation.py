@@ -268,7 +268,8 @@ def _check_unchanged(
         raise ConflictError(
             f"{layout.activation(language)} was counted without moments; recomputed, {int(apart.sum())} of "
             f"{neurons_among(*apart.shape, widths)} neurons come out differently, so the moments would not belong to "
-            "it: count on the same engine, with the same --batch-tokens and --blocks, or use --force to replace the counts too"
+            "it: count on the same engine, with the same --batch-tokens and --blocks, or use --force to replace the "
+            "counts too"
         )
 
 

@@ -142,8 +142,8 @@ def neurons_of_layers(config: Any, layers: int) -> tuple[int, ...]:
     each = (found,) * layers if isinstance(found, int) else tuple(found)
     if len(each) != layers:
         raise EngineError(
-            f"the config of {class_name(config)} tells the neurons of {len(each)} layers, expected {layers}, as many as "
-            "it has: correct config.json"
+            f"the config of {class_name(config)} tells the neurons of {len(each)} layers, expected {layers}, as many "
+            "as it has: correct config.json"
         )
     return each
 
