@@ -106,6 +106,33 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Other configurations of the same architectures, each with a trap of its own."""
 
+RAGGED: dict[str, dict[str, Any]] = {
+    "gemma3n_text": {  # a width for each layer
+        **_GEMMA3,
+        "sliding_window_pattern": None,
+        "vocab_size_per_layer_input": VOCABULARY,
+        "hidden_size_per_layer_input": 16,
+        "num_kv_shared_layers": 0,
+        "laurel_rank": 8,
+        "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0],
+        "intermediate_size": [96, 51, 64, 96],
+    },
+    "gemma4_text": {  # the layers that share keys and values are twice as wide
+        **_GEMMA3,
+        "sliding_window_pattern": None,
+        "vocab_size_per_layer_input": VOCABULARY,
+        "hidden_size_per_layer_input": 16,
+        "num_kv_shared_layers": 2,
+        "global_head_dim": 32,
+        "enable_moe_block": False,
+        "tie_word_embeddings": False,
+        "use_double_wide_mlp": True,
+    },
+}
+"""Models whose layers differ in width, by `model_type`: `save_tiny_model(kind, folder, **RAGGED[kind])`."""
+
+RAGGED_WIDTHS = {"gemma3n_text": (96, 51, 64, 96), "gemma4_text": (96, 96, 192, 192)}
+
 ARCHITECTURES = tuple(CONFIGS)
 MODELS = (*CONFIGS, *VARIANTS)
 
@@ -145,7 +172,7 @@ def tiny_config(kind: str, **changes: object) -> PreTrainedConfig:
     """The config of such a model."""
     model_type, variant = VARIANTS.get(kind, (kind, {}))
     specials = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    return AutoConfig.for_model(model_type, **{**specials, **CONFIGS[model_type], **variant, **changes})
+    return AutoConfig.for_model(model_type, **{**specials, **CONFIGS.get(model_type, {}), **variant, **changes})
 
 
 def save_quietly(model: PreTrainedModel, folder: Path) -> None:

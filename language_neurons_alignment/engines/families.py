@@ -53,7 +53,7 @@ class Family:
     transformers: TransformersPlace = TransformersPlace()
     vllm: VLLMPlace | None = None  # None where vLLM cannot count them
     without_vllm: str = ""  # why not
-    width: Callable[[Any], int | None] | None = None  # neurons per layer, from the text model's config
+    width: Callable[[Any], int | list[int] | None] | None = None  # of all layers or of each, from the text's config
 
 
 BACKEND = "TransformersForCausalLM"
@@ -86,8 +86,21 @@ FAMILIES: dict[str, Family] = {
         VLLMPlace("BloomForCausalLM", layers="transformer.h", activation="mlp.gelu_impl"),
         width=lambda config: 4 * config.hidden_size,  # whatever else its config may say
     ),
+    "gemma4_text": Family(
+        without_vllm="its layers may differ in width, and vLLM's are counted with one width",
+        width=lambda config: _gemma4_widths(config),
+    ),
 }
 """The families, by `model_type` in a model's config."""
+
+
+def _gemma4_widths(config: Any) -> list[int] | int | None:
+    """Gemma 4 may double the width of the last layers, which share the keys and values of those before them."""
+    width, layers = getattr(config, "intermediate_size", None), getattr(config, "num_hidden_layers", 0)
+    first = layers - (getattr(config, "num_kv_shared_layers", 0) or 0)
+    if not getattr(config, "use_double_wide_mlp", False) or not 0 < first < layers or not isinstance(width, int):
+        return width
+    return [width if layer < first else 2 * width for layer in range(layers)]
 
 
 def family_of(config: Any) -> Family:

@@ -341,11 +341,9 @@ class Mask:
             or (self.description is not None and width < model.d_mlp)
             or described not in (None, model.widths)
         ):
-            seen = size_in_words(layers, width, described)
             raise ArtifactError(
-                f"{self.name} is of {seen} neurons, {model.path} has "
-                f"{model.size}; it is another model's mask: give the model "
-                "that it was made from"
+                f"{self.name} is for {size_in_words(layers, width, described)} neurons per layer, {model.path} has "
+                f"{model.size}; it is another model's mask: give the model that it was made from"
             )
         if model.widths is not None:
             remedy = "it is another model's mask: give the model that it was made from"

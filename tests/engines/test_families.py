@@ -28,11 +28,11 @@ from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.transformers.sites import find_sites
 from language_neurons_alignment.engines.vllm.launch import Launch, check_model
 from language_neurons_alignment.errors import EngineError, UnknownArchitectureError
-from tests.tiny_models import CONFIGS, D_MLP, HIDDEN, save_quietly, tiny_config, tiny_tokenizer
+from tests.tiny_models import CONFIGS, D_MLP, HIDDEN, RAGGED, save_quietly, tiny_config, tiny_tokenizer
 
 
 def decoder_of_kind(kind: str) -> tuple[PreTrainedConfig, nn.Module]:
-    config = tiny_config(kind)
+    config = tiny_config(kind, **RAGGED.get(kind, {}))
     return config, AutoModelForCausalLM.from_config(config).eval().get_decoder()
 
 
@@ -114,7 +114,7 @@ def test_only_longrope_switches_by_length() -> None:
 
 @pytest.mark.parametrize(("kind", "family"), FAMILIES.items(), ids=FAMILIES)
 def test_every_row_of_the_table_serves_vllm_or_says_why_not(kind: str, family: Family) -> None:
-    config = tiny_config(kind)
+    config = tiny_config(kind, **RAGGED.get(kind, {}))
     if family.vllm is None:
         assert family.without_vllm
         with pytest.raises(UnknownArchitectureError, match=re.escape(family.without_vllm)):
