@@ -302,7 +302,7 @@ def hooks(bench: Bench) -> Figures:
     """What the counting hooks add to one forward of a full batch."""
     network, device = bench.engine._network, bench.device
     batch = Batch.of(bench.batched[0], device, d_mlp=network.shape[1])
-    counter = FiringCounter(*network.shape, device)
+    counter = FiringCounter(network.widths, device)
     counting = [(site.module, counter.hook(site.layer)) for site in network.sites]
     seen: list[Tensor] = []
 

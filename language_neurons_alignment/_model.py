@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from .engines import EngineSettings
 from .engines.checkpoint import DTYPES, expand, load_config, longest_sequence, quiet
 from .engines.families import class_name, vllm_place
 from .engines.transformers import TransformersEngine

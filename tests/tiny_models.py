@@ -45,12 +45,11 @@ _GEMMA3: dict[str, Any] = {
     "sliding_window_pattern": 2,
     "layer_types": ["sliding_attention", "full_attention"] * 2,
 }
-_GEMMA3N: dict[str, Any] = {
+_PER_LAYER_INPUTS: dict[str, Any] = {
     **_GEMMA3,
     "sliding_window_pattern": None,
     "vocab_size_per_layer_input": VOCABULARY,
     "hidden_size_per_layer_input": 16,
-    "num_kv_shared_layers": 2,
 }
 _LINEAR_ATTENTION: dict[str, Any] = {
     **_COMMON,
@@ -131,12 +130,20 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "jais2": _COMMON,
     "nanochat": _COMMON,
     "ministral3": {**_COMMON, "head_dim": 32},
-    "gemma3n_text": {**_GEMMA3N, "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0], "laurel_rank": 8},
-    "gemma4_text": {
-        **_GEMMA3N,
+    "gemma3n_text": {  # a width for each layer
+        **_PER_LAYER_INPUTS,
+        "num_kv_shared_layers": 0,
+        "laurel_rank": 8,
+        "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0],
+        "intermediate_size": [96, 51, 64, 96],
+    },
+    "gemma4_text": {  # the layers that share keys and values are twice as wide
+        **_PER_LAYER_INPUTS,
+        "num_kv_shared_layers": 2,
         "global_head_dim": 32,
         "enable_moe_block": False,
         "tie_word_embeddings": False,  # else a model of random weights repeats the last token, whatever is changed
+        "use_double_wide_mlp": True,
     },
     "qwen3_5_text": _LINEAR_ATTENTION,
     "qwen2_vl": {
@@ -191,6 +198,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Other configurations of the same architectures, each with a trap of its own."""
 
+RAGGED_WIDTHS = {"gemma3n_text": (96, 51, 64, 96), "gemma4_text": (96, 96, 192, 192)}
+"""The neurons of each layer where layers differ in width, by `model_type`."""
+
 ARCHITECTURES = tuple(CONFIGS)
 MODELS = (*CONFIGS, *VARIANTS)
 
@@ -235,7 +245,7 @@ def tiny_config(kind: str, **changes: object) -> PreTrainedConfig:
     """The config of such a model."""
     model_type, variant = VARIANTS.get(kind, (kind, {}))
     specials = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    return AutoConfig.for_model(model_type, **{**specials, **CONFIGS[model_type], **variant, **changes})
+    return AutoConfig.for_model(model_type, **{**specials, **CONFIGS.get(model_type, {}), **variant, **changes})
 
 
 def save_quietly(model: PreTrainedModel, folder: Path) -> None:

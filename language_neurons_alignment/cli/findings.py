@@ -17,8 +17,8 @@ from .output import Bars, note, notes, result, table
 
 if TYPE_CHECKING:
     from .._compare import Comparison, PairComparison
-    from .._stability import Stability
     from .._model import ModelDescription
+    from .._stability import Stability
     from ..analysis import Analysis, ModelNeurons
 
 PAPER_STAGES = 4
@@ -98,7 +98,9 @@ def memory_lines(found: ModelDescription) -> list[str]:
 def _served(found: ModelDescription) -> str:
     from .._model import PROVED
 
-    return "serves it: the places of its neurons are proved" if found.proof == PROVED else f"{found.proof}: {found.said}"
+    if found.proof == PROVED:
+        return "serves it: the places of its neurons are proved"
+    return f"{found.proof}: {found.said}"
 
 
 def analyze(model: Model, results: Results, selection: Neurons, mask_only: MaskOnly = False) -> None:
@@ -140,7 +142,7 @@ def heading(found: Analysis) -> list[str]:
 
 def class_lines(found: Analysis) -> list[str]:
     """How many neurons each class has; of all neurons by N, where counts tell."""
-    totals, neurons = found.classes.totals(), found.classes.d_mlp * len(found.classes.counts)
+    totals, neurons = found.classes.totals(), found.classes.neurons
     rows = [[name, count, f"{100 * count / neurons:.3f} %"] for name, count in totals.items()]
     lines = table(["class", "neurons", "of all"], rows)
     if found.above is not None:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Integer
 from torch import Tensor
 
 from ..errors import CorpusError, IncompatibleError, TallyError
+from .widths import Widths, beyond, neurons_among
 
 
 def _check_same_shape(what: str, one: Tensor, other: Tensor, reason: str = "they come from different models") -> None:
@@ -175,7 +176,7 @@ def span_fault(total_tokens: int, over_zero: Integer[Tensor, "layer neuron"]) ->
     return None
 
 
-def pair_fault(counts: LanguageCounts, *, unshared: int = 0) -> str | None:
+def pair_fault(counts: LanguageCounts, *, unshared: int = 0, widths: Widths | None = None) -> str | None:
     """Say what is impossible about full and prefix counts together; None where nothing is (`excess`)."""
     full, prefix = counts.full.total_tokens, counts.prefix.total_tokens
     if prefix > full + unshared:
@@ -185,7 +186,8 @@ def pair_fault(counts: LanguageCounts, *, unshared: int = 0) -> str | None:
         (found.prefix, "fire more often in the prefix than in the text"),
         (found.answer, f"fire more often in the answers than these have tokens ({full - prefix})"),
     ]
-    said = [f"{number} of {counts.full.over_zero.numel()} neurons {what}" for number, what in where if number]
+    neurons = neurons_among(*counts.full.over_zero.shape, widths)
+    said = [f"{number} of {neurons} neurons {what}" for number, what in where if number]
     return f"{' and '.join(said)}, by up to {found.largest}" if said else None
 
 
@@ -233,7 +235,9 @@ def _exceeds_squares(sums: SpanMoments, *, of: SpanMoments) -> Bool[Tensor, "lay
     return (sums.sum.abs() - slack).clamp(min=0).square() > tokens * (sums.sum_of_squares + off) * (1 + 2.0**-40)
 
 
-def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int, unshared: int = 0) -> None:
+def check_tally(
+    counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int, unshared: int = 0, widths: Widths | None = None
+) -> None:
     """Compare counts with the corpus, full with prefix, and moments with counts; TallyError where they cannot be right.
 
     Args:
@@ -242,6 +246,7 @@ def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int,
         prefix_tokens: of the corpus.
         unshared: how many of the prefix tokens may be computed apart from those of the texts
             (`EncodedCorpus.unshared_prefix_tokens`).
+        widths: the neurons of each layer, where layers differ; nothing may be counted beyond them.
     """
     for name, span, expected in (("full", counts.full, full_tokens), ("prefix", counts.prefix, prefix_tokens)):
         if span.total_tokens != expected:
@@ -253,8 +258,10 @@ def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int,
             raise _wrong(f"the {name} counts are wrong: a neuron fired on {largest} of {expected} tokens")
         if fault := span_fault(span.total_tokens, span.over_zero):
             raise _wrong(f"the {name} counts are wrong: {fault}")
+        if widths is not None and (fault := beyond(span.over_zero, widths)):
+            raise _wrong(f"the {name} counts are wrong: {fault}")
     fault = counts.moments and moments_fault(counts.moments, counts, unshared=unshared)
-    if fault := fault or pair_fault(counts, unshared=unshared):
+    if fault := fault or pair_fault(counts, unshared=unshared, widths=widths):
         raise _wrong(fault)
 
 
@@ -376,9 +383,10 @@ class AnswerBlocks:
 
     counts: Float[Tensor, "block lang layer neuron"]
     tokens: Int64[Tensor, "block lang"]
+    widths: Widths | None = None  # of the layers where they differ
 
     @classmethod
-    def of(cls, languages: Sequence[LanguageBlocks]) -> AnswerBlocks:
+    def of(cls, languages: Sequence[LanguageBlocks], *, widths: Widths | None = None) -> AnswerBlocks:
         """Put languages of one shape side by side, in float32 if every weighted sum is exact in it, else in float64."""
         shapes = {tuple(one.full.over_zero.shape) for one in languages}
         if len(shapes) > 1:
@@ -392,7 +400,8 @@ class AnswerBlocks:
         counts = torch.empty(blocks, len(languages), layers, d_mlp, dtype=dtype)
         for k, one in enumerate(languages):
             torch.sub(one.full.over_zero.to(dtype), one.prefix.over_zero.to(dtype), out=counts[:, k])
-        return cls(counts, torch.stack([one.full.total_tokens - one.prefix.total_tokens for one in languages], dim=1))
+        tokens = torch.stack([one.full.total_tokens - one.prefix.total_tokens for one in languages], dim=1)
+        return cls(counts, tokens, widths)
 
     def __len__(self) -> int:
         return len(self.counts)

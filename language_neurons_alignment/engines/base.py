@@ -11,6 +11,7 @@ from ..core.counts import LanguageCounts
 from ..core.interventions import Intervention
 from ..core.model import SILENT, ModelInfo, Progress
 from ..core.perplexity import TextLikelihood
+from ..core.widths import beyond
 from ..corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
 from ..errors import EngineError, IncompatibleError, SettingsError
 
@@ -121,11 +122,13 @@ def not_finite(what: str, device: object = None) -> EngineError:
     )
 
 
-def check_shape(intervention: Intervention, *, layers: int, d_mlp: int) -> None:
-    """Refuse an intervention that was made for a model of another shape."""
-    shape = tuple(intervention.scale.shape)
+def check_shape(intervention: Intervention, widths: Sequence[int]) -> None:
+    """Refuse an intervention that was made for a model of another shape, or with neurons beyond a layer's width."""
+    shape, layers, d_mlp = tuple(intervention.scale.shape), len(widths), max(widths)
     if shape != (layers, d_mlp):
         raise IncompatibleError(
             f"the intervention is for a model of shape {shape} (layers, d_mlp), this one has {(layers, d_mlp)}: "
             "use the mask made for this model"
         )
+    if min(widths) < d_mlp and (fault := beyond(intervention.touched, widths, "the intervention changes one")):
+        raise IncompatibleError(f"{fault}: use the mask made for this model")

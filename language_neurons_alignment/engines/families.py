@@ -61,7 +61,7 @@ class Family:
     transformers: TransformersPlace = TransformersPlace()
     vllm: VLLMPlace | None = None  # None where vLLM cannot count them
     without_vllm: str = ""  # why not
-    width: Callable[[Any], int | None] | None = None  # neurons per layer, from the text model's config
+    width: Callable[[Any], int | list[int] | None] | None = None  # of all layers or of each, from the text's config
 
 
 BACKEND = "TransformersForCausalLM"
@@ -93,6 +93,10 @@ FAMILIES: dict[str, Family] = {
         TransformersPlace("h", "mlp.gelu_impl", "mlp.dense_h_to_4h"),
         VLLMPlace("BloomForCausalLM", layers="transformer.h", activation="mlp.gelu_impl"),
         width=lambda config: 4 * config.hidden_size,  # whatever else its config may say
+    ),
+    "gemma4_text": Family(
+        without_vllm="its layers may differ in width, and vLLM's are counted with one width",
+        width=lambda config: _gemma4_widths(config),
     ),
 }
 """The families of this package, by `model_type` in a model's config."""
@@ -133,13 +137,22 @@ def _from_packages() -> Mapping[str, Family]:
     return found
 
 
+def _gemma4_widths(config: Any) -> list[int] | int | None:
+    """Gemma 4 may double the width of the last layers, which share the keys and values of those before them."""
+    width, layers = getattr(config, "intermediate_size", None), getattr(config, "num_hidden_layers", 0)
+    first = layers - (getattr(config, "num_kv_shared_layers", 0) or 0)
+    if not getattr(config, "use_double_wide_mlp", False) or not 0 < first < layers or not isinstance(width, int):
+        return width
+    return [width if layer < first else 2 * width for layer in range(layers)]
+
+
 def family_of(config: Any) -> Family:
     """The family of a model, from its config; an empty entry for one that is not in the table."""
     return families().get(str(getattr(config, "model_type", None)), Family())
 
 
 def neurons_of(config: dict[str, Any]) -> int:
-    """How many neurons a model has by its config.json: layers × width; 0 where that does not tell.
+    """How many neurons a table of a model has by its config.json: layers × width; 0 where that does not tell.
 
     >>> neurons_of({"model_type": "llama", "num_hidden_layers": 32, "intermediate_size": 14336})
     458752
@@ -147,7 +160,7 @@ def neurons_of(config: dict[str, Any]) -> int:
     text = SimpleNamespace(**(config.get("text_config") or config))
     try:
         layers = getattr(text, "num_hidden_layers", None) or text.n_layer
-        return int(layers) * neurons_per_layer(text)
+        return int(layers) * max(neurons_of_layers(text, int(layers)))  # files hold a table as wide as the widest
     except (AttributeError, TypeError, ValueError, EngineError):
         return 0
 
@@ -170,18 +183,41 @@ _WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff")
 
 
 def neurons_per_layer(config: Any) -> int:
-    """Neurons per layer (d_mlp) as a model's config tells them; the loaded model proves them."""
+    """Neurons per layer (d_mlp), or in the widest, as a model's config tells them; the loaded model proves them."""
+    found = _width(config)
+    return found if isinstance(found, int) else max(found)
+
+
+def neurons_of_layers(config: Any, layers: int) -> tuple[int, ...]:
+    """The neurons of each layer, as a model's config tells them for all or for each.
+
+    >>> neurons_of_layers(SimpleNamespace(intermediate_size=[2, 4]), 2)
+    (2, 4)
+    """
+    found = _width(config)
+    each = (found,) * layers if isinstance(found, int) else tuple(found)
+    if len(each) != layers:
+        raise EngineError(
+            f"the config of {class_name(config)} tells the neurons of {len(each)} layers, expected {layers}, as many "
+            "as it has: correct config.json"
+        )
+    return each
+
+
+def _width(config: Any) -> int | list[int]:
+    """The neurons of all layers, or those of each."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     width = family_of(config).width
     found = width(text) if width else next((one for name in _WIDTHS if (one := getattr(text, name, None))), None)
     if found is None and (hidden := getattr(text, "hidden_size", None)):
         found = 4 * hidden  # the default of configs that leave it open, from GPT-2 on
-    if not isinstance(found, int) or found < 1:
+    each = list(found) if isinstance(found, list | tuple) else [found]
+    if not each or not all(type(one) is int and one > 0 for one in each):
         raise EngineError(
             f"the config of {class_name(config)} does not tell how many neurons a layer has: it says {found!r}, and "
             f"has none of {', '.join(_WIDTHS)}"
         )
-    return found
+    return each if isinstance(found, list | tuple) else each[0]
 
 
 MERGED = ("SiluAndMul", "GeluAndMul")

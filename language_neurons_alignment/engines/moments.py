@@ -48,8 +48,8 @@ class MomentSums:
 
     def add(self, layer: int, activation: Float[Tensor, "row neuron"], weights: Int64[Tensor, "span row"]) -> None:
         """Add one layer's activations, which stay as they are, each row as often as it counts."""
-        times, sums = weights.to(self._sums), self._sums[layer]
         rows, neurons = activation.shape
+        times, sums = weights.to(self._sums), self._sums[layer, :, :, :neurons]  # a layer may be narrower than others
         for start, stop in blocks(rows, neurons, activation.device):
             values = self._scratch.empty((stop - start, neurons), torch.float64).copy_(activation[start:stop])
             sums[0].addmm_(times[:, start:stop], values)

@@ -59,9 +59,7 @@ def test_the_config_alone(tmp_path: Path, lna: Lna) -> None:
     assert shown["places"] == []
 
 
-def test_weights_that_do_not_fit_are_not_loaded(
-    tmp_path: Path, lna: Lna, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_do_not_fit_are_not_loaded(tmp_path: Path, lna: Lna, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_tiny_model("mistral", tmp_path)
     monkeypatch.setattr(_model, "free_memory", lambda device: 1000)
     said = lna("model", folder, "--device", "cpu")

@@ -43,6 +43,7 @@ class Tap(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         activation = self.function(x)
         for scale, shift in self.changes:
+            scale, shift = scale[: activation.shape[-1]], shift[: activation.shape[-1]]
             changed = torch.where(scale == 0, shift.expand_as(activation), activation * scale + shift)
             activation = torch.where((scale != 1) | (shift != 0), changed, activation)
         self.seen.append(activation.reshape(-1, activation.shape[-1]))
@@ -60,7 +61,9 @@ class NaiveEngine:
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.taps = _tap(self.network)
         config = self.network.config
-        width = self._activations((1,))[0].shape[1]
+        self.widths = [0] * len(self.taps)
+        self.widths = [one.shape[1] for one in self._activations((1,))]
+        width = max(self.widths)
         name = config.architectures[0]
         longest = getattr(config.get_text_config(), "max_position_embeddings", None) or config.max_seq_len
         self.model = ModelInfo(str(folder), name, len(self.taps), width, longest, "float32", _ends(folder))
@@ -162,7 +165,9 @@ class NaiveEngine:
             tap.seen.clear()
         with torch.no_grad():
             self.network(input_ids=torch.tensor([tokens]))
-        return [torch.cat(tap.seen) for tap in self.taps]
+        seen = [torch.cat(tap.seen) for tap in self.taps]
+        widest = max(self.widths)
+        return [nn.functional.pad(one, (0, max(0, widest - one.shape[1]))) for one in seen]  # as wide as the widest
 
 
 def _ends(folder: Path) -> tuple[int, ...]:

@@ -81,7 +81,7 @@ def _sum(parts: object) -> Tensor:
 
 
 def counter() -> FiringCounter:
-    made = FiringCounter(2, 8, CPU)
+    made = FiringCounter((8, 8), CPU)
     made.expect(Batch.of([BatchRow((1, 2, 3), 1, 1, 2)], CPU))
     return made
 
@@ -124,7 +124,7 @@ def test_a_layer_that_sees_other_tokens_or_neurons_is_an_error(shape: tuple[int,
 
 def test_a_forward_that_was_not_asked_for_is_an_error() -> None:
     with pytest.raises(TallyError, match="nothing was fed"):
-        fire(FiringCounter(2, 8, CPU), 0, 1, 3, 8)
+        fire(FiringCounter((8, 8), CPU), 0, 1, 3, 8)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -21,6 +21,7 @@ from language_neurons_alignment.engines.families import (
     Family,
     VLLMPlace,
     family_of,
+    neurons_of_layers,
     neurons_per_layer,
     rank_sites,
     vllm_place,
@@ -29,7 +30,16 @@ from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.transformers.sites import find_sites
 from language_neurons_alignment.engines.vllm.launch import Launch, check_model
 from language_neurons_alignment.errors import EngineError, UnknownArchitectureError
-from tests.tiny_models import CONFIGS, D_MLP, HIDDEN, auto_model, save_quietly, tiny_config, tiny_tokenizer
+from tests.tiny_models import (
+    CONFIGS,
+    D_MLP,
+    HIDDEN,
+    RAGGED_WIDTHS,
+    auto_model,
+    save_quietly,
+    tiny_config,
+    tiny_tokenizer,
+)
 
 
 def decoder_of_kind(kind: str) -> tuple[PreTrainedConfig, nn.Module]:
@@ -43,8 +53,9 @@ def test_every_layer_s_site_is_a_module_of_its_own_and_of_the_config_s_width(kin
     sites = find_sites(decoder, family_of(config).transformers)
     text = config.get_text_config()
     assert [site.layer for site in sites] == list(range(text.num_hidden_layers))
-    assert {site.d_mlp for site in sites} == {4 * HIDDEN if kind in ("bloom", "mpt") else D_MLP}
-    assert {site.d_mlp for site in sites} == {neurons_per_layer(config)}
+    widths, alike = tuple(site.d_mlp for site in sites), 4 * HIDDEN if kind in ("bloom", "mpt") else D_MLP
+    assert widths == RAGGED_WIDTHS.get(kind, (alike,) * len(sites))
+    assert widths == neurons_of_layers(config, len(sites))
     assert len({id(site.module) for site in sites}) == len(sites)
 
 

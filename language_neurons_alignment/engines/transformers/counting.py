@@ -92,11 +92,13 @@ class Lanes:
 class FiringCounter:
     """Counts the firings that pass its hooks, layer by layer, and tallies the tokens.
 
-    Everything stays on the layers' device until `counts`; until then the host never waits for the device.
+    Everything stays on the layers' device until `counts`; until then the host never waits for the device. The tables
+    are as wide as the widest layer, and 0 beyond a layer's width.
     """
 
-    def __init__(self, layers: int, d_mlp: int, device: torch.device, *, moments: bool = False) -> None:
-        """Start at 0; with `moments`, also add up the activations."""
+    def __init__(self, widths: Sequence[int], device: torch.device, *, moments: bool = False) -> None:
+        """Start at 0 in layers of these widths; with `moments`, also add up the activations."""
+        self._widths, layers, d_mlp = tuple(widths), len(widths), max(widths)
         self._full = torch.zeros(layers, d_mlp, dtype=torch.int64, device=device)
         self._prefix = torch.zeros(layers, d_mlp, dtype=torch.int64, device=device)
         self._tally = [[0, 0] for _ in range(layers)]
@@ -142,11 +144,11 @@ class FiringCounter:
         batch = self._batch
         if batch is None:
             raise TallyError(f"layer {layer} ran although nothing was fed to be counted")
-        rows, positions = batch.tokens.shape
-        if activation.numel() != rows * positions * self._full.shape[1]:
+        (rows, positions), width = batch.tokens.shape, self._widths[layer]
+        if activation.numel() != rows * positions * width:
             raise TallyError(
                 f"layer {layer} saw activations of shape {tuple(activation.shape)}, but {rows} × {positions} tokens "
-                f"and {self._full.shape[1]} neurons were expected"
+                f"and {width} neurons were expected"
             )
         self._seen[layer] += 1
         self._tally[layer][0] += batch.full_tokens
@@ -154,7 +156,8 @@ class FiringCounter:
         activation = activation.detach().reshape(rows, positions, -1)
         for block in batch.blocks:
             here = activation[block.rows, : block.longest]
-            add_firings(Lanes(firings(here, self._scratch)), block, self._full[layer], self._prefix[layer])
+            full, prefix = self._full[layer, :width], self._prefix[layer, :width]
+            add_firings(Lanes(firings(here, self._scratch)), block, full, prefix)
             if self._moments is not None:
                 self._moments.add(layer, here.flatten(0, 1), block.weights)
 

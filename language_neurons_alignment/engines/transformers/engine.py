@@ -105,7 +105,7 @@ class TransformersEngine:
         """
         network = self._network
         self._check([tokens for group in groups for tokens in (group.prefix, *group.full)])
-        counter = FiringCounter(*network.shape, network.device, moments=moments)
+        counter = FiringCounter(network.widths, network.device, moments=moments)
         hooks = [(site.module, counter.hook(site.layer)) for site in network.sites]
         with _out_of_memory(self._budget), torch.inference_mode(), hooked(hooks):
             for some in [[group] for group in groups] if self._invariant else [groups]:

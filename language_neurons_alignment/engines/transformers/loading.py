@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from ...core.model import ModelInfo
+from ...core.widths import widths_of
 from ...errors import EngineError, SettingsError, UnknownArchitectureError
 from ..checkpoint import explained, longest_sequence, rope_switch
 from ..families import class_name
@@ -87,16 +88,17 @@ def load_weights(
 
 def describe(network: Network, *, path: str, tokenizer: Any, ends: tuple[int, ...] = ()) -> ModelInfo:
     """What is known of a loaded model."""
-    model, sites = network.model, network.sites
+    model = network.model
     return ModelInfo(
         path=path,
         architecture=class_name(model.config) or type(model).__name__,
-        layers=len(sites),
-        d_mlp=sites[0].d_mlp,
+        layers=network.shape[0],
+        d_mlp=network.shape[1],
         max_length=longest_sequence(model.config.get_text_config(), tokenizer),
         dtype=str(model.dtype).removeprefix("torch."),
         end_tokens=ends,
         switch=rope_switch(model.config.get_text_config()),
+        widths=widths_of(network.widths),
     )
 
 

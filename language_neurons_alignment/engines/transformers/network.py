@@ -100,9 +100,14 @@ class Network:
         return int(self.decoder.get_input_embeddings().weight.shape[0])  # pyright: ignore[reportCallIssue]
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """The neurons of each layer."""
+        return tuple(site.d_mlp for site in self.sites)
+
+    @property
     def shape(self) -> tuple[int, int]:
-        """Layers, and neurons in each."""
-        return len(self.sites), self.sites[0].d_mlp
+        """Layers, and neurons in the widest."""
+        return len(self.sites), max(self.widths)
 
     def run(self, tokens: Int64[Tensor, "row position"], *, cache: Any = None, keep_cache: bool = False) -> Any:
         """One forward of the decoder alone, without a mask and without positions.
@@ -192,7 +197,8 @@ class Interventions:
     def __init__(self, decoder: nn.Module, sites: Sequence[NeuronSite]) -> None:
         self._decoder = decoder
         self._sites = sites
-        self._current = Intervention.identity(len(sites), sites[0].d_mlp)
+        self._widths = [site.d_mlp for site in sites]
+        self._current = Intervention.identity(len(sites), max(self._widths))
         self._changes: list[_Change] = []
         self._forwards = 0
         self._hooks = ExitStack()
@@ -200,7 +206,7 @@ class Interventions:
     @contextmanager
     def on_top(self, intervention: Intervention) -> Iterator[None]:
         """While the context is open, the model runs under `intervention`, on top of what is in force already."""
-        check_shape(intervention, layers=len(self._sites), d_mlp=self._sites[0].d_mlp)
+        check_shape(intervention, self._widths)
         before = self._current
         try:
             self._switch(before.then(intervention))

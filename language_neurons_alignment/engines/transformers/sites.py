@@ -81,11 +81,6 @@ def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tu
         tokens = probe(decoder)
         calls, hidden = _trace(decoder, layers, tokens)
         sites = tuple(_site(name, index, layer, calls[index], place) for index, layer in enumerate(layers))
-        widths = sorted({site.d_mlp for site in sites})
-        if len(widths) > 1:
-            raise UnknownArchitectureError(
-                f"{name}: layers of different widths ({', '.join(map(str, widths))} neurons) are not supported"
-            )
         if len({id(site.module) for site in sites}) != len(sites):
             raise UnknownArchitectureError(
                 f"{name}: layers share one activation module, so their firings cannot be told apart"
