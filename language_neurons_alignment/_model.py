@@ -16,7 +16,7 @@ from .engines.checkpoint import DTYPES, expand, load_config, longest_sequence, q
 from .engines.families import class_name, vllm_place
 from .engines.transformers import TransformersEngine
 from .engines.transformers.engine import BATCH_TOKENS
-from .engines.transformers.loading import auto_class, pick_device
+from .engines.transformers.loading import auto_class, free_memory, pick_device
 from .errors import UnknownArchitectureError
 
 PROVED, REFUSED, NOT_TRIED = "proved", "refused", "not tried"
@@ -153,15 +153,6 @@ def describe_model(
         batch_tokens=tokens,
         vllm=_vllm(config),
     )
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; of main memory, what Linux calls available."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    import psutil
-
-    return psutil.virtual_memory().available
 
 
 def in_gib(size: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psutil
 import torch
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -39,6 +40,11 @@ def pick_device(name: str) -> torch.device:
             f"{torch.cuda.device_count()} CUDA devices, MPS: {'yes' if mps else 'no'}); use --device auto or cpu"
         )
     return device
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device; of main memory, what the system calls available."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def auto_class(config: PreTrainedConfig) -> Any:
