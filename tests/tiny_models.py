@@ -113,6 +113,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral-window": ("mistral", {"sliding_window": 8}),
     "opt-post-norm": ("opt", {"do_layer_norm_before": False}),
+    "deepseek_v3-dense": ("deepseek_v3", {"first_k_dense_replace": 1}),
+    "qwen3_moe-dense": ("qwen3_moe", {"decoder_sparse_step": 2}),
     "llama-gelu": ("llama", {"hidden_act": "gelu_pytorch_tanh"}),
     "llama-relu": ("llama", {"hidden_act": "relu"}),
     "llama-odd": ("llama", {"intermediate_size": 51}),

@@ -65,7 +65,7 @@ def heading(found: Analysis) -> list[str]:
 
 def class_lines(found: Analysis) -> list[str]:
     """How many neurons each class has; of all neurons by N, where counts tell."""
-    totals, neurons = found.classes.totals(), found.classes.d_mlp * len(found.classes.counts)
+    totals, neurons = found.classes.totals(), found.classes.neurons
     rows = [[name, count, f"{100 * count / neurons:.3f} %"] for name, count in totals.items()]
     lines = table(["class", "neurons", "of all"], rows)
     if found.above is not None:

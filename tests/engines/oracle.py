@@ -234,7 +234,9 @@ class NaiveEngine:
                 tap.seen.clear()
         with torch.no_grad():
             self.network(input_ids=torch.tensor([tokens]))
-        return [torch.cat([torch.cat(tap.seen) for tap in taps], dim=1) for taps in self.taps]
+        layers = [torch.cat([torch.cat(tap.seen) for tap in taps], dim=1) for taps in self.taps]
+        widest = max(one.shape[1] for one in layers)
+        return [nn.functional.pad(one, (0, widest - one.shape[1])) for one in layers]
 
 
 def _ends(folder: Path) -> tuple[int, ...]:

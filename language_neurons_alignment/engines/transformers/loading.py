@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from ...core.model import ModelInfo
+from ...core.widths import widths_of
 from ...errors import EngineError, SettingsError
 from ..checkpoint import explained, longest_sequence, rope_switch
 from ..families import class_name
@@ -71,6 +72,7 @@ def describe(network: Network, *, path: str, tokenizer: Any, ends: tuple[int, ..
         end_tokens=ends,
         switch=rope_switch(model.config.get_text_config()),
         experts=network.experts,
+        widths=widths_of(network.widths),
     )
 
 

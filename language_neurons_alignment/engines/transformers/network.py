@@ -87,10 +87,14 @@ class Network:
         return int(self.decoder.get_input_embeddings().weight.shape[0])  # pyright: ignore[reportCallIssue]
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """The neurons of each layer."""
+        return tuple(layer_widths(self.sites))
+
+    @property
     def shape(self) -> tuple[int, int]:
-        """Layers, and neurons in each."""
-        widths = layer_widths(self.sites)
-        return len(widths), max(widths)
+        """Layers, and neurons in the widest."""
+        return len(self.widths), max(self.widths)
 
     @property
     def experts(self) -> Experts | None:

@@ -102,11 +102,6 @@ def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tu
             for index, layer in enumerate(layers)
             for site in _sites(name, index, layer, calls[index], place, opened.get(index))
         )
-        widths = sorted(set(layer_widths(sites)))
-        if len(widths) > 1:
-            raise UnknownArchitectureError(
-                f"{name}: layers of different widths ({', '.join(map(str, widths))} neurons) are not supported"
-            )
         if len({id(site.module) for site in sites}) != len(sites):
             raise UnknownArchitectureError(
                 f"{name}: layers share one activation module, so their firings cannot be told apart"

@@ -149,7 +149,7 @@ class VLLMEngine:
     @contextmanager
     def intervene(self, intervention: Intervention) -> Iterator[None]:
         """While the context is open, the model runs under `intervention`, on top of those already in force."""
-        check_shape(intervention, layers=self.model.layers, d_mlp=self.model.d_mlp)
+        check_shape(intervention, self.model.layer_widths)
         before = self._current
         try:
             self._switch(before.then(intervention))
