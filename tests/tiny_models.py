@@ -25,6 +25,9 @@ from transformers import (
 from transformers.utils import logging
 
 LAYERS, D_MLP, HIDDEN, VOCABULARY, MAX_LENGTH = 3, 96, 128, 320, 2048
+EXPERTS, TOP_K = 6, 2
+"""Experts of a layer in a mixture, and how many of them each token is sent to."""
+
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 MERGES = (("a", "b"), ("ab", "c"), ("Ġ", "a"), ("t", "h"), ("th", "e"), ("Ġ", "the"), ("Ã", "©"))
 """Byte-pair merges; "ab" + "c" merge across a border between an instruction and its answer."""
@@ -61,6 +64,23 @@ _LINEAR_ATTENTION: dict[str, Any] = {
     "layer_types": ["linear_attention", "linear_attention", "full_attention"],
 }
 _GPT2 = {"vocab_size": VOCABULARY, "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4}
+_MIXTRAL = {**_COMMON, "num_local_experts": EXPERTS, "num_experts_per_tok": TOP_K}
+_EXPERTS = {**_COMMON, "num_experts": EXPERTS, "num_experts_per_tok": TOP_K, "moe_intermediate_size": 40}
+_DEEPSEEK = {
+    **_COMMON,
+    "num_key_value_heads": 4,
+    "n_routed_experts": EXPERTS,
+    "num_experts_per_tok": TOP_K,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 40,
+    "first_k_dense_replace": 0,
+    "q_lora_rank": None,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 32,
+    "head_dim": 16,
+}
 _VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 _PIXELS = {**_VISION, "image_size": 28, "patch_size": 14}
 _QWEN_VISION = {"depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32}
@@ -79,6 +99,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt_neox": {**_COMMON, "num_key_value_heads": 4, "hidden_act": "gelu"},
     "opt": {**_COMMON, "ffn_dim": D_MLP, "word_embed_proj_dim": 64, "do_layer_norm_before": True},
     "bloom": {**_COMMON, "n_layer": LAYERS, "n_head": 4, "seq_length": MAX_LENGTH},
+    "mixtral": _MIXTRAL,
+    "qwen2_moe": {**_EXPERTS, "shared_expert_intermediate_size": 64},
+    "qwen3_moe": {**_EXPERTS, "head_dim": 32, "norm_topk_prob": True},
+    "olmoe": {**_COMMON, "num_experts": EXPERTS, "num_experts_per_tok": TOP_K},
+    "gpt_oss": {**_MIXTRAL, "head_dim": 32, "sliding_window": 8},
+    "deepseek_v2": {**_DEEPSEEK, "topk_method": "group_limited_greedy", "n_group": 2, "topk_group": 1},
+    "deepseek_v3": {**_DEEPSEEK, "n_group": 3, "topk_group": 2},
     "gemma": {**_COMMON, "head_dim": 32},
     "cohere": _COMMON,
     "cohere2": {**_COMMON, "sliding_window": 8},
@@ -178,6 +205,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral-window": ("mistral", {"sliding_window": 8}),
     "opt-post-norm": ("opt", {"do_layer_norm_before": False}),
+    "deepseek_v3-dense": ("deepseek_v3", {"first_k_dense_replace": 1}),
+    "qwen3_moe-dense": ("qwen3_moe", {"decoder_sparse_step": 2}),
     "llama-gelu": ("llama", {"hidden_act": "gelu_pytorch_tanh"}),
     "llama-relu": ("llama", {"hidden_act": "relu"}),
     "llama-odd": ("llama", {"intermediate_size": 51}),

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Integer
 from torch import Tensor
 
 from ..errors import CorpusError, IncompatibleError, TallyError
+from .routing import Experts, LanguageRouting, routing_fault
 from .widths import Widths, beyond, neurons_among
 
 
@@ -100,18 +101,23 @@ class LanguageMoments:
 
 @dataclass(frozen=True)
 class LanguageCounts:
-    """One language's counts over whole texts and over prefixes, and the moments of the same tokens if requested."""
+    """One language's counts over whole texts and over prefixes.
+
+    `moments` of the same tokens are there if requested, `routing` if the model is a mixture of experts.
+    """
 
     full: SpanCounts
     prefix: SpanCounts
     moments: LanguageMoments | None = None
+    routing: LanguageRouting | None = None
 
     @classmethod
-    def zero(cls, layers: int, d_mlp: int, *, moments: bool = False) -> LanguageCounts:
-        """Counts of no text, with or without moments."""
+    def zero(cls, layers: int, d_mlp: int, *, moments: bool = False, experts: Experts | None = None) -> LanguageCounts:
+        """Counts of no text, with or without moments; with routing where the model has `experts`."""
         full, prefix = (SpanMoments.zero(layers, d_mlp) for _ in range(2))
         sums = LanguageMoments(full, prefix) if moments else None
-        return cls(SpanCounts.zero(layers, d_mlp), SpanCounts.zero(layers, d_mlp), sums)
+        routing = experts and LanguageRouting.zero(experts, layers=layers)
+        return cls(SpanCounts.zero(layers, d_mlp), SpanCounts.zero(layers, d_mlp), sums, routing)
 
     @property
     def answer_tokens(self) -> int:
@@ -119,14 +125,19 @@ class LanguageCounts:
         return self.full.total_tokens - self.prefix.total_tokens
 
     def __add__(self, other: LanguageCounts) -> LanguageCounts:
-        """The counts of two disjoint corpora together; IncompatibleError if only one side has moments."""
+        """The counts of two disjoint corpora together; IncompatibleError if only one side has moments or routing."""
         if (self.moments is None) != (other.moments is None):
             raise IncompatibleError(
                 "cannot add counts with moments to counts without: collect all of them with "
                 "`lna activation --moments`, or none"
             )
+        if (self.routing is None) != (other.routing is None):
+            raise IncompatibleError(
+                "cannot add counts with the routing of experts to counts without: they come from different models"
+            )
         moments = self.moments + other.moments if self.moments and other.moments else None
-        return LanguageCounts(self.full + other.full, self.prefix + other.prefix, moments)
+        routing = self.routing + other.routing if self.routing and other.routing else None
+        return LanguageCounts(self.full + other.full, self.prefix + other.prefix, moments, routing)
 
 
 @dataclass(frozen=True)
@@ -247,6 +258,8 @@ def check_tally(
         unshared: how many of the prefix tokens may be computed apart from those of the texts
             (`EncodedCorpus.unshared_prefix_tokens`).
         widths: the neurons of each layer, where layers differ; nothing may be counted beyond them.
+
+    Routing, where there is any, must send each token to top-k experts (`core.routing.routing_fault`).
     """
     for name, span, expected in (("full", counts.full, full_tokens), ("prefix", counts.prefix, prefix_tokens)):
         if span.total_tokens != expected:
@@ -261,6 +274,8 @@ def check_tally(
         if widths is not None and (fault := beyond(span.over_zero, widths)):
             raise _wrong(f"the {name} counts are wrong: {fault}")
     fault = counts.moments and moments_fault(counts.moments, counts, unshared=unshared)
+    if counts.routing is not None:
+        fault = fault or routing_fault(counts.routing, full_tokens=full_tokens, prefix_tokens=prefix_tokens)
     if fault := fault or pair_fault(counts, unshared=unshared, widths=widths):
         raise _wrong(fault)
 

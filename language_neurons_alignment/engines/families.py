@@ -18,15 +18,16 @@ A package can bring families of its own. Each of its entry points in the group
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import nn
 
+from ..core.routing import Experts
 from ..errors import EngineError, UnknownArchitectureError
 
 
@@ -208,16 +209,73 @@ def _width(config: Any) -> int | list[int]:
     """The neurons of all layers, or those of each."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     width = family_of(config).width
-    found = width(text) if width else next((one for name in _WIDTHS if (one := getattr(text, name, None))), None)
+    found: Any = width(text) if width else next((one for name in _WIDTHS if (one := getattr(text, name, None))), None)
     if found is None and (hidden := getattr(text, "hidden_size", None)):
         found = 4 * hidden  # the default of configs that leave it open, from GPT-2 on
-    each = list(found) if isinstance(found, list | tuple) else [found]
-    if not each or not all(type(one) is int and one > 0 for one in each):
+    listed: list[Any] = list(found) if isinstance(found, list | tuple) else [found]
+    each = [one for one in listed if _is_size(one)]
+    if not each or len(each) < len(listed):
         raise EngineError(
             f"the config of {class_name(config)} does not tell how many neurons a layer has: it says {found!r}, and "
             f"has none of {', '.join(_WIDTHS)}"
         )
-    return each if isinstance(found, list | tuple) else each[0]
+    experts = experts_in(text)
+    if experts is None or len(each) > 1:
+        return each if isinstance(found, list | tuple) else each[0]
+    routed = experts.number * experts.width + _shared_width(text, experts)
+    if len(experts.layers) == text.num_hidden_layers:
+        return routed
+    return [routed if layer in experts.layers else each[0] for layer in range(text.num_hidden_layers)]
+
+
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+_TOP_K = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_k")
+_EXPERT_WIDTH = ("moe_intermediate_size", "intermediate_size")
+_SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size")
+_SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+"""Names under which configs say how many experts a layer has, how many read a token, and what every token passes."""
+
+
+def experts_in(config: Any) -> Experts | None:
+    """The experts of a model as its config tells them, None where it has none; the loaded model proves them.
+
+    >>> experts_in(SimpleNamespace(num_hidden_layers=2, num_local_experts=8, intermediate_size=96, top_k_experts=2))
+    Experts(layers=(0, 1), number=8, width=96, top_k=2)
+    """
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    number, top_k, width, depth = (
+        _size(text, names) for names in (_EXPERTS, _TOP_K, _EXPERT_WIDTH, ("num_hidden_layers",))
+    )
+    if not (number and top_k and width):
+        return None
+    layers = tuple(layer for layer in range(depth) if _is_sparse(text, layer))
+    return Experts(layers, number, width, top_k) if layers else None
+
+
+def _is_size(value: object) -> TypeGuard[int]:
+    return type(value) is int and value > 0
+
+
+def _is_sparse(text: Any, layer: int) -> bool:
+    """Whether a layer has experts, in the ways in which configs say it."""
+    kinds = getattr(text, "mlp_layer_types", None)
+    if kinds:
+        return kinds[layer] == "sparse"
+    dense = getattr(text, "first_k_dense_replace", None) or getattr(text, "num_dense_layers", None) or 0
+    start = getattr(text, "moe_layer_start_index", None) or 0
+    step = getattr(text, "decoder_sparse_step", None) or getattr(text, "moe_layer_interval", None) or 1
+    only = getattr(text, "mlp_only_layers", None) or []
+    return layer >= max(dense, start) and layer not in only and (layer + 1) % step == 0
+
+
+def _shared_width(text: Any, experts: Experts) -> int:
+    """The neurons that read every token beside the routed experts."""
+    return _size(text, _SHARED_WIDTH) or _size(text, _SHARED) * experts.width
+
+
+def _size(text: Any, names: Sequence[str]) -> int:
+    """The first of these that the config tells; 0 where it tells none."""
+    return next((one for name in names if _is_size(one := getattr(text, name, None))), 0)
 
 
 MERGED = ("SiluAndMul", "GeluAndMul")

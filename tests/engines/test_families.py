@@ -20,6 +20,7 @@ from language_neurons_alignment.engines.families import (
     FAMILIES,
     Family,
     VLLMPlace,
+    experts_in,
     family_of,
     neurons_of_layers,
     neurons_per_layer,
@@ -27,7 +28,8 @@ from language_neurons_alignment.engines.families import (
     vllm_place,
 )
 from language_neurons_alignment.engines.transformers import TransformersEngine
-from language_neurons_alignment.engines.transformers.sites import find_sites
+from language_neurons_alignment.engines.transformers.experts import experts_of
+from language_neurons_alignment.engines.transformers.sites import find_sites, layer_widths
 from language_neurons_alignment.engines.vllm.launch import Launch, check_model
 from language_neurons_alignment.errors import EngineError, UnknownArchitectureError
 from tests.tiny_models import (
@@ -52,10 +54,13 @@ def test_every_layer_s_site_is_a_module_of_its_own_and_of_the_config_s_width(kin
     config, decoder = decoder_of_kind(kind)
     sites = find_sites(decoder, family_of(config).transformers)
     text = config.get_text_config()
-    assert [site.layer for site in sites] == list(range(text.num_hidden_layers))
-    widths, alike = tuple(site.d_mlp for site in sites), 4 * HIDDEN if kind in ("bloom", "mpt") else D_MLP
-    assert widths == RAGGED_WIDTHS.get(kind, (alike,) * len(sites))
-    assert widths == neurons_of_layers(config, len(sites))
+    assert sorted({site.layer for site in sites}) == list(range(text.num_hidden_layers))
+    widths, alike = tuple(layer_widths(sites)), 4 * HIDDEN if kind in ("bloom", "mpt") else D_MLP
+    if not any(site.experts for site in sites):
+        assert widths == RAGGED_WIDTHS.get(kind, (alike,) * len(sites))
+    assert widths == neurons_of_layers(config, text.num_hidden_layers)
+    opened = {site.layer: site.experts for site in sites if site.experts is not None}
+    assert experts_of(opened) == experts_in(config)
     assert len({id(site.module) for site in sites}) == len(sites)
 
 
@@ -66,17 +71,17 @@ def test_what_the_table_says_is_what_is_found_without_it(kind: str) -> None:
     assert [(one.module, one.down, one.up) for one in listed] == [(one.module, one.down, one.up) for one in found]
 
 
-@pytest.mark.parametrize("kind", ["mamba", "mixtral", "bert"])
+@pytest.mark.parametrize("kind", ["mamba", "llama4_text", "bert"])
 def test_a_model_without_neurons_that_can_be_proved_is_refused_by_name(kind: str, tmp_path: Path) -> None:
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 320, "eos_token_id": 2}
     config = AutoConfig.for_model(kind, **sizes, num_attention_heads=4, num_key_value_heads=2)
     save_quietly(AutoModelForCausalLM.from_config(config), tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(
-        UnknownArchitectureError, match=rf"(?i){kind}\w*, layer 0 .* cannot be proved: no place"
+        UnknownArchitectureError, match=rf"(?i){kind.removesuffix('_text')}\w*, layer 0 .* cannot be proved: no place"
     ) as refused:
         TransformersEngine.load(tmp_path, device="cpu")
-    assert ("has experts" in str(refused.value)) == (kind == "mixtral")
+    assert ("has experts" in str(refused.value)) == (kind == "llama4_text")
 
 
 @pytest.mark.parametrize("kind", ["mt5", "bart"])
