@@ -6,7 +6,7 @@ proved on the loaded model (`engines.transformers.sites`), never assumed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -40,10 +40,14 @@ class Memory:
 class Places:
     """Where some neighbouring layers, `first` to `last`, keep their neurons: names of modules within a layer.
 
+    A layer of a mixture of experts has one such place for its routed experts, and one for its shared ones.
+
     Attributes:
+        neurons: how many each of these layers has there.
         activation: its output is the neurons' activation.
         up: the linear map whose output the activation is multiplied with; None in a plain MLP.
         down: the linear map that reads the product.
+        experts: routed experts that the neurons belong to; 0 where they are computed for every token.
     """
 
     first: int
@@ -52,6 +56,7 @@ class Places:
     activation: str
     up: str | None
     down: str
+    experts: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class ModelDescription:
     Attributes:
         path, family, architecture: where it is, the `model_type` and the class named in its config.
         layers, neurons: of the decoder; 0 where the places of the neurons are not proved.
+        experts: of a mixture of them, as proved; None elsewhere.
         parameters: of the whole model, a part for images included.
         proof: `PROVED`, `REFUSED` or `NOT_TRIED`; `said` tells what was seen or why not.
         memory: by precision.
@@ -73,6 +79,7 @@ class ModelDescription:
     architecture: str
     layers: int
     neurons: int
+    experts: Experts | None
     parameters: int
     vocabulary: int
     longest: int
@@ -143,6 +150,7 @@ def describe_model(
         architecture=architecture,
         layers=info.layers if info else 0,
         neurons=neurons,
+        experts=info.experts if info else None,
         parameters=parameters,
         vocabulary=int(getattr(text, "vocab_size", None) or 0),
         longest=info.max_length if info else longest_sequence(text, None),
@@ -165,15 +173,14 @@ def in_gib(size: int) -> str:
 
 
 def _places(engine: TransformersEngine) -> tuple[Places, ...]:
-    """The places of all layers, neighbours that are alike together."""
+    """The places of all layers, those of neighbours that are alike together."""
     found: list[Places] = []
     for site in engine.sites:
-        here = Places(site.layer, site.layer, site.d_mlp, site.activation, site.up, site.down)
-        before = found[-1] if found else None
-        if before and (before.neurons, before.activation, before.up, before.down) == (
-            (here.neurons, here.activation, here.up, here.down)
-        ):
-            found[-1] = Places(before.first, here.last, here.neurons, here.activation, here.up, here.down)
+        experts = site.experts.number if site.experts else 0
+        here = Places(site.layer, site.layer, site.d_mlp, site.activation, site.up, site.down, experts)
+        before = next((one for one in found if replace(one, first=0, last=0) == replace(here, first=0, last=0)), None)
+        if before is not None and before.last == site.layer - 1:
+            found[found.index(before)] = replace(before, last=site.layer)
         else:
             found.append(here)
     return tuple(found)

@@ -63,6 +63,11 @@ def model_lines(found: ModelDescription) -> list[str]:
     rows = [["class", found.architecture], ["family (model_type)", found.family]]
     if found.layers:
         rows += [["layers", f"{found.layers:,}"], ["neurons", f"{found.neurons:,}"]]
+    if found.experts:
+        routed = (
+            f"{found.experts.number} of {found.experts.width:,} neurons in each layer, {found.experts.top_k} a token"
+        )
+        rows += [["routed experts", routed]]
     if found.parameters:
         rows += [["parameters", f"{found.parameters:,}"]]
     rows += [["vocabulary", f"{found.vocabulary:,}"], ["longest sequence", f"{found.longest:,}"]]
@@ -75,13 +80,16 @@ def place_lines(found: ModelDescription) -> list[str]:
         [
             str(one.first) if one.first == one.last else f"{one.first} to {one.last}",
             one.neurons,
+            *([one.experts or "–"] if found.experts else []),
             one.activation,
             one.up or "–",
             one.down,
         ]
         for one in found.places
     ]
-    return table(["layers", "neurons in each", "activation", "multiplied by", "read by"], rows) if rows else []
+    experts = ["experts"] if found.experts else []
+    header = ["layers", "neurons in each", *experts, "activation", "multiplied by", "read by"]
+    return table(header, rows) if rows else []
 
 
 def memory_lines(found: ModelDescription) -> list[str]:

@@ -69,3 +69,12 @@ def test_weights_that_do_not_fit_are_not_loaded(tmp_path: Path, lna: Lna, monkey
 
 def test_the_free_memory_of_this_machine() -> None:
     assert 2**28 < _model.free_memory(torch.device("cpu")) < 2**44
+
+
+def test_a_mixture_of_experts(tmp_path: Path, lna: Lna) -> None:
+    folder = save_tiny_model("deepseek_v3", tmp_path)
+    shown = lna("model", folder, "--device", "cpu", "--json").json
+    assert shown["proof"] == "proved"
+    assert [one["experts"] > 0 for one in shown["places"]].count(True) == 1
+    assert sum((one["last"] - one["first"] + 1) * one["neurons"] for one in shown["places"]) == shown["neurons"]
+    assert f"{shown['experts']['number']} of " in lna("model", folder, "--device", "cpu").out
