@@ -25,6 +25,7 @@ def import_mask(
     model_path: str,
     top_rate: float,
     lam: float,
+    adapter: str | None = None,
     overwrite: bool = False,
 ) -> tuple[MaskDescription, Path]:
     """Store a published mask as this model's, with a description of where it came from."""
@@ -41,7 +42,7 @@ def import_mask(
         raise IncompatibleError(
             f"{file} is a mask for {len(published)} layers, {layout.model} has {layers}: give the model that it is of"
         )
-    checkpoint = read_checkpoint(model_path)
+    checkpoint = read_checkpoint(model_path, adapter=adapter)
     description = MaskDescription(
         languages=list(languages),
         top_rate=float(top_rate),

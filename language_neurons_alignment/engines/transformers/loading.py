@@ -11,6 +11,7 @@ from ...core.model import ModelInfo
 from ...errors import EngineError, SettingsError
 from ..checkpoint import explained, longest_sequence, rope_switch
 from ..families import class_name
+from ..quantization import config_of, method_of
 from .network import Network
 
 
@@ -33,9 +34,17 @@ def pick_device(name: str) -> torch.device:
 
 
 def load_weights(
-    path: str, *, config: PreTrainedConfig, dtype: torch.dtype | str, revision: str | None
+    path: str,
+    *,
+    config: PreTrainedConfig,
+    dtype: torch.dtype | str,
+    revision: str | None,
+    device: torch.device | None = None,
+    quantization: str | None = None,
 ) -> PreTrainedModel:
-    """A model with its weights, every one of them from its files."""
+    """A model with its weights, every one of them from its files; quantised ones are on their device already."""
+    quantized = quantization is not None or method_of(config) is not None
+    placed = {"device_map": {"": device}} if quantized and device is not None else {}
     with explained("the weights", path):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
@@ -46,6 +55,8 @@ def load_weights(
             attn_implementation="eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else None,
             trust_remote_code=False,
             output_loading_info=True,
+            quantization_config=config_of(quantization) or getattr(config, "quantization_config", None),
+            **placed,
         )
     model, info = loaded
     wrong = sorted(map(str, [*info["missing_keys"], *info.get("mismatched_keys", [])]))
@@ -75,6 +86,8 @@ def describe(network: Network, *, path: str, tokenizer: Any, ends: tuple[int, ..
 
 def move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     """A model on its device."""
+    if method_of(model.config) is not None:  # quantised weights were put there when they were read
+        return model
     try:
         return model.to(device)  # pyright: ignore[reportArgumentType] - transformers wraps torch's signature
     except RuntimeError as error:
