@@ -56,6 +56,10 @@ class Adapter:
         """The largest rank r of its matrices."""
         return max(self.config.get("r") or 0, *(self.config.get("rank_pattern") or {}).values(), 0)
 
+    def touches(self, *names: str) -> bool:
+        """Whether it has weights of a module whose name begins with one of these."""
+        return any(part.startswith(names) for one in _tensor_names(self) for part in one.split("."))
+
     @property
     def provenance(self) -> dict[str, str]:
         """What results say of it."""
@@ -157,7 +161,8 @@ def put_onto(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
                     f"the adapter {adapter.path} does not fit the model {model.name_or_path}{_trained_on(adapter)}: "
                     f"{who} {what} {len(keys)} of its weights ({keys[0]}, …); give the model that it was trained on"
                 )
-        return wrapped.get_base_model() if adapter.live else wrapped.merge_and_unload(safe_merge=True)
+        adapted: Any = wrapped.get_base_model() if adapter.live else wrapped.merge_and_unload(safe_merge=True)
+        return adapted
 
 
 def _trained_on(adapter: Adapter) -> str:
@@ -171,8 +176,7 @@ def _untie(model: PreTrainedModel, adapter: Adapter) -> None:
     if embeddings is None or head is None or embeddings.weight is not head.weight:
         return
     names = [name for name, module in model.named_modules() if module is embeddings or module is head]
-    saved = _tensor_names(adapter)
-    if not any(f".{name.split('.')[-1]}." in one for name in names for one in saved):
+    if not adapter.touches(*(name.split(".")[-1] for name in names)):
         return
     if adapter.config.get("ensure_weight_tying"):
         raise EngineError(

@@ -45,8 +45,8 @@ def check_model_path(path: str) -> dict[str, Any] | None:
         if adapter.exists():
             raise EngineError(
                 f"{path} holds a model and an adapter ({adapter.name}): where the package peft is installed, the "
-                "adapter would be loaded on top, elsewhere not; move the adapter's files into a folder of their own and "
-                "give that as --adapter"
+                "adapter would be loaded on top, elsewhere not; move the adapter's files into a folder of their own "
+                "and give that as --adapter"
             )
         return _config(folder / "config.json")
     if adapter.exists():

@@ -25,7 +25,7 @@ _PACKAGES = {
     "hqq": ("accelerate", "hqq"),
 }
 """The packages that the transformers library reads weights with, by `quant_method`."""
-_MODULES = {"compressed-tensors": "compressed_tensors", "optimum-quanto": "optimum.quanto"}
+_MODULES: dict[str, str] = {"compressed-tensors": "compressed_tensors", "optimum-quanto": "optimum.quanto"}
 
 
 def method_of(config: Any) -> str | None:
@@ -75,7 +75,7 @@ def check_quantization(path: str, config: Any, asked: str | None) -> None:
     if asked is not None and method is not None:
         raise EngineError(f"the weights of {path} are quantized already ({method}): leave --quantization {asked} out")
     needed = _PACKAGES.get(asked.split("-")[0] if asked else method or "", ())
-    missing = [one for one in needed if not _installed(_MODULES.get(one, one))]
+    missing = [one for one in needed if not _installed(_MODULES.get(one) or one)]
     if missing:
         raise MissingEngineError(
             f"the quantized weights ({asked or method}) of {path} need {' and '.join(missing)}, which "

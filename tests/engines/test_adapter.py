@@ -18,9 +18,11 @@ from language_neurons_alignment.core.counts import LanguageCounts
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import TextLikelihood
 from language_neurons_alignment.corpus.encode import Prompt, PromptGroup, ScoredText
+from language_neurons_alignment.engines.adapter import open_adapter
 from language_neurons_alignment.engines.base import Engine
 from language_neurons_alignment.engines.transformers import TransformersEngine
-from language_neurons_alignment.errors import LNAError, LNAWarning, MissingEngineError
+from language_neurons_alignment.engines.vllm.launch import check_options, lora_options
+from language_neurons_alignment.errors import EngineError, LNAError, LNAWarning, MissingEngineError, SettingsError
 from tests.adapters import load_plain, save_adapter, save_merged
 from tests.engines.vllm_engines import needs_vllm, open_vllm
 from tests.tiny_models import save_tiny_model, tiny_tokenizer
@@ -236,6 +238,38 @@ def test_an_adapter_s_own_tokenizer_is_used(base: Path, adapter: Path, tmp_path:
     assert engine.tokenizer.chat_template == tokenizer.chat_template
     plain: Any = load(base, adapter=str(adapter))
     assert plain.tokenizer.chat_template is None
+
+
+class TestLiveInVLLM:
+    """What is checked before vLLM starts."""
+
+    @pytest.mark.parametrize(("rank", "room"), [(4, 8), (8, 8), (9, 16), (300, 320)])
+    def test_there_is_room_for_the_rank(self, adapter: Path, tmp_path: Path, rank: int, room: int) -> None:
+        ranked = change(adapter, tmp_path / "lora", r=2, rank_pattern={"down_proj": rank})
+        opened = open_adapter(str(ranked), base="base", live=True)
+        assert lora_options(opened) == {"enable_lora": True, "max_loras": 1, "max_lora_rank": room}
+
+    @pytest.mark.parametrize(
+        ("values", "said"),
+        [({"use_dora": True}, "use_dora"), ({"modules_to_save": ["lm_head"]}, "modules_to_save"), ({"r": 999}, "rank")],
+    )
+    def test_what_it_does_not_compute_is_to_be_merged(
+        self, adapter: Path, tmp_path: Path, values: dict[str, Any], said: str
+    ) -> None:
+        opened = open_adapter(str(change(adapter, tmp_path / "lora", **values)), base="base", live=True)
+        with pytest.raises(EngineError, match=f"has {said}.*, which vLLM does not compute live: leave --adapter-live"):
+            lora_options(opened)
+
+    def test_embeddings_are_to_be_merged(self, tied: Path, tmp_path: Path) -> None:
+        opened = open_adapter(
+            str(save_adapter(tied, tmp_path / "lora", target_modules=["embed_tokens"])), base="tied", live=True
+        )
+        with pytest.raises(EngineError, match="matrices of the embeddings or the lm_head"):
+            lora_options(opened)
+
+    def test_vllm_s_own_options_for_adapters_have_flags(self) -> None:
+        with pytest.raises(SettingsError, match="use --adapter and --adapter-live instead"):
+            check_options({"enable-lora": "true"})
 
 
 @needs_vllm
