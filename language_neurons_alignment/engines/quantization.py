@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from transformers import BitsAndBytesConfig
+from transformers import BitsAndBytesConfig, CompressedTensorsConfig
 
 from ..errors import EngineError, MissingEngineError, SettingsError
 
@@ -34,22 +34,29 @@ def method_of(config: Any) -> str | None:
     return None if named is None else str(named.get("quant_method") or "of unknown method")
 
 
-def describe_quantization(config: Any) -> dict[str, str]:
-    """What results say of a loaded model's weights; nothing of plain ones.
+def describe_quantization(config: Any, loaded: Any = None) -> dict[str, str]:
+    """What results say of a model's weights; nothing of plain ones.
 
     >>> from types import SimpleNamespace
     >>> describe_quantization(SimpleNamespace(quantization_config={"quant_method": "gptq", "bits": 4}))
     {'quantization': 'gptq-4bit'}
+
+    Args:
+        config: the checkpoint's.
+        loaded: the loaded model's; it names no method where the library dequantized the weights while it read them.
     """
-    named, method = _settings(config), method_of(config)
-    if named is None or method is None:
+    loaded = config if loaded is None else loaded
+    named = _settings(loaded) or _settings(config)
+    if named is None:
         return {}
+    method = named.get("quant_method") or "of unknown method"
     if method == "bitsandbytes":
         return {"quantization": f"bitsandbytes-{4 if named.get('load_in_4bit') else 8}bit"}
     bits = named.get("bits") or named.get("w_bit")
     detail = f"{bits}bit" if bits else named.get("format")
-    shown = f"{method}-{detail}" if detail else method
-    return {"quantization": f"{shown} (dequantized)" if named.get("dequantize") else shown}
+    shown = f"{method}-{detail}" if detail else str(method)
+    plain = _settings(loaded) is None or bool(named.get("dequantize"))
+    return {"quantization": f"{shown} (dequantized)" if plain else shown}
 
 
 def _settings(config: Any) -> Mapping[str, Any] | None:
@@ -90,8 +97,16 @@ def _installed(module: str) -> bool:
         return False
 
 
-def config_of(asked: str | None) -> BitsAndBytesConfig | None:
-    """The transformers library's settings of one of `QUANTIZATIONS`, as it has them by default."""
-    if asked is None:
-        return None
-    return BitsAndBytesConfig(load_in_8bit=asked.endswith("8bit"), load_in_4bit=asked.endswith("4bit"))
+def loading_config(config: Any, asked: str | None) -> Any:
+    """What the transformers library is told besides what the checkpoint says of itself; None: nothing.
+
+    bitsandbytes in 8 bits has no columns of outliers here: which ones these are depends on all tokens of a batch, so a
+    token's activations would depend on what stands after it. compressed-tensors would wait with its weights for the
+    first forward of the whole model, and counting runs the decoder alone.
+    """
+    if asked is not None:
+        eight = asked.endswith("8bit")
+        return BitsAndBytesConfig(load_in_8bit=eight, load_in_4bit=not eight, llm_int8_threshold=0.0)
+    if method_of(config) == "compressed-tensors":
+        return CompressedTensorsConfig(dequantize=True)
+    return None

@@ -131,3 +131,13 @@ def test_generate_takes_an_adapter_too(lna: Lna, here: Path) -> None:
     assert call.code == 0, call.err
     made = json.loads(Path("answers.json").read_text(encoding="utf-8"))[0]["generation"]
     assert (made["adapter"], made["adapter_mode"]) == ("aligned", "merged")
+
+
+def test_quantization_reaches_the_engine_and_its_missing_package_is_named(
+    lna: Lna, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("language_neurons_alignment.engines.quantization.find_spec", lambda name: None)
+    one = ("activation", "--model-path", "base", "-d", "words.json", "-s", "words", "-l", "en")
+    refused = lna(*one, "--quantization", "bitsandbytes-4bit")  # which only the transformers engine has
+    assert refused.code == 1
+    assert "pip install accelerate bitsandbytes" in refused.err

@@ -6,6 +6,7 @@ import gc
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from .. import checkpoint
 from ..adapter import open_adapter, put_onto
 from ..base import check_batch_choices, check_lengths
 from ..generation import PartialAnswer, answer_batches, batches, check_prompts, crosses
-from ..quantization import check_quantization, describe_quantization
+from ..quantization import check_quantization, describe_quantization, method_of
 from . import loading
 from .counting import FiringCounter, feed, feed_jobs
 from .generating import generate_batch
@@ -96,6 +97,7 @@ class TransformersEngine:
         config = checkpoint.load_config(path, revision)
         check_quantization(path, config, quantization)
         added = open_adapter(adapter, base=path, live=adapter_live)
+        stored = copy(config)  # loading changes what it says of quantised weights
         tokenizer = checkpoint.load_tokenizer(added.tokenizer_folder(path) if added else path, revision)
         checkpoint.warn_of_files_beside(path, config=config, tokenizer=tokenizer)
         model = loading.load_weights(
@@ -106,9 +108,9 @@ class TransformersEngine:
             device=where,
             quantization=quantization,
         )
-        weights = describe_quantization(model.config)
+        weights = describe_quantization(stored, model.config)
         if added is not None:
-            if weights and not adapter_live:
+            if method_of(model.config) is not None and not adapter_live:
                 raise EngineError(
                     f"the adapter {adapter} cannot be merged into quantized weights ({weights['quantization']}) "
                     "without rounding them anew: give --adapter-live too"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from ...core.model import ModelInfo
 from ...errors import EngineError, SettingsError
 from ..checkpoint import explained, longest_sequence, rope_switch
 from ..families import class_name
-from ..quantization import config_of, method_of
+from ..quantization import loading_config, method_of
 from .network import Network
 
 
@@ -44,8 +46,11 @@ def load_weights(
 ) -> PreTrainedModel:
     """A model with its weights, every one of them from its files; quantised ones are on their device already."""
     quantized = quantization is not None or method_of(config) is not None
-    placed = {"device_map": {"": device}} if quantized and device is not None else {}
-    with explained("the weights", path):
+    more: dict[str, Any] = {"device_map": {"": device}} if quantized and device is not None else {}
+    if (told := loading_config(config, quantization)) is not None:
+        more["quantization_config"] = told
+    with explained("the weights", path), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You passed `quantization_config`")  # of a checkpoint that has its own
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
             config=config,
@@ -55,8 +60,7 @@ def load_weights(
             attn_implementation="eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else None,
             trust_remote_code=False,
             output_loading_info=True,
-            quantization_config=config_of(quantization) or getattr(config, "quantization_config", None),
-            **placed,
+            **more,
         )
     model, info = loaded
     wrong = sorted(map(str, [*info["missing_keys"], *info.get("mismatched_keys", [])]))
@@ -65,6 +69,7 @@ def load_weights(
             f"the weights at {path} are incomplete: {len(wrong)} are missing or have another shape ({wrong[0]}, …) and "
             "would have been random; download the model again"
         )
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats itself in every matrix and forward
     model.generation_config = GenerationConfig()  # its own would decide whatever a caller leaves open
     return model.eval()
 
