@@ -17,6 +17,14 @@ from ..errors import ArtifactError, IncompatibleError
 DEFAULT_FAMILY = "Mistral"
 _VOLATILE = ("transformers_version", "_name_or_path", "_commit_hash")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
+_TOKENIZER = (
+    *("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
+    *("sentencepiece.bpe.model", "*.tiktoken", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
+"""The files that decide which tokens a text becomes."""
+_SETTINGS = _TOKENIZER[-3:]
+_OF_NO_TOKEN = (*_VOLATILE, "name_or_path", "tokenizer_file", "chat_template", "padding_side", "processor_class")
+"""Settings of a tokenizer that change no token of a text."""
 _LARGEST_CONFIG = 64 * 2**20
 _WHOLE_BYTES = 64 * 2**20
 _HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+")
@@ -53,23 +61,28 @@ class Checkpoint:
         weights_hash: digest of every weight file (of a sample of large ones), which tells a base model from its
             aligned version, and two trainings into the same folder from each other; "" without weights. An adapter and
             a quantization change the weights in use, so they change it too.
+        tokenizer_hash: digest of the tokenizer's files; "" where it is not known, as in results of earlier versions.
     """
 
     config_hash: str
     weights_hash: str
+    tokenizer_hash: str = ""
 
     @classmethod
     def of(cls, made_from: Hashes) -> Checkpoint:
         """Return the model that something was made from."""
-        return cls(made_from.config_hash, made_from.weights_hash)
+        return cls(made_from.config_hash, made_from.weights_hash, getattr(made_from, "tokenizer_hash", ""))
 
     def difference(self, other: Hashes | Mapping[str, Any], *, unknown_differs: bool = False) -> str | None:
-        """Return what differs between two models, "config" or "weights"; None where nothing does."""
-        for what in ("config", "weights"):
+        """Return what differs between two models, "config", "weights" or "tokenizer"; None where nothing does.
+
+        A tokenizer that is not known never differs: earlier versions did not note it.
+        """
+        for what in ("config", "weights", "tokenizer"):
             name = f"{what}_hash"
             ours = getattr(self, name)
-            theirs = (other.get(name) if isinstance(other, Mapping) else getattr(other, name)) or ""
-            if ours != theirs and (unknown_differs or (ours and theirs)):
+            theirs = (other.get(name) if isinstance(other, Mapping) else getattr(other, name, "")) or ""
+            if ours != theirs and ((ours and theirs) or (unknown_differs and what != "tokenizer")):
                 return what
         return None
 
@@ -102,18 +115,23 @@ def read_checkpoint(model_path: str, *, adapter: str | None = None, quantization
         quantization: how the weights are quantized when they are loaded.
     """
     folder = local_folder(model_path)
-    config = _read_config(folder)
+    config = read_config(folder)
     if folder is None or config is None:
         return UNKNOWN
     try:
-        weights = _weights_hash(folder)
+        weights, tokenizer = _weights_hash(folder), folder
         if weights and adapter is not None:
             weights = digest_of_parts([weights.encode(), _adapter_hash(adapter).encode()])
         if weights and quantization is not None:
             weights = digest_of_parts([weights.encode(), quantization.encode()])
-        return Checkpoint(_config_hash(config), weights)
+        own = adapter and local_folder(adapter, _ADAPTER_CONFIG)
+        if own and (own / "tokenizer_config.json").is_file():  # an adapter saved with a tokenizer is used with that one
+            tokenizer = own
+        return Checkpoint(_config_hash(config), weights, _tokenizer_hash(tokenizer))
     except OSError as error:
-        raise ArtifactError(f"cannot read the weights in {folder} ({error}): copy the model folder again") from error
+        raise ArtifactError(
+            f"cannot read the weights or the tokenizer in {folder} ({error}): copy the model folder again"
+        ) from error
 
 
 def model_family(model_path: str) -> str:
@@ -123,9 +141,9 @@ def model_family(model_path: str) -> str:
     """
     folder = local_folder(model_path)
     if folder is not None and is_adapter(folder):
-        base = (_read_config(folder, _ADAPTER_CONFIG) or {}).get("base_model_name_or_path")
+        base = (read_config(folder, _ADAPTER_CONFIG) or {}).get("base_model_name_or_path")
         folder = local_folder(str(base)) if base else None
-    named = (_read_config(folder) or {}).get("architectures") or []
+    named = (read_config(folder) or {}).get("architectures") or []
     architecture = named[0] if isinstance(named, list) and named else named or ""
     if not isinstance(architecture, str) or not re.fullmatch(r"\w*", architecture):
         raise ArtifactError(
@@ -168,7 +186,8 @@ def fetch_config(model_path: str, config: str = "config.json") -> None:
         hf_hub_download(model_path, config)
 
 
-def _read_config(folder: Path | None, name: str = "config.json") -> dict[str, Any] | None:
+def read_config(folder: Path | None, name: str = "config.json") -> dict[str, Any] | None:
+    """Read a model's config.json, or another one; None where there is none."""
     path = folder and folder / name
     if not path or not path.is_file():
         return None
@@ -204,12 +223,33 @@ def _adapter_hash(adapter: str) -> str:
         return ""
     if folder.parent.name == "snapshots":
         return folder.name
-    config = _read_config(folder, _ADAPTER_CONFIG) or {}
+    config = read_config(folder, _ADAPTER_CONFIG) or {}
     kept = {key: value for key, value in config.items() if key not in ("base_model_name_or_path", "peft_version")}
     parts = [json.dumps(kept, sort_keys=True).encode()]
     return digest_of_parts(
         [*parts, *(part for path in sorted(folder.glob("adapter_model.*")) for part in _sample(path))]
     )
+
+
+def _tokenizer_hash(folder: Path) -> str:
+    if folder.parent.name == "snapshots":  # in the hub's cache, whose commit is the digest of the weights already
+        return ""
+    files = sorted({path for pattern in _TOKENIZER for path in folder.glob(pattern) if path.is_file()})
+    parts = (part for path in files for part in (path.name.encode(), _token_settings(path)))
+    return digest_of_parts(parts) if files else ""
+
+
+def _token_settings(path: Path) -> bytes:
+    """What a tokenizer's file says of tokens: of settings, those that matter, however they are laid out."""
+    content = path.read_bytes()
+    if path.name not in _SETTINGS:
+        return content
+    try:
+        settings = json.loads(content)
+    except (ValueError, RecursionError):  # loading the tokenizer will say what is wrong
+        return content
+    kept = {key: one for key, one in settings.items() if key not in _OF_NO_TOKEN} if isinstance(settings, dict) else {}
+    return json.dumps(kept, sort_keys=True).encode()
 
 
 def _sample(path: Path) -> list[bytes]:
