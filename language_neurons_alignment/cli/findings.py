@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -233,7 +233,8 @@ def compare(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="The base model, then the others in the order of training: model folders or hub ids with results "
+            help="The base model, then the others in the order of training: folders or hub ids of models and of "
+            "adapters with results "
             "under --root, or mask files (…/activation_masks/<dataset>/<rates>/mask.<Name>-<tag>) under any root.",
             show_default=False,
         ),
@@ -345,7 +346,7 @@ def stability(
     from .._stability import stability as examine
 
     layout = layout_of(model, results)
-    second = None if other is None else layout_of(Model(model.model_path, other, model.model_name), results)
+    second = None if other is None else layout_of(replace(model, dataset=other), results)
     languages = settings.selection.languages or DEFAULT_LANGUAGES
     with Bars("it") as bars:
         found = examine(layout, languages, settings, other=second, start=bars.start)
@@ -424,7 +425,7 @@ def report(
     selection: Neurons,
     others: Annotated[
         list[str] | None,
-        typer.Argument(help="Models to compare it with, in the order of training.", show_default=False),
+        typer.Argument(help="Models or adapters to compare it with, in the order of training.", show_default=False),
     ] = None,
     trained: Trained = None,
     out: Annotated[
@@ -442,8 +443,8 @@ def report(
     aligned = parse_languages(trained) if trained else ()
     from .._report import write_report
 
-    named = [model.model_path, *(others or [])]
-    models = [Model(name, model.dataset, model.model_name) for name in named]
+    named = [model.adapter or model.model_path, *(others or [])]
+    models = [model, *(Model(name, model.dataset, model.model_name) for name in others or [])]
     layouts = [layout_of(one, results, lambda_of=selection) for one in models]
     written = write_report(layouts, selection, mask_only=mask_only, called=named, trained=aligned, out=out)
     for title, remedy in written.report.missing.items():

@@ -103,7 +103,8 @@ class TestRefused:
         change(tmp_path / "adapter_config.json", **ADAPTER)
         (tmp_path / "adapter_model.safetensors").write_bytes(b"")
         said = refusal(tmp_path)
-        assert f"{tmp_path} is an adapter (LoRA) of the model 'meta-llama/Llama-2-7b-hf', not a model: merge" in said
+        assert f"{tmp_path} is an adapter (LoRA) of the model 'meta-llama/Llama-2-7b-hf', not a model: give" in said
+        assert "--adapter" in said
 
     def test_an_adapter_beside_a_model_is_refused_since_peft_would_load_it(self, model: Path) -> None:
         change(model / "adapter_config.json", **ADAPTER)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -19,8 +20,10 @@ from ...core.perplexity import TextLikelihood
 from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
 from ...errors import EngineError, SettingsError
 from .. import checkpoint
+from ..adapter import open_adapter, put_onto
 from ..base import check_batch_choices, check_lengths
 from ..generation import PartialAnswer, answer_batches, batches, check_prompts, crosses
+from ..quantization import check_quantization, describe_quantization, method_of
 from . import loading
 from .counting import FiringCounter, feed, feed_jobs
 from .generating import generate_batch
@@ -50,6 +53,7 @@ class TransformersEngine:
         info: ModelInfo,
         batch_tokens: int | None = None,
         batch_invariant: bool = False,
+        weights: Mapping[str, str] | None = None,  # what results say of an adapter and of quantised weights
     ) -> None:
         """Take over a loaded model; `load` is the usual way."""
         self.model = info
@@ -68,6 +72,7 @@ class TransformersEngine:
             "dtype": info.dtype,
             "batch_tokens": self._budget,
             **({"batch_invariant": True} if batch_invariant else {}),
+            **(weights or {}),
         }
 
     @classmethod
@@ -79,6 +84,9 @@ class TransformersEngine:
         dtype: str = "auto",  # the model's own
         batch_tokens: int | None = None,  # padded tokens per forward; None: a number that suits the device
         batch_invariant: bool = False,  # no result depends on what else is computed
+        adapter: str | None = None,  # a LoRA adapter of this model: folder or hub id
+        adapter_live: bool = False,  # computed beside the weights; else merged into them
+        quantization: str | None = None,  # one of `engines.quantization.QUANTIZATIONS`
         revision: str | None = None,
     ) -> TransformersEngine:
         """Load a model folder or a hub id."""
@@ -89,13 +97,33 @@ class TransformersEngine:
         checkpoint.check_dtype(dtype)
         path = checkpoint.expand(model_path)
         config = checkpoint.load_config(path, revision)
-        tokenizer = checkpoint.load_tokenizer(path, revision)
+        check_quantization(path, config, quantization)
+        added = open_adapter(adapter, base=path, live=adapter_live)
+        stored = copy(config)  # loading changes what it says of quantised weights
+        tokenizer = checkpoint.load_tokenizer(added.tokenizer_folder(path) if added else path, revision)
         checkpoint.warn_of_files_beside(path, config=config, tokenizer=tokenizer)
-        model = loading.load_weights(path, config=config, dtype=checkpoint.DTYPES.get(dtype, dtype), revision=revision)
+        model = loading.load_weights(
+            path,
+            config=config,
+            dtype=checkpoint.DTYPES.get(dtype, dtype),
+            revision=revision,
+            device=where,
+            quantization=quantization,
+        )
+        weights = describe_quantization(stored, model.config)
+        if added is not None:
+            if method_of(model.config) is not None and not adapter_live:
+                raise EngineError(
+                    f"the adapter {adapter} cannot be merged into quantized weights ({weights['quantization']}) "
+                    "without rounding them anew: give --adapter-live too"
+                )
+            model, weights = put_onto(model, added), {**weights, **added.provenance}
         ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
         network = Network.of(loading.move(model, where))
         info = loading.describe(network, path=str(model_path), tokenizer=tokenizer, ends=ends)
-        return cls(network, tokenizer, info=info, batch_tokens=batch_tokens, batch_invariant=batch_invariant)
+        return cls(
+            network, tokenizer, info=info, batch_tokens=batch_tokens, batch_invariant=batch_invariant, weights=weights
+        )
 
     def count(
         self, groups: Sequence[PromptGroup], *, progress: Progress = SILENT, moments: bool = False

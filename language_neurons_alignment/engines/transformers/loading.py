@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any
 
 import psutil
@@ -21,6 +23,7 @@ from ...core.widths import widths_of
 from ...errors import EngineError, SettingsError, UnknownArchitectureError
 from ..checkpoint import explained, longest_sequence, rope_switch
 from ..families import class_name
+from ..quantization import loading_config, method_of
 from .network import Network
 
 
@@ -66,11 +69,22 @@ def auto_class(config: PreTrainedConfig) -> Any:
 
 
 def load_weights(
-    path: str, *, config: PreTrainedConfig, dtype: torch.dtype | str, revision: str | None
+    path: str,
+    *,
+    config: PreTrainedConfig,
+    dtype: torch.dtype | str,
+    revision: str | None,
+    device: torch.device | None = None,
+    quantization: str | None = None,
 ) -> PreTrainedModel:
-    """A model with its weights, every one of them from its files."""
+    """A model with its weights, every one of them from its files; quantised ones are on their device already."""
+    quantized = quantization is not None or method_of(config) is not None
+    more: dict[str, Any] = {"device_map": {"": device}} if quantized and device is not None else {}
+    if (told := loading_config(config, quantization)) is not None:
+        more["quantization_config"] = told
     kind = auto_class(config)
-    with explained("the weights", path):
+    with explained("the weights", path), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You passed `quantization_config`")  # of a checkpoint that has its own
         loaded: Any = kind.from_pretrained(
             path,
             config=config,
@@ -80,6 +94,7 @@ def load_weights(
             attn_implementation="eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else None,
             trust_remote_code=False,
             output_loading_info=True,
+            **more,
         )
     model, info = loaded
     wrong = sorted(map(str, [*info["missing_keys"], *info.get("mismatched_keys", [])]))
@@ -88,6 +103,7 @@ def load_weights(
             f"the weights at {path} are incomplete: {len(wrong)} are missing or have another shape ({wrong[0]}, …) and "
             "would have been random; download the model again"
         )
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats itself in every matrix and forward
     model.generation_config = GenerationConfig()  # its own would decide whatever a caller leaves open
     return model.eval()
 
@@ -111,6 +127,8 @@ def describe(network: Network, *, path: str, tokenizer: Any, ends: tuple[int, ..
 
 def move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     """A model on its device."""
+    if method_of(model.config) is not None:  # quantised weights were put there when they were read
+        return model
     try:
         return model.to(device)  # pyright: ignore[reportArgumentType] - transformers wraps torch's signature
     except RuntimeError as error:
