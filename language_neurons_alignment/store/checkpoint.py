@@ -1,4 +1,4 @@
-"""What a model's folder tells without loading the model: its family, and digests that tell models apart."""
+"""What a model's folder or GGUF file tells without loading it: the family, and digests that tell models apart."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .._file_kinds import file_kind
+from .._gguf import is_gguf, read_gguf
 from ..errors import ArtifactError, IncompatibleError
 
 DEFAULT_FAMILY = "Mistral"
@@ -48,7 +49,8 @@ class Checkpoint:
         True
 
     Attributes:
-        config_hash: digest of config.json without the entries that only name versions and paths; "" without one.
+        config_hash: digest of config.json without the entries that only name versions and paths, or of a GGUF file's
+            metadata; "" without either.
         weights_hash: digest of every weight file (of a sample of large ones), which tells a base model from its
             aligned version, and two trainings into the same folder from each other; "" without weights.
     """
@@ -90,10 +92,14 @@ UNKNOWN = Checkpoint("", "")
 
 
 def read_checkpoint(model_path: str) -> Checkpoint:
-    """Describe a model folder, or a hub id in the local cache; what is not there stays empty.
+    """Describe a model folder, a GGUF file, or a hub id in the local cache; what is not there stays empty.
 
     It reads a sample of all weights, so each command calls it once and passes the result on.
     """
+    if is_gguf(model_path):
+        file = Path(model_path).expanduser()
+        metadata = json.dumps(read_gguf(file).metadata, sort_keys=True)
+        return Checkpoint(digest_of_parts([metadata.encode()]), digest_of_parts(_sample(file)))
     folder = local_folder(model_path)
     config = _read_config(folder)
     if folder is None or config is None:
@@ -105,7 +111,13 @@ def read_checkpoint(model_path: str) -> Checkpoint:
 
 
 def model_family(model_path: str) -> str:
-    """Return the family as in file names: "LlamaForCausalLM" → "Llama"; "Mistral" where there is no config to read."""
+    """Return the family as in file names: "LlamaForCausalLM" → "Llama"; "Mistral" where there is no config to read.
+
+    Of a GGUF file it is the architecture that its metadata name: "gemma3" → "Gemma3".
+    """
+    if is_gguf(model_path):
+        said = str(read_gguf(model_path).metadata.get("general.architecture", ""))
+        return re.sub(r"\W", "", said[:1].upper() + said[1:]) or DEFAULT_FAMILY
     folder = local_folder(model_path)
     named = (_read_config(folder) or {}).get("architectures") or []
     architecture = named[0] if isinstance(named, list) and named else named or ""

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
+from ..._gguf import is_gguf
 from ...core.model import ModelInfo
 from ...errors import EngineError, SettingsError
+from .. import gguf
 from ..checkpoint import explained, longest_sequence, rope_switch
 from ..families import class_name
 from .network import Network
@@ -37,10 +39,11 @@ def load_weights(
 ) -> PreTrainedModel:
     """A model with its weights, every one of them from its files."""
     with explained("the weights", path):
+        in_a_file = is_gguf(path)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path,
+            **(gguf.arguments(path) if in_a_file else {"pretrained_model_name_or_path": path}),
             config=config,
-            dtype=dtype,
+            dtype=torch.float32 if in_a_file and dtype == "auto" else dtype,  # what dequantising gives
             revision=revision,
             # Gemma 2 caps its attention scores. Only eager does it; the library's default (sdpa) silently does not.
             attn_implementation="eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else None,
