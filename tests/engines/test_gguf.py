@@ -227,6 +227,20 @@ class TestSentencePiece:
         for text in ("", "the", " the", "\n\nthe"):
             assert framing.encode(Record("en", text, ())).count(2) == 1
 
+    @pytest.mark.parametrize(("bos", "add_bos", "add_eos"), [(0, True, False), (0, True, True), (2, False, False)])
+    def test_bos_and_eos_as_the_file_says_also_where_bos_is_token_0(
+        self, bos: int, add_bos: bool, add_eos: bool
+    ) -> None:
+        tables = {**self.TABLES, "bos_token_id": bos, "add_bos_token": add_bos, "add_eos_token": add_eos}
+        header = read_header(tables)
+        made = subject.rebuild(header)
+        subject.check(made, header)
+        framing = Framing.of(made)
+        assert (framing.opening, framing.closing) == ((bos,) * add_bos, (1,) * add_eos)
+        assert framing.encode(Record("en", "the", ())).count(bos) == int(add_bos)
+        with pytest.raises(subject._UnfitError, match="the file asks for"):
+            subject.check(made, read_header({**tables, "add_bos_token": not add_bos}))
+
     def test_saved_and_loaded_it_is_the_same(self, tokenizer: Any, tmp_path: Path) -> None:
         tokenizer.save_pretrained(tmp_path)
         again = AutoTokenizer.from_pretrained(tmp_path)
