@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from ..._gguf import is_gguf
 from ...config import Sampling
 from ...core.counts import LanguageCounts
 from ...core.interventions import Intervention
@@ -19,7 +20,7 @@ from ...core.model import SILENT, ModelInfo, Progress
 from ...core.perplexity import TextLikelihood
 from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
 from ...errors import EngineError, SettingsError
-from .. import checkpoint
+from .. import checkpoint, gguf
 from ..adapter import open_adapter, put_onto
 from ..base import check_batch_choices, check_lengths
 from ..generation import PartialAnswer, answer_batches, batches, check_prompts, crosses
@@ -89,7 +90,7 @@ class TransformersEngine:
         quantization: str | None = None,  # one of `engines.quantization.QUANTIZATIONS`
         revision: str | None = None,
     ) -> TransformersEngine:
-        """Load a model folder or a hub id."""
+        """Load a model folder, a GGUF file or a hub id."""
         if batch_tokens is not None and batch_tokens < 1:
             raise SettingsError(f"--batch-tokens {batch_tokens}: a batch needs at least 1 token")
         check_batch_choices(batch_tokens, batch_invariant)
@@ -121,6 +122,8 @@ class TransformersEngine:
         ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
         network = Network.of(loading.move(model, where))
         info = loading.describe(network, path=str(model_path), tokenizer=tokenizer, ends=ends)
+        if is_gguf(path):
+            weights = {**weights, "gguf": gguf.stored_as(path)}
         return cls(
             network, tokenizer, info=info, batch_tokens=batch_tokens, batch_invariant=batch_invariant, weights=weights
         )

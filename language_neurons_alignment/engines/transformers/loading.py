@@ -18,9 +18,11 @@ from transformers import (
     PreTrainedModel,
 )
 
+from ..._gguf import is_gguf
 from ...core.model import ModelInfo
 from ...core.widths import widths_of
 from ...errors import EngineError, SettingsError, UnknownArchitectureError
+from .. import gguf
 from ..checkpoint import explained, longest_sequence, rope_switch
 from ..families import class_name
 from ..quantization import loading_config, method_of
@@ -82,13 +84,13 @@ def load_weights(
     more: dict[str, Any] = {"device_map": {"": device}} if quantized and device is not None else {}
     if (told := loading_config(config, quantization)) is not None:
         more["quantization_config"] = told
-    kind = auto_class(config)
+    kind, in_a_file = auto_class(config), is_gguf(path)
     with explained("the weights", path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You passed `quantization_config`")  # of a checkpoint that has its own
         loaded: Any = kind.from_pretrained(
-            path,
+            **(gguf.arguments(path) if in_a_file else {"pretrained_model_name_or_path": path}),
             config=config,
-            dtype=dtype,
+            dtype=torch.float32 if in_a_file and dtype == "auto" else dtype,  # what dequantising gives
             revision=revision,
             # Gemma 2 caps its attention scores. Only eager does it; the library's default (sdpa) silently does not.
             attn_implementation="eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else None,
