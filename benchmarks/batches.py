@@ -180,11 +180,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("| counted | cells that differ | by at most | λ* | τ | masks' Jaccard: mean (least) | class changes |")
         print("|---|---:|---:|---|---|---:|---:|", flush=True)
         table, reference = Differences(), None
-        for dtype in given.dtypes:
-            reference = differences(
-                model, dtype, corpus=corpus, questions=given.questions, table=table, reference=reference
-            )
-        table.print_jaccard(corpus.languages)
+        try:
+            for dtype in given.dtypes:
+                reference = differences(
+                    model, dtype, corpus=corpus, questions=given.questions, table=table, reference=reference
+                )
+        finally:  # also when Ctrl-C ends it: the rows printed so far
+            table.print_jaccard(corpus.languages)
     if given.repeats:
         print(f"\nThe cost of --batch-invariant, {given.repeats} pairs of one count without it and one with it:\n")
         print("| | questions, tokens | processor s, least | ratio: median (range) | wall s, least "
