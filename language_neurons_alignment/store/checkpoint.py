@@ -17,6 +17,14 @@ from ..errors import ArtifactError, IncompatibleError
 DEFAULT_FAMILY = "Mistral"
 _VOLATILE = ("transformers_version", "_name_or_path", "_commit_hash")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "*.gguf")
+_TOKENIZER = (
+    *("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
+    *("sentencepiece.bpe.model", "*.tiktoken", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
+"""The files that decide which tokens a text becomes."""
+_SETTINGS = _TOKENIZER[-3:]
+_OF_NO_TOKEN = (*_VOLATILE, "name_or_path", "tokenizer_file", "chat_template", "padding_side", "processor_class")
+"""Settings of a tokenizer that change no token of a text."""
 _LARGEST_CONFIG = 64 * 2**20
 _WHOLE_BYTES = 64 * 2**20
 _HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+")
@@ -51,23 +59,28 @@ class Checkpoint:
         config_hash: digest of config.json without the entries that only name versions and paths; "" without one.
         weights_hash: digest of every weight file (of a sample of large ones), which tells a base model from its
             aligned version, and two trainings into the same folder from each other; "" without weights.
+        tokenizer_hash: digest of the tokenizer's files; "" where it is not known, as in results of earlier versions.
     """
 
     config_hash: str
     weights_hash: str
+    tokenizer_hash: str = ""
 
     @classmethod
     def of(cls, made_from: Hashes) -> Checkpoint:
         """Return the model that something was made from."""
-        return cls(made_from.config_hash, made_from.weights_hash)
+        return cls(made_from.config_hash, made_from.weights_hash, getattr(made_from, "tokenizer_hash", ""))
 
     def difference(self, other: Hashes | Mapping[str, Any], *, unknown_differs: bool = False) -> str | None:
-        """Return what differs between two models, "config" or "weights"; None where nothing does."""
-        for what in ("config", "weights"):
+        """Return what differs between two models, "config", "weights" or "tokenizer"; None where nothing does.
+
+        A tokenizer that is not known never differs: earlier versions did not note it.
+        """
+        for what in ("config", "weights", "tokenizer"):
             name = f"{what}_hash"
             ours = getattr(self, name)
-            theirs = (other.get(name) if isinstance(other, Mapping) else getattr(other, name)) or ""
-            if ours != theirs and (unknown_differs or (ours and theirs)):
+            theirs = (other.get(name) if isinstance(other, Mapping) else getattr(other, name, "")) or ""
+            if ours != theirs and ((ours and theirs) or (unknown_differs and what != "tokenizer")):
                 return what
         return None
 
@@ -95,19 +108,21 @@ def read_checkpoint(model_path: str) -> Checkpoint:
     It reads a sample of all weights, so each command calls it once and passes the result on.
     """
     folder = local_folder(model_path)
-    config = _read_config(folder)
+    config = read_config(folder)
     if folder is None or config is None:
         return UNKNOWN
     try:
-        return Checkpoint(_config_hash(config), _weights_hash(folder))
+        return Checkpoint(_config_hash(config), _weights_hash(folder), _tokenizer_hash(folder))
     except OSError as error:
-        raise ArtifactError(f"cannot read the weights in {folder} ({error}): copy the model folder again") from error
+        raise ArtifactError(
+            f"cannot read the weights or the tokenizer in {folder} ({error}): copy the model folder again"
+        ) from error
 
 
 def model_family(model_path: str) -> str:
     """Return the family as in file names: "LlamaForCausalLM" → "Llama"; "Mistral" where there is no config to read."""
     folder = local_folder(model_path)
-    named = (_read_config(folder) or {}).get("architectures") or []
+    named = (read_config(folder) or {}).get("architectures") or []
     architecture = named[0] if isinstance(named, list) and named else named or ""
     if not isinstance(architecture, str) or not re.fullmatch(r"\w*", architecture):
         raise ArtifactError(
@@ -144,7 +159,8 @@ def fetch_config(model_path: str) -> None:
         hf_hub_download(model_path, "config.json")
 
 
-def _read_config(folder: Path | None) -> dict[str, Any] | None:
+def read_config(folder: Path | None) -> dict[str, Any] | None:
+    """Read a model's config.json; None where there is none."""
     path = folder and folder / "config.json"
     if not path or not path.is_file():
         return None
@@ -171,6 +187,27 @@ def _weights_hash(folder: Path) -> str:
         return folder.name
     files = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
     return digest_of_parts(part for path in files for part in _sample(path)) if files else ""
+
+
+def _tokenizer_hash(folder: Path) -> str:
+    if folder.parent.name == "snapshots":  # in the hub's cache, whose commit is the digest of the weights already
+        return ""
+    files = sorted({path for pattern in _TOKENIZER for path in folder.glob(pattern) if path.is_file()})
+    parts = (part for path in files for part in (path.name.encode(), _token_settings(path)))
+    return digest_of_parts(parts) if files else ""
+
+
+def _token_settings(path: Path) -> bytes:
+    """What a tokenizer's file says of tokens: of settings, those that matter, however they are laid out."""
+    content = path.read_bytes()
+    if path.name not in _SETTINGS:
+        return content
+    try:
+        settings = json.loads(content)
+    except (ValueError, RecursionError):  # loading the tokenizer will say what is wrong
+        return content
+    kept = {key: one for key, one in settings.items() if key not in _OF_NO_TOKEN} if isinstance(settings, dict) else {}
+    return json.dumps(kept, sort_keys=True).encode()
 
 
 def _sample(path: Path) -> list[bytes]:

@@ -165,9 +165,9 @@ class Layout:
     def _rates_of(self, folder: str) -> tuple[float, float] | None:
         """Read (top rate, λ) off the name of a folder of the layout's method, or None."""
         if self.selection.method == ENTROPY_LAMBDA:
-            return _rates(folder)
+            return rates_of(folder)
         start, end = f"{self.selection.method}-", f"-seed{self.selection.seed}"
-        return _rates(folder[len(start) : -len(end)]) if folder.startswith(start) and folder.endswith(end) else None
+        return rates_of(folder[len(start) : -len(end)]) if folder.startswith(start) and folder.endswith(end) else None
 
     def _counted(self, kind: str, language: str, prefix: bool) -> Path:
         """A file that counting writes."""
@@ -203,7 +203,7 @@ class Layout:
         written = parent / self.selection.at(top_rate, lam).folder
         if self.selection.method != ENTROPY_LAMBDA or written.exists() or not parent.is_dir():
             return written
-        same = [folder for folder in sorted(parent.iterdir()) if _rates(folder.name) == (top_rate, lam)]
+        same = [folder for folder in sorted(parent.iterdir()) if rates_of(folder.name) == (top_rate, lam)]
         return same[0] if same else written
 
 
@@ -305,7 +305,7 @@ def _counted_on(path: Path, checkpoint: Checkpoint) -> bool:
 def layout_of_mask(path: Path) -> tuple[Layout, float, float]:
     """Read the layout, top rate and λ off a mask file's path."""
     whole = path.absolute()
-    rates = _rates(whole.parent.name)
+    rates = rates_of(whole.parent.name)
     if not (rates and whole.name.startswith("mask.") and whole.parents[2].name == "activation_masks"):
         raise SettingsError(
             f"{path} is not at …/activation_masks/<dataset>/<top rate>-<λ>/mask.<Name>-<tag>, which tells its model "
@@ -338,7 +338,7 @@ def model_tag(model_path: str) -> str:
     return tag
 
 
-def _rates(folder: str) -> tuple[float, float] | None:
+def rates_of(folder: str) -> tuple[float, float] | None:
     """Read (top rate, λ) off a folder's name, or None; exponents may hold a minus of their own ("1e-05-0.1")."""
     for position, character in enumerate(folder):
         if character == "-":
