@@ -168,7 +168,7 @@ def _width(config: Any) -> int | list[int]:
     found = width(text) if width else next((one for name in _WIDTHS if (one := getattr(text, name, None))), None)
     if found is None and (hidden := getattr(text, "hidden_size", None)):
         found = 4 * hidden  # the default of configs that leave it open, from GPT-2 on
-    each = list(found) if isinstance(found, list | tuple) else [found]
+    each: list[Any] = list(found) if isinstance(found, list | tuple) else [found]
     if not each or not all(type(one) is int and one > 0 for one in each):
         raise EngineError(
             f"the config of {class_name(config)} does not tell how many neurons a layer has: it says {found!r}, and "
