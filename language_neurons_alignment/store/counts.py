@@ -607,7 +607,7 @@ def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: 
     totals = torch.tensor(tokens), torch.tensor(prefix_tokens)
     notes = (
         *((left_out_note(empty),) if empty else ()),
-        *_notes_on(apart, neurons=neurons_among(*table.shape[:2], widths)),
+        *_notes_on(apart, neurons=neurons_among(len(table), table.shape[1], widths)),
     )
     of_model = model.config_hash, model.weights_hash
     return AnswerCounts(
