@@ -94,11 +94,14 @@ class Conditions:
         steps = self._steps_of(condition.row)
         return self.source.intervention(steps, model, swap=swap, allow_empty=bool(self.steps.words))
 
-    def check_model(self, conditions: Iterable[Condition], model: ModelInfo) -> None:
-        """Refuse what the model cannot be given, before its first forward pass."""
-        for condition in conditions:
-            if condition.control <= 1:  # where one control set can be drawn, so can the others
-                self.intervention(condition, model)
+    def check_model(self, conditions: Iterable[Condition], model: ModelInfo) -> list[Intervention]:
+        """Refuse what the model cannot be given, before its first forward pass; return an example of each row.
+
+        Where one control set can be drawn, so can the others, and all of them change the same layers.
+        """
+        examples = dict.fromkeys(Condition(one.row, min(one.control, 1)) for one in conditions)
+        changes = (self.intervention(one, model) for one in examples)
+        return [one for one in changes if one is not None]
 
     def describe(self, condition: Condition) -> Json | None:
         """Return what decides the effect of a condition, its controls aside; None for nothing."""

@@ -203,20 +203,21 @@ def _score(
     """Score the missing cells; each is on disk as soon as it is done."""
     engine = session.source()
     file.read(engine=precision_of(engine.provenance))
-    conditions.check_model(todo, engine.model)
+    changes = conditions.check_model(todo, engine.model)
     choices = {"text": settings.text, "max_length": engine.model.max_length, "overlong": settings.overlong}
     texts = {language: encode_texts(of, engine.tokenizer, **choices) for language, of in records.items()}
     tokens = {language: sum(len(one.tokens) for one in encoded) for language, encoded in texts.items()}
-    for label, control in (("perplexity", False), ("controls", True)):
-        part = {condition: columns for condition, columns in todo.items() if bool(condition.control) == control}
-        if not part:
-            continue
-        progress = start(label, sum(tokens[text] for columns in part.values() for text in columns))
-        for condition, columns in part.items():
-            change = conditions.intervention(condition, engine.model)
-            for text in columns:
-                with under(engine, change):
-                    likelihoods = engine.log_likelihood(texts[text], progress=progress)
-                # stored only now: closing the context has shown that the intervention took hold
-                cell = maps.cell_to_json(perplexity(likelihoods))
-                file.append({(condition.name, text): cell}, engine=engine.provenance)
+    with engine.reuse(changes, tokens=sum(tokens.values())):
+        for label, control in (("perplexity", False), ("controls", True)):
+            part = {condition: columns for condition, columns in todo.items() if bool(condition.control) == control}
+            if not part:
+                continue
+            progress = start(label, sum(tokens[text] for columns in part.values() for text in columns))
+            for condition, columns in part.items():
+                change = conditions.intervention(condition, engine.model)
+                for text in columns:
+                    with under(engine, change):
+                        likelihoods = engine.log_likelihood(texts[text], progress=progress)
+                    # stored only now: closing the context has shown that the intervention took hold
+                    cell = maps.cell_to_json(perplexity(likelihoods))
+                    file.append({(condition.name, text): cell}, engine=engine.provenance)

@@ -151,5 +151,5 @@ def full_disk(function: str) -> Iterator[None]:
 @contextmanager
 def silent_hooks() -> Iterator[None]:
     """While the context is open, the transformers engine's hooks are never called, as under a fused kernel."""
-    with patch("language_neurons_alignment.engines.transformers.network.hooked", lambda _hooks: nullcontext()):
+    with patch("language_neurons_alignment.engines.transformers.interventions.hooked", lambda _hooks: nullcontext()):
         yield

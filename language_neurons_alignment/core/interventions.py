@@ -79,6 +79,21 @@ class Intervention:
         """The layers in which it changes a neuron."""
         return self.touched.any(dim=1).nonzero().flatten().tolist()
 
+    def first_change(self, other: Intervention) -> int:
+        """The first layer in which two interventions differ; the number of layers if they are the same.
+
+        >>> nothing, off = Intervention.identity(2, 3), torch.tensor([[False] * 3, [False, True, False]])
+        >>> nothing.then(Intervention.zero(off)).first_change(nothing), nothing.first_change(nothing)
+        (1, 2)
+        """
+        differs = ((self.scale != other.scale) | (self.shift != other.shift)).any(dim=1)
+        routers = [one.router for one in (self, other) if one.router is not None]
+        if routers:
+            # without routers, nothing is added to their logits
+            bias = [torch.zeros_like(routers[0]) if one.router is None else one.router for one in (self, other)]
+            differs = differs | (bias[0] != bias[1]).any(dim=1)
+        return int(differs.nonzero()[0]) if differs.any() else len(differs)
+
     def layer(self, layer: int) -> LayerIntervention:
         """Its part in one layer."""
         neurons = self.touched[layer].nonzero().flatten()

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText
 from language_neurons_alignment.engines import EngineSettings, load_engine
-from language_neurons_alignment.engines.transformers import TransformersEngine
-from language_neurons_alignment.engines.transformers.network import Head
+from language_neurons_alignment.engines.transformers import TransformersEngine, network
+from language_neurons_alignment.engines.transformers.network import Head, token_losses
 from language_neurons_alignment.errors import EngineError, SettingsError
 from tests.engines.contract import assert_same_counts, groups_of
 from tests.tiny_models import save_tiny_model
@@ -204,6 +204,25 @@ class TestEconomy:
         some = engine.log_likelihood(texts)
         assert max(seen) == 7
         assert [x.nll for x in some] == pytest.approx([x.nll for x in expected], rel=1e-6)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize(("scale", "softcap"), [(1.0, None), (0.3, 2.0)])
+    def test_losses_are_the_same_however_few_logits_are_read_at_a_time(
+        self, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, scale: float, softcap: float | None
+    ) -> None:
+        generator = torch.Generator().manual_seed(0)
+        head = Head(torch.nn.Linear(16, 5003, bias=False, dtype=dtype), softcap, scale)
+        hidden = torch.randn(200, 16, generator=generator).to(dtype)
+        targets = torch.randint(5003, (200,), generator=generator)
+        with torch.inference_mode():
+            whole = head(hidden).log_softmax(-1).gather(-1, targets[:, None]).squeeze(-1)
+            ours = []
+            for rows in (1, 3, 200):
+                monkeypatch.setattr(network, "_CACHED_LOGITS", {"cpu": rows * 5003})
+                ours.append(token_losses(hidden, targets, head))
+        assert torch.equal(ours[0], ours[1])
+        assert torch.equal(ours[0], ours[2])
+        torch.testing.assert_close(ours[0], -whole)
 
     def test_memory_does_not_grow_with_the_corpus(self, tiny_llama: Path) -> None:
         engine = TransformersEngine.load(tiny_llama, device="cpu", batch_tokens=256)

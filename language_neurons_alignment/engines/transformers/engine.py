@@ -31,6 +31,7 @@ from .generating import generate_batch
 from .interventions import hooked
 from .network import Network, score
 from .plan import Batch, BatchRow, Job, job_batches, plan
+from .reuse import LayerReuse
 from .sites import NeuronSite
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
@@ -38,6 +39,9 @@ BATCH_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 
 TOGETHER = 2048
 """Padded tokens per forward of one question's answers under `batch_invariant`, on every device."""
+
+KEPT = 0.25
+"""The share of a device's free memory that kept states may take (`reuse`)."""
 
 ANSWER_TOKENS = {"cpu": 8192, "cuda": 16384, "mps": 8192}
 """Tokens of prompts and answers in the KV cache at a time, by device, where the caller sets none."""
@@ -60,6 +64,7 @@ class TransformersEngine:
         self.model = info
         self.tokenizer = tokenizer
         self._loaded: Network | None = network
+        self._reused: LayerReuse | None = None
         device = self._loaded.device
         on_cuda = device.type == "cuda"
         self._invariant = batch_invariant
@@ -171,7 +176,10 @@ class TransformersEngine:
             ):
                 some = [texts[index] for index in indices]
                 batch = Batch.of([BatchRow(text.tokens, full=1) for text in some], network.device)
-                hidden = network.run(batch.tokens).last_hidden_state
+                if self._reused is None:
+                    hidden = network.run(batch.tokens).last_hidden_state
+                else:
+                    hidden = self._reused.run([text.tokens for text in some], batch.tokens)
                 for index, likelihood in zip(indices, score(some, hidden, network.head), strict=True):
                     results[index] = likelihood
                 progress(batch.full_tokens)
@@ -208,6 +216,21 @@ class TransformersEngine:
     def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:
         """While the context is open, the model runs under `intervention`, on top of those already in force."""
         return self._network.interventions.on_top(intervention)
+
+    @contextmanager
+    def reuse(self, interventions: Sequence[Intervention], *, tokens: int) -> Iterator[None]:
+        """While the context is open, `log_likelihood` keeps what the first layers give for a batch (`reuse`).
+
+        States take at most `KEPT` of the device's memory that is free now; batches beyond that are computed whole.
+        """
+        network, before = self._network, self._reused
+        memory = int(KEPT * loading.free_memory(network.device))
+        with _out_of_memory(self._budget):
+            self._reused = LayerReuse(network, interventions, tokens=tokens, memory=memory)
+        try:
+            yield
+        finally:
+            self._reused = before
 
     @property
     def sites(self) -> tuple[NeuronSite, ...]:

@@ -38,7 +38,7 @@ class Interventions:
         self._decoder = decoder
         self._sites = sites
         self._opened = {site.layer: site.experts for site in sites if site.experts is not None}
-        self._current = Intervention.identity(len(self._widths), max(self._widths))
+        self.current = Intervention.identity(len(self._widths), max(self._widths))
         self._changes: list[_Change] = []
         self._forwards = 0
         self._hooks = ExitStack()
@@ -47,7 +47,7 @@ class Interventions:
     def on_top(self, intervention: Intervention) -> Iterator[None]:
         """While the context is open, the model runs under `intervention`, on top of what is in force already."""
         check_shape(intervention, self._widths, experts=experts_of(self._opened))
-        before = self._current
+        before = self.current
         try:
             self._switch(before.then(intervention))
             yield
@@ -56,11 +56,16 @@ class Interventions:
             raise
         self._switch(before)
 
+    def skip(self, layers: int) -> None:
+        """The first layers do not run in the next forward, so that no change is due in them (`reuse`)."""
+        for one in self._changes:
+            one.skipped += one.layer < layers
+
     def _switch(self, intervention: Intervention, *, check: bool = True) -> None:
         """Put an intervention in force, and check that the one before it acted."""
         self._hooks.close()
         changes, forwards = self._changes, self._forwards
-        self._current, self._forwards = intervention, 0
+        self.current, self._forwards = intervention, 0
         self._changes = self._changes_of(intervention)
         if self._changes:
             self._hooks.callback(self._decoder.register_forward_pre_hook(self._count_forward).remove)
@@ -95,7 +100,13 @@ class _Change:
     def __init__(self, layer: int) -> None:
         self.layer = layer
         self.acted = 0
-        self.due: int | None = None  # None: once in each forward
+        self.skipped = 0  # forwards in which this layer did not run
+        self.due: int | None = None  # None: once in each forward of the layer
+
+    @property
+    def forwards(self) -> int:
+        """How many forwards it has seen: those in which it acted, or could have, and those that left its layer out."""
+        return self.acted + self.skipped
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
@@ -138,6 +149,10 @@ class _ExpertChange(_Change):
         }
         self.due = 0
         self.routed = 0
+
+    @property
+    def forwards(self) -> int:
+        return self.routed + self.skipped
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
@@ -228,18 +243,13 @@ class _Steering(TorchFunctionMode):
 
 
 def _check_acted(changes: Sequence[_Change], forwards: int) -> None:
-    """Every change acted in each forward; those of experts, on each of them that had tokens."""
-    for one in changes:
-        times = one.routed if isinstance(one, _ExpertChange) else one.acted
-        if times == forwards and one.due in (None, one.acted):
-            continue
-        silent = sum(
-            (other.routed if isinstance(other, _ExpertChange) else other.acted) != forwards
-            or other.due not in (None, other.acted)
-            for other in changes
-        )
+    """Every change acted in each forward of its layer; those of experts, on each of them that had tokens."""
+    silent = [one for one in changes if one.forwards != forwards or one.due not in (None, one.acted)]
+    if silent:
+        one = silent[0]
+        times = one.forwards - one.skipped
         raise SilentHookError(
-            f"the intervention acted {times} times in layer {one.layer} although the model ran {forwards} times "
-            f"({silent} of {len(changes)} layers): results under it cannot be trusted; check that no fused kernel or "
-            "compiled forward replaces the model's MLP"
+            f"the intervention acted {times} times in layer {one.layer} although the model ran "
+            f"{forwards - one.skipped} times ({len(silent)} of {len(changes)} layers): results under it cannot be "
+            "trusted; check that no fused kernel or compiled forward replaces the model's MLP"
         )

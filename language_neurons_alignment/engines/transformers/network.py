@@ -27,6 +27,9 @@ from .sites import NeuronSite, find_sites, layer_widths, probe
 _LOGITS = {"cpu": 2**24, "cuda": 2**27, "mps": 2**25}
 """The most logits (tokens × vocabulary) in memory, by device: 64, 512 and 128 MiB in float32."""
 
+_CACHED_LOGITS = {"cpu": 2**18}
+"""The most logits that the log-softmax reads at a time, by device: 1 MiB in float32, which fits a core's cache."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -44,7 +47,11 @@ class Head:
 
     def __call__(self, hidden: Tensor) -> Float32[Tensor, "token vocabulary"]:
         """Logits in float32, from hidden states [token, hidden]."""
-        logits = self.projection(hidden).float() * self.scale
+        return self.finish(self.projection(hidden))
+
+    def finish(self, projected: Float[Tensor, "token vocabulary"]) -> Float32[Tensor, "token vocabulary"]:
+        """Logits in float32, from what the projection gives."""
+        logits = projected.float() if self.scale == 1 else projected.float() * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
@@ -213,10 +220,16 @@ def score(
 def token_losses(
     hidden: Float[Tensor, "token hidden"], targets: Int64[Tensor, " token"], head: Head
 ) -> Float32[Tensor, " token"]:
-    """−ln p of each target, with a bounded number of logits in memory."""
-    size = max(1, _LOGITS.get(hidden.device.type, 2**25) // head.vocabulary)
+    """−ln p of each target, with a bounded number of logits in memory, and fewer at a time where caches are small.
+
+    A token's loss is computed from its own logits alone, so it does not depend on how they are divided.
+    """
+    where = hidden.device.type
+    most = _LOGITS.get(where, 2**25)
+    size, few = (max(1, some // head.vocabulary) for some in (most, _CACHED_LOGITS.get(where, most)))
     losses = []
     for some, wanted in zip(hidden.split(size), targets.split(size), strict=True):
-        logits = head(some)
-        losses.append(torch.logsumexp(logits, dim=-1) - logits.gather(-1, wanted[:, None]).squeeze(-1))
+        for projected, these in zip(head.projection(some).split(few), wanted.split(few), strict=True):
+            logits = head.finish(projected)
+            losses.append(torch.logsumexp(logits, dim=-1) - logits.gather(-1, these[:, None]).squeeze(-1))
     return torch.cat(losses)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -177,6 +177,10 @@ class VLLMEngine:
                 self._switch(before, check=False)
             raise
         self._switch(before)
+
+    def reuse(self, interventions: Sequence[Intervention], *, tokens: int) -> AbstractContextManager[None]:
+        """Nothing: vLLM's workers keep no states of single layers."""
+        return nullcontext()
 
     def self_test(self) -> None:
         """Count and score one short sequence, also with every neuron off: every hook on every rank must act."""
