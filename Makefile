@@ -36,6 +36,9 @@ test: $(STAMPS)/dev $(STAMPS)/vllm ## every test, the slow ones too
 campaign: $(STAMPS)/dev ## kills, faults and fuzzing for MINUTES, from SEED; a table of the harm done
 	$(BIN)/python -m tests.campaign --minutes $(MINUTES) --seed $(SEED)
 
+families: $(STAMPS)/dev $(STAMPS)/vllm ## compare a tiny model of every family on both engines, and write docs/models.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.engines.families_table
+
 CHECKS := ruff-check ruff-format pyright imports docs-build
 .PHONY: $(CHECKS)
 check: $(CHECKS) ## ruff, pyright, import-linter, the documentation
