@@ -68,7 +68,7 @@ def open_session(
     Llama-model ('en', 'es', 'fr')
 
     Args:
-        model_path: folder or hub id.
+        model_path: folder, GGUF file or hub id.
         corpus: a corpus, or the path of its file.
         dataset: name of the dataset, in the results' paths.
         model_name: as in file names; by default the family in the model's config.

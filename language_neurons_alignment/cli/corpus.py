@@ -290,7 +290,9 @@ class MaskPlace:
 
 
 def generate(
-    model_path: Annotated[str, typer.Option("--model-path", help="Model folder or hub id.", show_default=False)],
+    model_path: Annotated[
+        str, typer.Option("--model-path", help="Model folder, GGUF file or hub id.", show_default=False)
+    ],
     data: Annotated[
         Path, typer.Option("-d", "--data", help="Corpus file: JSON list or JSON lines.", show_default=False)
     ],

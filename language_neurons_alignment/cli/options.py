@@ -212,7 +212,7 @@ MaskNeurons = Annotated[Selection, only("top_rate", "lam", "method", "neurons", 
 class Model:
     """Which model on which dataset; results are named by both."""
 
-    model_path: str = flag(..., "--model-path", help="Model folder or hub id.")
+    model_path: str = flag(..., "--model-path", help="Model folder, GGUF file or hub id.")
     dataset: str = flag(..., "-s", "--dataset", help="Dataset name, in the results' paths.")
     model_name: str | None = flag(
         None, "--model-name", help="Name in file names.", shown="the family in the model's config"

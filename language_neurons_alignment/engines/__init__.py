@@ -8,6 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from .._gguf import is_gguf
 from ..errors import SettingsError
 from .base import Engine
 
@@ -38,7 +39,7 @@ class EngineSettings:
     """Which model to load, and in which engine.
 
     Attributes:
-        model_path: folder or hub id.
+        model_path: folder, GGUF file or hub id.
         engine: "transformers", "vllm" or "auto" (vLLM where it is installed and there is a GPU).
         dtype: precision, or "auto" for the model's own.
         options: more, some of which only one engine has (adapter, device, …), passed to its `load`.
@@ -98,7 +99,7 @@ def load_engine(settings: EngineSettings) -> Engine:
         SettingsError: no such engine, or an option that the engine does not have.
         EngineError: the model cannot be loaded; `errors` has the kinds.
     """
-    name = _automatic(settings.options) if settings.engine == "auto" else settings.engine
+    name = _automatic(settings) if settings.engine == "auto" else settings.engine
     if name not in ENGINES:
         raise SettingsError(f"unknown engine {name!r}: choose from {', '.join(ENGINES)}, auto")
     spec = ENGINES[name]
@@ -112,12 +113,16 @@ def load_engine(settings: EngineSettings) -> Engine:
     return engine.load(settings.model_path, dtype=settings.dtype, **settings.options)
 
 
-def _automatic(options: Mapping[str, Any]) -> str:
-    """The engine whose own options are given; else vLLM if it is installed and there is a GPU; else transformers."""
+def _automatic(settings: EngineSettings) -> str:
+    """The engine whose own options are given; else vLLM if it is installed and there is a GPU; else transformers.
+
+    vLLM is never chosen for a GGUF file, which it does not count in.
+    """
+    options = settings.options
     for name, other in (("vllm", "transformers"), ("transformers", "vllm")):
         if set(options) & (set(ENGINES[name].options) - set(ENGINES[other].options)):
             return name
-    if find_spec("vllm") is None:
+    if find_spec("vllm") is None or is_gguf(settings.model_path):
         return "transformers"
     import torch
 

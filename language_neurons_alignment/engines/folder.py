@@ -1,8 +1,8 @@
 """A model's folder before anything is loaded from it: what cannot be used, and what lies beside and is not used.
 
-`check_model_path` and `check_weight_files` refuse what is not a model (an adapter, a GGUF file, pointers of git-lfs) in
-one line that says what it is. `remarks` names the files that would change the numbers on another machine, where another
-package is installed, or in another engine.
+`check_model_path` and `check_weight_files` refuse what is not a model (an adapter, another file, pointers of git-lfs)
+in one line that says what it is. `remarks` names the files that would change the numbers on another machine, where
+another package is installed, or in another engine.
 """
 
 from __future__ import annotations
@@ -15,10 +15,6 @@ from typing import Any
 from .._file_kinds import SAFETENSORS, file_kind
 from ..errors import EngineError
 
-_GGUF = (
-    "is a GGUF model, which neurons are not counted in: give the model folder that it was made from, or save it as one "
-    "(AutoModelForCausalLM.from_pretrained(folder, gguf_file=name) and save_pretrained, with its tokenizer)"
-)
 _LARGEST = 64 * 2**20
 """Bytes of the largest JSON file of a model that is believed: indices have a few MB."""
 _OTHER_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx")
@@ -36,10 +32,10 @@ def check_model_path(path: str) -> dict[str, Any] | None:
     if not folder.exists():
         return None
     if not folder.is_dir():
-        kind = file_kind(folder) or "not one"
-        if folder.suffix.lower() == ".gguf" or kind == "a GGUF model":
-            raise EngineError(f"{path} {_GGUF}")
-        raise EngineError(f"{path} is a file ({kind}), expected a model folder: give the folder it is in")
+        kind = file_kind(folder) or "of no known kind"
+        raise EngineError(
+            f"{path} is a file ({kind}), expected a model folder or a GGUF file: give the folder it is in"
+        )
     adapter = folder / "adapter_config.json"
     if (folder / "config.json").is_file():
         if adapter.exists():
@@ -55,8 +51,8 @@ def check_model_path(path: str) -> dict[str, Any] | None:
             f"{path} is an adapter (LoRA) of the model {base!r}, not a model: give the base model as --model-path and "
             f"this folder as --adapter"
         )
-    if any(folder.glob("*.gguf")):
-        raise EngineError(f"{path} holds only {sorted(folder.glob('*.gguf'))[0].name}, which {_GGUF}")
+    if files := sorted(folder.glob("*.gguf")):
+        raise EngineError(f"{path} has no config.json and holds a GGUF model: give the file itself, {files[0]}")
     if (folder / "params.json").exists():
         raise EngineError(
             f"{path} holds a model in its maker's own format (params.json), without config.json: give the folder in "

@@ -1,4 +1,4 @@
-"""What a model's folder tells without loading the model: its family, and digests that tell models apart."""
+"""What a model's folder or GGUF file tells without loading it: the family, and digests that tell models apart."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .._file_kinds import file_kind
+from .._gguf import is_gguf, read_gguf
 from ..errors import ArtifactError, IncompatibleError
 
 DEFAULT_FAMILY = "Mistral"
@@ -57,7 +58,8 @@ class Checkpoint:
         True
 
     Attributes:
-        config_hash: digest of config.json without the entries that only name versions and paths; "" without one.
+        config_hash: digest of config.json without the entries that only name versions and paths, or of a GGUF file's
+            metadata; "" without either.
         weights_hash: digest of every weight file (of a sample of large ones), which tells a base model from its
             aligned version, and two trainings into the same folder from each other; "" without weights. An adapter and
             a quantization change the weights in use, so they change it too.
@@ -105,7 +107,7 @@ UNKNOWN = Checkpoint("", "")
 
 
 def read_checkpoint(model_path: str, *, adapter: str | None = None, quantization: str | None = None) -> Checkpoint:
-    """Describe a model folder, or a hub id in the local cache; what is not there stays empty.
+    """Describe a model folder, a GGUF file, or a hub id in the local cache; what is not there stays empty.
 
     It reads a sample of all weights, so each command calls it once and passes the result on.
 
@@ -114,16 +116,17 @@ def read_checkpoint(model_path: str, *, adapter: str | None = None, quantization
         adapter: folder or hub id of a LoRA adapter of this model, whose weights count too.
         quantization: how the weights are quantized when they are loaded.
     """
+    if is_gguf(model_path):
+        file = Path(model_path).expanduser()
+        metadata = json.dumps(read_gguf(file).metadata, sort_keys=True)
+        weights = _changed(digest_of_parts(_sample(file)), adapter, quantization)
+        return Checkpoint(digest_of_parts([metadata.encode()]), weights)
     folder = local_folder(model_path)
     config = read_config(folder)
     if folder is None or config is None:
         return UNKNOWN
     try:
-        weights, tokenizer = _weights_hash(folder), folder
-        if weights and adapter is not None:
-            weights = digest_of_parts([weights.encode(), _adapter_hash(adapter).encode()])
-        if weights and quantization is not None:
-            weights = digest_of_parts([weights.encode(), quantization.encode()])
+        weights, tokenizer = _changed(_weights_hash(folder), adapter, quantization), folder
         own = adapter and local_folder(adapter, _ADAPTER_CONFIG)
         if own and (own / "tokenizer_config.json").is_file():  # an adapter saved with a tokenizer is used with that one
             tokenizer = own
@@ -134,11 +137,24 @@ def read_checkpoint(model_path: str, *, adapter: str | None = None, quantization
         ) from error
 
 
+def _changed(weights: str, adapter: str | None, quantization: str | None) -> str:
+    """The digest of weights that an adapter and a quantization change; "" where that of the weights is."""
+    if weights and adapter is not None:
+        weights = digest_of_parts([weights.encode(), _adapter_hash(adapter).encode()])
+    if weights and quantization is not None:
+        weights = digest_of_parts([weights.encode(), quantization.encode()])
+    return weights
+
+
 def model_family(model_path: str) -> str:
     """Return the family as in file names: "LlamaForCausalLM" → "Llama"; "Mistral" where there is no config to read.
 
-    That of an adapter's folder is the family of the model that it was trained on.
+    Of a GGUF file it is the architecture that its metadata name: "gemma3" → "Gemma3"; that of an adapter's folder is
+    the family of the model that it was trained on.
     """
+    if is_gguf(model_path):
+        said = str(read_gguf(model_path).metadata.get("general.architecture", ""))
+        return re.sub(r"\W", "", said[:1].upper() + said[1:]) or DEFAULT_FAMILY
     folder = local_folder(model_path)
     if folder is not None and is_adapter(folder):
         base = (read_config(folder, _ADAPTER_CONFIG) or {}).get("base_model_name_or_path")

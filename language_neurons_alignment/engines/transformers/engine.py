@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from ..._gguf import is_gguf
 from ...config import Sampling
 from ...core.counts import LanguageCounts
 from ...core.interventions import Intervention
@@ -19,7 +20,7 @@ from ...core.model import SILENT, ModelInfo, Progress
 from ...core.perplexity import TextLikelihood
 from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
 from ...errors import EngineError, SettingsError
-from .. import checkpoint
+from .. import checkpoint, gguf
 from ..adapter import open_adapter, put_onto
 from ..base import check_batch_choices, check_lengths
 from ..generation import PartialAnswer, answer_batches, batches, check_prompts, crosses
@@ -27,8 +28,10 @@ from ..quantization import check_quantization, describe_quantization, method_of
 from . import loading
 from .counting import FiringCounter, feed, feed_jobs
 from .generating import generate_batch
-from .network import Network, hooked, score
+from .interventions import hooked
+from .network import Network, score
 from .plan import Batch, BatchRow, Job, job_batches, plan
+from .sites import NeuronSite
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 """Padded tokens per forward, by device, where the caller sets none."""
@@ -87,7 +90,7 @@ class TransformersEngine:
         quantization: str | None = None,  # one of `engines.quantization.QUANTIZATIONS`
         revision: str | None = None,
     ) -> TransformersEngine:
-        """Load a model folder or a hub id."""
+        """Load a model folder, a GGUF file or a hub id."""
         if batch_tokens is not None and batch_tokens < 1:
             raise SettingsError(f"--batch-tokens {batch_tokens}: a batch needs at least 1 token")
         check_batch_choices(batch_tokens, batch_invariant)
@@ -119,6 +122,8 @@ class TransformersEngine:
         ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
         network = Network.of(loading.move(model, where))
         info = loading.describe(network, path=str(model_path), tokenizer=tokenizer, ends=ends)
+        if is_gguf(path):
+            weights = {**weights, "gguf": gguf.stored_as(path)}
         return cls(
             network, tokenizer, info=info, batch_tokens=batch_tokens, batch_invariant=batch_invariant, weights=weights
         )
@@ -132,11 +137,11 @@ class TransformersEngine:
         """
         network = self._network
         self._check([tokens for group in groups for tokens in (group.prefix, *group.full)])
-        counter = FiringCounter(*network.shape, network.device, moments=moments)
-        hooks = [(site.module, counter.hook(site.layer)) for site in network.sites]
-        with _out_of_memory(self._budget), torch.inference_mode(), hooked(hooks):
+        counter = FiringCounter(network.sites, network.device, moments=moments)
+        with _out_of_memory(self._budget), torch.inference_mode(), hooked(counter.hooks()):
             for some in [[group] for group in groups] if self._invariant else [groups]:
-                self._feed([job for group in some for job in plan(group, switch=network.switch)], counter, progress)
+                jobs = [job for group in some for job in plan(group, switch=network.switch, shares=network.shares)]
+                self._feed(jobs, counter, progress)
             return counter.counts()
 
     def _feed(self, jobs: Sequence[Job], counter: FiringCounter, progress: Progress) -> None:
@@ -203,6 +208,11 @@ class TransformersEngine:
     def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:
         """While the context is open, the model runs under `intervention`, on top of those already in force."""
         return self._network.interventions.on_top(intervention)
+
+    @property
+    def sites(self) -> tuple[NeuronSite, ...]:
+        """Where the loaded model keeps its neurons, layer by layer, as was proved when it was loaded."""
+        return self._network.sites
 
     def close(self) -> None:
         """Give back the model's memory; the engine cannot be used afterwards."""

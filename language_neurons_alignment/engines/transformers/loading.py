@@ -6,11 +6,23 @@ import logging
 import warnings
 from typing import Any
 
+import psutil
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
+from ..._gguf import is_gguf
 from ...core.model import ModelInfo
-from ...errors import EngineError, SettingsError
+from ...core.widths import widths_of
+from ...errors import EngineError, SettingsError, UnknownArchitectureError
+from .. import gguf
 from ..checkpoint import explained, longest_sequence, rope_switch
 from ..families import class_name
 from ..quantization import loading_config, method_of
@@ -35,6 +47,29 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device; of main memory, what the system calls available."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def auto_class(config: PreTrainedConfig) -> Any:
+    """What the library loads such a model with: as a causal language model, or with images, whose decoder is used.
+
+    UnknownArchitectureError for anything else, such as an encoder with a decoder (mT5).
+    """
+    for mapping, loader in (
+        (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
+        (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText),
+    ):
+        if type(config) in mapping and not config.is_encoder_decoder:
+            return loader
+    encodes = ": it has an encoder besides its decoder" if config.is_encoder_decoder else ""
+    raise UnknownArchitectureError(
+        f"{class_name(config) or type(config).__name__} (model_type {config.model_type!r}) is not a causal language "
+        f"model, neither of text alone nor of text and images{encodes}; give a model that is one"
+    )
+
+
 def load_weights(
     path: str,
     *,
@@ -49,12 +84,13 @@ def load_weights(
     more: dict[str, Any] = {"device_map": {"": device}} if quantized and device is not None else {}
     if (told := loading_config(config, quantization)) is not None:
         more["quantization_config"] = told
+    kind, in_a_file = auto_class(config), is_gguf(path)
     with explained("the weights", path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You passed `quantization_config`")  # of a checkpoint that has its own
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path,
+        loaded: Any = kind.from_pretrained(
+            **(gguf.arguments(path) if in_a_file else {"pretrained_model_name_or_path": path}),
             config=config,
-            dtype=dtype,
+            dtype=torch.float32 if in_a_file and dtype == "auto" else dtype,  # what dequantising gives
             revision=revision,
             # Gemma 2 caps its attention scores. Only eager does it; the library's default (sdpa) silently does not.
             attn_implementation="eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else None,
@@ -76,16 +112,18 @@ def load_weights(
 
 def describe(network: Network, *, path: str, tokenizer: Any, ends: tuple[int, ...] = ()) -> ModelInfo:
     """What is known of a loaded model."""
-    model, sites = network.model, network.sites
+    model, (layers, d_mlp) = network.model, network.shape
     return ModelInfo(
         path=path,
         architecture=class_name(model.config) or type(model).__name__,
-        layers=len(sites),
-        d_mlp=sites[0].d_mlp,
+        layers=layers,
+        d_mlp=d_mlp,
         max_length=longest_sequence(model.config.get_text_config(), tokenizer),
         dtype=str(model.dtype).removeprefix("torch."),
         end_tokens=ends,
         switch=rope_switch(model.config.get_text_config()),
+        experts=network.experts,
+        widths=widths_of(network.widths),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..._gguf import is_gguf
 from ...config import Sampling
 from ...core.counts import LanguageCounts
 from ...core.interventions import Intervention
@@ -166,7 +167,7 @@ class VLLMEngine:
     @contextmanager
     def intervene(self, intervention: Intervention) -> Iterator[None]:
         """While the context is open, the model runs under `intervention`, on top of those already in force."""
-        check_shape(intervention, layers=self.model.layers, d_mlp=self.model.d_mlp)
+        check_shape(intervention, self.model.layer_widths)
         before = self._current
         try:
             self._switch(before.then(intervention))
@@ -246,6 +247,11 @@ def _load(
     options = check_options(launch.extra)
     checkpoint.check_dtype(launch.dtype)
     path = checkpoint.expand(launch.path)
+    if is_gguf(path):
+        raise EngineError(
+            f"{path} is a GGUF file, in which neurons are counted with transformers alone: use --engine transformers, "
+            "or give vLLM the model folder that the file was made from"
+        )
     config: Any = checkpoint.load_config(path, revision)
     check_model(config, launch)
     added = launch.adapter

@@ -16,11 +16,11 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
-from ...errors import EngineError, LNAError, MissingEngineError, SettingsError
+from ...errors import EngineError, LNAError, MissingEngineError, SettingsError, UnknownArchitectureError
 from ..adapter import Adapter
 from ..base import check_batch_choices
 from ..checkpoint import rope_switch
-from ..families import neurons_per_layer, vllm_place
+from ..families import class_name, neurons_of_layers, neurons_per_layer, vllm_place
 from .watch import Guard
 
 TESTED = ((0, 32), (0, 33))
@@ -163,6 +163,12 @@ def _value(value: Any) -> Any:
 def check_model(config: Any, launch: Launch) -> None:
     """Refuse a model that vLLM cannot count as asked, before anything is loaded."""
     vllm_place(config)
+    widths = sorted(set(neurons_of_layers(config, config.num_hidden_layers)))
+    if len(widths) > 1:
+        raise UnknownArchitectureError(
+            f"{class_name(config)} has layers of different widths ({', '.join(map(str, widths))} neurons), which are "
+            "not counted in vLLM, expected one width: try --engine transformers"
+        )
     sizes = {"attention heads": config.num_attention_heads, "neurons per layer (d_mlp)": neurons_per_layer(config)}
     divisors = [one for one in range(1, min(sizes.values()) + 1) if all(size % one == 0 for size in sizes.values())]
     for what, size in sizes.items():
