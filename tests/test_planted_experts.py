@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ import torch
 from language_neurons_alignment._interventions import intervene
 from language_neurons_alignment._report import write_report
 from language_neurons_alignment._session import Session, open_session
-from language_neurons_alignment.activation import collect_activations
+from language_neurons_alignment.activation import collect_activations, merge_counts, shard_session
 from language_neurons_alignment.analysis import Analysis, analyze
 from language_neurons_alignment.config import Sampling, Selection
+from language_neurons_alignment.core.routing import LanguageRouting
 from language_neurons_alignment.corpus.encode import Prompt
 from language_neurons_alignment.errors import ArtifactError
 from language_neurons_alignment.identify import identify
@@ -121,3 +123,19 @@ def test_a_count_file_whose_routing_does_not_tally_is_refused(session: Session, 
             load_counts(session.layout, "sw")
     finally:
         path.write_bytes(whole)
+
+
+def test_parts_of_a_corpus_merge_to_the_routing_of_the_whole(session: Session) -> None:
+    for part in (1, 2):
+        for language in ("en", "fr"):
+            collect_activations(shard_session(session, part, 2), language)
+    layout = replace(session.layout, dataset="merged")
+    shards = [shard_session(session, part, 2).layout for part in (1, 2)]
+    merge_counts(layout, shards)
+    for language in ("en", "fr"):
+        whole, merged = (load_counts(one, language)[0].routing for one in (session.layout, layout))
+        assert isinstance(whole, LanguageRouting)
+        assert isinstance(merged, LanguageRouting)
+        assert torch.equal(merged.full.routed, whole.full.routed)
+        assert torch.equal(merged.prefix.routed, whole.prefix.routed)
+        torch.testing.assert_close(merged.full.weight, whole.full.weight)

@@ -62,6 +62,10 @@ class Experts:
             return None, flat - self.number * self.width
         return divmod(flat, self.width)
 
+    def expert_of(self, flat: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
+        """The experts of flat indices; E for the shared ones."""
+        return (flat // self.width).clamp(max=self.number)
+
     def neurons(self, expert: int) -> slice:
         """The flat indices of a routed expert's neurons."""
         return slice(expert * self.width, (expert + 1) * self.width)
