@@ -26,6 +26,7 @@ def import_mask(
     model_path: str,
     top_rate: float,
     lam: float,
+    adapter: str | None = None,
     overwrite: bool = False,
 ) -> tuple[MaskDescription, Path]:
     """Store a published mask as this model's, with a description of where it came from."""
@@ -46,7 +47,7 @@ def import_mask(
         )
     if widths is not None and (fault := beyond(published.any(dim=-1), widths, "a neuron of the mask")):
         raise IncompatibleError(f"{file}: {fault}; it is another model's mask: give the model that it is of")
-    checkpoint = read_checkpoint(model_path)
+    checkpoint = read_checkpoint(model_path, adapter=adapter)
     description = MaskDescription(
         languages=list(languages),
         top_rate=float(top_rate),

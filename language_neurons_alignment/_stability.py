@@ -195,9 +195,9 @@ def stability(
     check_block_tokens(dict(zip(languages, blocks.tokens.T.tolist(), strict=True)))
     selection, name_of_other, overlap = settings.selection, None if other is None else other.dataset, None
     if counts_of_other is not None:
-        if Checkpoint.of(counts).difference(counts_of_other, unknown_differs=True):
+        if differs := Checkpoint.of(counts).difference(counts_of_other, unknown_differs=True):
             raise IncompatibleError(
-                f"{layout.dataset} and {name_of_other} were counted on different models (config or weights differ): "
+                f"{layout.dataset} and {name_of_other} were counted on different models (other {differs}): "
                 "count both on one model"
             )
         masks = (find(one.probability, selection, widths=one.widths).mask for one in (counts, counts_of_other))

@@ -212,7 +212,9 @@ def import_mask(
     from .._import_mask import import_mask as import_file
 
     layout, rates = layout_of(model, results), {"top_rate": selection.top_rate, "lam": selection.lam or 0.0}
-    description, path = import_file(file, layout, languages, model_path=model.model_path, **rates, overwrite=overwrite)
+    description, path = import_file(
+        file, layout, languages, model_path=model.model_path, adapter=model.adapter, **rates, overwrite=overwrite
+    )
     shown = {"mask": path, **description.plain()}
     classes = ", ".join(f"{count} {name}" for name, count in description.classes.items())
     result(results.as_json, shown, language_table(description), classes, str(path))

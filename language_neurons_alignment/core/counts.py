@@ -292,18 +292,19 @@ def answer_counts(full: Int[Tensor, "*shape"], prefix: Int[Tensor, "*shape"]) ->
     return (full - prefix).clamp(min=0)
 
 
-def check_answer_tokens(tokens: Mapping[str, int], *, flag: str = " (--skip-empty)") -> None:
+def check_answer_tokens(tokens: Mapping[str, int], *, flag: str = " (--skip-empty)", others: bool = True) -> None:
     """Raise CorpusError where a language has no answer token, for its probabilities would be 0/0.
 
     tokens: language → t_full − t_prefix; below 0 where the tokenizer merges answers into their instructions.
     flag: of the command, if it has one that leaves such languages out.
+    others: whether there are languages with answer tokens, so that some are left when these are left out.
     """
     empty = {language: count for language, count in tokens.items() if count < 1}
     if empty:
         seen = ", ".join(f"{language} ({count})" for language, count in empty.items())
         raise CorpusError(
             f"the answers have no token in {seen}, expected t_full − t_prefix of at least 1: count answers that are "
-            f"not empty, or leave such languages out{flag}"
+            f"not empty{f', or leave such languages out{flag}' if others else ''}"
         )
 
 

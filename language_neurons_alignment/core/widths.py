@@ -49,11 +49,11 @@ def size_in_words(layers: int, d_mlp: int, widths: Sequence[int] | None) -> str:
     """The size of a model, to be read.
 
     >>> size_in_words(2, 3, None), size_in_words(3, 4, (2, 4, 4))
-    ('2 × 3', '3 × 2 to 4 (10 neurons)')
+    ('2 × 3', '3 × 2 to 4 (10 in all)')
     """
     if widths is None:
         return f"{layers} × {d_mlp}"
-    return f"{layers} × {min(widths)} to {d_mlp} ({sum(widths)} neurons)"
+    return f"{layers} × {min(widths)} to {d_mlp} ({sum(widths)} in all)"
 
 
 def widths_fault(widths: Any, layers: int, d_mlp: int) -> str | None:

@@ -8,12 +8,20 @@ A neuron's activation is taken right after the activation function (docs/concept
 The activation function itself is never assumed: the module that applies it is looked up in the loaded model and hooked.
 In the transformers library the neurons of a family that is not in the table are found when a model is loaded, and
 those of every family are proved then (`engines.transformers.sites`). vLLM serves the families whose entry says how.
+
+A package can bring families of its own. Each of its entry points in the group
+`language_neurons_alignment.architectures` is named after a `model_type` and gives a `Family`:
+
+    [project.entry-points."language_neurons_alignment.architectures"]
+    my_model = "my_package.families:MY_MODEL"
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 from types import SimpleNamespace
 from typing import Any, TypeGuard
 
@@ -54,7 +62,7 @@ class Family:
     transformers: TransformersPlace = TransformersPlace()
     vllm: VLLMPlace | None = None  # None where vLLM cannot count them
     without_vllm: str = ""  # why not
-    width: Callable[[Any], int | None] | None = None  # neurons per layer, from the text model's config
+    width: Callable[[Any], int | list[int] | None] | None = None  # of all layers or of each, from the text's config
 
 
 BACKEND = "TransformersForCausalLM"
@@ -87,13 +95,61 @@ FAMILIES: dict[str, Family] = {
         VLLMPlace("BloomForCausalLM", layers="transformer.h", activation="mlp.gelu_impl"),
         width=lambda config: 4 * config.hidden_size,  # whatever else its config may say
     ),
+    "gemma4_text": Family(
+        without_vllm="its layers may differ in width, and vLLM's are counted with one width",
+        width=lambda config: _gemma4_widths(config),
+    ),
 }
-"""The families, by `model_type` in a model's config."""
+"""The families of this package, by `model_type` in a model's config."""
+
+ENTRY_POINTS = "language_neurons_alignment.architectures"
+"""The group of entry points in which other packages name their families."""
+
+
+def families() -> Mapping[str, Family]:
+    """The table: the families of this package, and those that installed packages name.
+
+    Raises:
+        UnknownArchitectureError: an entry point does not load, gives something else than a `Family`, or names a
+            family that is in the table already.
+    """
+    return {**FAMILIES, **_from_packages()}
+
+
+@cache
+def _from_packages() -> Mapping[str, Family]:
+    found: dict[str, Family] = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        package = entry.dist.name if entry.dist is not None else "an installed package"
+        said = f"the entry point {entry.name} = {entry.value} of {package}"
+        try:
+            family = entry.load()
+        except Exception as error:  # whatever a package's own code raises
+            raise UnknownArchitectureError(f"{said} cannot be loaded: {error}; repair or remove {package}") from error
+        if not isinstance(family, Family):
+            raise UnknownArchitectureError(
+                f"{said} gives a {type(family).__name__}, expected a Family of {__name__}: repair or remove {package}"
+            )
+        if entry.name in FAMILIES or entry.name in found:
+            raise UnknownArchitectureError(
+                f"{said} names a family that is in the table already: remove {package}, or rename its entry"
+            )
+        found[entry.name] = family
+    return found
+
+
+def _gemma4_widths(config: Any) -> list[int] | int | None:
+    """Gemma 4 may double the width of the last layers, which share the keys and values of those before them."""
+    width, layers = getattr(config, "intermediate_size", None), getattr(config, "num_hidden_layers", 0)
+    first = layers - (getattr(config, "num_kv_shared_layers", 0) or 0)
+    if not getattr(config, "use_double_wide_mlp", False) or not 0 < first < layers or not isinstance(width, int):
+        return width
+    return [width if layer < first else 2 * width for layer in range(layers)]
 
 
 def family_of(config: Any) -> Family:
     """The family of a model, from its config; an empty entry for one that is not in the table."""
-    return FAMILIES.get(str(getattr(config, "model_type", None)), Family())
+    return families().get(str(getattr(config, "model_type", None)), Family())
 
 
 def neurons_of(config: dict[str, Any]) -> int:
@@ -248,7 +304,7 @@ class RankSite:
 def vllm_place(config: Any) -> VLLMPlace:
     """Where vLLM keeps a model's neurons, from the model's config, before vLLM loads anything."""
     model_type = getattr(config, "model_type", None)
-    family = FAMILIES.get(str(model_type))
+    family = families().get(str(model_type))
     if family is None or family.vllm is None:
         name = f"{class_name(config) or model_type} (model_type {model_type!r})"
         raise _unknown_in_vllm(name, "" if family is None else family.without_vllm)
@@ -271,8 +327,9 @@ def rank_sites(model: nn.Module, *, model_type: str) -> tuple[RankSite, ...]:
 
 def _place_of_class(name: str, model_type: str) -> VLLMPlace:
     """The place in the class that vLLM built: the family's own, or another's whose class the config names."""
-    own = {key: family for key, family in FAMILIES.items() if key == model_type}
-    for family in (own if name == BACKEND else own | FAMILIES).values():
+    known = families()
+    own = {key: family for key, family in known.items() if key == model_type}
+    for family in (own if name == BACKEND else {**own, **known}).values():
         if family.vllm is not None and family.vllm.model == name:
             return family.vllm
     raise _unknown_in_vllm(f"{name} (model_type {model_type!r})")
@@ -289,7 +346,7 @@ def _rank_site(layer: nn.Module, index: int, place: VLLMPlace) -> RankSite:
 
 
 def _unknown_in_vllm(name: str, reason: str = "") -> UnknownArchitectureError:
-    served = [key for key, family in FAMILIES.items() if family.vllm is not None]
+    served = [key for key, family in families().items() if family.vllm is not None]
     return UnknownArchitectureError(
         f"the neuron sites of {name} in vLLM are not known, so its numbers could be silently wrong"
         f"{f' ({reason})' if reason else ''}; known model types: {', '.join(served)}; try --engine transformers"

@@ -170,11 +170,11 @@ def _load_span(path: Path, kind: _Kind) -> _Span:
     if _fits(span, kind) and kind is _COUNTS and "routing" in content:
         span = span._replace(routing=_routing(path, content["routing"], span))
     if not _fits(span, kind):
-        raise ArtifactError(f"{path} is not {kind.name}: expected {kind.expected}; delete it and {kind.remedy}")
+        raise ArtifactError(f"{path} is not {kind.name}: expected {kind.expected}; {_again(span.meta, kind)}")
     _check_meta(path, span.meta, kind)
     fault = _fault_of(span, kind)
     if fault:
-        raise ArtifactError(f"{path} holds impossible counts: {fault}; delete it and {kind.remedy}")
+        raise ArtifactError(f"{path} holds impossible counts: {fault}; {_again(span.meta, kind)}")
     return span
 
 
@@ -195,7 +195,7 @@ def _routing(path: Path, stored: object, span: _Span) -> tuple[Experts, SpanRout
     ):
         raise ArtifactError(
             f"{path} is not {_COUNTS.name}: its routing is not that of experts, expected whole numbers and float64 of "
-            f"shape [layer, expert]; delete it and {_COUNTS.remedy}"
+            f"shape [layer, expert]; {_again(span.meta, _COUNTS)}"
         )
     assert isinstance(places, list)
     return Experts(tuple(places), *sizes), SpanRouting(span.tokens, routed, weight)
@@ -222,6 +222,13 @@ def _stored_routing(experts: Experts, span: SpanRouting) -> Json:
     """Routing as a count file holds it."""
     said = {**asdict(experts), "layers": list(experts.layers)}
     return {"experts": said, "routed": span.routed, "weight": span.weight}
+
+
+def _again(meta: Json, kind: _Kind) -> str:
+    """What to do where a file cannot be used: ours is made again, what others made is theirs to keep."""
+    if "version" in meta:
+        return f"delete it and {kind.remedy}"
+    return f"lna did not write it: move it away, or use another --root or -s, and {kind.remedy}"
 
 
 def _number(tokens: object) -> object:
@@ -280,13 +287,13 @@ def _check_meta(path: Path, meta: Json, kind: _Kind) -> None:
         if not isinstance(key, str) or not plain:
             raise ArtifactError(
                 f"{path} is not {kind.name}: its meta holds a {type(value).__name__} under {str(key)[:40]!r}, expected "
-                f"plain values; delete it and {kind.remedy}"
+                f"plain values; {_again(meta, kind)}"
             )
     for key in ("sequences", "boundary_cases", UNSHARED):
         if key in meta and (type(meta[key]) is not int or not 0 <= meta[key] <= _MOST_TOKENS):
             raise ArtifactError(
-                f"{path} is not {kind.name}: its meta has {key} {meta[key]!r}, expected a whole number; delete it and "
-                f"{kind.remedy}"
+                f"{path} is not {kind.name}: its meta has {key} {meta[key]!r}, expected a whole number; "
+                f"{_again(meta, kind)}"
             )
     named = _NAME.fullmatch(path.name)
     if named is None:
@@ -309,6 +316,12 @@ def _check_meta(path: Path, meta: Json, kind: _Kind) -> None:
 def _load_pair(full: Path, prefix: Path, kind: _Kind) -> tuple[_Span, _Span]:
     """Read a language's full and prefix file, and check that they come from one run."""
     one, other = _load_span(full, kind), _load_span(prefix, kind)
+    if bool(one.meta) != bool(other.meta):
+        told, untold = (full, prefix.name) if one.meta else (prefix, full.name)
+        raise IncompatibleError(
+            f"{told} says in its meta how it was made, and {untold} has no meta: lna did not write both, so nothing "
+            f"shows that they belong together; restore {untold}, or collect both again with `{kind.command} --force`"
+        )
     if one.tables[0].shape != other.tables[0].shape or one.origin != other.origin:
         raise IncompatibleError(
             f"{full} and {prefix.name} do not belong together, they come from different runs: collect them again "
@@ -450,13 +463,13 @@ def load_origin(path: Path) -> tuple[int, Json]:
     """Read the number of tokens and the meta of a count file, without its counts."""
     content = load_tensors(path, remedy=_COUNTS.remedy, lazy=True)
     if not isinstance(content, dict) or "total_tokens" not in content:
-        raise ArtifactError(f"{path} is not a count file: it has no total_tokens; delete it and {_COUNTS.remedy}")
+        raise ArtifactError(f"{path} is not a count file: it has no total_tokens; {_again({}, _COUNTS)}")
     tokens, meta = _number(content["total_tokens"]), content.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
     if type(tokens) is not int or not 0 <= tokens <= _MOST_TOKENS:
         raise ArtifactError(
-            f"{path} is not a count file: its total_tokens is not a number of tokens; delete it and {_COUNTS.remedy}"
+            f"{path} is not a count file: its total_tokens is not a number of tokens; {_again(meta, _COUNTS)}"
         )
-    meta = meta if isinstance(meta, dict) else {}
     _check_meta(path, meta, _COUNTS)
     return tokens, _made(meta)
 
@@ -583,7 +596,13 @@ class AnswerCounts:
     routing: tuple[LanguageRouting, ...] = ()
 
     def __post_init__(self) -> None:
-        check_answer_tokens(dict(zip(self.languages, self.tokens.tolist(), strict=True)))
+        tokens = dict(zip(self.languages, self.tokens.tolist(), strict=True))
+        check_answer_tokens(tokens, others=max(tokens.values()) > 0)
+
+    @property
+    def tokenizer_hash(self) -> str:
+        """The digest of the tokenizer; "" where the files do not tell."""
+        return next((digest for meta in self.metas if (digest := model_of(meta).tokenizer_hash)), "")
 
     @property
     def probability(self) -> Float32[Tensor, "layer neuron lang"]:
@@ -629,24 +648,24 @@ def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: 
                 f"the counts of {next(iter(hashes))!r} and {language!r} are of layers of different widths: they come "
                 f"from different models; collect {language!r} again"
             )
-        differs = _model_of(meta).difference(origin, unknown_differs=True)
-        if differs:
-            raise IncompatibleError(
-                f"the counts of {next(iter(hashes))!r} and {language!r} come from different models (other {differs}): "
-                "collect one of them again with `lna activation --force`"
-            )
+        for other, earlier in zip(hashes, metas, strict=True):
+            if differs := model_of(meta).difference(earlier, unknown_differs=True):
+                raise IncompatibleError(
+                    f"the counts of {other!r} and {language!r} come from different models (other {differs}): "
+                    "collect one of them again with `lna activation --force`"
+                )
         table[..., k] = answers
         tokens.append(counts.answer_tokens)
         routing += [] if counts.routing is None else [counts.routing]
         prefix_tokens.append(counts.prefix.total_tokens)
     if not skip_empty or table is None:
-        check_answer_tokens(empty)
+        check_answer_tokens(empty, others=table is not None)
     assert table is not None  # languages are never empty: parse_languages
-    model, widths = _model_of(origin), widths_in(origin)
+    model, widths = model_of(origin), widths_in(origin)
     totals = torch.tensor(tokens), torch.tensor(prefix_tokens)
     notes = (
         *((left_out_note(empty),) if empty else ()),
-        *_notes_on(apart, neurons=neurons_among(*table.shape[:2], widths)),
+        *_notes_on(apart, neurons=neurons_among(len(table), table.shape[1], widths)),
     )
     of_model = model.config_hash, model.weights_hash
     return AnswerCounts(
@@ -689,9 +708,9 @@ def _notes_on(apart: Mapping[str, Excess], *, neurons: int) -> tuple[str, ...]:
     )
 
 
-def _model_of(meta: Json) -> Checkpoint:
+def model_of(meta: Json) -> Checkpoint:
     """The model that files say they come from."""
-    return Checkpoint(str(meta.get("config_hash") or ""), str(meta.get("weights_hash") or ""))
+    return Checkpoint(*(str(meta.get(f"{what}_hash") or "") for what in ("config", "weights", "tokenizer")))
 
 
 @dataclass(frozen=True)
@@ -726,7 +745,7 @@ def answer_moments(layout: Layout, language: str, *, counts: AnswerCounts | None
         raise ArtifactError(
             f"{path} holds no answer tokens, so there is no mean activation: count a corpus whose answers are not empty"
         )
-    model = _model_of(meta)
+    model = model_of(meta)
     return AnswerMoments(
         answer.total_tokens, answer.mean, answer.variance, moments_hash(moments), model.config_hash, model.weights_hash
     )

@@ -12,6 +12,7 @@ import json
 import re
 import reprlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from ..config import ENTROPY_LAMBDA, METHODS
+from ..config import ENTROPY_LAMBDA, METHODS, Selection
 from ..core.model import MOST_LAYERS, WIDEST, ModelInfo
 from ..core.selection import MaskList, from_mask_list, neurons_of_language, to_mask_list
 from ..core.widths import Widths, beyond, size_in_words, widths_fault
@@ -30,7 +31,7 @@ from ..languages import DEFAULT_LANGUAGES, code_or_name, parse_languages
 from .checkpoint import Checkpoint
 from .counts import AnswerCounts, load_answer_counts, stored_hash
 from .files import Json, atomic_files, digest_of_bytes, load_tensors, save_tensors
-from .layout import Layout, with_ending
+from .layout import Layout, rates_of, with_ending
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,6 +40,9 @@ IDENTIFY = "make it with `lna identify`"
 REPLACE = "replace it with `lna identify --force`"
 
 _NUMBER = re.compile(r"\s*-?[0-9]{1,10}\s*")
+
+_OWN_DIGEST = "description_hash"
+"""In the file of a description: the digest of all the rest of it."""
 
 UNNAMED = "unnamed"
 """The language of a mask that was published without a description and has one language only."""
@@ -105,11 +109,24 @@ def load_description(path: Path) -> MaskDescription | None:
     """Read the description beside a mask; None where there is none, as for masks published elsewhere."""
     described = with_ending(path, ".json")
     try:
-        return _with_codes(_description(json.loads(described.read_text(encoding="utf-8"))))
+        content = json.loads(described.read_text(encoding="utf-8"))
+        digest = content.pop(_OWN_DIGEST, "") if isinstance(content, dict) else ""
+        read = _description(content)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{described} cannot be read ({error}): delete it and {IDENTIFY}") from error
+    if digest not in ("", _content_hash(content)):
+        raise IncompatibleError(
+            f"{described} was changed after it was written, it does not match its own digest: restore it, or "
+            f"{_again(read)}"
+        )
+    return _with_codes(read)
+
+
+def _content_hash(content: Any) -> str:
+    """The digest of what a description says, however its file is laid out."""
+    return digest_of_bytes(json.dumps(content, sort_keys=True).encode())
 
 
 def mask_hash(mask: Bool[Tensor, "layer neuron lang"]) -> str:
@@ -187,6 +204,30 @@ def _with_codes(described: MaskDescription) -> MaskDescription:
     return replace(described, languages=list(codes.values()), **by_language)
 
 
+def _check_folder(path: Path, description: MaskDescription) -> None:
+    """Raise IncompatibleError where a mask lies among results, in the folder of other rates than it was made with."""
+    folder = path.absolute().parent
+    if folder.parents[1].name != "activation_masks":
+        return
+    by_value = description.method == ENTROPY_LAMBDA and rates_of(folder.name)
+    if by_value != (description.top_rate, description.lam) and folder.name not in _folders_of(description):
+        raise IncompatibleError(
+            f"{path} was made with top rate {description.top_rate!r} and λ {description.lam!r} by {description.method} "
+            f"and lies in the folder {folder.name}: move it back to where it was written, or {_again(description)}"
+        )
+
+
+def _folders_of(description: MaskDescription) -> list[str]:
+    """The names of the folders in which such a mask is written: by its rates, or by its neurons per language."""
+    method, found = description.method, []
+    neurons, seed = description.parameters.get("neurons"), description.parameters.get("seed", 0)
+    with suppress(SettingsError):  # the method has no such folders
+        found.append(Selection(description.top_rate, description.lam, method=method, seed=seed).folder)
+    with suppress(SettingsError):
+        found.append(Selection(method=method, neurons=neurons, seed=seed).folder)
+    return found
+
+
 def check_replaceable(path: Path, new: MaskDescription) -> None:
     """Raise ConflictError where the mask at `path` was made from anything else than `new` describes."""
     old = load_description(path)
@@ -249,7 +290,7 @@ class Mask:
             MissingArtifactError: it is not there.
             ArtifactError: it is torn, no mask, or has an index of at least `d_mlp`.
             IncompatibleError: it has another number of languages, or other neurons than the description beside it is
-                about.
+                about; or that description was changed, or is of other rates than the folder.
         """
         path = Path(path)
         listed = _load_list(path, remedy)
@@ -259,6 +300,8 @@ class Mask:
                 f"{path} and {with_ending(path, '.json').name} come from two runs: the description belongs to other "
                 f"neurons than the mask holds; {_again(description)}"
             )
+        if description is not None:
+            _check_folder(path, description)
         if langs is not None:
             languages = parse_languages(langs)
             expected, instead = "--langs names", "name its languages, in its order"
@@ -290,7 +333,9 @@ class Mask:
         if path.exists() and not overwrite:
             check_replaceable(path, self.description)
         described = replace(self.description, mask_hash=_list_hash(self._list))
-        text = json.dumps(described.plain(), indent=1, ensure_ascii=False) + "\n"
+        content = described.plain()
+        content[_OWN_DIGEST] = _content_hash(content)
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         with atomic_files(with_ending(path, ".json"), path) as (description_file, mask_file):
             description_file.write(text.encode("utf-8"))
             save_tensors(self._list, mask_file)
@@ -341,11 +386,9 @@ class Mask:
             or (self.description is not None and width < model.d_mlp)
             or described not in (None, model.widths)
         ):
-            seen = size_in_words(layers, width, described)
             raise ArtifactError(
-                f"{self.name} is of {seen} neurons, {model.path} has "
-                f"{model.size}; it is another model's mask: give the model "
-                "that it was made from"
+                f"{self.name} is for {size_in_words(layers, width, described)} neurons per layer, {model.path} has "
+                f"{model.size}; it is another model's mask: give the model that it was made from"
             )
         if model.widths is not None:
             remedy = "it is another model's mask: give the model that it was made from"
