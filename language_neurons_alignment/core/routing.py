@@ -242,4 +242,4 @@ def routing_profile(shares: ExpertShares, *, reference: str = "en") -> RoutingPr
 
 def _bits(share: Float64[Tensor, "layer expert lang"]) -> Float64[Tensor, "layer lang"]:
     """The entropy over experts, in bits."""
-    return -torch.xlogy(share, share).sum(1) / math.log(2)
+    return 0.0 - torch.xlogy(share, share).sum(1) / math.log(2)  # 0, not −0
