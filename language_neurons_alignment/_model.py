@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from .core.routing import Experts
 from .engines.checkpoint import DTYPES, expand, load_config, longest_sequence, quiet
 from .engines.families import class_name, vllm_place
 from .engines.transformers import TransformersEngine

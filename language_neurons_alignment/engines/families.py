@@ -270,7 +270,9 @@ def _is_sparse(text: Any, layer: int) -> bool:
 
 def _shared_width(text: Any, experts: Experts) -> int:
     """The neurons that read every token beside the routed experts."""
-    return _size(text, _SHARED_WIDTH) or _size(text, _SHARED) * experts.width
+    dense = getattr(text, "enable_moe_block", False) or getattr(text, "model_type", None) == "hunyuan_v1_moe"
+    beside = text.intermediate_size if dense else 0  # Gemma 4 and Hunyuan: a dense MLP of the usual width
+    return beside or _size(text, _SHARED_WIDTH) or _size(text, _SHARED) * experts.width
 
 
 def _size(text: Any, names: Sequence[str]) -> int:
