@@ -18,6 +18,7 @@ from ._session import Session, with_stored_answers
 from .config import OVERLONG, check_block_number, check_choice, check_shard
 from .core.counts import LanguageBlocks, LanguageCounts, check_answer_tokens, check_block_tokens, check_tally
 from .core.model import StartProgress, silent
+from .core.widths import Widths, neurons_among
 from .corpus.encode import answered_positions, check_blocks, encode_groups
 from .corpus.records import Record, add_hashes, records_hash
 from .engines.families import neurons_of
@@ -26,6 +27,7 @@ from .languages import language_code
 from .store.checkpoint import local_folder, read_config
 from .store.counts import (
     UNSHARED,
+    WIDTHS,
     counts_hash,
     has_moments,
     load_blocks,
@@ -47,7 +49,7 @@ _COUNTED_BY = ("engine", "dtype")
 _TOKENIZER = "tokenizer_hash"
 """What earlier versions did not note, so it is compared only where both sides tell it."""
 
-_SAME = ("config_hash", "weights_hash", _TOKENIZER, "overlong_policy", *_COUNTED_BY)
+_SAME = ("config_hash", "weights_hash", _TOKENIZER, "overlong_policy", WIDTHS, *_COUNTED_BY)
 """What shards must have in common."""
 
 _SUMMED = ("sequences", "overlong", "boundary_cases")
@@ -153,12 +155,15 @@ def collect_activations(
     for part in parts:
         counted.append(engine.count(part.groups, progress=progress, moments=moments))
         unshared = part.unshared_prefix_tokens(engine.model.switch)
-        check_tally(counted[-1], full_tokens=part.full_tokens, prefix_tokens=part.prefix_tokens, unshared=unshared)
+        tokens = {"full_tokens": part.full_tokens, "prefix_tokens": part.prefix_tokens, "unshared": unshared}
+        check_tally(counted[-1], **tokens, widths=engine.model.widths)
     counts = reduce(add, counted)
     if before is not None:
-        _check_unchanged(layout, language, before[0], counts)
+        _check_unchanged(layout, language, before[0], counts, engine.model.widths)
     described = {name: getattr(encoded, name) for name in _SUMMED}
     described[UNSHARED] = encoded.unshared_prefix_tokens(engine.model.switch)
+    if engine.model.widths is not None:
+        described[WIDTHS] = list(engine.model.widths)
     meta = {**wanted, **described, **engine.provenance, "language": language, "version": __version__}
     if blocks is not None:
         save_blocks(layout, language, LanguageBlocks.of(counted), meta)
@@ -261,14 +266,17 @@ def _differs(key: str, one: Json, other: Json) -> bool:
     return known and one.get(key) != other.get(key)
 
 
-def _check_unchanged(layout: Layout, language: str, before: LanguageCounts, counts: LanguageCounts) -> None:
+def _check_unchanged(
+    layout: Layout, language: str, before: LanguageCounts, counts: LanguageCounts, widths: Widths | None
+) -> None:
     """Raise ConflictError where recomputed counts differ from the existing ones."""
     if counts_hash(before) != counts_hash(counts):
         apart = (before.full.over_zero != counts.full.over_zero) | (before.prefix.over_zero != counts.prefix.over_zero)
         raise ConflictError(
             f"{layout.activation(language)} was counted without moments; recomputed, {int(apart.sum())} of "
-            f"{apart.numel()} neurons come out differently, so the moments would not belong to it: count on the same "
-            "engine, with the same --batch-tokens and --blocks, or use --force to replace the counts too"
+            f"{neurons_among(*apart.shape, widths)} neurons come out differently, so the moments would not belong to "
+            "it: count on the same engine, with the same --batch-tokens and --blocks, or use --force to replace the "
+            "counts too"
         )
 
 

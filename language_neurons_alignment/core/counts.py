@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Integer
 from torch import Tensor
 
 from ..errors import CorpusError, IncompatibleError, TallyError
+from .routing import Experts, LanguageRouting, routing_fault
+from .widths import Widths, beyond, neurons_among
 
 
 def _check_same_shape(what: str, one: Tensor, other: Tensor, reason: str = "they come from different models") -> None:
@@ -99,18 +101,23 @@ class LanguageMoments:
 
 @dataclass(frozen=True)
 class LanguageCounts:
-    """One language's counts over whole texts and over prefixes, and the moments of the same tokens if requested."""
+    """One language's counts over whole texts and over prefixes.
+
+    `moments` of the same tokens are there if requested, `routing` if the model is a mixture of experts.
+    """
 
     full: SpanCounts
     prefix: SpanCounts
     moments: LanguageMoments | None = None
+    routing: LanguageRouting | None = None
 
     @classmethod
-    def zero(cls, layers: int, d_mlp: int, *, moments: bool = False) -> LanguageCounts:
-        """Counts of no text, with or without moments."""
+    def zero(cls, layers: int, d_mlp: int, *, moments: bool = False, experts: Experts | None = None) -> LanguageCounts:
+        """Counts of no text, with or without moments; with routing where the model has `experts`."""
         full, prefix = (SpanMoments.zero(layers, d_mlp) for _ in range(2))
         sums = LanguageMoments(full, prefix) if moments else None
-        return cls(SpanCounts.zero(layers, d_mlp), SpanCounts.zero(layers, d_mlp), sums)
+        routing = experts and LanguageRouting.zero(experts, layers=layers)
+        return cls(SpanCounts.zero(layers, d_mlp), SpanCounts.zero(layers, d_mlp), sums, routing)
 
     @property
     def answer_tokens(self) -> int:
@@ -118,14 +125,19 @@ class LanguageCounts:
         return self.full.total_tokens - self.prefix.total_tokens
 
     def __add__(self, other: LanguageCounts) -> LanguageCounts:
-        """The counts of two disjoint corpora together; IncompatibleError if only one side has moments."""
+        """The counts of two disjoint corpora together; IncompatibleError if only one side has moments or routing."""
         if (self.moments is None) != (other.moments is None):
             raise IncompatibleError(
                 "cannot add counts with moments to counts without: collect all of them with "
                 "`lna activation --moments`, or none"
             )
+        if (self.routing is None) != (other.routing is None):
+            raise IncompatibleError(
+                "cannot add counts with the routing of experts to counts without: they come from different models"
+            )
         moments = self.moments + other.moments if self.moments and other.moments else None
-        return LanguageCounts(self.full + other.full, self.prefix + other.prefix, moments)
+        routing = self.routing + other.routing if self.routing and other.routing else None
+        return LanguageCounts(self.full + other.full, self.prefix + other.prefix, moments, routing)
 
 
 @dataclass(frozen=True)
@@ -175,7 +187,7 @@ def span_fault(total_tokens: int, over_zero: Integer[Tensor, "layer neuron"]) ->
     return None
 
 
-def pair_fault(counts: LanguageCounts, *, unshared: int = 0) -> str | None:
+def pair_fault(counts: LanguageCounts, *, unshared: int = 0, widths: Widths | None = None) -> str | None:
     """Say what is impossible about full and prefix counts together; None where nothing is (`excess`)."""
     full, prefix = counts.full.total_tokens, counts.prefix.total_tokens
     if prefix > full + unshared:
@@ -185,7 +197,8 @@ def pair_fault(counts: LanguageCounts, *, unshared: int = 0) -> str | None:
         (found.prefix, "fire more often in the prefix than in the text"),
         (found.answer, f"fire more often in the answers than these have tokens ({full - prefix})"),
     ]
-    said = [f"{number} of {counts.full.over_zero.numel()} neurons {what}" for number, what in where if number]
+    neurons = neurons_among(*counts.full.over_zero.shape, widths)
+    said = [f"{number} of {neurons} neurons {what}" for number, what in where if number]
     return f"{' and '.join(said)}, by up to {found.largest}" if said else None
 
 
@@ -233,7 +246,9 @@ def _exceeds_squares(sums: SpanMoments, *, of: SpanMoments) -> Bool[Tensor, "lay
     return (sums.sum.abs() - slack).clamp(min=0).square() > tokens * (sums.sum_of_squares + off) * (1 + 2.0**-40)
 
 
-def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int, unshared: int = 0) -> None:
+def check_tally(
+    counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int, unshared: int = 0, widths: Widths | None = None
+) -> None:
     """Compare counts with the corpus, full with prefix, and moments with counts; TallyError where they cannot be right.
 
     Args:
@@ -242,6 +257,9 @@ def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int,
         prefix_tokens: of the corpus.
         unshared: how many of the prefix tokens may be computed apart from those of the texts
             (`EncodedCorpus.unshared_prefix_tokens`).
+        widths: the neurons of each layer, where layers differ; nothing may be counted beyond them.
+
+    Routing, where there is any, must send each token to top-k experts (`core.routing.routing_fault`).
     """
     for name, span, expected in (("full", counts.full, full_tokens), ("prefix", counts.prefix, prefix_tokens)):
         if span.total_tokens != expected:
@@ -253,8 +271,12 @@ def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int,
             raise _wrong(f"the {name} counts are wrong: a neuron fired on {largest} of {expected} tokens")
         if fault := span_fault(span.total_tokens, span.over_zero):
             raise _wrong(f"the {name} counts are wrong: {fault}")
+        if widths is not None and (fault := beyond(span.over_zero, widths)):
+            raise _wrong(f"the {name} counts are wrong: {fault}")
     fault = counts.moments and moments_fault(counts.moments, counts, unshared=unshared)
-    if fault := fault or pair_fault(counts, unshared=unshared):
+    if counts.routing is not None:
+        fault = fault or routing_fault(counts.routing, full_tokens=full_tokens, prefix_tokens=prefix_tokens)
+    if fault := fault or pair_fault(counts, unshared=unshared, widths=widths):
         raise _wrong(fault)
 
 
@@ -376,9 +398,10 @@ class AnswerBlocks:
 
     counts: Float[Tensor, "block lang layer neuron"]
     tokens: Int64[Tensor, "block lang"]
+    widths: Widths | None = None  # of the layers where they differ
 
     @classmethod
-    def of(cls, languages: Sequence[LanguageBlocks]) -> AnswerBlocks:
+    def of(cls, languages: Sequence[LanguageBlocks], *, widths: Widths | None = None) -> AnswerBlocks:
         """Put languages of one shape side by side, in float32 if every weighted sum is exact in it, else in float64."""
         shapes = {tuple(one.full.over_zero.shape) for one in languages}
         if len(shapes) > 1:
@@ -392,7 +415,8 @@ class AnswerBlocks:
         counts = torch.empty(blocks, len(languages), layers, d_mlp, dtype=dtype)
         for k, one in enumerate(languages):
             torch.sub(one.full.over_zero.to(dtype), one.prefix.over_zero.to(dtype), out=counts[:, k])
-        return cls(counts, torch.stack([one.full.total_tokens - one.prefix.total_tokens for one in languages], dim=1))
+        tokens = torch.stack([one.full.total_tokens - one.prefix.total_tokens for one in languages], dim=1)
+        return cls(counts, tokens, widths)
 
     def __len__(self) -> int:
         return len(self.counts)

@@ -24,10 +24,12 @@ class EngineSpec:
 
 
 ENGINES = {
-    "transformers": EngineSpec("TransformersEngine", ("device", "batch_tokens", "batch_invariant")),
+    "transformers": EngineSpec("TransformersEngine", (
+        "device", "batch_tokens", "batch_invariant", "adapter", "adapter_live", "quantization",
+    )),
     "vllm": EngineSpec("VLLMEngine", (
         "batch_tokens", "batch_invariant", "tensor_parallel_size", "pipeline_parallel_size",
-        "distributed_executor_backend", "engine_args",
+        "distributed_executor_backend", "engine_args", "adapter", "adapter_live",
     )),
 }  # fmt: skip
 
@@ -40,7 +42,7 @@ class EngineSettings:
         model_path: folder, GGUF file or hub id.
         engine: "transformers", "vllm" or "auto" (vLLM where it is installed and there is a GPU).
         dtype: precision, or "auto" for the model's own.
-        options: what only one engine has (device, tensor_parallel_size, …), passed to its `load`.
+        options: more, some of which only one engine has (adapter, device, …), passed to its `load`.
     """
 
     model_path: str
@@ -61,10 +63,15 @@ class EngineSource:
 
     @property
     def explicit(self) -> dict[str, str | bool]:
-        """The engine, precision and invariance that the caller asked for; stored results without must not be reused."""
+        """The engine and the precision that the caller asked for, …; stored results without must not be reused."""
         asked: dict[str, Any] = {"engine": self.settings.engine, "dtype": self.settings.dtype}
         named = {key: value for key, value in asked.items() if value != "auto"}
-        return named | ({"batch_invariant": True} if self.settings.options.get("batch_invariant") else {})
+        options = self.settings.options
+        if options.get("batch_invariant"):
+            named["batch_invariant"] = True
+        if options.get("adapter") is not None:
+            named["adapter_mode"] = "live" if options.get("adapter_live") else "merged"
+        return named
 
     def __call__(self) -> Engine:
         """The loaded engine."""

@@ -19,7 +19,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, GenerationCo
 from .._gguf import is_gguf
 from ..errors import EngineError, LNAError, LNAWarning, SettingsError
 from . import gguf
-from .families import neurons_per_layer, unknown_family
+from .families import neurons_of_layers, unknown_family
 from .folder import check_model_path, check_weight_files, remarks
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -130,13 +130,13 @@ def end_tokens(config: Any, generation: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted(set(tokens)))
 
 
-def model_shape(model_path: str) -> tuple[int, int]:
-    """Layers, and neurons per layer, of a model folder, GGUF file or hub id; reads no weights."""
+def layer_widths(model_path: str) -> tuple[int, ...]:
+    """The neurons of each layer of a model folder, GGUF file or hub id, by its config; reads no weights."""
     config = load_config(model_path, None)
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
     if not isinstance(layers, int) or layers < 1:
         raise EngineError(f"the config of {model_path} does not tell how many layers it has: it says {layers!r}")
-    return layers, neurons_per_layer(config)
+    return neurons_of_layers(config, layers)
 
 
 def longest_sequence(config: Any, tokenizer: Any) -> int:

@@ -8,17 +8,26 @@ A neuron's activation is taken right after the activation function (docs/concept
 The activation function itself is never assumed: the module that applies it is looked up in the loaded model and hooked.
 In the transformers library the neurons of a family that is not in the table are found when a model is loaded, and
 those of every family are proved then (`engines.transformers.sites`). vLLM serves the families whose entry says how.
+
+A package can bring families of its own. Each of its entry points in the group
+`language_neurons_alignment.architectures` is named after a `model_type` and gives a `Family`:
+
+    [project.entry-points."language_neurons_alignment.architectures"]
+    my_model = "my_package.families:MY_MODEL"
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import nn
 
+from ..core.routing import Experts
 from ..errors import EngineError, UnknownArchitectureError
 
 
@@ -53,7 +62,7 @@ class Family:
     transformers: TransformersPlace = TransformersPlace()
     vllm: VLLMPlace | None = None  # None where vLLM cannot count them
     without_vllm: str = ""  # why not
-    width: Callable[[Any], int | None] | None = None  # neurons per layer, from the text model's config
+    width: Callable[[Any], int | list[int] | None] | None = None  # of all layers or of each, from the text's config
 
 
 BACKEND = "TransformersForCausalLM"
@@ -86,17 +95,65 @@ FAMILIES: dict[str, Family] = {
         VLLMPlace("BloomForCausalLM", layers="transformer.h", activation="mlp.gelu_impl"),
         width=lambda config: 4 * config.hidden_size,  # whatever else its config may say
     ),
+    "gemma4_text": Family(
+        without_vllm="its layers may differ in width, and vLLM's are counted with one width",
+        width=lambda config: _gemma4_widths(config),
+    ),
 }
-"""The families, by `model_type` in a model's config."""
+"""The families of this package, by `model_type` in a model's config."""
+
+ENTRY_POINTS = "language_neurons_alignment.architectures"
+"""The group of entry points in which other packages name their families."""
+
+
+def families() -> Mapping[str, Family]:
+    """The table: the families of this package, and those that installed packages name.
+
+    Raises:
+        UnknownArchitectureError: an entry point does not load, gives something else than a `Family`, or names a
+            family that is in the table already.
+    """
+    return {**FAMILIES, **_from_packages()}
+
+
+@cache
+def _from_packages() -> Mapping[str, Family]:
+    found: dict[str, Family] = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        package = entry.dist.name if entry.dist is not None else "an installed package"
+        said = f"the entry point {entry.name} = {entry.value} of {package}"
+        try:
+            family = entry.load()
+        except Exception as error:  # whatever a package's own code raises
+            raise UnknownArchitectureError(f"{said} cannot be loaded: {error}; repair or remove {package}") from error
+        if not isinstance(family, Family):
+            raise UnknownArchitectureError(
+                f"{said} gives a {type(family).__name__}, expected a Family of {__name__}: repair or remove {package}"
+            )
+        if entry.name in FAMILIES or entry.name in found:
+            raise UnknownArchitectureError(
+                f"{said} names a family that is in the table already: remove {package}, or rename its entry"
+            )
+        found[entry.name] = family
+    return found
+
+
+def _gemma4_widths(config: Any) -> list[int] | int | None:
+    """Gemma 4 may double the width of the last layers, which share the keys and values of those before them."""
+    width, layers = getattr(config, "intermediate_size", None), getattr(config, "num_hidden_layers", 0)
+    first = layers - (getattr(config, "num_kv_shared_layers", 0) or 0)
+    if not getattr(config, "use_double_wide_mlp", False) or not 0 < first < layers or not isinstance(width, int):
+        return width
+    return [width if layer < first else 2 * width for layer in range(layers)]
 
 
 def family_of(config: Any) -> Family:
     """The family of a model, from its config; an empty entry for one that is not in the table."""
-    return FAMILIES.get(str(getattr(config, "model_type", None)), Family())
+    return families().get(str(getattr(config, "model_type", None)), Family())
 
 
 def neurons_of(config: dict[str, Any]) -> int:
-    """How many neurons a model has by its config.json: layers × width; 0 where that does not tell.
+    """How many neurons a table of a model has by its config.json: layers × width; 0 where that does not tell.
 
     >>> neurons_of({"model_type": "llama", "num_hidden_layers": 32, "intermediate_size": 14336})
     458752
@@ -104,7 +161,7 @@ def neurons_of(config: dict[str, Any]) -> int:
     text = SimpleNamespace(**(config.get("text_config") or config))
     try:
         layers = getattr(text, "num_hidden_layers", None) or text.n_layer
-        return int(layers) * neurons_per_layer(text)
+        return int(layers) * max(neurons_of_layers(text, int(layers)))  # files hold a table as wide as the widest
     except (AttributeError, TypeError, ValueError, EngineError):
         return 0
 
@@ -127,18 +184,98 @@ _WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff")
 
 
 def neurons_per_layer(config: Any) -> int:
-    """Neurons per layer (d_mlp) as a model's config tells them; the loaded model proves them."""
+    """Neurons per layer (d_mlp), or in the widest, as a model's config tells them; the loaded model proves them."""
+    found = _width(config)
+    return found if isinstance(found, int) else max(found)
+
+
+def neurons_of_layers(config: Any, layers: int) -> tuple[int, ...]:
+    """The neurons of each layer, as a model's config tells them for all or for each.
+
+    >>> neurons_of_layers(SimpleNamespace(intermediate_size=[2, 4]), 2)
+    (2, 4)
+    """
+    found = _width(config)
+    each = (found,) * layers if isinstance(found, int) else tuple(found)
+    if len(each) != layers:
+        raise EngineError(
+            f"the config of {class_name(config)} tells the neurons of {len(each)} layers, expected {layers}, as many "
+            "as it has: correct config.json"
+        )
+    return each
+
+
+def _width(config: Any) -> int | list[int]:
+    """The neurons of all layers, or those of each."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     width = family_of(config).width
-    found = width(text) if width else next((one for name in _WIDTHS if (one := getattr(text, name, None))), None)
+    found: Any = width(text) if width else next((one for name in _WIDTHS if (one := getattr(text, name, None))), None)
     if found is None and (hidden := getattr(text, "hidden_size", None)):
         found = 4 * hidden  # the default of configs that leave it open, from GPT-2 on
-    if not isinstance(found, int) or found < 1:
+    listed: list[Any] = list(found) if isinstance(found, list | tuple) else [found]
+    each = [one for one in listed if _is_size(one)]
+    if not each or len(each) < len(listed):
         raise EngineError(
             f"the config of {class_name(config)} does not tell how many neurons a layer has: it says {found!r}, and "
             f"has none of {', '.join(_WIDTHS)}"
         )
-    return found
+    experts = experts_in(text)
+    if experts is None or len(each) > 1:
+        return each if isinstance(found, list | tuple) else each[0]
+    routed = experts.number * experts.width + _shared_width(text, experts)
+    if len(experts.layers) == text.num_hidden_layers:
+        return routed
+    return [routed if layer in experts.layers else each[0] for layer in range(text.num_hidden_layers)]
+
+
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+_TOP_K = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_k")
+_EXPERT_WIDTH = ("moe_intermediate_size", "intermediate_size")
+_SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size")
+_SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+"""Names under which configs say how many experts a layer has, how many read a token, and what every token passes."""
+
+
+def experts_in(config: Any) -> Experts | None:
+    """The experts of a model as its config tells them, None where it has none; the loaded model proves them.
+
+    >>> experts_in(SimpleNamespace(num_hidden_layers=2, num_local_experts=8, intermediate_size=96, top_k_experts=2))
+    Experts(layers=(0, 1), number=8, width=96, top_k=2)
+    """
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    number, top_k, width, depth = (
+        _size(text, names) for names in (_EXPERTS, _TOP_K, _EXPERT_WIDTH, ("num_hidden_layers",))
+    )
+    if not (number and top_k and width):
+        return None
+    layers = tuple(layer for layer in range(depth) if _is_sparse(text, layer))
+    return Experts(layers, number, width, top_k) if layers else None
+
+
+def _is_size(value: object) -> TypeGuard[int]:
+    return type(value) is int and value > 0
+
+
+def _is_sparse(text: Any, layer: int) -> bool:
+    """Whether a layer has experts, in the ways in which configs say it."""
+    kinds = getattr(text, "mlp_layer_types", None)
+    if kinds:
+        return kinds[layer] == "sparse"
+    dense = getattr(text, "first_k_dense_replace", None) or getattr(text, "num_dense_layers", None) or 0
+    start = getattr(text, "moe_layer_start_index", None) or 0
+    step = getattr(text, "decoder_sparse_step", None) or getattr(text, "moe_layer_interval", None) or 1
+    only = getattr(text, "mlp_only_layers", None) or []
+    return layer >= max(dense, start) and layer not in only and (layer + 1) % step == 0
+
+
+def _shared_width(text: Any, experts: Experts) -> int:
+    """The neurons that read every token beside the routed experts."""
+    return _size(text, _SHARED_WIDTH) or _size(text, _SHARED) * experts.width
+
+
+def _size(text: Any, names: Sequence[str]) -> int:
+    """The first of these that the config tells; 0 where it tells none."""
+    return next((one for name in names if _is_size(one := getattr(text, name, None))), 0)
 
 
 MERGED = ("SiluAndMul", "GeluAndMul")
@@ -165,7 +302,7 @@ class RankSite:
 def vllm_place(config: Any) -> VLLMPlace:
     """Where vLLM keeps a model's neurons, from the model's config, before vLLM loads anything."""
     model_type = getattr(config, "model_type", None)
-    family = FAMILIES.get(str(model_type))
+    family = families().get(str(model_type))
     if family is None or family.vllm is None:
         name = f"{class_name(config) or model_type} (model_type {model_type!r})"
         raise _unknown_in_vllm(name, "" if family is None else family.without_vllm)
@@ -188,8 +325,9 @@ def rank_sites(model: nn.Module, *, model_type: str) -> tuple[RankSite, ...]:
 
 def _place_of_class(name: str, model_type: str) -> VLLMPlace:
     """The place in the class that vLLM built: the family's own, or another's whose class the config names."""
-    own = {key: family for key, family in FAMILIES.items() if key == model_type}
-    for family in (own if name == BACKEND else own | FAMILIES).values():
+    known = families()
+    own = {key: family for key, family in known.items() if key == model_type}
+    for family in (own if name == BACKEND else {**own, **known}).values():
         if family.vllm is not None and family.vllm.model == name:
             return family.vllm
     raise _unknown_in_vllm(f"{name} (model_type {model_type!r})")
@@ -206,7 +344,7 @@ def _rank_site(layer: nn.Module, index: int, place: VLLMPlace) -> RankSite:
 
 
 def _unknown_in_vllm(name: str, reason: str = "") -> UnknownArchitectureError:
-    served = [key for key, family in FAMILIES.items() if family.vllm is not None]
+    served = [key for key, family in families().items() if family.vllm is not None]
     return UnknownArchitectureError(
         f"the neuron sites of {name} in vLLM are not known, so its numbers could be silently wrong"
         f"{f' ({reason})' if reason else ''}; known model types: {', '.join(served)}; try --engine transformers"

@@ -45,6 +45,7 @@ from ..core.counts import (
 )
 from ..core.model import MOST_LAYERS, WIDEST
 from ..core.selection import NeuronStatistics, neuron_statistics
+from ..core.widths import Widths, beyond, neurons_among, widths_fault
 from ..errors import ArtifactError, IncompatibleError, MissingArtifactError
 from ..languages import code_or_name, parse_languages
 from .checkpoint import Checkpoint
@@ -56,6 +57,9 @@ COUNTS_HASH = "counts_hash"
 
 UNSHARED = "unshared_prefix_tokens"
 """In `meta`: how many prefix tokens may have been counted apart from the texts (`excess`)."""
+
+WIDTHS = "widths"
+"""In `meta`: the neurons of each layer, where layers differ (`core.widths`)."""
 
 _KIND, _MODEL = "kind", "model"
 _OF_THE_FILE = (_KIND, _MODEL, COUNTS_HASH)
@@ -136,6 +140,16 @@ class _Span(NamedTuple):
         """`meta` without what the file is: how it was made."""
         return _made(self.meta)
 
+    @property
+    def widths(self) -> Widths | None:
+        """The neurons of each layer, where layers differ."""
+        return widths_in(self.meta)
+
+
+def widths_in(meta: Json) -> Widths | None:
+    """Return the widths in the `meta` of a file that has been checked; None where all layers are alike."""
+    return tuple(meta[WIDTHS]) if WIDTHS in meta else None
+
 
 def _made(meta: Json) -> Json:
     return {key: value for key, value in meta.items() if key not in _OF_THE_FILE}
@@ -195,6 +209,11 @@ def _fits(span: _Span, kind: _Kind) -> bool:
 
 def _fault_of(span: _Span, kind: _Kind) -> str | None:
     """Say what is impossible about the counts in one file; moments are held to the counts beside them."""
+    if WIDTHS in span.meta:
+        fault = widths_fault(span.meta[WIDTHS], *span.tables[0].shape[-2:])
+        faults = (beyond(table, span.meta[WIDTHS]) for table in span.tables)
+        if fault := fault or next(filter(None, faults), None):
+            return fault
     if kind is _COUNTS:
         return span_fault(span.tokens, span.tables[0])
     if kind is not _BLOCKS:
@@ -213,7 +232,8 @@ _NAME = re.compile(r"(prefix\.)?(activation|moments|blocks)\.([^.]+)\.(.+)\.pt")
 def _check_meta(path: Path, meta: Json, kind: _Kind) -> None:
     """Raise where `meta` holds other than plain values, or names another kind, language or model than the path does."""
     for key, value in meta.items():
-        if not isinstance(key, str) or not isinstance(value, str | int | float | bool | None):
+        plain = isinstance(value, str | int | float | bool | None) or (key == WIDTHS and isinstance(value, list))
+        if not isinstance(key, str) or not plain:
             raise ArtifactError(
                 f"{path} is not {kind.name}: its meta holds a {type(value).__name__} under {str(key)[:40]!r}, expected "
                 f"plain values; {_again(meta, kind)}"
@@ -292,7 +312,7 @@ def _load_language(layout: Layout, language: str) -> _Loaded:
             f"again with `{_COUNTS.command} --force`"
         )
     unshared = _unshared(full.meta, prefix.tokens)
-    fault, apart = pair_fault(counts, unshared=unshared), Excess(0, 0, 0)
+    fault, apart = pair_fault(counts, unshared=unshared, widths=full.widths), Excess(0, 0, 0)
     if fault and not full.meta:
         apart = excess(counts)
         fault = None if _by_rounding(apart, counts) else fault
@@ -425,7 +445,7 @@ def load_blocks(layout: Layout, language: str, *, counted: str | None = None) ->
         )
     unshared = _unshared(full.meta, whole.prefix.total_tokens)
     for number, counts in enumerate(_blocks_of(blocks), start=1):
-        if fault := pair_fault(counts, unshared=unshared):
+        if fault := pair_fault(counts, unshared=unshared, widths=full.widths):
             raise ArtifactError(
                 f"{path} and its prefix file hold impossible counts: in block {number}, {fault}; {_BLOCKS.remedy}"
             )
@@ -501,6 +521,7 @@ class AnswerCounts:
         metas: what each language's files say about their making.
         notes: sentences about these counts that a reader must know.
         left_out: languages that were asked for and have no answer token.
+        widths: the neurons of each layer, where layers differ (`core.widths`).
 
     Raises:
         CorpusError: a language has no answer token.
@@ -516,6 +537,7 @@ class AnswerCounts:
     metas: tuple[Json, ...] = ()
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    widths: Widths | None = None
 
     def __post_init__(self) -> None:
         tokens = dict(zip(self.languages, self.tokens.tolist(), strict=True))
@@ -533,7 +555,7 @@ class AnswerCounts:
 
     def statistics(self, *, bar: float) -> NeuronStatistics:
         """Compute entropy, peak and membership of every neuron."""
-        return neuron_statistics(self.probability, bar=bar)
+        return neuron_statistics(self.probability, bar=bar, widths=self.widths)
 
 
 def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: bool = False) -> AnswerCounts:
@@ -564,6 +586,11 @@ def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: 
                 f"the counts of {language!r} have shape {tuple(answers.shape)}, those of {next(iter(hashes))!r} "
                 f"{tuple(table.shape[:2])}: they come from different models; collect {language!r} again"
             )
+        if meta.get(WIDTHS) != origin.get(WIDTHS):
+            raise IncompatibleError(
+                f"the counts of {next(iter(hashes))!r} and {language!r} are of layers of different widths: they come "
+                f"from different models; collect {language!r} again"
+            )
         for other, earlier in zip(hashes, metas, strict=True):
             if differs := model_of(meta).difference(earlier, unknown_differs=True):
                 raise IncompatibleError(
@@ -576,12 +603,15 @@ def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: 
     if not skip_empty or table is None:
         check_answer_tokens(empty, others=table is not None)
     assert table is not None  # languages are never empty: parse_languages
-    model = model_of(origin)
+    model, widths = model_of(origin), widths_in(origin)
     totals = torch.tensor(tokens), torch.tensor(prefix_tokens)
-    notes = (*((left_out_note(empty),) if empty else ()), *_notes_on(apart, neurons=table[..., 0].numel()))
+    notes = (
+        *((left_out_note(empty),) if empty else ()),
+        *_notes_on(apart, neurons=neurons_among(len(table), table.shape[1], widths)),
+    )
     of_model = model.config_hash, model.weights_hash
     return AnswerCounts(
-        tuple(hashes), table[..., : len(hashes)], *totals, hashes, *of_model, tuple(metas), notes, tuple(empty)
+        tuple(hashes), table[..., : len(hashes)], *totals, hashes, *of_model, tuple(metas), notes, tuple(empty), widths
     )
 
 

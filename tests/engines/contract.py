@@ -20,6 +20,7 @@ from torch import Tensor
 from language_neurons_alignment.core.counts import LanguageCounts, check_tally
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import TextLikelihood, perplexity
+from language_neurons_alignment.core.widths import is_neuron
 from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText, Tokenizer
 from language_neurons_alignment.engines.base import Engine
 from language_neurons_alignment.errors import IncompatibleError
@@ -70,6 +71,13 @@ def assert_same_counts(one: LanguageCounts, other: LanguageCounts, *, exact: boo
         allowed = 0 if exact else SHARED * (2 + 1e-6 * apart.numel() * a.total_tokens)
         assert int(apart.sum()) <= min(allowed, apart.numel() / 8), f"Σ|Δ| = {int(apart.sum())}, rounding is {allowed}"
         assert int(apart.max()) <= 2 * SHARED
+    assert (one.routing is None) == (other.routing is None)
+    if one.routing is not None and other.routing is not None:
+        assert one.routing.experts == other.routing.experts
+        for a, b in ((one.routing.full, other.routing.full), (one.routing.prefix, other.routing.prefix)):
+            assert a.total_tokens == b.total_tokens
+            assert torch.equal(a.routed, b.routed)
+            torch.testing.assert_close(a.weight, b.weight, rtol=1e-4, atol=1e-6)
 
 
 def assert_close(one: Sequence[TextLikelihood], other: Sequence[TextLikelihood], *, rel: float = 1e-4) -> None:
@@ -82,7 +90,7 @@ def some_neurons(engine: Engine, share: float = 0.3, seed: int = 0) -> Tensor:
     """A random set of neurons, in the first and the last layer only."""
     chosen = torch.rand(engine.model.layers, engine.model.d_mlp, generator=torch.Generator().manual_seed(seed)) < share
     chosen[1:-1] = False
-    return chosen
+    return chosen & is_neuron(engine.model.layer_widths, engine.model.d_mlp)
 
 
 class EngineContract:

@@ -17,7 +17,7 @@ from tokenizers import AddedToken, processors
 
 from language_neurons_alignment.corpus.encode import encode_groups, encode_prompts, encode_texts
 from language_neurons_alignment.corpus.records import Record
-from language_neurons_alignment.engines.checkpoint import load_config, load_tokenizer, model_shape
+from language_neurons_alignment.engines.checkpoint import layer_widths, load_config, load_tokenizer
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import EngineError, LNAError, LNAWarning
 from language_neurons_alignment.store.checkpoint import read_checkpoint
@@ -108,7 +108,8 @@ class TestRefused:
         change(tmp_path / "adapter_config.json", **ADAPTER)
         (tmp_path / "adapter_model.safetensors").write_bytes(b"")
         said = refusal(tmp_path)
-        assert f"{tmp_path} is an adapter (LoRA) of the model 'meta-llama/Llama-2-7b-hf', not a model: merge" in said
+        assert f"{tmp_path} is an adapter (LoRA) of the model 'meta-llama/Llama-2-7b-hf', not a model: give" in said
+        assert "--adapter" in said
 
     def test_an_adapter_beside_a_model_is_refused_since_peft_would_load_it(self, model: Path) -> None:
         change(model / "adapter_config.json", **ADAPTER)
@@ -149,7 +150,7 @@ class TestRefused:
         (tmp_path / "config.json").write_text(text)
         assert "config.json" in refusal(tmp_path, lambda path: results_name(str(path)))
         if "../" not in text and "LlamaForCausalLM" not in text:
-            assert "config.json" in refusal(tmp_path, lambda path: model_shape(str(path)))
+            assert "config.json" in refusal(tmp_path, lambda path: layer_widths(str(path)))
 
     @pytest.mark.parametrize("value", [None, 3, ["llama"], {}, "", "no-such-model"])
     def test_a_malformed_model_type_gives_one_line(self, model: Path, value: Any) -> None:

@@ -19,7 +19,7 @@ from language_neurons_alignment.corpus.encode import Framing, ScoredText
 from language_neurons_alignment.corpus.records import Record
 from language_neurons_alignment.engines import EngineSettings, _automatic
 from language_neurons_alignment.engines import gguf as subject
-from language_neurons_alignment.engines.checkpoint import load_config, load_end_tokens, load_tokenizer, model_shape
+from language_neurons_alignment.engines.checkpoint import layer_widths, load_config, load_end_tokens, load_tokenizer
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import ArtifactError, EngineError, LNAWarning, MissingEngineError
 from language_neurons_alignment.store.checkpoint import read_checkpoint
@@ -88,9 +88,7 @@ class TestWeights:
             assert torch.equal(a.over_zero, b.over_zero)
         texts = [ScoredText(tuple(theirs.tokenizer.encode(text))) for text in ("The 12 eggs", "ab abc Ünïcode")]
         assert_close(ours.log_likelihood(texts), theirs.log_likelihood(texts), rel=1e-6)
-        assert (
-            (ours.model.layers, ours.model.d_mlp) == (theirs.model.layers, theirs.model.d_mlp) == model_shape(str(file))
-        )
+        assert ours.model.layer_widths == theirs.model.layer_widths == layer_widths(str(file))
         assert ours.model.max_length == theirs.model.max_length
 
     def test_quantized_weights_are_those_that_the_gguf_package_dequantises_and_it_is_said(self, tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
-from ...errors import EngineError, LNAError, MissingEngineError, SettingsError
+from ...errors import EngineError, LNAError, MissingEngineError, SettingsError, UnknownArchitectureError
+from ..adapter import Adapter
 from ..base import check_batch_choices
 from ..checkpoint import rope_switch
-from ..families import neurons_per_layer, vllm_place
+from ..families import class_name, neurons_of_layers, neurons_per_layer, vllm_place
 from .watch import Guard
 
 TESTED = ((0, 32), (0, 33))
@@ -32,6 +33,8 @@ OWN = {
     "pipeline_parallel_size": "--pipeline-parallel-size",
     "max_num_batched_tokens": "--batch-tokens",
     "distributed_executor_backend": "--distributed-executor-backend",
+    "enable_lora": "--adapter and --adapter-live",
+    "lora_modules": "--adapter and --adapter-live",
 }
 """vLLM options that have their own flag."""
 
@@ -88,6 +91,7 @@ class Launch:
     batch_tokens: int | None = None  # the most tokens of one step
     extra: Mapping[str, Any] = field(default_factory=dict)  # other options of vLLM
     invariant: bool = False  # one request at a time, so that no result depends on the others
+    adapter: Adapter | None = None
 
 
 def check_installed() -> str:
@@ -159,6 +163,12 @@ def _value(value: Any) -> Any:
 def check_model(config: Any, launch: Launch) -> None:
     """Refuse a model that vLLM cannot count as asked, before anything is loaded."""
     vllm_place(config)
+    widths = sorted(set(neurons_of_layers(config, config.num_hidden_layers)))
+    if len(widths) > 1:
+        raise UnknownArchitectureError(
+            f"{class_name(config)} has layers of different widths ({', '.join(map(str, widths))} neurons), which are "
+            "not counted in vLLM, expected one width: try --engine transformers"
+        )
     sizes = {"attention heads": config.num_attention_heads, "neurons per layer (d_mlp)": neurons_per_layer(config)}
     divisors = [one for one in range(1, min(sizes.values()) + 1) if all(size % one == 0 for size in sizes.values())]
     for what, size in sizes.items():
@@ -171,6 +181,34 @@ def check_model(config: Any, launch: Launch) -> None:
         raise EngineError(
             f"--pipeline-parallel-size {launch.pipeline}: the model has only {config.num_hidden_layers} layers to share"
         )
+
+
+def lora_options(adapter: Adapter | None) -> dict[str, Any]:
+    """vLLM's options for an adapter that it computes live.
+
+    Raises:
+        EngineError: the adapter changes more than vLLM computes live.
+    """
+    if adapter is None or not adapter.live:
+        return {}
+    what = next((name for name in _NOT_LIVE if adapter.config.get(name)), None)
+    if what is None and adapter.rank > _RANKS[-1]:
+        what = f"rank {adapter.rank}"
+    if what is None and adapter.touches("embed", "lm_head", "wte"):
+        what = "matrices of the embeddings or the lm_head"
+    if what is not None:
+        raise EngineError(
+            f"the adapter {adapter.path} has {what}, which vLLM does not compute live: leave --adapter-live out, so "
+            "that it is merged"
+        )
+    rank = next(size for size in _RANKS if size >= adapter.rank)
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+
+
+_NOT_LIVE = ("modules_to_save", "use_dora", "lora_bias", "target_parameters", "trainable_token_indices")
+"""Entries of adapter_config.json that vLLM refuses or does not read."""
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The sizes for which vLLM makes room."""
 
 
 def max_model_len(config: Any, longest: int, options: dict[str, Any]) -> int:
