@@ -16,11 +16,11 @@ from ...core.counts import LanguageCounts
 from ...core.interventions import Intervention
 from ...core.model import SILENT, ModelInfo, Progress
 from ...core.perplexity import TextLikelihood
-from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer
-from ...errors import EngineError, SilentHookError
+from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
+from ...errors import EngineError, SilentHookError, UnknownArchitectureError
 from .. import checkpoint
 from ..base import check_lengths, check_shape, not_finite
-from ..families import class_name, neurons_per_layer
+from ..families import class_name, family_of, neurons_per_layer
 from ..generation import PartialAnswer, answer_batches, check_prompts
 from .gather import check_acted, check_pass, gather_counts, gather_losses
 from .launch import Launch, check_installed, check_invariant, check_model, check_options, max_model_len, start
@@ -168,10 +168,18 @@ class VLLMEngine:
         nothing = Intervention.identity(self.model.layers, self.model.d_mlp)
         with self.intervene(Intervention(nothing.scale * 0, nothing.shift)):
             silenced = self.count([group])
+            reports = _trace(self._process, tokens, end="lna_end")
         if silenced.full.over_zero.any():
             raise EngineError(
                 "deactivating every neuron left some firing: this vLLM does not run the model as expected"
             )
+        for report in reports:
+            if report["reached"]:
+                raise UnknownArchitectureError(
+                    f"{self.model.architecture} in vLLM: setting the activations to zero does not reach the down "
+                    f"projections of layers {report['reached'][:4]}, so interventions would do nothing; "
+                    "try --engine transformers"
+                )
         self.log_likelihood([ScoredText(tokens)])
         self.last_pass = PassStatistics()
 
@@ -220,6 +228,15 @@ def _scored(tree: PrefixTree, text: ScoredText) -> np.ndarray:
     return tree.paths[text.tokens][max(text.start, 1) :] if text.scored_tokens else np.zeros(0, dtype=np.int32)
 
 
+def _trace(process: Process, tokens: Tokens, *, end: str) -> list[Message]:
+    """Follow a text through the layers, and end that with this method of the workers."""
+    tree = PrefixTree.of([tokens])
+    process.forget_prefixes()
+    process.rpc("lna_trace")
+    process.feed(tree, weights=np.ones(tree.nodes, dtype=np.int64), progress=SILENT)
+    return process.rpc(end)
+
+
 def _load(
     launch: Launch, *, revision: str | None
 ) -> tuple[Process, Tokenizer, ModelInfo, dict[str, str | int | float | bool]]:
@@ -236,7 +253,10 @@ def _load(
     own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")  # vLLM would use float16 for float32
     launch = replace(launch, path=path, dtype=own if launch.dtype == "auto" else launch.dtype)
     checkpoint.check_dtype(launch.dtype)
-    limit = max_model_len(config, checkpoint.longest_sequence(config, tokenizer), options)
+    text = config.get_text_config()
+    limit = max_model_len(text, checkpoint.longest_sequence(text, tokenizer), options)
+    if (longest := family_of(config).longest_in_vllm) and (same := longest(text)):
+        limit = min(limit, same + 1)
     if revision is not None:
         options["revision"] = revision
     d_mlp = neurons_per_layer(config)
@@ -248,15 +268,16 @@ def _load(
         guard.close()
         raise
     try:
-        ranks = process.rpc("lna_attach", config.model_type, d_mlp)
-        check_ranks(ranks, launch)
+        check_ranks(process.rpc("lna_attach", d_mlp), launch)
+        ranks = _trace(process, _probe(text.vocab_size, limit - 1), end="lna_find")
+        check_sites(ranks, layers=text.num_hidden_layers)
     except BaseException:
         process.close()
         raise
     info = ModelInfo(
         path=path,
         architecture=class_name(config) or config.model_type,
-        layers=config.num_hidden_layers,
+        layers=text.num_hidden_layers,
         d_mlp=d_mlp,
         max_length=limit - 1,
         dtype=launch.dtype,
@@ -273,6 +294,24 @@ def _load(
         **({"batch_invariant": True} if launch.invariant else {}),
     }
     return process, tokenizer, info, provenance
+
+
+def _probe(vocabulary: int, longest: int) -> Tokens:
+    """Tokens spread over the vocabulary, no more than a model can read."""
+    return tuple(place * vocabulary // 8 for place in range(1, 1 + min(7, longest)))
+
+
+def check_sites(ranks: Sequence[Message], *, layers: int) -> None:
+    """Refuse a model in which a rank could not prove the neurons of its layers, or has other layers than the config."""
+    for rank in ranks:
+        if "refused" in rank:
+            raise UnknownArchitectureError(rank["refused"])
+    found = sorted({layer for rank in ranks for layer in rank["layers"]})
+    if found != list(range(layers)):
+        raise UnknownArchitectureError(
+            f"neurons were found in {len(found)} decoder layers of vLLM's model, its config names {layers}: "
+            "its numbers could be silently wrong, so it is refused; try --engine transformers"
+        )
 
 
 def check_ranks(ranks: Sequence[Message], launch: Launch) -> None:

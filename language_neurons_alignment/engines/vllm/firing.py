@@ -18,8 +18,8 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from ...core.interventions import LayerIntervention
-from ..families import RankSite
 from ..moments import MomentSums, Scratch, blocks
+from .sites import RankSite
 
 DIGIT = 2**10
 PIECE = 2**14
@@ -57,24 +57,22 @@ class FiringSums:
         self._held = [0] * len(sites)
         self._scratch = Scratch(device)
 
-    def add(
-        self, layer: int, activation: Tensor, weights: RowWeights, *, changed: tuple[Tensor, Tensor] | None
-    ) -> None:
-        """Count one layer's firings in one step; `activation` is anything [row, neuron] of the same sign.
+    def add(self, site: RankSite, given: Tensor, weights: RowWeights, *, changed: tuple[Tensor, Tensor] | None) -> None:
+        """Count one layer's firings in one step: `given` is the gate where the module is merged, else its output.
 
         `weights` are those of the first rows, the rest is padding; `changed` has the neurons that an intervention
         changed, and their activations now.
         """
-        place, rows, neurons = self._place[layer], weights.digits.shape[1], activation.shape[1]
+        place, rows, neurons = self._place[site.layer], weights.digits.shape[1], given.shape[1]
         for piece, coming in enumerate(weights.largest):
             if self._held[place] + coming >= _EXACT:
                 self._flush(place)
             self._held[place] += coming
             first = piece * PIECE
-            for start, stop in blocks(min(PIECE, rows - first), neurons, activation.device):
+            for start, stop in blocks(min(PIECE, rows - first), neurons, given.device):
                 here = slice(first + start, first + stop)
                 fired = self._scratch.empty((stop - start, neurons), torch.float32)
-                torch.gt(activation[here], 0, out=fired)
+                torch.gt(given[here] if site.signed else site.activation(given[here]), 0, out=fired)
                 if changed is not None:
                     fired[:, changed[0]] = (changed[1][here] > 0).to(fired.dtype)
                 self._sums[place].addmm_(weights.digits[:, here], fired)
@@ -111,7 +109,7 @@ class ActivationSums:
         for start, stop in blocks(rows, given.shape[1], given.device):
             here = given[start:stop]
             if site.merged:  # a plain module's output holds the changes already
-                here = act(site, here)
+                here = site.activation(here)
                 if changed is not None:
                     here[:, changed[0]] = changed[1][start:stop]
             self._sums.add(layer, here, self._weights[:, start:stop])
@@ -130,14 +128,9 @@ def change_(site: RankSite, inputs: Tensor, output: Tensor, change: LayerInterve
     act is the module itself with up = 1, so it is the model's own function in the model's own precision.
     """
     index = change.neurons
-    activation = act(site, inputs[:, index]) if site.merged else output[:, index]
+    activation = site.activation(inputs[:, index]) if site.merged else output[:, index]
     everything = torch.arange(activation.shape[-1], device=activation.device)
     LayerIntervention(everything, change.scale, change.shift).apply_(activation)
     up = inputs[:, inputs.shape[1] // 2 :]
     output[:, index] = activation * up[:, index] if site.merged else activation
     return activation
-
-
-def act(site: RankSite, gate: Tensor) -> Tensor:
-    """The activations of a merged module: its output where up = 1."""
-    return site.module.forward(torch.cat([gate, torch.ones_like(gate)], dim=-1))

@@ -16,10 +16,10 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
-from ...errors import EngineError, LNAError, MissingEngineError, SettingsError
+from ...errors import EngineError, LNAError, MissingEngineError, SettingsError, UnknownArchitectureError
 from ..base import check_batch_choices
 from ..checkpoint import rope_switch
-from ..families import neurons_per_layer, vllm_place
+from ..families import class_name, family_of, neurons_per_layer
 from .watch import Guard
 
 TESTED = ((0, 32), (0, 33))
@@ -158,8 +158,19 @@ def _value(value: Any) -> Any:
 
 def check_model(config: Any, launch: Launch) -> None:
     """Refuse a model that vLLM cannot count as asked, before anything is loaded."""
-    vllm_place(config)
-    sizes = {"attention heads": config.num_attention_heads, "neurons per layer (d_mlp)": neurons_per_layer(config)}
+    if reason := family_of(config).without_vllm:
+        raise UnknownArchitectureError(
+            f"{class_name(config)} (model_type {config.model_type!r}) is not served by vLLM: {reason}; "
+            "try --engine transformers"
+        )
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    layers, heads = (getattr(text, name, None) for name in ("num_hidden_layers", "num_attention_heads"))
+    if not isinstance(layers, int) or not isinstance(heads, int):
+        raise UnknownArchitectureError(
+            f"the config of {class_name(config)} (model_type {config.model_type!r}) tells no number of layers or "
+            f"attention heads ({layers!r}, {heads!r}): only decoders with attention and MLPs are supported"
+        )
+    sizes = {"attention heads": heads, "neurons per layer (d_mlp)": neurons_per_layer(config)}
     divisors = [one for one in range(1, min(sizes.values()) + 1) if all(size % one == 0 for size in sizes.values())]
     for what, size in sizes.items():
         if size % launch.tensor:
@@ -167,10 +178,8 @@ def check_model(config: Any, launch: Launch) -> None:
                 f"--tensor-parallel-size {launch.tensor} does not divide the model's {size} {what}: "
                 f"take one of {', '.join(map(str, divisors[:8]))}"
             )
-    if launch.pipeline > config.num_hidden_layers:
-        raise EngineError(
-            f"--pipeline-parallel-size {launch.pipeline}: the model has only {config.num_hidden_layers} layers to share"
-        )
+    if launch.pipeline > layers:
+        raise EngineError(f"--pipeline-parallel-size {launch.pipeline}: the model has only {layers} layers to share")
 
 
 def max_model_len(config: Any, longest: int, options: dict[str, Any]) -> int:

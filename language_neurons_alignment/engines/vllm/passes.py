@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Bool, Int32
 from torch import Tensor
 
-from ..families import RankSite
 from .firing import ActivationSums, FiringSums, RowWeights
 from .messages import Message, PassStatistics, unpack
 from .rank import Rank
+from .sites import RankSite
 
 _LOGITS = {"cpu": 2**23, "cuda": 2**27}
 """The most logits in memory, by device: 32 MiB and 512 MiB in float32."""
@@ -250,7 +250,7 @@ class Pass:
         if self._row_weights is None or self._sums is None or not any(self._row_weights.largest):
             return
         gate = inputs[:, : self._rank.d_mlp]
-        self._sums.add(site.layer, gate, self._row_weights, changed=changed)
+        self._sums.add(site, gate, self._row_weights, changed=changed)
         if self._moments is not None:
             self._moments.add(site, gate, changed=changed)
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ...core.interventions import LayerIntervention
-from ..families import RankSite, rank_sites
 from .firing import change_
 from .messages import Message, unpack_intervention
+from .sites import RankSite, Trace
 
 
 class RankObserver(Protocol):
@@ -50,6 +50,7 @@ class Rank:
     pipeline_rank: int  # which share of the layers is here
     last: bool  # whether the final hidden states come out here
     d_mlp: int  # neurons per layer on this rank
+    tensor_size: int = 1  # how many ranks share each layer
     changes: dict[int, LayerIntervention] = field(default_factory=dict)  # in force, by layer; neurons as numbered here
     acted: dict[int, int] = field(default_factory=dict)  # how often it acted, by layer
     forwards: int = 0  # how often the model ran since the intervention changed
@@ -58,8 +59,8 @@ class Rank:
     _here: RankSite | None = None
 
     @classmethod
-    def of(cls, runner: Any, *, model_type: str, d_mlp: int) -> Rank:
-        """The rank in this worker, of a model with `d_mlp` neurons per layer."""
+    def of(cls, runner: Any, *, d_mlp: int) -> Rank:
+        """The rank in this worker, of a model with `d_mlp` neurons per layer; `find` finds where they are."""
         from vllm.distributed import get_pp_group, get_tp_group
 
         tensor, pipeline = get_tp_group(), get_pp_group()
@@ -71,11 +72,12 @@ class Rank:
             )
         return cls(
             runner=runner,
-            sites=rank_sites(runner.get_model(), model_type=model_type),
+            sites=(),
             tensor_rank=tensor.rank_in_group,
             pipeline_rank=pipeline.rank_in_group,
             last=pipeline.is_last_rank,
             d_mlp=d_mlp // tensor.world_size,
+            tensor_size=tensor.world_size,
         )
 
     @property
@@ -110,6 +112,18 @@ class Rank:
         self.forwards = 0
         self._wire()
         return report
+
+    def trace(self) -> None:
+        """Follow the next forward pass through every module of the layers."""
+        self.observe(Trace(self.runner.get_model(), self.sites))
+
+    def find(self) -> None:
+        """Find and prove this rank's neurons in what was followed."""
+        trace = self.observer
+        if not isinstance(trace, Trace):
+            raise RuntimeError("there is no trace to find neurons in")
+        self.observe(None)
+        self.sites = trace.found(width=self.d_mlp, tensor=self.tensor_size)
 
     def observe(self, observer: RankObserver | None) -> None:
         """Call this observer from now on, in place of the one before; None: no observer."""

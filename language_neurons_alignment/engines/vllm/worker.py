@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ...errors import UnknownArchitectureError
 from .messages import Message
 from .passes import AnswerWatch, Pass
 from .rank import Rank
@@ -28,9 +29,22 @@ class NeuronWorker:
     model_runner: Any
     lna_rank: Rank
 
-    def lna_attach(self, model_type: str, d_mlp: int) -> Message:
-        """Find this rank's neuron sites, and describe the rank."""
-        self.lna_rank = Rank.of(self.model_runner, model_type=model_type, d_mlp=d_mlp)
+    def lna_attach(self, d_mlp: int) -> Message:
+        """Describe this rank; where its neurons are is not known yet."""
+        self.lna_rank = Rank.of(self.model_runner, d_mlp=d_mlp)
+        return self.lna_rank.describe()
+
+    def lna_trace(self) -> None:
+        """From now on, follow what the layers compute, until `lna_find` or `lna_end`."""
+        self.lna_rank.trace()
+
+    def lna_find(self) -> Message:
+        """Find and prove this rank's neurons in what was followed; describe the rank, or say why it is refused."""
+        try:
+            with torch.inference_mode():
+                self.lna_rank.find()
+        except UnknownArchitectureError as error:
+            return {"refused": str(error)}
         return self.lna_rank.describe()
 
     def lna_begin(self, message: Mapping[str, Any] | None) -> None:
