@@ -41,8 +41,8 @@ from language_neurons_alignment.corpus.encode import GeneratedAnswer, Prompt, Pr
 from language_neurons_alignment.engines.generation import batches
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.transformers.counting import FiringCounter
+from language_neurons_alignment.engines.transformers.interventions import hooked
 from language_neurons_alignment.engines.transformers.loading import pick_device
-from language_neurons_alignment.engines.transformers.network import hooked
 from language_neurons_alignment.engines.transformers.plan import Batch, BatchRow, plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -302,8 +302,8 @@ def hooks(bench: Bench) -> Figures:
     """What the counting hooks add to one forward of a full batch."""
     network, device = bench.engine._network, bench.device
     batch = Batch.of(bench.batched[0], device, d_mlp=network.shape[1])
-    counter = FiringCounter(*network.shape, device)
-    counting = [(site.module, counter.hook(site.layer)) for site in network.sites]
+    counter = FiringCounter(network.sites, device)
+    counting = counter.hooks()
     seen: list[Tensor] = []
 
     def with_hooks() -> None:

@@ -17,6 +17,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.utils import logging
 
 LAYERS, D_MLP, HIDDEN, VOCABULARY, MAX_LENGTH = 3, 96, 128, 320, 2048
+EXPERTS, TOP_K = 6, 2
+"""Experts of a layer in a mixture, and how many of them each token is sent to."""
+
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 MERGES = (("a", "b"), ("ab", "c"), ("Ġ", "a"), ("t", "h"), ("th", "e"), ("Ġ", "the"), ("Ã", "©"))
 """Byte-pair merges; "ab" + "c" merge across a border between an instruction and its answer."""
@@ -38,6 +41,23 @@ _GEMMA3: dict[str, Any] = {
     "layer_types": ["sliding_attention", "full_attention"] * 2,
 }
 _GPT2 = {"vocab_size": VOCABULARY, "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4}
+_MIXTRAL = {**_COMMON, "num_local_experts": EXPERTS, "num_experts_per_tok": TOP_K}
+_EXPERTS = {**_COMMON, "num_experts": EXPERTS, "num_experts_per_tok": TOP_K, "moe_intermediate_size": 40}
+_DEEPSEEK = {
+    **_COMMON,
+    "num_key_value_heads": 4,
+    "n_routed_experts": EXPERTS,
+    "num_experts_per_tok": TOP_K,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 40,
+    "first_k_dense_replace": 0,
+    "q_lora_rank": None,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 32,
+    "head_dim": 16,
+}
 _VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -53,6 +73,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt_neox": {**_COMMON, "num_key_value_heads": 4, "hidden_act": "gelu"},
     "opt": {**_COMMON, "ffn_dim": D_MLP, "word_embed_proj_dim": 64, "do_layer_norm_before": True},
     "bloom": {**_COMMON, "n_layer": LAYERS, "n_head": 4, "seq_length": MAX_LENGTH},
+    "mixtral": _MIXTRAL,
+    "qwen2_moe": {**_EXPERTS, "shared_expert_intermediate_size": 64},
+    "qwen3_moe": {**_EXPERTS, "head_dim": 32, "norm_topk_prob": True},
+    "olmoe": {**_COMMON, "num_experts": EXPERTS, "num_experts_per_tok": TOP_K},
+    "gpt_oss": {**_MIXTRAL, "head_dim": 32, "sliding_window": 8},
+    "deepseek_v2": {**_DEEPSEEK, "topk_method": "group_limited_greedy", "n_group": 2, "topk_group": 1},
+    "deepseek_v3": {**_DEEPSEEK, "n_group": 3, "topk_group": 2},
     "gemma": {**_COMMON, "head_dim": 32},
     "cohere": _COMMON,
     "cohere2": {**_COMMON, "sliding_window": 8},

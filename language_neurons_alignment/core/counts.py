@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Integer
 from torch import Tensor
 
 from ..errors import CorpusError, IncompatibleError, TallyError
+from .routing import Experts, LanguageRouting, routing_fault
 
 
 def _check_same_shape(what: str, one: Tensor, other: Tensor, reason: str = "they come from different models") -> None:
@@ -99,18 +100,23 @@ class LanguageMoments:
 
 @dataclass(frozen=True)
 class LanguageCounts:
-    """One language's counts over whole texts and over prefixes, and the moments of the same tokens if requested."""
+    """One language's counts over whole texts and over prefixes.
+
+    `moments` of the same tokens are there if requested, `routing` if the model is a mixture of experts.
+    """
 
     full: SpanCounts
     prefix: SpanCounts
     moments: LanguageMoments | None = None
+    routing: LanguageRouting | None = None
 
     @classmethod
-    def zero(cls, layers: int, d_mlp: int, *, moments: bool = False) -> LanguageCounts:
-        """Counts of no text, with or without moments."""
+    def zero(cls, layers: int, d_mlp: int, *, moments: bool = False, experts: Experts | None = None) -> LanguageCounts:
+        """Counts of no text, with or without moments; with routing where the model has `experts`."""
         full, prefix = (SpanMoments.zero(layers, d_mlp) for _ in range(2))
         sums = LanguageMoments(full, prefix) if moments else None
-        return cls(SpanCounts.zero(layers, d_mlp), SpanCounts.zero(layers, d_mlp), sums)
+        routing = experts and LanguageRouting.zero(experts, layers=layers)
+        return cls(SpanCounts.zero(layers, d_mlp), SpanCounts.zero(layers, d_mlp), sums, routing)
 
     @property
     def answer_tokens(self) -> int:
@@ -118,14 +124,19 @@ class LanguageCounts:
         return self.full.total_tokens - self.prefix.total_tokens
 
     def __add__(self, other: LanguageCounts) -> LanguageCounts:
-        """The counts of two disjoint corpora together; IncompatibleError if only one side has moments."""
+        """The counts of two disjoint corpora together; IncompatibleError if only one side has moments or routing."""
         if (self.moments is None) != (other.moments is None):
             raise IncompatibleError(
                 "cannot add counts with moments to counts without: collect all of them with "
                 "`lna activation --moments`, or none"
             )
+        if (self.routing is None) != (other.routing is None):
+            raise IncompatibleError(
+                "cannot add counts with the routing of experts to counts without: they come from different models"
+            )
         moments = self.moments + other.moments if self.moments and other.moments else None
-        return LanguageCounts(self.full + other.full, self.prefix + other.prefix, moments)
+        routing = self.routing + other.routing if self.routing and other.routing else None
+        return LanguageCounts(self.full + other.full, self.prefix + other.prefix, moments, routing)
 
 
 @dataclass(frozen=True)
@@ -242,6 +253,8 @@ def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int,
         prefix_tokens: of the corpus.
         unshared: how many of the prefix tokens may be computed apart from those of the texts
             (`EncodedCorpus.unshared_prefix_tokens`).
+
+    Routing, where there is any, must send each token to top-k experts (`core.routing.routing_fault`).
     """
     for name, span, expected in (("full", counts.full, full_tokens), ("prefix", counts.prefix, prefix_tokens)):
         if span.total_tokens != expected:
@@ -254,6 +267,8 @@ def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int,
         if fault := span_fault(span.total_tokens, span.over_zero):
             raise _wrong(f"the {name} counts are wrong: {fault}")
     fault = counts.moments and moments_fault(counts.moments, counts, unshared=unshared)
+    if counts.routing is not None:
+        fault = fault or routing_fault(counts.routing, full_tokens=full_tokens, prefix_tokens=prefix_tokens)
     if fault := fault or pair_fault(counts, unshared=unshared):
         raise _wrong(fault)
 

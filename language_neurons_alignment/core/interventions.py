@@ -18,7 +18,8 @@ class Intervention:
 
     `scale = 1, shift = 0` leaves a neuron unchanged; `scale = 0` sets it to `shift`, even if it was not finite. Affine
     maps compose, so several interventions in a given order are one. The map is computed in float32 and rounded once to
-    the precision of the activations.
+    the precision of the activations. In a mixture of experts, the activations are those of the tokens that were sent to
+    the neuron's expert, and `router` is added to the routers' logits before they choose: −∞ bans an expert.
 
     >>> neurons = torch.tensor([[True, False, False]])
     >>> both = Intervention.zero(neurons).then(Intervention.on(neurons, shift=0.5))
@@ -28,6 +29,7 @@ class Intervention:
 
     scale: Float32[Tensor, "layer neuron"]
     shift: Float32[Tensor, "layer neuron"]
+    router: Float32[Tensor, "layer expert"] | None = None
 
     @classmethod
     def identity(cls, layers: int, d_mlp: int) -> Intervention:
@@ -56,14 +58,16 @@ class Intervention:
 
             after(self(a)) = (s₂ s₁) a + (s₂ b₁ + b₂)
 
-        IncompatibleError if the interventions are for models of different shapes.
+        What both add to the routers adds up. IncompatibleError if the interventions are for models of different shapes.
         """
         if self.scale.shape != after.scale.shape:
             raise IncompatibleError(
                 f"interventions on models of different shapes cannot be combined: "
                 f"{tuple(self.scale.shape)} and {tuple(after.scale.shape)} (layers, d_mlp)"
             )
-        return Intervention(after.scale * self.scale, after.scale * self.shift + after.shift)
+        routers = [one.router for one in (self, after) if one.router is not None]
+        router = sum(routers[1:], routers[0]) if routers else None
+        return Intervention(after.scale * self.scale, after.scale * self.shift + after.shift, router)
 
     @cached_property
     def touched(self) -> Bool[Tensor, "layer neuron"]:
@@ -88,6 +92,11 @@ class LayerIntervention:
     neurons: Int64[Tensor, " touched"]
     scale: Float[Tensor, " touched"]
     shift: Float[Tensor, " touched"]
+
+    def within(self, start: int, stop: int) -> LayerIntervention:
+        """Its part on the neurons from `start` to `stop`, counted from `start`."""
+        inside = (self.neurons >= start) & (self.neurons < stop)
+        return LayerIntervention(self.neurons[inside] - start, self.scale[inside], self.shift[inside])
 
     def to(self, device: torch.device) -> LayerIntervention:
         """The same on another device."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from .routing import Experts
+
 MOST_LAYERS, WIDEST = 2**10, 2**20
 """More layers, and more neurons per layer, than any model has: beyond them a file is damaged."""
 
@@ -16,7 +18,8 @@ class ModelInfo:
 
     `d_mlp` is the number of neurons per layer (`intermediate_size`), `max_length` the longest sequence in tokens,
     `dtype` the precision ("bfloat16", …), `end_tokens` the tokens that end an answer, `switch` the length in tokens
-    beyond which sequences are computed in another way than shorter ones (`rope_switch`), where there is one.
+    beyond which sequences are computed in another way than shorter ones (`rope_switch`), where there is one. In a
+    mixture of `experts`, d_mlp counts the neurons of all experts of a layer (`core.routing`).
     """
 
     path: str
@@ -27,6 +30,7 @@ class ModelInfo:
     dtype: str
     end_tokens: tuple[int, ...] = ()
     switch: int | None = None
+    experts: Experts | None = None
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ from ..core.counts import LanguageCounts
 from ..core.interventions import Intervention
 from ..core.model import SILENT, ModelInfo, Progress
 from ..core.perplexity import TextLikelihood
+from ..core.routing import Experts
 from ..corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
 from ..errors import EngineError, IncompatibleError, SettingsError
 
@@ -121,11 +122,36 @@ def not_finite(what: str, device: object = None) -> EngineError:
     )
 
 
-def check_shape(intervention: Intervention, *, layers: int, d_mlp: int) -> None:
-    """Refuse an intervention that was made for a model of another shape."""
+def check_shape(intervention: Intervention, *, layers: int, d_mlp: int, experts: Experts | None = None) -> None:
+    """Refuse an intervention that was made for a model of another shape, or on routers that are not there.
+
+    experts: those whose routers the engine can change.
+    """
     shape = tuple(intervention.scale.shape)
     if shape != (layers, d_mlp):
         raise IncompatibleError(
             f"the intervention is for a model of shape {shape} (layers, d_mlp), this one has {(layers, d_mlp)}: "
             "use the mask made for this model"
+        )
+    router = intervention.router
+    if router is None:
+        return
+    if experts is None:
+        raise IncompatibleError(
+            "the intervention bans or boosts experts, but there is no router that it could change: give a mixture of "
+            "experts, and --engine transformers"
+        )
+    elsewhere = [layer for layer in router.any(dim=1).nonzero().flatten().tolist() if layer not in experts.layers]
+    if tuple(router.shape) != (layers, experts.number) or elsewhere:
+        raise IncompatibleError(
+            f"the intervention changes routers of {tuple(router.shape)} (layers, experts)"
+            f"{f', among them layer {elsewhere[0]}' if elsewhere else ''}; this model has {experts.number} experts in "
+            f"{len(experts.layers)} of {layers} layers: name experts that it has"
+        )
+    left = (~router.isneginf()).sum(dim=1)
+    if bool((left < experts.top_k).any()):
+        layer = int((left < experts.top_k).nonzero()[0])
+        raise SettingsError(
+            f"layer {layer} has {int(left[layer])} experts left that are not banned, and its router chooses "
+            f"{experts.top_k} for each token: ban fewer"
         )

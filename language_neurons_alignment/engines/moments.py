@@ -46,10 +46,17 @@ class MomentSums:
         self._sums = torch.zeros(layers, POWERS, SPANS, neurons, dtype=torch.float64, device=where)
         self._scratch = Scratch(where)
 
-    def add(self, layer: int, activation: Float[Tensor, "row neuron"], weights: Int64[Tensor, "span row"]) -> None:
-        """Add one layer's activations, which stay as they are, each row as often as it counts."""
-        times, sums = weights.to(self._sums), self._sums[layer]
+    def add(
+        self,
+        layer: int,
+        activation: Float[Tensor, "row neuron"],
+        weights: Int64[Tensor, "span row"],
+        *,
+        start: int = 0,
+    ) -> None:
+        """Add activations of one layer's neurons from `start` on, as they are, each row as often as it counts."""
         rows, neurons = activation.shape
+        times, sums = weights.to(self._sums), self._sums[layer, ..., start : start + neurons]
         for start, stop in blocks(rows, neurons, activation.device):
             values = self._scratch.empty((stop - start, neurons), torch.float64).copy_(activation[start:stop])
             sums[0].addmm_(times[:, start:stop], values)

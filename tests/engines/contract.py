@@ -70,6 +70,13 @@ def assert_same_counts(one: LanguageCounts, other: LanguageCounts, *, exact: boo
         allowed = 0 if exact else SHARED * (2 + 1e-6 * apart.numel() * a.total_tokens)
         assert int(apart.sum()) <= min(allowed, apart.numel() / 8), f"Σ|Δ| = {int(apart.sum())}, rounding is {allowed}"
         assert int(apart.max()) <= 2 * SHARED
+    assert (one.routing is None) == (other.routing is None)
+    if one.routing is not None and other.routing is not None:
+        assert one.routing.experts == other.routing.experts
+        for a, b in ((one.routing.full, other.routing.full), (one.routing.prefix, other.routing.prefix)):
+            assert a.total_tokens == b.total_tokens
+            assert torch.equal(a.routed, b.routed)
+            torch.testing.assert_close(a.weight, b.weight, rtol=1e-4, atol=1e-6)
 
 
 def assert_close(one: Sequence[TextLikelihood], other: Sequence[TextLikelihood], *, rel: float = 1e-4) -> None:

@@ -7,8 +7,10 @@ neurons in its own way: the activation module is replaced by a wrapper that look
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from language_neurons_alignment.core.counts import LanguageCounts, LanguageMomen
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.model import ModelInfo
 from language_neurons_alignment.core.perplexity import TextLikelihood
+from language_neurons_alignment.core.routing import Experts, LanguageRouting, SpanRouting
 from language_neurons_alignment.corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText
 
 _ACTIVATIONS = ("act_fn", "activation_fn", "act", "gelu_impl")
@@ -39,10 +42,56 @@ class Tap(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         activation = self.function(x)
         for scale, shift in self.changes:
+            scale, shift = scale[: activation.shape[-1]], shift[: activation.shape[-1]]
             changed = torch.where(scale == 0, shift.expand_as(activation), activation * scale + shift)
             activation = torch.where((scale != 1) | (shift != 0), changed, activation)
         self.seen.append(activation.reshape(-1, activation.shape[-1]))
         return activation
+
+
+class ExpertsTap(nn.Module):
+    """Replaces a layer's experts: computes every expert on every token, and keeps of each token what its router chose.
+
+    The equations are written out here: nothing is asked of the library but weights and the router's choice.
+    """
+
+    def __init__(self, experts: nn.Module, act: str) -> None:
+        super().__init__()
+        self.experts = experts
+        self.act = act
+        self.changes: list[tuple[Tensor, Tensor]] = []
+        self.seen: list[Tensor] = []
+        self.chosen: list[Tensor] = []
+        self.weights: list[Tensor] = []
+
+    def forward(self, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        experts = self.experts
+        first, down = experts.gate_up_proj, experts.down_proj  # [expert, out, in]
+        if self.act == "gpt_oss":
+            both = torch.einsum("th,ehf->tef", hidden, first) + experts.gate_up_proj_bias
+            gate, up = both[..., 0::2].clamp(max=7.0), both[..., 1::2].clamp(-7.0, 7.0) + 1
+            activation = gate / (1 + torch.exp(-1.702 * gate))
+        else:
+            width = first.shape[1] // 2
+            gate = torch.einsum("th,efh->tef", hidden, first[:, :width])
+            up = torch.einsum("th,efh->tef", hidden, first[:, width:])
+            activation = {"silu": nn.functional.silu, "gelu": nn.functional.gelu}[self.act](gate)
+        share = torch.zeros(len(hidden), len(down), dtype=weights.dtype).scatter_(1, index, weights)
+        chosen = torch.zeros(len(hidden), len(down), dtype=torch.bool).scatter_(1, index, True)
+        flat = activation.flatten(1)
+        for scale, shift in self.changes:
+            scale, shift = scale[: flat.shape[1]], shift[: flat.shape[1]]  # behind them are the shared experts
+            changed = torch.where(scale == 0, shift.expand_as(flat), flat * scale + shift)
+            flat = torch.where((scale != 1) | (shift != 0), changed, flat)
+        activation = flat.view_as(activation)
+        self.seen.append((activation * chosen[..., None]).flatten(1))
+        self.chosen.append(chosen)
+        self.weights.append(share)
+        if self.act == "gpt_oss":
+            given = torch.einsum("tef,efh->teh", activation * up, down) + experts.down_proj_bias
+        else:
+            given = torch.einsum("tef,ehf->teh", activation * up, down)
+        return (given * share[..., None]).sum(1).to(hidden.dtype)
 
 
 class NaiveEngine:
@@ -56,9 +105,17 @@ class NaiveEngine:
         self.taps = _tap(self.network)
         config = self.network.config
         width = self._activations((1,))[0].shape[1]
+        routed = [(layer, tap) for layer, taps in enumerate(self.taps) for tap in taps if isinstance(tap, ExpertsTap)]
+        self.routers = dict(routed)
+        self.experts = None
+        if routed:
+            number, top_k = routed[0][1].chosen[0].shape[1], int(routed[0][1].chosen[0].sum(1)[0])
+            of_one = routed[0][1].seen[0].shape[1] // number
+            self.experts = Experts(tuple(layer for layer, _ in routed), number, of_one, top_k)
         name = config.architectures[0]
         longest = getattr(config.get_text_config(), "max_position_embeddings", None) or config.max_seq_len
         self.model = ModelInfo(str(folder), name, len(self.taps), width, longest, "float32", _ends(folder))
+        self.model = replace(self.model, experts=self.experts)
         self.provenance: dict[str, str | int | float | bool] = {"engine": "oracle"}
 
     def count(
@@ -68,11 +125,12 @@ class NaiveEngine:
         progress: Callable[[int], None] = lambda _: None,
         moments: bool = False,
     ) -> LanguageCounts:
-        spans, summed = [], []
+        spans, summed, routings = [], [], []
         for sequences in ([f for g in groups for f in g.full], [g.prefix for g in groups for _ in g.full]):
             shape = (self.model.layers, self.model.d_mlp)
             total, over_zero = 0, torch.zeros(shape, dtype=torch.int64)
             plain, squares = np.zeros(shape), np.zeros(shape)
+            routing = self.experts and SpanRouting.zero(self.model.layers, self.experts.number)
             for sequence in sequences:
                 if sequence:
                     activations = self._activations(sequence)
@@ -80,10 +138,24 @@ class NaiveEngine:
                     over_zero += torch.stack([(one > 0).sum(0) for one in activations])
                     seen = torch.stack(activations).to(torch.float64).numpy()  # [layer, position, neuron]
                     plain, squares = plain + seen.sum(1), squares + np.square(seen).sum(1)
+                    if routing is not None:
+                        routing = routing + self._routed(len(sequence))
                     progress(len(sequence))
+            routings.append(routing)
             spans.append(SpanCounts(total, over_zero))
             summed.append(SpanMoments(total, torch.from_numpy(plain), torch.from_numpy(squares)))
-        return LanguageCounts(spans[0], spans[1], LanguageMoments(*summed) if moments else None)
+        routing = self.experts and LanguageRouting(self.experts, *routings)
+        return LanguageCounts(spans[0], spans[1], LanguageMoments(*summed) if moments else None, routing)
+
+    def _routed(self, tokens: int) -> SpanRouting:
+        """What the routers chose in the last pass."""
+        assert self.experts is not None
+        routed = torch.zeros(self.model.layers, self.experts.number, dtype=torch.int64)
+        weight = torch.zeros(routed.shape, dtype=torch.float64)
+        for layer, tap in self.routers.items():
+            routed[layer] = tap.chosen[-1].sum(0)
+            weight[layer] = tap.weights[-1].double().sum(0)
+        return SpanRouting(tokens, routed, weight)
 
     def log_likelihood(
         self, texts: Sequence[ScoredText], *, progress: Callable[[int], None] = lambda _: None
@@ -139,25 +211,30 @@ class NaiveEngine:
     @contextmanager
     def intervene(self, intervention: Intervention) -> Iterator[None]:
         dtype = self.network.dtype
-        for tap, scale, shift in zip(
+        for taps, scale, shift in zip(
             self.taps, intervention.scale.to(dtype), intervention.shift.to(dtype), strict=True
         ):
-            tap.changes.append((scale, shift))
+            start = 0
+            for tap in taps:
+                tap.changes.append((scale[start:], shift[start:]))
+                start += tap.seen[-1].shape[1]
         try:
             yield
         finally:
-            for tap in self.taps:
-                tap.changes.pop()
+            for taps in self.taps:
+                for tap in taps:
+                    tap.changes.pop()
 
     def close(self) -> None:
         del self.network
 
     def _activations(self, tokens: tuple[int, ...]) -> list[Tensor]:
-        for tap in self.taps:
-            tap.seen.clear()
+        for taps in self.taps:
+            for tap in taps:
+                tap.seen.clear()
         with torch.no_grad():
             self.network(input_ids=torch.tensor([tokens]))
-        return [torch.cat(tap.seen) for tap in self.taps]
+        return [torch.cat([torch.cat(tap.seen) for tap in taps], dim=1) for taps in self.taps]
 
 
 def _ends(folder: Path) -> tuple[int, ...]:
@@ -166,13 +243,26 @@ def _ends(folder: Path) -> tuple[int, ...]:
     return tuple(named) if isinstance(named, list) else (named,)
 
 
-def _tap(network: nn.Module) -> list[Tap]:
-    """Replace the activation module of every decoder layer; a vision tower keeps its own."""
-    taps = []
+def _tap(network: nn.Module) -> list[list[Tap | ExpertsTap]]:
+    """Replace the activation modules and the experts of every decoder layer; a vision tower keeps its own.
+
+    A layer's experts come first, then what is computed for every token.
+    """
+    taps: dict[int, list[Tap | ExpertsTap]] = {}
     for name, module in list(network.named_modules()):
+        layer = re.search(r"\.(\d+)\.", f".{name}.")
+        if layer is None or "vision" in name or ".experts." in name:
+            continue
+        here = taps.setdefault(int(layer[1]), [])
+        experts = module._modules.get("experts")
+        if experts is not None:
+            config = network.config.get_text_config()
+            act = "gpt_oss" if config.model_type == "gpt_oss" else config.hidden_act
+            module.experts = ExpertsTap(experts, act)
+            here.insert(0, module.experts)
         for attribute in _ACTIVATIONS:
-            if isinstance(module._modules.get(attribute), nn.Module) and "vision" not in name:
+            if isinstance(module._modules.get(attribute), nn.Module) and not name.endswith(".experts"):
                 tap = Tap(getattr(module, attribute))
                 setattr(module, attribute, tap)
-                taps.append(tap)
-    return taps
+                here.append(tap)
+    return [taps[layer] for layer in sorted(taps) if taps[layer]]

@@ -18,6 +18,7 @@ from language_neurons_alignment.engines.transformers.counting import (
     from_comparison,
 )
 from language_neurons_alignment.engines.transformers.plan import CACHED, Batch, BatchRow
+from language_neurons_alignment.engines.transformers.sites import NeuronSite
 from language_neurons_alignment.errors import EngineError, SilentHookError, TallyError
 
 CPU = torch.device("cpu")
@@ -80,14 +81,19 @@ def _sum(parts: object) -> Tensor:
     return torch.stack(list(parts)).sum(0)
 
 
+def two_layers() -> FiringCounter:
+    return FiringCounter([NeuronSite(layer, nn.Identity(), 8, "act", "down") for layer in (0, 1)], CPU)
+
+
 def counter() -> FiringCounter:
-    made = FiringCounter(2, 8, CPU)
+    made = two_layers()
     made.expect(Batch.of([BatchRow((1, 2, 3), 1, 1, 2)], CPU))
     return made
 
 
 def fire(made: FiringCounter, layer: int, *shape: int) -> None:
-    made.hook(layer)(nn.Identity(), (), torch.ones(*shape))
+    module, hook = made.hooks()[layer]
+    hook(module, (), torch.ones(*shape))
 
 
 def test_what_fired_in_every_layer_is_counted_once() -> None:
@@ -124,7 +130,7 @@ def test_a_layer_that_sees_other_tokens_or_neurons_is_an_error(shape: tuple[int,
 
 def test_a_forward_that_was_not_asked_for_is_an_error() -> None:
     with pytest.raises(TallyError, match="nothing was fed"):
-        fire(FiringCounter(2, 8, CPU), 0, 1, 3, 8)
+        fire(two_layers(), 0, 1, 3, 8)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from language_neurons_alignment.corpus.encode import PromptGroup
 from language_neurons_alignment.engines.transformers import TransformersEngine
-from language_neurons_alignment.engines.transformers.network import hooked
+from language_neurons_alignment.engines.transformers.interventions import hooked
 from tests.tiny_models import LAYERS, MODELS, save_tiny_model
 
 LIBRARY_ASKS = {"opt", "opt-post-norm", "phi3-longrope", "bloom", "gemma2", "gptj", "xglm", "mpt"}

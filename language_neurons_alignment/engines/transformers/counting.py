@@ -1,6 +1,6 @@
 """Counting firings with the transformers library, fast and exactly.
 
-`feed` and `feed_jobs` run rows through the model; forward hooks hand each layer's activations to a `FiringCounter`.
+`feed` and `feed_jobs` run rows through the model; forward hooks hand each site's activations to a `FiringCounter`.
 
 On a CPU or a CUDA device, firings are counted many to a machine word. A firing is a 0 or a 1 in a lane of 8, 16 or 32
 bits; 64 bits hold 8, 4 or 2 lanes, and one addition of 64-bit words adds them all. As long as no more terms are added
@@ -26,12 +26,16 @@ from torch import Tensor, nn
 
 from ...core.counts import LanguageCounts, SpanCounts
 from ...core.model import Progress
+from ...core.routing import Experts, LanguageRouting, SpanRouting, routing_fault
 from ...errors import SilentHookError, TallyError
 from ..base import not_finite
 from ..generation import batches
 from ..moments import MomentSums, Scratch, language_moments
-from .network import ForwardHook, Network
+from .experts import experts_of
+from .interventions import ForwardHook
+from .network import Network
 from .plan import Batch, BatchRow, Block, Job, send
+from .sites import NeuronSite, layer_widths
 
 _SIGNED = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _CAPACITY = {torch.uint8: 255, torch.int16: 2**15 - 1, torch.int32: 2**31 - 1, torch.int64: 2**63 - 1}
@@ -90,73 +94,166 @@ class Lanes:
 
 
 class FiringCounter:
-    """Counts the firings that pass its hooks, layer by layer, and tallies the tokens.
+    """Counts the firings that pass its hooks, site by site, and tallies the tokens.
 
-    Everything stays on the layers' device until `counts`; until then the host never waits for the device.
+    Everything stays on the sites' device until `counts`; the host waits for the device only where experts are routed.
     """
 
-    def __init__(self, layers: int, d_mlp: int, device: torch.device, *, moments: bool = False) -> None:
+    def __init__(self, sites: Sequence[NeuronSite], device: torch.device, *, moments: bool = False) -> None:
         """Start at 0; with `moments`, also add up the activations."""
-        self._full = torch.zeros(layers, d_mlp, dtype=torch.int64, device=device)
-        self._prefix = torch.zeros(layers, d_mlp, dtype=torch.int64, device=device)
-        self._tally = [[0, 0] for _ in range(layers)]
-        self._seen = [0] * layers
+        widths = layer_widths(sites)
+        layers, d_mlp = len(widths), max(widths)
+        self._sites = sites
+        self._counts = torch.zeros(2, layers, d_mlp, dtype=torch.int64, device=device)  # full, prefix
+        self._tally = [[0, 0] for _ in sites]
+        self._seen = [0] * len(sites)  # how often each site's hook fired in this forward
+        self._due = [1] * len(sites)  # and how often it should
         self._finite = torch.ones((), dtype=torch.bool, device=device)
         self._scratch = Scratch()
         self._moments = MomentSums(layers, d_mlp, device) if moments else None
+        self._experts = experts_of({site.layer: site.experts for site in sites if site.experts is not None})
+        self._routing = RoutingSums(self._experts, layers, device) if self._experts is not None else None
         self._batch: Batch | None = None
 
-    def hook(self, layer: int) -> ForwardHook:
-        """The forward hook of one layer's activation module."""
-        return partial(self._count, layer)
+    def hooks(self) -> list[tuple[nn.Module, ForwardHook]]:
+        """The forward hooks, each with its module."""
+        hooks: list[tuple[nn.Module, ForwardHook]] = []
+        for number, site in enumerate(self._sites):
+            if site.experts is None:
+                hooks.append((site.module, partial(self._count, number)))
+            else:
+                hooks += [
+                    (site.experts.routing, partial(self._count_routing, number)),
+                    (site.module, partial(self._count_expert, number)),
+                ]
+        return hooks
 
     def expect(self, batch: Batch) -> None:
         """Take the batch that is about to be fed."""
         self._batch = batch
-        self._seen = [0] * len(self._seen)
+        self._seen = [0] * len(self._sites)
+        self._due = [1 if site.experts is None else -1 for site in self._sites]  # a router says how many experts
 
     def settle(self, hidden: Tensor) -> None:
-        """After a forward, check that every hook fired once, and look for NaN in the hidden states."""
+        """After a forward, check that every hook fired as often as it should, and look for NaN in the hidden states."""
         self._finite &= torch.isfinite(hidden).all()
         self._batch = None
-        wrong = {layer: seen for layer, seen in enumerate(self._seen) if seen != 1}
+        wrong = [number for number, seen in enumerate(self._seen) if seen != self._due[number]]
         if wrong:
-            layer, seen = next(iter(wrong.items()))
+            site, seen, due = self._sites[wrong[0]], self._seen[wrong[0]], self._due[wrong[0]]
+            times, sent = (
+                ("once", "") if site.experts is None else ("once for each expert that has tokens", f" of {due}")
+            )
             raise SilentHookError(
-                f"{len(wrong)} of {len(self._seen)} counting hooks did not fire exactly once in a forward "
-                f"(layer {layer}: {seen} times); the model does not call its activation modules as expected: "
+                f"{len(wrong)} of {len(self._seen)} counting hooks did not fire exactly {times} in a forward (layer "
+                f"{site.layer}: {seen}{sent} times); the model does not call its activation modules as expected: "
                 "check that no fused kernel or compiled forward replaces its MLP"
             )
 
     def counts(self) -> LanguageCounts:
         """The counts, on the CPU."""
         if not bool(self._finite):
-            raise not_finite("hidden states", self._full.device)
+            raise not_finite("hidden states", self._counts.device)
         if any(tally != self._tally[0] for tally in self._tally):
             raise TallyError(f"the layers' hooks saw different numbers of tokens: {self._tally}; nothing was counted")
         full, prefix = self._tally[0]
         moments = self._moments and language_moments(self._moments.total(), full_tokens=full, prefix_tokens=prefix)
-        return LanguageCounts(SpanCounts(full, self._full.cpu()), SpanCounts(prefix, self._prefix.cpu()), moments)
+        routing = self._routing and self._routing.total(full_tokens=full, prefix_tokens=prefix)
+        if fault := routing and routing_fault(routing, full_tokens=full, prefix_tokens=prefix):
+            raise TallyError(f"{fault}; nothing was counted")
+        spans = [SpanCounts(tokens, one) for tokens, one in zip((full, prefix), self._counts.cpu(), strict=True)]
+        return LanguageCounts(spans[0], spans[1], moments, routing)
 
-    def _count(self, layer: int, _module: nn.Module, _inputs: object, activation: Tensor) -> None:
-        batch = self._batch
-        if batch is None:
-            raise TallyError(f"layer {layer} ran although nothing was fed to be counted")
+    def _fed(self, number: int) -> Batch:
+        """The batch that is being fed."""
+        if self._batch is None:
+            raise TallyError(f"layer {self._sites[number].layer} ran although nothing was fed to be counted")
+        return self._batch
+
+    def _count(self, number: int, _module: nn.Module, _inputs: object, activation: Tensor) -> None:
+        batch, site = self._fed(number), self._sites[number]
         rows, positions = batch.tokens.shape
-        if activation.numel() != rows * positions * self._full.shape[1]:
+        if activation.numel() != rows * positions * site.d_mlp:
             raise TallyError(
-                f"layer {layer} saw activations of shape {tuple(activation.shape)}, but {rows} × {positions} tokens "
-                f"and {self._full.shape[1]} neurons were expected"
+                f"layer {site.layer} saw activations of shape {tuple(activation.shape)}, but {rows} × {positions} "
+                f"tokens and {site.d_mlp} neurons were expected"
             )
-        self._seen[layer] += 1
-        self._tally[layer][0] += batch.full_tokens
-        self._tally[layer][1] += batch.prefix_tokens
+        self._tally_tokens(number, batch)
+        self._seen[number] += 1
         activation = activation.detach().reshape(rows, positions, -1)
+        full, prefix = self._counts[:, site.layer, site.start : site.stop]
         for block in batch.blocks:
             here = activation[block.rows, : block.longest]
-            add_firings(Lanes(firings(here, self._scratch)), block, self._full[layer], self._prefix[layer])
+            add_firings(Lanes(firings(here, self._scratch)), block, full, prefix)
             if self._moments is not None:
-                self._moments.add(layer, here.flatten(0, 1), block.weights)
+                self._moments.add(site.layer, here.flatten(0, 1), block.weights, start=site.start)
+
+    def _count_routing(self, number: int, _module: nn.Module, inputs: tuple[Any, ...], chosen: Any) -> None:
+        batch, site = self._fed(number), self._sites[number]
+        (index, weights), sent = chosen, inputs[2]
+        if len(index) != batch.tokens.numel():
+            raise TallyError(f"layer {site.layer} routed {len(index)} tokens, {batch.tokens.numel()} were expected")
+        if self._due[number] >= 0:
+            raise TallyError(f"layer {site.layer} routed its tokens twice in a forward; nothing was counted")
+        self._tally_tokens(number, batch)
+        self._due[number] = sum(some > 0 for some in sent)
+        assert self._routing is not None
+        self._routing.add(site.layer, index, weights.detach(), batch.weights)
+
+    def _count_expert(self, number: int, _module: nn.Module, inputs: tuple[Any, ...], activation: Tensor) -> None:
+        batch, site = self._fed(number), self._sites[number]
+        _, expert, tokens = inputs
+        assert self._experts is not None
+        if activation.shape != (len(tokens), self._experts.width):
+            raise TallyError(
+                f"expert {expert} of layer {site.layer} saw activations of shape {tuple(activation.shape)}, but "
+                f"{len(tokens)} tokens and {self._experts.width} neurons were expected"
+            )
+        self._seen[number] += 1
+        neurons, weights = self._experts.neurons(expert), batch.weights[:, tokens]
+        fired = (activation.detach() > 0).to(torch.int64)
+        for counts, weight in zip(self._counts, weights, strict=True):
+            counts[site.layer, neurons] += (fired * weight[:, None]).sum(0)
+        if self._moments is not None:
+            self._moments.add(site.layer, activation.detach(), weights, start=neurons.start)
+
+    def _tally_tokens(self, number: int, batch: Batch) -> None:
+        self._tally[number][0] += batch.full_tokens
+        self._tally[number][1] += batch.prefix_tokens
+
+
+class RoutingSums:
+    """How many tokens were sent to each expert so far, over the full and over the prefix sequences, and their weights.
+
+    In float64, where counts and the router's weights are exact and only sums of weights are rounded.
+    """
+
+    def __init__(self, experts: Experts, layers: int, device: torch.device) -> None:
+        self._experts = experts
+        where = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+        self._sums = torch.zeros(2, layers, 2, experts.number, dtype=torch.float64, device=where)
+
+    def add(
+        self,
+        layer: int,
+        index: Int64[Tensor, "token k"],
+        weights: Float[Tensor, "token k"],
+        times: Int64[Tensor, "span token"],
+    ) -> None:
+        """Add what one layer's router chose, each token as often as it counts."""
+        chosen, how_often = index.to(self._sums.device), times.to(self._sums)
+        table = self._sums.new_zeros(len(index), self._experts.number)
+        for sums, values in zip(self._sums, (torch.ones_like(weights), weights), strict=True):
+            sums[layer] += how_often @ table.scatter(1, chosen, values.to(self._sums))
+
+    def total(self, *, full_tokens: int, prefix_tokens: int) -> LanguageRouting:
+        """The sums, on the CPU."""
+        routed, weight = self._sums.cpu()
+        full, prefix = (
+            SpanRouting(tokens, routed[:, span].to(torch.int64), weight[:, span].contiguous())
+            for span, tokens in enumerate((full_tokens, prefix_tokens))
+        )
+        return LanguageRouting(self._experts, full, prefix)
 
 
 def add_firings(lanes: Lanes, block: Block, full: Tensor, prefix: Tensor) -> None:

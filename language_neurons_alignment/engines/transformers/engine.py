@@ -24,7 +24,8 @@ from ..generation import PartialAnswer, answer_batches, batches, check_prompts, 
 from . import loading
 from .counting import FiringCounter, feed, feed_jobs
 from .generating import generate_batch
-from .network import Network, hooked, score
+from .interventions import hooked
+from .network import Network, score
 from .plan import Batch, BatchRow, Job, job_batches, plan
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
@@ -104,9 +105,8 @@ class TransformersEngine:
         """
         network = self._network
         self._check([tokens for group in groups for tokens in (group.prefix, *group.full)])
-        counter = FiringCounter(*network.shape, network.device, moments=moments)
-        hooks = [(site.module, counter.hook(site.layer)) for site in network.sites]
-        with _out_of_memory(self._budget), torch.inference_mode(), hooked(hooks):
+        counter = FiringCounter(network.sites, network.device, moments=moments)
+        with _out_of_memory(self._budget), torch.inference_mode(), hooked(counter.hooks()):
             for some in [[group] for group in groups] if self._invariant else [groups]:
                 self._feed([job for group in some for job in plan(group, switch=network.switch)], counter, progress)
             return counter.counts()

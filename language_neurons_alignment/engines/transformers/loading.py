@@ -60,16 +60,17 @@ def load_weights(
 
 def describe(network: Network, *, path: str, tokenizer: Any, ends: tuple[int, ...] = ()) -> ModelInfo:
     """What is known of a loaded model."""
-    model, sites = network.model, network.sites
+    model, (layers, d_mlp) = network.model, network.shape
     return ModelInfo(
         path=path,
         architecture=class_name(model.config) or type(model).__name__,
-        layers=len(sites),
-        d_mlp=sites[0].d_mlp,
+        layers=layers,
+        d_mlp=d_mlp,
         max_length=longest_sequence(model.config.get_text_config(), tokenizer),
         dtype=str(model.dtype).removeprefix("torch."),
         end_tokens=ends,
         switch=rope_switch(model.config.get_text_config()),
+        experts=network.experts,
     )
 
 

@@ -1,10 +1,9 @@
-"""A loaded model of the transformers library: its parts, interventions on its neurons, likelihoods from its output."""
+"""A loaded model of the transformers library: its parts, and likelihoods from its output."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,28 +13,19 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from ...core.interventions import Intervention, LayerIntervention
 from ...core.perplexity import TextLikelihood
+from ...core.routing import Experts
 from ...corpus.encode import ScoredText
-from ...errors import EngineError, SilentHookError
-from ..base import check_shape, not_finite
+from ...errors import EngineError
+from ..base import not_finite
 from ..checkpoint import rope_switch
 from ..families import family_of
-from .sites import NeuronSite, find_sites, probe
-
-ForwardHook = Callable[[nn.Module, tuple[object, ...], Tensor], Tensor | None]
+from .experts import experts_of
+from .interventions import Interventions
+from .sites import NeuronSite, find_sites, layer_widths, probe
 
 _LOGITS = {"cpu": 2**24, "cuda": 2**27, "mps": 2**25}
 """The most logits (tokens × vocabulary) in memory, by device: 64, 512 and 128 MiB in float32."""
-
-
-@contextmanager
-def hooked(hooks: Sequence[tuple[nn.Module, ForwardHook]]) -> Iterator[None]:
-    """These modules have these forward hooks, in this order, while the context is open and never after it."""
-    with ExitStack() as stack:
-        for module, hook in hooks:
-            stack.callback(module.register_forward_hook(hook).remove)
-        yield
 
 
 @dataclass(frozen=True)
@@ -99,7 +89,13 @@ class Network:
     @property
     def shape(self) -> tuple[int, int]:
         """Layers, and neurons in each."""
-        return len(self.sites), self.sites[0].d_mlp
+        widths = layer_widths(self.sites)
+        return len(widths), max(widths)
+
+    @property
+    def experts(self) -> Experts | None:
+        """The model's experts, if it is a mixture of them."""
+        return experts_of({site.layer: site.experts for site in self.sites if site.experts is not None})
 
     def run(self, tokens: Int64[Tensor, "row position"], *, cache: Any = None, keep_cache: bool = False) -> Any:
         """One forward of the decoder alone, without a mask and without positions.
@@ -143,72 +139,6 @@ class Passing(DynamicLayer):
     ) -> tuple[Tensor, Tensor]:
         """The keys and values of this forward alone."""
         return key_states, value_states
-
-
-class Interventions:
-    """The intervention in force on a model: nested contexts compose into one affine map."""
-
-    def __init__(self, decoder: nn.Module, sites: Sequence[NeuronSite]) -> None:
-        self._decoder = decoder
-        self._sites = sites
-        self._current = Intervention.identity(len(sites), sites[0].d_mlp)
-        self._changes: list[_Change] = []
-        self._forwards = 0
-        self._hooks = ExitStack()
-
-    @contextmanager
-    def on_top(self, intervention: Intervention) -> Iterator[None]:
-        """While the context is open, the model runs under `intervention`, on top of what is in force already."""
-        check_shape(intervention, layers=len(self._sites), d_mlp=self._sites[0].d_mlp)
-        before = self._current
-        try:
-            self._switch(before.then(intervention))
-            yield
-        except BaseException:
-            self._switch(before, check=False)  # the first error matters more
-            raise
-        self._switch(before)
-
-    def _switch(self, intervention: Intervention, *, check: bool = True) -> None:
-        """Put an intervention in force, and check that the one before it acted."""
-        self._hooks.close()
-        changes, forwards = self._changes, self._forwards
-        self._current, self._forwards = intervention, 0
-        self._changes = [_Change(intervention.layer(layer), layer) for layer in intervention.layers]
-        if self._changes:
-            self._hooks.callback(self._decoder.register_forward_pre_hook(self._count_forward).remove)
-            self._hooks.enter_context(hooked([(self._sites[one.layer].module, one) for one in self._changes]))
-        if check:
-            _check_fired(changes, forwards)
-
-    def _count_forward(self, _module: nn.Module, _inputs: tuple[object, ...]) -> None:
-        self._forwards += 1
-
-
-class _Change:
-    """The forward hook that changes one layer's activations, and counts how often it did."""
-
-    def __init__(self, intervention: LayerIntervention, layer: int) -> None:
-        self.layer = layer
-        self.fired = 0
-        self._intervention = intervention
-
-    def __call__(self, _module: nn.Module, _inputs: tuple[object, ...], activation: Tensor) -> Tensor:
-        here = self._intervention
-        if here.scale.device != activation.device:  # the first time only
-            here = self._intervention = here.to(activation.device)
-        self.fired += 1
-        return here.apply_(activation)
-
-
-def _check_fired(changes: Sequence[_Change], forwards: int) -> None:
-    silent = [change for change in changes if change.fired != forwards]
-    if silent:
-        raise SilentHookError(
-            f"the intervention acted {silent[0].fired} times in layer {silent[0].layer} although the model ran "
-            f"{forwards} times ({len(silent)} of {len(changes)} layers): results under it cannot be trusted; "
-            "check that no fused kernel or compiled forward replaces the model's MLP"
-        )
 
 
 def score(

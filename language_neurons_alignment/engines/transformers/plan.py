@@ -162,6 +162,15 @@ class Batch:
     full_tokens: int  # tokens of the full sequences that these rows stand for
     prefix_tokens: int  # tokens of the prefix sequences that these rows stand for
 
+    @cached_property
+    def weights(self) -> Int64[Tensor, "span row*position"]:
+        """How often each position of the batch counts for the full and for the prefix sequences; 0 for padding."""
+        rows, positions = self.tokens.shape
+        weights = torch.zeros(2, rows, positions, dtype=torch.int64, device=self.tokens.device)
+        for block in self.blocks:
+            weights[:, block.rows, : block.longest] = block.weights.unflatten(1, (-1, block.longest))
+        return weights.flatten(1)
+
     @classmethod
     def of(cls, rows: Sequence[BatchRow], device: torch.device, *, d_mlp: int = 1) -> Batch:
         """Pad rows and move them to the device; on a CPU, `d_mlp` decides how many of them make a block."""

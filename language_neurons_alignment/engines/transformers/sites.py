@@ -12,6 +12,10 @@ decoder layer the neurons are the output `a` of the one module for which all of 
 4. it runs once per forward, and so does the down projection;
 5. set to zero by a hook, nothing but zeros reaches the down projection, so that interventions take hold.
 
+In a mixture of experts the routed experts are a place of their own, proved in `experts`; behind them in the layer's
+flat order stand the shared experts, found in the way above. What router and experts together give must be, on every
+token, a multiple of what the routed experts give plus one of what the shared ones do.
+
 The model must also be causal: a token never changes what stands in front of it. What cannot be proved is refused by
 name, with what was seen, because a wrong guess gives wrong numbers without an error. The table of families
 (`engines.families`) may say where the neurons are; what it says is proved in the same way.
@@ -21,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -31,6 +35,7 @@ from torch import Tensor, nn
 
 from ...errors import UnknownArchitectureError
 from ..families import TransformersPlace
+from .experts import OpenExperts, open_experts
 
 _TOKENS = 7
 """Length of the probe: longer than one token, so that causality can be seen, and short enough to cost nothing."""
@@ -38,12 +43,16 @@ _TOKENS = 7
 
 @dataclass(frozen=True)
 class NeuronSite:
-    """One layer's neurons.
+    """One layer's neurons, or those of its routed or of its shared experts.
 
     Attributes:
-        module: its output is the activation of the layer's neurons.
-        activation, down: names of this module and of the down projection, within the layer.
+        module: its output is the activation of the neurons.
+        d_mlp: how many they are.
+        activation, down: names of this module and of the down projection, within the layer; of routed experts, the
+            names of the module that they pass through and of the experts.
         up: name of the linear map that a gated MLP multiplies the activation with; None in a plain MLP.
+        start: flat index of the first of them in the layer.
+        experts: the routed experts that they belong to; None if each of them is computed for every token.
     """
 
     layer: int
@@ -52,6 +61,13 @@ class NeuronSite:
     activation: str
     down: str
     up: str | None = None
+    start: int = 0
+    experts: OpenExperts | None = None
+
+    @property
+    def stop(self) -> int:
+        """Flat index behind the last of them."""
+        return self.start + self.d_mlp
 
 
 @dataclass
@@ -71,7 +87,7 @@ class _Call:
 
 
 def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tuple[NeuronSite, ...]:
-    """Find the neurons of every decoder layer, and prove them.
+    """Find the neurons of every decoder layer, and prove them; of each layer, in the order of their flat indices.
 
     Raises:
         UnknownArchitectureError: there is no such place in a layer, or more than one, or it is not where `place` says.
@@ -79,9 +95,14 @@ def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tu
     name, layers = type(decoder).__name__, decoder_layers(decoder, place)
     with torch.inference_mode():
         tokens = probe(decoder)
+        opened = open_experts(name, layers, partial(_run, decoder, tokens))
         calls, hidden = _trace(decoder, layers, tokens)
-        sites = tuple(_site(name, index, layer, calls[index], place) for index, layer in enumerate(layers))
-        widths = sorted({site.d_mlp for site in sites})
+        sites = tuple(
+            site
+            for index, layer in enumerate(layers)
+            for site in _sites(name, index, layer, calls[index], place, opened.get(index))
+        )
+        widths = sorted(set(layer_widths(sites)))
         if len(widths) > 1:
             raise UnknownArchitectureError(
                 f"{name}: layers of different widths ({', '.join(map(str, widths))} neurons) are not supported"
@@ -93,6 +114,14 @@ def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tu
         _prove_interventions(name, decoder, layers, sites, tokens)
         _prove_causal(name, decoder, tokens, hidden)
     return sites
+
+
+def layer_widths(sites: Sequence[NeuronSite]) -> list[int]:
+    """How many neurons each layer has."""
+    widths: dict[int, int] = {}
+    for site in sites:
+        widths[site.layer] = widths.get(site.layer, 0) + site.d_mlp
+    return list(widths.values())
 
 
 def decoder_layers(decoder: nn.Module, place: TransformersPlace | None = None) -> nn.ModuleList:
@@ -145,16 +174,69 @@ def _trace(
     return calls, hidden
 
 
+def _sites(
+    decoder: str,
+    index: int,
+    layer: nn.Module,
+    calls: Sequence[_Call],
+    place: TransformersPlace | None,
+    experts: OpenExperts | None,
+) -> list[NeuronSite]:
+    """The places in a layer that are proved to hold its neurons: one, or those of its routed and shared experts."""
+    if experts is None:
+        return [_site(decoder, index, layer, calls, place)]
+    routed = NeuronSite(
+        index,
+        experts.neurons,
+        experts.number * experts.width,
+        f"{experts.name}.neurons",
+        experts.name,
+        experts=experts,
+    )
+    apart = [one for one in calls if not one.name.startswith(f"{experts.name}.")]
+    own = next(one for one in apart if one.name == experts.name)
+    around = [one for one in apart if one.name and f"{experts.name}.".startswith(f"{one.name}.") and one is not own]
+    others = [one for one in apart if one is not own and one not in around]
+    found, refused = _places(index, others, None)
+    shared = _only(decoder, index, layer, found, refused, f", beside its experts ({experts.name})") if found else None
+    parts = [own.output, *(one.output for one in others if shared is not None and one.name == shared.down)]
+    for one in around:
+        if not _is_mixture(one.output, parts):
+            raise UnknownArchitectureError(
+                f"the neurons of {decoder}, layer {index} ({type(layer).__name__}) cannot be proved: {one.name} "
+                f"returns something else than what its experts ({experts.name}"
+                f"{f', {shared.down}' if shared else ''}) give; the model is refused"
+            )
+    return [routed] if shared is None else [routed, replace(shared, start=routed.d_mlp)]
+
+
+def _is_mixture(whole: Tensor, parts: Sequence[Tensor]) -> bool:
+    """Whether each token's row of the whole is a sum of multiples of the parts' rows."""
+    rows = [one.reshape(-1, one.shape[-1]).double() for one in (whole, *parts)]
+    if len({one.shape for one in rows}) != 1:
+        return False
+    given = torch.stack(rows[1:], dim=-1)  # [token, hidden, part]
+    left = rows[0] - (given @ torch.linalg.pinv(given) @ rows[0][..., None])[..., 0]
+    off = max(1e-4, 4 * torch.finfo(whole.dtype).eps)
+    return bool((left.abs() <= off * rows[0].abs().amax(dim=-1, keepdim=True)).all())
+
+
 def _site(
     decoder: str, index: int, layer: nn.Module, calls: Sequence[_Call], place: TransformersPlace | None
 ) -> NeuronSite:
-    """The one place in a layer that is proved to hold its neurons."""
-    where = f"{decoder}, layer {index} ({type(layer).__name__})"
+    """The one place in a dense layer that is proved to hold its neurons."""
     if place is not None and place.activation is not None and not any(one.name == place.activation for one in calls):
         raise UnknownArchitectureError(
-            f"{where} never called a module {place.activation!r}, where the table of families expects the activation "
-            "function; this version of the model's code is not supported"
+            f"{decoder}, layer {index} ({type(layer).__name__}) never called a module {place.activation!r}, where the "
+            "table of families expects the activation function; this version of the model's code is not supported"
         )
+    found, refused = _places(index, calls, place)
+    experts = ", and it has experts" if any("expert" in name for name, _ in layer.named_modules()) else ""
+    return _only(decoder, index, layer, found, refused, experts)
+
+
+def _places(index: int, calls: Sequence[_Call], place: TransformersPlace | None) -> tuple[list[NeuronSite], list[str]]:
+    """The places among a layer's calls that could hold its neurons, and what speaks against others."""
     found: dict[tuple[str, str], NeuronSite] = {}
     refused: list[str] = []
     linear = [one for one in calls if one.is_linear]
@@ -172,16 +254,22 @@ def _site(
                 index, activation.module, activation.output.shape[-1], activation.name, down.name, up[0] or None
             )
             found[activation.name, down.name] = site
+    return list(found.values()), refused
+
+
+def _only(
+    decoder: str, index: int, layer: nn.Module, found: Sequence[NeuronSite], refused: Sequence[str], note: str
+) -> NeuronSite:
+    """The one place that was found, if nothing speaks against it; else the refusal says what was seen."""
     if len(found) != 1 or refused:
-        names = f" ({', '.join(name for name, _ in found)})" if found else ""
+        names = f" ({', '.join(site.activation for site in found)})" if found else ""
         number = {0: "no place", 1: "one place"}.get(len(found), f"{len(found)} places")
         seen = f"{number} could hold its neurons{names}{f'; {refused[0]}' if refused else ''}"
-        experts = ", and it has experts" if any("expert" in name for name, _ in layer.named_modules()) else ""
         raise UnknownArchitectureError(
-            f"the neurons of {where} cannot be proved: {seen}{experts}; such a model would give numbers that are "
-            "silently wrong, so it is refused"
+            f"the neurons of {decoder}, layer {index} ({type(layer).__name__}) cannot be proved: {seen}{note}; such a "
+            "model would give numbers that are silently wrong, so it is refused"
         )
-    return next(iter(found.values()))
+    return found[0]
 
 
 def _may_be_activation(call: _Call, place: TransformersPlace | None) -> bool:
@@ -252,8 +340,12 @@ def _prove_interventions(
     sites: Sequence[NeuronSite],
     tokens: Int64[Tensor, "one token"],
 ) -> None:
-    """With all activations set to zero by hooks, only zeros reach the down projections."""
+    """With all activations set to zero by hooks, only zeros reach the down projections.
+
+    For routed experts, whose down projections are no modules, `experts` proves it.
+    """
     reached: dict[int, bool] = {}
+    sites = [site for site in sites if site.experts is None]
 
     def look(layer: int, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
         reached[layer] = bool((inputs[0] == 0).all())
