@@ -2,9 +2,9 @@
 
     python -m tests.engines.vllm_families FOLDER [KIND …]
 
-makes the tiny models in FOLDER, and prints one JSON object a line: `model_type`; `vllm`, which is "equal", "different" or
-"refused"; `reason` where it is not equal. Counts, moments, likelihoods and deactivations are compared in float32, by the
-rules of the engine contract. Without KIND it tries all of `KINDS`; `test_vllm_families.py` has the recorded results.
+makes the tiny models in FOLDER, and prints one JSON object a line: `model_type`; `vllm`, which is "equal", "different"
+or "refused"; `reason` where it is not equal. Counts, moments, likelihoods and deactivations are compared in float32, by
+the rules of the engine contract. Without KIND it tries all of `KINDS`.
 
 A process of its own, because vLLM changes classes of the transformers library when it runs inside. Its imports are what
 takes the time: a family more costs seconds. The transformers engine is therefore asked first.

@@ -22,7 +22,7 @@ from .. import checkpoint
 from ..base import check_lengths, check_shape, not_finite
 from ..families import class_name, family_of, neurons_per_layer
 from ..generation import PartialAnswer, answer_batches, check_prompts
-from .gather import check_acted, check_pass, gather_counts, gather_losses
+from .gather import check_acted, check_pass, gather_counts, gather_experts, gather_losses
 from .launch import Launch, check_installed, check_invariant, check_model, check_options, max_model_len, start
 from .messages import Message, PassStatistics, pack_intervention, pack_tree
 from .process import Process
@@ -95,14 +95,15 @@ class VLLMEngine:
         answered = [group for group in groups if group.full]
         sequences = (tokens for group in answered for tokens in (group.prefix, *group.full))
         check_lengths(sequences, longest=self.model.max_length)
-        total, done = LanguageCounts.zero(self.model.layers, self.model.d_mlp, moments=moments), PassStatistics()
+        model, done = self.model, PassStatistics()
+        total = LanguageCounts.zero(model.layers, model.d_mlp, moments=moments, experts=model.experts)
         for shard in shards(answered, tokens=1 if self._invariant else SHARD):  # 1: each group has its own tree
             tree, weights = weighted_tree(shard)
             if not tree.nodes:
                 continue
             message = pack_tree(tree, weights=weights, moments=moments)
             reports = self._run(tree, message, weights=weights[0], progress=progress)
-            total += gather_counts(reports, layers=self.model.layers, d_mlp=self.model.d_mlp)
+            total += gather_counts(reports, layers=model.layers, d_mlp=model.d_mlp, experts=model.experts)
             done += PassStatistics(**reports[0]["statistics"])
         self.last_pass = done
         return total
@@ -271,6 +272,7 @@ def _load(
         check_ranks(process.rpc("lna_attach", d_mlp), launch)
         ranks = _trace(process, _probe(text.vocab_size, limit - 1), end="lna_find")
         check_sites(ranks, layers=text.num_hidden_layers)
+        experts, d_mlp = gather_experts(ranks), max(rank["neurons"] for rank in ranks) * launch.tensor
     except BaseException:
         process.close()
         raise
@@ -282,6 +284,7 @@ def _load(
         max_length=limit - 1,
         dtype=launch.dtype,
         end_tokens=ends,
+        experts=experts,
     )
     provenance: dict[str, str | int | float | bool] = {
         "engine": "vllm",

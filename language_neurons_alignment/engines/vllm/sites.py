@@ -16,20 +16,24 @@ notes what came in and what went out. In each layer the neurons belong to the on
    where several share a layer;
 5. set to zero by a hook, only zeros reach the down projection (`Trace.report`, under an intervention).
 
-A layer in which no module or more than one is found is refused by name.
+A layer in which no module or more than one is found is refused by name. In a mixture of experts, the routed experts of
+a layer are proved by `engines.vllm.experts`, and the shared ones, which read every token, as above; but what they give
+may be weighted, token by token, before it is added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ...core.interventions import LayerIntervention
 from ...errors import UnknownArchitectureError
+from .experts import RankExperts, RoutedCall, routed_experts
 from .messages import Message
 
 
@@ -45,6 +49,8 @@ class RankSite:
         signed: act(gate) > 0 exactly where gate > 0, so that firings can be read from the gate. Where this is False,
             a merged module's activations are computed again for counting.
         down: the down projection.
+        start, width: the site's neurons, by their flat index in the layer on this rank (`core.routing`).
+        experts: the routed experts whose neurons these are; `module` is then vLLM's module of them.
     """
 
     layer: int
@@ -53,6 +59,9 @@ class RankSite:
     merged: bool
     signed: bool = True
     down: nn.Module | None = None
+    start: int = 0
+    width: int = 0
+    experts: RankExperts | None = None
 
     def activation(self, gate: Tensor) -> Tensor:
         """The activations of a merged module, from [row, neuron] of the gate: its output where up = 1."""
@@ -89,6 +98,7 @@ class Trace:
     sites: Sequence[RankSite] = ()
     _layers: Mapping[int, nn.Module] = field(init=False)
     _calls: dict[int, list[_Call]] = field(init=False)
+    _routed: dict[int, list[RoutedCall]] = field(init=False)
     _inputs: dict[int, list[list[Tensor]]] = field(default_factory=dict)
     _here: int | None = None  # the layer that runs: layers may share modules
     _requests: bool = False
@@ -99,6 +109,10 @@ class Trace:
         """Hook every module inside of the decoder layers."""
         self._layers = decoder_layers(self.model)
         self._calls = {index: [] for index in self._layers}
+        self._routed = {index: [] for index in self._layers}
+        self._experts: list[Any] = [module for layer in self._layers.values() for _, module in routed_experts(layer)]
+        for module in self._experts:
+            module.__dict__["forward_modular"] = partial(self._route, module.forward_modular)
         self._names = {
             index: {id(module): name for name, module in layer.named_modules()} for index, layer in self._layers.items()
         }
@@ -125,6 +139,9 @@ class Trace:
     def layer(self, site: RankSite, inputs: Tensor, changed: tuple[Tensor, Tensor] | None) -> None:
         """A layer's activation module ran; its own hook noted that."""
 
+    def routed(self, site: RankSite, call: RoutedCall, change: LayerIntervention | None) -> None:
+        """A layer's routed experts ran; `_route` noted that."""
+
     def after(self, output: object) -> None:
         """The model ran: what follows is not noted."""
         self._done = self._done or self._requests
@@ -134,33 +151,47 @@ class Trace:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        for module in self._experts:
+            module.__dict__.pop("forward_modular", None)
 
     def report(self) -> Message:
         """The layers in which something else than zeros reached the down projection; of use where all are off."""
         self.close()
         reached = []
         for site in self.sites:
+            if site.experts is not None:  # computed here under an intervention
+                continue
             given = [call.inputs for call in self._calls[site.layer] if call.module is site.down]
             if len(given) != 1 or not given[0] or bool(given[0][0].any()):
                 reached.append(site.layer)
         return {"reached": reached}
 
     def found(self, *, width: int, tensor: int) -> tuple[RankSite, ...]:
-        """The neurons of the rank's layers, proved.
+        """The neurons of the rank's layers, proved, in their order.
 
         Args:
-            width: neurons per layer on this rank, by the model's config.
+            width: neurons per layer on this rank, by the model's config; not asked of a mixture of experts.
             tensor: how many ranks share a layer.
 
         Raises:
             UnknownArchitectureError: there is no such place in a layer, or more than one, or of another width.
         """
         self.close()
-        name = type(self.model).__name__
-        return tuple(
-            _site(name, index, layer, self._calls[index], width=width, tensor=tensor)
-            for index, layer in self._layers.items()
-        )
+        name, mixed = type(self.model).__name__, bool(self._experts)
+        sites: list[RankSite] = []
+        for index, layer in self._layers.items():
+            refuse = partial(_refused, name, index, layer)
+            routed, experts = None, routed_experts(layer)
+            if experts:
+                routed = _routed_site(index, layer, experts, self._routed[index], tensor=tensor, refuse=refuse)
+                sites.append(routed)
+            dense, seen = _sites(index, layer, self._calls[index], width=None if mixed else width, tensor=tensor)
+            shared = any("shared_expert" in call.name for call in self._calls[index])
+            wanted = (1,) if routed is None or shared else (0, 1)
+            if len(dense) not in wanted or any(" runs " in one for one in seen):
+                raise refuse(_number(dense) + (f"; {seen[-1]}" if seen else ""))
+            sites += [one if routed is None else replace(one, start=routed.width) for one in dense]
+        return tuple(sites)
 
     @property
     def _noting(self) -> bool:
@@ -176,6 +207,13 @@ class Trace:
         if self._noting:
             tensors = [one.clone() for one in (*inputs, *more.values()) if isinstance(one, Tensor)]
             self._inputs.setdefault(id(module), []).append(tensors)
+
+    def _route(self, original: Any, x: Tensor, topk_weights: Tensor, topk_ids: Tensor, *args: Any, **more: Any) -> Any:
+        output = original(x, topk_weights, topk_ids, *args, **more)
+        if self._noting and self._here is not None:
+            given = output.clone() if isinstance(output, Tensor) else None
+            self._routed[self._here].append(RoutedCall(x.clone(), topk_weights.clone(), topk_ids.clone(), given))
+        return output
 
     def _went(self, module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
         if not self._noting or self._here is None:
@@ -200,10 +238,36 @@ def decoder_layers(model: nn.Module) -> dict[int, nn.Module]:
     return {index: layer for index, layer in enumerate(found) if type(layer).__name__ not in elsewhere}
 
 
-def _site(name: str, index: int, layer: nn.Module, calls: Sequence[_Call], *, width: int, tensor: int) -> RankSite:
-    """The one place in a layer that is proved to hold its neurons."""
+def _routed_site(
+    index: int,
+    layer: nn.Module,
+    experts: Sequence[tuple[str, nn.Module]],
+    calls: Sequence[RoutedCall],
+    *,
+    tensor: int,
+    refuse: Callable[[str], UnknownArchitectureError],
+) -> RankSite:
+    """The neurons of a layer's routed experts, proved."""
+    if len(experts) > 1 or tensor > 1:
+        several = f"{len(experts)} groups of experts" if len(experts) > 1 else f"{tensor} ranks share its experts"
+        raise refuse(f"{several}; one is supported (--tensor-parallel-size 1)")
+    if len(calls) != 1:
+        raise refuse(
+            f"its experts ran {len(calls)} times where the router's choice can be seen; some kernels choose and "
+            "compute in one, that of --engine-arg moe_backend=triton does not"
+        )
+    found = RankExperts.of(experts[0][1], calls[0])
+    if isinstance(found, str):
+        raise refuse(f"of its experts, {found}")
+    return RankSite(index, layer, experts[0][1], merged=False, width=found.number * found.width, experts=found)
+
+
+def _sites(
+    index: int, layer: nn.Module, calls: Sequence[_Call], *, width: int | None, tensor: int
+) -> tuple[list[RankSite], list[str]]:
+    """The places in a layer that hold neurons which every token reads, and what speaks against others."""
     linear = [one for one in calls if one.is_linear]
-    found: list[tuple[_Call, RankSite]] = []
+    found: list[RankSite] = []
     seen: list[str] = []
     for call in calls:
         if call.is_linear or any(True for _ in call.module.children()) or len(call.inputs) != 1:
@@ -216,21 +280,25 @@ def _site(name: str, index: int, layer: nn.Module, calls: Sequence[_Call], *, wi
             continue
         objection = _not_activation(call, merged=merged)
         if not objection:
-            objection = _objection(call, downs, calls, width=width, tensor=tensor)
+            objection = _objection(call, downs, calls, routed_experts(layer), width=width, tensor=tensor)
         if objection:
             seen.append(f"{call.name} ({type(call.module).__name__}) {objection}")
             continue
-        site = RankSite(index, layer, call.module, merged, down=downs[0].module)
-        found.append((call, RankSite(**{**vars(site), "signed": not merged or _signed(site, given)})))
-    if len(found) == 1 and not any("runs" in one for one in seen):
-        return found[0][1]
-    places = ", ".join(call.name for call, _ in found)
+        site = RankSite(index, layer, call.module, merged, down=downs[0].module, width=call.output.shape[-1])
+        found.append(replace(site, signed=not merged or _signed(site, given)))
+    return found, seen
+
+
+def _number(found: Sequence[RankSite]) -> str:
+    places = ", ".join(type(one.module).__name__ for one in found)
     number = {0: "no place", 1: "one place"}.get(len(found), f"{len(found)} places")
-    experts = ", and it has experts" if any("expert" in part for part, _ in layer.named_modules()) else ""
-    raise UnknownArchitectureError(
-        f"the neurons of {name} in vLLM, layer {index} ({type(layer).__name__}), cannot be proved: {number} could hold "
-        f"them{f' ({places})' if places else ''}{f'; {seen[-1]}' if seen else ''}{experts}; its numbers could be "
-        "silently wrong, so it is refused: try --engine transformers"
+    return f"{number} could hold them{f' ({places})' if places else ''}"
+
+
+def _refused(name: str, index: int, layer: nn.Module, what: str) -> UnknownArchitectureError:
+    return UnknownArchitectureError(
+        f"the neurons of {name} in vLLM, layer {index} ({type(layer).__name__}), cannot be proved: {what}; its numbers "
+        "could be silently wrong, so it is refused: try --engine transformers"
     )
 
 
@@ -316,7 +384,15 @@ def _signed(site: RankSite, given: Tensor) -> bool:
     return all(bool(((site.activation(one) > 0) == (one > 0)).all()) for one in (gate, grids))
 
 
-def _objection(call: _Call, downs: Sequence[_Call], calls: Sequence[_Call], *, width: int, tensor: int) -> str:
+def _objection(
+    call: _Call,
+    downs: Sequence[_Call],
+    calls: Sequence[_Call],
+    experts: Sequence[tuple[str, nn.Module]],
+    *,
+    width: int | None,
+    tensor: int,
+) -> str:
     """Why this is not the place of a layer's neurons; "" if nothing speaks against it."""
     down = downs[0]
     if len(downs) > 1:
@@ -325,17 +401,31 @@ def _objection(call: _Call, downs: Sequence[_Call], calls: Sequence[_Call], *, w
         times = sum(other.module is one.module for other in calls)
         if times != 1:
             return f"is followed by {down.name}, but {one.name} runs {times} times per layer"
-    if call.output.shape[-1] != width:
+    if width is not None and call.output.shape[-1] != width:
         return f"gives {call.output.shape[-1]} neurons, the config says {width} for each of {tensor} ranks"
     if tensor > 1 and not _is(down.module, "RowParallelLinear"):
         return f"is followed by {down.name}, a {type(down.module).__name__}, which does not sum over the ranks"
     for around in calls:
         if not down.name.startswith(f"{around.name}."):
             continue
+        if any(name.startswith(f"{around.name}.") for name, _ in experts):  # adds what the routed experts give
+            continue
+        if experts and _is_multiple(around.output, down.output):
+            continue
         added = [down.output + one for one in around.inputs if one.shape == down.output.shape]
         if not any(torch.equal(around.output, one) for one in (down.output, *added)):
             return f"is followed by {down.name}, but {around.name} returns something else than what that gives"
     return ""
+
+
+def _is_multiple(one: Tensor, other: Tensor) -> bool:
+    """Whether each row is a multiple of the other's."""
+    if one.shape != other.shape:
+        return False
+    off = max(1e-4, 8 * torch.finfo(one.dtype).eps)
+    one, other = one.double().flatten(0, -2), other.double().flatten(0, -2)
+    factor = (one * other).sum(-1, keepdim=True) / other.square().sum(-1, keepdim=True).clamp(min=1e-30)
+    return bool(((one - factor * other).abs() <= off * one.abs().amax(-1, keepdim=True)).all())
 
 
 def _is(module: nn.Module, base: str) -> bool:

@@ -5,6 +5,7 @@ A pass or an intervention wraps the runner and hooks the model, and its end undo
     runner.execute_model     wrapped: which requests a step feeds, and from which position on
     runner._model_forward    wrapped: which node each row is; afterwards, the final hidden states
     activation modules       forward hooks that count and change
+    routed experts           wrapped: which tokens each expert has; under an intervention, computed here
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from typing import Any
 import torch
 
 from ...errors import UnknownArchitectureError
+from .experts import keep_weights
 from .messages import Message
 from .passes import AnswerWatch, Pass
 from .rank import Rank
 from .watch import end_with_driver
 
 end_with_driver()  # vLLM imports this module before a worker loads the model
+keep_weights()
 
 
 class NeuronWorker:
