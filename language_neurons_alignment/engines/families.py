@@ -47,6 +47,8 @@ class Family:
 _GATED = TransformersPlace("layers", "mlp.act_fn", "mlp.gate_proj")
 """As in Llama."""
 
+_MLA = "its attention (MLA) gave other hidden states there than in the transformers library"
+
 FAMILIES: dict[str, Family] = {
     "llama": Family(_GATED),
     "mistral": Family(_GATED),
@@ -64,6 +66,8 @@ FAMILIES: dict[str, Family] = {
         width=lambda config: 4 * config.hidden_size,  # whatever else its config may say
         without_vllm="it computes the exact GELU, and the model was trained with the tanh approximation",
     ),
+    "deepseek_v2": Family(without_vllm=_MLA),
+    "deepseek_v3": Family(without_vllm=_MLA),
     # the layers with a window see one token more there than in the transformers library
     "cohere2": Family(longest_in_vllm=lambda config: config.sliding_window),
 }

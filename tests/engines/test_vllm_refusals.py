@@ -136,6 +136,16 @@ def test_a_family_that_vllm_cannot_serve_is_refused_before_anything_is_loaded() 
         checks.check_model(tiny_config("bloom"), Launch("x", "float32"))
 
 
+def test_a_model_of_text_and_images_needs_torchvision_in_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda _name: None)
+    with pytest.raises(
+        MissingEngineError, match=r"Gemma3.* torchvision.*pip install torchvision.*--engine transformers"
+    ):
+        checks.check_model(tiny_config("gemma3", architectures=["Gemma3"]), Launch("x", "float32"))
+    monkeypatch.setattr(checks, "find_spec", lambda _name: object())
+    checks.check_model(tiny_config("gemma3"), Launch("x", "float32"))
+
+
 def test_layers_whose_neurons_could_not_be_proved() -> None:
     loading.check_sites([{"layers": [2, 3]}, {"layers": [0, 1]}, {"layers": [0, 1]}], layers=4)
     with pytest.raises(UnknownArchitectureError, match=r"^the neurons of X$"):

@@ -255,6 +255,8 @@ def _load(
     launch = replace(launch, path=path, dtype=own if launch.dtype == "auto" else launch.dtype)
     checkpoint.check_dtype(launch.dtype)
     text = config.get_text_config()
+    if text is not config:  # a model of text and images: the images' part is not loaded
+        options.setdefault("language_model_only", True)
     limit = max_model_len(text, checkpoint.longest_sequence(text, tokenizer), options)
     if (longest := family_of(config).longest_in_vllm) and (same := longest(text)):
         limit = min(limit, same + 1)

@@ -164,6 +164,12 @@ def check_model(config: Any, launch: Launch) -> None:
             "try --engine transformers"
         )
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    if text is not config and find_spec("torchvision") is None:
+        raise MissingEngineError(
+            f"{class_name(config)} is a model of text and images, and vLLM's classes of these need torchvision, which "
+            "is not installed: pip install torchvision (for CPUs with --index-url "
+            "https://download.pytorch.org/whl/cpu), or take --engine transformers"
+        )
     layers, heads = (getattr(text, name, None) for name in ("num_hidden_layers", "num_attention_heads"))
     if not isinstance(layers, int) or not isinstance(heads, int):
         raise UnknownArchitectureError(
@@ -260,4 +266,7 @@ def explained(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        if "validation error" in lines[0] and len(lines) > 1:  # pydantic's heading
+            said = lines[1].strip().removeprefix("Value error, ").partition(" [type=")[0]
+            lines = [said.partition(" Supported architectures: ")[0]]  # a list of hundreds
         raise EngineError(f"{what}: {lines[0][:400]} (--debug shows all; its own messages are above)") from error

@@ -309,8 +309,16 @@ def _is_carried(call: _Call, down: _Call, linear: Sequence[_Call], *, merged: bo
         return False
     if torch.equal(given, call.output):
         return True
-    products = () if merged else (one.output for one in linear if one.output.shape == given.shape)
-    return any(torch.equal(given, call.output * one) for one in products)
+    parts = [] if merged else [part for one in linear for part in _parts(one.output, given)]
+    return any(torch.equal(given, call.output * part) for part in parts)
+
+
+def _parts(output: Tensor, like: Tensor) -> Sequence[Tensor]:
+    """A linear map's output, or its two halves where it computes gate and up together."""
+    if output.shape[:-1] != like.shape[:-1]:
+        return ()
+    width = like.shape[-1]
+    return {width: (output,), 2 * width: output.chunk(2, dim=-1)}.get(output.shape[-1], ())
 
 
 _VALUES = (0.0, 1e-30, 1e-6, 1e-3, 0.1, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 30.0, 100.0)
@@ -405,6 +413,10 @@ def _objection(
         return f"gives {call.output.shape[-1]} neurons, the config says {width} for each of {tensor} ranks"
     if tensor > 1 and not _is(down.module, "RowParallelLinear"):
         return f"is followed by {down.name}, a {type(down.module).__name__}, which does not sum over the ranks"
+    for one in calls:
+        halves = one.is_linear and one.output.shape[-1] == 2 * call.output.shape[-1] == 2 * call.inputs[0].shape[-1]
+        if tensor > 1 and halves and not _is(one.module, "MergedColumnParallelLinear"):
+            return f"is fed by half of what {one.name} gives, and {tensor} ranks may share that otherwise"
     for around in calls:
         if not down.name.startswith(f"{around.name}."):
             continue
