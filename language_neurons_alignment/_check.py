@@ -20,8 +20,8 @@ from .core.perplexity import perplexity
 from .corpus.records import read_corpus
 from .errors import ArtifactError, LNAError, SettingsError
 from .store.answers import LETTERS, Journal, forcing_name
-from .store.counts import counts_hash, has_moments, load_blocks, load_counts, with_moments
-from .store.files import Json, differing_files, is_held, is_part, load_tensors, read_json
+from .store.counts import counts_hash, has_moments, load_blocks, load_counts, model_of, with_moments
+from .store.files import DIGESTS, Json, differing_files, is_held, is_part, load_tensors, read_json
 from .store.grid import Cells, Lines, Older, older_evaluation, older_forcing, older_map, read_cells
 from .store.layout import Layout, with_ending
 from .store.maps import perplexities
@@ -29,12 +29,14 @@ from .store.masks import Mask
 
 _T = TypeVar("_T")
 
-DAMAGED, STALE, ORPHANED, UNFINISHED, LEFTOVER = "damaged", "stale", "orphaned", "unfinished", "leftover"
+DAMAGED, STALE, ORPHANED, UNFINISHED = "damaged", "stale", "orphaned", "unfinished"
+UNVERIFIED, LEFTOVER = "unverified", "leftover"
 KINDS = {
     DAMAGED: "unreadable, or contradicting itself",
     STALE: "made from counts or a mask that have been replaced since",
     ORPHANED: "without the files that it belongs to",
     UNFINISHED: "part of an interrupted run; the same command continues it",
+    UNVERIFIED: "written by an earlier version without the digests of its tables, so a change of these goes unnoticed",
     LEFTOVER: "temporary and no longer needed; --clean removes it",
 }
 """What can be wrong with a file, in the order of a report."""
@@ -71,7 +73,7 @@ class RootCheck:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is damaged, stale or orphaned; interrupted runs and their leftovers do no harm."""
+        """Whether nothing is damaged, stale or orphaned; the other kinds do no harm."""
         return not any(one.kind in (DAMAGED, STALE, ORPHANED) for one in self.findings)
 
 
@@ -162,8 +164,9 @@ class _Check:
             digest = counts_hash(counts)
             known.add((language, digest))
             first, origin = models.setdefault(model, (language, meta))
-            if any(meta.get(key) != origin.get(key) for key in ("config_hash", "weights_hash")):
-                self.find(STALE, path, f"it was counted on another model than the counts of {first}: count one again")
+            if differs := model_of(meta).difference(origin, unknown_differs=True):
+                what = f"it was counted on a model with other {differs} than the counts of {first}: count one again"
+                self.find(STALE, path, what)
             if has_moments(layout, language):
                 self.checked["moments"] += 1
                 self.read(layout.moments(language), with_moments, layout, language, counts)
@@ -273,7 +276,7 @@ class _Check:
                 elif used - masks:
                     self.find(STALE, path, "its mask has changed since: make it again with --force")
                 if with_ending(path, ".json").exists():
-                    self.json(with_ending(path, ".json"), f"lna {kind}")
+                    self.summary(with_ending(path, ".json"), f"lna {kind}")
                 elif cells:
                     self.find(UNFINISHED, path, f"{len(cells)} finished cells are in it")
                 yield path, cells
@@ -313,13 +316,9 @@ class _Check:
                 if path.name.endswith(".replacing.json"):
                     continue
                 self.checked[kind] += 1
-                content = self.json(path, f"lna {_COMMANDS[kind]}")
+                content = self.summary(path, f"lna {_COMMANDS[kind]}")
                 for digests in _count_digests(content):
                     self.made_from_counts(path, folder.name, digests)
-                for other in [] if content is None else self.read(path, differing_files, path) or []:
-                    self.find(
-                        DAMAGED, other, f"not of the run that wrote {path.name}: run `lna {_COMMANDS[kind]}` again"
-                    )
                 tensors = path.with_suffix(".pt")
                 if kind == "stability" and content is not None:
                     self.read(tensors, load_tensors, tensors, remedy="run `lna stability` again")
@@ -338,9 +337,19 @@ class _Check:
                 if not with_ending(pictures, ".html").exists():
                     self.find(ORPHANED, pictures, "the page of these pictures is not there: run `lna report` again")
 
-    def json(self, path: Path, command: str) -> Json | None:
-        """The content of a JSON file."""
-        return self.read(path, read_json, path, lambda content: isinstance(content, dict), command=command)
+    def summary(self, path: Path, command: str) -> Json | None:
+        """The content of the JSON file of a result; the tables written with it must be as they were written."""
+        content = self.read(path, read_json, path, lambda content: isinstance(content, dict), command=command)
+        if content is None:
+            return None
+        for other in self.read(path, differing_files, path) or []:
+            self.find(DAMAGED, other, f"not of the run that wrote {path.name}: run `{command}` again")
+        if DIGESTS not in content:
+            what = (
+                "it holds no digests of its tables, so nothing shows whether they are as written; made again, it does"
+            )
+            self.find(UNVERIFIED, path, what)
+        return content
 
     def leftovers(self, *, clean: bool) -> list[Path]:
         """Find what interrupted runs left behind and no process holds; delete it if asked to."""

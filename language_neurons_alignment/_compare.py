@@ -7,7 +7,7 @@ changed their class, and which joined or left a language (the paper's figure 4 a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -94,7 +94,7 @@ class Comparison:
         return {
             "models": [
                 {"name": name, "lam_from": one.lam_from, "classes": dict(zip(self.path.classes, row, strict=True))}
-                | {"made_from": asdict(one.description)}
+                | {"made_from": one.description.plain()}
                 for name, one, row in zip(self.names, self.models, self.path.totals.tolist(), strict=True)
             ],
             "trained": list(self.trained),
@@ -143,7 +143,7 @@ def comparison_of(models: Sequence[ModelNeurons], *, trained: Sequence[str] = ()
     _check_comparable(models, names)
     languages = models[0].languages
     groups = trained_groups(languages, trained) if trained else english_groups(languages)
-    profiles = [class_profile(one.members) for one in models]
+    profiles = [class_profile(one.members, widths=one.description.widths) for one in models]
     by_language = [language_profile(one.mask, members=one.members, languages=languages) for one in models]
     named = list(zip(names, models, strict=True))
     pairs = tuple(_compare_pair(named[0], other, groups) for other in named[1:])
@@ -168,7 +168,8 @@ def _compare_pair(
     flow = language_flow(base.mask, later.mask, languages=base.languages)
     change = (flow.after - flow.before).sum(dim=0)
     means = group_means(change, languages=base.languages, classes=flow.sets, groups=groups)
-    return PairComparison(before, after, class_flow(base.members, later.members), flow, means)
+    classes = class_flow(base.members, later.members, widths=base.description.widths)
+    return PairComparison(before, after, classes, flow, means)
 
 
 def _distinct_names(models: Sequence[ModelNeurons]) -> tuple[str, ...]:
@@ -209,7 +210,7 @@ def _check_comparable(models: Sequence[ModelNeurons], names: Sequence[str]) -> N
 def _comparable(one: ModelNeurons) -> dict[str, str]:
     described = one.description
     return {
-        "layers × neurons per layer": f"{described.layers} × {described.d_mlp}",
+        "layers × neurons per layer": described.size if described.widths is None else f"{[*described.widths]}",
         "dataset": one.layout.dataset,
         "languages": ",".join(described.languages),
         "top rate": repr(described.top_rate),

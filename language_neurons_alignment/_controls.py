@@ -20,6 +20,7 @@ from ._operations import Steps
 from ._session import Session
 from .core.interventions import matched_controls
 from .core.model import ModelInfo
+from .core.widths import is_neuron
 from .errors import IncompatibleError, MissingArtifactError
 from .store.checkpoint import Checkpoint
 from .store.counts import AnswerCounts, load_answer_counts
@@ -62,6 +63,8 @@ class Controls:
         taken = self.mask.over(model).tensor.any(dim=-1)
         if self.general is not None:
             taken = taken | self.general
+        if model.widths is not None:
+            taken = taken | ~is_neuron(model.widths, model.d_mlp)
         if self.activity is not None and self.activity.shape != taken.shape:
             raise IncompatibleError(
                 f"the counts beside {self.mask.name} are of {tuple(self.activity.shape)} neurons (layers, d_mlp), "

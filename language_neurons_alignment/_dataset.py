@@ -180,7 +180,7 @@ def check_dataset(path: str | Path, *, model_path: str | None = None, identify: 
 
     Args:
         path: the corpus file.
-        model_path: folder or hub id; only its tokenizer and config are read.
+        model_path: folder, GGUF file or hub id; only its tokenizer and config are read.
         identify: identify the language of each text.
 
     Raises:

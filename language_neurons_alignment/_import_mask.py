@@ -7,10 +7,11 @@ from pathlib import Path
 
 from .config import Selection
 from .core.profiles import mask_members
+from .core.widths import beyond, widths_of
 from .errors import IncompatibleError
 from .languages import parse_languages
 from .store.checkpoint import read_checkpoint
-from .store.counts import load_span
+from .store.counts import load_span, widths_in
 from .store.files import digest_of_bytes
 from .store.layout import Layout
 from .store.masks import Mask, MaskDescription, mask_hash
@@ -25,23 +26,28 @@ def import_mask(
     model_path: str,
     top_rate: float,
     lam: float,
+    adapter: str | None = None,
     overwrite: bool = False,
 ) -> tuple[MaskDescription, Path]:
     """Store a published mask as this model's, with a description of where it came from."""
     Selection(top_rate, lam)
     languages = parse_languages(languages)
     if counted := layout.counted_languages():
-        layers, d_mlp = load_span(layout.activation(counted[0]))[0].over_zero.shape
+        span, meta = load_span(layout.activation(counted[0]))
+        (layers, d_mlp), widths = span.over_zero.shape, widths_in(meta)
     else:
-        from .engines.checkpoint import model_shape  # imports the transformers library, which masks need only here
+        from .engines.checkpoint import layer_widths  # imports the transformers library, which masks need only here
 
-        layers, d_mlp = model_shape(model_path)
+        each = layer_widths(model_path)
+        layers, d_mlp, widths = len(each), max(each), widths_of(each)
     published = Mask.load(file, d_mlp, languages, remedy="give a mask file").tensor
     if len(published) != layers:
         raise IncompatibleError(
             f"{file} is a mask for {len(published)} layers, {layout.model} has {layers}: give the model that it is of"
         )
-    checkpoint = read_checkpoint(model_path)
+    if widths is not None and (fault := beyond(published.any(dim=-1), widths, "a neuron of the mask")):
+        raise IncompatibleError(f"{file}: {fault}; it is another model's mask: give the model that it is of")
+    checkpoint = read_checkpoint(model_path, adapter=adapter)
     description = MaskDescription(
         languages=list(languages),
         top_rate=float(top_rate),
@@ -58,6 +64,7 @@ def import_mask(
         weights_hash=checkpoint.weights_hash,
         version=__version__,
         mask_hash=mask_hash(published),
+        widths=widths,
         source={"file": file.name, "blake2b": digest_of_bytes(file.read_bytes())},
     )
     path = layout.mask(top_rate, lam)

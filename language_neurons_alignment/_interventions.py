@@ -159,12 +159,14 @@ class NeuronSource:
         """The neurons of a list over a model's."""
         places = self._file(term)[0]
         assert isinstance(places, Tensor)
-        outside = places[(places >= torch.tensor([model.layers, model.d_mlp])).any(dim=1)]
-        if len(outside):
-            layer, neuron = outside[0].tolist()
+        widths = torch.tensor(model.layer_widths)
+        outside = (places[:, 0] >= model.layers) | (places[:, 1] >= widths[places[:, 0].clamp(max=model.layers - 1)])
+        if bool(outside.any()):
+            layer, neuron = places[outside][0].tolist()
+            here = model.layer_widths[min(layer, model.layers - 1)]
             raise IncompatibleError(
                 f"@{term.file} names neuron {neuron} of layer {layer}, {model.path} has layers 0..{model.layers - 1} "
-                f"and neurons 0..{model.d_mlp - 1}: give the model that it was made for"
+                f"and neurons 0..{here - 1}: give the model that it was made for"
             )
         chosen = torch.zeros(model.layers, model.d_mlp, dtype=torch.bool)
         chosen[places[:, 0], places[:, 1]] = True

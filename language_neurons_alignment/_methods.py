@@ -7,7 +7,7 @@ off, and the table puts the methods side by side.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ._session import Session, with_stored_answers
@@ -62,7 +62,7 @@ class MethodComparison:
     def plain(self) -> Json:
         """The results as plain values."""
         return {
-            "masks": {one.description.method: asdict(one.description) for one in self.found},
+            "masks": {one.description.method: one.description.plain() for one in self.found},
             "maps": {one.description.method: str(drawn.json) for one, drawn in zip(self.found, self.maps, strict=True)},
             "notes": list(self.notes),
             "table": self.table.columns(),

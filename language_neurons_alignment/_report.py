@@ -194,7 +194,7 @@ def _described(neurons: ModelNeurons) -> dict[str, str]:
         "name in files": layout.model,
         "dataset": layout.dataset,
         "languages": " ".join(described.languages),
-        "layers × neurons": f"{described.layers} × {described.d_mlp}",
+        "layers × neurons": described.size,
         "top rate": repr(described.top_rate),
         "λ": f"{described.lam!r} ({neurons.lam_from})",
         "bar": "" if described.bar is None else repr(described.bar),
@@ -235,7 +235,9 @@ def _subtitle(neurons: ModelNeurons) -> str:
     parts = [
         neurons.layout.dataset,
         f"{len(described.languages)} languages",
-        f"{described.layers} layers × {described.d_mlp:,} neurons",
+        f"{described.layers} layers × {described.d_mlp:,} neurons"
+        if described.widths is None
+        else f"{described.layers} layers × {min(described.widths):,} to {described.d_mlp:,} neurons",
         f"top rate {described.top_rate:g}",
         f"λ {described.lam:.6g}",
         "" if described.bar is None else f"bar {described.bar:g}",

@@ -58,6 +58,7 @@ def open_session(
     selection: Selection = DEFAULT_SELECTION,
     engine: str = "auto",
     dtype: str = "auto",
+    adapter: str | None = None,
     **options: Any,
 ) -> Session:
     """Name a model, a corpus and a place for results; the model is loaded when a step first needs it.
@@ -67,7 +68,7 @@ def open_session(
     Llama-model ('en', 'es', 'fr')
 
     Args:
-        model_path: folder or hub id.
+        model_path: folder, GGUF file or hub id.
         corpus: a corpus, or the path of its file.
         dataset: name of the dataset, in the results' paths.
         model_name: as in file names; by default the family in the model's config.
@@ -76,7 +77,8 @@ def open_session(
         selection: how the neurons were found whose masks are used; its method decides where they lie.
         engine: "transformers", "vllm", or "auto".
         dtype: precision; "auto" is the model's own.
-        options: options of one engine (device, batch_tokens, …).
+        adapter: folder or hub id of a LoRA adapter of this model; its last part names results.
+        options: other options of the engine (device, batch_tokens, adapter_live, quantization, …).
 
     Raises:
         SettingsError: a name that cannot be part of a path.
@@ -86,10 +88,15 @@ def open_session(
     check_name(dataset, DATASET_NAME, example="mgsm")  # before anything is fetched
     model_tag(model_path)
     fetch_config(model_path)
-    checkpoint = read_checkpoint(model_path)
-    layout = Layout(Path(root), dataset, results_name(model_path, model_name))
+    if adapter is not None:
+        fetch_config(adapter, "adapter_config.json")
+        options["adapter"] = adapter
+    checkpoint = read_checkpoint(model_path, adapter=adapter, quantization=options.get("quantization"))
+    layout = Layout(Path(root), dataset, results_name(model_path, model_name, adapter=adapter))
     if existing:
-        layout = results_of(model_path, dataset, model_name=model_name, root=root, checkpoint=checkpoint)
+        layout = results_of(
+            model_path, dataset, model_name=model_name, root=root, checkpoint=checkpoint, adapter=adapter
+        )
     read = corpus if isinstance(corpus, Corpus) else read_corpus(Path(corpus))
     source = EngineSource(EngineSettings(model_path, engine, dtype, options))
     return Session(layout.by(selection), read, checkpoint, source)

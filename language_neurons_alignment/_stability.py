@@ -189,19 +189,21 @@ def stability(
         if counts_of_other.left_out:
             counts = load_answer_counts(layout, counts_of_other.languages)
     languages = counts.languages
-    blocks = AnswerBlocks.of([load_blocks(layout, one, counted=counts.hashes[one]) for one in languages])
+    blocks = AnswerBlocks.of(
+        [load_blocks(layout, one, counted=counts.hashes[one]) for one in languages], widths=counts.widths
+    )
     check_block_tokens(dict(zip(languages, blocks.tokens.T.tolist(), strict=True)))
     selection, name_of_other, overlap = settings.selection, None if other is None else other.dataset, None
     if counts_of_other is not None:
-        if Checkpoint.of(counts).difference(counts_of_other, unknown_differs=True):
+        if differs := Checkpoint.of(counts).difference(counts_of_other, unknown_differs=True):
             raise IncompatibleError(
-                f"{layout.dataset} and {name_of_other} were counted on different models (config or weights differ): "
+                f"{layout.dataset} and {name_of_other} were counted on different models (other {differs}): "
                 "count both on one model"
             )
-        masks = (find(one.probability, selection).mask for one in (counts, counts_of_other))
+        masks = (find(one.probability, selection, widths=one.widths).mask for one in (counts, counts_of_other))
         overlap = corpus_overlap(*masks, languages=languages)
     probability = blocks.probability()
-    found = find(probability, selection)
+    found = find(probability, selection, widths=counts.widths)
     if found.lam is not None and math.isnan(found.lam):
         raise SweepError(
             f"no λ in [{selection.search.lo!r}, {selection.search.hi!r}] gives appear[K] = 0 on {layout.dataset}: "

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,14 +18,16 @@ from ._session import Session, with_stored_answers
 from .config import OVERLONG, check_block_number, check_choice, check_shard
 from .core.counts import LanguageBlocks, LanguageCounts, check_answer_tokens, check_block_tokens, check_tally
 from .core.model import StartProgress, silent
+from .core.widths import Widths, neurons_among
 from .corpus.encode import answered_positions, check_blocks, encode_groups
 from .corpus.records import Record, add_hashes, records_hash
 from .engines.families import neurons_of
 from .errors import ConflictError, CorpusError, IncompatibleError, MissingArtifactError, SettingsError
 from .languages import language_code
-from .store.checkpoint import local_folder
+from .store.checkpoint import local_folder, read_config
 from .store.counts import (
     UNSHARED,
+    WIDTHS,
     counts_hash,
     has_moments,
     load_blocks,
@@ -45,7 +46,10 @@ from .version import __version__
 _COUNTED_BY = ("engine", "dtype")
 """What must be the same for counting again to give the same counts; known only once the engine is loaded."""
 
-_SAME = ("config_hash", "weights_hash", "overlong_policy", *_COUNTED_BY)
+_TOKENIZER = "tokenizer_hash"
+"""What earlier versions did not note, so it is compared only where both sides tell it."""
+
+_SAME = ("config_hash", "weights_hash", _TOKENIZER, "overlong_policy", WIDTHS, *_COUNTED_BY)
 """What shards must have in common."""
 
 _SUMMED = ("sequences", "overlong", "boundary_cases")
@@ -115,6 +119,7 @@ def collect_activations(
     records = session.corpus.of_language(language)
     wanted: Json = {
         **session.hashes,
+        **({_TOKENIZER: digest} if (digest := session.checkpoint.tokenizer_hash) else {}),
         "corpus_hash": _corpus_hash(records, layout.spelling(language)),
         "overlong_policy": overlong,
         **source.explicit,
@@ -150,12 +155,15 @@ def collect_activations(
     for part in parts:
         counted.append(engine.count(part.groups, progress=progress, moments=moments))
         unshared = part.unshared_prefix_tokens(engine.model.switch)
-        check_tally(counted[-1], full_tokens=part.full_tokens, prefix_tokens=part.prefix_tokens, unshared=unshared)
+        tokens = {"full_tokens": part.full_tokens, "prefix_tokens": part.prefix_tokens, "unshared": unshared}
+        check_tally(counted[-1], **tokens, widths=engine.model.widths)
     counts = reduce(add, counted)
     if before is not None:
-        _check_unchanged(layout, language, before[0], counts)
+        _check_unchanged(layout, language, before[0], counts, engine.model.widths)
     described = {name: getattr(encoded, name) for name in _SUMMED}
     described[UNSHARED] = encoded.unshared_prefix_tokens(engine.model.switch)
+    if engine.model.widths is not None:
+        described[WIDTHS] = list(engine.model.widths)
     meta = {**wanted, **described, **engine.provenance, "language": language, "version": __version__}
     if blocks is not None:
         save_blocks(layout, language, LanguageBlocks.of(counted), meta)
@@ -204,9 +212,7 @@ def _counted_answers(layout: Layout, language: str) -> bool:
 
 def counts_size(session: Session, *, blocks: int | None, moments: bool) -> int:
     """Return how many bytes the count files of one language take; 0 where the model's config does not tell."""
-    folder, config = local_folder(session.source.settings.model_path), {}
-    with suppress(OSError, ValueError, TypeError, RecursionError):  # loading the model will say what is wrong
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8")) if folder else {}
+    config = read_config(local_folder(session.source.settings.model_path)) or {}
     of_a_neuron = 8 + (2 * 8 if moments else 0) + (blocks or 0)  # int64, two float64, at least a byte in each block
     return 2 * neurons_of(config) * of_a_neuron
 
@@ -247,21 +253,30 @@ def _stored(layout: Layout, language: str, wanted: Json) -> tuple[LanguageCounts
 def _check_same(layout: Layout, language: str, meta: Json, wanted: Json) -> None:
     """Raise ConflictError where the provenance of existing counts is not the one wanted."""
     for key, value in wanted.items():
-        if meta.get(key) != value:
+        if _differs(key, meta, wanted):
             raise ConflictError(
                 f"{layout.activation(language)} is there with {key} {meta.get(key)!r}, this run has {value!r}: "
                 "use --force to count again, or another --root or -s"
             )
 
 
-def _check_unchanged(layout: Layout, language: str, before: LanguageCounts, counts: LanguageCounts) -> None:
+def _differs(key: str, one: Json, other: Json) -> bool:
+    """Whether two files were made with different values of a setting."""
+    known = key != _TOKENIZER or (key in one and key in other)
+    return known and one.get(key) != other.get(key)
+
+
+def _check_unchanged(
+    layout: Layout, language: str, before: LanguageCounts, counts: LanguageCounts, widths: Widths | None
+) -> None:
     """Raise ConflictError where recomputed counts differ from the existing ones."""
     if counts_hash(before) != counts_hash(counts):
         apart = (before.full.over_zero != counts.full.over_zero) | (before.prefix.over_zero != counts.prefix.over_zero)
         raise ConflictError(
             f"{layout.activation(language)} was counted without moments; recomputed, {int(apart.sum())} of "
-            f"{apart.numel()} neurons come out differently, so the moments would not belong to it: count on the same "
-            "engine, with the same --batch-tokens and --blocks, or use --force to replace the counts too"
+            f"{neurons_among(*apart.shape, widths)} neurons come out differently, so the moments would not belong to "
+            "it: count on the same engine, with the same --batch-tokens and --blocks, or use --force to replace the "
+            "counts too"
         )
 
 
@@ -304,17 +319,22 @@ def shards_at(layout: Layout, folders: Sequence[Path]) -> list[Layout]:
 
 def _check_parts(names: Sequence[str]) -> None:
     """Raise ConflictError where folders named …shard-K-of-N are not all N parts, each once, of one division."""
-    parts = [re.fullmatch(r"(.+)\.shard-(\d+)-of-(\d+)", name) for name in names]
-    known = [part for part in parts if part]
+    known = [part for name in names if (part := _part_in(name))]
     if not known:
         return
-    divisions = {(part[1], part[3]) for part in known}
-    given = sorted(int(part[2]) for part in known)
-    if len(divisions) > 1 or len(known) < len(parts) or given != list(range(1, int(known[0][3]) + 1)):
+    divisions = {(whole, parts) for whole, _, parts in known}
+    given = sorted(part for _, part, _ in known)
+    if len(divisions) > 1 or len(known) < len(names) or given != list(range(1, known[0][2] + 1)):
         raise ConflictError(
             f"the folders {', '.join(names)} are not the parts of one whole, so their sum would count some questions "
             f"twice or never: give all parts of one division, shard-1-of-N to shard-N-of-N, each once"
         )
+
+
+def _part_in(name: str) -> tuple[str, int, int] | None:
+    """Read (dataset, K, N) off the name of a folder …shard-K-of-N; None for another name."""
+    found = re.fullmatch(r"(.+)\.shard-(\d+)-of-(\d+)", name)
+    return (found[1], int(found[2]), int(found[3])) if found else None
 
 
 def shard_layout(layout: Layout, part: int, parts: int) -> Layout:
@@ -324,20 +344,19 @@ def shard_layout(layout: Layout, part: int, parts: int) -> Layout:
 
 def find_shards(layout: Layout) -> list[Layout]:
     """Find the shards of a dataset under its root."""
-    prefix, folder = f"{layout.dataset}.shard-", layout.root / "activations"
-    is_shard = re.compile(rf"{re.escape(prefix)}\d+-of-\d+").fullmatch
-    names = sorted(path.name for path in folder.iterdir() if is_shard(path.name)) if folder.is_dir() else []
-    divisions = {name.rpartition("-of-")[2] for name in names}
-    if not names:
+    folder = layout.root / "activations"
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    divisions = {part[2] for name in names if (part := _part_in(name)) and part[0] == layout.dataset}
+    if not divisions:
         raise MissingArtifactError(
-            f"no shards at {folder}/{prefix}K-of-N: count them with `lna activation --shard K/N`"
+            f"no shards at {folder}/{layout.dataset}.shard-K-of-N: count them with `lna activation --shard K/N`"
         )
     if len(divisions) > 1:
         raise ConflictError(
             f"{folder} holds shards of several divisions of {layout.dataset} "
-            f"(of {', '.join(sorted(divisions))}): keep one"
+            f"(of {', '.join(map(str, sorted(divisions)))}): keep one"
         )
-    parts = int(divisions.pop())
+    parts = divisions.pop()
     shards = [shard_layout(layout, part, parts) for part in range(1, parts + 1)]
     missing = [shard.dataset for shard in shards if shard.dataset not in names]
     if missing:
@@ -408,6 +427,8 @@ def _sum_of_shards(shards: Sequence[Layout], language: str) -> _Whole:
         meta[UNSHARED] = sum(meta[UNSHARED] for meta in metas)
     meta["corpus_hash"] = add_hashes(str(meta["corpus_hash"]) for meta in metas)
     meta |= {"shards": len(metas), "version": __version__}
+    if not all(_TOKENIZER in meta for meta in metas):
+        meta.pop(_TOKENIZER, None)
     if not all(meta.get("batch_invariant") is True for meta in metas):
         meta.pop("batch_invariant", None)
     return _Whole(reduce(add, parts), blocks, meta)
@@ -417,7 +438,7 @@ def _other_than(layout: Layout, language: str, whole: _Whole) -> str | None:
     """Say what shows that the existing counts were not merged from these shards; None where nothing does."""
     counts, meta = load_counts(layout, language)
     for key in (*_SAME, "corpus_hash", "shards", "batch_invariant"):
-        if meta.get(key) != whole.meta.get(key):
+        if _differs(key, meta, whole.meta):
             return f"with {key} {meta.get(key)!r}, these shards have {whole.meta.get(key)!r}"
     digest = counts_hash(counts)
     if digest != counts_hash(whole.counts):
@@ -489,7 +510,7 @@ def _check_belongs(shard: Layout, meta: Json, earlier: list[Json]) -> None:
         )
     for other in earlier:
         for key in _SAME:
-            if other.get(key) != meta.get(key):
+            if _differs(key, other, meta):
                 raise IncompatibleError(
                     f"{where} has {key} {meta.get(key)!r}, an earlier shard {other.get(key)!r}: "
                     "count all shards in the same way"

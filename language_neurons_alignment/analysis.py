@@ -8,7 +8,7 @@ the tensors themselves, under the names that the paper's code uses.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -46,6 +46,7 @@ class Neuron_Prob:
 
     languages: tuple[str, ...]
     probability: Float32[Tensor, "layer neuron lang"]
+    widths: tuple[int, ...] | None = None  # of the layers where they differ
 
     @classmethod
     def load(
@@ -60,11 +61,11 @@ class Neuron_Prob:
         """Read the count files of a model on a dataset."""
         layout = results_of(model_path, dataset, model_name=model_name, root=root)
         counts = load_answer_counts(layout, parse_languages(langs))
-        return cls(counts.languages, counts.probability)
+        return cls(counts.languages, counts.probability, counts.widths)
 
     def statistics(self, *, bar: float = 0.95) -> NeuronStatistics:
         """Compute entropy, peak and membership of every neuron."""
-        return neuron_statistics(self.probability, bar=bar)
+        return neuron_statistics(self.probability, bar=bar, widths=self.widths)
 
 
 class Neuron_Mask(Mask):
@@ -114,8 +115,8 @@ class ModelNeurons:
         """Count neurons by the number of languages in which they are above τ; None for a mask alone."""
         if self.found is None:
             return None
-        above = self.found.statistics.languages_above
-        return profiles.count_languages_above(above, self.found.selected, languages=len(self.languages))
+        counted = {"languages": len(self.languages), "widths": self.description.widths}
+        return profiles.count_languages_above(self.found.statistics.languages_above, self.found.selected, **counted)
 
 
 def open_neurons(
@@ -246,7 +247,7 @@ class Analysis:
         return {
             "model": neurons.layout.model,
             "dataset": neurons.layout.dataset,
-            "made_from": asdict(neurons.description),
+            "made_from": neurons.description.plain(),
             "lam_from": neurons.lam_from,
             "classes": self.classes.totals(),
             "stages": {"lowest_bic": stages.best, "supported": stages.supported(), "classes": stages.classes},
@@ -289,7 +290,7 @@ def analyze(
 def analysis_of(neurons: ModelNeurons, *, search: SweepRange = DEFAULT_RANGE) -> Analysis:
     """Compute every table about opened neurons; nothing is written."""
     languages, mask, path = neurons.languages, neurons.mask, None
-    classes = profiles.class_profile(neurons.members)
+    classes = profiles.class_profile(neurons.members, widths=neurons.description.widths)
     by_language = profiles.language_profile(mask, members=neurons.members, languages=languages)
     if neurons.found is not None:
         statistics, top_rate = neurons.found.statistics, neurons.description.top_rate

@@ -76,7 +76,7 @@ def autosweep(
     check_share(bar, "bar (-b)", DEFAULT_BAR)
     counts = counts or load_answer_counts(layout, languages, skip_empty=skip_empty)
     probability = counts.probability
-    statistics = neuron_statistics(probability, bar=bar)
+    statistics = neuron_statistics(probability, bar=bar, widths=counts.widths)
     find = exact_lambda if search.exact else partial(bisect_lambda, eps=search.eps)
     found = find(statistics, top_rate=top_rate, lo=search.lo, hi=search.hi, observe=observe)
     notes = (*counts.notes, *notes_on(statistics, probability, counts.languages))

@@ -106,13 +106,15 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
     selection.check_lambda()
     effect, digests = _effects(layout, counts) if selection.method == MEAN_DIFFERENCE else (None, {})
     probability = counts.probability
-    found = find(probability, selection, effect=effect)
+    found = find(probability, selection, effect=effect, widths=counts.widths)
     layers, d_mlp = found.selected.shape
     parameters = {} if found.neurons is None else {"neurons": found.neurons}
     neurons = dict(zip(counts.languages, found.mask.sum(dim=(0, 1)).tolist(), strict=True))
     description = MaskDescription(
         languages=list(counts.languages),
-        top_rate=float(selection.top_rate) if selection.has_rate else float(found.selected.double().mean()),
+        top_rate=float(selection.top_rate)
+        if selection.has_rate
+        else int(found.selected.sum()) / found.statistics.neurons,
         lam=None if found.lam is None else float(found.lam),
         bar=float(selection.known_bar),
         threshold=found.threshold,
@@ -130,6 +132,7 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
         moments=digests,
         left_out=list(counts.left_out),
         mask_hash=mask_hash(found.mask),
+        widths=counts.widths,
     )
     notes = (
         *counts.notes,

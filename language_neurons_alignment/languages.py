@@ -46,18 +46,24 @@ def language_code(name: str) -> str:
 
     A three-letter code becomes the two-letter one, and the member of a macrolanguage that stands for it becomes it
     (swh → sw, cmn → zh). A script or region that the rest of the tag implies is left out (ben-Beng → bn, zh-CN → zh,
-    zh-TW → zh-Hant); any other stays (sr-Latn, es-MX). Names are English or the language's own.
+    zh-TW → zh-Hant); any other stays (sr-Latn, es-MX). Names are English or the language's own; their words may
+    be joined as in chinese_simplified.
 
     >>> [language_code(name) for name in ("EN", "zho_Hans", "cmn", "zh-CN", "Chinese (Simplified)", "Deutsch")]
     ['en', 'zh', 'zh', 'zh', 'zh', 'de']
 
     Raises:
-        SettingsError: no such language.
+        SettingsError: no such language, or a code that stands for none (mul, und).
     """
     wanted = name.strip()
     for code, english in LANGUAGE_NAMES.items():
         if wanted.lower() in (code, english.lower()):
             return code
+    if (special := re.fullmatch(rf"({'|'.join(_NO_LANGUAGE)})([-_].*)?", wanted.lower())) is not None:
+        raise SettingsError(
+            f"{wanted[:_LONGEST_NAME]!r} stands for {_NO_LANGUAGE[special[1]]}, not for a language: give the code or "
+            "English name of the one that the text is in, for example en or English, or leave the text out"
+        )
     code = _from_registry(wanted) if wanted.isprintable() and len(wanted) <= _LONGEST_NAME else None
     if code is None or len(code) > LONGEST_CODE:
         shown = wanted if len(wanted) <= _LONGEST_NAME else f"{wanted[:_LONGEST_NAME]}…"
@@ -112,6 +118,13 @@ def language_name(code: str) -> str:
 
 # Outside the ten: what the registry of language tags and CLDR know, and what they lack.
 
+_NO_LANGUAGE = {
+    "mul": "several languages",
+    "mis": "a language without a code",
+    "und": "an unknown language",
+    "zxx": "no linguistic content",
+}
+"""Codes of ISO 639 that are valid, and name no language."""
 _ONE_LANGUAGE = {"no": "nb", "pbt": "ps"}
 """Codes that are written for the same language; langcodes has all others."""
 _OWN_LANGUAGE = ("tw",)
@@ -132,11 +145,14 @@ def _from_registry(wanted: str) -> str | None:
     except ValueError:  # no tag
         language = None
     if language is None or not language.is_valid():
-        language = _by_name(unicodedata.normalize("NFC", wanted))
-    if language is None or (language.language or "und").startswith(("und", "x-")):
+        name = unicodedata.normalize("NFC", wanted)
+        language = _by_name(name) or _by_name(re.sub(r"\b[-_]\b|_", " ", name))
+    if language is None or not language.is_valid() or (language.language or "und").startswith(("x-", *_NO_LANGUAGE)):
         return None
     if language.language not in _OWN_LANGUAGE:
         language = langcodes.Language.get(langcodes.standardize_tag(language, macro=True))
+    if language.extlangs:  # of another language: hi_rom is not Hindi in Romany, nor roa-rup Romance in Aromanian
+        return None
     return _shortest(language)
 
 
@@ -159,6 +175,8 @@ def _shortest(language: Language) -> str:
 
 def _by_name(name: str) -> Language | None:
     """The language of "Telugu", "Deutsch", "Chinese (Simplified)", "Serbian Latin" or "Spanish (Mexico)"."""
+    if name.strip("-_") != name:  # langcodes would find "en-", without the hyphen, as the name of another language
+        return None
     whole = _named("language", name)
     if whole is not None:
         return whole
@@ -174,14 +192,13 @@ def _by_name(name: str) -> Language | None:
 
 
 def _with_details(language: Language, details: Sequence[str]) -> Language | None:
-    """The language in a script or region, or, where another name of it stands there, as it is; None where neither."""
+    """The language in a script or region; as it is where its code or another name stands there; None where neither."""
     for detail in details:
         part = _named("script", detail.removesuffix(" script")) or _named("territory", detail)
         if part is not None:
             language = language.update(part)
             continue
-        again = _named("language", detail)
-        if again is None or language_code(again.to_tag()) != language_code(language.to_tag()):
+        if code_or_name(detail) != code_or_name(language.to_tag()):
             return None
     return language
 
@@ -197,7 +214,7 @@ def _named(kind: str, name: str) -> Language | None:
     if kind != "language" or anywhere is None:
         return english
     if english is not None:
-        return english if language_code(english.to_tag()) == language_code(anywhere.to_tag()) else None
+        return english if code_or_name(english.to_tag()) == code_or_name(anywhere.to_tag()) else None
     own = _found(kind, name, anywhere.language or "und")
     return anywhere if own == anywhere or anywhere.autonym().casefold() == name.strip().casefold() else None
 

@@ -84,7 +84,7 @@ def run_pipeline(
     again = {one: replacing.again(layout.activation(one)) for one in languages}
     empty = without_answer_tokens(session, languages, overlong=settings.overlong, again=again)
     if not selection.skip_empty or len(empty) == len(languages):
-        check_answer_tokens(empty)
+        check_answer_tokens(empty, others=len(empty) < len(languages))
     languages = [one for one in languages if one not in empty]
     counted = {"overlong": settings.overlong, "blocks": settings.blocks, "moments": settings.moments, "start": start}
     collected = [collect_activations(session, one, **counted, overwrite=again[one]) for one in languages]

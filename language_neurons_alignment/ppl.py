@@ -136,7 +136,7 @@ def perplexity_map(
     figure = ppl_heatmap(result, scale=settings.scale, average=settings.average, title=layout.model)
     png, csv = maps.save_figure(name, figure), maps.save_csv(path, result)
     if finished:
-        maps.save_map(path, stored)
+        maps.save_map(path, stored, table=csv)
     file.end()
     return MapResult(
         result,

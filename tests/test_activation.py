@@ -23,7 +23,7 @@ from language_neurons_alignment.errors import (
 )
 from language_neurons_alignment.identify import identify
 from language_neurons_alignment.ppl import perplexity_map
-from language_neurons_alignment.store.counts import load_counts
+from language_neurons_alignment.store.counts import load_counts, save_counts
 from tests.small_run import LANGUAGES, change_corpus, change_weights, idle, layout_of, opened, run
 from tests.workspace import (
     ForbiddenSource,
@@ -33,7 +33,14 @@ from tests.workspace import (
 )
 
 
-@pytest.mark.parametrize("change", [change_weights, change_corpus])
+def change_tokenizer(folder: Path) -> None:
+    """The same model with a tokenizer that puts no token in front."""
+    path = folder / "tiny-llama" / "tokenizer.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "post_processor": None}))
+
+
+@pytest.mark.parametrize("change", [change_weights, change_tokenizer, change_corpus])
 def test_counts_of_another_model_or_corpus_are_a_conflict_until_forced(work: Path, change: object) -> None:
     before = contents(work / "out")
     change(work)  # type: ignore[operator]
@@ -43,6 +50,14 @@ def test_counts_of_another_model_or_corpus_are_a_conflict_until_forced(work: Pat
     with opened(work) as session:
         assert not collect_activations(session, "en", overwrite=True).reused
         assert collect_activations(idle(session), "en").reused
+
+
+def test_counts_of_an_earlier_version_that_did_not_note_the_tokenizer_are_used(work: Path) -> None:
+    layout = layout_of(work)
+    counts, meta = load_counts(layout, "en")
+    assert meta.pop("tokenizer_hash")
+    save_counts(layout, "en", counts, meta)
+    assert collect_activations(idle(opened(work)), "en").reused
 
 
 @pytest.mark.parametrize("choice", [{"dtype": "bfloat16"}, {"engine": "vllm"}])

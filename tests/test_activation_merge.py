@@ -122,7 +122,7 @@ def test_the_same_shard_twice_is_refused(tmp_path: Path) -> None:
     assert not target.activation("en").exists()
 
 
-@pytest.mark.parametrize("key", ["config_hash", "weights_hash", "overlong_policy", "engine", "dtype"])
+@pytest.mark.parametrize("key", ["config_hash", "weights_hash", "tokenizer_hash", "overlong_policy", "engine", "dtype"])
 def test_shards_counted_in_different_ways_are_refused(tmp_path: Path, key: str) -> None:
     target = Layout(tmp_path, "whole", "Llama-m")
     shards = [shard_layout(target, part, 2) for part in (1, 2)]
@@ -130,6 +130,16 @@ def test_shards_counted_in_different_ways_are_refused(tmp_path: Path, key: str) 
         store_counts(shard, ("en",), **{"corpus_hash": f"0{number}", key: f"value {number}"})
     with pytest.raises(IncompatibleError, match=f"has {key} 'value 1', an earlier shard 'value 0'"):
         merge_counts(target, shards)
+
+
+def test_shards_that_do_not_all_tell_their_tokenizer_are_merged(tmp_path: Path) -> None:
+    target = Layout(tmp_path, "whole", "Llama-m")
+    shards = [shard_layout(target, part, 2) for part in (1, 2)]
+    store_counts(shards[0], ("en",), corpus_hash="00", tokenizer_hash="t")
+    store_counts(shards[1], ("en",), corpus_hash="01")
+    merge_counts(target, shards)
+    assert "tokenizer_hash" not in load_counts(target, "en")[1]
+    assert merge_counts(target, shards)[0].reused
 
 
 def test_counts_that_do_not_say_what_they_were_counted_from_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark for GPUs, tried where there is none: every section runs, or says why it does not."""
+"""Benchmarks that need a GPU or a real model, tried at a tiny shape without them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.tiny_models import save_tiny_model
+from tests.workspace import small_records, write_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,3 +42,22 @@ def test_the_benchmark_for_gpus_runs_at_a_tiny_shape_on_the_cpu(tmp_path: Path) 
     assert tiny["one_pass"]["one_answer_tokens"] > tiny["passes"]["tokens"]
     assert tiny["cells"]["cells_per_s"] > 0
     assert tiny["answers"]["default_tokens_per_s"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_benchmark_of_batches_runs_and_finds_batch_invariant_counts_equal(tmp_path: Path) -> None:
+    save_tiny_model("llama", tmp_path / "model", intermediate_size=96)
+    corpus = write_corpus(tmp_path / "corpus.json", small_records(("en", "es"), questions=4))
+    done = subprocess.run(
+        [sys.executable, "benchmarks/batches.py", str(tmp_path / "model"), "-d", str(corpus), "--repeats", "1"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    exact = [line for line in done.stdout.splitlines() if "against it whole | 0 of " in line]
+    assert len(exact) == 2, done.stdout
+    assert "| bfloat16, en | 4, " in done.stdout

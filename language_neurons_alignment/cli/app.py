@@ -18,7 +18,7 @@ from ..errors import visible
 from ..version import __version__
 from .corpus import dataset, generate
 from .effects import evaluate, force, methods, ppl
-from .findings import analyze, check, compare, report, stability
+from .findings import analyze, check, compare, model, report, stability
 from .neurons import activation, autosweep, identify, import_mask, merge
 from .options import help_of, spread
 from .process import Ended
@@ -26,7 +26,7 @@ from .run import demo, run
 
 PANELS = {
     "Corpus": (generate,),
-    "Neurons": (demo, run, activation, merge, autosweep, identify, import_mask),
+    "Neurons": (demo, run, model, activation, merge, autosweep, identify, import_mask),
     "Effects": (ppl, evaluate, force, methods),
     "Findings": (analyze, compare, stability, report, check),
 }

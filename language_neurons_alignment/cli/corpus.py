@@ -21,6 +21,7 @@ from .options import (
     Setup,
     help_of,
     only,
+    option_of,
     spread,
     with_lambda,
 )
@@ -289,7 +290,9 @@ class MaskPlace:
 
 
 def generate(
-    model_path: Annotated[str, typer.Option("--model-path", help="Model folder or hub id.", show_default=False)],
+    model_path: Annotated[
+        str, typer.Option("--model-path", help="Model folder, GGUF file or hub id.", show_default=False)
+    ],
     data: Annotated[
         Path, typer.Option("-d", "--data", help="Corpus file: JSON list or JSON lines.", show_default=False)
     ],
@@ -307,6 +310,7 @@ def generate(
         str | None,
         typer.Option("--langs", help="Languages to answer, by code or name.", show_default="those of the corpus"),
     ] = None,
+    adapter: Annotated[str | None, option_of(Model, "adapter")] = None,
     deactivate: Annotated[
         str | None,
         typer.Option("--deactivate", metavar="LANG", help="Short for --do 'zero LANG'.", rich_help_panel=_CHANGED),
@@ -328,7 +332,7 @@ def generate(
     from .._operations import Steps
 
     steps = Steps.parse(changes.do)
-    model = Model(model_path, place.dataset or data.stem, place.model_name)
+    model = Model(model_path, place.dataset or data.stem, place.model_name, adapter)
     if steps.needs_mask:
         selection = with_lambda(selection, model, results, f"--do {steps.texts[0]!r}")
     setup = Setup(model=model, data=data, results=results, engine=engine)

@@ -1,21 +1,23 @@
-"""Commands that read results and need no model: analyze, compare, stability, report, check."""
+"""Commands that look at a model and at results: model, analyze, compare, stability, report, check."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..config import Selection, StabilitySettings
-from ..errors import ArtifactError, SettingsError
+from ..errors import ArtifactError, SettingsError, UnknownArchitectureError
 from ..languages import DEFAULT_LANGUAGES, language_name, parse_languages
-from .options import MaskOnly, Model, Neurons, Printing, Results, Trained, layout_of
+from .options import EngineFlags, MaskOnly, Model, Neurons, Printing, Results, Trained, layout_of, only
 from .output import Bars, note, notes, result, table
 
 if TYPE_CHECKING:
     from .._compare import Comparison, PairComparison
+    from .._model import ModelDescription
     from .._stability import Stability
     from ..analysis import Analysis, ModelNeurons
 
@@ -24,6 +26,89 @@ MOST_SETS = 10
 FEW_BLOCKS = 10
 """With fewer blocks intervals are wide and their spread poorly known."""
 TableColumns = dict[str, list[Any]]
+
+
+def model(
+    path: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder or hub id.", show_default=False)],
+    engine: Annotated[EngineFlags, only("dtype", "device")],
+    printing: Printing,
+    config_only: Annotated[
+        bool, typer.Option("--config-only", help="Read the config alone: no weights, and no proof.")
+    ] = False,
+) -> None:
+    """Show what a model is: its family, where its neurons are, the memory that it needs, and which engines serve it.
+
+    Loads the weights where they fit into memory, and proves on a few tokens where the neurons are. Exits with 1 if
+    that cannot be proved.
+
+    Example: lna model ./Mistral-7B-v0.1
+    """
+    from .._model import REFUSED, describe_model
+
+    found = describe_model(path, dtype=engine.dtype, device=engine.device or "auto", load=not config_only)
+    result(
+        printing.as_json,
+        asdict(found),
+        model_lines(found),
+        place_lines(found),
+        memory_lines(found),
+        [f"transformers  {_served(found)}", f"vllm          {found.vllm}"],
+    )
+    if found.proof == REFUSED:
+        raise UnknownArchitectureError(found.said)
+
+
+def model_lines(found: ModelDescription) -> list[str]:
+    """What a model is."""
+    rows = [["class", found.architecture], ["family (model_type)", found.family]]
+    if found.layers:
+        rows += [["layers", f"{found.layers:,}"], ["neurons", f"{found.neurons:,}"]]
+    if found.experts:
+        routed = (
+            f"{found.experts.number} of {found.experts.width:,} neurons in each layer, {found.experts.top_k} a token"
+        )
+        rows += [["routed experts", routed]]
+    if found.parameters:
+        rows += [["parameters", f"{found.parameters:,}"]]
+    rows += [["vocabulary", f"{found.vocabulary:,}"], ["longest sequence", f"{found.longest:,}"]]
+    return table(["model", found.path], rows)
+
+
+def place_lines(found: ModelDescription) -> list[str]:
+    """Where its neurons are."""
+    rows = [
+        [
+            str(one.first) if one.first == one.last else f"{one.first} to {one.last}",
+            one.neurons,
+            *([one.experts or "–"] if found.experts else []),
+            one.activation,
+            one.up or "–",
+            one.down,
+        ]
+        for one in found.places
+    ]
+    experts = ["experts"] if found.experts else []
+    header = ["layers", "neurons in each", *experts, "activation", "multiplied by", "read by"]
+    return table(header, rows) if rows else []
+
+
+def memory_lines(found: ModelDescription) -> list[str]:
+    """The memory that it needs in each precision."""
+    from .._model import in_gib
+
+    counting = f"counting, {found.batch_tokens:,} tokens a batch" if found.layers else ""
+    rows = [
+        [name, in_gib(one.weights), *([in_gib(one.counting)] if counting else [])] for name, one in found.memory.items()
+    ]
+    return table(["memory", "weights", *([counting] if counting else [])], rows) if rows else []
+
+
+def _served(found: ModelDescription) -> str:
+    from .._model import PROVED
+
+    if found.proof == PROVED:
+        return "serves it: the places of its neurons are proved"
+    return f"{found.proof}: {found.said}"
 
 
 def analyze(model: Model, results: Results, selection: Neurons, mask_only: MaskOnly = False) -> None:
@@ -65,7 +150,7 @@ def heading(found: Analysis) -> list[str]:
 
 def class_lines(found: Analysis) -> list[str]:
     """How many neurons each class has; of all neurons by N, where counts tell."""
-    totals, neurons = found.classes.totals(), found.classes.d_mlp * len(found.classes.counts)
+    totals, neurons = found.classes.totals(), found.classes.neurons
     rows = [[name, count, f"{100 * count / neurons:.3f} %"] for name, count in totals.items()]
     lines = table(["class", "neurons", "of all"], rows)
     if found.above is not None:
@@ -148,7 +233,8 @@ def compare(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="The base model, then the others in the order of training: model folders or hub ids with results "
+            help="The base model, then the others in the order of training: folders or hub ids of models and of "
+            "adapters with results "
             "under --root, or mask files (…/activation_masks/<dataset>/<rates>/mask.<Name>-<tag>) under any root.",
             show_default=False,
         ),
@@ -260,7 +346,7 @@ def stability(
     from .._stability import stability as examine
 
     layout = layout_of(model, results)
-    second = None if other is None else layout_of(Model(model.model_path, other, model.model_name), results)
+    second = None if other is None else layout_of(replace(model, dataset=other), results)
     languages = settings.selection.languages or DEFAULT_LANGUAGES
     with Bars("it") as bars:
         found = examine(layout, languages, settings, other=second, start=bars.start)
@@ -339,7 +425,7 @@ def report(
     selection: Neurons,
     others: Annotated[
         list[str] | None,
-        typer.Argument(help="Models to compare it with, in the order of training.", show_default=False),
+        typer.Argument(help="Models or adapters to compare it with, in the order of training.", show_default=False),
     ] = None,
     trained: Trained = None,
     out: Annotated[
@@ -357,8 +443,8 @@ def report(
     aligned = parse_languages(trained) if trained else ()
     from .._report import write_report
 
-    named = [model.model_path, *(others or [])]
-    models = [Model(name, model.dataset, model.model_name) for name in named]
+    named = [model.adapter or model.model_path, *(others or [])]
+    models = [model, *(Model(name, model.dataset, model.model_name) for name in others or [])]
     layouts = [layout_of(one, results, lambda_of=selection) for one in models]
     written = write_report(layouts, selection, mask_only=mask_only, called=named, trained=aligned, out=out)
     for title, remedy in written.report.missing.items():

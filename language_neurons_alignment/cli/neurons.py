@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -159,7 +158,7 @@ def identify(
     languages = selection.languages or DEFAULT_LANGUAGES
     found = find_neurons(layout_of(model, results), languages, selection, overwrite=overwrite)
     notes(found.notes)
-    shown = {"mask": found.path, **asdict(found.description), "notes": found.notes}
+    shown = {"mask": found.path, **found.description.plain(), "notes": found.notes}
     result(results.as_json, shown, *mask_tables(found.description), str(found.path))
 
 
@@ -180,7 +179,7 @@ def mask_tables(description: MaskDescription) -> list[list[str]]:
     every = "all languages: none, by the choice of λ" if none else "all languages"
     meaning = {0: "selected, above τ nowhere", 1: "language-specific", last: every}
     rows = [[j, count, meaning.get(j, "language-related")] for j, count in enumerate(description.appear)]
-    general = f"general neurons, of all {description.layers} × {description.d_mlp}: {description.classes['general']}"
+    general = f"general neurons, of all {description.size}: {description.classes['general']}"
     return [
         [f"{description.method}: {', '.join(made_by)}"],
         [*table(["languages", "selected neurons", "class"], rows), general],
@@ -213,7 +212,9 @@ def import_mask(
     from .._import_mask import import_mask as import_file
 
     layout, rates = layout_of(model, results), {"top_rate": selection.top_rate, "lam": selection.lam or 0.0}
-    description, path = import_file(file, layout, languages, model_path=model.model_path, **rates, overwrite=overwrite)
-    shown = {"mask": path, **asdict(description)}
+    description, path = import_file(
+        file, layout, languages, model_path=model.model_path, adapter=model.adapter, **rates, overwrite=overwrite
+    )
+    shown = {"mask": path, **description.plain()}
     classes = ", ".join(f"{count} {name}" for name, count in description.classes.items())
     result(results.as_json, shown, language_table(description), classes, str(path))

@@ -212,10 +212,17 @@ MaskNeurons = Annotated[Selection, only("top_rate", "lam", "method", "neurons", 
 class Model:
     """Which model on which dataset; results are named by both."""
 
-    model_path: str = flag(..., "--model-path", help="Model folder or hub id.")
+    model_path: str = flag(..., "--model-path", help="Model folder, GGUF file or hub id.")
     dataset: str = flag(..., "-s", "--dataset", help="Dataset name, in the results' paths.")
     model_name: str | None = flag(
         None, "--model-name", help="Name in file names.", shown="the family in the model's config"
+    )
+    adapter: str | None = flag(
+        None,
+        "--adapter",
+        help="LoRA adapter of this model: folder or hub id. Its last part names the results.",
+        metavar="PATH",
+        shown=False,
     )
 
 
@@ -258,6 +265,19 @@ class EngineFlags:
         help="Compute each question alone, so that shards and other batches give exactly the same counts; slower.",
         panel="Engine",
     )
+    adapter_live: bool = flag(
+        False,
+        "--adapter-live",
+        help="Compute the adapter beside the model's weights, instead of merging it into them.",
+        panel="Engine",
+    )
+    quantization: str | None = flag(
+        None,
+        "--quantization",
+        help="transformers: quantize the weights when they are loaded: bitsandbytes-8bit, bitsandbytes-4bit.",
+        shown="as they are stored",
+        panel="Engine",
+    )
     tensor_parallel_size: int | None = flag(
         None, "--tensor-parallel-size", help="vllm: ranks that share each layer.", panel="Engine"
     )
@@ -298,7 +318,8 @@ class Setup:
         """The session; `existing` also looks for counts that lie under another name."""
         from .._session import open_session
 
-        place: dict[str, Any] = {"model_name": self.model.model_name, "root": self.results.root, "existing": existing}
+        named = {"model_name": self.model.model_name, "adapter": self.model.adapter}
+        place: dict[str, Any] = {**named, "root": self.results.root, "existing": existing}
         path, dataset = self.model.model_path, self.model.dataset
         return open_session(path, self.data, dataset, selection=selection, **place, **self.engine.choices())
 
@@ -307,8 +328,9 @@ def layout_of(model: Model, results: Results, *, lambda_of: Selection | None = N
     """Where a model's results lie; notes if that is under another name, and the λ that `lambda_of` gets from a mask."""
     from ..store.layout import results_name, results_of
 
-    layout = results_of(model.model_path, model.dataset, model_name=model.model_name, root=results.root)
-    wanted = results_name(model.model_path, model.model_name)
+    named: dict[str, Any] = {"model_name": model.model_name, "adapter": model.adapter}
+    layout = results_of(model.model_path, model.dataset, root=results.root, **named)
+    wanted = results_name(model.model_path, **named)
     if layout.model != wanted:
         note(f"no counts of {wanted} in {results.root.absolute()}; using those of {layout.model}")
     if lambda_of is not None:

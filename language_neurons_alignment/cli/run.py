@@ -17,6 +17,9 @@ from .output import Bars, note, notes, result, show_evaluation
 if TYPE_CHECKING:
     from .._session import Session
 
+_MODEL = "smollm2"
+"""The demo's model where none is named."""
+
 
 def run(setup: Setup, settings: PipelineSettings) -> None:
     """Count all languages, find λ, identify the neurons and map their effect, with the model loaded once.
@@ -36,8 +39,13 @@ def demo(
     engine: EngineFlags,
     selection: Annotated[Selection, only("top_rate")],
     model: Annotated[
-        str | None, typer.Option("--model", help="Model folder or hub id.", show_default="SmolLM2-135M-Instruct")
-    ] = None,
+        str,
+        typer.Option(
+            "--model",
+            help="smollm2 (135M, Apache-2.0), gemma3-270m (multilingual; Gemma Terms of Use), "
+            "or a model folder, a GGUF file or a hub id.",
+        ),
+    ] = _MODEL,
     fast: Annotated[
         bool, typer.Option("--fast", help="A few questions in four languages: a minute, not minutes.")
     ] = False,
@@ -46,18 +54,21 @@ def demo(
 ) -> None:
     """Find the language neurons of a small real model on the questions that come with this package.
 
-    The model (269 MB) is unpacked into the user's cache at the first call. No random-neuron baselines are drawn unless
-    --controls asks for them.
+    The model (269 MB; Gemma 536 MB) is unpacked into the user's cache at the first call. No random-neuron baselines are
+    drawn unless --controls asks for them.
 
     Example: lna demo --fast
     """
     settings = PipelineSettings(selection=selection, map=MapSettings(controls=controls), overwrite=overwrite)
-    from .._demo import DEMO_DATASET, FAST_DATASET, demo_corpus, demo_model_path
+    from .._demo import DEMO_DATASET, FAST_DATASET, MODELS, demo_corpus, demo_model_path
     from .._session import open_session
 
-    model_path = model or str(demo_model_path())
+    known = MODELS.get(model)
+    if known is not None:
+        note(f"licence {known.folder}: {known.licence}")
+    model_path = str(demo_model_path(model)) if known is not None else model
     choices = engine.choices()
-    if model is None and engine.dtype == "auto":
+    if known is not None and engine.dtype == "auto":
         choices["dtype"] = "float32"  # on most CPUs the faster one, and the precision that the model's file holds
     corpus = demo_corpus(fast=fast)
     counted = f"{len(corpus.records)} questions, {len(corpus.languages)} languages"
@@ -66,8 +77,9 @@ def demo(
     with open_session(model_path, corpus, dataset, root=results.root, **choices) as work:
         _run(work, settings, as_json=results.as_json)
     if not controls:
+        again = "" if model == _MODEL else f" --model {model}"
         note(
-            f"no random-neuron baseline was drawn: `lna demo{' --fast' if fast else ''} --controls "
+            f"no random-neuron baseline was drawn: `lna demo{again}{' --fast' if fast else ''} --controls "
             f"{MapSettings.controls}` adds one, and computes nothing else again"
         )
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import CorpusError, IncompatibleError, TallyError
 from .routing import Experts, LanguageRouting, routing_fault
+from .widths import Widths, beyond, neurons_among
 
 
 def _check_same_shape(what: str, one: Tensor, other: Tensor, reason: str = "they come from different models") -> None:
@@ -186,7 +187,7 @@ def span_fault(total_tokens: int, over_zero: Integer[Tensor, "layer neuron"]) ->
     return None
 
 
-def pair_fault(counts: LanguageCounts, *, unshared: int = 0) -> str | None:
+def pair_fault(counts: LanguageCounts, *, unshared: int = 0, widths: Widths | None = None) -> str | None:
     """Say what is impossible about full and prefix counts together; None where nothing is (`excess`)."""
     full, prefix = counts.full.total_tokens, counts.prefix.total_tokens
     if prefix > full + unshared:
@@ -196,7 +197,8 @@ def pair_fault(counts: LanguageCounts, *, unshared: int = 0) -> str | None:
         (found.prefix, "fire more often in the prefix than in the text"),
         (found.answer, f"fire more often in the answers than these have tokens ({full - prefix})"),
     ]
-    said = [f"{number} of {counts.full.over_zero.numel()} neurons {what}" for number, what in where if number]
+    neurons = neurons_among(*counts.full.over_zero.shape, widths)
+    said = [f"{number} of {neurons} neurons {what}" for number, what in where if number]
     return f"{' and '.join(said)}, by up to {found.largest}" if said else None
 
 
@@ -244,7 +246,9 @@ def _exceeds_squares(sums: SpanMoments, *, of: SpanMoments) -> Bool[Tensor, "lay
     return (sums.sum.abs() - slack).clamp(min=0).square() > tokens * (sums.sum_of_squares + off) * (1 + 2.0**-40)
 
 
-def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int, unshared: int = 0) -> None:
+def check_tally(
+    counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int, unshared: int = 0, widths: Widths | None = None
+) -> None:
     """Compare counts with the corpus, full with prefix, and moments with counts; TallyError where they cannot be right.
 
     Args:
@@ -253,6 +257,7 @@ def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int,
         prefix_tokens: of the corpus.
         unshared: how many of the prefix tokens may be computed apart from those of the texts
             (`EncodedCorpus.unshared_prefix_tokens`).
+        widths: the neurons of each layer, where layers differ; nothing may be counted beyond them.
 
     Routing, where there is any, must send each token to top-k experts (`core.routing.routing_fault`).
     """
@@ -266,10 +271,12 @@ def check_tally(counts: LanguageCounts, *, full_tokens: int, prefix_tokens: int,
             raise _wrong(f"the {name} counts are wrong: a neuron fired on {largest} of {expected} tokens")
         if fault := span_fault(span.total_tokens, span.over_zero):
             raise _wrong(f"the {name} counts are wrong: {fault}")
+        if widths is not None and (fault := beyond(span.over_zero, widths)):
+            raise _wrong(f"the {name} counts are wrong: {fault}")
     fault = counts.moments and moments_fault(counts.moments, counts, unshared=unshared)
     if counts.routing is not None:
         fault = fault or routing_fault(counts.routing, full_tokens=full_tokens, prefix_tokens=prefix_tokens)
-    if fault := fault or pair_fault(counts, unshared=unshared):
+    if fault := fault or pair_fault(counts, unshared=unshared, widths=widths):
         raise _wrong(fault)
 
 
@@ -285,18 +292,19 @@ def answer_counts(full: Int[Tensor, "*shape"], prefix: Int[Tensor, "*shape"]) ->
     return (full - prefix).clamp(min=0)
 
 
-def check_answer_tokens(tokens: Mapping[str, int], *, flag: str = " (--skip-empty)") -> None:
+def check_answer_tokens(tokens: Mapping[str, int], *, flag: str = " (--skip-empty)", others: bool = True) -> None:
     """Raise CorpusError where a language has no answer token, for its probabilities would be 0/0.
 
     tokens: language → t_full − t_prefix; below 0 where the tokenizer merges answers into their instructions.
     flag: of the command, if it has one that leaves such languages out.
+    others: whether there are languages with answer tokens, so that some are left when these are left out.
     """
     empty = {language: count for language, count in tokens.items() if count < 1}
     if empty:
         seen = ", ".join(f"{language} ({count})" for language, count in empty.items())
         raise CorpusError(
             f"the answers have no token in {seen}, expected t_full − t_prefix of at least 1: count answers that are "
-            f"not empty, or leave such languages out{flag}"
+            f"not empty{f', or leave such languages out{flag}' if others else ''}"
         )
 
 
@@ -390,9 +398,10 @@ class AnswerBlocks:
 
     counts: Float[Tensor, "block lang layer neuron"]
     tokens: Int64[Tensor, "block lang"]
+    widths: Widths | None = None  # of the layers where they differ
 
     @classmethod
-    def of(cls, languages: Sequence[LanguageBlocks]) -> AnswerBlocks:
+    def of(cls, languages: Sequence[LanguageBlocks], *, widths: Widths | None = None) -> AnswerBlocks:
         """Put languages of one shape side by side, in float32 if every weighted sum is exact in it, else in float64."""
         shapes = {tuple(one.full.over_zero.shape) for one in languages}
         if len(shapes) > 1:
@@ -406,7 +415,8 @@ class AnswerBlocks:
         counts = torch.empty(blocks, len(languages), layers, d_mlp, dtype=dtype)
         for k, one in enumerate(languages):
             torch.sub(one.full.over_zero.to(dtype), one.prefix.over_zero.to(dtype), out=counts[:, k])
-        return cls(counts, torch.stack([one.full.total_tokens - one.prefix.total_tokens for one in languages], dim=1))
+        tokens = torch.stack([one.full.total_tokens - one.prefix.total_tokens for one in languages], dim=1)
+        return cls(counts, tokens, widths)
 
     def __len__(self) -> int:
         return len(self.counts)

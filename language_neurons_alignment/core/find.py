@@ -26,6 +26,7 @@ from .selection import (
     select,
 )
 from .sweep import exact_lambda
+from .widths import Widths
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def find(
     selection: Selection,
     *,
     effect: Float64[Tensor, "layer neuron lang"] | None = None,
+    widths: Widths | None = None,
 ) -> Found:
     """Find the language neurons by the selection's method; without λ, by the largest fine λ in the selection's range.
 
@@ -70,11 +72,12 @@ def find(
     >>> found.classes.sizes()
     {'specific': 2, 'related': 0, 'general': 1, 'unassigned': 0}
 
-    Mean-difference ranks neurons by `effect` (`methods.effect_size`). SettingsError if a rate selects less than one
+    Mean-difference ranks neurons by `effect` (`methods.effect_size`). `widths` are those of the layers where they
+    differ. SettingsError if a rate selects less than one
     neuron, or the model has fewer neurons than requested.
     """
     languages = probability.shape[-1]
-    statistics = neuron_statistics(probability, bar=selection.known_bar)
+    statistics = neuron_statistics(probability, bar=selection.known_bar, widths=widths)
     lam = fine_lambda(statistics, selection) if selection.lam is None and selection.has_lambda else selection.lam
     if lam is None or math.isnan(lam):
         selected = torch.zeros_like(statistics.general)
@@ -117,7 +120,7 @@ def notes_on(
     elif tau >= 1:
         notes.append(
             f"τ = {tau:.6g}, the most that a probability can be, and only counting errors are above it ({above} of "
-            f"{probability.numel()} probabilities): lower the bar (-b)"
+            f"{statistics.neurons * len(languages)} probabilities): lower the bar (-b)"
         )
     elif tau <= 0:
         notes.append("τ = 0, so a neuron that fires once in a language is above it: raise the bar (-b)")
@@ -152,13 +155,14 @@ def _by_other_method(
     if selection.method == MEAN_DIFFERENCE:
         if effect is None:
             raise SettingsError("mean-difference needs effect sizes: give effect=effect_size(mean, variance)")
-        neurons = neurons or rank_of_share(selection.top_rate / languages, layers * d_mlp, "top_rate")
+        neurons = neurons or rank_of_share(selection.top_rate / languages, statistics.neurons, "top_rate")
         return mean_difference(effect, neurons=neurons), neurons
     if neurons is None:
-        return random_like(sizes, d_mlp=d_mlp, seed=selection.seed), None
+        return random_like(sizes, d_mlp=d_mlp, seed=selection.seed, widths=statistics.widths), None
     if selection.method == EQUAL_N:
         return equal_n(statistics, neurons=neurons), neurons
-    return random_anywhere(layers, d_mlp, languages=languages, neurons=neurons, seed=selection.seed), neurons
+    drawn = {"languages": languages, "neurons": neurons, "seed": selection.seed, "widths": statistics.widths}
+    return random_anywhere(layers, d_mlp, **drawn), neurons
 
 
 def fine_lambda(statistics: NeuronStatistics, selection: Selection) -> float:

@@ -13,6 +13,7 @@ from ..config import MASK_CLASSES
 from ..errors import IncompatibleError
 from .frames import Columns, Framed, crossed
 from .profiles import NO_CLASS, ClassMembers, ClassProfile, LanguageProfile, jaccard
+from .widths import Widths, is_neuron
 
 MASK = "mask"  # a language's specific and related neurons together
 MEAN, ALL = "mean", "all"  # the rows of a table below those of the languages
@@ -51,8 +52,11 @@ class ClassFlow(Framed):
         return crossed(axes, {"neurons": self.counts})
 
 
-def class_flow(before: ClassMembers, after: ClassMembers) -> ClassFlow:
-    """Count the neurons by their class in each of two models; IncompatibleError if the classes differ."""
+def class_flow(before: ClassMembers, after: ClassMembers, *, widths: Widths | None = None) -> ClassFlow:
+    """Count the neurons by their class in each of two models; IncompatibleError if the classes differ.
+
+    `widths` are those of the layers where they differ, the same in both models.
+    """
     states = (*before, NO_CLASS)
     if tuple(before) != tuple(after):
         raise IncompatibleError(
@@ -62,7 +66,9 @@ def class_flow(before: ClassMembers, after: ClassMembers) -> ClassFlow:
     one, other = _state(before), _state(after)
     width = len(states)
     layer = torch.arange(one.shape[0]).unsqueeze(1) * width * width
-    counts = torch.bincount((layer + one * width + other).flatten(), minlength=one.shape[0] * width * width)
+    cell = layer + one * width + other
+    cell = cell.flatten() if widths is None else cell[is_neuron(widths, one.shape[1])]
+    counts = torch.bincount(cell, minlength=one.shape[0] * width * width)
     return ClassFlow(states, counts.view(-1, width, width))
 
 

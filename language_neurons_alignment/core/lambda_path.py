@@ -160,14 +160,13 @@ def lambda_path(statistics: NeuronStatistics, *, top_rate: float, lo: float, hi:
     ([0.0, 3.728, 10.0], [[0, 2, 0], [0, 1, 1]])
     """
     check_range(lo, hi)
-    above = statistics.languages_above.flatten().numpy()
     whole = Contest(
         lo=float(lo),
         hi=float(hi),
         entropy=statistics.entropy.flatten().numpy(),
         peak=statistics.peak.flatten().numpy(),
-        above=above,
-        places=rank_of_share(top_rate, above.size, "top_rate"),
+        above=statistics.languages_above.flatten().numpy(),
+        places=rank_of_share(top_rate, statistics.neurons, "top_rate"),
         certain=np.zeros(statistics.member.shape[-1] + 1, dtype=np.int64),
     ).narrowed()
     edges, appear = _follow(whole)

@@ -8,13 +8,14 @@ from torch import Tensor
 
 from ..errors import SettingsError
 from .selection import NeuronStatistics, lowest, rank_of_share
+from .widths import Widths, is_neuron, neurons_among
 
 
 def lape(statistics: NeuronStatistics, *, top_rate: float) -> Bool[Tensor, "layer neuron lang"]:
     """LAPE: the neurons of lowest language activation probability entropy, among those that fire often somewhere.
 
         E = −Σ_k q_k ln q_k,  q = p / Σ p;   E = ∞ where no p_k > τ
-        selected  = the round(top_rate · layers · d_mlp) neurons of lowest E
+        selected  = the round(top_rate · N) neurons of lowest E, of the model's N
         neuron belongs to language k  ⇔  selected and p_k > τ
 
     τ is that of `neuron_statistics`, as in LAPE's public code, and E is compared after division by ln K
@@ -22,7 +23,7 @@ def lape(statistics: NeuronStatistics, *, top_rate: float) -> Bool[Tensor, "laye
 
     Source: Tang et al. (2024), "Language-Specific Neurons".
     """
-    rank = rank_of_share(top_rate, statistics.entropy.numel(), "top_rate")
+    rank = rank_of_share(top_rate, statistics.neurons, "top_rate")
     eligible = statistics.member.any(dim=-1)
     entropy = torch.where(eligible, statistics.entropy, torch.inf)
     return (lowest(entropy, count=rank) & eligible).unsqueeze(-1) & statistics.member
@@ -71,23 +72,36 @@ def mean_difference(effect: Float64[Tensor, "layer neuron lang"], *, neurons: in
     return _lowest_of_each(-effect, among=effect > 0, neurons=neurons)
 
 
-def random_like(sizes: Int64[Tensor, "layer lang"], *, d_mlp: int, seed: int) -> Bool[Tensor, "layer neuron lang"]:
+def random_like(
+    sizes: Int64[Tensor, "layer lang"], *, d_mlp: int, seed: int, widths: Widths | None = None
+) -> Bool[Tensor, "layer neuron lang"]:
     """Random neurons, as many in each layer and language as another mask has; languages are drawn independently.
 
     >>> random_like(torch.tensor([[2, 0], [1, 3]]), d_mlp=5, seed=0).sum(dim=1).tolist()
     [[2, 0], [1, 3]]
     """
+    return _drawn(sizes, None if widths is None else is_neuron(widths, d_mlp), d_mlp=d_mlp, seed=seed)
+
+
+def _drawn(
+    sizes: Int64[Tensor, "layer lang"], real: Bool[Tensor, "layer neuron"] | None, *, d_mlp: int, seed: int
+) -> Bool[Tensor, "layer neuron lang"]:
+    """So many random places in each layer and language, of those that are neurons."""
     layers, languages = sizes.shape
     generator = torch.Generator().manual_seed(seed)
-    place = torch.rand(languages, layers, d_mlp, generator=generator).argsort(dim=-1).argsort(dim=-1)
+    keys = torch.rand(languages, layers, d_mlp, generator=generator)
+    if real is not None:
+        keys = keys.masked_fill(~real, torch.inf)  # drawn last, and there are no more to draw than neurons
+    place = keys.argsort(dim=-1).argsort(dim=-1)
     return (place < sizes.T.unsqueeze(-1)).permute(1, 2, 0).contiguous()
 
 
 def random_anywhere(
-    layers: int, d_mlp: int, *, languages: int, neurons: int, seed: int
+    layers: int, d_mlp: int, *, languages: int, neurons: int, seed: int, widths: Widths | None = None
 ) -> Bool[Tensor, "layer neuron lang"]:
     """N random neurons for each language, from all layers; SettingsError if the model has fewer than N."""
-    if neurons > layers * d_mlp:
-        raise SettingsError(f"--neurons {neurons} is more than the {layers * d_mlp} that the model has: give fewer")
-    sizes = torch.full((1, languages), neurons)
-    return random_like(sizes, d_mlp=layers * d_mlp, seed=seed).view(layers, d_mlp, languages)
+    there = neurons_among(layers, d_mlp, widths)
+    if neurons > there:
+        raise SettingsError(f"--neurons {neurons} is more than the {there} that the model has: give fewer")
+    sizes, real = torch.full((1, languages), neurons), None if widths is None else is_neuron(widths, d_mlp).view(1, -1)
+    return _drawn(sizes, real, d_mlp=layers * d_mlp, seed=seed).view(layers, d_mlp, languages)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from .routing import Experts
+from .widths import Widths, size_in_words
 
 MOST_LAYERS, WIDEST = 2**10, 2**20
 """More layers, and more neurons per layer, than any model has: beyond them a file is damaged."""
@@ -16,7 +17,8 @@ MOST_LAYERS, WIDEST = 2**10, 2**20
 class ModelInfo:
     """The properties of a loaded model: the path or hub id that it was loaded from, the class named in its config, ….
 
-    `d_mlp` is the number of neurons per layer (`intermediate_size`), `max_length` the longest sequence in tokens,
+    `d_mlp` is the number of neurons per layer (`intermediate_size`), in the widest layer where they differ; `widths`
+    has the neurons of each layer then (`core.widths`). `max_length` is the longest sequence in tokens,
     `dtype` the precision ("bfloat16", …), `end_tokens` the tokens that end an answer, `switch` the length in tokens
     beyond which sequences are computed in another way than shorter ones (`rope_switch`), where there is one. In a
     mixture of `experts`, d_mlp counts the neurons of all experts of a layer (`core.routing`).
@@ -31,6 +33,17 @@ class ModelInfo:
     end_tokens: tuple[int, ...] = ()
     switch: int | None = None
     experts: Experts | None = None
+    widths: Widths | None = None
+
+    @property
+    def layer_widths(self) -> Widths:
+        """The neurons of each layer."""
+        return self.widths or (self.d_mlp,) * self.layers
+
+    @property
+    def size(self) -> str:
+        """Layers and neurons, to be read."""
+        return size_in_words(self.layers, self.d_mlp, self.widths)
 
 
 @runtime_checkable

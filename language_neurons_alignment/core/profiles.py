@@ -16,6 +16,7 @@ from ..config import MASK_CLASSES
 from ..errors import SettingsError
 from .frames import Columns, Framed, crossed
 from .selection import NeuronClasses
+from .widths import Widths, is_neuron, neurons_among
 
 UNASSIGNED = "unassigned"
 NO_CLASS = "none"  # the state of a neuron that is in no class and was not selected
@@ -37,11 +38,17 @@ def mask_members(mask: Bool[Tensor, "layer neuron lang"]) -> ClassMembers:
 
 @dataclass(frozen=True)
 class ClassProfile(Framed):
-    """The number of neurons of each class in every layer, of `d_mlp` neurons in any class or none."""
+    """The number of neurons of each class in every layer, of `d_mlp` (or `widths`) neurons in any class or none."""
 
     classes: tuple[str, ...]
     counts: Int64[Tensor, "layer class"]
     d_mlp: int
+    widths: Widths | None = None
+
+    @property
+    def neurons(self) -> int:
+        """All neurons of the model, in any class or none."""
+        return neurons_among(len(self.counts), self.d_mlp, self.widths)
 
     def of(self, name: str) -> Int64[Tensor, " layer"]:
         """One class over the layers."""
@@ -56,15 +63,15 @@ class ClassProfile(Framed):
         return {"layer": list(range(len(self.counts))), **{name: self.of(name).tolist() for name in self.classes}}
 
 
-def class_profile(members: ClassMembers) -> ClassProfile:
-    """Count the classes in each layer.
+def class_profile(members: ClassMembers, *, widths: Widths | None = None) -> ClassProfile:
+    """Count the classes in each layer; `widths` are those of the layers where they differ.
 
     >>> mask = torch.tensor([[[True, False], [True, True]], [[False, True], [False, False]]])
     >>> class_profile(mask_members(mask)).columns()
     {'layer': [0, 1], 'specific': [1, 1], 'related': [1, 0]}
     """
     counts = torch.stack([neurons.sum(dim=1) for neurons in members.values()], dim=1)
-    return ClassProfile(tuple(members), counts, d_mlp=next(iter(members.values())).shape[1])
+    return ClassProfile(tuple(members), counts, next(iter(members.values())).shape[1], widths)
 
 
 @dataclass(frozen=True)
@@ -153,12 +160,17 @@ class LanguagesAbove(Framed):
 
 
 def count_languages_above(
-    above: Int[Tensor, "layer neuron"], selected: Bool[Tensor, "layer neuron"], *, languages: int
+    above: Int[Tensor, "layer neuron"],
+    selected: Bool[Tensor, "layer neuron"],
+    *,
+    languages: int,
+    widths: Widths | None = None,
 ) -> LanguagesAbove:
-    """Both histograms of N, for each layer."""
+    """Both histograms of N, for each layer; `widths` are those of the layers where they differ."""
     width = languages + 1
     cell = above + width * torch.arange(len(above)).unsqueeze(1)
-    counted = (torch.bincount(cells.flatten(), minlength=width * len(above)) for cells in (cell, cell[selected]))
+    every = cell.flatten() if widths is None else cell[is_neuron(widths, above.shape[1])]
+    counted = (torch.bincount(cells, minlength=width * len(above)) for cells in (every, cell[selected]))
     return LanguagesAbove(*(counts.view(-1, width) for counts in counted))
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..config import CLASSES
 from ..errors import ArtifactError, SettingsError
+from .widths import Widths, is_neuron, neurons_among
 
 MaskList = list[list[Tensor]]
 """The stored form of a mask, List[K] of List[layers] of sorted LongTensor: neurons of each language and layer."""
@@ -74,7 +75,7 @@ def score(
     return entropy - lam * peak
 
 
-def activation_threshold(probability: Float32[Tensor, "layer neuron lang"], *, rank: int) -> float:
+def activation_threshold(probability: Float32[Tensor, "*shape lang"], *, rank: int) -> float:
     """τ: the `rank`-th smallest probability of all neurons and languages (equation 6 of the paper)."""
     values = probability.numpy().ravel(order="K")  # in memory order, so nothing is copied
     return float(np.partition(values, rank - 1)[rank - 1])  # several times faster than torch.kthvalue
@@ -82,12 +83,21 @@ def activation_threshold(probability: Float32[Tensor, "layer neuron lang"], *, r
 
 @dataclass(frozen=True)
 class NeuronStatistics:
-    """What selection needs to know about each neuron: e, r, whether p > τ, and τ; not λ or the top rate."""
+    """What selection needs to know about each neuron: e, r, whether p > τ, and τ; not λ or the top rate.
+
+    Where layers have different `widths`, the places that are no neurons have e = ∞, r = 0, and are above τ nowhere.
+    """
 
     entropy: Float64[Tensor, "layer neuron"]
     peak: Float64[Tensor, "layer neuron"]
     member: Bool[Tensor, "layer neuron lang"]
     threshold: float
+    widths: Widths | None = None
+
+    @property
+    def neurons(self) -> int:
+        """N, the number of neurons of the model, of which rates are a share."""
+        return neurons_among(*self.entropy.shape, self.widths)
 
     @property
     def languages_above(self) -> Int[Tensor, "layer neuron"]:
@@ -100,32 +110,39 @@ class NeuronStatistics:
         return self.member.all(dim=-1)
 
 
-def neuron_statistics(probability: Float32[Tensor, "layer neuron lang"], *, bar: float) -> NeuronStatistics:
+def neuron_statistics(
+    probability: Float32[Tensor, "layer neuron lang"], *, bar: float, widths: Widths | None = None
+) -> NeuronStatistics:
     """Entropy, peak and membership of every neuron; SettingsError if the bar is outside (0, 1] or names no probability.
 
-        τ = the round(bar · layers · d_mlp · K)-th smallest probability
+        τ = the round(bar · N · K)-th smallest probability        N = layers · d_mlp, or Σ widths
 
     >>> p = torch.tensor([[[0.9, 0.0], [0.6, 0.7], [0.1, 0.2]]])
     >>> found = neuron_statistics(p, bar=0.5)  # τ is the third smallest of six probabilities
     >>> round(found.threshold, 3), found.languages_above.tolist()
     (0.2, [[1, 2, 0]])
     """
-    rank = rank_of_share(bar, probability.numel(), "bar")
-    threshold = activation_threshold(probability, rank=rank)
-    return NeuronStatistics(
-        normalised_entropy(probability), normalised_peak(probability), probability > threshold, threshold
-    )
+    layers, d_mlp, languages = probability.shape
+    rank = rank_of_share(bar, neurons_among(layers, d_mlp, widths) * languages, "bar")
+    entropy, peak = normalised_entropy(probability), normalised_peak(probability)
+    if widths is None:
+        threshold = activation_threshold(probability, rank=rank)
+        return NeuronStatistics(entropy, peak, probability > threshold, threshold)
+    real = is_neuron(widths, d_mlp)
+    threshold = activation_threshold(probability[real], rank=rank)
+    entropy, peak = torch.where(real, entropy, torch.inf), torch.where(real, peak, 0.0)
+    return NeuronStatistics(entropy, peak, (probability > threshold) & real.unsqueeze(-1), threshold, widths)
 
 
 def select(statistics: NeuronStatistics, *, top_rate: float, lam: float) -> Bool[Tensor, "layer neuron"]:
-    """Select the round(top_rate · layers · d_mlp) neurons of lowest score; the lower flat index wins a tie.
+    """Select the round(top_rate · N) neurons of lowest score, of the model's N; the lower flat index wins a tie.
 
     >>> statistics = neuron_statistics(torch.tensor([[[0.9, 0.0], [0.6, 0.7], [0.1, 0.2], [0.0, 0.4]]]), bar=0.5)
     >>> select(statistics, top_rate=0.5, lam=0.1).tolist()
     [[True, False, False, True]]
     """
     scores = score(statistics.entropy, statistics.peak, lam=lam)
-    return lowest(scores, count=rank_of_share(top_rate, scores.numel(), "top_rate"))
+    return lowest(scores, count=rank_of_share(top_rate, statistics.neurons, "top_rate"))
 
 
 def lowest(values: Float64[Tensor, "*shape"], *, count: int) -> Bool[Tensor, "*shape"]:

@@ -25,6 +25,7 @@ from .frames import Columns, Framed
 from .model import SILENT, Progress
 from .profiles import UNASSIGNED, class_members, class_profile, jaccard
 from .resampling import LEVEL, Interval, resampling_weights
+from .widths import is_neuron
 
 STATES = (*CLASSES, UNASSIGNED)
 SURE, LIKELY = 0.95, 0.5  # the least probabilities of sure and of likely neurons
@@ -85,11 +86,11 @@ def inclusion(
     """
     if draws < 2:
         raise SettingsError(f"--draws must be at least 2, got {draws}: give for example 400")
-    mask = find(blocks.probability(), selection).mask
+    mask = find(blocks.probability(), selection, widths=blocks.widths).mask
     often = torch.zeros(mask.shape, dtype=torch.int32)
     drawn = []
     for weights in resampling_weights(len(blocks), draws=draws, seed=seed):
-        found = find(blocks.probability(weights), selection)
+        found = find(blocks.probability(weights), selection, widths=blocks.widths)
         often += found.mask
         drawn.append(numbers(found, selection))
         progress(1)
@@ -151,7 +152,8 @@ def split_halves(
     for _ in range(splits):
         order = torch.randperm(len(blocks), generator=generator)
         halves, quarters = (
-            [find(blocks.probability(part), selection) for part in _parts(order, number)] for number in (2, 4)
+            [find(blocks.probability(part), selection, widths=blocks.widths) for part in _parts(order, number)]
+            for number in (2, 4)
         )
         common.append(_jaccard(*(half.mask for half in halves)))
         of_halves, of_quarters = ([numbers(found, selection) for found in parts] for parts in (halves, quarters))
@@ -213,7 +215,8 @@ def probability_interval(blocks: AnswerBlocks) -> Interval:
         t = Student's t(degrees of freedom, (1 + LEVEL) / 2)
         (p + t²/2n ± t √(p (1 − p) / n + t²/4n²)) / (1 + t²/n)
 
-    It stays within [0, 1], and has a positive length even for a neuron that never fired.
+    It stays within [0, 1], and has a positive length even for a neuron that never fired. Both ends are 0 at places that
+    are no neurons.
 
     >>> blocks = AnswerBlocks(torch.zeros(20, 1, 1, 1), torch.full((20, 1), 100))  # a silent neuron, 2000 tokens
     >>> round(float(probability_interval(blocks).high), 4)
@@ -229,7 +232,12 @@ def probability_interval(blocks: AnswerBlocks) -> Interval:
     shrink = 1 + reach**2 / effective
     middle = (p + reach**2 / (2 * effective)) / shrink
     half = reach * (p * (1 - p) / effective + (reach / (2 * effective)).square()).sqrt() / shrink
-    return Interval((middle - half).clamp_(min=0), (middle + half).clamp_(max=1))
+    interval = Interval((middle - half).clamp_(min=0), (middle + half).clamp_(max=1))
+    if blocks.widths is not None:
+        outside = ~is_neuron(blocks.widths, p.shape[1]).unsqueeze(-1)
+        interval.low.masked_fill_(outside, 0.0)
+        interval.high.masked_fill_(outside, 0.0)
+    return interval
 
 
 _OFTEN = 20  # a neuron's design effect is estimated only if it fired, and did not fire, on at least so many tokens

@@ -121,7 +121,7 @@ def exact_lambda(
     (3.7276, [0, 2, 0])
     """
     check_range(lo, hi)
-    count = rank_of_share(top_rate, statistics.entropy.numel(), "top_rate")
+    count = rank_of_share(top_rate, statistics.neurons, "top_rate")
     evaluate = _Evaluator(statistics, top_rate, observe)
     for lam in _candidates(statistics, count=count, lo=lo, hi=hi):
         histogram = evaluate(lam)

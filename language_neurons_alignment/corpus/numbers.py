@@ -31,7 +31,7 @@ from fractions import Fraction
 from itertools import islice
 
 from ..errors import CorpusError
-from .numerals import KANJI, NO_LETTER, VULGAR, FoundNumber, east_asian, numbers_in
+from .numerals import KANJI, NO_LETTER, VULGAR, FoundNumber, numbers_in, numeral_at
 from .spelt import Run, runs_in
 
 _BOX, _UNBOX = "\ue000", "\ue001"
@@ -39,7 +39,7 @@ r"""Stand for `\boxed{` and its brace, so that a box can still be seen when the 
 
 _MOST_QUESTIONS = 20
 """Questions of the model's own that are looked at: each costs one reading of the text before it."""
-_MAY_BE_A_NUMBER = re.compile(rf"[\d{VULGAR}〇零一二三四五六七八九两兩十百千万萬亿億兆]")
+_MAY_BE_A_NUMBER = re.compile(rf"[\d{VULGAR}{KANJI}]")
 
 
 def final_number(text: str, language: str) -> Fraction | None:
@@ -103,14 +103,14 @@ _BOXED = re.compile(f"{_BOX}([^{_UNBOX}]*)")
 
 def _announced(text: str, numbers: list[FoundNumber], language: str) -> Fraction | None:
     for rule in (_after_hashes, _in_a_box, _after_a_phrase):
-        value = rule(text, numbers)
+        value = rule(text, numbers, language)
         if value is not None:
             return value
     run = _announced_run(text, runs_in(text, language), numbers) if numbers and _ANNOUNCES.search(text) else None
     return _value(run) if run else None
 
 
-def _after_hashes(text: str, numbers: list[FoundNumber]) -> Fraction | None:
+def _after_hashes(text: str, numbers: list[FoundNumber], language: str) -> Fraction | None:
     for found in reversed(list(_HASHES.finditer(text))):
         number = _directly(text, numbers, found.end())
         if number:
@@ -118,7 +118,7 @@ def _after_hashes(text: str, numbers: list[FoundNumber]) -> Fraction | None:
     return None
 
 
-def _in_a_box(text: str, numbers: list[FoundNumber]) -> Fraction | None:
+def _in_a_box(text: str, numbers: list[FoundNumber], language: str) -> Fraction | None:
     for found in reversed(list(_BOXED.finditer(text))):
         inside = _between(numbers, *found.span(1))
         if inside:
@@ -158,7 +158,7 @@ _GOES_ON = re.compile(r"\s*(?:[^\W\d]+\s*)?(?:[=+*×·⋅÷/x−–-]|(?<=\s):(?
 """An operator and a further number: the number in front of it is the first of an expression."""
 
 
-def _after_a_phrase(text: str, numbers: list[FoundNumber]) -> Fraction | None:
+def _after_a_phrase(text: str, numbers: list[FoundNumber], language: str) -> Fraction | None:
     nouns = list(_NOUN.finditer(text))
     if not nouns:
         return None
@@ -172,13 +172,15 @@ def _after_a_phrase(text: str, numbers: list[FoundNumber]) -> Fraction | None:
         if number and not _GOES_ON.match(text, number.end):
             return _restated(text, numbers, number).value
         ends = paragraph_ends if link and link["colon"] else sentence_ends
-        value = _result_behind(text, numbers, link, ends) if link else None
+        value = _result_behind(text, numbers, link, ends, language) if link else None
         if value is not None:
             return value
     return None
 
 
-def _result_behind(text: str, numbers: list[FoundNumber], link: re.Match[str], ends: Sequence[int]) -> Fraction | None:
+def _result_behind(
+    text: str, numbers: list[FoundNumber], link: re.Match[str], ends: Sequence[int], language: str
+) -> Fraction | None:
     """The result of the expression or sentence behind an answer phrase."""
     start = _past_signs(text, link.end())
     if "\n" in text[link.start() : start]:
@@ -192,8 +194,7 @@ def _result_behind(text: str, numbers: list[FoundNumber], link: re.Match[str], e
         is_expression = behind[0].start <= start and _GOES_ON.match(text, behind[0].end)
         result = _after_equals(text, behind, start) if is_expression else None
         return (result or behind[-1]).value
-    numeral = KANJI.match(text, start)
-    return east_asian(numeral[0]) if numeral else None
+    return numeral_at(text, start, language)
 
 
 def _directly(text: str, numbers: list[FoundNumber], start: int) -> FoundNumber | None:
@@ -326,7 +327,7 @@ def _in_words(text: str, language: str) -> Fraction | None:
     if announced:
         return _value(announced)
     last = next((run for run in reversed(runs) if run.certain), None)
-    return _value(last) if last and not last.negative else None
+    return _value(last) if last else None
 
 
 def _announced_run(text: str, runs: list[Run], numbers: list[FoundNumber]) -> Run | None:
@@ -446,7 +447,12 @@ _INVISIBLE = dict.fromkeys(map(ord, f"{_MARKS_OF_DIRECTION}\u200b\u200c\u200d\u2
 _FULL_WIDTH = {0xFF01 + n: chr(0x21 + n) for n in range(94) if chr(0x21 + n) != ","}  # "，" is never a decimal mark
 _SIGNS = {ord("﹣"): "−", ord("－"): "-", ord("⁄"): "/", ord("∕"): "/", ord("฿"): "$", ord("৳"): "$", ord("￥"): "¥"}
 
+_ARROW = re.compile(
+    r"[→⇒⟹⟶⇨➔➜➙➡⮕↦∴]\ufe0f?|(?<![-=<])[-=]{1,3}>|\\(?:long)?(?:rightarrow|Rightarrow|mapsto)\b|\\(?:to|implies|therefore|Longrightarrow)\b"
+)
+"""An arrow leads to a result, as "=" does."""
 _LATEX = [
+    (_ARROW, "="),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\([%$&#_])"), r"\1"),
     (re.compile(r"\\!|\\left|\\right|\\displaystyle"), ""),

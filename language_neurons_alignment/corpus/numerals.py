@@ -24,7 +24,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 
-from .conventions import decimal_mark, scale_words
+from .conventions import decimal_mark, scale_words, spellings
+from .signs import LETTER, minus_before
+from .spelt import run_at, run_before
 
 NO_LETTER = r"(?![^\W\d_])"
 """A word of a pattern ends here."""
@@ -44,10 +46,12 @@ _UNIT = r"(?:(?!千[克米瓦卡]|만큼|조[각개금])[十百千万萬亿億�
 """5千克 is five kilograms, 5만큼 "as much as 5", 5조각 five pieces."""
 _KOREAN_BLANK = r"(?<=[십백천만억조])[ ]"
 _COMPOUND = (
-    rf"(?:\d+(?:[.,]\d+)*[ ]?{_UNIT}+(?:{_KOREAN_BLANK}(?=\d+(?:[.,]\d+)*[십백천만억조]))?)+"
+    rf"\d+(?:[.,]\d+)*[ ]?{_UNIT}+"
+    rf"(?:(?:{_KOREAN_BLANK}(?=\d+(?:[.,]\d+)*[십백천만억조]))?"
+    rf"(?:\d+(?:[.,]\d+)*[ ]?|[一二三四五六七八九两兩]){_UNIT}+)*"
     rf"(?:(?:\d{{1,4}}|{_KOREAN_BLANK}(?:\d{{3,4}}|\d,\d{{3}}))(?![\d.,]))?"
 )
-"""1万8千, 2.5万, 12万5000, 3억 2,000만."""
+"""1万8千, 3千五百, 2.5万, 12万5000, 3억 2,000만."""
 
 _NUMBER = re.compile(
     rf"(?P<compound>{_COMPOUND})"
@@ -59,9 +63,7 @@ _NUMBER = re.compile(
 )
 _DENOMINATOR = re.compile(r"\s?/\s?(\d{1,9})(?![\d/]|[.,]\d)")
 _EXPONENT = re.compile(r"\^\{?(\d{1,2})\}?")
-_SIGN = re.compile(r"(?:[-–]|−\s?)(?:[$€£¥₹₽฿৳]\s?|US\$)?$")
-_LETTER = r"[A-Za-z\u00c0-\u024f\u0370-\u052f]"  # of scripts that put blanks between words and numbers
-_LETTERS = re.compile(rf"{_LETTER}+\.?$")
+_LETTERS = re.compile(rf"{LETTER}+\.?$")
 _CODE = re.compile("usd?|eur|ksh|kes|sh|tsh|tzs|rs|tk|bdt|thb|rmb|cny|jpy|rub|gbp|inr|dola|dolari|shilingi")
 _MONEY_BEFORE = re.compile(r"[$€£¥₹₽]\s?$")
 _MONEY_AFTER = re.compile(r"\s?(?:[$€£¥₹₽]|USD|EUR|US-Dollar|Dollar|Euro|dólares|долл|руб)", re.IGNORECASE)
@@ -94,24 +96,27 @@ def numbers_in(text: str, language: str) -> list[FoundNumber]:
     >>> [str(found.value) for found in numbers_in("1.234 und 1万8千", "de")]
     ['1234', '18000']
     """
-    mark, scales = _decimal_mark(text, language), _scales(language)
+    mark = _decimal_mark(text, language)
     numbers: list[FoundNumber] = []
     done = 0
     for match in _NUMBER.finditer(text):
-        for found in _read(text, match, mark=mark, scales=scales):
+        for found in _read(text, match, mark=mark, language=language):
             if found.digits < done:  # a denominator or a power is part of the number before
                 continue
-            done, before = found.end, numbers[-1] if numbers else None
+            done_before, before = done, numbers[-1] if numbers else None
+            done = found.end
             if max(found.value.numerator.bit_length(), found.value.denominator.bit_length()) > _LARGEST:
                 continue
-            if before and _adds_to(text, before, found):
-                numbers[-1] = replace(before, end=found.end, value=before.value + found.value, scale=found.scale)
+            whole = _with_words(text, found, done_before, language)
+            done = whole.end
+            if before and whole.digits == found.digits and whole.start == found.start and _adds_to(text, before, whole):
+                numbers[-1] = replace(before, end=whole.end, value=before.value + whole.value, scale=whole.scale)
             else:
-                numbers.append(found)
+                numbers.append(whole)
     return numbers
 
 
-def _read(text: str, match: re.Match[str], *, mark: str, scales: _Scales) -> Iterator[FoundNumber]:
+def _read(text: str, match: re.Match[str], *, mark: str, language: str) -> Iterator[FoundNumber]:
     """The numbers of one match: one, several where the marks are those of a list ("1,2,3"), or none."""
     start, end = match.span()
     if sum(map(str.isdigit, match[0])) > _LONGEST or _belongs_to_a_word(text, start):
@@ -120,16 +125,16 @@ def _read(text: str, match: re.Match[str], *, mark: str, scales: _Scales) -> Ite
         money = bool(_MONEY_BEFORE.search(text[max(start - 2, 0) : start]) or _MONEY_AFTER.match(text, end))
         parts = _parts(match["raw"], mark=mark, money=money)
     else:
-        value = _special(match)
+        value = _special(match, language)
         parts = [] if value is None else [(0, end - start, value)]
     for first, last, value in parts:
-        yield _with_surroundings(text, start + first, start + last, value, scales)
+        yield _with_surroundings(text, start + first, start + last, value, language)
 
 
-def _special(match: re.Match[str]) -> Fraction | None:
+def _special(match: re.Match[str], language: str) -> Fraction | None:
     """The value of a match that is not plain digits with marks; None for a fraction over nothing."""
     if match["compound"]:
-        return east_asian(match["compound"])
+        return east_asian(match["compound"], language)
     if match["vulgar"]:
         top, bottom = unicodedata.normalize("NFKC", match["vulgar"]).split("⁄")
         return int(match["whole"] or 0) + Fraction(int(top), int(bottom)) if bottom else None
@@ -141,27 +146,22 @@ def _special(match: re.Match[str]) -> Fraction | None:
     return whole + Fraction(top, bottom) if bottom else None
 
 
-def _with_surroundings(text: str, start: int, end: int, value: Fraction, scales: _Scales) -> FoundNumber:
+def _with_surroundings(text: str, start: int, end: int, value: Fraction, language: str) -> FoundNumber:
     """A number with everything beside it that changes its value: exponent, denominator, scale, half, sign."""
     if power := _EXPONENT.match(text, end):
         end, value = power.end(), value ** int(power[1])
     below = _DENOMINATOR.match(text, end)
     if below and int(below[1]) and text[start - 1 : start] != "/":
         end, value = below.end(), value / int(below[1])
+    scales = _scales(language)
     end, factor = _scale_after(text, end, scales)
-    factor *= _scale_before(text, start, scales)
+    front, factor_before = _scale_before(text, start, scales)
+    factor *= factor_before
     end, half = _half_beside(text, start, end)
     value = (value + half) * factor
-    sign = _SIGN.search(text[max(start - 5, 0) : start])
-    first = start - len(sign[0]) if sign else start
-    if sign and _is_a_sign(text[max(first - 40, 0) : first]):
-        return FoundNumber(first, start, end, -value, factor)
-    return FoundNumber(start, start, end, value, factor)
-
-
-def _is_a_sign(before: str) -> bool:
-    """Whether a minus behind this text belongs to a number; else it is a subtraction, a range or a hyphen."""
-    return not re.search(rf"(?:[\d)%]|\d\s?[$€£¥])\s*$|{_LETTER}$", before)
+    first = minus_before(text, front, language)
+    negative = first != front
+    return FoundNumber(first if negative else start, start, end, -value if negative else value, factor)
 
 
 def _belongs_to_a_word(text: str, start: int) -> bool:
@@ -264,7 +264,7 @@ _OTHER_WORDS = [
     )
 ]
 """Words that CLDR does not have for the language asked in: a model may answer in another, or inflect."""
-_PREFIXES = {"elfu": 10**3, "laki": 10**5, "milioni": 10**6, "bilioni": 10**9}
+_PREFIXES = {"mia": 10**2, "elfu": 10**3, "laki": 10**5, "milioni": 10**6, "bilioni": 10**9}
 _LONGEST_PREFIX = 24
 _GLUED_K = re.compile(rf"[kK]{NO_LETTER}")
 _POWER = re.compile(r"\s*[×x*·]\s*10\s*\^\s*\{?([-−]?\d{1,2})\}?|[eE]([-+]?\d{1,2})(?![\w.])")
@@ -276,7 +276,7 @@ _HALF_AFTER = re.compile(
 )
 """Ends at "half": "2 heures et demie", "2个半小时", "2時間半"."""
 _HALF_BEFORE = re.compile("সা(?:\u09dc|\u09a1\u09bc)ে\\s*$")
-_BETWEEN_PARTS = re.compile(r"[ \u00a0](?:na )?(?:(?:laki|elfu) )?", re.IGNORECASE)
+_BETWEEN_PARTS = re.compile(r"[ \u00a0](?:na )?(?:(?:laki|elfu|mia) )?", re.IGNORECASE)
 """Between the parts of "২ লাখ ৫০ হাজার", "5 mil 300", "milioni 2 na elfu 50"."""
 
 
@@ -328,10 +328,11 @@ def _scale_word(text: str, end: int, scales: _Scales) -> tuple[int, int]:
     return end, 1
 
 
-def _scale_before(text: str, start: int, scales: _Scales) -> int:
-    """The factor of the word before a number: the Swahili "elfu 5" is 5000."""
-    found = scales.before.search(text[max(start - _LONGEST_PREFIX, 0) : start])
-    return scales.factors[" ".join(found[1].casefold().split())] if found else 1
+def _scale_before(text: str, start: int, scales: _Scales) -> tuple[int, int]:
+    """Where the scale word before a number begins, and its factor: the Swahili "elfu 5" is 5000. Else (start, 1)."""
+    window = max(start - _LONGEST_PREFIX, 0)
+    found = scales.before.search(text[window:start])
+    return (window + found.start(), scales.factors[" ".join(found[1].casefold().split())]) if found else (start, 1)
 
 
 def _half_beside(text: str, start: int, end: int) -> tuple[int, Fraction]:
@@ -348,29 +349,97 @@ def _adds_to(text: str, before: FoundNumber, found: FoundNumber) -> bool:
     return bool(before.scale > 1 and fits and _BETWEEN_PARTS.fullmatch(text, before.end, found.start))
 
 
+def _with_words(text: str, found: FoundNumber, first: int, language: str) -> FoundNumber:
+    """With the words that add to it ("2 thousand five hundred") or to which it adds ("two million 300 thousand").
+
+    The words in front of it begin at `first` or later: those before belong to another number.
+    """
+    behind = run_at(text, found.end, language) if found.scale > 1 and found.value > 0 else None
+    if behind and behind.value and _fits(behind.value, found.scale, joined=behind.joined):
+        found = replace(found, end=behind.end, value=found.value + behind.value, scale=Fraction(1))
+    before = run_before(text, found.start, language) if found.value > 0 else None
+    if before and before.value and before.start >= first:
+        scale = next(scale for scale in (10**12, 10**9, 10**6, 1000, 100, 1) if before.value % scale == 0)
+        joins = before.joined or found.scale > 1 or found.value * 10 >= scale
+        if scale > found.scale and joins and 0 < found.value < scale:
+            value = before.value + found.value
+            found = replace(found, start=before.start, value=-value if before.negative else value)
+    return found
+
+
+def _fits(value: int, scale: Fraction, *, joined: bool) -> bool:
+    return 0 < value < scale and (joined or value * 100 >= scale)
+
+
 # Chinese, Japanese and Korean numerals.
 
 _DIGITS = {character: value for value, character in enumerate("〇一二三四五六七八九")} | {"零": 0, "两": 2, "兩": 2}
 _SMALL = {"十": 10, "百": 100, "千": 1000, "십": 10, "백": 100, "천": 1000}
 _BIG = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8, "兆": 10**12, "만": 10**4, "억": 10**8, "조": 10**12}
-KANJI = re.compile(r"(?!一[样般些起共定直切旦部])[〇零一二三四五六七八九两兩十百千万萬亿億兆]+")
-"""A number in characters. It is read only right behind an answer phrase, for most of these are common in words."""
+_FORMAL = str.maketrans(
+    dict(zip("壹壱贰貳弐叁參参肆伍陆陸柒捌玖拾佰仟", "一一二二二三三三四五六六七八九十百千", strict=True))
+    | {"廿": "二十", "卅": "三十"}
+)
+KANJI = "〇零一二三四五六七八九两兩十百千万萬亿億兆壹壱贰貳弐叁參参肆伍陆陸柒捌玖拾佰仟廿卅"
+"""The characters of numerals."""
+_ANNOUNCED = re.compile(
+    rf"(?P<minus>负|負の?|マイナス|零下)?(?!一[样般些起共定直切旦部半])(?:[百千][分]之(?=[{KANJI}]))?(?P<numeral>[{KANJI}]+)"
+    rf"(?:又(?=[{KANJI}]+分))?(?:(?P<below>(?<=又)[{KANJI}]+)?分[之の](?P<above>[{KANJI}]+)"
+    rf"|[点點・.](?P<decimals>[〇零一二三四五六七八九]+)(?![十百千]|分(?!之))(?P<unit>[万萬亿億兆]*))?"
+)
 _TERM = re.compile(rf"(\d+(?:[.,]\d+)*|[{''.join(_DIGITS)}])?\s?({_UNIT})?")
 
 
-def east_asian(numeral: str) -> Fraction | None:
+def numeral_at(text: str, start: int, language: str) -> Fraction | None:
+    """The number in Chinese or Japanese characters at this place; None where there is none.
+
+    It is read only right behind an answer phrase, for most of these characters are common in words. A percentage is
+    the number of its percent, as in digits.
+
+    >>> [str(numeral_at(text, 0, "zh")) for text in ("负十二", "百分之五十", "五点二", "四分之三", "一点五万")]
+    ['-12', '50', '26/5', '3/4', '15000']
+    """
+    found = _ANNOUNCED.match(text, start)
+    if not found:
+        return None
+    value = east_asian(found["numeral"], language)
+    parts = [east_asian(found[name]) for name in ("below", "above") if found[name]]
+    if value is None or None in parts:
+        return None
+    if found["above"]:
+        whole, below = (value, parts[0]) if found["below"] else (Fraction(0), value)
+        if not below:
+            return None
+        value = (whole or 0) + (parts[-1] or 0) / below
+    elif found["decimals"]:
+        if len(found["decimals"]) > _LONGEST:
+            return None
+        value += Fraction("0." + "".join(str(_DIGITS[digit]) for digit in found["decimals"]))
+        for unit in found["unit"][:4]:
+            value *= _BIG[unit]
+    value += _half_beside(text, start, found.end())[1]
+    return -value if found["minus"] else value
+
+
+def east_asian(numeral: str, language: str = "") -> Fraction | None:
     """The value of a numeral with Chinese, Japanese or Korean units or digits; None for one of more than 40 digits.
+
+    In Chinese, a last digit behind a hundred or more counts the next smaller unit, unless a zero stands between them.
 
     >>> [int(east_asian(numeral)) for numeral in ("1万8千", "二百三十", "十八", "二〇二四")]
     [18000, 230, 18, 2024]
+    >>> [int(east_asian("二百五", language)) for language in ("zh", "ja")]
+    [250, 205]
     """
+    numeral = numeral.translate(_FORMAL)
     if sum(character.isdigit() or character in _DIGITS for character in numeral) > _LONGEST:
         return None
     if not re.search(r"[十百千万萬亿億兆십백천만억조]", numeral) and len(numeral) > 1:
         return Fraction("".join(str(_DIGITS[character]) for character in numeral))  # 二〇二四
     total = section = Fraction(0)
     pending: Fraction | None = None
-    for number, unit in _TERM.findall(numeral):
+    terms = _TERM.findall(numeral)
+    for number, unit in terms:
         if number:
             pending = Fraction(_DIGITS[number]) if number in _DIGITS else _amount(number)
         if unit in _SMALL:
@@ -384,7 +453,19 @@ def east_asian(numeral: str) -> Fraction | None:
             section = Fraction(0)
         if unit:
             pending = None
+    behind = terms[-3][1] if len(terms) > 2 else ""  # the last term is empty
+    if pending and pending < 10 and behind and _unit(behind) > 10 and len(terms[-2][0]) == 1 and _is_chinese(language):
+        pending *= Fraction(_unit(behind), 10)
     return total + section + (pending or 0)
+
+
+def _unit(character: str) -> int:
+    return _SMALL.get(character) or _BIG[character]
+
+
+@cache
+def _is_chinese(language: str) -> bool:
+    return not {"zh", "yue"}.isdisjoint(spellings(language))
 
 
 def _amount(raw: str) -> Fraction:

@@ -15,11 +15,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from functools import cache, cached_property, lru_cache
 
 from .conventions import scale_words, spellings
+from .signs import minus_before, subtracts
 
 _MARKS = "".join(chr(n) for n in range(0x300, 0x1D00) if unicodedata.category(chr(n)).startswith("M"))
 _WORD = re.compile(rf"[^\W\d_][^\W\d_{_MARKS}]*(?:[{_MARKS}][^\W\d_]*)*(?:['’ʼ][^\W\d_]+)*")
@@ -70,8 +71,9 @@ class Run:
 
     Attributes:
         value: None where they are not read.
-        negative: a word for "minus" stands before them. It may mean "less", so only an announced answer has a sign.
+        negative: a minus stands before them.
         certain: whether these words are always a number. Others count only where an answer is announced.
+        joined: whether a word such as "and" joins them to digits beside them.
     """
 
     start: int
@@ -79,6 +81,7 @@ class Run:
     value: int | None
     negative: bool = False
     certain: bool = True
+    joined: bool = False
 
 
 def runs_in(text: str, language: str) -> list[Run]:
@@ -91,9 +94,50 @@ def runs_in(text: str, language: str) -> list[Run]:
     return list(_runs(text, speller)) if speller else []
 
 
+_WINDOW = 160
+"""Characters beside a number in which words that belong to it are looked for."""
+_BETWEEN = re.compile(r"[^\S\n]+(?:[^\W\d_]{1,3}[^\S\n]+)?")
+
+
+def run_at(text: str, start: int, language: str) -> Run | None:
+    """The number words right behind a place, past blanks and a word such as "and"; None where there are none."""
+    speller = _speller(language)
+    word = _WORD.match(text, start + 1)
+    if not speller or not word or not speller.may_join(word[0]):
+        return None
+    run = next(_runs(text[start : start + _WINDOW], speller), None)
+    if not run or run.end == _WINDOW:
+        return None
+    joined = _joins(text[start : start + run.start], speller)
+    return None if joined is None else replace(run, start=start + run.start, end=start + run.end, joined=joined)
+
+
+def run_before(text: str, end: int, language: str) -> Run | None:
+    """The number words right in front of a place, as `run_at` finds them behind it."""
+    speller = _speller(language)
+    word = _LAST_WORD.search(text[max(end - 30, 0) : end]) if speller else None
+    if not speller or not word or not speller.may_join(word[1]):
+        return None
+    window = max(end - _WINDOW, 0)
+    run = next(reversed(list(_runs(text[window:end], speller))), None)
+    if not run or (window and run.start < 30):  # its first words may be cut off
+        return None
+    joined = _joins(text[window + run.end : end], speller)
+    return None if joined is None else replace(run, start=window + run.start, end=window + run.end, joined=joined)
+
+
+_LAST_WORD = re.compile(r"([^\W\d_]+)[^\S\n]+$")
+
+
+def _joins(between: str, speller: _Speller) -> bool | None:
+    """Whether there is a joining word in a text between number words and digits; None if it does not join them."""
+    words = _split(between)
+    return bool(words) if _BETWEEN.fullmatch(between) and all(word in speller.joining for word in words) else None
+
+
 def _runs(text: str, speller: _Speller) -> Iterator[Run]:
     words = list(_WORD.finditer(text))
-    plain = [_plain(word[0]) for word in words]
+    plain = [speller.without_classifier(_plain(word[0])) for word in words]
     gap = _GAP_OR_COMMA if speller.has_commas else _GAP
     first = 0
     while first < len(words):
@@ -143,17 +187,48 @@ def _one_run(
     near = last < len(words) and bool(_GAP.fullmatch(text, end, words[last].start()))
     glued = _GLUED_AFTER.match(text, end) or _GLUED_BEFORE.search(text, max(start - 2, 0), start)
     changed = (near and speller.changes(after, value)) or _PARTS.fullmatch(before) or speller.is_point(before)
-    if glued or changed or _is_half(plain, last, speller):
+    misread = _is_beside_an_unknown_number(text, words, plain, first, last, speller)
+    if glued or changed or misread or _is_half(plain, last, speller):
         value = None
-    negative = bool(before) and before == speller.minus
-    if negative:
-        start = words[first - 1].start()
+    sign = minus_before(text, start, speller.language)
+    negative, start = sign != start, sign
+    if negative and _subtracts(text, words, plain, sign, first, speller):
+        value = None
     if value == 1:
         if last - first == 1 and plain[first] in _ONES_THAT_ARE_NUMBERS:
             yield Run(start, end, 1 if _SENTENCE_ENDS.match(text, end) else None, negative, certain=False)
         return
     alone = last - first == 1 and plain[first] in speller.also_other_words
     yield Run(start, end, value, negative, certain=not alone)
+
+
+def _subtracts(
+    text: str, words: list[re.Match[str]], plain: list[str], sign: int, first: int, speller: _Speller
+) -> bool:
+    """Whether the minus at `sign` takes the number at `first` from another one in words: "twenty minus twelve"."""
+    for place in range(first - 1, max(first - 6, -1), -1):
+        if words[place].end() <= sign and _is_number_word(plain, place, speller):
+            return subtracts(text[words[place].end() : sign])
+    return False
+
+
+def _is_beside_an_unknown_number(
+    text: str, words: list[re.Match[str]], plain: list[str], first: int, last: int, speller: _Speller
+) -> bool:
+    """Whether a word beside the words [first, last) looks like a number word: then they are only a part of a number."""
+    for place, step in ((first - 1, -1), (last, 1)):
+        if 0 <= place < len(words) and plain[place] in speller.joining:
+            place += step
+        if not 0 <= place < len(words):
+            continue
+        between = (
+            text[words[place].end() : words[first].start()]
+            if step < 0
+            else text[words[last - 1].end() : words[place].start()]
+        )
+        if len(between) < 12 and not re.search(r"[^\w\s‐‑-]|\n", between) and speller.resembles(plain[place]):
+            return True
+    return False
 
 
 _AND = {"and", "und", "et", "y", "e", "с", "na", "en", "i", "och", "og", "a", "și", "és", "ve"}
@@ -184,6 +259,14 @@ def _plain(word: str) -> str:
     return re.sub("[’ʼ]", "'", word)
 
 
+def _without_accents(word: str) -> str:
+    return re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFD", word))
+
+
+def _shortened(word: str) -> set[str]:
+    return {word[:place] + word[place + 1 :] for place in range(len(word))}
+
+
 def _split(written: str) -> list[str]:
     return [_plain(word) for word in _WORD.findall(written)]
 
@@ -194,7 +277,6 @@ class _Speller:
     Args:
         language: its tag.
         writers: each writes a number in one way, or several.
-        minus: the word for a minus.
         points: the words for a decimal mark.
         ordinal: writes an ordinal.
         irregular: whether hundreds change the words behind them (centotto), so that 0 to 999 are written one by one.
@@ -205,18 +287,18 @@ class _Speller:
         language: str,
         writers: list[Callable[[int], Iterable[str]]],
         *,
-        minus: str | None = None,
         points: Iterable[str] = (),
         ordinal: Callable[[int], str] | None = None,
         irregular: bool = False,
     ) -> None:
+        self.language = language
         self._irregular = irregular
         self._writers, self._points, self._ordinal = writers, {_plain(point) for point in points}, ordinal
         self._scale_words = {
             **scale_words(f"{language}-Latn")[0],
             **scale_words(language)[0],
         }  # Serbian has two scripts
-        self.minus = _plain(minus) if minus else None
+        self._classifier = next((_CLASSIFIERS[name] for name in spellings(language) if name in _CLASSIFIERS), None)
         name = next((name for name in spellings(language) if name in _ALSO_OTHER_WORDS), "")
         self.also_other_words = _ALSO_OTHER_WORDS.get(name, frozenset())
         self.has_commas = any("," in form for number in (2345, 2_534_163_000) for form in self._forms(number))
@@ -305,6 +387,31 @@ class _Speller:
             for form, further in zip(sorted(self.write(one * scale)), sorted(self.write(other * scale)), strict=False):
                 match = SequenceMatcher(None, form, further, autojunk=False).find_longest_match()
                 yield form[match.a : match.a + match.size] if match.size > 1 else ""
+
+    def may_join(self, word: str) -> bool:
+        """Whether a word beside digits may be a number or join one to them."""
+        word = self.without_classifier(_plain(word))
+        return word in self.words or word in self.joining or (word == "a" and bool(self.scale_after_a))
+
+    def without_classifier(self, word: str) -> str:
+        """A number word without the word for what is counted that is glued to it, as in Bengali; others as they are."""
+        bare = self._classifier.sub("", word) if self._classifier else word
+        return bare if bare in self.words else word
+
+    @lru_cache(maxsize=4096)  # noqa: B019
+    def resembles(self, word: str) -> bool:
+        """Whether a word is nearly a number word, such as "fourty", or is one with other accents."""
+        if len(word) < 4 or word in self.words:
+            return False
+        return _without_accents(word) in self._near or (
+            len(word) > 4 and not self._near.isdisjoint(_shortened(_without_accents(word)))
+        )
+
+    @cached_property
+    def _near(self) -> set[str]:
+        """The number words without their accents, and those of five letters or more with one letter less."""
+        plain = {_without_accents(word) for word in self.words if len(word) > 3}
+        return plain | {shorter for word in plain if len(word) > 4 for shorter in _shortened(word)}
 
     def is_one_word(self, word: str) -> bool:
         """Whether a word is a number, "zweitausenddreihundert", or begins like one, so that no part of one is read."""
@@ -410,21 +517,19 @@ def _speller(language: str) -> _Speller | None:
     """What reads a language's number words; None for a language without any here."""
     names = list(spellings(language))
     if "sw" in names:
-        return _Speller(language, [_swahili], minus="hasi", points=["nukta"])
+        return _Speller(language, [_swahili], points=["nukta"])
     from num2words import CONVERTER_CLASSES  # here, not above: only grading needs it
 
     known = [_OTHER_NAMES.get(name, name) for name in names]
     known = list(dict.fromkeys(name for name in known if name in CONVERTER_CLASSES and name not in _NOT_READ))
     if not known:
         return None
-    if known == ["pt"]:
-        known.append("pt_BR")  # without a region, both ways to write 16
     main = CONVERTER_CLASSES[known[0]]
+    known += [name for name in _OTHER_REGIONS.get(known[0][:2], ()) if name not in known]
     points = getattr(main, "pointword", None) or ()
     return _Speller(
         language,
         [_writer(name, CONVERTER_CLASSES[name].to_cardinal) for name in known],
-        minus=(getattr(main, "negword", None) or "").strip(),
         points=[points.strip()] if isinstance(points, str) else points,
         ordinal=main.to_ordinal,
         irregular=bool(_IRREGULAR.intersection(known)),
@@ -432,6 +537,9 @@ def _speller(language: str) -> _Speller | None:
 
 
 _OTHER_NAMES = {"kk": "kz", "nb": "no"}
+_OTHER_REGIONS = {"pt": ("pt", "pt_BR"), "fr": ("fr", "fr_CH"), "en": ("en", "en_IN")}
+"""Regions whose words can only be read one way, so that they are read everywhere: dezasseis, septante, lakh."""
+_CLASSIFIERS = {"bn": re.compile("(?:টি|টা|টির|টার|জন|খানা|খানি)$")}
 _IRREGULAR = {"he", "hu", "it", "tr"}
 _NOT_READ = {"am", "cy", "tet", "ja", "ko", "th"}
 """num2words never ends on some Amharic numbers; Welsh words mutate in more ways than it knows; Tetum is ambiguous, as
@@ -451,26 +559,73 @@ _FORMS = {
     "he": [{"gender": gender} for gender in "fm"],
 }
 """What makes num2words inflect."""
-_ONE_OF = re.compile(r"^(?:ein|ett|et|en )(?=hundert|tausend|hundr|tusen|tusind)")
+_ONE_OF = r"^(?:ein|ett|et|en )(?=hundert|tausend|hundr|tusen|tusind)"
+_ALSO_WRITTEN = {
+    "en": [(" and ", " ")],
+    "de": [(_ONE_OF, ""), ("ü", "ue"), ("ö", "oe")],
+    "sv": [(_ONE_OF, "")],
+    "no": [(_ONE_OF, ""), ("tjue", "tyve"), ("tretti", "tredve"), (r"sju\b", "syv")],
+    "da": [(_ONE_OF, ""), ("å", "aa")],
+    "nl": [("ë", "e"), ("é", "e")],
+    "it": [("tré", "tre"), (r"(?<=\w)tre\b", "tré")],  # num2words writes some with and some without the accent
+    "es": [("ientos", "ientas"), ("dós", "dos"), ("trés", "tres"), ("séis", "seis"), (r"uno\b", "una")],
+    "pt": [("entos", "entas"), ("dois", "duas"), (r"\bum\b", "uma"), ("catorze", "quatorze"), ("três", "tres")],
+    "fr": [
+        ("huitante", "octante"),
+        (r"(?<= cent)\b(?! mille)", "s"),
+        (r"(?<=cent)s\b", ""),
+        (r"(?<=vingt)s\b", ""),
+        (r"un$", "une"),
+    ],
+    "ca": [("dos", "dues"), ("cents", "centes")],
+    "ro": [("doi", "două"), ("ș", "ş")],
+    "pl": [(r"dwa\b", "dwie")],
+    "cs": [(r"dva\b", "dvě")],
+    "sk": [(r"dva\b", "dve")],
+    "hu": [("kettő", "két")],
+    "ar": [("مائة", "مئة"), ("ون", "ين"), (r"(?:(?<=مئت)|(?<=ألف)|(?<=ثن))ان", "ين")],
+    "vi": [
+        ("lẻ", "linh"),
+        ("nghìn", "ngàn"),
+        (r"(?:(?<=mươi )|(?<=linh )|(?<=lẻ ))bốn", "tư"),
+        ("lăm", "nhăm"),
+        ("bảy", "bẩy"),
+        ("tỷ", "tỉ"),
+    ],
+    "bn": [
+        ("শত", "শ"),
+        (r"শ(?=\s|$)", "শো"),
+        ("দুই(?=শ)", "দু"),
+        ("লাখ", "লক্ষ"),
+        ("ঁ", ""),
+        ("^উন", "ঊন"),
+        (r"\bত্রিশ", "তিরিশ"),
+    ],
+}
+"""What may be written otherwise than num2words does: other genders, spellings and words that may be left out.
+
+Every one is made from the forms before it, so that several may be combined.
+"""
+_BENGALI = [
+    ("বিশ", "কুড়ি"), ("ষোল", "ষোলো"), ("সতের", "সতেরো"), ("পনের", "পনেরো"), ("আঠারো", "আঠার"), ("এগারো", "এগার"),
+    ("তেরো", "তের"),
+    ("চৌদ্দ", "চোদ্দ"), ("ছিষট্টি", "ছেষট্টি"), ("চৌচল্লিশ", "চুয়াল্লিশ"), ("উনআশি", "উনাশি"), ("নব্বই", "নব্বুই"),
+    ("পঁইত্রিশ", "পঁয়ত্রিশ"),
+    ("সাতত্রিশ", "সাঁইত্রিশ"), ("তিপ্পান্ন", "তেপ্পান্ন"), ("বাহান্ন", "বায়ান্ন"),
+]  # fmt: skip
+_ALSO_WRITTEN["bn"] = [*((f"{word}$", other) for word, other in _BENGALI), *_ALSO_WRITTEN["bn"]]
 
 
 def _writer(name: str, cardinal: Callable[..., str]) -> Callable[[int], Iterable[str]]:
-    """How num2words writes a number, and the ways to write it that differ in a word that may be left out."""
+    """How num2words writes a number, and the other ways to write it."""
+    others = [(re.compile(pattern), other) for pattern, other in _ALSO_WRITTEN.get(name[:2], [])]
 
-    def write(number: int) -> Iterator[str]:
-        for options in _FORMS.get(name, [{}]):
-            form = cardinal(number, **options)
-            yield form
-            if name.startswith("en"):
-                yield form.replace(" and ", " ")
-            elif name in ("de", "sv", "no", "da"):
-                yield _ONE_OF.sub("", form)
-            elif name == "it":
-                yield form.replace("tré", "tre")  # num2words writes some with and some without the accent
-                yield re.sub(r"(?<=\w)tre\b", "tré", form)
-            elif name == "vi":
-                yield form.replace(" lẻ ", " linh ")
-                yield form.replace("nghìn", "ngàn")
+    @lru_cache(maxsize=4096)
+    def write(number: int) -> tuple[str, ...]:
+        forms = dict.fromkeys(cardinal(number, **options) for options in _FORMS.get(name, [{}]))
+        for pattern, other in others:
+            forms |= dict.fromkeys(pattern.sub(other, form) for form in forms)
+        return tuple(forms)
 
     return write
 
@@ -498,6 +653,16 @@ def _swahili(number: int) -> Iterator[str]:
     parts += [part for part in (_TENS[tens], _UNITS[units] if units else "") if part]
     if units and tens:
         parts[-2:] = [f"{parts[-2]} na {parts[-1]}"]
-    yield " ".join(parts)
-    yield " na ".join(parts)
-    yield " ".join(parts[:-1]) + f" na {parts[-1]}" if len(parts) > 1 else parts[0]
+    for form in dict.fromkeys((" ".join(parts), " na ".join(parts), " na ".join([" ".join(parts[:-1]), parts[-1]]))):
+        form = form.removeprefix(" na ")
+        yield form
+        stem = _AGREEING.search(form)
+        if stem is None:
+            continue
+        for prefix in ("wa", "ma", "vi", "mi", "m", "ki"):
+            yield form[: stem.start()] + prefix + _STEMS.get(stem[0], stem[0])
+
+
+_AGREEING = re.compile("(?:moja|mbili|tatu|nne|tano|nane)$")
+_STEMS = {"mbili": "wili"}
+"""The units agree with what they count: watoto wawili, mayai mawili, vitabu viwili."""

@@ -8,6 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from .._gguf import is_gguf
 from ..errors import SettingsError
 from .base import Engine
 
@@ -23,10 +24,12 @@ class EngineSpec:
 
 
 ENGINES = {
-    "transformers": EngineSpec("TransformersEngine", ("device", "batch_tokens", "batch_invariant")),
+    "transformers": EngineSpec("TransformersEngine", (
+        "device", "batch_tokens", "batch_invariant", "adapter", "adapter_live", "quantization",
+    )),
     "vllm": EngineSpec("VLLMEngine", (
         "batch_tokens", "batch_invariant", "tensor_parallel_size", "pipeline_parallel_size",
-        "distributed_executor_backend", "engine_args",
+        "distributed_executor_backend", "engine_args", "adapter", "adapter_live",
     )),
 }  # fmt: skip
 
@@ -36,10 +39,10 @@ class EngineSettings:
     """Which model to load, and in which engine.
 
     Attributes:
-        model_path: folder or hub id.
+        model_path: folder, GGUF file or hub id.
         engine: "transformers", "vllm" or "auto" (vLLM where it is installed and there is a GPU).
         dtype: precision, or "auto" for the model's own.
-        options: what only one engine has (device, tensor_parallel_size, …), passed to its `load`.
+        options: more, some of which only one engine has (adapter, device, …), passed to its `load`.
     """
 
     model_path: str
@@ -60,10 +63,15 @@ class EngineSource:
 
     @property
     def explicit(self) -> dict[str, str | bool]:
-        """The engine, precision and invariance that the caller asked for; stored results without must not be reused."""
+        """The engine and the precision that the caller asked for, …; stored results without must not be reused."""
         asked: dict[str, Any] = {"engine": self.settings.engine, "dtype": self.settings.dtype}
         named = {key: value for key, value in asked.items() if value != "auto"}
-        return named | ({"batch_invariant": True} if self.settings.options.get("batch_invariant") else {})
+        options = self.settings.options
+        if options.get("batch_invariant"):
+            named["batch_invariant"] = True
+        if options.get("adapter") is not None:
+            named["adapter_mode"] = "live" if options.get("adapter_live") else "merged"
+        return named
 
     def __call__(self) -> Engine:
         """The loaded engine."""
@@ -91,7 +99,7 @@ def load_engine(settings: EngineSettings) -> Engine:
         SettingsError: no such engine, or an option that the engine does not have.
         EngineError: the model cannot be loaded; `errors` has the kinds.
     """
-    name = _automatic(settings.options) if settings.engine == "auto" else settings.engine
+    name = _automatic(settings) if settings.engine == "auto" else settings.engine
     if name not in ENGINES:
         raise SettingsError(f"unknown engine {name!r}: choose from {', '.join(ENGINES)}, auto")
     spec = ENGINES[name]
@@ -105,12 +113,16 @@ def load_engine(settings: EngineSettings) -> Engine:
     return engine.load(settings.model_path, dtype=settings.dtype, **settings.options)
 
 
-def _automatic(options: Mapping[str, Any]) -> str:
-    """The engine whose own options are given; else vLLM if it is installed and there is a GPU; else transformers."""
+def _automatic(settings: EngineSettings) -> str:
+    """The engine whose own options are given; else vLLM if it is installed and there is a GPU; else transformers.
+
+    vLLM is never chosen for a GGUF file, which it does not count in.
+    """
+    options = settings.options
     for name, other in (("vllm", "transformers"), ("transformers", "vllm")):
         if set(options) & (set(ENGINES[name].options) - set(ENGINES[other].options)):
             return name
-    if find_spec("vllm") is None:
+    if find_spec("vllm") is None or is_gguf(settings.model_path):
         return "transformers"
     import torch
 

@@ -6,12 +6,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from jaxtyping import Float32
+from torch import Tensor
+
 from ..config import Sampling
 from ..core.counts import LanguageCounts
 from ..core.interventions import Intervention
 from ..core.model import SILENT, ModelInfo, Progress
 from ..core.perplexity import TextLikelihood
 from ..core.routing import Experts
+from ..core.widths import beyond
 from ..corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
 from ..errors import EngineError, IncompatibleError, SettingsError
 
@@ -122,20 +126,25 @@ def not_finite(what: str, device: object = None) -> EngineError:
     )
 
 
-def check_shape(intervention: Intervention, *, layers: int, d_mlp: int, experts: Experts | None = None) -> None:
-    """Refuse an intervention that was made for a model of another shape, or on routers that are not there.
+def check_shape(intervention: Intervention, widths: Sequence[int], *, experts: Experts | None = None) -> None:
+    """Refuse an intervention made for a model of another shape, with neurons beyond a layer's width, or on no router.
 
     experts: those whose routers the engine can change.
     """
-    shape = tuple(intervention.scale.shape)
+    shape, layers, d_mlp = tuple(intervention.scale.shape), len(widths), max(widths)
     if shape != (layers, d_mlp):
         raise IncompatibleError(
             f"the intervention is for a model of shape {shape} (layers, d_mlp), this one has {(layers, d_mlp)}: "
             "use the mask made for this model"
         )
-    router = intervention.router
-    if router is None:
-        return
+    if min(widths) < d_mlp and (fault := beyond(intervention.touched, widths, "the intervention changes one")):
+        raise IncompatibleError(f"{fault}: use the mask made for this model")
+    if intervention.router is not None:
+        _check_routers(intervention.router, layers, experts)
+
+
+def _check_routers(router: Float32[Tensor, "layer expert"], layers: int, experts: Experts | None) -> None:
+    """Refuse what routers cannot do: there are none, or no such experts, or too few would be left."""
     if experts is None:
         raise IncompatibleError(
             "the intervention bans or boosts experts, but there is no router that it could change: give a mixture of "

@@ -16,8 +16,10 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
 
-from ..errors import EngineError, LNAWarning, SettingsError
-from .families import neurons_per_layer, unknown_family
+from .._gguf import is_gguf
+from ..errors import EngineError, LNAError, LNAWarning, SettingsError
+from . import gguf
+from .families import neurons_of_layers, unknown_family
 from .folder import check_model_path, check_weight_files, remarks
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -46,7 +48,12 @@ def looks_local(path: str) -> bool:
 def load_config(path: str, revision: str | None) -> PreTrainedConfig:
     """A model's config."""
     if looks_local(path) and not Path(path).exists():
-        raise EngineError(f"there is no model at {path}: the path does not exist; give a model folder or a hub id")
+        raise EngineError(
+            f"there is no model at {path}: the path does not exist; give a model folder, a GGUF file or a hub id"
+        )
+    if is_gguf(path):
+        with explained("the config", path):
+            return gguf.load_config(path)
     raw = check_model_path(path)
     if raw is None:
         with explained("the config", path):
@@ -65,6 +72,9 @@ def load_tokenizer(path: str, revision: str | None) -> Any:
 
     Beside tokenizer.json, Mistral's tekken.json is not used: it would be where the package mistral_common is installed.
     """
+    if is_gguf(path):
+        with explained("the tokenizer", path):
+            return gguf.load_tokenizer(path)
     alone = (Path(path) / "tekken.json").is_file() and not (Path(path) / "tokenizer.json").is_file()
     choice = {} if alone else {"mistral_format": False}
     with explained("the tokenizer", path):
@@ -79,7 +89,9 @@ def load_tokenizer(path: str, revision: str | None) -> Any:
 def load_end_tokens(path: str, *, config: PreTrainedConfig, tokenizer: Any, revision: str | None) -> tuple[int, ...]:
     """The tokens that end an answer. Nothing else of a model's generation config is ever used."""
     generation = None
-    if Path(path).is_dir():
+    if is_gguf(path):
+        generation = GenerationConfig(eos_token_id=list(gguf.further_ends(path)))
+    elif Path(path).is_dir():
         if (Path(path) / "generation_config.json").is_file():
             with explained("generation_config.json", path):
                 generation = GenerationConfig.from_pretrained(path)
@@ -91,6 +103,13 @@ def load_end_tokens(path: str, *, config: PreTrainedConfig, tokenizer: Any, revi
 
 def warn_of_files_beside(path: str, *, config: PreTrainedConfig, tokenizer: Any) -> None:
     """Check the weights' files, and warn of files of a local folder that are not used, or would be elsewhere."""
+    if is_gguf(path):
+        warnings.warn(
+            f"{path} holds its weights as {gguf.stored_as(path)}: they are dequantised, and the numbers are of the "
+            "quantized weights",
+            LNAWarning,
+            stacklevel=3,
+        )
     check_weight_files(path)
     vocabulary = getattr(config.get_text_config(), "vocab_size", None)
     for line in remarks(path, tokenizer=tokenizer, vocabulary=vocabulary):
@@ -111,13 +130,13 @@ def end_tokens(config: Any, generation: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted(set(tokens)))
 
 
-def model_shape(model_path: str) -> tuple[int, int]:
-    """Layers, and neurons per layer, of a model folder or hub id; reads no weights."""
+def layer_widths(model_path: str) -> tuple[int, ...]:
+    """The neurons of each layer of a model folder, GGUF file or hub id, by its config; reads no weights."""
     config = load_config(model_path, None)
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
     if not isinstance(layers, int) or layers < 1:
         raise EngineError(f"the config of {model_path} does not tell how many layers it has: it says {layers!r}")
-    return layers, neurons_per_layer(config)
+    return neurons_of_layers(config, layers)
 
 
 def longest_sequence(config: Any, tokenizer: Any) -> int:
@@ -156,6 +175,8 @@ def explained(what: str, path: str) -> Iterator[None]:
     try:
         with quiet():
             yield
+    except LNAError:
+        raise
     except BaseException as error:  # the tokenizers library panics, and its panics are no Exceptions
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise

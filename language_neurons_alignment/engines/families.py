@@ -8,15 +8,24 @@ A neuron's activation is taken right after the activation function (docs/concept
 Both engines find the neurons when a model is loaded, and prove them (`engines.transformers.sites`,
 `engines.vllm.sites`), also those of families that are not in the table. What the table says of the transformers
 library is proved too.
+
+A package can bring families of its own. Each of its entry points in the group
+`language_neurons_alignment.architectures` is named after a `model_type` and gives a `Family`:
+
+    [project.entry-points."language_neurons_alignment.architectures"]
+    my_model = "my_package.families:MY_MODEL"
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeGuard
 
+from ..core.routing import Experts
 from ..errors import EngineError, UnknownArchitectureError
 
 
@@ -38,10 +47,8 @@ class Family:
 
     transformers: TransformersPlace = TransformersPlace()
     without_vllm: str = ""  # why vLLM cannot serve the family, where that is known before it loads
-    longest_in_vllm: Callable[[Any], int | None] | None = (
-        None  # longer texts are computed in another way there, in tokens
-    )
-    width: Callable[[Any], int | None] | None = None  # neurons per layer, from the text model's config
+    longest_in_vllm: Callable[[Any], int | None] | None = None  # tokens; longer texts are computed otherwise there
+    width: Callable[[Any], int | list[int] | None] | None = None  # of all layers or of each, from the text's config
 
 
 _GATED = TransformersPlace("layers", "mlp.act_fn", "mlp.gate_proj")
@@ -70,17 +77,65 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v3": Family(without_vllm=_MLA),
     # the layers with a window see one token more there than in the transformers library
     "cohere2": Family(longest_in_vllm=lambda config: config.sliding_window),
+    "gemma4_text": Family(
+        without_vllm="its layers may differ in width, and vLLM's are counted with one width",
+        width=lambda config: _gemma4_widths(config),
+    ),
 }
-"""The families, by `model_type` in a model's config."""
+"""The families of this package, by `model_type` in a model's config."""
+
+ENTRY_POINTS = "language_neurons_alignment.architectures"
+"""The group of entry points in which other packages name their families."""
+
+
+def families() -> Mapping[str, Family]:
+    """The table: the families of this package, and those that installed packages name.
+
+    Raises:
+        UnknownArchitectureError: an entry point does not load, gives something else than a `Family`, or names a
+            family that is in the table already.
+    """
+    return {**FAMILIES, **_from_packages()}
+
+
+@cache
+def _from_packages() -> Mapping[str, Family]:
+    found: dict[str, Family] = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        package = entry.dist.name if entry.dist is not None else "an installed package"
+        said = f"the entry point {entry.name} = {entry.value} of {package}"
+        try:
+            family = entry.load()
+        except Exception as error:  # whatever a package's own code raises
+            raise UnknownArchitectureError(f"{said} cannot be loaded: {error}; repair or remove {package}") from error
+        if not isinstance(family, Family):
+            raise UnknownArchitectureError(
+                f"{said} gives a {type(family).__name__}, expected a Family of {__name__}: repair or remove {package}"
+            )
+        if entry.name in FAMILIES or entry.name in found:
+            raise UnknownArchitectureError(
+                f"{said} names a family that is in the table already: remove {package}, or rename its entry"
+            )
+        found[entry.name] = family
+    return found
+
+
+def _gemma4_widths(config: Any) -> list[int] | int | None:
+    """Gemma 4 may double the width of the last layers, which share the keys and values of those before them."""
+    width, layers = getattr(config, "intermediate_size", None), getattr(config, "num_hidden_layers", 0)
+    first = layers - (getattr(config, "num_kv_shared_layers", 0) or 0)
+    if not getattr(config, "use_double_wide_mlp", False) or not 0 < first < layers or not isinstance(width, int):
+        return width
+    return [width if layer < first else 2 * width for layer in range(layers)]
 
 
 def family_of(config: Any) -> Family:
     """The family of a model, from its config; an empty entry for one that is not in the table."""
-    return FAMILIES.get(str(getattr(config, "model_type", None)), Family())
+    return families().get(str(getattr(config, "model_type", None)), Family())
 
 
 def neurons_of(config: dict[str, Any]) -> int:
-    """How many neurons a model has by its config.json: layers × width; 0 where that does not tell.
+    """How many neurons a table of a model has by its config.json: layers × width; 0 where that does not tell.
 
     >>> neurons_of({"model_type": "llama", "num_hidden_layers": 32, "intermediate_size": 14336})
     458752
@@ -88,7 +143,7 @@ def neurons_of(config: dict[str, Any]) -> int:
     text = SimpleNamespace(**(config.get("text_config") or config))
     try:
         layers = getattr(text, "num_hidden_layers", None) or text.n_layer
-        return int(layers) * neurons_per_layer(text)
+        return int(layers) * max(neurons_of_layers(text, int(layers)))  # files hold a table as wide as the widest
     except (AttributeError, TypeError, ValueError, EngineError):
         return 0
 
@@ -111,15 +166,119 @@ _WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff")
 
 
 def neurons_per_layer(config: Any) -> int:
-    """Neurons per layer (d_mlp) as a model's config tells them; the loaded model proves them."""
+    """Neurons per layer (d_mlp), or in the widest, as a model's config tells them; the loaded model proves them."""
+    found = _width(config)
+    return found if isinstance(found, int) else max(found)
+
+
+def check_vllm(config: Any) -> None:
+    """Refuse a model that is known not to be served by vLLM, before vLLM loads it; others are proved when it has.
+
+    Raises:
+        UnknownArchitectureError: it would be counted wrongly, or has no layers of attention and MLPs.
+    """
+    name = f"{class_name(config) or config.model_type} (model_type {config.model_type!r})"
+    if reason := family_of(config).without_vllm:
+        raise UnknownArchitectureError(f"{name} is not served by vLLM: {reason}; try --engine transformers")
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    layers, heads = (getattr(text, what, None) for what in ("num_hidden_layers", "num_attention_heads"))
+    if not isinstance(layers, int) or not isinstance(heads, int):
+        raise UnknownArchitectureError(
+            f"the config of {name} tells no number of layers or attention heads ({layers!r}, {heads!r}): only decoders "
+            "with attention and MLPs are supported"
+        )
+    widths = sorted(set(neurons_of_layers(config, layers)))
+    if len(widths) > 1 and experts_in(config) is None:
+        raise UnknownArchitectureError(
+            f"{name} has layers of different widths ({', '.join(map(str, widths))} neurons), which are not counted in "
+            "vLLM, expected one width: try --engine transformers"
+        )
+
+
+def neurons_of_layers(config: Any, layers: int) -> tuple[int, ...]:
+    """The neurons of each layer, as a model's config tells them for all or for each.
+
+    >>> neurons_of_layers(SimpleNamespace(intermediate_size=[2, 4]), 2)
+    (2, 4)
+    """
+    found = _width(config)
+    each = (found,) * layers if isinstance(found, int) else tuple(found)
+    if len(each) != layers:
+        raise EngineError(
+            f"the config of {class_name(config)} tells the neurons of {len(each)} layers, expected {layers}, as many "
+            "as it has: correct config.json"
+        )
+    return each
+
+
+def _width(config: Any) -> int | list[int]:
+    """The neurons of all layers, or those of each."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     width = family_of(config).width
-    found = width(text) if width else next((one for name in _WIDTHS if (one := getattr(text, name, None))), None)
+    found: Any = width(text) if width else next((one for name in _WIDTHS if (one := getattr(text, name, None))), None)
     if found is None and (hidden := getattr(text, "hidden_size", None)):
         found = 4 * hidden  # the default of configs that leave it open, from GPT-2 on
-    if not isinstance(found, int) or found < 1:
+    listed: list[Any] = list(found) if isinstance(found, list | tuple) else [found]
+    each = [one for one in listed if _is_size(one)]
+    if not each or len(each) < len(listed):
         raise EngineError(
             f"the config of {class_name(config)} does not tell how many neurons a layer has: it says {found!r}, and "
             f"has none of {', '.join(_WIDTHS)}"
         )
-    return found
+    experts = experts_in(text)
+    if experts is None or len(each) > 1:
+        return each if isinstance(found, list | tuple) else each[0]
+    routed = experts.number * experts.width + _shared_width(text, experts)
+    if len(experts.layers) == text.num_hidden_layers:
+        return routed
+    return [routed if layer in experts.layers else each[0] for layer in range(text.num_hidden_layers)]
+
+
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+_TOP_K = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_k")
+_EXPERT_WIDTH = ("moe_intermediate_size", "intermediate_size")
+_SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size")
+_SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+"""Names under which configs say how many experts a layer has, how many read a token, and what every token passes."""
+
+
+def experts_in(config: Any) -> Experts | None:
+    """The experts of a model as its config tells them, None where it has none; the loaded model proves them.
+
+    >>> experts_in(SimpleNamespace(num_hidden_layers=2, num_local_experts=8, intermediate_size=96, top_k_experts=2))
+    Experts(layers=(0, 1), number=8, width=96, top_k=2)
+    """
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    number, top_k, width, depth = (
+        _size(text, names) for names in (_EXPERTS, _TOP_K, _EXPERT_WIDTH, ("num_hidden_layers",))
+    )
+    if not (number and top_k and width):
+        return None
+    layers = tuple(layer for layer in range(depth) if _is_sparse(text, layer))
+    return Experts(layers, number, width, top_k) if layers else None
+
+
+def _is_size(value: object) -> TypeGuard[int]:
+    return type(value) is int and value > 0
+
+
+def _is_sparse(text: Any, layer: int) -> bool:
+    """Whether a layer has experts, in the ways in which configs say it."""
+    kinds = getattr(text, "mlp_layer_types", None)
+    if kinds:
+        return kinds[layer] == "sparse"
+    dense = getattr(text, "first_k_dense_replace", None) or getattr(text, "num_dense_layers", None) or 0
+    start = getattr(text, "moe_layer_start_index", None) or 0
+    step = getattr(text, "decoder_sparse_step", None) or getattr(text, "moe_layer_interval", None) or 1
+    only = getattr(text, "mlp_only_layers", None) or []
+    return layer >= max(dense, start) and layer not in only and (layer + 1) % step == 0
+
+
+def _shared_width(text: Any, experts: Experts) -> int:
+    """The neurons that read every token beside the routed experts."""
+    return _size(text, _SHARED_WIDTH) or _size(text, _SHARED) * experts.width
+
+
+def _size(text: Any, names: Sequence[str]) -> int:
+    """The first of these that the config tells; 0 where it tells none."""
+    return next((one for name in names if _is_size(one := getattr(text, name, None))), 0)

@@ -1,8 +1,8 @@
 """A model's folder before anything is loaded from it: what cannot be used, and what lies beside and is not used.
 
-`check_model_path` and `check_weight_files` refuse what is not a model (an adapter, a GGUF file, pointers of git-lfs) in
-one line that says what it is. `remarks` names the files that would change the numbers on another machine, where another
-package is installed, or in another engine.
+`check_model_path` and `check_weight_files` refuse what is not a model (an adapter, another file, pointers of git-lfs)
+in one line that says what it is. `remarks` names the files that would change the numbers on another machine, where
+another package is installed, or in another engine.
 """
 
 from __future__ import annotations
@@ -15,10 +15,6 @@ from typing import Any
 from .._file_kinds import SAFETENSORS, file_kind
 from ..errors import EngineError
 
-_GGUF = (
-    "is a GGUF model, which neurons are not counted in: give the model folder that it was made from, or save it as one "
-    "(AutoModelForCausalLM.from_pretrained(folder, gguf_file=name) and save_pretrained, with its tokenizer)"
-)
 _LARGEST = 64 * 2**20
 """Bytes of the largest JSON file of a model that is believed: indices have a few MB."""
 _OTHER_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx")
@@ -36,26 +32,27 @@ def check_model_path(path: str) -> dict[str, Any] | None:
     if not folder.exists():
         return None
     if not folder.is_dir():
-        kind = file_kind(folder) or "not one"
-        if folder.suffix.lower() == ".gguf" or kind == "a GGUF model":
-            raise EngineError(f"{path} {_GGUF}")
-        raise EngineError(f"{path} is a file ({kind}), expected a model folder: give the folder it is in")
+        kind = file_kind(folder) or "of no known kind"
+        raise EngineError(
+            f"{path} is a file ({kind}), expected a model folder or a GGUF file: give the folder it is in"
+        )
     adapter = folder / "adapter_config.json"
     if (folder / "config.json").is_file():
         if adapter.exists():
             raise EngineError(
                 f"{path} holds a model and an adapter ({adapter.name}): where the package peft is installed, the "
-                "adapter would be loaded on top, elsewhere not; move the adapter's files out, or merge it first"
+                "adapter would be loaded on top, elsewhere not; move the adapter's files into a folder of their own "
+                "and give that as --adapter"
             )
         return _config(folder / "config.json")
     if adapter.exists():
-        base = _json(adapter).get("base_model_name_or_path")
+        base = read_json(adapter).get("base_model_name_or_path")
         raise EngineError(
-            f"{path} is an adapter (LoRA) of the model {base!r}, not a model: merge the two (peft's "
-            f"merge_and_unload, then save_pretrained) and give the merged folder, or give the base model"
+            f"{path} is an adapter (LoRA) of the model {base!r}, not a model: give the base model as --model-path and "
+            f"this folder as --adapter"
         )
-    if any(folder.glob("*.gguf")):
-        raise EngineError(f"{path} holds only {sorted(folder.glob('*.gguf'))[0].name}, which {_GGUF}")
+    if files := sorted(folder.glob("*.gguf")):
+        raise EngineError(f"{path} has no config.json and holds a GGUF model: give the file itself, {files[0]}")
     if (folder / "params.json").exists():
         raise EngineError(
             f"{path} holds a model in its maker's own format (params.json), without config.json: give the folder in "
@@ -66,7 +63,7 @@ def check_model_path(path: str) -> dict[str, Any] | None:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    config = _json(path)
+    config = read_json(path)
     named = config.get("architectures")
     if named is not None and not (isinstance(named, list) and all(isinstance(one, str) for one in named)):
         raise EngineError(f'{path} has "architectures": {_short(named)}; expected a list of names; {_AGAIN}')
@@ -78,7 +75,7 @@ def _config(path: Path) -> dict[str, Any]:
 _AGAIN = "copy the model folder again"
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of a model folder."""
     try:
         if path.stat().st_size > _LARGEST:
@@ -133,7 +130,7 @@ def _used(folder: Path) -> list[str]:
             return [single]
         index = folder / f"{single}.index.json"
         if index.is_file():
-            files = _json(index).get("weight_map")
+            files = read_json(index).get("weight_map")
             if not isinstance(files, Mapping) or not all(isinstance(name, str) for name in files.values()):
                 raise EngineError(f'{index} has no "weight_map" from weights to files: {_AGAIN}')
             outside = [name for name in files.values() if Path(name).name != name]
@@ -153,8 +150,8 @@ def remarks(path: str, *, tokenizer: Any, vocabulary: int | None) -> Iterator[st
     folder = Path(path)
     if not folder.is_dir():
         return
-    config = _json(folder / "config.json")
-    settings = _json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    config = read_json(folder / "config.json")
+    settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
     yield from _about_weights(folder, config)
     yield from _about_code(folder, config, settings)
     yield from _about_answers(folder)
@@ -197,7 +194,9 @@ def _about_answers(folder: Path) -> Iterator[str]:
         "return_dict_in_generate",
         "cache_implementation",
     }
-    said = [f"{key} {_short(value)}" for key, value in _json(path).items() if key not in usual and value is not None]
+    said = [
+        f"{key} {_short(value)}" for key, value in read_json(path).items() if key not in usual and value is not None
+    ]
     if said:
         yield f"{path} asks for {', '.join(said[:4])}{', …' if len(said) > 4 else ''}: only its end tokens are used"
 
@@ -212,8 +211,8 @@ def _about_tokenizer(
         yield f"{folder / 'tekken.json'} is not read: tokenizer.json is, whether mistral_common is installed or not"
     added = folder / "added_tokens.json"
     if added.is_file() and (folder / "tokenizer.json").is_file():
-        own = {one.get("content") for one in _json(folder / "tokenizer.json").get("added_tokens") or []}
-        extra = sorted(token for token in _json(added) if token not in own)
+        own = {one.get("content") for one in read_json(folder / "tokenizer.json").get("added_tokens") or []}
+        extra = sorted(token for token in read_json(added) if token not in own)
         if extra:
             yield f"{added} adds tokens that tokenizer.json does not have ({', '.join(map(repr, extra[:3]))}): in use"
     if vocabulary:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ConflictError
-from .files import Json, atomic_file, locked, remove_leftovers, unwritable, write_text
+from .files import DIGESTS, Json, atomic_file, digests_with, locked, remove_leftovers, unwritable, write_text
 from .grid import (
     Cells,
     Check,
@@ -197,14 +197,19 @@ def _check_outcomes(cell: Stored) -> None:
         raise ValueError(f"it has {len(outcomes)} outcomes of {len(set(questions))} questions")
 
 
-def save_evaluation(path: Path, cells: Cells) -> None:
-    """Write the summary of an evaluation: each cell with its counts, for people, and its outcomes, for programs."""
+def save_evaluation(path: Path, cells: Cells, *, table: Path) -> None:
+    """Write the summary of an evaluation: each cell with its counts, for people, and its outcomes, for programs.
+
+    It holds the digest of the table that was written before it.
+    """
+    whole = with_ending(path, ".json")
     outcomes = {key: one.content["outcomes"] for key, one in cells.items()}
     content = {
         "provenance": merged(one.made_from for one in cells.values()),
         "engine": list(cells.values())[-1].engine,
         "asked": {text: one.content["questions"] for (_, text), one in cells.items()},
         "legend": dict(_OUTCOMES.values()),
+        DIGESTS: digests_with(whole, [table]),
         "cells": [
             {
                 "row": row,
@@ -219,7 +224,7 @@ def save_evaluation(path: Path, cells: Cells) -> None:
             for (row, text), letters in outcomes.items()
         ],
     }
-    write_text(with_ending(path, ".json"), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(whole, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def forcing_grid(path: Path, wanted: Mapping[Key, Json], *, overwrite: bool = False) -> AnswerGrid:
@@ -245,13 +250,14 @@ def forcing_name(key: Key) -> str:
     return text if condition == "none" else f"{text}.to.{condition}"
 
 
-def save_forcing(path: Path, cells: Cells) -> None:
-    """Write the summary of a forcing table."""
-    content = {}
+def save_forcing(path: Path, cells: Cells, *, table: Path) -> None:
+    """Write the summary of a forcing table, with the digest of the table as CSV that was written before it."""
+    whole, content = with_ending(path, ".json"), {}
     for key, one in cells.items():
         name = forcing_name(key)
         content[name] = {"made_from": one.made_from[name], "engine": one.engine, **one.content}
-    write_text(with_ending(path, ".json"), json.dumps({"cells": content}, indent=1, ensure_ascii=False) + "\n")
+    listed = {DIGESTS: digests_with(whole, [table]), "cells": content}
+    write_text(whole, json.dumps(listed, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_corpus(path: Path, items: Sequence[Mapping[str, object]], *, overwrite: bool = False) -> bool:

@@ -45,6 +45,7 @@ from ..core.counts import (
 )
 from ..core.model import MOST_LAYERS, WIDEST
 from ..core.selection import NeuronStatistics, neuron_statistics
+from ..core.widths import Widths, beyond, neurons_among, widths_fault
 from ..errors import ArtifactError, IncompatibleError, MissingArtifactError
 from ..languages import code_or_name, parse_languages
 from .checkpoint import Checkpoint
@@ -56,6 +57,9 @@ COUNTS_HASH = "counts_hash"
 
 UNSHARED = "unshared_prefix_tokens"
 """In `meta`: how many prefix tokens may have been counted apart from the texts (`excess`)."""
+
+WIDTHS = "widths"
+"""In `meta`: the neurons of each layer, where layers differ (`core.widths`)."""
 
 _KIND, _MODEL = "kind", "model"
 _OF_THE_FILE = (_KIND, _MODEL, COUNTS_HASH)
@@ -136,6 +140,16 @@ class _Span(NamedTuple):
         """`meta` without what the file is: how it was made."""
         return _made(self.meta)
 
+    @property
+    def widths(self) -> Widths | None:
+        """The neurons of each layer, where layers differ."""
+        return widths_in(self.meta)
+
+
+def widths_in(meta: Json) -> Widths | None:
+    """Return the widths in the `meta` of a file that has been checked; None where all layers are alike."""
+    return tuple(meta[WIDTHS]) if WIDTHS in meta else None
+
 
 def _made(meta: Json) -> Json:
     return {key: value for key, value in meta.items() if key not in _OF_THE_FILE}
@@ -151,12 +165,19 @@ def _load_span(path: Path, kind: _Kind) -> _Span:
     tables = tuple(table for name in kind.tables if isinstance(table := content.get(name), Tensor))
     span = _Span(tokens, tables, meta if isinstance(meta, dict) else {})
     if not _fits(span, kind):
-        raise ArtifactError(f"{path} is not {kind.name}: expected {kind.expected}; delete it and {kind.remedy}")
+        raise ArtifactError(f"{path} is not {kind.name}: expected {kind.expected}; {_again(span.meta, kind)}")
     _check_meta(path, span.meta, kind)
     fault = _fault_of(span, kind)
     if fault:
-        raise ArtifactError(f"{path} holds impossible counts: {fault}; delete it and {kind.remedy}")
+        raise ArtifactError(f"{path} holds impossible counts: {fault}; {_again(span.meta, kind)}")
     return span
+
+
+def _again(meta: Json, kind: _Kind) -> str:
+    """What to do where a file cannot be used: ours is made again, what others made is theirs to keep."""
+    if "version" in meta:
+        return f"delete it and {kind.remedy}"
+    return f"lna did not write it: move it away, or use another --root or -s, and {kind.remedy}"
 
 
 def _number(tokens: object) -> object:
@@ -188,6 +209,11 @@ def _fits(span: _Span, kind: _Kind) -> bool:
 
 def _fault_of(span: _Span, kind: _Kind) -> str | None:
     """Say what is impossible about the counts in one file; moments are held to the counts beside them."""
+    if WIDTHS in span.meta:
+        fault = widths_fault(span.meta[WIDTHS], *span.tables[0].shape[-2:])
+        faults = (beyond(table, span.meta[WIDTHS]) for table in span.tables)
+        if fault := fault or next(filter(None, faults), None):
+            return fault
     if kind is _COUNTS:
         return span_fault(span.tokens, span.tables[0])
     if kind is not _BLOCKS:
@@ -206,16 +232,17 @@ _NAME = re.compile(r"(prefix\.)?(activation|moments|blocks)\.([^.]+)\.(.+)\.pt")
 def _check_meta(path: Path, meta: Json, kind: _Kind) -> None:
     """Raise where `meta` holds other than plain values, or names another kind, language or model than the path does."""
     for key, value in meta.items():
-        if not isinstance(key, str) or not isinstance(value, str | int | float | bool | None):
+        plain = isinstance(value, str | int | float | bool | None) or (key == WIDTHS and isinstance(value, list))
+        if not isinstance(key, str) or not plain:
             raise ArtifactError(
                 f"{path} is not {kind.name}: its meta holds a {type(value).__name__} under {str(key)[:40]!r}, expected "
-                f"plain values; delete it and {kind.remedy}"
+                f"plain values; {_again(meta, kind)}"
             )
     for key in ("sequences", "boundary_cases", UNSHARED):
         if key in meta and (type(meta[key]) is not int or not 0 <= meta[key] <= _MOST_TOKENS):
             raise ArtifactError(
-                f"{path} is not {kind.name}: its meta has {key} {meta[key]!r}, expected a whole number; delete it and "
-                f"{kind.remedy}"
+                f"{path} is not {kind.name}: its meta has {key} {meta[key]!r}, expected a whole number; "
+                f"{_again(meta, kind)}"
             )
     named = _NAME.fullmatch(path.name)
     if named is None:
@@ -238,6 +265,12 @@ def _check_meta(path: Path, meta: Json, kind: _Kind) -> None:
 def _load_pair(full: Path, prefix: Path, kind: _Kind) -> tuple[_Span, _Span]:
     """Read a language's full and prefix file, and check that they come from one run."""
     one, other = _load_span(full, kind), _load_span(prefix, kind)
+    if bool(one.meta) != bool(other.meta):
+        told, untold = (full, prefix.name) if one.meta else (prefix, full.name)
+        raise IncompatibleError(
+            f"{told} says in its meta how it was made, and {untold} has no meta: lna did not write both, so nothing "
+            f"shows that they belong together; restore {untold}, or collect both again with `{kind.command} --force`"
+        )
     if one.tables[0].shape != other.tables[0].shape or one.origin != other.origin:
         raise IncompatibleError(
             f"{full} and {prefix.name} do not belong together, they come from different runs: collect them again "
@@ -279,7 +312,7 @@ def _load_language(layout: Layout, language: str) -> _Loaded:
             f"again with `{_COUNTS.command} --force`"
         )
     unshared = _unshared(full.meta, prefix.tokens)
-    fault, apart = pair_fault(counts, unshared=unshared), Excess(0, 0, 0)
+    fault, apart = pair_fault(counts, unshared=unshared, widths=full.widths), Excess(0, 0, 0)
     if fault and not full.meta:
         apart = excess(counts)
         fault = None if _by_rounding(apart, counts) else fault
@@ -376,13 +409,13 @@ def load_origin(path: Path) -> tuple[int, Json]:
     """Read the number of tokens and the meta of a count file, without its counts."""
     content = load_tensors(path, remedy=_COUNTS.remedy, lazy=True)
     if not isinstance(content, dict) or "total_tokens" not in content:
-        raise ArtifactError(f"{path} is not a count file: it has no total_tokens; delete it and {_COUNTS.remedy}")
+        raise ArtifactError(f"{path} is not a count file: it has no total_tokens; {_again({}, _COUNTS)}")
     tokens, meta = _number(content["total_tokens"]), content.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
     if type(tokens) is not int or not 0 <= tokens <= _MOST_TOKENS:
         raise ArtifactError(
-            f"{path} is not a count file: its total_tokens is not a number of tokens; delete it and {_COUNTS.remedy}"
+            f"{path} is not a count file: its total_tokens is not a number of tokens; {_again(meta, _COUNTS)}"
         )
-    meta = meta if isinstance(meta, dict) else {}
     _check_meta(path, meta, _COUNTS)
     return tokens, _made(meta)
 
@@ -412,7 +445,7 @@ def load_blocks(layout: Layout, language: str, *, counted: str | None = None) ->
         )
     unshared = _unshared(full.meta, whole.prefix.total_tokens)
     for number, counts in enumerate(_blocks_of(blocks), start=1):
-        if fault := pair_fault(counts, unshared=unshared):
+        if fault := pair_fault(counts, unshared=unshared, widths=full.widths):
             raise ArtifactError(
                 f"{path} and its prefix file hold impossible counts: in block {number}, {fault}; {_BLOCKS.remedy}"
             )
@@ -488,6 +521,7 @@ class AnswerCounts:
         metas: what each language's files say about their making.
         notes: sentences about these counts that a reader must know.
         left_out: languages that were asked for and have no answer token.
+        widths: the neurons of each layer, where layers differ (`core.widths`).
 
     Raises:
         CorpusError: a language has no answer token.
@@ -503,9 +537,16 @@ class AnswerCounts:
     metas: tuple[Json, ...] = ()
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    widths: Widths | None = None
 
     def __post_init__(self) -> None:
-        check_answer_tokens(dict(zip(self.languages, self.tokens.tolist(), strict=True)))
+        tokens = dict(zip(self.languages, self.tokens.tolist(), strict=True))
+        check_answer_tokens(tokens, others=max(tokens.values()) > 0)
+
+    @property
+    def tokenizer_hash(self) -> str:
+        """The digest of the tokenizer; "" where the files do not tell."""
+        return next((digest for meta in self.metas if (digest := model_of(meta).tokenizer_hash)), "")
 
     @property
     def probability(self) -> Float32[Tensor, "layer neuron lang"]:
@@ -514,7 +555,7 @@ class AnswerCounts:
 
     def statistics(self, *, bar: float) -> NeuronStatistics:
         """Compute entropy, peak and membership of every neuron."""
-        return neuron_statistics(self.probability, bar=bar)
+        return neuron_statistics(self.probability, bar=bar, widths=self.widths)
 
 
 def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: bool = False) -> AnswerCounts:
@@ -545,24 +586,32 @@ def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: 
                 f"the counts of {language!r} have shape {tuple(answers.shape)}, those of {next(iter(hashes))!r} "
                 f"{tuple(table.shape[:2])}: they come from different models; collect {language!r} again"
             )
-        differs = _model_of(meta).difference(origin, unknown_differs=True)
-        if differs:
+        if meta.get(WIDTHS) != origin.get(WIDTHS):
             raise IncompatibleError(
-                f"the counts of {next(iter(hashes))!r} and {language!r} come from different models (other {differs}): "
-                "collect one of them again with `lna activation --force`"
+                f"the counts of {next(iter(hashes))!r} and {language!r} are of layers of different widths: they come "
+                f"from different models; collect {language!r} again"
             )
+        for other, earlier in zip(hashes, metas, strict=True):
+            if differs := model_of(meta).difference(earlier, unknown_differs=True):
+                raise IncompatibleError(
+                    f"the counts of {other!r} and {language!r} come from different models (other {differs}): "
+                    "collect one of them again with `lna activation --force`"
+                )
         table[..., k] = answers
         tokens.append(counts.answer_tokens)
         prefix_tokens.append(counts.prefix.total_tokens)
     if not skip_empty or table is None:
-        check_answer_tokens(empty)
+        check_answer_tokens(empty, others=table is not None)
     assert table is not None  # languages are never empty: parse_languages
-    model = _model_of(origin)
+    model, widths = model_of(origin), widths_in(origin)
     totals = torch.tensor(tokens), torch.tensor(prefix_tokens)
-    notes = (*((left_out_note(empty),) if empty else ()), *_notes_on(apart, neurons=table[..., 0].numel()))
+    notes = (
+        *((left_out_note(empty),) if empty else ()),
+        *_notes_on(apart, neurons=neurons_among(len(table), table.shape[1], widths)),
+    )
     of_model = model.config_hash, model.weights_hash
     return AnswerCounts(
-        tuple(hashes), table[..., : len(hashes)], *totals, hashes, *of_model, tuple(metas), notes, tuple(empty)
+        tuple(hashes), table[..., : len(hashes)], *totals, hashes, *of_model, tuple(metas), notes, tuple(empty), widths
     )
 
 
@@ -592,9 +641,9 @@ def _notes_on(apart: Mapping[str, Excess], *, neurons: int) -> tuple[str, ...]:
     )
 
 
-def _model_of(meta: Json) -> Checkpoint:
+def model_of(meta: Json) -> Checkpoint:
     """The model that files say they come from."""
-    return Checkpoint(str(meta.get("config_hash") or ""), str(meta.get("weights_hash") or ""))
+    return Checkpoint(*(str(meta.get(f"{what}_hash") or "") for what in ("config", "weights", "tokenizer")))
 
 
 @dataclass(frozen=True)
@@ -629,7 +678,7 @@ def answer_moments(layout: Layout, language: str, *, counts: AnswerCounts | None
         raise ArtifactError(
             f"{path} holds no answer tokens, so there is no mean activation: count a corpus whose answers are not empty"
         )
-    model = _model_of(meta)
+    model = model_of(meta)
     return AnswerMoments(
         answer.total_tokens, answer.mean, answer.variance, moments_hash(moments), model.config_hash, model.weights_hash
     )

@@ -319,11 +319,27 @@ def differing_files(path: Path) -> list[Path]:
     """
 
     def is_whole(content: Any) -> bool:
-        return all(name == Path(name).name and isinstance(one, str) for name, one in content.get(DIGESTS, {}).items())
+        return all(
+            "" != name == Path(name).name and isinstance(one, str) for name, one in content.get(DIGESTS, {}).items()
+        )
 
     content = read_json(path, is_whole, command="lna") or {}
     named = {path.with_name(name): digest for name, digest in content.get(DIGESTS, {}).items()}
     return [file for file, digest in named.items() if not file.is_file() or _digest_of_file(file) != digest]
+
+
+def digests_with(path: Path, written: Iterable[Path]) -> Json:
+    """Return what the JSON file of a grid holds as `DIGESTS`: of the tables written for it now, and before.
+
+    Pictures have none: they are drawn from the same cells again by the same command.
+    """
+    held: Any = {}
+    with suppress(ArtifactError):  # damaged: it is about to be replaced
+        held = (read_json(path, lambda content: isinstance(content, dict), command="lna") or {}).get(DIGESTS)
+    before = held if isinstance(held, dict) else {}
+    named = {name: one for name, one in before.items() if "" != name == Path(name).name}
+    kept = {name: one for name, one in named.items() if path.with_name(name).is_file()}
+    return {**kept, **{file.name: _digest_of_file(file) for file in written}}
 
 
 def _digest_of_file(path: Path) -> str:
@@ -384,8 +400,8 @@ def load_tensors(path: Path, *, remedy: str, lazy: bool = False) -> Any:
         raise MissingArtifactError(f"{path} is not there: {remedy}") from None
     except _ForeignFileError as error:
         raise ArtifactError(
-            f"{path} cannot be read (it is {error}, expected a file that torch.save wrote): give another file, or "
-            f"{remedy}"
+            f"{path} cannot be read (it is {error}, expected plain tensors that torch.save wrote): name another file, "
+            f"or move it away and {remedy}"
         ) from None
     except Exception as error:  # torch raises a dozen kinds for a torn or foreign file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -429,9 +445,9 @@ def _check_pickle(file: IO[bytes]) -> None:
     """Raise where a pickle holds more than tensors, lists, dicts and plain values; nothing is built."""
     for operation, argument, _ in pickletools.genops(file):
         if operation.name == "GLOBAL" and argument not in _PLAIN:
-            raise ValueError(f"it holds {str(argument).replace(' ', '.')}, expected plain tensors and plain values")
+            raise _ForeignFileError(f"a file with {str(argument).replace(' ', '.')} in it")
         if operation.name == "BUILD":
-            raise ValueError("it holds an object with a state, expected plain tensors and plain values")
+            raise _ForeignFileError("a file with an object in it that has a state")
 
 
 def _check_plain(content: Any, size: int) -> None:

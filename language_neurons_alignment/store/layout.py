@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ..config import DEFAULT_SELECTION, ENTROPY_LAMBDA, Selection
@@ -165,9 +166,9 @@ class Layout:
     def _rates_of(self, folder: str) -> tuple[float, float] | None:
         """Read (top rate, λ) off the name of a folder of the layout's method, or None."""
         if self.selection.method == ENTROPY_LAMBDA:
-            return _rates(folder)
+            return rates_of(folder)
         start, end = f"{self.selection.method}-", f"-seed{self.selection.seed}"
-        return _rates(folder[len(start) : -len(end)]) if folder.startswith(start) and folder.endswith(end) else None
+        return rates_of(folder[len(start) : -len(end)]) if folder.startswith(start) and folder.endswith(end) else None
 
     def _counted(self, kind: str, language: str, prefix: bool) -> Path:
         """A file that counting writes."""
@@ -203,7 +204,7 @@ class Layout:
         written = parent / self.selection.at(top_rate, lam).folder
         if self.selection.method != ENTROPY_LAMBDA or written.exists() or not parent.is_dir():
             return written
-        same = [folder for folder in sorted(parent.iterdir()) if _rates(folder.name) == (top_rate, lam)]
+        same = [folder for folder in sorted(parent.iterdir()) if rates_of(folder.name) == (top_rate, lam)]
         return same[0] if same else written
 
 
@@ -251,6 +252,7 @@ def results_of(
     model_name: str | None = None,
     root: str | Path = ".",
     checkpoint: Checkpoint | None = None,
+    adapter: str | None = None,
 ) -> Layout:
     """Find a model's results, also where they lie under another name than the one given (`find_layout`).
 
@@ -263,17 +265,36 @@ def results_of(
         model_name: as in file names; None: the family in the model's config.
         root: folder under which results lie.
         checkpoint: the model on disk, where it has been read already.
+        adapter: folder or hub id of a LoRA adapter of this model; results are named by its last part then.
     """
-    name, tag = model_name or model_family(model_path), model_tag(model_path)
-    return find_layout(Path(root), dataset, name, tag, checkpoint=lambda: checkpoint or read_checkpoint(model_path))
+    name, tag = model_name or model_family(model_path), _tag(model_path, model_name, adapter)
+    read = partial(read_checkpoint, model_path, adapter=adapter)
+    return find_layout(Path(root), dataset, name, tag, checkpoint=lambda: checkpoint or read())
 
 
-def results_name(model_path: str, model_name: str | None = None) -> str:
-    """Return `<Name>-<tag>`, the model's name in file names."""
+def results_name(model_path: str, model_name: str | None = None, *, adapter: str | None = None) -> str:
+    """Return `<Name>-<tag>`, the model's name in file names; with an adapter the tag is the adapter's.
+
+    >>> results_name("/models/base", "Llama", adapter="/adapters/aligned")
+    'Llama-aligned'
+    """
     if model_name is not None:
         check_name(model_name, "the model's name (--model-name)", example="Llama")
-    tag = model_tag(model_path)
+    tag = _tag(model_path, model_name, adapter)
     return f"{model_name or model_family(model_path)}-{tag}"
+
+
+def _tag(model_path: str, model_name: str | None, adapter: str | None) -> str:
+    """The last part of the path that tells a model from others."""
+    if adapter is None:
+        return model_tag(model_path)
+    tag = model_tag(adapter)
+    if tag == model_tag(model_path) and model_name is None:
+        raise SettingsError(
+            f"the adapter and the model have the same last part of their paths, {_shown(tag)}, which names the results "
+            "of both: give another --model-name to those of the adapter, or rename its folder"
+        )
+    return tag
 
 
 def find_layout(
@@ -305,7 +326,7 @@ def _counted_on(path: Path, checkpoint: Checkpoint) -> bool:
 def layout_of_mask(path: Path) -> tuple[Layout, float, float]:
     """Read the layout, top rate and λ off a mask file's path."""
     whole = path.absolute()
-    rates = _rates(whole.parent.name)
+    rates = rates_of(whole.parent.name)
     if not (rates and whole.name.startswith("mask.") and whole.parents[2].name == "activation_masks"):
         raise SettingsError(
             f"{path} is not at …/activation_masks/<dataset>/<top rate>-<λ>/mask.<Name>-<tag>, which tells its model "
@@ -338,7 +359,7 @@ def model_tag(model_path: str) -> str:
     return tag
 
 
-def _rates(folder: str) -> tuple[float, float] | None:
+def rates_of(folder: str) -> tuple[float, float] | None:
     """Read (top rate, λ) off a folder's name, or None; exponents may hold a minus of their own ("1e-05-0.1")."""
     for position, character in enumerate(folder):
         if character == "-":

@@ -23,7 +23,7 @@ from ..core.perplexity import (
     perplexity_effects,
 )
 from ..errors import MissingArtifactError
-from .files import Json, atomic_file, unreadable, write_text
+from .files import DIGESTS, Json, atomic_file, digests_with, unreadable, write_text
 from .grid import (
     Cells,
     Difference,
@@ -163,19 +163,26 @@ def _own(cells: Cells) -> Cells:
     return {key: one for key, one in cells.items() if "~" not in key[0]}
 
 
-def save_map(path: Path, cells: Cells) -> None:
-    """Write the summaries of a map and of its controls. `path` is without ending."""
+def save_map(path: Path, cells: Cells, *, table: Path) -> None:
+    """Write the summaries of a map and of its controls, with the digest of the map's table (`save_csv`).
+
+    `path` is without ending.
+    """
+    beside = [table]
     if controls := controls_of(cells):
         write_text(controls_path(path), _summary(controls))
+        beside.append(controls_path(path))
     else:
         controls_path(path).unlink(missing_ok=True)
-    write_text(with_ending(path, ".json"), _summary(_own(cells)))  # last: where it is there, so is all the rest
+    whole = with_ending(path, ".json")
+    write_text(whole, _summary(_own(cells), digests_with(whole, beside)))  # last: where it is there, so is all the rest
 
 
-def _summary(cells: Cells) -> str:
+def _summary(cells: Cells, digests: Json | None = None) -> str:
     """Write a summary with each cell in a line of its own."""
     made_from = merged(one.made_from for one in cells.values())
     head = {"provenance": made_from, "engine": list(cells.values())[-1].engine}
+    head |= {DIGESTS: digests} if digests else {}
     lines = []
     for (row, text), one in cells.items():
         numbers = {name: value for name, value in one.content.items() if name not in _EACH}

@@ -12,6 +12,7 @@ import json
 import re
 import reprlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,15 +22,16 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from ..config import ENTROPY_LAMBDA, METHODS
+from ..config import ENTROPY_LAMBDA, METHODS, Selection
 from ..core.model import MOST_LAYERS, WIDEST, ModelInfo
 from ..core.selection import MaskList, from_mask_list, neurons_of_language, to_mask_list
+from ..core.widths import Widths, beyond, size_in_words, widths_fault
 from ..errors import ArtifactError, ConflictError, IncompatibleError, MissingArtifactError, SettingsError
 from ..languages import DEFAULT_LANGUAGES, code_or_name, parse_languages
 from .checkpoint import Checkpoint
 from .counts import AnswerCounts, load_answer_counts, stored_hash
-from .files import atomic_files, digest_of_bytes, load_tensors, save_tensors
-from .layout import Layout, with_ending
+from .files import Json, atomic_files, digest_of_bytes, load_tensors, save_tensors
+from .layout import Layout, rates_of, with_ending
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,6 +40,9 @@ IDENTIFY = "make it with `lna identify`"
 REPLACE = "replace it with `lna identify --force`"
 
 _NUMBER = re.compile(r"\s*-?[0-9]{1,10}\s*")
+
+_OWN_DIGEST = "description_hash"
+"""In the file of a description: the digest of all the rest of it."""
 
 UNNAMED = "unnamed"
 """The language of a mask that was published without a description and has one language only."""
@@ -63,6 +68,7 @@ class MaskDescription:
         moments: digest of each language's moments, where the method reads them.
         left_out: languages that were asked for and have no answer token.
         mask_hash: digest of the neurons (`mask_hash`); empty where a version wrote it that did not note it.
+        widths: the neurons of each layer, where layers differ; stored only then. `d_mlp` is the widest layer's.
     """
 
     languages: list[str]
@@ -85,17 +91,42 @@ class MaskDescription:
     moments: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     mask_hash: str = ""
+    widths: Widths | None = None
+
+    @property
+    def size(self) -> str:
+        """The layers and neurons of the model, to be read."""
+        return size_in_words(self.layers, self.d_mlp, self.widths)
+
+    def plain(self) -> Json:
+        """The description as plain values."""
+        values = asdict(self)
+        widths = values.pop("widths")
+        return values if widths is None else {**values, "widths": list(widths)}
 
 
 def load_description(path: Path) -> MaskDescription | None:
     """Read the description beside a mask; None where there is none, as for masks published elsewhere."""
     described = with_ending(path, ".json")
     try:
-        return _with_codes(_description(json.loads(described.read_text(encoding="utf-8"))))
+        content = json.loads(described.read_text(encoding="utf-8"))
+        digest = content.pop(_OWN_DIGEST, "") if isinstance(content, dict) else ""
+        read = _description(content)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{described} cannot be read ({error}): delete it and {IDENTIFY}") from error
+    if digest not in ("", _content_hash(content)):
+        raise IncompatibleError(
+            f"{described} was changed after it was written, it does not match its own digest: restore it, or "
+            f"{_again(read)}"
+        )
+    return _with_codes(read)
+
+
+def _content_hash(content: Any) -> str:
+    """The digest of what a description says, however its file is laid out."""
+    return digest_of_bytes(json.dumps(content, sort_keys=True).encode())
 
 
 def mask_hash(mask: Bool[Tensor, "layer neuron lang"]) -> str:
@@ -136,9 +167,10 @@ def _description(content: Any) -> MaskDescription:
         **dict.fromkeys(("languages", "appear", "left_out"), (list,)),
         **dict.fromkeys(("classes", "neurons", "counts", "parameters", "moments"), (dict,)),
         "source": (dict, type(None)),
+        "widths": (list, type(None)),
     }
     words = ("languages", "left_out", "counts", "moments", "source")
-    numbers = ("appear", "classes", "neurons", "parameters")
+    numbers = ("appear", "classes", "neurons", "parameters", "widths")
     inner = {**dict.fromkeys(words, str), **dict.fromkeys(numbers, int)}
     for name, allowed in kinds.items():
         value = getattr(read, name)
@@ -153,7 +185,11 @@ def _description(content: Any) -> MaskDescription:
         raise ValueError(f"its top rate is {read.top_rate!r}, of {read.layers} × {read.d_mlp} neurons")
     if read.method not in METHODS:
         raise ValueError(f"its method is {read.method!r}, expected one of {', '.join(METHODS)}")
-    return read
+    if read.widths is None:
+        return read
+    if fault := widths_fault(read.widths, read.layers, read.d_mlp):
+        raise ValueError(fault)
+    return replace(read, widths=tuple(read.widths))
 
 
 def _with_codes(described: MaskDescription) -> MaskDescription:
@@ -166,6 +202,30 @@ def _with_codes(described: MaskDescription) -> MaskDescription:
         for name in ("neurons", "counts", "moments")
     }
     return replace(described, languages=list(codes.values()), **by_language)
+
+
+def _check_folder(path: Path, description: MaskDescription) -> None:
+    """Raise IncompatibleError where a mask lies among results, in the folder of other rates than it was made with."""
+    folder = path.absolute().parent
+    if folder.parents[1].name != "activation_masks":
+        return
+    by_value = description.method == ENTROPY_LAMBDA and rates_of(folder.name)
+    if by_value != (description.top_rate, description.lam) and folder.name not in _folders_of(description):
+        raise IncompatibleError(
+            f"{path} was made with top rate {description.top_rate!r} and λ {description.lam!r} by {description.method} "
+            f"and lies in the folder {folder.name}: move it back to where it was written, or {_again(description)}"
+        )
+
+
+def _folders_of(description: MaskDescription) -> list[str]:
+    """The names of the folders in which such a mask is written: by its rates, or by its neurons per language."""
+    method, found = description.method, []
+    neurons, seed = description.parameters.get("neurons"), description.parameters.get("seed", 0)
+    with suppress(SettingsError):  # the method has no such folders
+        found.append(Selection(description.top_rate, description.lam, method=method, seed=seed).folder)
+    with suppress(SettingsError):
+        found.append(Selection(method=method, neurons=neurons, seed=seed).folder)
+    return found
 
 
 def check_replaceable(path: Path, new: MaskDescription) -> None:
@@ -230,7 +290,7 @@ class Mask:
             MissingArtifactError: it is not there.
             ArtifactError: it is torn, no mask, or has an index of at least `d_mlp`.
             IncompatibleError: it has another number of languages, or other neurons than the description beside it is
-                about.
+                about; or that description was changed, or is of other rates than the folder.
         """
         path = Path(path)
         listed = _load_list(path, remedy)
@@ -240,6 +300,8 @@ class Mask:
                 f"{path} and {with_ending(path, '.json').name} come from two runs: the description belongs to other "
                 f"neurons than the mask holds; {_again(description)}"
             )
+        if description is not None:
+            _check_folder(path, description)
         if langs is not None:
             languages = parse_languages(langs)
             expected, instead = "--langs names", "name its languages, in its order"
@@ -253,7 +315,10 @@ class Mask:
             )
         if d_mlp is None:
             d_mlp = _width(listed) if description is None else _described_width(path, listed, description)
-        return cls(languages, from_mask_list(listed, d_mlp=d_mlp), description, path)
+        mask = from_mask_list(listed, d_mlp=d_mlp)
+        if description is not None and description.widths is not None:
+            _check_within(path, mask, description.widths, f"it does not belong to its description; {REPLACE}")
+        return cls(languages, mask, description, path)
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
         """Write the mask and its description; the mask last, so that its presence means that both are there.
@@ -268,7 +333,9 @@ class Mask:
         if path.exists() and not overwrite:
             check_replaceable(path, self.description)
         described = replace(self.description, mask_hash=_list_hash(self._list))
-        text = json.dumps(asdict(described), indent=1, ensure_ascii=False) + "\n"
+        content = described.plain()
+        content[_OWN_DIGEST] = _content_hash(content)
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         with atomic_files(with_ending(path, ".json"), path) as (description_file, mask_file):
             description_file.write(text.encode("utf-8"))
             save_tensors(self._list, mask_file)
@@ -313,13 +380,21 @@ class Mask:
                 f"{self.name} is a mask for {layers} layers, {model.path} has {model.layers}: "
                 "give the model that it was made from"
             )
+        described = None if self.description is None else self.description.widths
+        if (
+            width > model.d_mlp
+            or (self.description is not None and width < model.d_mlp)
+            or described not in (None, model.widths)
+        ):
+            raise ArtifactError(
+                f"{self.name} is for {size_in_words(layers, width, described)} neurons per layer, {model.path} has "
+                f"{model.size}; it is another model's mask: give the model that it was made from"
+            )
+        if model.widths is not None:
+            remedy = "it is another model's mask: give the model that it was made from"
+            _check_within(self.name, self.tensor, model.widths, remedy)
         if width == model.d_mlp:
             return self
-        if self.description is not None or width > model.d_mlp:
-            raise ArtifactError(
-                f"{self.name} has {width} neurons per layer, {model.path} has {model.d_mlp}; it is another model's "
-                "mask: give the model that it was made from"
-            )
         return replace(self, tensor=torch.nn.functional.pad(self.tensor, (0, 0, 0, model.d_mlp - width)))
 
     def check_languages(self, languages: Iterable[str]) -> None:
@@ -424,6 +499,14 @@ def _fault_of(neurons: Tensor) -> str | None:
         twice = neurons.numel() - len(neurons.unique())
         return f"names {twice} neurons more than once" if twice else None
     return None
+
+
+def _check_within(
+    name: str | Path, mask: Bool[Tensor, "layer neuron lang"], widths: Sequence[int], remedy: str
+) -> None:
+    """Raise ArtifactError where a mask has a neuron beyond its layer's width."""
+    if fault := beyond(mask.any(dim=-1), widths, "a neuron of the mask"):
+        raise ArtifactError(f"{name}: {fault}; {remedy}")
 
 
 def _width(listed: MaskList) -> int:

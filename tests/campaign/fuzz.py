@@ -745,7 +745,7 @@ def names_of_results(rng: Random, place: Place) -> Read:
 def model_config(rng: Random, place: Place) -> Read:
     """A model's config.json: its family, digest and shape; what is valid is loaded."""
     from language_neurons_alignment.engines import EngineSettings, load_engine
-    from language_neurons_alignment.engines.checkpoint import load_config, longest_sequence, model_shape
+    from language_neurons_alignment.engines.checkpoint import layer_widths, load_config, longest_sequence
     from language_neurons_alignment.store.checkpoint import model_family, read_checkpoint
 
     model = place.folder / "model"
@@ -756,7 +756,7 @@ def model_config(rng: Random, place: Place) -> Read:
     def read() -> object:
         read_checkpoint(str(model))
         model_family(str(model))
-        model_shape(str(model))
+        layer_widths(str(model))
         longest_sequence(load_config(str(model), None), _tokenizer(place))
         if load and _small(path):
             load_engine(EngineSettings(str(model), "transformers", "float32", {"device": "cpu"})).close()

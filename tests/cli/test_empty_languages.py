@@ -66,6 +66,19 @@ COMMANDS = {
 }
 
 
+@pytest.mark.parametrize("command", ["identify", "autosweep", "analyze"])
+@pytest.mark.parametrize("skip", [(), ("--skip-empty",)])
+def test_where_no_language_would_be_left_leaving_out_is_not_advised(
+    lna: Lna, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, skip: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    count(tmp_path, empty=CODES)
+    call = lna(*COMMANDS[command], *skip)
+    assert call.code == 1, call.out
+    assert "no token in en (0), fr (0), sw (0)" in call.err
+    assert call.err.strip().endswith("count answers that are not empty")
+
+
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_every_command_refuses_in_one_line_and_writes_nothing(
     lna: Lna, counted: Layout, command: tuple[object, ...]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from language_neurons_alignment import config
-from language_neurons_alignment.errors import SettingsError
+from language_neurons_alignment.corpus.records import read_corpus
+from language_neurons_alignment.errors import CorpusError, SettingsError
 from language_neurons_alignment.languages import (
     DEFAULT_LANGUAGES,
     LANGUAGE_NAMES,
@@ -36,11 +39,32 @@ def test_code_and_name_lead_back_to_each_other(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", " ", "xx", "und", "x-private", "no such language", "Frenchy", "Fala", "1", "en/../../etc", "😀"]
-)
+    "name",
+    [
+        "", " ", "xx", "x-private", "no such language", "Frenchy", "Fala", "1", "en/../../etc", "😀", "Toki Pona",
+        "en-", "no_such_language", "Multiple languages", "hi_rom", "roa-rup", "fiu-vro", "Chinese_Klingon",
+    ],
+)  # fmt: skip
 def test_what_is_no_language_is_refused_by_name(name: str) -> None:
     with pytest.raises(SettingsError, match="unknown language"):
         language_code(name)
+
+
+@pytest.mark.parametrize("name", ["zxx", "mul", "und", "mis", "MUL", "und-Latn", "zxx_Latn"])
+def test_a_code_that_stands_for_no_language_is_refused_with_what_to_write(name: str) -> None:
+    with pytest.raises(
+        SettingsError, match=rf"^'{name}' stands for .*: give the code or English name .* en or English"
+    ):
+        language_code(name)
+
+
+def test_special_codes_are_refused_in_a_corpus_and_on_the_command_line(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="'mul' stands for several languages"):
+        parse_languages("en,mul")
+    path = tmp_path / "corpus.json"
+    path.write_text('[{"lang": "zxx", "instruction": "1 + 1", "answers": [{"generated": "2"}]}]')
+    with pytest.raises(CorpusError, match="'zxx' stands for no linguistic content"):
+        read_corpus(path)
 
 
 def test_a_list_keeps_its_order_and_refuses_repetition_and_nothing() -> None:
@@ -56,7 +80,8 @@ def test_a_list_keeps_its_order_and_refuses_repetition_and_nothing() -> None:
 CHINESE = [
     "zh", "ZH", "zho", "chi", "cmn", "zh-CN", "zh_CN", "zh-Hans", "zho_Hans", "cmn_Hans", "zh-Hans-CN", "zh-cmn",
     "Chinese", "Chinese (Simplified)", "Simplified Chinese", "Chinese Simplified", "Chinese (China)", "Mandarin",
-    "Mandarin Chinese", "中文", "简体中文",
+    "Mandarin Chinese", "中文", "简体中文", "Chinese_Simplified", "chinese-simplified", "Simplified_Chinese",
+    "Chinese (zh)",
 ]  # fmt: skip
 
 
@@ -97,11 +122,26 @@ SAME = {
     "azb": ["azb_Arab"],
     "tw": ["twi_Latn", "Twi"],
     "ak": ["aka_Latn"],
-    "zh-Hant": ["zho_Hant", "cmn_Hant", "zh-TW", "zh-Hant-TW", "Chinese (Traditional)", "Traditional Chinese"],
+    "zh-Hant": [
+        "zho_Hant",
+        "cmn_Hant",
+        "zh-TW",
+        "zh-Hant-TW",
+        "Chinese (Traditional)",
+        "Traditional Chinese",
+        "Chinese-Traditional",
+        "chinese_traditional",
+    ],
     "zh-HK": ["zh-Hant-HK", "Chinese (Hong Kong)"],
-    "sr-Latn": ["sh", "Serbian (Latin)", "Serbian Latin"],
+    "sr-Latn": ["sh", "Serbian (Latin)", "Serbian Latin", "serbian_latin"],
+    "sr": ["serbian_cyrillic", "srp_Cyrl"],
+    "gd": ["scottish_gaelic", "gla_Latn"],
+    "jv": ["jw"],
+    "ku": ["kmr_Latn", "Kurmanji"],
+    "quc": ["K'iche'"],
+    "ary": ["ary_Arab", "Moroccan Arabic", "Moroccan Arabic (ary)"],
     "pa-Arab": ["pa-PK", "Punjabi (Arabic)"],
-    "pt-BR": ["pt_br", "Brazilian Portuguese", "Portuguese (Brazil)", "por-Latn-BR"],
+    "pt-BR": ["pt_br", "Brazilian Portuguese", "Portuguese (Brazil)", "por-Latn-BR", "brazilian_portuguese"],
     "es-MX": ["Mexican Spanish", "Spanish (Mexico)", "spa_Latn_MX"],
     "en-GB": ["British English", "English (UK)"],
     "de-CH": ["Swiss High German", "deu_Latn_CH"],

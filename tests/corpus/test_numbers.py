@@ -406,6 +406,7 @@ REPEATED = [
     "answer is 1/2 of 2 ",
     "= ", "=1 ", "(1 a) ", "百", "'", "“5” ", " ", "is ", "5, including ", "5, which includes 8 ", "by 7 pm ", "5 by ",
     "half of 5 (5 a) ", "5 million ", "mil ", "elfu ", "1만 ", "50% of 80 (16 x) ", "i.e. ", "1 234 ", "\\boxed{",
+    "minus 5 ", "2 thousand five hundred ", "two million 5 ", "minus ", "→ ", "fourty ",
 ]  # fmt: skip
 """Repeated a thousand times; some of these took quadratic time."""
 
@@ -426,3 +427,49 @@ def test_twice_the_text_takes_about_twice_the_time(unit: str, before: str, behin
 @pytest.mark.parametrize("unit", REPEATED)
 def test_a_number_in_front_of_endless_repetition_is_still_found(unit: str) -> None:
     assert final_number(f"The answer is 18.\n\n{unit * 2000}", "en") is not None
+
+
+@pytest.mark.parametrize(
+    ("language", "answer", "number"),
+    [
+        ("en", "minus 12", -12), ("en", "It fell to negative $12", -12), ("zh", "负12", -12),
+        ("zh", "答案是负十二", -12),
+        ("ja", "マイナス12", -12), ("ru", "Ответ: минус 12", -12), ("es", "menos 12", -12), ("es", "al menos 12", 12),
+        ("es", "más o menos 12", 12), ("fr", "au moins 12", 12), ("sw", "Jibu ni hasi elfu 2", -2000),
+        ("en", "20 minus 12", 12), ("en", "5 - 17 is minus 12", -12),
+    ],
+)  # fmt: skip
+def test_a_word_for_minus_is_a_sign_unless_it_subtracts_or_means_less(language: str, answer: str, number: int) -> None:
+    assert final_number(answer, language) == number
+
+
+@pytest.mark.parametrize(
+    ("language", "answer", "number"),
+    [
+        ("zh", "百分之五十", "50"), ("zh", "五点二", "5.2"), ("zh", "四分之三", "3/4"), ("zh", "三又四分之一", "13/4"),
+        ("zh", "一点五万", "15000"), ("zh", "二百五", "250"), ("ja", "二百五", "205"), ("zh", "三万五", "35000"),
+        ("zh", "一百零五", "105"), ("zh", "3万5", "35000"), ("zh", "贰拾", "20"), ("zh", "3千五百", "3500"),
+    ],
+)  # fmt: skip
+def test_chinese_numerals_are_read_behind_an_answer_phrase(language: str, answer: str, number: str) -> None:
+    assert final_number(f"答案是{answer}", language) == Fraction(number)
+
+
+@pytest.mark.parametrize(
+    ("language", "answer", "number"),
+    [
+        ("en", "2 thousand five hundred", 2500), ("en", "two million 300 thousand", 2_300_000),
+        ("es", "5 mil 300", 5300),
+        ("en", "2 million three hundred thousand", 2_300_000), ("sw", "elfu 2 na mia 5", 2500),
+        ("es", "2 mil quinientas", 2500), ("en", "2 crore 50 lakh", 25_000_000),
+        ("en", "2 million five years ago", 2_000_000),
+    ],
+)  # fmt: skip
+def test_digits_and_words_make_one_number(language: str, answer: str, number: int) -> None:
+    assert final_number(answer, language) == number
+
+
+@pytest.mark.parametrize("arrow", ["→", "⇒", "->", "=>", "=", ", i.e.", "\\Rightarrow"])
+@pytest.mark.parametrize("announced", ["{}", "Answer: {}", r"\boxed{{{}}}", "#### {}"])
+def test_an_arrow_leads_to_the_result(arrow: str, announced: str) -> None:
+    assert final_number(announced.format(f"3/4 of 100 {arrow} 75"), "en") == 75

@@ -20,7 +20,7 @@ from tokenizers import processors
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from language_neurons_alignment.corpus import templates
-from language_neurons_alignment.corpus.encode import encode_groups, encode_prompts
+from language_neurons_alignment.corpus.encode import encode_groups, encode_prompts, encode_texts
 from language_neurons_alignment.corpus.records import Record, read_corpus
 from language_neurons_alignment.corpus.templates import (
     PLAIN,
@@ -98,6 +98,10 @@ TOKENIZERS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "two tokens in front, three behind": ("<s> <unk> $A </s> </s> <pad>", "<s><unk>" + USER, {}),
     "BOS that swallows the spaces around it": ("<s> $A", " <s> " + USER, {"bos_token": AddedToken("<s>", **WIDE)}),
     "one token for BOS and EOS": ("<s> $A <s>", "<s>" + USER, {"eos_token": "<s>"}),
+    "BOS of id 0, by both": ("<pad> $A", "{{ bos_token }}" + USER, {"bos_token": "<pad>"}),
+    "BOS of id 0, by the tokenizer alone": ("<pad> $A", USER, {"bos_token": "<pad>"}),
+    "BOS of id 0, by the template alone": ("$A", "{{ bos_token }}" + USER, {"bos_token": "<pad>"}),
+    "BOS of id 0, EOS appended": ("<pad> $A </s>", "{{ bos_token }}" + USER, {"bos_token": "<pad>"}),
     "a question first": ("<s> $A", "{{ messages[0].content }}[assistant]", {}),
     "the settings say otherwise": ("<s> $A", USER, {"add_bos_token": False, "add_eos_token": True}),
 }
@@ -128,6 +132,37 @@ def test_a_chat_prompt_has_exactly_the_tokens_of_the_model_s_own_recipe(name: st
     record = read_again(made)
     assert prompt_of(record, tokenizer) == tuple(recipe)
     assert (record.question, record.answers, record.id) == (question, ("రెండు.",), "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "chat"),
+    [
+        ("as Llama: BOS by both", 1, 1),
+        ("BOS by the tokenizer alone", 1, 0),
+        ("BOS by the template alone", 0, 1),
+        ("no BOS at all", 0, 0),
+        ("EOS appended", 1, 1),
+        ("EOS appended, no BOS", 0, 0),
+        ("BOS of id 0, by both", 1, 1),
+        ("BOS of id 0, by the tokenizer alone", 1, 0),
+        ("BOS of id 0, by the template alone", 0, 1),
+        ("BOS of id 0, EOS appended", 1, 1),
+    ],
+)
+def test_a_sequence_has_the_one_bos_that_its_model_expects_in_front(name: str, raw: int, chat: int) -> None:
+    """A raw text has what the tokenizer puts in front, a chat prompt what the model's own recipe has; never twice."""
+    post, template, settings = TOKENIZERS[name]
+    tokenizer = tokenizer_of(post, template, **settings)
+    bos = tokenizer.bos_token_id
+    for record, wanted in ((Record("te", "abc the", ("ab",)), raw), (None, chat)):
+        record = record or chat_template(tokenizer, "m").apply(Record("te", "abc the", ("ab",)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LNAWarning)
+            group = encode_groups([record], tokenizer, max_length=999).groups[0]
+            scored = encode_texts([record], tokenizer, text="full", max_length=999)[0].tokens
+        for tokens in (prompt_of(record, tokenizer), group.prefix, *group.full, scored):
+            assert tokens.count(bos) == wanted
+            assert (tokens[0] == bos) == bool(wanted)
 
 
 @pytest.mark.filterwarnings("ignore::language_neurons_alignment.errors.LNAWarning")

@@ -20,6 +20,7 @@ from torch import Tensor
 from language_neurons_alignment.core.counts import LanguageCounts, check_tally
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import TextLikelihood, perplexity
+from language_neurons_alignment.core.widths import is_neuron
 from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText, Tokenizer
 from language_neurons_alignment.engines.base import Engine
 from language_neurons_alignment.errors import IncompatibleError
@@ -89,7 +90,7 @@ def some_neurons(engine: Engine, share: float = 0.3, seed: int = 0) -> Tensor:
     """A random set of neurons, in the first and the last layer only."""
     chosen = torch.rand(engine.model.layers, engine.model.d_mlp, generator=torch.Generator().manual_seed(seed)) < share
     chosen[1:-1] = False
-    return chosen
+    return chosen & is_neuron(engine.model.layer_widths, engine.model.d_mlp)
 
 
 class EngineContract:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.core.counts import LanguageCounts, LanguageMoments, SpanCounts, SpanMoments
@@ -26,8 +26,11 @@ from language_neurons_alignment.core.model import ModelInfo
 from language_neurons_alignment.core.perplexity import TextLikelihood
 from language_neurons_alignment.core.routing import Experts, LanguageRouting, SpanRouting
 from language_neurons_alignment.corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText
+from tests.tiny_models import auto_model
 
-_ACTIVATIONS = ("act_fn", "activation_fn", "act", "gelu_impl")
+_SEES = re.compile("visi|visual|project|connector")
+"""Names of modules that work on images."""
+_ACTIVATIONS = ("act_fn", "activation_fn", "activation", "act", "gelu_impl")
 
 
 class Tap(nn.Module):
@@ -99,12 +102,13 @@ class NaiveEngine:
 
     def __init__(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
         # eager is the only attention that does all that every architecture needs (Gemma 2 caps its scores)
-        loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+        kind = auto_model(AutoConfig.from_pretrained(folder))
+        loaded = kind.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
         self.network = loaded.eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.taps = _tap(self.network)
         config = self.network.config
-        width = self._activations((1,))[0].shape[1]
+        width = self._activations((1,))[0].shape[1]  # of the widest layer
         routed = [(layer, tap) for layer, taps in enumerate(self.taps) for tap in taps if isinstance(tap, ExpertsTap)]
         self.routers = dict(routed)
         self.experts = None
@@ -234,7 +238,9 @@ class NaiveEngine:
                 tap.seen.clear()
         with torch.no_grad():
             self.network(input_ids=torch.tensor([tokens]))
-        return [torch.cat([torch.cat(tap.seen) for tap in taps], dim=1) for taps in self.taps]
+        layers = [torch.cat([torch.cat(tap.seen) for tap in taps], dim=1) for taps in self.taps]
+        widest = max(one.shape[1] for one in layers)
+        return [nn.functional.pad(one, (0, widest - one.shape[1])) for one in layers]
 
 
 def _ends(folder: Path) -> tuple[int, ...]:
@@ -251,7 +257,7 @@ def _tap(network: nn.Module) -> list[list[Tap | ExpertsTap]]:
     taps: dict[int, list[Tap | ExpertsTap]] = {}
     for name, module in list(network.named_modules()):
         layer = re.search(r"\.(\d+)\.", f".{name}.")
-        if layer is None or "vision" in name or ".experts." in name:
+        if layer is None or _SEES.search(name) or ".experts." in name:
             continue
         here = taps.setdefault(int(layer[1]), [])
         experts = module._modules.get("experts")
@@ -261,7 +267,8 @@ def _tap(network: nn.Module) -> list[list[Tap | ExpertsTap]]:
             module.experts = ExpertsTap(experts, act)
             here.insert(0, module.experts)
         for attribute in _ACTIVATIONS:
-            if isinstance(module._modules.get(attribute), nn.Module) and not name.endswith(".experts"):
+            inner = "mlp" in module._modules  # a layer of Gemma 3n or 4: its own activation gates embeddings
+            if isinstance(module._modules.get(attribute), nn.Module) and not (inner or name.endswith(".experts")):
                 tap = Tap(getattr(module, attribute))
                 setattr(module, attribute, tap)
                 here.append(tap)

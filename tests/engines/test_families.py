@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,19 +12,35 @@ from types import SimpleNamespace
 
 import pytest
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from language_neurons_alignment.engines.checkpoint import longest_sequence, rope_switch
-from language_neurons_alignment.engines.families import FAMILIES, family_of, neurons_per_layer
+from language_neurons_alignment.engines.families import (
+    FAMILIES,
+    experts_in,
+    family_of,
+    neurons_of_layers,
+    neurons_per_layer,
+)
 from language_neurons_alignment.engines.transformers import TransformersEngine
-from language_neurons_alignment.engines.transformers.sites import find_sites
+from language_neurons_alignment.engines.transformers.experts import experts_of
+from language_neurons_alignment.engines.transformers.sites import find_sites, layer_widths
 from language_neurons_alignment.errors import EngineError, UnknownArchitectureError
-from tests.tiny_models import CONFIGS, D_MLP, HIDDEN, save_quietly, tiny_config, tiny_tokenizer
+from tests.tiny_models import (
+    CONFIGS,
+    D_MLP,
+    HIDDEN,
+    RAGGED_WIDTHS,
+    auto_model,
+    save_quietly,
+    tiny_config,
+    tiny_tokenizer,
+)
 
 
 def decoder_of_kind(kind: str) -> tuple[PreTrainedConfig, nn.Module]:
     config = tiny_config(kind)
-    return config, AutoModelForCausalLM.from_config(config).eval().get_decoder()
+    return config, auto_model(config).from_config(config).eval().get_decoder()
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -30,9 +48,13 @@ def test_every_layer_s_site_is_a_module_of_its_own_and_of_the_config_s_width(kin
     config, decoder = decoder_of_kind(kind)
     sites = find_sites(decoder, family_of(config).transformers)
     text = config.get_text_config()
-    assert [site.layer for site in sites] == list(range(text.num_hidden_layers))
-    assert {site.d_mlp for site in sites} == {4 * HIDDEN if kind in ("bloom", "mpt") else D_MLP}
-    assert {site.d_mlp for site in sites} == {neurons_per_layer(config)}
+    assert sorted({site.layer for site in sites}) == list(range(text.num_hidden_layers))
+    widths, alike = tuple(layer_widths(sites)), 4 * HIDDEN if kind in ("bloom", "mpt") else D_MLP
+    if not any(site.experts for site in sites):
+        assert widths == RAGGED_WIDTHS.get(kind, (alike,) * len(sites))
+    assert widths == neurons_of_layers(config, text.num_hidden_layers)
+    opened = {site.layer: site.experts for site in sites if site.experts is not None}
+    assert experts_of(opened) == experts_in(config)
     assert len({id(site.module) for site in sites}) == len(sites)
 
 
@@ -40,20 +62,69 @@ def test_every_layer_s_site_is_a_module_of_its_own_and_of_the_config_s_width(kin
 def test_what_the_table_says_is_what_is_found_without_it(kind: str) -> None:
     config, decoder = decoder_of_kind(kind)
     listed, found = find_sites(decoder, family_of(config).transformers), find_sites(decoder)
-    assert [(one.module, one.down, one.up) for one in listed] == [(one.module, one.down, one.up) for one in found]
+    assert [(one.activation, one.down, one.up) for one in listed] == [
+        (one.activation, one.down, one.up) for one in found
+    ]
 
 
-@pytest.mark.parametrize("kind", ["mamba", "mixtral", "bert"])
+@pytest.mark.parametrize("kind", ["mamba", "llama4_text", "bert"])
 def test_a_model_without_neurons_that_can_be_proved_is_refused_by_name(kind: str, tmp_path: Path) -> None:
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 320, "eos_token_id": 2}
     config = AutoConfig.for_model(kind, **sizes, num_attention_heads=4, num_key_value_heads=2)
     save_quietly(AutoModelForCausalLM.from_config(config), tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(
-        UnknownArchitectureError, match=rf"(?i){kind}\w*, layer 0 .* cannot be proved: no place"
+        UnknownArchitectureError, match=rf"(?i){kind.removesuffix('_text')}\w*, layer 0 .* cannot be proved: no place"
     ) as refused:
         TransformersEngine.load(tmp_path, device="cpu")
-    assert ("has experts" in str(refused.value)) == (kind == "mixtral")
+    assert ("has experts" in str(refused.value)) == (kind == "llama4_text")
+
+
+@pytest.mark.parametrize("kind", ["mt5", "bart"])
+def test_an_encoder_with_a_decoder_is_refused_by_name(kind: str, tmp_path: Path) -> None:
+    sizes = {"vocab_size": 320, "d_model": 32, "d_ff": 48, "num_layers": 1, "encoder_layers": 1, "decoder_layers": 1}
+    save_quietly(AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(kind, **sizes)), tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(UnknownArchitectureError, match=rf"(?i){kind}.* not a causal language model.* encoder"):
+        TransformersEngine.load(tmp_path, device="cpu")
+
+
+PACKAGE = """
+from language_neurons_alignment.engines.families import Family, TransformersPlace
+MARTIAN = Family(TransformersPlace("floors", "brain.spark"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("martian = martian:MARTIAN", ""),
+        ("martian = martian:PHOBOS", "martian = martian:PHOBOS of martian-models cannot be loaded: .*PHOBOS"),
+        ("martian = martian:PACKAGE", "gives a str, expected a Family"),
+        ("llama = martian:MARTIAN", "a family that is in the table already"),
+    ],
+)
+def test_an_installed_package_brings_a_family(entry: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "martian.py").write_text(PACKAGE + "PACKAGE = 'no family'\n")
+    described = tmp_path / "martian_models-1.0.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: martian-models\nVersion: 1.0\n")
+    (described / "entry_points.txt").write_text(f"[language_neurons_alignment.architectures]\n{entry}\n")
+    code = (
+        "from types import SimpleNamespace\n"
+        "from language_neurons_alignment.engines.families import families, family_of\n"
+        "print(len(families()), family_of(SimpleNamespace(model_type='martian')).transformers.activation)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+    )
+    if said:
+        assert re.search(rf"UnknownArchitectureError: .*{said}", ran.stderr)
+    else:
+        assert ran.stdout == f"{len(FAMILIES) + 1} brain.spark\n", ran.stderr
 
 
 def test_an_architecture_that_nobody_knows_is_refused_by_name(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tokenizers import AddedToken, processors
 
 from language_neurons_alignment.corpus.encode import encode_groups, encode_prompts, encode_texts
 from language_neurons_alignment.corpus.records import Record
-from language_neurons_alignment.engines.checkpoint import load_config, load_tokenizer, model_shape
+from language_neurons_alignment.engines.checkpoint import layer_widths, load_config, load_tokenizer
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import EngineError, LNAError, LNAWarning
 from language_neurons_alignment.store.checkpoint import read_checkpoint
@@ -74,9 +74,13 @@ def shard(model: Path, *names: str) -> None:
 
 class TestRefused:
     @pytest.mark.parametrize("name", ["m.gguf", "m.bin"])
-    def test_a_gguf_file_is_called_one_whatever_its_name(self, tmp_path: Path, name: str) -> None:
+    def test_a_gguf_file_is_read_as_one_whatever_its_name(self, tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_bytes(b"GGUF\x03\0\0\0")
-        assert f"{name} is a GGUF model, which neurons are not counted in: give" in refusal(tmp_path / name)
+        said = refusal(tmp_path / name)
+        assert (
+            said
+            == f"cannot read the GGUF file {tmp_path / name}: it ends in the middle of its metadata; download it again"
+        )
 
     def test_a_relative_gguf_path_that_looks_like_a_hub_id_is_not_looked_up(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -84,11 +88,12 @@ class TestRefused:
         monkeypatch.chdir(tmp_path)
         Path("models").mkdir()
         Path("models/m.gguf").write_bytes(b"GGUF\x03\0\0\0")
-        assert refusal(Path("models/m.gguf")).startswith("models/m.gguf is a GGUF model")
+        assert refusal(Path("models/m.gguf")).startswith("cannot read the GGUF file models/m.gguf: it ends")
 
     def test_a_folder_with_a_gguf_file_alone_is_told_what_it_holds(self, tmp_path: Path) -> None:
         (tmp_path / "q4.gguf").write_bytes(b"GGUF")
-        assert "holds only q4.gguf, which is a GGUF model" in refusal(tmp_path)
+        said = f"{tmp_path} has no config.json and holds a GGUF model: give the file itself, {tmp_path / 'q4.gguf'}"
+        assert refusal(tmp_path) == said
 
     @pytest.mark.parametrize(
         ("content", "kind"), [(b"{}", "JSON"), (PAGE, "a web page"), (POINTER, "git-lfs"), (b"", "an empty file")]
@@ -103,7 +108,8 @@ class TestRefused:
         change(tmp_path / "adapter_config.json", **ADAPTER)
         (tmp_path / "adapter_model.safetensors").write_bytes(b"")
         said = refusal(tmp_path)
-        assert f"{tmp_path} is an adapter (LoRA) of the model 'meta-llama/Llama-2-7b-hf', not a model: merge" in said
+        assert f"{tmp_path} is an adapter (LoRA) of the model 'meta-llama/Llama-2-7b-hf', not a model: give" in said
+        assert "--adapter" in said
 
     def test_an_adapter_beside_a_model_is_refused_since_peft_would_load_it(self, model: Path) -> None:
         change(model / "adapter_config.json", **ADAPTER)
@@ -144,7 +150,7 @@ class TestRefused:
         (tmp_path / "config.json").write_text(text)
         assert "config.json" in refusal(tmp_path, lambda path: results_name(str(path)))
         if "../" not in text and "LlamaForCausalLM" not in text:
-            assert "config.json" in refusal(tmp_path, lambda path: model_shape(str(path)))
+            assert "config.json" in refusal(tmp_path, lambda path: layer_widths(str(path)))
 
     @pytest.mark.parametrize("value", [None, 3, ["llama"], {}, "", "no-such-model"])
     def test_a_malformed_model_type_gives_one_line(self, model: Path, value: Any) -> None:

@@ -200,15 +200,17 @@ def test_one_wrong_layer_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
         find_sites(Tower(Thought(), Twice(), Thought()).eval())
 
 
-def test_layers_of_different_widths_or_with_one_shared_module_are_refused() -> None:
+def test_layers_may_be_of_different_widths() -> None:
     class Wide(Thought):
         def __init__(self) -> None:
             super().__init__()
             self.wish, self.doubt, self.deed = (nn.Linear(HIDDEN, 16), nn.Linear(HIDDEN, 16), nn.Linear(16, HIDDEN))
 
     torch.manual_seed(0)
-    with pytest.raises(UnknownArchitectureError, match=r"different widths .12, 16 neurons"):
-        find_sites(Tower(Thought(), Wide()).eval())
+    assert [site.d_mlp for site in find_sites(Tower(Thought(), Wide(), Thought()).eval())] == [WIDTH, 16, WIDTH]
+
+
+def test_layers_with_one_shared_module_are_refused() -> None:
     model = tower()
     model.storeys[1].thought.spark = model.storeys[0].thought.spark
     with pytest.raises(UnknownArchitectureError, match=r"layers share one activation module|runs 2 times"):

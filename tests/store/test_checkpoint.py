@@ -169,3 +169,29 @@ def test_models_differ_where_both_sides_know_or_strictly_where_one_does_not(
             IncompatibleError, match=f"^x was made from a model with other {differs} .*: make it again$"
         ):
             KNOWN.check_same(other, what="x was made from a model", remedy="make it again")
+
+
+def test_the_tokenizer_is_known_by_what_decides_its_tokens(tmp_path: Path) -> None:
+    save_tiny_model("llama", tmp_path / "m")
+    path, settings = str(tmp_path / "m"), tmp_path / "m" / "tokenizer_config.json"
+    before = read_checkpoint(path)
+    assert before.tokenizer_hash
+    content = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**content, "chat_template": "{{ messages }}", "name_or_path": "elsewhere"}))
+    assert read_checkpoint(path) == before
+    settings.write_text(json.dumps({**content, "add_bos_token": False}))
+    assert read_checkpoint(path).difference(before) == "tokenizer"
+    settings.write_text(json.dumps(content))
+    tokenizer = tmp_path / "m" / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"merges"', '"merges" ', 1))
+    assert read_checkpoint(path).difference(before) == "tokenizer"
+    assert read_checkpoint(path).weights_hash == before.weights_hash
+
+
+def test_a_tokenizer_that_nobody_noted_does_not_differ() -> None:
+    now, old = Checkpoint("c", "w", "t"), {"config_hash": "c", "weights_hash": "w"}
+    for strict in (False, True):
+        assert now.difference(old, unknown_differs=strict) is None
+        assert now.difference({**old, "tokenizer_hash": "u"}, unknown_differs=strict) == "tokenizer"
+    with pytest.raises(IncompatibleError, match="with other tokenizer than the one in use"):
+        now.check_same(Checkpoint("c", "w", "u"), what="x", remedy="y")

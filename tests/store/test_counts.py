@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from language_neurons_alignment.core.counts import LanguageCounts, SpanCounts
 from language_neurons_alignment.errors import ArtifactError, IncompatibleError, MissingArtifactError
-from language_neurons_alignment.store.counts import counts_hash, load_counts, load_span, save_counts
+from language_neurons_alignment.store.counts import (
+    counts_hash,
+    load_answer_counts,
+    load_counts,
+    load_origin,
+    load_span,
+    save_counts,
+)
 from language_neurons_alignment.store.layout import Layout
 from tests.workspace import META, contents, full_disk, made_up_counts
 
@@ -144,8 +151,46 @@ TABLE = torch.ones(2, 3, dtype=torch.int64)
 )
 def test_what_is_not_a_count_file_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "file.pt")
-    with pytest.raises(ArtifactError, match=r"file\.pt is not a count file"):
+    foreign = r"file\.pt is not a count file.*lna did not write it: move it away, or use another --root or -s, and"
+    with pytest.raises(ArtifactError, match=foreign) as caught:  # whose it is is not known
         load_span(tmp_path / "file.pt")
+    assert "delete" not in str(caught.value)
+    if not isinstance(content, dict) or type(content.get("total_tokens")) is not int:
+        with pytest.raises(ArtifactError, match=foreign):
+            load_origin(tmp_path / "file.pt")
+    if isinstance(content, dict):
+        torch.save({**content, "meta": META}, tmp_path / "file.pt")
+        with pytest.raises(ArtifactError, match=r"delete it and collect it with `lna activation`"):
+            load_span(tmp_path / "file.pt")
+
+
+@pytest.mark.parametrize("content", [torch.nn.Linear(2, 2), {"total_tokens": 1, "over_zero": torch.Size([2])}])
+def test_what_another_program_stored_is_not_to_be_deleted(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "file.pt")
+    with pytest.raises(ArtifactError, match=r"expected plain tensors .*: name another file, or move it away") as caught:
+        load_span(tmp_path / "file.pt")
+    assert "delete" not in str(caught.value)
+
+
+@pytest.mark.parametrize("prefix", [False, True])
+def test_a_pair_of_which_one_file_has_no_meta_is_refused_by_that(layout: Layout, prefix: bool) -> None:
+    save_counts(layout, "en", made_up_counts(), META)
+    path = layout.activation("en", prefix=prefix)
+    content = torch.load(path, weights_only=True)
+    del content["meta"]
+    torch.save(content, path)
+    with pytest.raises(IncompatibleError, match=rf"says in its meta how it was made, and {path.name} has no meta"):
+        load_counts(layout, "en")
+
+
+def test_counts_with_two_tokenizers_are_not_combined(layout: Layout) -> None:
+    for language, digest in (("en", ""), ("fr", "t1"), ("es", "t1"), ("sw", "t2")):
+        meta = {**META, "tokenizer_hash": digest} if digest else META  # earlier versions did not note it
+        save_counts(layout, language, made_up_counts(), meta)
+    assert load_answer_counts(layout, ("en", "fr", "es")).tokenizer_hash == "t1"
+    assert load_answer_counts(layout, ("en", "sw")).tokenizer_hash == "t2"
+    with pytest.raises(IncompatibleError, match=r"'fr' and 'sw' come from different models .other tokenizer.*--force"):
+        load_answer_counts(layout, ("en", "fr", "sw"))
 
 
 @pytest.mark.parametrize(("low", "high", "total"), [(-1, 3, 5), (0, 6, 5), (0, 1, 0), (0, 1, -5)])

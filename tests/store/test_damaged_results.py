@@ -17,12 +17,18 @@ from language_neurons_alignment._report import gather
 from language_neurons_alignment.config import Selection
 from language_neurons_alignment.engines import EngineSettings, EngineSource
 from language_neurons_alignment.errors import ArtifactError, LNAError
-from language_neurons_alignment.store.answers import Journal, evaluation_grid, forcing_grid
+from language_neurons_alignment.store.answers import (
+    Journal,
+    evaluation_grid,
+    forcing_grid,
+    save_evaluation,
+    save_forcing,
+)
 from language_neurons_alignment.store.checkpoint import read_checkpoint
 from language_neurons_alignment.store.files import differing_files
-from language_neurons_alignment.store.grid import cells_path
+from language_neurons_alignment.store.grid import cells_path, read_cells
 from language_neurons_alignment.store.layout import with_ending
-from language_neurons_alignment.store.maps import load_map
+from language_neurons_alignment.store.maps import load_map, save_map
 from language_neurons_alignment.store.masks import load_description, load_neurons
 from language_neurons_alignment.store.replacing import Replacing
 from tests.small_run import layout_of
@@ -111,6 +117,35 @@ def test_a_cell_of_an_evaluation_needs_an_outcome_for_each_question(tmp_path: Pa
     assert evaluation_grid(write_cells(tmp_path / "sound", sound), wanted).read()["none", "en"] == sound
     path = write_cells(tmp_path / "evaluation", {**sound, **damage})
     refused(lambda: evaluation_grid(path, wanted).read(), cells_path(path))
+
+
+SAVED: dict[str, tuple[Callable[..., None], dict[str, Any], Any]] = {
+    "evaluation": (save_evaluation, {"outcomes": "BL", "questions": ["1", "2"]}, MADE_FROM),
+    "forcing": (save_forcing, {"languages": ["en", None]}, {"en": MADE_FROM}),
+    "map": (save_map, CELL, MADE_FROM),
+}
+
+
+@pytest.mark.parametrize(("save", "cell", "made_from"), SAVED.values(), ids=SAVED)
+def test_the_summary_of_a_grid_knows_the_tables_that_were_written_with_it(
+    tmp_path: Path, save: Callable[..., None], cell: dict[str, Any], made_from: Any
+) -> None:
+    path = write_cells(tmp_path / "grid", cell, made_from=made_from)
+    whole, table, other = (with_ending(path, ending) for ending in (".json", ".csv", ".text.csv"))
+    cells = read_cells(path, lambda _: {})
+    for one in (other, table):  # of two measures, by two commands
+        one.write_text("row,1\n")
+        save(path, cells, table=one)
+        assert differing_files(whole) == []
+    for one in (other, table):
+        one.write_text("row,2\n")
+    assert differing_files(whole) == [other, table]
+    other.unlink()
+    save(path, cells, table=table)
+    assert differing_files(whole) == []
+    whole.write_text("{")  # damaged: what is written anew does not depend on it
+    save(path, cells, table=table)
+    assert list(json.loads(whole.read_text())["digests"]) == [table.name]
 
 
 @pytest.mark.parametrize("languages", [True, "en", ["en", 3], {"en": 1}, None])

@@ -397,7 +397,9 @@ def test_killed_between_the_last_cell_and_the_summary_nothing_is_computed_again(
     again = Opened(path)
     assert len(again.read()) == len(again.grid.wanted)
     assert again.grid.finish()
-    save_map(path, again.grid.cells())
+    table = path.with_name(f"{path.name}.csv")
+    table.write_text("deactivated\n")
+    save_map(path, again.grid.cells(), table=table)
     stored = json.loads(path.with_name(f"{path.name}.json").read_text())
     assert [(one["deactivated"], one["text_language"]) for one in stored["cells"]] == list(again.grid.wanted)
     assert stored["provenance"] == {**ORIGIN, "corpus": CORPUS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -216,3 +217,75 @@ def test_the_digest_of_a_mask_is_the_one_that_earlier_results_hold() -> None:
     mask = Mask(("en", "fr"), torch.tensor([[[1, 0], [1, 1]], [[0, 0], [0, 1]]]).bool(), DESCRIPTION)
     assert mask.digest_of(["specific", "related"]) == "0435e39ae4c364de491a1189e9e1800c"
     assert mask.digest_of(["general"]) == "1dbb2d6d512fecd1b5de20663ac4d9e8"
+
+
+EDITS = {
+    "languages": {"languages": ["es", "en"]},
+    "λ": {"lam": 0.06},
+    "τ": {"threshold": 0.51},
+    "bar": {"bar": 0.9},
+    "top rate": {"top_rate": 0.2},
+    "counts": {"counts": {"en": "aa", "es": "cc"}},
+    "model": {"weights_hash": "v"},
+    "left out": {"left_out": ["fr"]},
+}
+
+
+@pytest.mark.parametrize("change", EDITS.values(), ids=EDITS)
+def test_an_edited_description_is_refused_although_it_is_of_the_same_neurons(
+    path: Path, change: dict[str, object]
+) -> None:
+    STORED.save(path)
+    described = path.with_name(path.name + ".json")
+    content = json.loads(described.read_text())
+    described.write_text(json.dumps({**content, **change}))
+    for read in (Mask.load, load_description):
+        with pytest.raises(IncompatibleError, match=r"changed after it was written.* `lna identify --force`"):
+            read(path)
+    described.write_text(json.dumps(dict(reversed(content.items()))))  # its layout means nothing
+    assert Mask.load(path).description == DESCRIBED
+    del content["description_hash"]  # as earlier versions wrote it
+    described.write_text(json.dumps({**content, **change}))
+    assert load_description(path) is not None
+
+
+def moved(path: Path, folder: str) -> Path:
+    """The same mask and description, in another folder of masks."""
+    other = path.parents[1] / folder / path.name
+    other.parent.mkdir(exist_ok=True)
+    for ending in ("", ".json"):
+        other.with_name(other.name + ending).write_bytes(path.with_name(path.name + ending).read_bytes())
+    return other
+
+
+def test_a_mask_in_the_folder_of_other_rates_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "activation_masks" / "toy" / "0.1-0.05" / "mask.Llama-x"
+    STORED.save(path)
+    assert Mask.load(path).description == DESCRIBED
+    assert Mask.load(moved(path, "0.10-5e-2")).description == DESCRIBED  # the same rates, written otherwise
+    for folder in ("0.1-0.06", "0.2-0.05", "lape-0.1", "equal-n-400", "mine"):
+        with pytest.raises(IncompatibleError, match=f"λ 0.05 by entropy-lambda and lies in the folder {folder}"):
+            Mask.load(moved(path, folder))
+
+
+@pytest.mark.parametrize(
+    ("made", "folders"),
+    [
+        ({"method": "lape", "lam": None}, ["lape-0.1"]),
+        ({"method": "equal-n", "lam": None, "parameters": {"neurons": 7}}, ["equal-n-7"]),
+        (
+            {"method": "mean-difference", "lam": None, "parameters": {"neurons": 7}},
+            ["mean-difference-0.1", "mean-difference-7"],
+        ),
+        ({"method": "random", "parameters": {"seed": 3}}, ["random-0.1-0.05-seed3"]),
+        ({"method": "random", "lam": None, "parameters": {"neurons": 7, "seed": 3}}, ["random-7-seed3"]),
+    ],
+)
+def test_the_folder_of_every_method_is_checked(tmp_path: Path, made: dict[str, Any], folders: list[str]) -> None:
+    path = tmp_path / "activation_masks" / "toy" / folders[0] / "mask.Llama-x"
+    replace(STORED, description=replace(DESCRIPTION, **made)).save(path)
+    for folder in folders:
+        assert Mask.load(moved(path, folder) if folder != folders[0] else path).description is not None
+    for folder in ("0.1-0.05", "lape-0.2", "equal-n-8", "random-0.1-0.05-seed4"):
+        with pytest.raises(IncompatibleError, match="lies in the folder"):
+            Mask.load(moved(path, folder))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from pathlib import Path
 
 import torch
 import transformers
 
+from ..._gguf import is_gguf
 from ...config import Sampling
 from ...core.counts import LanguageCounts
 from ...core.interventions import Intervention
@@ -18,15 +20,18 @@ from ...core.model import SILENT, ModelInfo, Progress
 from ...core.perplexity import TextLikelihood
 from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
 from ...errors import EngineError, SettingsError
-from .. import checkpoint
+from .. import checkpoint, gguf
+from ..adapter import open_adapter, put_onto
 from ..base import check_batch_choices, check_lengths
 from ..generation import PartialAnswer, answer_batches, batches, check_prompts, crosses
+from ..quantization import check_quantization, describe_quantization, method_of
 from . import loading
 from .counting import FiringCounter, feed, feed_jobs
 from .generating import generate_batch
 from .interventions import hooked
 from .network import Network, score
 from .plan import Batch, BatchRow, Job, job_batches, plan
+from .sites import NeuronSite
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 16384, "mps": 4096}
 """Padded tokens per forward, by device, where the caller sets none."""
@@ -49,6 +54,7 @@ class TransformersEngine:
         info: ModelInfo,
         batch_tokens: int | None = None,
         batch_invariant: bool = False,
+        weights: Mapping[str, str] | None = None,  # what results say of an adapter and of quantised weights
     ) -> None:
         """Take over a loaded model; `load` is the usual way."""
         self.model = info
@@ -67,6 +73,7 @@ class TransformersEngine:
             "dtype": info.dtype,
             "batch_tokens": self._budget,
             **({"batch_invariant": True} if batch_invariant else {}),
+            **(weights or {}),
         }
 
     @classmethod
@@ -78,9 +85,12 @@ class TransformersEngine:
         dtype: str = "auto",  # the model's own
         batch_tokens: int | None = None,  # padded tokens per forward; None: a number that suits the device
         batch_invariant: bool = False,  # no result depends on what else is computed
+        adapter: str | None = None,  # a LoRA adapter of this model: folder or hub id
+        adapter_live: bool = False,  # computed beside the weights; else merged into them
+        quantization: str | None = None,  # one of `engines.quantization.QUANTIZATIONS`
         revision: str | None = None,
     ) -> TransformersEngine:
-        """Load a model folder or a hub id."""
+        """Load a model folder, a GGUF file or a hub id."""
         if batch_tokens is not None and batch_tokens < 1:
             raise SettingsError(f"--batch-tokens {batch_tokens}: a batch needs at least 1 token")
         check_batch_choices(batch_tokens, batch_invariant)
@@ -88,13 +98,35 @@ class TransformersEngine:
         checkpoint.check_dtype(dtype)
         path = checkpoint.expand(model_path)
         config = checkpoint.load_config(path, revision)
-        tokenizer = checkpoint.load_tokenizer(path, revision)
+        check_quantization(path, config, quantization)
+        added = open_adapter(adapter, base=path, live=adapter_live)
+        stored = copy(config)  # loading changes what it says of quantised weights
+        tokenizer = checkpoint.load_tokenizer(added.tokenizer_folder(path) if added else path, revision)
         checkpoint.warn_of_files_beside(path, config=config, tokenizer=tokenizer)
-        model = loading.load_weights(path, config=config, dtype=checkpoint.DTYPES.get(dtype, dtype), revision=revision)
+        model = loading.load_weights(
+            path,
+            config=config,
+            dtype=checkpoint.DTYPES.get(dtype, dtype),
+            revision=revision,
+            device=where,
+            quantization=quantization,
+        )
+        weights = describe_quantization(stored, model.config)
+        if added is not None:
+            if method_of(model.config) is not None and not adapter_live:
+                raise EngineError(
+                    f"the adapter {adapter} cannot be merged into quantized weights ({weights['quantization']}) "
+                    "without rounding them anew: give --adapter-live too"
+                )
+            model, weights = put_onto(model, added), {**weights, **added.provenance}
         ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
         network = Network.of(loading.move(model, where))
         info = loading.describe(network, path=str(model_path), tokenizer=tokenizer, ends=ends)
-        return cls(network, tokenizer, info=info, batch_tokens=batch_tokens, batch_invariant=batch_invariant)
+        if is_gguf(path):
+            weights = {**weights, "gguf": gguf.stored_as(path)}
+        return cls(
+            network, tokenizer, info=info, batch_tokens=batch_tokens, batch_invariant=batch_invariant, weights=weights
+        )
 
     def count(
         self, groups: Sequence[PromptGroup], *, progress: Progress = SILENT, moments: bool = False
@@ -108,7 +140,8 @@ class TransformersEngine:
         counter = FiringCounter(network.sites, network.device, moments=moments)
         with _out_of_memory(self._budget), torch.inference_mode(), hooked(counter.hooks()):
             for some in [[group] for group in groups] if self._invariant else [groups]:
-                self._feed([job for group in some for job in plan(group, switch=network.switch)], counter, progress)
+                jobs = [job for group in some for job in plan(group, switch=network.switch, shares=network.shares)]
+                self._feed(jobs, counter, progress)
             return counter.counts()
 
     def _feed(self, jobs: Sequence[Job], counter: FiringCounter, progress: Progress) -> None:
@@ -175,6 +208,11 @@ class TransformersEngine:
     def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:
         """While the context is open, the model runs under `intervention`, on top of those already in force."""
         return self._network.interventions.on_top(intervention)
+
+    @property
+    def sites(self) -> tuple[NeuronSite, ...]:
+        """Where the loaded model keeps its neurons, layer by layer, as was proved when it was loaded."""
+        return self._network.sites
 
     def close(self) -> None:
         """Give back the model's memory; the engine cannot be used afterwards."""

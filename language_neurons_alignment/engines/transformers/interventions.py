@@ -34,12 +34,11 @@ class Interventions:
     """The intervention in force on a model: nested contexts compose into one affine map and one bias of the routers."""
 
     def __init__(self, decoder: nn.Module, sites: Sequence[NeuronSite]) -> None:
-        widths = layer_widths(sites)
+        self._widths = layer_widths(sites)
         self._decoder = decoder
         self._sites = sites
-        self._shape = len(widths), max(widths)
         self._opened = {site.layer: site.experts for site in sites if site.experts is not None}
-        self._current = Intervention.identity(*self._shape)
+        self._current = Intervention.identity(len(self._widths), max(self._widths))
         self._changes: list[_Change] = []
         self._forwards = 0
         self._hooks = ExitStack()
@@ -47,8 +46,7 @@ class Interventions:
     @contextmanager
     def on_top(self, intervention: Intervention) -> Iterator[None]:
         """While the context is open, the model runs under `intervention`, on top of what is in force already."""
-        layers, d_mlp = self._shape
-        check_shape(intervention, layers=layers, d_mlp=d_mlp, experts=experts_of(self._opened))
+        check_shape(intervention, self._widths, experts=experts_of(self._opened))
         before = self._current
         try:
             self._switch(before.then(intervention))

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any
 
+import psutil
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
+from ..._gguf import is_gguf
 from ...core.model import ModelInfo
-from ...errors import EngineError, SettingsError
+from ...core.widths import widths_of
+from ...errors import EngineError, SettingsError, UnknownArchitectureError
+from .. import gguf
 from ..checkpoint import explained, longest_sequence, rope_switch
 from ..families import class_name
+from ..quantization import loading_config, method_of
 from .network import Network
 
 
@@ -32,20 +47,56 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device; of main memory, what the system calls available."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def auto_class(config: PreTrainedConfig) -> Any:
+    """What the library loads such a model with: as a causal language model, or with images, whose decoder is used.
+
+    UnknownArchitectureError for anything else, such as an encoder with a decoder (mT5).
+    """
+    for mapping, loader in (
+        (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
+        (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText),
+    ):
+        if type(config) in mapping and not config.is_encoder_decoder:
+            return loader
+    encodes = ": it has an encoder besides its decoder" if config.is_encoder_decoder else ""
+    raise UnknownArchitectureError(
+        f"{class_name(config) or type(config).__name__} (model_type {config.model_type!r}) is not a causal language "
+        f"model, neither of text alone nor of text and images{encodes}; give a model that is one"
+    )
+
+
 def load_weights(
-    path: str, *, config: PreTrainedConfig, dtype: torch.dtype | str, revision: str | None
+    path: str,
+    *,
+    config: PreTrainedConfig,
+    dtype: torch.dtype | str,
+    revision: str | None,
+    device: torch.device | None = None,
+    quantization: str | None = None,
 ) -> PreTrainedModel:
-    """A model with its weights, every one of them from its files."""
-    with explained("the weights", path):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path,
+    """A model with its weights, every one of them from its files; quantised ones are on their device already."""
+    quantized = quantization is not None or method_of(config) is not None
+    more: dict[str, Any] = {"device_map": {"": device}} if quantized and device is not None else {}
+    if (told := loading_config(config, quantization)) is not None:
+        more["quantization_config"] = told
+    kind, in_a_file = auto_class(config), is_gguf(path)
+    with explained("the weights", path), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You passed `quantization_config`")  # of a checkpoint that has its own
+        loaded: Any = kind.from_pretrained(
+            **(gguf.arguments(path) if in_a_file else {"pretrained_model_name_or_path": path}),
             config=config,
-            dtype=dtype,
+            dtype=torch.float32 if in_a_file and dtype == "auto" else dtype,  # what dequantising gives
             revision=revision,
             # Gemma 2 caps its attention scores. Only eager does it; the library's default (sdpa) silently does not.
             attn_implementation="eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else None,
             trust_remote_code=False,
             output_loading_info=True,
+            **more,
         )
     model, info = loaded
     wrong = sorted(map(str, [*info["missing_keys"], *info.get("mismatched_keys", [])]))
@@ -54,6 +105,7 @@ def load_weights(
             f"the weights at {path} are incomplete: {len(wrong)} are missing or have another shape ({wrong[0]}, …) and "
             "would have been random; download the model again"
         )
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats itself in every matrix and forward
     model.generation_config = GenerationConfig()  # its own would decide whatever a caller leaves open
     return model.eval()
 
@@ -71,11 +123,14 @@ def describe(network: Network, *, path: str, tokenizer: Any, ends: tuple[int, ..
         end_tokens=ends,
         switch=rope_switch(model.config.get_text_config()),
         experts=network.experts,
+        widths=widths_of(network.widths),
     )
 
 
 def move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     """A model on its device."""
+    if method_of(model.config) is not None:  # quantised weights were put there when they were read
+        return model
     try:
         return model.to(device)  # pyright: ignore[reportArgumentType] - transformers wraps torch's signature
     except RuntimeError as error:

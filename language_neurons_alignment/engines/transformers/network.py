@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer
 from ...core.perplexity import TextLikelihood
 from ...core.routing import Experts
 from ...corpus.encode import ScoredText
-from ...errors import EngineError
+from ...errors import EngineError, LNAError, UnknownArchitectureError
 from ..base import not_finite
 from ..checkpoint import rope_switch
 from ..families import family_of
@@ -59,27 +59,30 @@ class Network:
     device: torch.device
     switch: int | None  # `rope_switch`
     interventions: Interventions
+    shares: bool = True  # whether a sequence can be continued from another one's KV cache
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Network:
-        """Take a model apart."""
+        """Take a model apart, and prove on a few tokens that the parts are what they are taken for."""
+        name = type(model).__name__
         decoder, lm_head = model.get_decoder(), model.get_output_embeddings()
         if lm_head is None:
-            raise EngineError(f"{type(model).__name__} has no lm_head, so it is not a causal language model")
-        sites = find_sites(decoder, family_of(model.config).transformers)
-        text = model.config.get_text_config()
-        scale = getattr(text, "logit_scale", None) or 1 / (getattr(text, "logits_scaling", None) or 1)
-        head = Head(lm_head, getattr(text, "final_logit_softcapping", None), scale)
-        _prove_head(model, decoder, head)
-        return cls(
-            model,
-            decoder,
-            sites,
-            head,
-            model.device,
-            rope_switch(model.config.get_text_config()),
-            Interventions(decoder, sites),
-        )
+            raise UnknownArchitectureError(
+                f"{name} has no lm_head, so it is not a causal language model: give a model that is one"
+            )
+        try:
+            sites = find_sites(decoder, family_of(model.config).transformers)
+            head = _head(model, decoder, lm_head)
+            shares = _continues(decoder)
+        except (LNAError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever a model's own code raises
+            raise UnknownArchitectureError(
+                f"{name} does not run on a few tokens of text alone, so its neurons cannot be proved: "
+                f"{type(error).__name__}: {str(error).strip() or 'no message'}; give another model"
+            ) from error
+        switch = rope_switch(model.config.get_text_config())
+        return cls(model, decoder, sites, head, model.device, switch, Interventions(decoder, sites), shares)
 
     @property
     def vocabulary(self) -> int:
@@ -87,10 +90,14 @@ class Network:
         return int(self.decoder.get_input_embeddings().weight.shape[0])  # pyright: ignore[reportCallIssue]
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """The neurons of each layer."""
+        return tuple(layer_widths(self.sites))
+
+    @property
     def shape(self) -> tuple[int, int]:
-        """Layers, and neurons in each."""
-        widths = layer_widths(self.sites)
-        return len(widths), max(widths)
+        """Layers, and neurons in the widest."""
+        return len(self.widths), max(self.widths)
 
     @property
     def experts(self) -> Experts | None:
@@ -105,26 +112,64 @@ class Network:
 
         The cache is always ours, because the library's own choices make the host wait for the device: no cache at all
         in each forward (`Passing`), and a sliding window's cache in each layer. A cache of whole texts gives the same
-        attention, because the masks know the window.
+        attention, because the masks know the window. A model whose layers keep something else than keys and values
+        runs without any cache.
         """
-        if cache is None:
-            cache = Cache(layer_class_to_replicate=DynamicLayer if keep_cache else Passing)
-        else:
-            keep_cache = True
-        return self.decoder(input_ids=tokens, past_key_values=cache, use_cache=keep_cache)
+        return _run(self.decoder, tokens, cache=cache, keep_cache=keep_cache, shares=self.shares)
 
 
-def _prove_head(model: PreTrainedModel, decoder: nn.Module, head: Head) -> None:
-    """Check on a few tokens that the decoder and its head together give the model's own logits."""
+def _run(
+    decoder: nn.Module,
+    tokens: Int64[Tensor, "row position"],
+    *,
+    cache: Any = None,
+    keep_cache: bool = False,
+    shares: bool = True,
+) -> Any:
+    """`Network.run`."""
+    keeps = keep_cache or cache is not None
+    if shares and cache is None:
+        cache = Cache(layer_class_to_replicate=DynamicLayer if keep_cache else Passing)
+    return decoder(input_ids=tokens, past_key_values=cache, use_cache=keeps)
+
+
+def _continues(decoder: nn.Module) -> bool:
+    """Whether the decoder gives the same with our caches, in one piece and in two, as without any cache.
+
+    Layers that keep a state instead of keys and values (Qwen3-Next, Mamba) do not.
+    """
+    tokens = probe(decoder)
+    with torch.inference_mode():
+        plain = decoder(input_ids=tokens, use_cache=False)[0].float()
+        try:
+            whole = _run(decoder, tokens)[0]
+            begun = _run(decoder, tokens[:, :3], keep_cache=True)
+            rest = _run(decoder, tokens[:, 3:], cache=begun.past_key_values)[0]
+        except Exception:  # whatever a model's own code raises on a cache that is not its own
+            return False
+    pieces = torch.cat([begun[0], rest], dim=1)
+    return all(bool((one.float() - plain).abs().max() <= 1e-2 * plain.abs().max()) for one in (whole, pieces))
+
+
+def _head(model: PreTrainedModel, decoder: nn.Module, projection: nn.Module) -> Head:
+    """The head that gives the model's own logits from the decoder's output, proved on a few tokens.
+
+    A config can name a scale and a soft cap that the model's class does not apply (Aya Vision).
+    """
+    text = model.config.get_text_config()
+    scale = getattr(text, "logit_scale", None) or 1 / (getattr(text, "logits_scaling", None) or 1)
+    named = Head(projection, getattr(text, "final_logit_softcapping", None), scale)
     tokens = probe(decoder)
     with torch.inference_mode():
         own = model(input_ids=tokens, use_cache=False).logits.float()
-        ours = head(decoder(input_ids=tokens, use_cache=False)[0])
-    if (own - ours).abs().max() > 1e-2 * own.abs().max():
-        raise EngineError(
-            f"the logits of {type(model).__name__} are not those of its lm_head: expected them up to the known scale "
-            "and soft cap, so likelihoods would be wrong and the model is refused"
-        )
+        hidden = decoder(input_ids=tokens, use_cache=False)[0]
+        for head in (named, Head(projection)):
+            if (own - head(hidden)).abs().max() <= 1e-2 * own.abs().max():
+                return head
+    raise EngineError(
+        f"the logits of {type(model).__name__} are not those of its lm_head: expected them up to the known scale "
+        "and soft cap, so likelihoods would be wrong and the model is refused"
+    )
 
 
 class Passing(DynamicLayer):

@@ -49,10 +49,11 @@ class Job:
     rest: tuple[BatchRow, ...] = ()
 
 
-def plan(group: PromptGroup, *, switch: int | None = None) -> list[Job]:
+def plan(group: PromptGroup, *, switch: int | None = None, shares: bool = True) -> list[Job]:
     """The jobs that count a group exactly, in the cheaper of two ways.
 
-    Sequences of more tokens than `switch` share nothing with shorter ones (`rope_switch`).
+    Sequences of more tokens than `switch` share nothing with shorter ones (`rope_switch`); without `shares`, no
+    sequence is continued from another one's cache (`Network.shares`).
     """
     answers = Counter(group.full)
     if not answers:
@@ -65,8 +66,8 @@ def plan(group: PromptGroup, *, switch: int | None = None) -> list[Job]:
             *(BatchRow(tokens, n) for tokens, n in answers.items()),
         ]
         return [Job(row) for row in rows if row.tokens]
-    together = _share(group.prefix, answers, repeats=len(group.full))
-    if not group.boundary_cases:
+    together = _share(group.prefix, answers, repeats=len(group.full), shares=shares)
+    if not group.boundary_cases or not shares:
         return together
     clean = {tokens: n for tokens, n in answers.items() if tokens[: len(group.prefix)] == group.prefix}
     others = [Job(BatchRow(tokens, n)) for tokens, n in answers.items() if tokens not in clean and tokens]
@@ -79,13 +80,16 @@ def fed_tokens(jobs: Iterable[Job]) -> int:
     return sum(len(row.tokens) for job in jobs for row in (job.first, *job.rest))
 
 
-def _share(prefix: Tokens, answers: dict[Tokens, int], *, repeats: int) -> list[Job]:
-    """One job: what all sequences begin with, once, and the rest of each; the prefix counts `repeats` times."""
+def _share(prefix: Tokens, answers: dict[Tokens, int], *, repeats: int, shares: bool = True) -> list[Job]:
+    """One job: what all sequences begin with, once, and the rest of each; the prefix counts `repeats` times.
+
+    Without `shares`, a job for each sequence.
+    """
     carrier = next((tokens for tokens in answers if tokens[: len(prefix)] == prefix), prefix)
     sequences = answers if carrier in answers else {carrier: 0, **answers}
     if len(sequences) == 1:
         return [Job(BatchRow(carrier, sequences[carrier], repeats, len(prefix)))] if carrier else []
-    border = min(common_length(prefix, tokens) for tokens in sequences)
+    border = min(common_length(prefix, tokens) for tokens in sequences) if shares else 0
     tail = len(prefix) - border
     rest = tuple(
         BatchRow(tokens[border:], count, *((repeats, tail) if tail and tokens == carrier else ()))

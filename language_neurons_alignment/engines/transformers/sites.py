@@ -37,6 +37,9 @@ from ...errors import UnknownArchitectureError
 from ..families import TransformersPlace
 from .experts import OpenExperts, open_experts
 
+_MATRICES = ("weight", "qweight", "weight_packed")
+"""Under which names linear maps keep their matrix: the usual one, GPTQ's and AWQ's, that of compressed-tensors."""
+
 _TOKENS = 7
 """Length of the probe: longer than one token, so that causality can be seen, and short enough to cost nothing."""
 
@@ -81,9 +84,10 @@ class _Call:
 
     @property
     def is_linear(self) -> bool:
-        """Whether the module has a matrix of weights; quantised ones keep it under the same name."""
-        weight = getattr(self.module, "weight", None)
-        return isinstance(weight, Tensor) and not isinstance(self.module, nn.Embedding) and weight.ndim == 2
+        """Whether the module has a matrix of weights, quantised ones and those with an adapter included."""
+        weights = (getattr(self.module, name, None) for name in _MATRICES)
+        matrix = any(isinstance(weight, Tensor) and weight.ndim == 2 for weight in weights)
+        return matrix and not isinstance(self.module, nn.Embedding)
 
 
 def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tuple[NeuronSite, ...]:
@@ -102,11 +106,6 @@ def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tu
             for index, layer in enumerate(layers)
             for site in _sites(name, index, layer, calls[index], place, opened.get(index))
         )
-        widths = sorted(set(layer_widths(sites)))
-        if len(widths) > 1:
-            raise UnknownArchitectureError(
-                f"{name}: layers of different widths ({', '.join(map(str, widths))} neurons) are not supported"
-            )
         if len({id(site.module) for site in sites}) != len(sites):
             raise UnknownArchitectureError(
                 f"{name}: layers share one activation module, so their firings cannot be told apart"
@@ -239,7 +238,7 @@ def _places(index: int, calls: Sequence[_Call], place: TransformersPlace | None)
     """The places among a layer's calls that could hold its neurons, and what speaks against others."""
     found: dict[tuple[str, str], NeuronSite] = {}
     refused: list[str] = []
-    linear = [one for one in calls if one.is_linear]
+    linear = _outermost([one for one in calls if one.is_linear])
     for activation in calls:
         if any(True for _ in activation.module.children()) or not _may_be_activation(activation, place):
             continue
@@ -270,6 +269,12 @@ def _only(
             "model would give numbers that are silently wrong, so it is refused"
         )
     return found[0]
+
+
+def _outermost(calls: Sequence[_Call]) -> list[_Call]:
+    """Those that are not parts of others: a linear map with a live adapter holds its own matrix and the adapter's."""
+    names = [f"{one.name}." for one in calls]
+    return [one for one in calls if not one.name.startswith(tuple(names))]
 
 
 def _may_be_activation(call: _Call, place: TransformersPlace | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..._gguf import is_gguf
 from ...config import Sampling
 from ...core.counts import LanguageCounts
 from ...core.interventions import Intervention
@@ -19,11 +21,24 @@ from ...core.perplexity import TextLikelihood
 from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
 from ...errors import EngineError, SilentHookError, UnknownArchitectureError
 from .. import checkpoint
+from ..adapter import open_adapter, put_onto
 from ..base import check_lengths, check_shape, not_finite
 from ..families import class_name, family_of, neurons_per_layer
 from ..generation import PartialAnswer, answer_batches, check_prompts
+from ..quantization import describe_quantization, method_of
+from ..transformers.loading import load_weights
 from .gather import check_acted, check_pass, gather_counts, gather_experts, gather_losses
-from .launch import Launch, check_installed, check_invariant, check_model, check_options, max_model_len, start
+from .launch import (
+    Launch,
+    check_installed,
+    check_invariant,
+    check_model,
+    check_options,
+    explained,
+    lora_options,
+    max_model_len,
+    start,
+)
 from .messages import Message, PassStatistics, pack_intervention, pack_tree
 from .process import Process
 from .tree import PrefixTree, shards, weighted_tree
@@ -72,12 +87,15 @@ class VLLMEngine:
         batch_tokens: int | None = None,  # the most tokens of one step
         batch_invariant: bool = False,  # no result depends on what else is computed
         engine_args: Mapping[str, Any] | None = None,  # other options of vLLM
+        adapter: str | None = None,  # a LoRA adapter of this model: folder or hub id
+        adapter_live: bool = False,  # computed by vLLM beside the weights; else merged into a temporary model folder
         revision: str | None = None,
     ) -> VLLMEngine:
         """Start vLLM on a model, and test the hooks on every rank first."""
         launch = Launch(
             model_path, dtype, tensor_parallel_size, pipeline_parallel_size,
             distributed_executor_backend, batch_tokens, engine_args or {}, batch_invariant,
+            open_adapter(adapter, base=model_path, live=adapter_live),
         )  # fmt: skip
         process, tokenizer, info, provenance = _load(launch, revision=revision)
         engine = cls(process, tokenizer, info=info, provenance=provenance, batch_invariant=batch_invariant)
@@ -150,7 +168,7 @@ class VLLMEngine:
     @contextmanager
     def intervene(self, intervention: Intervention) -> Iterator[None]:
         """While the context is open, the model runs under `intervention`, on top of those already in force."""
-        check_shape(intervention, layers=self.model.layers, d_mlp=self.model.d_mlp)
+        check_shape(intervention, self.model.layer_widths)
         before = self._current
         try:
             self._switch(before.then(intervention))
@@ -247,9 +265,16 @@ def _load(
     options = check_options(launch.extra)
     checkpoint.check_dtype(launch.dtype)
     path = checkpoint.expand(launch.path)
+    if is_gguf(path):
+        raise EngineError(
+            f"{path} is a GGUF file, in which neurons are counted with transformers alone: use --engine transformers, "
+            "or give vLLM the model folder that the file was made from"
+        )
     config: Any = checkpoint.load_config(path, revision)
     check_model(config, launch)
-    tokenizer = checkpoint.load_tokenizer(path, revision)
+    added = launch.adapter
+    options |= lora_options(added)
+    tokenizer = checkpoint.load_tokenizer(added.tokenizer_folder(path) if added else path, revision)
     checkpoint.warn_of_files_beside(path, config=config, tokenizer=tokenizer)
     own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")  # vLLM would use float16 for float32
     launch = replace(launch, path=path, dtype=own if launch.dtype == "auto" else launch.dtype)
@@ -266,7 +291,9 @@ def _load(
     ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
     guard = Guard()
     try:
-        process = Process(start(launch, limit=limit, options=options, guard=guard), guard)
+        with _model_folder(launch, config=config, revision=revision) as folder:
+            running = start(replace(launch, path=folder), limit=limit, options=options, guard=guard)
+        process = Process(running, guard, adapter=str(added.folder) if added and added.live else None)
     except BaseException:
         guard.close()
         raise
@@ -297,6 +324,8 @@ def _load(
         "tensor_parallel_size": launch.tensor,
         "pipeline_parallel_size": launch.pipeline,
         **({"batch_invariant": True} if launch.invariant else {}),
+        **describe_quantization(config),
+        **(added.provenance if added else {}),
     }
     return process, tokenizer, info, provenance
 
@@ -317,6 +346,27 @@ def check_sites(ranks: Sequence[Message], *, layers: int) -> None:
             f"neurons were found in {len(found)} decoder layers of vLLM's model, its config names {layers}: "
             "its numbers could be silently wrong, so it is refused; try --engine transformers"
         )
+
+
+@contextmanager
+def _model_folder(launch: Launch, *, config: Any, revision: str | None) -> Iterator[str]:
+    """What vLLM loads: the model as it is, or, until it has loaded it, the model with an adapter merged."""
+    added = launch.adapter
+    if added is None or added.live:
+        yield launch.path
+        return
+    if (method := method_of(config)) is not None:
+        raise EngineError(
+            f"the adapter {added.path} cannot be merged into quantized weights ({method}) without rounding them anew: "
+            "give --adapter-live too"
+        )
+    dtype = checkpoint.DTYPES[launch.dtype]
+    with tempfile.TemporaryDirectory(prefix="lna-merged-") as folder:
+        model = put_onto(load_weights(launch.path, config=config, dtype=dtype, revision=revision), added)
+        with explained(f"cannot save the model with the adapter merged in {folder} (TMPDIR chooses another place)"):
+            model.save_pretrained(folder)
+        del model
+        yield folder
 
 
 def check_ranks(ranks: Sequence[Message], launch: Launch) -> None:

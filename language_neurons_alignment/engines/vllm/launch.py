@@ -16,10 +16,11 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
-from ...errors import EngineError, LNAError, MissingEngineError, SettingsError, UnknownArchitectureError
+from ...errors import EngineError, LNAError, MissingEngineError, SettingsError
+from ..adapter import Adapter
 from ..base import check_batch_choices
 from ..checkpoint import rope_switch
-from ..families import class_name, family_of, neurons_per_layer
+from ..families import check_vllm, class_name, experts_in, neurons_per_layer
 from .watch import Guard
 
 TESTED = ((0, 32), (0, 33))
@@ -32,6 +33,8 @@ OWN = {
     "pipeline_parallel_size": "--pipeline-parallel-size",
     "max_num_batched_tokens": "--batch-tokens",
     "distributed_executor_backend": "--distributed-executor-backend",
+    "enable_lora": "--adapter and --adapter-live",
+    "lora_modules": "--adapter and --adapter-live",
 }
 """vLLM options that have their own flag."""
 
@@ -88,6 +91,7 @@ class Launch:
     batch_tokens: int | None = None  # the most tokens of one step
     extra: Mapping[str, Any] = field(default_factory=dict)  # other options of vLLM
     invariant: bool = False  # one request at a time, so that no result depends on the others
+    adapter: Adapter | None = None
 
 
 def check_installed() -> str:
@@ -158,11 +162,7 @@ def _value(value: Any) -> Any:
 
 def check_model(config: Any, launch: Launch) -> None:
     """Refuse a model that vLLM cannot count as asked, before anything is loaded."""
-    if reason := family_of(config).without_vllm:
-        raise UnknownArchitectureError(
-            f"{class_name(config)} (model_type {config.model_type!r}) is not served by vLLM: {reason}; "
-            "try --engine transformers"
-        )
+    check_vllm(config)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     if text is not config and find_spec("torchvision") is None:
         raise MissingEngineError(
@@ -170,13 +170,13 @@ def check_model(config: Any, launch: Launch) -> None:
             "is not installed: pip install torchvision (for CPUs with --index-url "
             "https://download.pytorch.org/whl/cpu), or take --engine transformers"
         )
-    layers, heads = (getattr(text, name, None) for name in ("num_hidden_layers", "num_attention_heads"))
-    if not isinstance(layers, int) or not isinstance(heads, int):
-        raise UnknownArchitectureError(
-            f"the config of {class_name(config)} (model_type {config.model_type!r}) tells no number of layers or "
-            f"attention heads ({layers!r}, {heads!r}): only decoders with attention and MLPs are supported"
+    if experts_in(config) is not None and launch.tensor > 1:
+        raise EngineError(
+            f"--tensor-parallel-size {launch.tensor}: the experts of a layer are counted on one rank; "
+            "take --pipeline-parallel-size to use more GPUs"
         )
-    sizes = {"attention heads": heads, "neurons per layer (d_mlp)": neurons_per_layer(config)}
+    layers = text.num_hidden_layers
+    sizes = {"attention heads": text.num_attention_heads, "neurons per layer (d_mlp)": neurons_per_layer(config)}
     divisors = [one for one in range(1, min(sizes.values()) + 1) if all(size % one == 0 for size in sizes.values())]
     for what, size in sizes.items():
         if size % launch.tensor:
@@ -186,6 +186,34 @@ def check_model(config: Any, launch: Launch) -> None:
             )
     if launch.pipeline > layers:
         raise EngineError(f"--pipeline-parallel-size {launch.pipeline}: the model has only {layers} layers to share")
+
+
+def lora_options(adapter: Adapter | None) -> dict[str, Any]:
+    """vLLM's options for an adapter that it computes live.
+
+    Raises:
+        EngineError: the adapter changes more than vLLM computes live.
+    """
+    if adapter is None or not adapter.live:
+        return {}
+    what = next((name for name in _NOT_LIVE if adapter.config.get(name)), None)
+    if what is None and adapter.rank > _RANKS[-1]:
+        what = f"rank {adapter.rank}"
+    if what is None and adapter.touches("embed", "lm_head", "wte"):
+        what = "matrices of the embeddings or the lm_head"
+    if what is not None:
+        raise EngineError(
+            f"the adapter {adapter.path} has {what}, which vLLM does not compute live: leave --adapter-live out, so "
+            "that it is merged"
+        )
+    rank = next(size for size in _RANKS if size >= adapter.rank)
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+
+
+_NOT_LIVE = ("modules_to_save", "use_dora", "lora_bias", "target_parameters", "trainable_token_indices")
+"""Entries of adapter_config.json that vLLM refuses or does not read."""
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""The sizes for which vLLM makes room."""
 
 
 def max_model_len(config: Any, longest: int, options: dict[str, Any]) -> int:

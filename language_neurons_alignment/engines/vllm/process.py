@@ -55,9 +55,13 @@ def sampling_parameters(sampling: Sampling, *, limit: int, seed: int, ends: Sequ
 class Process:
     """vLLM's engine with its workers."""
 
-    def __init__(self, engine: Any, guard: Guard) -> None:
-        """Take over a started engine (`vllm.v1.engine.llm_engine.LLMEngine`) and the guard of its processes."""
+    def __init__(self, engine: Any, guard: Guard, *, adapter: str | None = None) -> None:
+        """Take over a started engine (`vllm.v1.engine.llm_engine.LLMEngine`) and the guard of its processes.
+
+        With the folder of an adapter, every request runs with that adapter live.
+        """
         self._engine: Any = engine
+        self._adapter = adapter
         self._guard = guard
         self._number = 0
         self._open: set[str] = set()
@@ -121,7 +125,9 @@ class Process:
     def _run(self, requests: Iterable[Request]) -> None:
         """Run requests, a window of them at a time, and drop each one that needs no more."""
         from vllm.inputs.engine import tokens_input
+        from vllm.lora.request import LoRARequest
 
+        lora = None if self._adapter is None else LoRARequest("adapter", 1, self._adapter)
         waiting = iter(requests)
         running: dict[str, Take] = {}
         engine = self.engine
@@ -131,7 +137,7 @@ class Process:
                 name = f"lna-{self._number}"
                 tokens, sampling, running[name] = request
                 self._open.add(name)
-                engine.add_request(name, tokens_input(list(tokens)), sampling)
+                engine.add_request(name, tokens_input(list(tokens)), sampling, lora_request=lora)
             if not self._open:
                 return
             for output in engine.step():

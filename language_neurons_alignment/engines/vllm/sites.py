@@ -442,4 +442,5 @@ def _is_multiple(one: Tensor, other: Tensor) -> bool:
 
 def _is(module: nn.Module, base: str) -> bool:
     """Whether a module's class, or one of its bases, has this name; vLLM need not be imported to ask."""
+    module = getattr(module, "base_layer", module)  # inside of the linear maps that an adapter wraps
     return any(one.__name__ == base for one in type(module).__mro__)
