@@ -17,7 +17,7 @@ from .engines.families import check_vllm, class_name
 from .engines.transformers import TransformersEngine
 from .engines.transformers.engine import BATCH_TOKENS
 from .engines.transformers.loading import auto_class, free_memory, pick_device
-from .errors import UnknownArchitectureError
+from .errors import EngineError, UnknownArchitectureError
 
 PROVED, REFUSED, NOT_TRIED = "proved", "refused", "not tried"
 
