@@ -67,7 +67,7 @@ class LowPrecision(nn.Module):
 class RowParallelLinear(nn.Linear):
     """Gives a pair, as vLLM's linear maps do."""
 
-    def forward(self, input: Tensor) -> tuple[Tensor, None]:
+    def forward(self, input: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return super().forward(input), None
 
 
@@ -156,7 +156,7 @@ def test_the_text_decoder_of_a_model_of_text_and_images() -> None:
     model = nn.Module()
     model.vision = nn.ModuleList([nn.Linear(400, 400)])
     model.text = Decoder(MLP(Merged()))
-    model.get_language_model = lambda: model.text
+    model.__dict__["get_language_model"] = lambda: model.text
     assert list(decoder_layers(model).values()) == list(model.text.layers)
 
 
@@ -248,7 +248,7 @@ def test_zeros_that_do_not_reach_the_down_projection_are_noticed() -> None:
             return self.down(kept)[0]
 
     model = Decoder(MLP(Merged()), Behind(Merged()))
-    sites = found(*(layer.mlp for layer in model.layers))
+    sites = trace_of(model).found(width=WIDTH, tensor=1)
     for site in sites:
         site.module.register_forward_hook(lambda _m, _i, output: output.zero_())
     assert trace_of(model, sites).report() == {"reached": [1]}
