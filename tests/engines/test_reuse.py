@@ -122,6 +122,15 @@ def test_layers_run_as_often_as_they_must(tmp_path: Path) -> None:
         assert computed == [3, 3, 5, 5, 8, 8]
 
 
+def test_a_language_without_neurons_runs_no_layer_again(tmp_path: Path) -> None:
+    engine = loaded("llama", tmp_path, batch_tokens=10**6)
+    texts, nothing = texts_for(engine), Intervention.identity(engine.model.layers, engine.model.d_mlp)
+    with engine.reuse([nothing, off_from(engine, 2)], tokens=tokens_of(texts)), counted_layers(engine) as computed:
+        plain, same = under_each(engine, [None, nothing], texts)
+        assert same == plain
+        assert computed == [1, 1, 1]
+
+
 def test_an_intervention_in_force_before_is_what_states_are_kept_under(tmp_path: Path) -> None:
     engine = loaded("llama", tmp_path, num_hidden_layers=5)
     texts, outer = texts_for(engine), off_from(engine, 1, seed=7)

@@ -49,7 +49,7 @@ class LayerReuse:
         self._kept: dict[tuple[Tokens, ...], dict[int, State]] = {}
         self._memory = memory
         firsts = [self._base.then(one).first_change(self._base) for one in changes]
-        sizes = self._prove({first for first in firsts if 0 < first < len(self._layers)})
+        sizes = self._prove({first for first in firsts if first > 0})
         fitting = int(memory // (tokens * max(sizes.values(), default=1.0) or 1))
         self.starts = best_starts(firsts, sizes, most=max(1, fitting))
 

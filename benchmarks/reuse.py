@@ -1,0 +1,163 @@
+"""How much faster a perplexity map is where conditions start at the first layer that they change.
+
+python benchmarks/reuse.py [MODEL] [-d datasets/demo.json] [--questions 1] [--controls 1] [--dtypes float32] [--tiny]
+
+MODEL is a folder; without one, the demo's SmolLM2 is taken, or with --tiny a random one of three layers. Counts, masks
+and controls are made of the same questions as the map. The map is scored cell by cell, each cell once with kept states
+and once without, in turns, so that other work on the machine slows both; all likelihoods must be equal bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from language_neurons_alignment._demo import demo_corpus_path, demo_model_path
+from language_neurons_alignment.config import Selection, SweepRange
+from language_neurons_alignment.core.counts import activation_probability, answer_counts
+from language_neurons_alignment.core.find import find
+from language_neurons_alignment.core.interventions import Intervention, matched_controls
+from language_neurons_alignment.core.perplexity import TextLikelihood
+from language_neurons_alignment.corpus.encode import ScoredText, encode_groups, encode_texts
+from language_neurons_alignment.corpus.records import Corpus, read_corpus
+from language_neurons_alignment.engines.transformers import TransformersEngine
+
+Texts = Mapping[str, Sequence[ScoredText]]
+
+
+def random_model() -> TransformersEngine:
+    """A model of three layers with random weights, and the demo's tokenizer."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from language_neurons_alignment.engines.transformers import loading
+    from language_neurons_alignment.engines.transformers.network import Network
+
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(demo_model_path())
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4}
+    config = LlamaConfig(**sizes, num_key_value_heads=2, vocab_size=len(tokenizer), max_position_embeddings=4096)
+    network = Network.of(LlamaForCausalLM(config).eval())
+    info = loading.describe(network, path="tiny", tokenizer=tokenizer)
+    return TransformersEngine(network, tokenizer, info=info)
+
+
+def neurons_of(
+    engine: TransformersEngine, corpus: Corpus, questions: int
+) -> tuple[dict[str, Tensor], Tensor, list[Tensor]]:
+    """Each language's neurons at λ* of the demo's range, the mean probability, and the neurons of no language."""
+    counted = [
+        engine.count(
+            encode_groups(corpus.of_language(code)[:questions], engine.tokenizer, max_length=4096).groups
+        )
+        for code in corpus.languages
+    ]
+    over = torch.stack([answer_counts(one.full.over_zero, one.prefix.over_zero) for one in counted], dim=-1)
+    tokens = torch.tensor([one.full.total_tokens - one.prefix.total_tokens for one in counted])
+    probability = activation_probability(over, tokens=tokens)
+    mask = find(probability, Selection(top_rate=0.01, bar=0.95, lam=None, search=SweepRange())).mask
+    by_language = {code: mask[..., k] for k, code in enumerate(corpus.languages)}
+    return by_language, probability.mean(dim=-1), [~mask.any(dim=-1)]
+
+
+def conditions_of(
+    masks: Mapping[str, Tensor], activity: Tensor, eligible: Tensor, *, controls: int, first: int
+) -> list[Intervention | None]:
+    """Nothing, each language's neurons from layer `first` on, and controls of them."""
+    rows = []
+    for neurons in masks.values():
+        late = neurons.clone()
+        late[:first] = False
+        rows.append(late)
+    drawn = [
+        matched_controls(row, activity=activity, eligible=eligible, seed=1000 * number + k)
+        for number in range(controls)
+        for k, row in enumerate(rows)
+    ]
+    return [None, *map(Intervention.zero, [*rows, *drawn])]
+
+
+def cell(
+    engine: TransformersEngine, change: Intervention | None, texts: Sequence[ScoredText]
+) -> tuple[float, list[TextLikelihood]]:
+    """Processor seconds of one cell, and its likelihoods."""
+    begun = time.process_time()
+    with nullcontext() if change is None else engine.intervene(change):
+        likelihoods = engine.log_likelihood(texts)
+    return time.process_time() - begun, likelihoods
+
+
+def row(name: str, engine: TransformersEngine, conditions: Sequence[Intervention | None], texts: Texts) -> None:
+    """Score a map in both ways, and print a line."""
+    nothing = Intervention.identity(engine.model.layers, engine.model.d_mlp)
+    changes = [one for one in conditions if one is not None]
+    firsts = [one.first_change(nothing) for one in changes]
+    tokens = sum(len(one.tokens) for some in texts.values() for one in some)
+    begun = time.process_time()
+    keeping = engine.reuse(changes, tokens=tokens)
+    keeping.__enter__()
+    reused, spent = engine._reused, {True: time.process_time() - begun, False: 0.0}
+    assert reused is not None
+    try:
+        for condition in conditions:
+            for some in texts.values():
+                given = {}
+                for way in (True, False):
+                    engine._reused = reused if way else None
+                    seconds, given[way] = cell(engine, condition, some)
+                    spent[way] += seconds
+                assert given[True] == given[False], "likelihoods differ"
+    finally:
+        engine._reused = reused
+        keeping.__exit__(None, None, None)
+    layers, runs = engine.model.layers, len(conditions)
+    saved = sum(max((start for start in reused.starts if start <= first), default=0) for first in firsts)
+    print(
+        f"| {name} | {', '.join(map(str, sorted(firsts[: len(texts)])))} | {', '.join(map(str, reused.starts))} | "
+        f"{saved / (layers * runs):.0%} | {runs} × {tokens:,} | {spent[False]:.1f} | {spent[True]:.1f} | "
+        f"{spent[False] / spent[True]:.2f} | {os.getloadavg()[0]:.1f} |",
+        flush=True,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("-d", "--data", type=Path, default=demo_corpus_path())
+    parser.add_argument("--questions", type=int, default=1)
+    parser.add_argument("--controls", type=int, default=1)
+    parser.add_argument("--dtypes", nargs="+", default=["float32"])
+    parser.add_argument("--tiny", action="store_true")
+    given = parser.parse_args(arguments)
+    corpus = read_corpus(given.data)
+    torch.set_num_threads(1)
+    print(f"{platform.machine()}, 1 thread, torch {torch.__version__}\n")
+    print("| map | first layers of the rows | kept | layers saved | tokens | s, whole | s, reused | ratio | load |")
+    print("|---|---|---|---:|---:|---:|---:|---:|---:|", flush=True)
+    for dtype in given.dtypes:
+        path = given.model or demo_model_path()
+        engine = random_model() if given.tiny else TransformersEngine.load(path, device="cpu", dtype=dtype)
+        name = f"{'random' if given.tiny else path.name}, {engine.model.dtype}"
+        texts = {
+            code: encode_texts(
+                corpus.of_language(code)[: given.questions], engine.tokenizer, text="instruction", max_length=4096
+            )
+            for code in corpus.languages
+        }
+        masks, activity, (eligible,) = neurons_of(engine, corpus, given.questions)
+        for which, first in (("its masks", 0), ("their upper half", engine.model.layers // 2)):
+            conditions = conditions_of(masks, activity, eligible, controls=given.controls, first=first)
+            row(f"{name}, {which}", engine, conditions, texts)
+        engine.close()
+
+
+if __name__ == "__main__":
+    main()
