@@ -46,6 +46,23 @@ def test_the_benchmark_for_gpus_runs_at_a_tiny_shape_on_the_cpu(tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+def test_the_benchmark_of_reuse_runs_and_its_two_ways_give_the_same(tmp_path: Path) -> None:
+    save_tiny_model("llama", tmp_path / "model", intermediate_size=512, num_hidden_layers=6)
+    corpus = write_corpus(tmp_path / "corpus.json", small_records(("en", "es"), questions=4))
+    done = subprocess.run(
+        [sys.executable, "benchmarks/reuse.py", str(tmp_path / "model"), "-d", str(corpus), "--questions", "4"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in done.stdout.splitlines() if line.startswith("| model, float32, ")]) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_benchmark_of_batches_runs_and_finds_batch_invariant_counts_equal(tmp_path: Path) -> None:
     save_tiny_model("llama", tmp_path / "model", intermediate_size=96)
     corpus = write_corpus(tmp_path / "corpus.json", small_records(("en", "es"), questions=4))
