@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from language_neurons_alignment.config import MapSettings
-from language_neurons_alignment.engines.transformers import TransformersEngine
+from language_neurons_alignment.engines.transformers import TransformersEngine, engine
+from language_neurons_alignment.engines.transformers.reuse import LayerReuse
 from language_neurons_alignment.errors import ConflictError, SettingsError
 from language_neurons_alignment.ppl import MapResult, perplexity_map
 from language_neurons_alignment.store.maps import load_map
@@ -56,6 +57,26 @@ def test_killed_between_control_cells_and_resumed_the_files_are_the_same(
     assert (done.computed, done.controls_computed) == (0, 45 - 7)
     assert contents(work / "out") == whole
     assert leftovers(work) == []
+
+
+@pytest.mark.parametrize("share", [0.25, 0.0])
+def test_files_are_the_same_to_the_byte_with_kept_states_and_without(
+    work: Path, lam: float, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    whole, made = contents(work / "out"), []
+
+    class Watched(LayerReuse):
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            made.append(self)
+
+    monkeypatch.setattr(engine, "LayerReuse", Watched)
+    monkeypatch.setattr(engine, "KEPT", share)
+    mapped(work, lam, force=True)
+    assert contents(work / "out") == whole
+    (reuse,) = made
+    assert reuse.starts == [1], "Swahili's neurons begin there, and its controls"
+    assert any(reuse._kept.values()) == (share > 0)
 
 
 def test_a_map_without_controls_is_whole_and_they_can_be_added_and_grow(work: Path, lam: float) -> None:
