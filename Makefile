@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: demo test campaign check docs bench fix setup setup-dev setup-vllm clean clean-all help
+.PHONY: demo test campaign families check docs bench fix setup setup-dev setup-vllm clean clean-all help
 
 VENV ?= .venv
 JOBS ?= 2
@@ -39,7 +39,7 @@ campaign: $(STAMPS)/dev ## kills, faults and fuzzing for MINUTES, from SEED; a t
 	$(BIN)/python -m tests.campaign --minutes $(MINUTES) --seed $(SEED)
 
 families: $(STAMPS)/dev $(STAMPS)/vllm ## compare a tiny model of every family on both engines, and write docs/models.md
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.engines.families_table
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.engines.families_table --vllm
 
 CHECKS := ruff-check ruff-format pyright imports docs-build
 .PHONY: $(CHECKS)

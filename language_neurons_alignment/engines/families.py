@@ -77,6 +77,9 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v3": Family(without_vllm=_MLA),
     # the layers with a window see one token more there than in the transformers library
     "cohere2": Family(longest_in_vllm=lambda config: config.sliding_window),
+    "ernie4_5_moe": Family(
+        without_vllm="its counts there are not those of the transformers library, for a reason that is not known"
+    ),
     "gemma4_text": Family(
         without_vllm="its layers may differ in width, and vLLM's are counted with one width",
         width=lambda config: _gemma4_widths(config),

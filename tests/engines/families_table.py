@@ -1,9 +1,9 @@
 """The table of families × engines in docs/models.md, made by comparing a tiny model of each family.
 
-    python -m tests.engines.families_table
+    python -m tests.engines.families_table           transformers against independent hooks
+    python -m tests.engines.families_table --vllm    and vLLM against transformers (`vllm_families`), recorded anew
 
-compares the transformers engine with independent hooks, and vLLM, where it is installed, with the transformers engine
-(`vllm_families`), and writes the result into the page. It takes some minutes.
+It takes some minutes.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import shorten
 
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from tests.engines.contract import counting_error
@@ -21,6 +21,7 @@ from tests.engines.oracle import NaiveEngine
 from tests.tiny_models import CONFIGS, save_tiny_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+RECORD = Path(__file__).with_name("vllm_families.json")
 BEGIN, END = "<!-- families -->\n", "<!-- /families -->"
 
 
@@ -34,18 +35,18 @@ def in_transformers(folder: Path) -> str:
     return said
 
 
-def in_vllm(folder: Path) -> dict[str, str]:
-    """What `vllm_families` says of each family; nothing where vLLM is not installed."""
-    if find_spec("vllm") is None:
-        return {}
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.engines.vllm_families", str(folder)],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    told = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
-    return {one["model_type"]: one["vllm"] + (f": {one['reason']}" if one.get("reason") else "") for one in told}
+def record_vllm(folder: Path) -> None:
+    """Try every family on vLLM, and keep what comes out."""
+    command = [sys.executable, "-m", "tests.engines.vllm_families", str(folder)]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    RECORD.write_text("".join(f"{line}\n" for line in printed.splitlines() if line.startswith("{")), encoding="utf-8")
+
+
+def in_vllm() -> dict[str, str]:
+    """What the record says of each family."""
+    told = map(json.loads, RECORD.read_text(encoding="utf-8").splitlines())
+    said = {one["model_type"]: f"{one['vllm']}: {one.get('reason', '')}".removesuffix(": ") for one in told}
+    return {kind: shorten(text, 200, placeholder=" …").replace("|", "/") for kind, text in said.items()}
 
 
 def rows_of(page: str) -> list[str]:
@@ -58,10 +59,12 @@ def main() -> None:
     """Make the table, and write it into the page."""
     lines = ["| Family (`model_type`) | transformers: Σ\\|Δ\\| | Class | vLLM |", "|---|---|---|---|"]
     with TemporaryDirectory() as place:
-        vllm = in_vllm(Path(place) / "vllm")
+        if "--vllm" in sys.argv[1:]:
+            record_vllm(Path(place) / "vllm")
+        vllm = in_vllm()
         for kind in sorted(CONFIGS):
             said = in_transformers(save_tiny_model(kind, Path(place) / kind))
-            lines.append(f"| `{kind}` | {said} | {vllm.get(kind, 'not tried').replace('|', '/')} |")
+            lines.append(f"| `{kind}` | {said} | {vllm.get(kind, 'not tried')} |")
             print(lines[-1], flush=True)
     page = PAGE.read_text(encoding="utf-8")
     before, after = page[: page.index(BEGIN)], page[page.index(END) :]

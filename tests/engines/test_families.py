@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,10 +15,15 @@ import pytest
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedConfig
 
+from language_neurons_alignment.engines import families as table
 from language_neurons_alignment.engines.checkpoint import longest_sequence, rope_switch
 from language_neurons_alignment.engines.families import (
+    ENTRY_POINTS,
     FAMILIES,
+    Family,
+    TransformersPlace,
     experts_in,
+    families,
     family_of,
     neurons_of_layers,
     neurons_per_layer,
@@ -89,42 +95,57 @@ def test_an_encoder_with_a_decoder_is_refused_by_name(kind: str, tmp_path: Path)
         TransformersEngine.load(tmp_path, device="cpu")
 
 
-PACKAGE = """
-from language_neurons_alignment.engines.families import Family, TransformersPlace
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Makes an entry point known, as an installed package does."""
+
+    def install(name: str, value: str) -> None:
+        entry = EntryPoint(name, value, ENTRY_POINTS)
+        monkeypatch.setattr(table, "entry_points", lambda *, group: [entry] if group == ENTRY_POINTS else [])
+        table._from_packages.cache_clear()
+
+    yield install
+    table._from_packages.cache_clear()
+
+
 MARTIAN = Family(TransformersPlace("floors", "brain.spark"))
-"""
+
+
+def test_an_installed_package_brings_a_family(installed: Callable[[str, str], None]) -> None:
+    installed("martian", f"{__name__}:MARTIAN")
+    assert len(families()) == len(FAMILIES) + 1
+    assert family_of(SimpleNamespace(model_type="martian")) is MARTIAN
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("name", "value", "said"),
     [
-        ("martian = martian:MARTIAN", ""),
-        ("martian = martian:PHOBOS", "martian = martian:PHOBOS of martian-models cannot be loaded: .*PHOBOS"),
-        ("martian = martian:PACKAGE", "gives a str, expected a Family"),
-        ("llama = martian:MARTIAN", "a family that is in the table already"),
+        ("martian", f"{__name__}:PHOBOS", "cannot be loaded: .*PHOBOS"),
+        ("martian", "martian_models:MARTIAN", "cannot be loaded: No module named 'martian_models'"),
+        ("martian", "json:loads", "gives a function, expected a Family"),
+        ("llama", f"{__name__}:MARTIAN", "a family that is in the table already"),
     ],
 )
-def test_an_installed_package_brings_a_family(entry: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "martian.py").write_text(PACKAGE + "PACKAGE = 'no family'\n")
+def test_an_entry_point_that_brings_none_is_named(
+    installed: Callable[[str, str], None], name: str, value: str, said: str
+) -> None:
+    installed(name, value)
+    with pytest.raises(UnknownArchitectureError, match=rf"the entry point {name} = {value} of an installed .*{said}"):
+        families()
+
+
+def test_a_package_that_pip_installed_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "martian.py").write_text("MARTIAN = None\n")
     described = tmp_path / "martian_models-1.0.dist-info"
     described.mkdir()
     (described / "METADATA").write_text("Metadata-Version: 2.1\nName: martian-models\nVersion: 1.0\n")
-    (described / "entry_points.txt").write_text(f"[language_neurons_alignment.architectures]\n{entry}\n")
-    code = (
-        "from types import SimpleNamespace\n"
-        "from language_neurons_alignment.engines.families import families, family_of\n"
-        "print(len(families()), family_of(SimpleNamespace(model_type='martian')).transformers.activation)"
-    )
+    (described / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\nmartian = martian:MARTIAN\n")
+    code = "from language_neurons_alignment.engines.families import families; families()"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
     ran = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
     )
-    if said:
-        assert re.search(rf"UnknownArchitectureError: .*{said}", ran.stderr)
-    else:
-        assert ran.stdout == f"{len(FAMILIES) + 1} brain.spark\n", ran.stderr
+    assert "the entry point martian = martian:MARTIAN of martian-models gives a NoneType" in ran.stderr
 
 
 def test_an_architecture_that_nobody_knows_is_refused_by_name(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ KINDS = tuple(CONFIGS)
 CHANGES: dict[str, dict[str, Any]] = {
     "cohere2": {"sliding_window": 512},  # vLLM's window is one token longer, so the engine reads no longer texts
     "gemma2": {"attn_logit_softcapping": 50.0},  # as Gemma 2's own; at 1, vLLM's kernel for CPUs gives NaN
+    "glm4_moe": {"head_dim": 32},  # the least that vLLM's kernel for CPUs knows
     "falcon": {"ffn_hidden_size": 512, "intermediate_size": 512},  # vLLM knows no other than 4 × the hidden size
 }
 """What a tiny model must have besides, so that vLLM can load it."""
