@@ -113,6 +113,26 @@ class InterventionContract:
             assert engine.log_likelihood(texts) == outer != plain
         assert engine.log_likelihood(texts) == plain
 
+    def test_reuse_changes_no_likelihood(self, engine: Engine) -> None:
+        texts, last = scored_texts(engine.tokenizer), some_neurons(engine)
+        last[:-1] = False
+        late, all_layers = Intervention.zero(last), Intervention.on(some_neurons(engine, seed=1), scale=2.0)
+        plain = engine.log_likelihood(texts)
+        with engine.intervene(late):
+            expected = engine.log_likelihood(texts)
+            with engine.intervene(all_layers):
+                nested = engine.log_likelihood(texts)
+        assert plain != expected != nested
+        with engine.reuse([late, late.then(all_layers)], tokens=sum(len(text.tokens) for text in texts)):
+            assert engine.log_likelihood(texts) == plain
+            for _ in range(2):
+                with engine.intervene(late):
+                    assert engine.log_likelihood(texts) == expected
+                    with engine.intervene(all_layers):
+                        assert engine.log_likelihood(texts) == nested
+            assert engine.log_likelihood(texts) == plain
+        assert engine.log_likelihood(texts) == plain
+
     def test_neurons_of_a_file_are_those_that_it_lists(self, engine: Engine, tmp_path: Path) -> None:
         texts, source = scored_texts(engine.tokenizer), sets(engine)
         listed = _neurons(source, "es", engine).nonzero().tolist()
