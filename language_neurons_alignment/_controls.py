@@ -73,7 +73,8 @@ class Controls:
         # a seed for each set, so that adding sets and rows changes none that are there
         digest = hashlib.blake2b(f"{self.seed} {row} {number}".encode(), digest_size=7).digest()
         seed = int.from_bytes(digest, "big")
-        return partial(matched_controls, activity=self.activity, eligible=~taken, seed=seed)
+        drawn = partial(matched_controls, activity=self.activity, eligible=~taken, seed=seed)
+        return partial(drawn, experts=model.experts)
 
     def describe(self) -> Json:
         """Return the provenance: what decides which neurons are drawn."""

@@ -7,6 +7,10 @@ neuron of its set:
     scale:s         a ← s · a                         mean:k        a ← μ_k        (replace:k is the same)
     add:k:α         a ← a + α μ_k                     diffmean:k    a ← a + μ_k − mean over j ≠ k of μ_j
 
+In a mixture of experts, two operations change the logit z of each expert of their set before the router chooses:
+
+    ban             z ← −∞                            boost:x       z ← z + x
+
 j runs over the mask's languages. Source: the paper (zero) and Language Arithmetics (the others).
 
 `NeuronSource.open` reads everything that steps name and checks that it belongs to the model; what the source computes
@@ -106,6 +110,8 @@ class NeuronSource:
 
     def _includes_general(self, term: Term) -> bool:
         """Whether a term includes general neurons; raises where it names a language that there is not."""
+        if term.expert is not None:
+            return False
         if term.is_list and term.language is not None:
             raise SettingsError(f"@{term.file} lists neurons of no language: leave #{term.language} out")
         return not term.is_list and "general" in self._named(term)[2]
@@ -147,7 +153,11 @@ class NeuronSource:
         """Return the union of terms, less those that are taken away, from left to right."""
         chosen = torch.zeros(model.layers, model.d_mlp, dtype=torch.bool)
         for minus, term in terms:
-            if term.is_list:
+            if term.expert is not None:
+                layer, neurons = _expert(term, model)
+                one = torch.zeros_like(chosen)
+                one[layer, neurons] = True
+            elif term.is_list:
                 one = self._places(term, model)
             else:
                 mask, language, classes = self._named(term)
@@ -197,10 +207,17 @@ class NeuronSource:
     def intervention(
         self, steps: Steps, model: ModelInfo, *, swap: Swap | None = None, allow_empty: bool = False
     ) -> Intervention:
-        """Return what steps do to a model: their affine maps, composed in their order."""
+        """Return what steps do to a model: their affine maps, composed in their order, and what they add in routers."""
         steps.check_bound()
         whole = Intervention.identity(model.layers, model.d_mlp)
         for step in steps.steps:
+            if OPERATIONS[step.operation.name].router:
+                if swap is not None:
+                    raise SettingsError(
+                        f"the step '{step}' acts on routers, and controls are of neurons: leave them out (--controls 0)"
+                    )
+                whole = whole.then(self._steered(step, model))
+                continue
             neurons = self.neurons(step.terms, model)
             if not (allow_empty or neurons.any()):
                 raise SettingsError(f"the step '{step}' would change nothing, for {self._empty(step)}")
@@ -213,6 +230,17 @@ class NeuronSource:
                 f"{model.dtype}: give smaller ones, or --dtype float32"
             )
         return whole
+
+    def _steered(self, step: Step, model: ModelInfo) -> Intervention:
+        """What a step adds to the logits of routers."""
+        experts = [(minus, _expert_of(term, model)) for minus, term in step.terms]
+        assert model.experts is not None  # `_expert_of` refuses a model without
+        router = torch.zeros(model.layers, model.experts.number)
+        for minus, (layer, number) in experts:
+            router[layer, number] = 0.0 if minus else self.affine(step.operation, model)[1]
+        if not router.any():
+            raise SettingsError(f"the step '{step}' would change nothing: name an expert that is not taken away")
+        return replace(Intervention.identity(model.layers, model.d_mlp), router=router)
 
     def notes(self, steps: Steps) -> list[str]:
         """Say which steps change nothing, because no neurons are in their sets, and whether the mask is out of date.
@@ -241,6 +269,9 @@ class NeuronSource:
         """The (layer, neuron) places of terms, as files list them."""
         chosen: set[tuple[int, ...]] = set()
         for minus, term in terms:
+            if term.expert is not None:  # how many neurons an expert has, only a model tells
+                chosen |= set() if minus else {term.expert}
+                continue
             if term.is_list:
                 places = self._file(term)[0]
                 assert isinstance(places, Tensor)
@@ -257,7 +288,7 @@ class NeuronSource:
         if len(step.terms) > 1:
             return "no neurons are left in its set: take less away"
         _, term = next(iter(step.terms))
-        if term.file is not None or self.mask is None:
+        if term.expert is not None or term.file is not None or self.mask is None:
             return f"{term} has no neurons in it: give another file"
         missing = f"{', '.join(term.classes or self.classes)} neurons of {term.language}"
         return f"{self.mask.name} has no {missing}: choose other --classes, or another mask (-r, -l)"
@@ -271,12 +302,34 @@ class NeuronSource:
             "classes": list(self.classes),
             "top_rate": None if rates is None else rates.top_rate,
             "lambda": None if rates is None else rates.lam,
-            "neurons": {str(term): self._digest(term) for term in steps.terms},
+            "neurons": {str(term): self._digest(term) for term in steps.terms if term.expert is None},
             "means": {language: self.moments[language].digest for language in means},
         }
 
     def _digest(self, term: Term) -> str:
         return self._file(term)[1] if term.file is not None else self._mask().digest_of(self._named(term)[2])
+
+
+def _expert_of(term: Term, model: ModelInfo) -> tuple[int, int]:
+    """The layer and the number of an expert that the model has."""
+    assert term.expert is not None
+    experts, (layer, number) = model.experts, term.expert
+    if experts is None:
+        raise SettingsError(f"{term} names an expert, and {model.path} is no mixture of experts: name neurons")
+    if layer not in experts.layers or number >= experts.number:
+        layers = experts.layers
+        raise SettingsError(
+            f"{model.path} has no {term}: its experts are 0..{experts.number - 1}, in {len(layers)} layers from "
+            f"{layers[0]} to {layers[-1]}"
+        )
+    return layer, number
+
+
+def _expert(term: Term, model: ModelInfo) -> tuple[int, slice]:
+    """The layer and the flat indices of an expert's neurons."""
+    layer, number = _expert_of(term, model)
+    assert model.experts is not None
+    return layer, model.experts.neurons(number)
 
 
 def neuron_source(

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
+from .core.routing import Experts
 from .engines.checkpoint import DTYPES, expand, load_config, longest_sequence, quiet
-from .engines.families import class_name, vllm_place
+from .engines.families import check_vllm, class_name
 from .engines.transformers import TransformersEngine
 from .engines.transformers.engine import BATCH_TOKENS
 from .engines.transformers.loading import auto_class, free_memory, pick_device
-from .errors import UnknownArchitectureError
+from .errors import EngineError, UnknownArchitectureError
 
 PROVED, REFUSED, NOT_TRIED = "proved", "refused", "not tried"
 
@@ -189,8 +190,8 @@ def _places(engine: TransformersEngine) -> tuple[Places, ...]:
 def _vllm(config: Any) -> str:
     """What can be said of the vLLM engine before it loads the model."""
     try:
-        place = vllm_place(config)
-    except UnknownArchitectureError as error:
+        check_vllm(config)
+    except EngineError as error:
         return f"does not serve it: {error}"
     missing = "" if find_spec("vllm") else "; vLLM is not installed here"
-    return f"serves {place.model}{missing}"
+    return f"proves the neurons when it has loaded {class_name(config) or config.model_type}{missing}"

@@ -1,10 +1,12 @@
 """The syntax of `--do`: steps, each an operation and the set of neurons that it applies to.
 
     step       = operation " " set
-    operation  = zero | scale:a | set:v | mean:LANG | replace:LANG | add:LANG:α | diffmean:LANG
+    operation  = zero | scale:a | set:v | mean:LANG | replace:LANG | add:LANG:α | diffmean:LANG | ban | boost:x
     set        = term { " + " term | " - " term }                    from left to right
-    term       = LANG | LANG:class,… | @neurons.csv | @neurons.json | @mask-file | @mask-file#LANG
+    term       = LANG | LANG:class,… | @neurons.csv | @neurons.json | @mask-file | @mask-file#LANG | expert:LAYER.NUMBER
     LANG       = a language, or one of the words each, source, target, which stand for one
+
+An expert of a mixture stands for all its neurons; ban and boost act on the experts themselves, in the router.
 
 Steps apply in the order given. Parsing needs neither torch nor a file; `_interventions` computes what steps do.
 """
@@ -33,7 +35,7 @@ _NUMBER, _LANGUAGE = "a number", "a language"
 
 
 class Kind(NamedTuple):
-    """A kind of operation: a ← scale · a + shift.
+    """A kind of operation: a ← scale · a + shift, on activations or, with `router`, on the logits that choose experts.
 
     `affine` gives (scale, shift) from the number, from μ (the mean activation in the language), and from the mean of
     the other languages' μ, which only kinds with `others` get.
@@ -43,6 +45,7 @@ class Kind(NamedTuple):
     arguments: tuple[str, ...]
     affine: Callable[[float, Any, Any], tuple[float, Any]]
     others: bool = False
+    router: bool = False
 
 
 OPERATIONS = {
@@ -52,6 +55,8 @@ OPERATIONS = {
     "mean": Kind("mean:LANG, replace:LANG", (_LANGUAGE,), lambda number, own, others: (0.0, own)),
     "add": Kind("add:LANG:α", (_LANGUAGE, _NUMBER), lambda number, own, others: (1.0, number * own)),
     "diffmean": Kind("diffmean:LANG", (_LANGUAGE,), lambda number, own, others: (1.0, own - others), others=True),
+    "ban": Kind("ban", (), lambda number, own, others: (1.0, -math.inf), router=True),
+    "boost": Kind("boost:x", (_NUMBER,), lambda number, own, others: (1.0, number), router=True),
 }
 """Every operation. Adding one is one entry here: its syntax and its formula."""
 
@@ -90,13 +95,16 @@ class Operation:
 
 @dataclass(frozen=True)
 class Term:
-    """Some neurons, by name: of a language or placeholder, or in a file."""
+    """Some neurons, by name: of a language or placeholder, in a file, or of an expert, (layer, number)."""
 
     language: str | None = None
     classes: tuple[str, ...] | None = None  # None: those chosen by `--classes`
     file: str | None = None  # None: a language of the mask in use
+    expert: tuple[int, int] | None = None
 
     def __str__(self) -> str:
+        if self.expert is not None:
+            return "expert:{}.{}".format(*self.expert)
         if self.file is not None:
             return f"@{self.file}" + ("" if self.language is None else f"#{self.language}")
         return f"{self.language}" + ("" if self.classes is None else f":{','.join(self.classes)}")
@@ -177,7 +185,7 @@ class Steps:
     @property
     def needs_mask(self) -> bool:
         """Whether the steps name neurons by language, or need to know all languages (`diffmean`)."""
-        by_language = any(term.file is None for term in self.terms)
+        by_language = any(term.file is None and term.expert is None for term in self.terms)
         return by_language or any(OPERATIONS[step.operation.name].others for step in self.steps)
 
     def variant(self, usual: Sequence[str]) -> str:
@@ -219,7 +227,11 @@ def parse_step(text: str) -> Step:
     try:
         if not neurons.strip():
             raise SettingsError(f"it names no neurons after {operation!r}: give an operation and a set, {_EXAMPLE}")
-        return Step(_operation(operation), _terms(neurons))
+        step = Step(_operation(operation), _terms(neurons))
+        named = next((term for _, term in step.terms if term.expert is None), None)
+        if named is not None and OPERATIONS[step.operation.name].router:
+            raise SettingsError(f"{operation} acts on experts, and {named} is none: name them as expert:LAYER.NUMBER")
+        return step
     except SettingsError as error:
         raise SettingsError(f"the step {text!r} cannot be done: {error}") from error
 
@@ -248,6 +260,11 @@ def _term(text: str) -> Term:
         path, hash_sign, language = text[1:].rpartition("#")
         return Term(_language(language), file=path) if hash_sign else Term(file=text[1:])
     language, colon, classes = text.partition(":")
+    if language == "expert":
+        place = re.fullmatch(r"(\d+)\.(\d+)", classes)
+        if place is None:
+            raise SettingsError(f"{text!r} names no expert: write expert:LAYER.NUMBER, both counted from 0")
+        return Term(expert=(int(place[1]), int(place[2])))
     return Term(_language(language), in_order([name.strip() for name in classes.split(",")]) if colon else None)
 
 

@@ -283,6 +283,11 @@ def _model_sections(results: Evidence, search: SweepRange) -> list[Section]:
         "shared": None if found.above is None else model.shared_section(found.above),
         "overlap": model.overlap_section(found.overlap),
         "sets": model.sets_section(found.sharing),
+        **(
+            {}
+            if found.experts is None or found.routing is None
+            else {"experts": model.routing_section(found.experts, found.routing)}
+        ),
         "perplexity": model.perplexity_section(results.maps) if results.maps else None,
     }
     return [section or results.missing[name] for name, section in sections.items()]

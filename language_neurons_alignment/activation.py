@@ -272,9 +272,10 @@ def _check_unchanged(
     """Raise ConflictError where recomputed counts differ from the existing ones."""
     if counts_hash(before) != counts_hash(counts):
         apart = (before.full.over_zero != counts.full.over_zero) | (before.prefix.over_zero != counts.prefix.over_zero)
+        layers, d_mlp = apart.shape
         raise ConflictError(
             f"{layout.activation(language)} was counted without moments; recomputed, {int(apart.sum())} of "
-            f"{neurons_among(*apart.shape, widths)} neurons come out differently, so the moments would not belong to "
+            f"{neurons_among(layers, d_mlp, widths)} neurons come out differently, so the moments would not belong to "
             "it: count on the same engine, with the same --batch-tokens and --blocks, or use --force to replace the "
             "counts too"
         )

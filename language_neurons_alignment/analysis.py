@@ -21,6 +21,7 @@ from .core import profiles
 from .core.find import notes_on_masks
 from .core.frames import Framed
 from .core.lambda_path import LambdaPath, lambda_path
+from .core.routing import ExpertShares, RoutingProfile, expert_shares, routing_profile
 from .core.segmentation import Segmentation, segment_profile
 from .core.selection import NeuronStatistics, neuron_statistics
 from .errors import ConflictError, MissingArtifactError
@@ -209,6 +210,8 @@ class Analysis:
         sharing: the sets of languages that neurons belong to.
         above: neurons by the number of languages in which they are above τ; None for a mask alone.
         path: the histogram over λ; None for a mask alone.
+        experts, routing: the experts of a mixture by language, and how far the routers send it from English; None
+            where the model is no mixture, or for a mask alone.
     """
 
     neurons: ModelNeurons
@@ -220,6 +223,8 @@ class Analysis:
     stages: Segmentation
     above: profiles.LanguagesAbove | None
     path: LambdaPath | None
+    experts: ExpertShares | None = None
+    routing: RoutingProfile | None = None
     files: tuple[Path, ...] = ()
 
     def tables(self) -> dict[str, Framed]:
@@ -233,6 +238,8 @@ class Analysis:
             "stages": self.stages,
             "above": self.above,
             "lambda_path": self.path,
+            "experts": self.experts,
+            "routing": self.routing,
         }
         return {name: table for name, table in every.items() if table is not None}
 
@@ -290,6 +297,8 @@ def analyze(
 def analysis_of(neurons: ModelNeurons, *, search: SweepRange = DEFAULT_RANGE) -> Analysis:
     """Compute every table about opened neurons; nothing is written."""
     languages, mask, path = neurons.languages, neurons.mask, None
+    routed = neurons.counts.routing if neurons.counts is not None else ()
+    experts = expert_shares(routed, languages=languages) if routed else None
     classes = profiles.class_profile(neurons.members, widths=neurons.description.widths)
     by_language = profiles.language_profile(mask, members=neurons.members, languages=languages)
     if neurons.found is not None:
@@ -305,6 +314,8 @@ def analysis_of(neurons: ModelNeurons, *, search: SweepRange = DEFAULT_RANGE) ->
         stages=segment_profile(classes),
         above=neurons.languages_above(),
         path=path,
+        experts=experts,
+        routing=None if experts is None else routing_profile(experts),
     )
 
 

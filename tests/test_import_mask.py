@@ -25,7 +25,7 @@ from language_neurons_alignment.store.checkpoint import Checkpoint
 from language_neurons_alignment.store.layout import Layout
 from language_neurons_alignment.store.masks import general_neurons, open_mask
 from tests.test_analysis import made
-from tests.tiny_models import ARCHITECTURES, D_MLP, save_tiny_model, tiny_config
+from tests.tiny_models import D_MLP, RAGGED_WIDTHS, save_tiny_model, tiny_config
 from tests.workspace import contents
 
 
@@ -104,12 +104,13 @@ def test_a_missing_file_and_code_in_a_file_are_refused(layout: Layout) -> None:
         import_mask(layout.root / "code.pth", layout, ("en",), **rates)
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_a_models_shape_is_read_off_its_config(kind: str, tmp_path: Path) -> None:
-    config = tiny_config(kind)
-    config.save_pretrained(tmp_path)
-    layers = config.get_text_config().num_hidden_layers
-    assert layer_widths(str(tmp_path)) == (4 * 128 if kind in ("bloom", "mpt") else D_MLP,) * layers
+@pytest.mark.parametrize(
+    ("kind", "widths"),
+    [("llama", (96,) * 3), ("bloom", (512,) * 3), ("gemma3", (96,) * 4), *RAGGED_WIDTHS.items()],
+)
+def test_a_models_shape_is_read_off_its_config(kind: str, widths: tuple[int, ...], tmp_path: Path) -> None:
+    tiny_config(kind).save_pretrained(tmp_path)
+    assert layer_widths(str(tmp_path)) == widths
 
 
 def test_the_shape_of_a_model_without_counts_comes_from_its_config(tmp_path: Path) -> None:

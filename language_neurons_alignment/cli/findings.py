@@ -138,6 +138,7 @@ def analyze(model: Model, results: Results, selection: Neurons, mask_only: MaskO
         set_lines(found),
         pair_lines(found),
         path_lines(found),
+        expert_lines(found),
         found.files,
     )
 
@@ -218,6 +219,29 @@ def pair_lines(found: Analysis) -> list[str]:
     pairs.sort(key=lambda pair: -float(jaccard[pair]))
     rows = [[f"{codes[a]} {codes[b]}", int(counts[a, b]), f"{float(jaccard[a, b]):.3f}"] for a, b in pairs[:MOST_SETS]]
     return table(["closest masks", "neurons", "Jaccard"], rows) if rows else []
+
+
+def expert_lines(found: Analysis) -> list[str]:
+    """How far the routers of a mixture send each language from the reference, layer by layer, and its first expert."""
+    if found.experts is None or found.routing is None:
+        return []
+    languages, most = found.routing.languages, found.experts.share.max(dim=1)
+    rows = []
+    for row, layer in enumerate(found.routing.layers):
+        cells = [
+            f"{apart:.3f} ({expert}: {share:.0%})"
+            for apart, expert, share in zip(
+                found.routing.divergence[row].tolist(),
+                most.indices[row].tolist(),
+                most.values[row].tolist(),
+                strict=True,
+            )
+        ]
+        rows.append([layer, *cells])
+    return [
+        f"experts: Jensen–Shannon divergence from {found.routing.reference}, in bits, and the most used expert",
+        *table(["layer", *languages], rows),
+    ]
 
 
 def path_lines(found: Analysis) -> list[str]:

@@ -197,7 +197,8 @@ def pair_fault(counts: LanguageCounts, *, unshared: int = 0, widths: Widths | No
         (found.prefix, "fire more often in the prefix than in the text"),
         (found.answer, f"fire more often in the answers than these have tokens ({full - prefix})"),
     ]
-    neurons = neurons_among(*counts.full.over_zero.shape, widths)
+    layers, d_mlp = counts.full.over_zero.shape
+    neurons = neurons_among(layers, d_mlp, widths)
     said = [f"{number} of {neurons} neurons {what}" for number, what in where if number]
     return f"{' and '.join(said)}, by up to {found.largest}" if said else None
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from ..errors import IncompatibleError, SettingsError
+from .routing import Experts
 
 
 @dataclass(frozen=True)
@@ -119,12 +120,14 @@ def matched_controls(
     activity: Float[Tensor, "layer neuron"] | None,
     eligible: Bool[Tensor, "layer neuron"],
     seed: int,
+    experts: Experts | None = None,
 ) -> Bool[Tensor, "layer neuron"]:
     """Random neurons to compare `neurons` with: as many in each layer, and about as active.
 
     In random order, each of `neurons` gets one of the `NEAREST` free eligible neurons of its layer whose activity, such
     as the mean activation probability, is nearest to its own. Without activity, only the layer is matched. `neurons`
-    themselves are never drawn; SettingsError if a layer has fewer eligible neurons than needed.
+    themselves are never drawn; SettingsError if a layer has fewer eligible neurons than needed. In a mixture of
+    `experts`, those of an expert get neurons of the same expert, or of the layer where the expert has too few.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.zeros_like(neurons)
@@ -137,8 +140,23 @@ def matched_controls(
                 "choose fewer neurons (-r, --classes), or leave controls out (--controls 0)"
             )
         known = None if activity is None else activity[layer].double()
-        drawn[layer, _draw(wanted, pool, known, generator)] = True
+        of_layer = experts if experts is not None and layer in experts.layers else None
+        for some in _by_expert(wanted, pool, of_layer):
+            left = pool[~drawn[layer, pool]]
+            inside = left if of_layer is None else left[of_layer.expert_of(left) == of_layer.expert_of(some[:1])]
+            drawn[layer, _draw(some, inside if len(inside) >= len(some) else left, known, generator)] = True
     return drawn
+
+
+def _by_expert(
+    wanted: Int64[Tensor, " wanted"], pool: Int64[Tensor, " pool"], experts: Experts | None
+) -> list[Int64[Tensor, " some"]]:
+    """The wanted neurons of each expert, those last whose expert has too few of the pool."""
+    if experts is None:
+        return [wanted]
+    owner, free = experts.expert_of(wanted), torch.bincount(experts.expert_of(pool), minlength=experts.number + 1)
+    groups = [wanted[owner == expert] for expert in owner.unique().tolist()]
+    return sorted(groups, key=lambda some: len(some) > int(free[int(experts.expert_of(some[:1]))]))
 
 
 def _draw(wanted: Tensor, pool: Tensor, activity: Tensor | None, generator: torch.Generator) -> Tensor:

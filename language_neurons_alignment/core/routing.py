@@ -16,6 +16,8 @@ Both are sums over tokens, so they add up exactly as counts do.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +25,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from ..errors import IncompatibleError
+from .frames import Columns, Framed, crossed
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,10 @@ class Experts:
         if flat >= self.number * self.width:
             return None, flat - self.number * self.width
         return divmod(flat, self.width)
+
+    def expert_of(self, flat: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
+        """The experts of flat indices; E for the shared ones."""
+        return (flat // self.width).clamp(max=self.number)
 
     def neurons(self, expert: int) -> slice:
         """The flat indices of a routed expert's neurons."""
@@ -150,3 +157,89 @@ def routing_fault(routing: LanguageRouting, *, full_tokens: int, prefix_tokens: 
         if not bool(span.weight.isfinite().all()) or bool(span.weight[span.routed == 0].any()):
             return f"the {name} routing has weights that are not finite, or of experts to which no token was sent"
     return None
+
+
+@dataclass(frozen=True)
+class ExpertShares(Framed):
+    """How the tokens of each language's answers are shared out among the experts of each layer.
+
+        share[l, e, k] = routed[l, e, k] / (top_k · tokens[k])        weight[l, e, k] = Σ weights / tokens[k]
+
+    Shares of a layer add up to 1; l runs over the layers that have experts.
+    """
+
+    languages: tuple[str, ...]
+    layers: tuple[int, ...]
+    share: Float64[Tensor, "layer expert lang"]
+    weight: Float64[Tensor, "layer expert lang"]
+
+    def columns(self) -> Columns:
+        """A row for each layer, expert and language: layer, expert, language, share, weight."""
+        axes = {"layer": self.layers, "expert": range(self.share.shape[1]), "language": self.languages}
+        return crossed(axes, {"share": self.share, "weight": self.weight})
+
+
+@dataclass(frozen=True)
+class RoutingProfile(Framed):
+    """How evenly each layer spreads a language over its experts, and how far it is from the reference language.
+
+        entropy[l, k]    = −Σ_e s_k ln s_k / ln E                  s_k = share[l, ·, k]; 1 = all experts alike
+        divergence[l, k] = H((s_k + s_r) / 2) − (H(s_k) + H(s_r)) / 2,  H in bits; 0 = as the reference, at most 1
+
+    Source: the Jensen–Shannon divergence from English by layer is that of arXiv 2510.04694, which finds a U: languages
+    are routed apart in the first and the last layers, and alike between them.
+    """
+
+    languages: tuple[str, ...]
+    layers: tuple[int, ...]
+    reference: str
+    entropy: Float64[Tensor, "layer lang"]
+    divergence: Float64[Tensor, "layer lang"]
+
+    def columns(self) -> Columns:
+        """A row for each layer and language: layer, language, entropy, divergence."""
+        axes = {"layer": self.layers, "language": self.languages}
+        return crossed(axes, {"entropy": self.entropy, "divergence": self.divergence})
+
+
+def expert_shares(routing: Sequence[LanguageRouting], *, languages: Sequence[str]) -> ExpertShares:
+    """The shares of the answers of each language, whose routing it is.
+
+    >>> one = SpanRouting(4, torch.tensor([[4, 3, 1]]), torch.tensor([[2.0, 1.5, 0.5]], dtype=torch.float64))
+    >>> experts = Experts((0,), number=3, width=5, top_k=2)
+    >>> english = LanguageRouting(experts, one, SpanRouting.zero(1, 3))
+    >>> expert_shares([english], languages=["en"]).share.flatten().tolist()
+    [0.5, 0.375, 0.125]
+
+    Where a tokenizer merges across the border of instruction and answer, differences below 0 count as 0.
+    """
+    experts = routing[0].experts
+    if any(one.experts != experts for one in routing):
+        raise IncompatibleError("the languages were routed by different models: count them with one model")
+    rows = list(experts.layers)
+    answers = [one.answer for one in routing]
+    routed = torch.stack([one.routed[rows].clamp(min=0).double() for one in answers], dim=-1)
+    tokens = torch.tensor([max(one.total_tokens, 1) for one in answers], dtype=torch.float64)
+    weight = torch.stack([one.weight[rows].clamp(min=0) for one in answers], dim=-1) / tokens
+    return ExpertShares(tuple(languages), experts.layers, routed / routed.sum(1, keepdim=True).clamp(min=1), weight)
+
+
+def routing_profile(shares: ExpertShares, *, reference: str = "en") -> RoutingProfile:
+    """Entropy and divergence by layer; from the first language where `reference` is not among them.
+
+    >>> share = torch.tensor([[[0.5, 1.0], [0.5, 0.0]]], dtype=torch.float64)
+    >>> found = routing_profile(ExpertShares(("en", "fr"), (0,), share, share))
+    >>> found.entropy.tolist(), [round(one, 4) for one in found.divergence[0].tolist()]
+    ([[1.0, 0.0]], [0.0, 0.3113])
+    """
+    known = reference if reference in shares.languages else shares.languages[0]
+    column = shares.languages.index(known)
+    share, own = shares.share, shares.share[:, :, [column]]
+    apart = _bits((share + own) / 2) - (_bits(share) + _bits(own)) / 2
+    entropy = _bits(share) / math.log2(max(share.shape[1], 2))
+    return RoutingProfile(shares.languages, shares.layers, known, entropy, apart.clamp(min=0))
+
+
+def _bits(share: Float64[Tensor, "layer expert lang"]) -> Float64[Tensor, "layer lang"]:
+    """The entropy over experts, in bits."""
+    return 0.0 - torch.xlogy(share, share).sum(1) / math.log(2)  # 0, not −0

@@ -97,7 +97,8 @@ class NeuronStatistics:
     @property
     def neurons(self) -> int:
         """N, the number of neurons of the model, of which rates are a share."""
-        return neurons_among(*self.entropy.shape, self.widths)
+        layers, d_mlp, *_ = self.entropy.shape
+        return neurons_among(layers, d_mlp, self.widths)
 
     @property
     def languages_above(self) -> Int[Tensor, "layer neuron"]:

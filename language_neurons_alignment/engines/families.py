@@ -1,13 +1,13 @@
-"""Where each model family keeps its neurons: one table for both engines, and how each engine finds the modules.
+"""What the engines must be told of a model family, because they cannot find it out: one small table.
 
 A neuron's activation is taken right after the activation function (docs/concepts/counting.md):
 
     gated MLP   down(act(gate x) · up x)    the site is act(gate x)
     plain MLP   fc2(act(fc1 x))             the site is act(fc1 x)
 
-The activation function itself is never assumed: the module that applies it is looked up in the loaded model and hooked.
-In the transformers library the neurons of a family that is not in the table are found when a model is loaded, and
-those of every family are proved then (`engines.transformers.sites`). vLLM serves the families whose entry says how.
+Both engines find the neurons when a model is loaded, and prove them (`engines.transformers.sites`,
+`engines.vllm.sites`), also those of families that are not in the table. What the table says of the transformers
+library is proved too.
 
 A package can bring families of its own. Each of its entry points in the group
 `language_neurons_alignment.architectures` is named after a `model_type` and gives a `Family`:
@@ -24,8 +24,6 @@ from functools import cache
 from importlib.metadata import entry_points
 from types import SimpleNamespace
 from typing import Any, TypeGuard
-
-from torch import nn
 
 from ..core.routing import Experts
 from ..errors import EngineError, UnknownArchitectureError
@@ -44,56 +42,43 @@ class TransformersPlace:
 
 
 @dataclass(frozen=True)
-class VLLMPlace:
-    """Where a family's neurons are in vLLM, as module paths; by default as in Llama.
-
-    vLLM computes the gate and up projections of a gated MLP as one, and one module makes act(gate) · up of both.
-    """
-
-    model: str  # the class that vLLM builds for the family
-    layers: str = "model.layers"  # from the model to the list of its layers
-    activation: str = "mlp.act_fn"  # from a layer to the module that applies the activation function
-
-
-@dataclass(frozen=True)
 class Family:
     """A model family: all that the engines must know of it."""
 
     transformers: TransformersPlace = TransformersPlace()
-    vllm: VLLMPlace | None = None  # None where vLLM cannot count them
-    without_vllm: str = ""  # why not
+    without_vllm: str = ""  # why vLLM cannot serve the family, where that is known before it loads
+    longest_in_vllm: Callable[[Any], int | None] | None = None  # tokens; longer texts are computed otherwise there
     width: Callable[[Any], int | list[int] | None] | None = None  # of all layers or of each, from the text's config
 
-
-BACKEND = "TransformersForCausalLM"
-"""The class of every family that vLLM runs with the transformers library's own code."""
 
 _GATED = TransformersPlace("layers", "mlp.act_fn", "mlp.gate_proj")
 """As in Llama."""
 
+_MLA = "its attention (MLA) gave other hidden states there than in the transformers library"
+
 FAMILIES: dict[str, Family] = {
-    "llama": Family(_GATED, VLLMPlace("LlamaForCausalLM")),
-    "mistral": Family(_GATED, VLLMPlace("MistralForCausalLM")),
-    "qwen2": Family(_GATED, VLLMPlace("Qwen2ForCausalLM")),
-    "qwen3": Family(_GATED, VLLMPlace("Qwen3ForCausalLM")),
-    "gemma2": Family(_GATED, VLLMPlace("Gemma2ForCausalLM")),
-    "gemma3": Family(
-        _GATED, without_vllm="vLLM builds a class for text and images, Gemma3ForConditionalGeneration, not tested here"
-    ),
-    "gemma3_text": Family(_GATED, VLLMPlace("Gemma3ForCausalLM")),
-    "olmo2": Family(_GATED, VLLMPlace(BACKEND)),
-    "phi3": Family(TransformersPlace("layers", "mlp.activation_fn", "mlp.gate_up_proj"), VLLMPlace("Phi3ForCausalLM")),
-    "gpt_neox": Family(
-        TransformersPlace("layers", "mlp.act", "mlp.dense_h_to_4h"), VLLMPlace(BACKEND, activation="mlp.act")
-    ),
-    "opt": Family(
-        TransformersPlace("layers", "activation_fn", "fc1"),
-        VLLMPlace("OPTForCausalLM", layers="model.decoder.layers", activation="activation_fn"),
-    ),
+    "llama": Family(_GATED),
+    "mistral": Family(_GATED),
+    "qwen2": Family(_GATED),
+    "qwen3": Family(_GATED),
+    "gemma2": Family(_GATED),
+    "gemma3": Family(_GATED),
+    "gemma3_text": Family(_GATED),
+    "olmo2": Family(_GATED),
+    "phi3": Family(TransformersPlace("layers", "mlp.activation_fn", "mlp.gate_up_proj")),
+    "gpt_neox": Family(TransformersPlace("layers", "mlp.act", "mlp.dense_h_to_4h")),
+    "opt": Family(TransformersPlace("layers", "activation_fn", "fc1")),
     "bloom": Family(
         TransformersPlace("h", "mlp.gelu_impl", "mlp.dense_h_to_4h"),
-        VLLMPlace("BloomForCausalLM", layers="transformer.h", activation="mlp.gelu_impl"),
         width=lambda config: 4 * config.hidden_size,  # whatever else its config may say
+        without_vllm="it computes the exact GELU, and the model was trained with the tanh approximation",
+    ),
+    "deepseek_v2": Family(without_vllm=_MLA),
+    "deepseek_v3": Family(without_vllm=_MLA),
+    # the layers with a window see one token more there than in the transformers library
+    "cohere2": Family(longest_in_vllm=lambda config: config.sliding_window),
+    "ernie4_5_moe": Family(
+        without_vllm="its counts there are not those of the transformers library, for a reason that is not known"
     ),
     "gemma4_text": Family(
         without_vllm="its layers may differ in width, and vLLM's are counted with one width",
@@ -189,6 +174,30 @@ def neurons_per_layer(config: Any) -> int:
     return found if isinstance(found, int) else max(found)
 
 
+def check_vllm(config: Any) -> None:
+    """Refuse a model that is known not to be served by vLLM, before vLLM loads it; others are proved when it has.
+
+    Raises:
+        UnknownArchitectureError: it would be counted wrongly, or has no layers of attention and MLPs.
+    """
+    name = f"{class_name(config) or config.model_type} (model_type {config.model_type!r})"
+    if reason := family_of(config).without_vllm:
+        raise UnknownArchitectureError(f"{name} is not served by vLLM: {reason}; try --engine transformers")
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    layers, heads = (getattr(text, what, None) for what in ("num_hidden_layers", "num_attention_heads"))
+    if not isinstance(layers, int) or not isinstance(heads, int):
+        raise UnknownArchitectureError(
+            f"the config of {name} tells no number of layers or attention heads ({layers!r}, {heads!r}): only decoders "
+            "with attention and MLPs are supported"
+        )
+    widths = sorted(set(neurons_of_layers(config, layers)))
+    if len(widths) > 1 and experts_in(config) is None:
+        raise UnknownArchitectureError(
+            f"{name} has layers of different widths ({', '.join(map(str, widths))} neurons), which are not counted in "
+            "vLLM, expected one width: try --engine transformers"
+        )
+
+
 def neurons_of_layers(config: Any, layers: int) -> tuple[int, ...]:
     """The neurons of each layer, as a model's config tells them for all or for each.
 
@@ -270,92 +279,11 @@ def _is_sparse(text: Any, layer: int) -> bool:
 
 def _shared_width(text: Any, experts: Experts) -> int:
     """The neurons that read every token beside the routed experts."""
-    return _size(text, _SHARED_WIDTH) or _size(text, _SHARED) * experts.width
+    dense = getattr(text, "enable_moe_block", False) or getattr(text, "model_type", None) == "hunyuan_v1_moe"
+    beside = text.intermediate_size if dense else 0  # Gemma 4 and Hunyuan: a dense MLP of the usual width
+    return beside or _size(text, _SHARED_WIDTH) or _size(text, _SHARED) * experts.width
 
 
 def _size(text: Any, names: Sequence[str]) -> int:
     """The first of these that the config tells; 0 where it tells none."""
     return next((one for name in names if _is_size(one := getattr(text, name, None))), 0)
-
-
-MERGED = ("SiluAndMul", "GeluAndMul")
-"""vLLM's modules that compute act(gate) · up, gate first, with act(gate) > 0 exactly where gate > 0: counting firings
-needs the gate alone."""
-
-PLAIN = (
-    "ReLU", "GELU", "SiLU", "GELUTanh", "NewGELU", "FastGELU", "QuickGELU", "GELUActivation", "NewGELUActivation",
-    "PytorchGELUTanh", "GELUTanhActivation", "SiLUActivation", "FastGELUActivation", "QuickGELUActivation",
-)  # fmt: skip
-"""Modules in vLLM that apply an activation function and nothing else."""
-
-
-@dataclass(frozen=True)
-class RankSite:
-    """One layer's neurons on one rank of vLLM."""
-
-    layer: int  # the decoder layer by its number in the whole model
-    block: nn.Module  # the decoder layer
-    module: nn.Module  # the module that applies the activation function; in some of vLLM's classes all layers share one
-    merged: bool  # the module computes act(gate) · up from [gate | up]; else act(x) from x
-
-
-def vllm_place(config: Any) -> VLLMPlace:
-    """Where vLLM keeps a model's neurons, from the model's config, before vLLM loads anything."""
-    model_type = getattr(config, "model_type", None)
-    family = families().get(str(model_type))
-    if family is None or family.vllm is None:
-        name = f"{class_name(config) or model_type} (model_type {model_type!r})"
-        raise _unknown_in_vllm(name, "" if family is None else family.without_vllm)
-    return family.vllm
-
-
-def rank_sites(model: nn.Module, *, model_type: str) -> tuple[RankSite, ...]:
-    """The neuron sites of the layers that live on one rank of vLLM; other pipeline stages' layers are placeholders."""
-    name = type(model).__name__
-    place = _place_of_class(name, model_type)
-    layers = _submodule(model, place.layers, name)
-    if not isinstance(layers, nn.ModuleList):
-        raise UnknownArchitectureError(f"{name}.{place.layers} is a {type(layers).__name__}, not a list of layers")
-    return tuple(
-        _rank_site(layer, index, place)
-        for index, layer in enumerate(layers)
-        if type(layer).__name__ != "PPMissingLayer"
-    )
-
-
-def _place_of_class(name: str, model_type: str) -> VLLMPlace:
-    """The place in the class that vLLM built: the family's own, or another's whose class the config names."""
-    known = families()
-    own = {key: family for key, family in known.items() if key == model_type}
-    for family in (own if name == BACKEND else {**own, **known}).values():
-        if family.vllm is not None and family.vllm.model == name:
-            return family.vllm
-    raise _unknown_in_vllm(f"{name} (model_type {model_type!r})")
-
-
-def _rank_site(layer: nn.Module, index: int, place: VLLMPlace) -> RankSite:
-    module = _submodule(layer, place.activation, f"layer {index} ({type(layer).__name__})")
-    name = type(module).__name__
-    if name not in MERGED and name not in PLAIN:
-        raise UnknownArchitectureError(
-            f"layer {index}: the activation module {name} is not known; known: {', '.join((*MERGED, *PLAIN))}"
-        )
-    return RankSite(index, layer, module, merged=name in MERGED)
-
-
-def _unknown_in_vllm(name: str, reason: str = "") -> UnknownArchitectureError:
-    served = [key for key, family in families().items() if family.vllm is not None]
-    return UnknownArchitectureError(
-        f"the neuron sites of {name} in vLLM are not known, so its numbers could be silently wrong"
-        f"{f' ({reason})' if reason else ''}; known model types: {', '.join(served)}; try --engine transformers"
-    )
-
-
-def _submodule(module: nn.Module, path: str, where: str) -> nn.Module:
-    try:
-        return module.get_submodule(path)
-    except AttributeError as error:
-        raise UnknownArchitectureError(
-            f"{where} has no module {path!r}, where the table of families expects it; "
-            "this version of the model's code is not supported"
-        ) from error

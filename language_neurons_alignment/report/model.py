@@ -11,10 +11,22 @@ from collections.abc import Mapping, Sequence
 from ..core.lambda_path import LambdaPath
 from ..core.perplexity import PerplexityMap
 from ..core.profiles import ClassProfile, GroupMeans, LanguageProfile, LanguagesAbove, Overlap, Sharing
+from ..core.routing import ExpertShares, RoutingProfile
 from ..core.segmentation import Segmentation
 from ..core.selection import CLASSES
 from ..languages import language_name
-from ..plots.charts import BarChart, Heatmap, LineChart, Mark, Panel, Series, language_axis, layer_axis, plain_axis
+from ..plots.charts import (
+    Axis,
+    BarChart,
+    Heatmap,
+    LineChart,
+    Mark,
+    Panel,
+    Series,
+    language_axis,
+    layer_axis,
+    plain_axis,
+)
 from ..plots.figures import ppl_chart
 from .sections import FigureSection, MissingSection, TableSection, View, exact
 
@@ -98,6 +110,39 @@ def path_section(path: LambdaPath, *, lam: float) -> FigureSection:
         "are steep, they do.",
         [View(classes, "classes", "classes"), View(every, "every-n", "every number of languages")],
         f"In this range the histogram changes at {max(len(path.edges) - 2, 0):,} values of λ.",
+    )
+
+
+def routing_section(shares: ExpertShares, profile: RoutingProfile) -> FigureSection:
+    """Show how far the routers send each language from English, and which experts it uses."""
+    layers = Axis("layer", shares.layers, tuple(map(str, shares.layers)), "layer")
+    apart = Heatmap(
+        language_axis(profile.languages), layers, profile.divergence.T.tolist(), "divergence [bits]", digits=3
+    )
+    even = Heatmap(language_axis(profile.languages), layers, profile.entropy.T.tolist(), "entropy / ln E", digits=2)
+    places = [(layer, expert) for layer in shares.layers for expert in range(shares.share.shape[1])]
+    columns = plain_axis([f"{layer}.{expert}" for layer, expert in places], "layer.expert")
+    share = (100 * shares.share).flatten(0, 1).T.tolist()
+    used = Heatmap(language_axis(profile.languages), columns, share, "share of the tokens [%]", digits=1)
+    others = [k for k, language in enumerate(profile.languages) if language != profile.reference]
+    mean = profile.divergence[:, others].mean(dim=1).tolist() if others else []
+    said = (
+        f"Mean over the other languages: {mean[0]:.3f} bits in the first layer with experts, {min(mean):.3f} in layer "
+        f"{profile.layers[mean.index(min(mean))]}, {mean[-1]:.3f} in the last."
+        if mean
+        else ""
+    )
+    return FigureSection(
+        "experts",
+        "Experts by language",
+        "The model is a mixture of experts: in each layer, a router sends each token to a few of them. The first chart "
+        f"compares, layer by layer, a language's shares of its answer tokens with those of {profile.reference}: 0 bits "
+        "if alike, 1 bit if the two languages have no expert in common (Jensen–Shannon divergence). Low "
+        "values in the middle layers and high ones at both ends say that languages are processed apart only near input "
+        "and output. The second chart shows how evenly the tokens are spread: 1 if all experts get as many. The third "
+        "shows each expert's share.",
+        [View(apart, "divergence", "divergence"), View(even, "entropy", "entropy"), View(used, "shares", "shares")],
+        said,
     )
 
 

@@ -3,6 +3,7 @@
 Counting writes pairs of files for each language, one over whole texts and one over prefixes:
 
     activation.<lang>.<model>.pt   {"total_tokens", "over_zero", "meta"}                counts [layer, d_mlp]
+                                   of a mixture also {"routing"}                       routing [layer, expert]
     moments.<lang>.<model>.pt      {"total_tokens", "sum", "sum_of_squares", "meta"}    moments [layer, d_mlp]
     blocks.<lang>.<model>.pt       {"total_tokens", "over_zero", "meta"}                counts [block, layer, d_mlp]
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,7 @@ from ..core.counts import (
     span_fault,
 )
 from ..core.model import MOST_LAYERS, WIDEST
+from ..core.routing import Experts, LanguageRouting, SpanRouting, routing_fault
 from ..core.selection import NeuronStatistics, neuron_statistics
 from ..core.widths import Widths, beyond, neurons_among, widths_fault
 from ..errors import ArtifactError, IncompatibleError, MissingArtifactError
@@ -129,6 +131,7 @@ class _Span(NamedTuple):
     tokens: Any
     tables: tuple[Tensor, ...]
     meta: Json
+    routing: tuple[Experts, SpanRouting] | None = None  # of counts of a mixture of experts
 
     @property
     def origin(self) -> Json:
@@ -164,6 +167,8 @@ def _load_span(path: Path, kind: _Kind) -> _Span:
         tokens = _number(tokens)
     tables = tuple(table for name in kind.tables if isinstance(table := content.get(name), Tensor))
     span = _Span(tokens, tables, meta if isinstance(meta, dict) else {})
+    if _fits(span, kind) and kind is _COUNTS and "routing" in content:
+        span = span._replace(routing=_routing(path, content["routing"], span))
     if not _fits(span, kind):
         raise ArtifactError(f"{path} is not {kind.name}: expected {kind.expected}; {_again(span.meta, kind)}")
     _check_meta(path, span.meta, kind)
@@ -171,6 +176,52 @@ def _load_span(path: Path, kind: _Kind) -> _Span:
     if fault:
         raise ArtifactError(f"{path} holds impossible counts: {fault}; {_again(span.meta, kind)}")
     return span
+
+
+def _routing(path: Path, stored: object, span: _Span) -> tuple[Experts, SpanRouting]:
+    """What a count file says of a mixture's experts and of the tokens sent to them."""
+    content = stored if isinstance(stored, dict) else {}
+    said, routed, weight = (content.get(name) for name in ("experts", "routed", "weight"))
+    said, layers = said if isinstance(said, dict) else {}, len(span.tables[0])
+    sizes = [one for name in ("number", "width", "top_k") if type(one := said.get(name)) is int and one > 0]
+    places = said.get("layers")
+    known = isinstance(places, list) and all(type(one) is int and 0 <= one < layers for one in places)
+    if (
+        not (known and len(sizes) == 3)
+        or not isinstance(routed, Tensor)
+        or not isinstance(weight, Tensor)
+        or (routed.dtype, weight.dtype) != (torch.int64, torch.float64)
+        or not routed.shape == weight.shape == (layers, sizes[0])
+    ):
+        raise ArtifactError(
+            f"{path} is not {_COUNTS.name}: its routing is not that of experts, expected whole numbers and float64 of "
+            f"shape [layer, expert]; {_again(span.meta, _COUNTS)}"
+        )
+    assert isinstance(places, list)
+    return Experts(tuple(places), *sizes), SpanRouting(span.tokens, routed, weight)
+
+
+def _routing_of(full: _Span, prefix: _Span, path: Path) -> LanguageRouting | None:
+    """The routing of a language's two files, checked; None where the model is no mixture."""
+    if full.routing is None and prefix.routing is None:
+        return None
+    if full.routing is None or prefix.routing is None or full.routing[0] != prefix.routing[0]:
+        raise IncompatibleError(
+            f"{path} and its prefix file have the routing of different experts, they come from different runs: "
+            f"collect both again with `{_COUNTS.command} --force`"
+        )
+    routing = LanguageRouting(full.routing[0], full.routing[1], prefix.routing[1])
+    if fault := routing_fault(routing, full_tokens=full.tokens, prefix_tokens=prefix.tokens):
+        raise ArtifactError(
+            f"{path} and its prefix file hold impossible counts: {fault}; delete them and {_COUNTS.remedy}"
+        )
+    return routing
+
+
+def _stored_routing(experts: Experts, span: SpanRouting) -> Json:
+    """Routing as a count file holds it."""
+    said = {**asdict(experts), "layers": list(experts.layers)}
+    return {"experts": said, "routed": span.routed, "weight": span.weight}
 
 
 def _again(meta: Json, kind: _Kind) -> str:
@@ -189,7 +240,7 @@ def _number(tokens: object) -> object:
 
 def _fits(span: _Span, kind: _Kind) -> bool:
     """Whether tokens and tables have the types and shapes of their kind, and sizes that a model can have."""
-    tokens, tables, _ = span
+    tokens, tables = span.tokens, span.tables
     if len(tables) < len(kind.tables) or len({one.shape for one in tables}) > 1 or not tables[0].numel():
         return False
     first = tables[0]
@@ -304,7 +355,7 @@ def _load_language(layout: Layout, language: str) -> _Loaded:
     """Read a language's counts, and check that full and prefix counts are possible together."""
     path = layout.activation(language)
     full, prefix = _load_pair(path, layout.activation(language, prefix=True), _COUNTS)
-    counts = LanguageCounts(_counts_of(full), _counts_of(prefix))
+    counts = LanguageCounts(_counts_of(full), _counts_of(prefix), routing=_routing_of(full, prefix, path))
     digest = counts_hash(counts)
     if full.meta.get(COUNTS_HASH, digest) != digest:
         raise IncompatibleError(
@@ -339,6 +390,9 @@ def save_counts(layout: Layout, language: str, counts: LanguageCounts, meta: Jso
     for prefix, span in ((False, counts.full), (True, counts.prefix)):
         path, said = layout.activation(language, prefix=prefix), describe(_COUNTS, prefix=prefix)
         content[path] = {"total_tokens": span.total_tokens, "over_zero": span.over_zero, "meta": said}
+        if counts.routing is not None:
+            routed = counts.routing.prefix if prefix else counts.routing.full
+            content[path]["routing"] = _stored_routing(counts.routing.experts, routed)
     if counts.moments is not None:
         for prefix, sums in ((False, counts.moments.full), (True, counts.moments.prefix)):
             tables = {"sum": sums.sum, "sum_of_squares": sums.sum_of_squares}
@@ -522,6 +576,7 @@ class AnswerCounts:
         notes: sentences about these counts that a reader must know.
         left_out: languages that were asked for and have no answer token.
         widths: the neurons of each layer, where layers differ (`core.widths`).
+        routing: of each language, if the model is a mixture of experts; empty where a file has none.
 
     Raises:
         CorpusError: a language has no answer token.
@@ -538,6 +593,7 @@ class AnswerCounts:
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     widths: Widths | None = None
+    routing: tuple[LanguageRouting, ...] = ()
 
     def __post_init__(self) -> None:
         tokens = dict(zip(self.languages, self.tokens.tolist(), strict=True))
@@ -568,6 +624,7 @@ def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: 
     table: Tensor | None = None
     origin: Json = {}
     tokens, prefix_tokens, hashes, metas, empty, apart = [], [], {}, [], {}, {}
+    routing: list[LanguageRouting] = []
     for language in languages:
         counts, digest, meta, found = _load_language(layout, language)
         if counts.answer_tokens < 1:
@@ -599,6 +656,7 @@ def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: 
                 )
         table[..., k] = answers
         tokens.append(counts.answer_tokens)
+        routing += [] if counts.routing is None else [counts.routing]
         prefix_tokens.append(counts.prefix.total_tokens)
     if not skip_empty or table is None:
         check_answer_tokens(empty, others=table is not None)
@@ -611,7 +669,16 @@ def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: 
     )
     of_model = model.config_hash, model.weights_hash
     return AnswerCounts(
-        tuple(hashes), table[..., : len(hashes)], *totals, hashes, *of_model, tuple(metas), notes, tuple(empty), widths
+        tuple(hashes),
+        table[..., : len(hashes)],
+        *totals,
+        hashes,
+        *of_model,
+        tuple(metas),
+        notes,
+        tuple(empty),
+        widths,
+        tuple(routing) if len(routing) == len(metas) else (),
     )
 
 

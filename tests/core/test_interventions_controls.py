@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from language_neurons_alignment.core.interventions import NEAREST, matched_controls
+from language_neurons_alignment.core.routing import Experts
 from language_neurons_alignment.errors import SettingsError
 
 
@@ -52,3 +53,22 @@ def test_a_layer_with_too_few_neurons_is_refused() -> None:
     neurons[1, :6] = True
     with pytest.raises(SettingsError, match="layer 1 has 4 neurons of no language, a control of 6"):
         matched_controls(neurons, activity=None, eligible=torch.ones(2, 10, dtype=torch.bool), seed=0)
+
+
+def test_controls_of_an_expert_s_neurons_are_the_same_expert_s_where_it_has_enough() -> None:
+    experts = Experts(layers=(0,), number=3, width=10, top_k=1)
+    neurons = torch.zeros(2, 34, dtype=torch.bool)
+    neurons[0, [0, 1, 12, *range(20, 26), 31]] = True  # 2, 1 and 6 of each expert, and 1 of the 4 shared ones
+    neurons[1, 3] = True
+    activity = torch.rand(2, 34, generator=torch.Generator().manual_seed(3))
+    for level, seed in ((activity, 0), (activity, 1), (None, 2)):
+        eligible = torch.ones(2, 34, dtype=torch.bool)
+        drawn = matched_controls(neurons, activity=level, eligible=eligible, seed=seed, experts=experts)
+        assert not (drawn & neurons).any()
+        owners = experts.expert_of(drawn[0].nonzero().flatten()).bincount(minlength=4).tolist()
+        assert sum(owners) == 10
+        assert owners[0] >= 2
+        assert owners[1] >= 1
+        assert owners[3] >= 1
+        assert owners[2] <= 4, "the third expert has 4 neurons to give, so its six come from the layer"
+        assert int(drawn[1].sum()) == 1

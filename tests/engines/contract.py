@@ -40,6 +40,15 @@ TEXTS = {
 """Instructions and their answers: shared, repeated, empty, and with a merge ("ab" + "c") across the border."""
 
 
+SHORT = {
+    "What is 2 + 3?\nx ab": ["c is five. 2 + 3", " so 5", "", "c", " é the 你好"],
+    "A farmer has the eggs": [" and 3 are left."] * 2,
+    "Short: ab": ["c"],
+    "Über the ab ": ["abc " * 8, "ab"],
+}
+"""Fewer of the same kinds."""
+
+
 def groups_of(tokenizer: Tokenizer, texts: dict[str, list[str]] = TEXTS) -> list[PromptGroup]:
     """Prompt groups, encoded as docs/concepts/counting.md defines them."""
     return [
@@ -78,6 +87,18 @@ def assert_same_counts(one: LanguageCounts, other: LanguageCounts, *, exact: boo
             assert a.total_tokens == b.total_tokens
             assert torch.equal(a.routed, b.routed)
             torch.testing.assert_close(a.weight, b.weight, rtol=1e-4, atol=1e-6)
+
+
+def counting_error(engine: Engine, oracle: NaiveEngine) -> int:
+    """Σ |counts − the oracle's counts| over all neurons, texts and prefixes; each text is counted by itself."""
+    error = 0
+    for ask, answers in SHORT.items():
+        for group in groups_of(engine.tokenizer, {ask: answers[:1]}):
+            one, other = engine.count([group]), oracle.count([group])
+            for mine, theirs in ((one.full, other.full), (one.prefix, other.prefix)):
+                assert mine.total_tokens == theirs.total_tokens
+                error += int((mine.over_zero - theirs.over_zero).abs().sum())
+    return error
 
 
 def assert_close(one: Sequence[TextLikelihood], other: Sequence[TextLikelihood], *, rel: float = 1e-4) -> None:

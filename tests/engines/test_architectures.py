@@ -15,19 +15,22 @@ from language_neurons_alignment.corpus.encode import Prompt
 from language_neurons_alignment.engines.families import FAMILIES
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.transformers.sites import decoder_layers
-from tests.engines.contract import assert_close, assert_same_counts, assert_tally, groups_of, scored_texts, some_neurons
+from tests.engines.contract import (
+    SHORT,
+    assert_close,
+    assert_same_counts,
+    assert_tally,
+    counting_error,
+    groups_of,
+    scored_texts,
+    some_neurons,
+)
+from tests.engines.families_table import PAGE, rows_of
 from tests.engines.moments_contract import assert_same_moments
 from tests.engines.oracle import NaiveEngine
 from tests.tiny_models import CONFIGS, MODELS, save_tiny_model
 
 Pair = tuple[TransformersEngine, NaiveEngine]
-
-SHORT = {
-    "What is 2 + 3?\nx ab": ["c is five. 2 + 3", " so 5", "", "c", " é the 你好"],
-    "A farmer has the eggs": [" and 3 are left."] * 2,
-    "Short: ab": ["c"],
-    "Über the ab ": ["abc " * 8, "ab"],
-}
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -51,6 +54,12 @@ def test_counts_are_the_oracle_s(pair: Pair) -> None:
     assert 0.05 < counts.full.over_zero.float().mean() / counts.full.total_tokens < 0.95
 
 
+def test_counts_are_those_of_independent_hooks_without_one_cell_of_error(pair: Pair) -> None:
+    """Each sequence alone, so that both compute the same shapes."""
+    engine, oracle = pair
+    assert counting_error(engine, oracle) == 0
+
+
 def test_moments_are_the_oracle_s(pair: Pair) -> None:
     engine, oracle = pair
     groups = groups_of(engine.tokenizer, SHORT)
@@ -72,7 +81,7 @@ def test_deactivation_is_the_oracle_s(pair: Pair) -> None:
         masked = engine.log_likelihood(texts)
         assert_close(masked, oracle.log_likelihood(texts))
         assert_same_counts(engine.count(groups), oracle.count(groups))
-    assert sum(x.nll for x in masked) != pytest.approx(sum(x.nll for x in plain), rel=1e-4)
+    assert sum(x.nll for x in masked) != pytest.approx(sum(x.nll for x in plain), rel=1e-5)
     assert engine.log_likelihood(texts) == plain
 
 
@@ -132,3 +141,8 @@ def test_greedy_answers_are_the_argmax_oracle_s_with_and_without_neurons(pair: P
         assert masked == oracle.generate(prompts, sampling=sampling)
     assert masked != plain
     assert engine.generate(prompts, sampling=sampling) == plain
+
+
+def test_the_table_in_the_docs_has_a_row_for_each_family() -> None:
+    """`make families` writes it; where a row is missing, run that."""
+    assert rows_of(PAGE.read_text(encoding="utf-8")) == sorted(CONFIGS)

@@ -1,12 +1,13 @@
-"""The table of families: what it says of transformers models is proved, and vLLM serves what it names."""
+"""The table of families: what it says of transformers models is proved."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,23 +15,22 @@ import pytest
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedConfig
 
+from language_neurons_alignment.engines import families as table
 from language_neurons_alignment.engines.checkpoint import longest_sequence, rope_switch
 from language_neurons_alignment.engines.families import (
-    BACKEND,
+    ENTRY_POINTS,
     FAMILIES,
     Family,
-    VLLMPlace,
+    TransformersPlace,
     experts_in,
+    families,
     family_of,
     neurons_of_layers,
     neurons_per_layer,
-    rank_sites,
-    vllm_place,
 )
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.transformers.experts import experts_of
 from language_neurons_alignment.engines.transformers.sites import find_sites, layer_widths
-from language_neurons_alignment.engines.vllm.launch import Launch, check_model
 from language_neurons_alignment.errors import EngineError, UnknownArchitectureError
 from tests.tiny_models import (
     CONFIGS,
@@ -68,7 +68,9 @@ def test_every_layer_s_site_is_a_module_of_its_own_and_of_the_config_s_width(kin
 def test_what_the_table_says_is_what_is_found_without_it(kind: str) -> None:
     config, decoder = decoder_of_kind(kind)
     listed, found = find_sites(decoder, family_of(config).transformers), find_sites(decoder)
-    assert [(one.module, one.down, one.up) for one in listed] == [(one.module, one.down, one.up) for one in found]
+    assert [(one.activation, one.down, one.up) for one in listed] == [
+        (one.activation, one.down, one.up) for one in found
+    ]
 
 
 @pytest.mark.parametrize("kind", ["mamba", "llama4_text", "bert"])
@@ -93,62 +95,63 @@ def test_an_encoder_with_a_decoder_is_refused_by_name(kind: str, tmp_path: Path)
         TransformersEngine.load(tmp_path, device="cpu")
 
 
-PACKAGE = """
-from language_neurons_alignment.engines.families import Family, TransformersPlace, VLLMPlace
-MARTIAN = Family(TransformersPlace("floors", "brain.spark"), VLLMPlace("MartianForCausalLM", "inner.floors"))
-"""
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Makes an entry point known, as an installed package does."""
+
+    def install(name: str, value: str) -> None:
+        entry = EntryPoint(name, value, ENTRY_POINTS)
+        monkeypatch.setattr(table, "entry_points", lambda *, group: [entry] if group == ENTRY_POINTS else [])
+        table._from_packages.cache_clear()
+
+    yield install
+    table._from_packages.cache_clear()
+
+
+MARTIAN = Family(TransformersPlace("floors", "brain.spark"))
+
+
+def test_an_installed_package_brings_a_family(installed: Callable[[str, str], None]) -> None:
+    installed("martian", f"{__name__}:MARTIAN")
+    assert len(families()) == len(FAMILIES) + 1
+    assert family_of(SimpleNamespace(model_type="martian")) is MARTIAN
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("name", "value", "said"),
     [
-        ("martian = martian:MARTIAN", ""),
-        ("martian = martian:PHOBOS", "martian = martian:PHOBOS of martian-models cannot be loaded: .*PHOBOS"),
-        ("martian = martian:PACKAGE", "gives a str, expected a Family"),
-        ("llama = martian:MARTIAN", "a family that is in the table already"),
+        ("martian", f"{__name__}:PHOBOS", "cannot be loaded: .*PHOBOS"),
+        ("martian", "martian_models:MARTIAN", "cannot be loaded: No module named 'martian_models'"),
+        ("martian", "json:loads", "gives a function, expected a Family"),
+        ("llama", f"{__name__}:MARTIAN", "a family that is in the table already"),
     ],
 )
-def test_an_installed_package_brings_a_family(entry: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "martian.py").write_text(PACKAGE + "PACKAGE = 'no family'\n")
+def test_an_entry_point_that_brings_none_is_named(
+    installed: Callable[[str, str], None], name: str, value: str, said: str
+) -> None:
+    installed(name, value)
+    with pytest.raises(UnknownArchitectureError, match=rf"the entry point {name} = {value} of an installed .*{said}"):
+        families()
+
+
+def test_a_package_that_pip_installed_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "martian.py").write_text("MARTIAN = None\n")
     described = tmp_path / "martian_models-1.0.dist-info"
     described.mkdir()
     (described / "METADATA").write_text("Metadata-Version: 2.1\nName: martian-models\nVersion: 1.0\n")
-    (described / "entry_points.txt").write_text(f"[language_neurons_alignment.architectures]\n{entry}\n")
-    code = (
-        "from types import SimpleNamespace\n"
-        "from language_neurons_alignment.engines.families import families, family_of\n"
-        "print(len(families()), family_of(SimpleNamespace(model_type='martian')).transformers.activation)"
-    )
+    (described / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\nmartian = martian:MARTIAN\n")
+    code = "from language_neurons_alignment.engines.families import families; families()"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
     ran = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
     )
-    if said:
-        assert re.search(rf"UnknownArchitectureError: .*{said}", ran.stderr)
-    else:
-        assert ran.stdout == f"{len(FAMILIES) + 1} brain.spark\n", ran.stderr
+    assert "the entry point martian = martian:MARTIAN of martian-models gives a NoneType" in ran.stderr
 
 
 def test_an_architecture_that_nobody_knows_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "martian"}))
     with pytest.raises(UnknownArchitectureError, match="martian"):
         TransformersEngine.load(tmp_path, device="cpu")
-
-
-def decoder_of(*layers: nn.Module) -> nn.Module:
-    decoder = nn.Module()
-    decoder.layers = nn.ModuleList(layers)
-    return decoder
-
-
-def layer_of(width: int = 8, activation: nn.Module | None = None) -> nn.Module:
-    layer = nn.Module()
-    layer.mlp = nn.Module()
-    layer.mlp.gate_proj = nn.Linear(4, width)
-    layer.mlp.act_fn = activation or nn.SiLU()
-    return layer
 
 
 @pytest.mark.parametrize(
@@ -176,71 +179,9 @@ def test_only_longrope_switches_by_length() -> None:
     assert rope_switch(SimpleNamespace()) is None
 
 
-@pytest.mark.parametrize(("kind", "family"), FAMILIES.items(), ids=FAMILIES)
-def test_every_row_of_the_table_serves_vllm_or_says_why_not(kind: str, family: Family) -> None:
-    config = tiny_config(kind)
-    if family.vllm is None:
-        assert family.without_vllm
-        with pytest.raises(UnknownArchitectureError, match=re.escape(family.without_vllm)):
-            vllm_place(config)
-    else:
-        assert not family.without_vllm
-        assert vllm_place(config) is family.vllm
-        assert family.vllm.model.endswith("ForCausalLM")
-
-
 def test_the_table_needs_no_vllm() -> None:
     code = "import sys, language_neurons_alignment.engines.families; assert 'vllm' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_one_entry_makes_a_family_known_to_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A family of which the engine has no other knowledge: its paths and its width are its own."""
-    entry = Family(
-        vllm=VLLMPlace("MartianForCausalLM", "inner.floors", "brain.spark"),
-        width=lambda config: 2 * config.antennas,
-    )
-    config = SimpleNamespace(
-        model_type="martian",
-        architectures=["MartianForCausalLM"],
-        antennas=4,
-        num_attention_heads=2,
-        num_hidden_layers=2,
-    )
-
-    def floor() -> nn.Module:
-        made = nn.Module()
-        made.brain = nn.Module()
-        made.brain.wires, made.brain.spark = nn.Linear(3, 8), nn.ReLU()
-        return made
-
-    decoder = nn.Module()
-    decoder.floors = nn.ModuleList([floor(), floor()])
-    served = type("MartianForCausalLM", (nn.Module,), {})()
-    served.inner = decoder
-    with pytest.raises(UnknownArchitectureError, match="MartianForCausalLM"):
-        check_model(config, Launch("x", "float32"))
-    with pytest.raises(UnknownArchitectureError, match="MartianForCausalLM"):
-        rank_sites(served, model_type="martian")
-
-    monkeypatch.setitem(FAMILIES, "martian", entry)
-    assert neurons_per_layer(config) == 8
-    check_model(config, Launch("x", "float32", tensor=2))
-    sites = rank_sites(served, model_type="martian")
-    assert [site.module for site in sites] == [layer.brain.spark for layer in decoder.floors]
-    assert not any(site.merged for site in sites)
-
-
-def test_vllm_s_own_class_decides_where_a_config_names_another_family_s() -> None:
-    """As for the fine-tuned models of one family that are stored under the class of another of the same layout."""
-    model = type("LlamaForCausalLM", (nn.Module,), {})()
-    model.model = decoder_of(layer_of())
-    assert len(rank_sites(model, model_type="qwen2")) == 1
-    backend = type(BACKEND, (nn.Module,), {})()
-    backend.model = decoder_of(layer_of())
-    assert len(rank_sites(backend, model_type="olmo2")) == 1
-    with pytest.raises(UnknownArchitectureError, match=r"TransformersForCausalLM .*'llama'.*--engine transformers"):
-        rank_sites(backend, model_type="llama")
 
 
 def test_a_config_that_does_not_tell_its_width_is_refused() -> None:

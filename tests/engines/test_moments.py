@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from language_neurons_alignment.engines import moments as summing
-from language_neurons_alignment.engines.families import RankSite
 from language_neurons_alignment.engines.moments import MomentSums, language_moments
 from language_neurons_alignment.engines.transformers.plan import CACHED, Batch, BatchRow
 from language_neurons_alignment.engines.vllm.firing import ActivationSums
+from language_neurons_alignment.engines.vllm.sites import RankSite
 from tests.engines.test_counting import CPU, rows
 from tests.engines.test_vllm_worker import SiluAndMul
 

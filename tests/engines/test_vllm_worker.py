@@ -12,11 +12,11 @@ from torch import nn
 
 from language_neurons_alignment.core.interventions import Intervention, LayerIntervention
 from language_neurons_alignment.corpus.encode import PromptGroup
-from language_neurons_alignment.engines.families import RankSite
 from language_neurons_alignment.engines.vllm.firing import PIECE, FiringSums, RowWeights, change_
 from language_neurons_alignment.engines.vllm.gather import check_acted, check_pass, gather_counts, gather_losses
 from language_neurons_alignment.engines.vllm.messages import pack_intervention, pack_tree, unpack
 from language_neurons_alignment.engines.vllm.passes import Schedule, Scores
+from language_neurons_alignment.engines.vllm.sites import RankSite
 from language_neurons_alignment.engines.vllm.tree import PrefixTree, weighted_tree
 from language_neurons_alignment.errors import EngineError, SilentHookError, TallyError
 
@@ -82,8 +82,8 @@ class TestSchedule:
 
 
 class TestSums:
-    def site(self) -> RankSite:
-        return RankSite(0, nn.Identity(), nn.Identity(), merged=False)
+    def site(self, layer: int = 0) -> RankSite:
+        return RankSite(layer, nn.Identity(), nn.Identity(), merged=False)
 
     @pytest.mark.parametrize("largest", [1, 1023, 1024, 10_000, 3_000_000])
     def test_sums_are_exact_whatever_the_weights(self, largest: int) -> None:
@@ -95,7 +95,7 @@ class TestSums:
         for _ in range(6):
             activation = torch.from_numpy(draw.standard_normal((5000, 7), dtype=np.float32))
             weights = RowWeights.of(node_weights, planes=sums.planes, device=CPU)
-            sums.add(0, activation, weights, changed=None)
+            sums.add(self.site(0), activation, weights, changed=None)
             expected += node_weights @ (activation.numpy() > 0)
         assert np.array_equal(sums.total()[0].numpy(), expected)
         assert largest < 10_000 or expected.max() > 2**24, "float32 alone must not suffice"
@@ -107,13 +107,11 @@ class TestSums:
         node_weights[1] -= np.arange(rows) % 2
         activation = torch.ones(rows, 3)
         activation[:, 1] = torch.arange(rows) % 3 - 1
-        sums = FiringSums(
-            [self.site(), RankSite(1, nn.Identity(), nn.Identity(), merged=False)], 3, node_weights, device=CPU
-        )
+        sums = FiringSums([self.site(0), self.site(1)], 3, node_weights, device=CPU)
         weights = RowWeights.of(node_weights, planes=sums.planes, device=CPU)
         for _ in range(2):
-            sums.add(0, activation, weights, changed=None)
-            sums.add(1, -activation, weights, changed=None)
+            sums.add(self.site(0), activation, weights, changed=None)
+            sums.add(self.site(1), -activation, weights, changed=None)
         total = sums.total().numpy()
         assert np.array_equal(total[0], 2 * node_weights @ (activation.numpy() > 0))
         assert np.array_equal(total[1], 2 * node_weights @ (activation.numpy() < 0))
@@ -122,7 +120,10 @@ class TestSums:
         sums = FiringSums([self.site()], 3, np.ones((2, 2), np.int64), device=CPU)
         weights = RowWeights.of(np.ones((2, 2), np.int64), planes=2, device=CPU)
         sums.add(
-            0, torch.tensor([[1.0, 0.0, float("nan")], [-1.0, -0.0, 1e-45], [9.0, 9.0, 9.0]]), weights, changed=None
+            self.site(),
+            torch.tensor([[1.0, 0.0, float("nan")], [-1.0, -0.0, 1e-45], [9.0, 9.0, 9.0]]),
+            weights,
+            changed=None,
         )
         assert sums.total()[0, 0].tolist() == [1, 0, 1]
 

@@ -26,11 +26,12 @@ from torch import Tensor, nn
 
 from ...core.counts import LanguageCounts, SpanCounts
 from ...core.model import Progress
-from ...core.routing import Experts, LanguageRouting, SpanRouting, routing_fault
+from ...core.routing import routing_fault
 from ...errors import SilentHookError, TallyError
 from ..base import not_finite
 from ..generation import batches
 from ..moments import MomentSums, Scratch, language_moments
+from ..routing import RoutingSums, language_routing
 from .experts import experts_of
 from .interventions import ForwardHook
 from .network import Network
@@ -112,7 +113,7 @@ class FiringCounter:
         self._scratch = Scratch()
         self._moments = MomentSums(layers, d_mlp, device) if moments else None
         self._experts = experts_of({site.layer: site.experts for site in sites if site.experts is not None})
-        self._routing = RoutingSums(self._experts, layers, device) if self._experts is not None else None
+        self._routing = RoutingSums(layers, self._experts.number, device) if self._experts is not None else None
         self._batch: Batch | None = None
 
     def hooks(self) -> list[tuple[nn.Module, ForwardHook]]:
@@ -158,7 +159,9 @@ class FiringCounter:
             raise TallyError(f"the layers' hooks saw different numbers of tokens: {self._tally}; nothing was counted")
         full, prefix = self._tally[0]
         moments = self._moments and language_moments(self._moments.total(), full_tokens=full, prefix_tokens=prefix)
-        routing = self._routing and self._routing.total(full_tokens=full, prefix_tokens=prefix)
+        routing = None
+        if self._routing is not None and self._experts is not None:
+            routing = language_routing(self._routing.total(), self._experts, full_tokens=full, prefix_tokens=prefix)
         if fault := routing and routing_fault(routing, full_tokens=full, prefix_tokens=prefix):
             raise TallyError(f"{fault}; nothing was counted")
         spans = [SpanCounts(tokens, one) for tokens, one in zip((full, prefix), self._counts.cpu(), strict=True)]
@@ -220,40 +223,6 @@ class FiringCounter:
     def _tally_tokens(self, number: int, batch: Batch) -> None:
         self._tally[number][0] += batch.full_tokens
         self._tally[number][1] += batch.prefix_tokens
-
-
-class RoutingSums:
-    """How many tokens were sent to each expert so far, over the full and over the prefix sequences, and their weights.
-
-    In float64, where counts and the router's weights are exact and only sums of weights are rounded.
-    """
-
-    def __init__(self, experts: Experts, layers: int, device: torch.device) -> None:
-        self._experts = experts
-        where = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
-        self._sums = torch.zeros(2, layers, 2, experts.number, dtype=torch.float64, device=where)
-
-    def add(
-        self,
-        layer: int,
-        index: Int64[Tensor, "token k"],
-        weights: Float[Tensor, "token k"],
-        times: Int64[Tensor, "span token"],
-    ) -> None:
-        """Add what one layer's router chose, each token as often as it counts."""
-        chosen, how_often = index.to(self._sums.device), times.to(self._sums)
-        table = self._sums.new_zeros(len(index), self._experts.number)
-        for sums, values in zip(self._sums, (torch.ones_like(weights), weights), strict=True):
-            sums[layer] += how_often @ table.scatter(1, chosen, values.to(self._sums))
-
-    def total(self, *, full_tokens: int, prefix_tokens: int) -> LanguageRouting:
-        """The sums, on the CPU."""
-        routed, weight = self._sums.cpu()
-        full, prefix = (
-            SpanRouting(tokens, routed[:, span].to(torch.int64), weight[:, span].contiguous())
-            for span, tokens in enumerate((full_tokens, prefix_tokens))
-        )
-        return LanguageRouting(self._experts, full, prefix)
 
 
 def add_firings(lanes: Lanes, block: Block, full: Tensor, prefix: Tensor) -> None:

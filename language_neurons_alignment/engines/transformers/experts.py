@@ -273,20 +273,24 @@ def _attribute(experts: Any, *names: str) -> Any:
     return next((one for name in names if (one := getattr(experts, name, None)) is not None), None)
 
 
+_ACT, _LIMIT, _ALPHA = ("act_fn",), ("limit", "swiglu_limit"), ("alpha", "swiglu_alpha")
+"""Names under which experts keep their activation function, their clamp c and their α."""
+
+
 def _gated(experts: Any, given: Tensor) -> tuple[Tensor, Tensor]:
     gate, up = _halves(experts, given)
-    return _attribute(experts, "act_fn")(gate), up
+    return experts.act_fn(gate), up
 
 
 def _clamped(experts: Any, given: Tensor) -> tuple[Tensor, Tensor]:
-    (gate, up), limit = _halves(experts, given), _attribute(experts, "limit", "swiglu_limit")
-    return (_attribute(experts, "act_fn") or F.silu)(gate.clamp(max=limit)), up.clamp(min=-limit, max=limit)
+    (gate, up), limit = _halves(experts, given), _attribute(experts, *_LIMIT)
+    return (_attribute(experts, *_ACT) or F.silu)(gate.clamp(max=limit)), up.clamp(min=-limit, max=limit)
 
 
 def _swish(experts: Any, given: Tensor) -> tuple[Tensor, Tensor]:
-    (gate, up), limit = _halves(experts, given), _attribute(experts, "limit", "swiglu_limit")
+    (gate, up), limit = _halves(experts, given), _attribute(experts, *_LIMIT)
     gate = gate.clamp(max=limit)
-    return gate * torch.sigmoid(gate * _attribute(experts, "alpha", "swiglu_alpha")), up.clamp(-limit, limit) + 1
+    return gate * torch.sigmoid(gate * _attribute(experts, *_ALPHA)), up.clamp(-limit, limit) + 1
 
 
 def _plain(experts: Any, given: Tensor) -> tuple[Tensor, None]:
@@ -301,11 +305,9 @@ def _proved_gating(experts: Any, width: int, like: Tensor) -> Gating | None:
     drawn = torch.randn(64, 2 * width, generator=generator) * torch.logspace(-2, 2, 64)[:, None]
     given = drawn.to(like)
     own = experts._apply_gate(given)
-    for gating in (_gated, _clamped, _swish):
-        try:
-            activation, factor = gating(experts, given)
-        except TypeError:  # it lacks the limit, the factor or the function of this one
-            continue
+    has = {_gated: _ACT, _clamped: _LIMIT, _swish: _ALPHA}
+    for gating in (one for one, names in has.items() if _attribute(experts, *names) is not None):
+        activation, factor = gating(experts, given)
         if factor is not None and _agree(activation * factor, own):
             return gating
     return None

@@ -177,6 +177,7 @@ class _RouterChange(_Change):
     @contextmanager
     def in_force(self) -> Iterator[None]:
         router, forward = self._router, self._router.forward
+        replaced = "forward" in vars(router)  # somebody else's, as ours will be
 
         def steered(*args: Any, **more: Any) -> Any:
             if self._bias.device != (where := next(router.parameters()).device):
@@ -191,7 +192,10 @@ class _RouterChange(_Change):
             with hooked([(self._opened.routing, self._obeyed)]):
                 yield
         finally:
-            del router.forward  # that of its class again
+            if replaced:
+                router.forward = forward
+            else:
+                del router.forward  # that of its class again
 
     def _obeyed(self, _module: nn.Module, inputs: tuple[Any, ...], _output: object) -> None:
         """A banned expert has no tokens; how many each has is on the host already."""

@@ -7,6 +7,7 @@ tree      sequences as a prefix tree: what they share is computed once
 messages  what driver and workers send each other
 gather    the ranks' reports put together and checked
 worker    inside each worker: the methods that the driver calls
+sites     inside each worker: where the neurons are, found and proved
 rank      inside each worker: the part of the model that lives there, with its hooks
 passes    inside each worker: a pass that counts and scores
 firing    inside each worker: sums of firings, and changes of activations

@@ -18,16 +18,16 @@ from ...core.counts import LanguageCounts
 from ...core.interventions import Intervention
 from ...core.model import SILENT, ModelInfo, Progress
 from ...core.perplexity import TextLikelihood
-from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer
-from ...errors import EngineError, SilentHookError
+from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
+from ...errors import EngineError, SilentHookError, UnknownArchitectureError
 from .. import checkpoint
 from ..adapter import open_adapter, put_onto
 from ..base import check_lengths, check_shape, not_finite
-from ..families import class_name, neurons_per_layer
+from ..families import class_name, family_of, neurons_per_layer
 from ..generation import PartialAnswer, answer_batches, check_prompts
 from ..quantization import describe_quantization, method_of
 from ..transformers.loading import load_weights
-from .gather import check_acted, check_pass, gather_counts, gather_losses
+from .gather import check_acted, check_pass, gather_counts, gather_experts, gather_losses
 from .launch import (
     Launch,
     check_installed,
@@ -113,14 +113,15 @@ class VLLMEngine:
         answered = [group for group in groups if group.full]
         sequences = (tokens for group in answered for tokens in (group.prefix, *group.full))
         check_lengths(sequences, longest=self.model.max_length)
-        total, done = LanguageCounts.zero(self.model.layers, self.model.d_mlp, moments=moments), PassStatistics()
+        model, done = self.model, PassStatistics()
+        total = LanguageCounts.zero(model.layers, model.d_mlp, moments=moments, experts=model.experts)
         for shard in shards(answered, tokens=1 if self._invariant else SHARD):  # 1: each group has its own tree
             tree, weights = weighted_tree(shard)
             if not tree.nodes:
                 continue
             message = pack_tree(tree, weights=weights, moments=moments)
             reports = self._run(tree, message, weights=weights[0], progress=progress)
-            total += gather_counts(reports, layers=self.model.layers, d_mlp=self.model.d_mlp)
+            total += gather_counts(reports, layers=model.layers, d_mlp=model.d_mlp, experts=model.experts)
             done += PassStatistics(**reports[0]["statistics"])
         self.last_pass = done
         return total
@@ -186,10 +187,18 @@ class VLLMEngine:
         nothing = Intervention.identity(self.model.layers, self.model.d_mlp)
         with self.intervene(Intervention(nothing.scale * 0, nothing.shift)):
             silenced = self.count([group])
+            reports = _trace(self._process, tokens, end="lna_end")
         if silenced.full.over_zero.any():
             raise EngineError(
                 "deactivating every neuron left some firing: this vLLM does not run the model as expected"
             )
+        for report in reports:
+            if report["reached"]:
+                raise UnknownArchitectureError(
+                    f"{self.model.architecture} in vLLM: setting the activations to zero does not reach the down "
+                    f"projections of layers {report['reached'][:4]}, so interventions would do nothing; "
+                    "try --engine transformers"
+                )
         self.log_likelihood([ScoredText(tokens)])
         self.last_pass = PassStatistics()
 
@@ -238,6 +247,15 @@ def _scored(tree: PrefixTree, text: ScoredText) -> np.ndarray:
     return tree.paths[text.tokens][max(text.start, 1) :] if text.scored_tokens else np.zeros(0, dtype=np.int32)
 
 
+def _trace(process: Process, tokens: Tokens, *, end: str) -> list[Message]:
+    """Follow a text through the layers, and end that with this method of the workers."""
+    tree = PrefixTree.of([tokens])
+    process.forget_prefixes()
+    process.rpc("lna_trace")
+    process.feed(tree, weights=np.ones(tree.nodes, dtype=np.int64), progress=SILENT)
+    return process.rpc(end)
+
+
 def _load(
     launch: Launch, *, revision: str | None
 ) -> tuple[Process, Tokenizer, ModelInfo, dict[str, str | int | float | bool]]:
@@ -261,7 +279,12 @@ def _load(
     own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")  # vLLM would use float16 for float32
     launch = replace(launch, path=path, dtype=own if launch.dtype == "auto" else launch.dtype)
     checkpoint.check_dtype(launch.dtype)
-    limit = max_model_len(config, checkpoint.longest_sequence(config, tokenizer), options)
+    text = config.get_text_config()
+    if text is not config:  # a model of text and images: the images' part is not loaded
+        options.setdefault("language_model_only", True)
+    limit = max_model_len(text, checkpoint.longest_sequence(text, tokenizer), options)
+    if (longest := family_of(config).longest_in_vllm) and (same := longest(text)):
+        limit = min(limit, same + 1)
     if revision is not None:
         options["revision"] = revision
     d_mlp = neurons_per_layer(config)
@@ -275,19 +298,22 @@ def _load(
         guard.close()
         raise
     try:
-        ranks = process.rpc("lna_attach", config.model_type, d_mlp)
-        check_ranks(ranks, launch)
+        check_ranks(process.rpc("lna_attach", d_mlp), launch)
+        ranks = _trace(process, _probe(text.vocab_size, limit - 1), end="lna_find")
+        check_sites(ranks, layers=text.num_hidden_layers)
+        experts, d_mlp = gather_experts(ranks), max(rank["neurons"] for rank in ranks) * launch.tensor
     except BaseException:
         process.close()
         raise
     info = ModelInfo(
         path=path,
         architecture=class_name(config) or config.model_type,
-        layers=config.num_hidden_layers,
+        layers=text.num_hidden_layers,
         d_mlp=d_mlp,
         max_length=limit - 1,
         dtype=launch.dtype,
         end_tokens=ends,
+        experts=experts,
     )
     provenance: dict[str, str | int | float | bool] = {
         "engine": "vllm",
@@ -302,6 +328,24 @@ def _load(
         **(added.provenance if added else {}),
     }
     return process, tokenizer, info, provenance
+
+
+def _probe(vocabulary: int, longest: int) -> Tokens:
+    """Tokens spread over the vocabulary, no more than a model can read."""
+    return tuple(place * vocabulary // 8 for place in range(1, 1 + min(7, longest)))
+
+
+def check_sites(ranks: Sequence[Message], *, layers: int) -> None:
+    """Refuse a model in which a rank could not prove the neurons of its layers, or has other layers than the config."""
+    for rank in ranks:
+        if "refused" in rank:
+            raise UnknownArchitectureError(rank["refused"])
+    found = sorted({layer for rank in ranks for layer in rank["layers"]})
+    if found != list(range(layers)):
+        raise UnknownArchitectureError(
+            f"neurons were found in {len(found)} decoder layers of vLLM's model, its config names {layers}: "
+            "its numbers could be silently wrong, so it is refused; try --engine transformers"
+        )
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from ...core.interventions import LayerIntervention
-from ..families import RankSite
 from ..moments import MomentSums, Scratch, blocks
+from .sites import RankSite
 
 DIGIT = 2**10
 PIECE = 2**14
@@ -51,33 +51,43 @@ class FiringSums:
         self, sites: Sequence[RankSite], neurons: int, weights: Int64[np.ndarray, "span node"], *, device: torch.device
     ) -> None:
         self.planes = 2 * max(1, -(-int(weights.max(initial=0)).bit_length() // 10))
-        self._place = {site.layer: index for index, site in enumerate(sites)}
-        self._sums = torch.zeros(len(sites), self.planes, neurons, dtype=torch.float32, device=device)
-        self._total = torch.zeros(len(sites), 2, neurons, dtype=torch.int64, device=device)
-        self._held = [0] * len(sites)
+        self._place = places(sites)
+        self._sums = torch.zeros(len(self._place), self.planes, neurons, dtype=torch.float32, device=device)
+        self._total = torch.zeros(len(self._place), 2, neurons, dtype=torch.int64, device=device)
+        self._held = [0] * len(self._place)
         self._scratch = Scratch(device)
 
-    def add(
-        self, layer: int, activation: Tensor, weights: RowWeights, *, changed: tuple[Tensor, Tensor] | None
-    ) -> None:
-        """Count one layer's firings in one step; `activation` is anything [row, neuron] of the same sign.
+    def add(self, site: RankSite, given: Tensor, weights: RowWeights, *, changed: tuple[Tensor, Tensor] | None) -> None:
+        """Count one layer's firings in one step: `given` is the gate where the module is merged, else its output.
 
         `weights` are those of the first rows, the rest is padding; `changed` has the neurons that an intervention
         changed, and their activations now.
         """
-        place, rows, neurons = self._place[layer], weights.digits.shape[1], activation.shape[1]
+        place, rows, neurons = self._place[site.layer], weights.digits.shape[1], given.shape[1]
+        sums = self._sums[place, :, site.start : site.start + neurons]
         for piece, coming in enumerate(weights.largest):
             if self._held[place] + coming >= _EXACT:
                 self._flush(place)
             self._held[place] += coming
             first = piece * PIECE
-            for start, stop in blocks(min(PIECE, rows - first), neurons, activation.device):
+            for start, stop in blocks(min(PIECE, rows - first), neurons, given.device):
                 here = slice(first + start, first + stop)
                 fired = self._scratch.empty((stop - start, neurons), torch.float32)
-                torch.gt(activation[here], 0, out=fired)
+                torch.gt(given[here] if site.signed else site.activation(given[here]), 0, out=fired)
                 if changed is not None:
                     fired[:, changed[0]] = (changed[1][here] > 0).to(fired.dtype)
-                self._sums[place].addmm_(weights.digits[:, here], fired)
+                sums.addmm_(weights.digits[:, here], fired)
+
+    def add_expert(self, site: RankSite, start: int, activation: Tensor, tokens: Tensor, weights: RowWeights) -> None:
+        """Count the firings of one expert of a layer, whose neurons begin at `start`, on its tokens, by row."""
+        place = self._place[site.layer]
+        sums = self._sums[place, :, start : start + activation.shape[1]]
+        for piece, coming in enumerate(weights.largest):
+            if self._held[place] + coming >= _EXACT:
+                self._flush(place)
+            self._held[place] += coming
+            here = (tokens >= piece * PIECE) & (tokens < min((piece + 1) * PIECE, weights.digits.shape[1]))
+            sums.addmm_(weights.digits[:, tokens[here]], (activation[here] > 0).to(torch.float32))
 
     def total(self) -> Int64[Tensor, "layer span neuron"]:
         """The counts, on the CPU."""
@@ -97,8 +107,8 @@ class ActivationSums:
     """The moments so far of this rank's neurons."""
 
     def __init__(self, sites: Sequence[RankSite], neurons: int, device: torch.device) -> None:
-        self._place = {site.layer: index for index, site in enumerate(sites)}
-        self._sums = MomentSums(len(sites), neurons, device)
+        self._place = places(sites)
+        self._sums = MomentSums(len(self._place), neurons, device)
         self._weights = torch.zeros(2, 0, dtype=torch.int64, device=device)
 
     def weigh(self, weights: Int64[np.ndarray, "span row"]) -> None:
@@ -111,14 +121,25 @@ class ActivationSums:
         for start, stop in blocks(rows, given.shape[1], given.device):
             here = given[start:stop]
             if site.merged:  # a plain module's output holds the changes already
-                here = act(site, here)
+                here = site.activation(here)
                 if changed is not None:
                     here[:, changed[0]] = changed[1][start:stop]
-            self._sums.add(layer, here, self._weights[:, start:stop])
+            self._sums.add(layer, here, self._weights[:, start:stop], start=site.start)
+
+    def add_expert(self, site: RankSite, start: int, activation: Tensor, tokens: Tensor) -> None:
+        """Add the activations of one expert of a layer, whose neurons begin at `start`, on its tokens, by row."""
+        here = tokens < self._weights.shape[1]
+        layer, weights = self._place[site.layer], self._weights[:, tokens[here]]
+        self._sums.add(layer, activation[here], weights, start=start)
 
     def total(self) -> Float64[Tensor, "layer power span neuron"]:
         """The sums, on the CPU."""
         return self._sums.total()
+
+
+def places(sites: Sequence[RankSite]) -> dict[int, int]:
+    """The place of each layer among a rank's layers."""
+    return {layer: place for place, layer in enumerate(sorted({site.layer for site in sites}))}
 
 
 def change_(site: RankSite, inputs: Tensor, output: Tensor, change: LayerIntervention) -> Tensor:
@@ -130,14 +151,9 @@ def change_(site: RankSite, inputs: Tensor, output: Tensor, change: LayerInterve
     act is the module itself with up = 1, so it is the model's own function in the model's own precision.
     """
     index = change.neurons
-    activation = act(site, inputs[:, index]) if site.merged else output[:, index]
+    activation = site.activation(inputs[:, index]) if site.merged else output[:, index]
     everything = torch.arange(activation.shape[-1], device=activation.device)
     LayerIntervention(everything, change.scale, change.shift).apply_(activation)
     up = inputs[:, inputs.shape[1] // 2 :]
     output[:, index] = activation * up[:, index] if site.merged else activation
     return activation
-
-
-def act(site: RankSite, gate: Tensor) -> Tensor:
-    """The activations of a merged module: its output where up = 1."""
-    return site.module.forward(torch.cat([gate, torch.ones_like(gate)], dim=-1))

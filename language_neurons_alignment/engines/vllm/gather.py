@@ -10,9 +10,11 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from ...core.counts import LanguageCounts, SpanCounts
-from ...errors import SilentHookError, TallyError
+from ...core.routing import Experts, routing_fault
+from ...errors import SilentHookError, TallyError, UnknownArchitectureError
 from ..base import not_finite
 from ..moments import POWERS, SPANS, language_moments
+from ..routing import language_routing
 from .messages import Message, unpack
 
 
@@ -43,8 +45,25 @@ def check_pass(reports: Sequence[Message]) -> None:
         )
 
 
-def gather_counts(reports: Sequence[Message], *, layers: int, d_mlp: int) -> LanguageCounts:
-    """The whole model's counts, with their moments if the ranks report them."""
+def gather_experts(reports: Sequence[Message]) -> Experts | None:
+    """The experts of the whole model; None where it has none."""
+    experts = sorted({tuple(one) for report in reports for one in report["experts"]})
+    if not experts:
+        return None
+    kinds = sorted({one[1:] for one in experts})
+    if len(kinds) > 1:
+        raise UnknownArchitectureError(
+            f"layers of different experts are not supported: {kinds[0]} and {kinds[1]} (number, width, top-k); "
+            "try --engine transformers"
+        )
+    number, width, top_k = kinds[0]
+    return Experts(tuple(one[0] for one in experts), number, width, top_k)
+
+
+def gather_counts(
+    reports: Sequence[Message], *, layers: int, d_mlp: int, experts: Experts | None = None
+) -> LanguageCounts:
+    """The whole model's counts, with their moments if the ranks report them, and the routing of its experts."""
     covered = torch.zeros(layers, d_mlp, dtype=torch.int32)
     for report in reports:
         own, here = _place(report)
@@ -62,7 +81,17 @@ def gather_counts(reports: Sequence[Message], *, layers: int, d_mlp: int) -> Lan
         sums = _gather(reports, "moments", np.float64, sums)
         moments = language_moments(sums, full_tokens=full, prefix_tokens=prefix)
     counts = over_zero.transpose(0, 1).contiguous()
-    return LanguageCounts(SpanCounts(full, counts[0]), SpanCounts(prefix, counts[1]), moments)
+    routing = None
+    if experts is not None:
+        chosen = torch.zeros(2, layers, SPANS, experts.number, dtype=torch.float64)
+        for report in reports:
+            own = report["layers"]
+            part = unpack(report, "routing", np.float64).reshape(2, len(own), SPANS, experts.number)
+            chosen[:, own] = torch.from_numpy(part.copy())
+        routing = language_routing(chosen, experts, full_tokens=full, prefix_tokens=prefix)
+        if fault := routing_fault(routing, full_tokens=full, prefix_tokens=prefix):
+            raise TallyError(f"{fault}; nothing was counted")
+    return LanguageCounts(SpanCounts(full, counts[0]), SpanCounts(prefix, counts[1]), moments, routing)
 
 
 def _gather(reports: Sequence[Message], key: str, dtype: type[np.generic], into: Tensor) -> Tensor:

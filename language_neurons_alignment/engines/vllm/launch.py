@@ -16,11 +16,11 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
-from ...errors import EngineError, LNAError, MissingEngineError, SettingsError, UnknownArchitectureError
+from ...errors import EngineError, LNAError, MissingEngineError, SettingsError
 from ..adapter import Adapter
 from ..base import check_batch_choices
 from ..checkpoint import rope_switch
-from ..families import class_name, neurons_of_layers, neurons_per_layer, vllm_place
+from ..families import check_vllm, class_name, experts_in, neurons_per_layer
 from .watch import Guard
 
 TESTED = ((0, 32), (0, 33))
@@ -162,14 +162,21 @@ def _value(value: Any) -> Any:
 
 def check_model(config: Any, launch: Launch) -> None:
     """Refuse a model that vLLM cannot count as asked, before anything is loaded."""
-    vllm_place(config)
-    widths = sorted(set(neurons_of_layers(config, config.num_hidden_layers)))
-    if len(widths) > 1:
-        raise UnknownArchitectureError(
-            f"{class_name(config)} has layers of different widths ({', '.join(map(str, widths))} neurons), which are "
-            "not counted in vLLM, expected one width: try --engine transformers"
+    check_vllm(config)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    if text is not config and find_spec("torchvision") is None:
+        raise MissingEngineError(
+            f"{class_name(config)} is a model of text and images, and vLLM's classes of these need torchvision, which "
+            "is not installed: pip install torchvision (for CPUs with --index-url "
+            "https://download.pytorch.org/whl/cpu), or take --engine transformers"
         )
-    sizes = {"attention heads": config.num_attention_heads, "neurons per layer (d_mlp)": neurons_per_layer(config)}
+    if experts_in(config) is not None and launch.tensor > 1:
+        raise EngineError(
+            f"--tensor-parallel-size {launch.tensor}: the experts of a layer are counted on one rank; "
+            "take --pipeline-parallel-size to use more GPUs"
+        )
+    layers = text.num_hidden_layers
+    sizes = {"attention heads": text.num_attention_heads, "neurons per layer (d_mlp)": neurons_per_layer(config)}
     divisors = [one for one in range(1, min(sizes.values()) + 1) if all(size % one == 0 for size in sizes.values())]
     for what, size in sizes.items():
         if size % launch.tensor:
@@ -177,10 +184,8 @@ def check_model(config: Any, launch: Launch) -> None:
                 f"--tensor-parallel-size {launch.tensor} does not divide the model's {size} {what}: "
                 f"take one of {', '.join(map(str, divisors[:8]))}"
             )
-    if launch.pipeline > config.num_hidden_layers:
-        raise EngineError(
-            f"--pipeline-parallel-size {launch.pipeline}: the model has only {config.num_hidden_layers} layers to share"
-        )
+    if launch.pipeline > layers:
+        raise EngineError(f"--pipeline-parallel-size {launch.pipeline}: the model has only {layers} layers to share")
 
 
 def lora_options(adapter: Adapter | None) -> dict[str, Any]:
@@ -289,4 +294,7 @@ def explained(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        if "validation error" in lines[0] and len(lines) > 1:  # pydantic's heading
+            said = lines[1].strip().removeprefix("Value error, ").partition(" [type=")[0]
+            lines = [said.partition(" Supported architectures: ")[0]]  # a list of hundreds
         raise EngineError(f"{what}: {lines[0][:400]} (--debug shows all; its own messages are above)") from error

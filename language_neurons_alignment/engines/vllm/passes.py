@@ -16,10 +16,13 @@ import torch
 from jaxtyping import Bool, Int32
 from torch import Tensor
 
-from ..families import RankSite
-from .firing import ActivationSums, FiringSums, RowWeights
+from ...core.interventions import LayerIntervention
+from ..routing import RoutingSums
+from .experts import RoutedCall
+from .firing import ActivationSums, FiringSums, RowWeights, places
 from .messages import Message, PassStatistics, unpack
 from .rank import Rank
+from .sites import RankSite
 
 _LOGITS = {"cpu": 2**23, "cuda": 2**27}
 """The most logits in memory, by device: 32 MiB and 512 MiB in float32."""
@@ -189,17 +192,22 @@ class Pass:
         """Take the tree that the driver sent."""
         self._rank = rank
         self._schedule = Schedule.of(message)
-        self._weights = self._scores = self._sums = self._moments = None
+        self._weights = self._scores = self._sums = self._moments = self._routing = None
         if message["weights"] is not None:
             weights = unpack(message, "weights", np.int64).reshape(2, -1)
             self._weights = np.concatenate([weights, np.zeros((2, 1), np.int64)], axis=1)
             self._sums = FiringSums(rank.sites, rank.d_mlp, weights, device=rank.device)
             self._moments = ActivationSums(rank.sites, rank.d_mlp, rank.device) if message["moments"] else None
+            experts = next((site.experts for site in rank.sites if site.experts is not None), None)
+            if experts is not None:
+                self._routing = RoutingSums(len(rank.layers), experts.number, rank.device)
         if message["scored"] is not None and rank.last:
             wanted = unpack(message, "scored", np.uint8).astype(bool)
             self._scores = Scores(self._schedule, wanted, vocabulary=rank.runner.model_config.get_vocab_size())
         self._tally = np.zeros(2, dtype=np.int64)
-        self._layer_rows = {site.layer: 0 for site in rank.sites}
+        self._site_rows = {(site.layer, site.start): 0 for site in rank.sites}
+        self._place = places(rank.sites)
+        self._times: Tensor | None = None
         self._wrong = torch.zeros((), dtype=torch.int64, device=rank.device)
         self._infinite = torch.zeros((), dtype=torch.int64, device=rank.device)
         self._padded = 0
@@ -227,6 +235,7 @@ class Pass:
         weights = np.where(fresh, self._weights[:, rows], 0)
         self._tally += weights.sum(axis=1)
         self._row_weights = RowWeights.of(weights, planes=self._sums.planes, device=self._rank.device)
+        self._times = torch.from_numpy(weights)
         if self._moments is not None:
             self._moments.weigh(weights)
 
@@ -244,15 +253,35 @@ class Pass:
         """Count a layer's firings, and add up its activations if the driver wants moments."""
         if self._rows is None:
             return
-        if inputs.shape[0] != self._now:
-            raise RuntimeError(f"layer {site.layer} saw {inputs.shape[0]} rows, the model was fed {self._now}")
-        self._layer_rows[site.layer] += inputs.shape[0]
+        self._saw(site, inputs.shape[0])
         if self._row_weights is None or self._sums is None or not any(self._row_weights.largest):
             return
-        gate = inputs[:, : self._rank.d_mlp]
-        self._sums.add(site.layer, gate, self._row_weights, changed=changed)
+        gate = inputs[:, : site.width]
+        self._sums.add(site, gate, self._row_weights, changed=changed)
         if self._moments is not None:
             self._moments.add(site, gate, changed=changed)
+
+    def routed(self, site: RankSite, call: RoutedCall, change: LayerIntervention | None) -> None:
+        """Count the firings of a layer's routed experts, each on the tokens sent to it, and what the router chose."""
+        if self._rows is None or site.experts is None:
+            return
+        self._saw(site, call.x.shape[0])
+        weights, times = self._row_weights, self._times
+        if weights is None or times is None or self._sums is None or not any(weights.largest):
+            return
+        rows = times.shape[1]  # the others are padding
+        if self._routing is not None:
+            self._routing.add(self._place[site.layer], call.index[:rows], call.weights[:rows], times)
+        for expert, tokens, activation in site.experts.activations(call, change):
+            start = site.start + expert * site.experts.width
+            self._sums.add_expert(site, start, activation, tokens, weights)
+            if self._moments is not None:
+                self._moments.add_expert(site, start, activation, tokens)
+
+    def _saw(self, site: RankSite, rows: int) -> None:
+        if rows != self._now:
+            raise RuntimeError(f"layer {site.layer} saw {rows} rows, the model was fed {self._now}")
+        self._site_rows[site.layer, site.start] += rows
 
     def after(self, output: object) -> None:
         """Score the final hidden states, on the ranks that have them."""
@@ -279,9 +308,15 @@ class Pass:
             "wrong": int(self._wrong),
             "infinite": int(self._infinite),
             "fed": self._padded,
-            "layer_rows": [self._layer_rows[site.layer] for site in self._rank.sites],
+            "layer_rows": [self._layer_rows(layer) for layer in self._rank.layers],
+            "routing": None if self._routing is None else self._routing.total().numpy().tobytes(),
             "statistics": asdict(self._schedule.statistics),
         }
+
+    def _layer_rows(self, layer: int) -> int:
+        """The rows that each site of a layer saw; of a site that saw others, its own."""
+        seen = [rows for (own, _), rows in self._site_rows.items() if own == layer]
+        return next((rows for rows in seen if rows != self._padded), self._padded)
 
 
 class AnswerWatch:
@@ -309,6 +344,9 @@ class AnswerWatch:
             generator.mark()
 
     def layer(self, site: RankSite, inputs: Tensor, changed: tuple[Tensor, Tensor] | None) -> None:
+        """Nothing to do."""
+
+    def routed(self, site: RankSite, call: RoutedCall, change: LayerIntervention | None) -> None:
         """Nothing to do."""
 
     def after(self, output: object) -> None:

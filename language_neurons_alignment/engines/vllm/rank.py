@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ...core.interventions import LayerIntervention
-from ..families import RankSite, rank_sites
+from .experts import RoutedCall
 from .firing import change_
 from .messages import Message, unpack_intervention
+from .sites import RankSite, Trace
 
 
 class RankObserver(Protocol):
@@ -32,6 +33,9 @@ class RankObserver(Protocol):
         the intervention changed, and their activations now.
         """
 
+    def routed(self, site: RankSite, call: RoutedCall, change: LayerIntervention | None) -> None:
+        """A layer's routed experts ran, under this change of their neurons."""
+
     def after(self, output: object) -> None:
         """The model ran."""
 
@@ -40,26 +44,31 @@ class RankObserver(Protocol):
         ...
 
 
+Place = tuple[int, int]
+"""A site: its layer, and where in the layer its neurons begin."""
+
+
 @dataclass
 class Rank:
     """The part of a model that lives in one worker."""
 
     runner: Any  # vLLM's model runner
-    sites: tuple[RankSite, ...]  # of this rank's layers
+    sites: tuple[RankSite, ...]  # of this rank's layers, in their order; a layer of experts may have two
     tensor_rank: int  # which share of each layer's neurons is here
     pipeline_rank: int  # which share of the layers is here
     last: bool  # whether the final hidden states come out here
     d_mlp: int  # neurons per layer on this rank
-    changes: dict[int, LayerIntervention] = field(default_factory=dict)  # in force, by layer; neurons as numbered here
-    acted: dict[int, int] = field(default_factory=dict)  # how often it acted, by layer
+    tensor_size: int = 1  # how many ranks share each layer
+    changes: dict[Place, LayerIntervention] = field(default_factory=dict)  # in force, neurons as numbered in the site
+    acted: dict[Place, int] = field(default_factory=dict)  # how often each acted
     forwards: int = 0  # how often the model ran since the intervention changed
     observer: RankObserver | None = None
     _handles: list[Any] = field(default_factory=list)
-    _here: RankSite | None = None
+    _here: int | None = None  # the layer that runs
 
     @classmethod
-    def of(cls, runner: Any, *, model_type: str, d_mlp: int) -> Rank:
-        """The rank in this worker, of a model with `d_mlp` neurons per layer."""
+    def of(cls, runner: Any, *, d_mlp: int) -> Rank:
+        """The rank in this worker, of a model with `d_mlp` neurons per layer; `find` finds where they are."""
         from vllm.distributed import get_pp_group, get_tp_group
 
         tensor, pipeline = get_tp_group(), get_pp_group()
@@ -71,11 +80,12 @@ class Rank:
             )
         return cls(
             runner=runner,
-            sites=rank_sites(runner.get_model(), model_type=model_type),
+            sites=(),
             tensor_rank=tensor.rank_in_group,
             pipeline_rank=pipeline.rank_in_group,
             last=pipeline.is_last_rank,
             d_mlp=d_mlp // tensor.world_size,
+            tensor_size=tensor.world_size,
         )
 
     @property
@@ -95,21 +105,47 @@ class Rank:
             "device": str(self.device),
             "tensor_rank": self.tensor_rank,
             "pipeline_rank": self.pipeline_rank,
-            "layers": [site.layer for site in self.sites],
+            "layers": self.layers,
             "neurons": self.d_mlp,
+            "experts": [
+                [site.layer, site.experts.number, site.experts.width, site.experts.top_k]
+                for site in self.sites
+                if site.experts is not None
+            ],
         }
+
+    @property
+    def layers(self) -> list[int]:
+        """The numbers of this rank's layers."""
+        return sorted({site.layer for site in self.sites})
 
     def change(self, message: Mapping[str, Any] | None) -> Message:
         """Replace the intervention (None: none), and report how often the last one acted and the model ran."""
-        report = {"forwards": self.forwards, "acted": [[layer, self.acted[layer]] for layer in self.changes]}
+        report = {"forwards": self.forwards, "acted": [[layer, self.acted[layer, at]] for layer, at in self.changes]}
         offset = self.tensor_rank * self.d_mlp
         parts = {} if message is None else unpack_intervention(message, offset=offset, width=self.d_mlp)
-        mine = {site.layer for site in self.sites}
-        self.changes = {layer: part.to(self.device) for layer, part in parts.items() if layer in mine}
+        self.changes = {}
+        for site in self.sites:
+            part = parts[site.layer].within(site.start, site.start + site.width) if site.layer in parts else None
+            if part is not None and len(part.neurons):
+                self.changes[site.layer, site.start] = part.to(self.device)
         self.acted = dict.fromkeys(self.changes, 0)
         self.forwards = 0
         self._wire()
         return report
+
+    def trace(self) -> None:
+        """Follow the next forward pass through every module of the layers."""
+        self.observe(Trace(self.runner.get_model(), self.sites))
+
+    def find(self) -> None:
+        """Find and prove this rank's neurons in what was followed."""
+        trace = self.observer
+        if not isinstance(trace, Trace):
+            raise RuntimeError("there is no trace to find neurons in")
+        self.observe(None)
+        self.sites = trace.found(width=self.d_mlp, tensor=self.tensor_size)
+        self.d_mlp = max((site.start + site.width for site in self.sites), default=0)
 
     def observe(self, observer: RankObserver | None) -> None:
         """Call this observer from now on, in place of the one before; None: no observer."""
@@ -123,14 +159,22 @@ class Rank:
         self._handles.clear()
         for name in ("execute_model", "_model_forward"):
             self.runner.__dict__.pop(name, None)
+        for site in self.sites:
+            if site.experts is not None:
+                site.module.__dict__.pop("forward_modular", None)
         if self.observer is None and not self.changes:
             return
         self.runner._model_forward = self._forward(self.runner._model_forward)
         if self.observer is not None:
             self.runner.execute_model = self._execute(self.runner.execute_model, self.observer)
-        self._handles += [site.block.register_forward_pre_hook(partial(self._enter, site)) for site in self.sites]
-        modules = {id(site.module): site.module for site in self.sites}
+        blocks = {site.layer: site.block for site in self.sites}
+        self._handles += [one.register_forward_pre_hook(partial(self._enter, layer)) for layer, one in blocks.items()]
+        modules = {id(site.module): site.module for site in self.sites if site.experts is None}
         self._handles += [module.register_forward_hook(self._hook) for module in modules.values()]
+        for site in self.sites:
+            if site.experts is not None:
+                original = site.experts.module.forward_modular
+                site.module.__dict__["forward_modular"] = partial(self._route, site, original)
 
     def _execute(self, original: Callable[..., Any], observer: RankObserver) -> Callable[..., Any]:
         def execute_model(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
@@ -155,20 +199,34 @@ class Rank:
 
         return _model_forward
 
-    def _enter(self, site: RankSite, _block: nn.Module, _args: tuple[object, ...]) -> None:
+    def _enter(self, layer: int, _block: nn.Module, _args: tuple[object, ...]) -> None:
         """Note which layer runs, because layers may share one activation module."""
-        self._here = site
+        self._here = layer
 
     def _hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        site = self._here
-        if site is None or site.module is not module:
+        site = next((one for one in self.sites if one.layer == self._here and one.module is module), None)
+        if site is None:
             raise RuntimeError(f"{type(module).__name__} ran outside of the layer that it belongs to")
-        inputs, change, changed = _rows(args[0]), self.changes.get(site.layer), None
+        inputs, change, changed = _rows(args[0]), self.changes.get((site.layer, site.start)), None
         if change is not None:
             changed = (change.neurons, change_(site, inputs, _rows(output), change))
-            self.acted[site.layer] += 1
+            self.acted[site.layer, site.start] += 1
         if self.observer is not None:
             self.observer.layer(site, inputs if site.merged else _rows(output), changed)
+        return output
+
+    def _route(
+        self, site: RankSite, original: Any, x: Tensor, topk_weights: Tensor, topk_ids: Tensor, *args: Any, **more: Any
+    ) -> Any:
+        """Compute a layer's routed experts: by vLLM's kernel, or here under an intervention."""
+        call, change = RoutedCall(x, topk_weights, topk_ids), self.changes.get((site.layer, site.start))
+        if site.experts is None or change is None:
+            output = original(x, topk_weights, topk_ids, *args, **more)
+        else:
+            output = site.experts.output(call, change)
+            self.acted[site.layer, site.start] += 1
+        if self.observer is not None:
+            self.observer.routed(site, call, change)
         return output
 
 

@@ -5,6 +5,7 @@ A pass or an intervention wraps the runner and hooks the model, and its end undo
     runner.execute_model     wrapped: which requests a step feeds, and from which position on
     runner._model_forward    wrapped: which node each row is; afterwards, the final hidden states
     activation modules       forward hooks that count and change
+    routed experts           wrapped: which tokens each expert has; under an intervention, computed here
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from typing import Any
 
 import torch
 
+from ...errors import UnknownArchitectureError
+from .experts import keep_weights
 from .messages import Message
 from .passes import AnswerWatch, Pass
 from .rank import Rank
 from .watch import end_with_driver
 
 end_with_driver()  # vLLM imports this module before a worker loads the model
+keep_weights()
 
 
 class NeuronWorker:
@@ -28,9 +32,22 @@ class NeuronWorker:
     model_runner: Any
     lna_rank: Rank
 
-    def lna_attach(self, model_type: str, d_mlp: int) -> Message:
-        """Find this rank's neuron sites, and describe the rank."""
-        self.lna_rank = Rank.of(self.model_runner, model_type=model_type, d_mlp=d_mlp)
+    def lna_attach(self, d_mlp: int) -> Message:
+        """Describe this rank; where its neurons are is not known yet."""
+        self.lna_rank = Rank.of(self.model_runner, d_mlp=d_mlp)
+        return self.lna_rank.describe()
+
+    def lna_trace(self) -> None:
+        """From now on, follow what the layers compute, until `lna_find` or `lna_end`."""
+        self.lna_rank.trace()
+
+    def lna_find(self) -> Message:
+        """Find and prove this rank's neurons in what was followed; describe the rank, or say why it is refused."""
+        try:
+            with torch.inference_mode():
+                self.lna_rank.find()
+        except UnknownArchitectureError as error:
+            return {"refused": str(error)}
         return self.lna_rank.describe()
 
     def lna_begin(self, message: Mapping[str, Any] | None) -> None:

@@ -1,0 +1,150 @@
+"""Mixtures of experts in vLLM, whose kernels compute all experts at once and never show an activation.
+
+    act(gate_e x)           computed again for counting, for the tokens that the router sent to expert e
+    Σ_e w_e · down_e(act(gate_e x) · up_e x)        computed here, in place of the kernel, only under an intervention
+
+`x`, the chosen experts and their weights w are those that vLLM hands to its kernel (`RoutedExperts.forward_modular`),
+so the router is vLLM's own. Kernels may store the experts' weights in an order of their own, so the weights are kept as
+they were loaded (`keep_weights`): without more memory where the kernel uses them as they are, as on GPUs with
+`--engine-arg moe_backend=triton`, and in twice the memory on CPUs. Before anything is counted, the sum computed here is
+proved to be what the kernel gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...core.interventions import LayerIntervention
+
+_KEPT = "lna_weights"
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda gate: F.gelu(gate, approximate="tanh"),
+}
+"""By vLLM's name; each is above 0 exactly where the gate is, and multiplied by up."""
+
+
+def keep_weights() -> None:
+    """From now on, the experts that vLLM loads in this process keep their weights as they were loaded."""
+    from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
+
+    original = UnquantizedFusedMoEMethod.process_weights_after_loading
+    if hasattr(original, _KEPT):
+        return
+
+    def process_weights_after_loading(self: Any, layer: Any) -> None:
+        names = ("w13_weight", "w2_weight", "w13_bias", "w2_bias")
+        layer.__dict__[_KEPT] = [one if one is None else one.data for one in (getattr(layer, n, None) for n in names)]
+        original(self, layer)
+
+    setattr(process_weights_after_loading, _KEPT, True)
+    UnquantizedFusedMoEMethod.process_weights_after_loading = process_weights_after_loading  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@dataclass(frozen=True)
+class RoutedCall:
+    """One call of a layer's routed experts: what came in, and what the kernel gave."""
+
+    x: Float[Tensor, "token hidden"]
+    weights: Float[Tensor, "token k"]
+    index: Int[Tensor, "token k"]
+    output: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RankExperts:
+    """The routed experts of one layer.
+
+    Attributes:
+        module: vLLM's `RoutedExperts`.
+        number, width, top_k: experts, neurons of each, and experts to which each token is sent.
+    """
+
+    module: Any
+    act: Callable[[Tensor], Tensor]
+    first: Float[Tensor, "expert both hidden"]  # gate, then up
+    down: Float[Tensor, "expert hidden width"]
+    first_bias: Tensor | None
+    down_bias: Tensor | None
+    number: int
+    width: int
+    top_k: int
+
+    @classmethod
+    def of(cls, module: Any, call: RoutedCall) -> RankExperts | str:
+        """A layer's experts, proved on what its kernel was given and gave; or why they cannot be."""
+        kept = module.__dict__.get(_KEPT)
+        if kept is None:
+            return f"they are quantised ({type(module.quant_method).__name__}), so their weights cannot be read"
+        first, down, first_bias, down_bias = kept
+        act = _ACTIVATIONS.get(str(getattr(module.activation, "value", module.activation)))
+        if act is None:
+            return f"their activation function {module.activation} is not known"
+        apart = module.expert_map is not None or len(first) != module.global_num_experts
+        if module.apply_router_weight_on_input or apart:
+            return "they are shared out among ranks, or weighted before they compute"
+        found = cls(module, act, first, down, first_bias, down_bias, len(first), down.shape[2], call.index.shape[1])
+        index = call.index.sort(dim=-1).values
+        if bool((index < 0).any()) or bool((index >= len(first)).any()) or bool((index.diff(dim=-1) == 0).any()):
+            return "their router sends a token to no expert, or to one twice"
+        if call.output is None or not agree(found.output(call), call.output):
+            return "their weights, as they were loaded, do not give what the kernel gives"
+        return found
+
+    def output(self, call: RoutedCall, change: LayerIntervention | None = None) -> Float[Tensor, "token hidden"]:
+        """What the experts give, with their neurons changed; their numbers count from the first expert's on."""
+        result = torch.zeros(call.x.shape, dtype=torch.float32, device=call.x.device)
+        for expert, tokens, choice in self._sent(call):
+            gate, up = self._linear(self.first, self.first_bias, expert, call.x[tokens]).chunk(2, dim=-1)
+            activation = self.act(gate)
+            if change is not None:
+                change.within(expert * self.width, (expert + 1) * self.width).apply_(activation)
+            given = self._linear(self.down, self.down_bias, expert, activation * up).float()
+            result.index_add_(0, tokens, given * call.weights[tokens, choice].float()[:, None])
+        return result.to(call.x.dtype)
+
+    def activations(
+        self, call: RoutedCall, change: LayerIntervention | None = None
+    ) -> Iterator[tuple[int, Int[Tensor, " routed"], Float[Tensor, "routed width"]]]:
+        """For each expert with tokens: its number, the numbers of its tokens, and their activations, changed."""
+        for expert, tokens, _ in self._sent(call):
+            activation = self.act(self._linear(self.first, self.first_bias, expert, call.x[tokens], rows=self.width))
+            if change is not None:
+                change.within(expert * self.width, (expert + 1) * self.width).apply_(activation)
+            yield expert, tokens, activation
+
+    def _sent(self, call: RoutedCall) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Each expert with tokens, these tokens, and the place of the expert among the choices of each."""
+        for expert in call.index.unique().tolist():
+            tokens, choice = (call.index == expert).nonzero(as_tuple=True)
+            yield expert, tokens, choice
+
+    def _linear(self, weight: Tensor, bias: Tensor | None, expert: int, x: Tensor, rows: int | None = None) -> Tensor:
+        return F.linear(x, weight[expert][:rows], None if bias is None else bias[expert][:rows])
+
+
+def agree(one: Tensor, other: Tensor) -> bool:
+    """Whether two results differ by rounding alone, in proportion to the largest number of each row."""
+    if one.shape != other.shape:
+        return False
+    off = max(1e-4, 8 * torch.finfo(other.dtype).eps)
+    one, other = one.float(), other.float()
+    return bool(((one - other).abs() <= off * other.abs().amax(dim=-1, keepdim=True)).all())
+
+
+def routed_experts(layer: nn.Module) -> list[tuple[str, nn.Module]]:
+    """vLLM's groups of routed experts below a layer."""
+    return [
+        (name, module)
+        for name, module in layer.named_modules()
+        if any(one.__name__ == "RoutedExperts" for one in type(module).__mro__)
+    ]

@@ -1,0 +1,45 @@
+"""A GGUF file on the command line: all steps on one, and the demo's second model with its licence."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from language_neurons_alignment import _demo
+from language_neurons_alignment.cli import run
+from tests.cli.conftest import Lna
+
+
+@pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("gguf", "accelerate")), reason="pip install gguf accelerate"
+)
+def test_all_steps_run_on_a_gguf_file_and_their_results_bear_its_name(lna: Lna, here: Path) -> None:
+    from tests.tiny_gguf import save_tiny_gguf, sentencepiece_tables
+
+    save_tiny_gguf("gemma3_text", here / "folder", here / "tiny.gguf", tables=sentencepiece_tables())
+    flags = ("--model-path", "tiny.gguf", "-d", "datasets/mgsm.json", "-s", "mgsm", "--engine", "transformers")
+    done = lna("run", *flags, "--langs", "es,en,sw", "-b", 0.8, "-r", 0.1, "-l", 0.1, "--controls", 0)
+    assert done.code == 0, done.err
+    assert "tiny.gguf holds its weights as F32: they are dequantised" in done.err
+    names = {path.name for path in here.rglob("*Gemma3-tiny.gguf*")}
+    assert {"activation.es.Gemma3-tiny.gguf.pt", "mask.Gemma3-tiny.gguf", "ppl.Gemma3-tiny.gguf.json"} <= names
+    assert "already counted" in lna("activation", *flags, "-l", "es").err
+    assert lna("dataset", "check", "datasets/mgsm.json", "--model-path", "tiny.gguf", "--no-language-id").code == 0
+
+
+@pytest.mark.parametrize("name", _demo.MODELS)
+def test_the_demo_names_the_licence_before_it_asks_for_the_model(
+    lna: Lna, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(_demo, "find_spec", lambda _name: None)
+    monkeypatch.setenv("LNA_CACHE", str(tmp_path))
+    call, model = lna("demo", "--model", name), _demo.MODELS[name]
+    assert call.code == 1
+    assert call.err.startswith(f"licence {model.folder}: {model.licence}\n")
+    assert f"run `{model.command}`" in call.err
+
+
+def test_the_demo_s_default_is_one_of_its_models() -> None:
+    assert run._MODEL in _demo.MODELS

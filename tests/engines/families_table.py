@@ -1,0 +1,75 @@
+"""The table of families × engines in docs/models.md, made by comparing a tiny model of each family.
+
+    python -m tests.engines.families_table           transformers against independent hooks
+    python -m tests.engines.families_table --vllm    and vLLM against transformers (`vllm_families`), recorded anew
+
+It takes some minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import shorten
+
+from language_neurons_alignment.engines.transformers import TransformersEngine
+from tests.engines.contract import counting_error
+from tests.engines.oracle import NaiveEngine
+from tests.tiny_models import CONFIGS, save_tiny_model
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+RECORD = Path(__file__).with_name("vllm_families.json")
+BEGIN, END = "<!-- families -->\n", "<!-- /families -->"
+
+
+def in_transformers(folder: Path) -> str:
+    """Σ |counts − independent hooks|, and what is counted."""
+    engine = TransformersEngine.load(folder, device="cpu", dtype="float32")
+    info = engine.model
+    experts = f", {info.experts.number} experts" if info.experts else ""
+    said = f"{counting_error(engine, NaiveEngine(folder))} | {info.architecture}{experts}"
+    engine.close()
+    return said
+
+
+def record_vllm(folder: Path) -> None:
+    """Try every family on vLLM, and keep what comes out."""
+    command = [sys.executable, "-m", "tests.engines.vllm_families", str(folder)]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    RECORD.write_text("".join(f"{line}\n" for line in printed.splitlines() if line.startswith("{")), encoding="utf-8")
+
+
+def in_vllm() -> dict[str, str]:
+    """What the record says of each family."""
+    told = map(json.loads, RECORD.read_text(encoding="utf-8").splitlines())
+    said = {one["model_type"]: f"{one['vllm']}: {one.get('reason', '')}".removesuffix(": ") for one in told}
+    return {kind: shorten(text, 200, placeholder=" …").replace("|", "/") for kind, text in said.items()}
+
+
+def rows_of(page: str) -> list[str]:
+    """The families in the page's table, in order."""
+    lines = page[page.index(BEGIN) : page.index(END)].splitlines()
+    return [line.split("`")[1] for line in lines if line.startswith("| `")]
+
+
+def main() -> None:
+    """Make the table, and write it into the page."""
+    lines = ["| Family (`model_type`) | transformers: Σ\\|Δ\\| | Class | vLLM |", "|---|---|---|---|"]
+    with TemporaryDirectory() as place:
+        if "--vllm" in sys.argv[1:]:
+            record_vllm(Path(place) / "vllm")
+        vllm = in_vllm()
+        for kind in sorted(CONFIGS):
+            said = in_transformers(save_tiny_model(kind, Path(place) / kind))
+            lines.append(f"| `{kind}` | {said} | {vllm.get(kind, 'not tried')} |")
+            print(lines[-1], flush=True)
+    page = PAGE.read_text(encoding="utf-8")
+    before, after = page[: page.index(BEGIN)], page[page.index(END) :]
+    PAGE.write_text(before + BEGIN + "\n".join(lines) + "\n" + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

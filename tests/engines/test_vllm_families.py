@@ -1,0 +1,49 @@
+"""Families on vLLM: the recorded result of each, and some of them tried again.
+
+`vllm_families.json` is what `python -m tests.engines.vllm_families FOLDER` printed for all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.engines.vllm_engines import needs_vllm
+from tests.engines.vllm_families import KINDS
+
+RECORDED: dict[str, dict[str, str]] = {
+    one["model_type"]: one
+    for one in map(json.loads, Path(__file__).with_name("vllm_families.json").read_text("utf-8").splitlines())
+}
+
+TRIED = ("falcon", "gpt2", "cohere2", "glm4", "phi", "smollm3", "glm", "apertus", "mixtral", "qwen2_moe", "qwen3_moe")
+"""Classes of vLLM's own with plain and merged MLPs, parallel blocks and sandwich norms; the transformers library's code
+in vLLM with one module, two, and gate and up computed together; a refusal; experts without and with shared ones."""
+
+
+def test_every_family_was_tried_and_what_was_not_equal_was_refused() -> None:
+    assert set(RECORDED) == set(KINDS)
+    assert {one["vllm"] for one in RECORDED.values()} == {"equal", "refused"}
+    assert all(one.get("reason") for one in RECORDED.values() if one["vllm"] == "refused")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """What the families give now, all in one process."""
+    command = [sys.executable, "-m", "tests.engines.vllm_families", str(tmp_path_factory.mktemp("families")), *TRIED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {one["model_type"]: one for one in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.mark.vllm
+@needs_vllm
+@pytest.mark.parametrize("kind", TRIED)
+def test_a_family_is_computed_as_the_transformers_engine_computes_it_or_refused(
+    results: dict[str, dict[str, str]], kind: str
+) -> None:
+    assert results[kind] == RECORDED[kind]

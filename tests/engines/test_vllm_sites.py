@@ -1,0 +1,260 @@
+"""Neuron sites in vLLM: layers of the kinds that its classes have are proved, and what is wrong with one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from language_neurons_alignment.engines.vllm.firing import FiringSums, RowWeights
+from language_neurons_alignment.engines.vllm.sites import RankSite, Trace, decoder_layers
+from language_neurons_alignment.errors import UnknownArchitectureError
+
+HIDDEN, WIDTH = 8, 12
+
+
+class Merged(nn.Module):
+    """act(first half) · second half, as vLLM's SiluAndMul."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor] = F.silu) -> None:
+        super().__init__()
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, dim=-1)
+        return self.act(gate) * up
+
+
+class Exchanged(Merged):
+    """first half · act(second half), as vLLM's MulAndSilu."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.roll(x.shape[-1] // 2, -1))
+
+
+class Clamped(Merged):
+    """act(first half) · second half cut off at 7, as vLLM's SiluAndMulWithClamp."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, dim=-1)
+        return self.act(gate) * up.clamp(-7, 7)
+
+
+class Sparse(Merged):
+    """act(gate above its mean) · up, as vLLM's GeluAndMulSparse."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, dim=-1)
+        return self.act(F.relu(gate - gate.mean(-1, keepdim=True))) * up
+
+
+class LowPrecision(nn.Module):
+    """Keeps its parameter in bfloat16, as vLLM's XIELU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(0.5, dtype=torch.bfloat16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x > 0, x, self.slope * x)
+
+
+class RowParallelLinear(nn.Linear):
+    """Gives a pair, as vLLM's linear maps do."""
+
+    def forward(self, input: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().forward(input), None
+
+
+class MLP(nn.Module):
+    """A merged MLP unless its act_fn is another; what differs is set from outside."""
+
+    def __init__(self, act: nn.Module, *, into: int = 2 * WIDTH, down: type[nn.Linear] = RowParallelLinear) -> None:
+        super().__init__()
+        self.up, self.act, self.down = nn.Linear(HIDDEN, into), act, down(WIDTH, HIDDEN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = self.down(self.act(self.up(x)))
+        return given[0] if isinstance(given, tuple) else given
+
+
+class Gated(nn.Module):
+    """act(gate) · up with an activation module of its own, as classes of the transformers library."""
+
+    def __init__(self, act: nn.Module) -> None:
+        super().__init__()
+        self.gate, self.up = nn.Linear(HIDDEN, WIDTH), nn.Linear(HIDDEN, WIDTH)
+        self.act, self.down = act, RowParallelLinear(WIDTH, HIDDEN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.act(self.gate(x)) * self.up(x))[0]
+
+
+class Layer(nn.Module):
+    def __init__(self, mlp: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.mlp = nn.LayerNorm(HIDDEN), mlp
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.mlp(self.norm(x))
+
+
+class Decoder(nn.Module):
+    def __init__(self, *mlps: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(mlp) for mlp in mlps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def trace_of(model: nn.Module, sites: tuple[RankSite, ...] = ()) -> Trace:
+    """A trace of one scheduled step between a warm-up and the steps that follow."""
+    trace = Trace(model.requires_grad_(False), sites)
+    with torch.inference_mode():
+        for scheduled in (None, object(), object()):
+            trace.step(scheduled)
+            trace.before({})
+            trace.after(model(torch.randn(5, HIDDEN, generator=torch.Generator().manual_seed(0))))
+    return trace
+
+
+def found(*mlps: nn.Module, width: int = WIDTH, tensor: int = 1) -> tuple[RankSite, ...]:
+    with torch.inference_mode():
+        return trace_of(Decoder(*mlps)).found(width=width, tensor=tensor)
+
+
+def test_merged_plain_and_gated_layers_are_proved() -> None:
+    mlps = (MLP(Merged()), MLP(nn.GELU(), into=WIDTH), Gated(nn.SiLU()))
+    sites = found(*mlps, tensor=4)
+    assert [(one.layer, one.module, one.down, one.merged, one.signed) for one in sites] == [
+        (0, mlps[0].act, mlps[0].down, True, True),
+        (1, mlps[1].act, mlps[1].down, False, True),
+        (2, mlps[2].act, mlps[2].down, False, True),
+    ]
+
+
+def test_layers_may_share_one_activation_module() -> None:
+    shared = nn.ReLU()
+    assert [one.module for one in found(*(MLP(shared, into=WIDTH) for _ in range(3)))] == [shared] * 3
+
+
+def test_layers_of_other_pipeline_stages_are_left_out() -> None:
+    model = Decoder(MLP(Merged()), MLP(Merged()))
+    model.layers.insert(0, type("PPMissingLayer", (nn.Identity,), {})())
+    assert [one.layer for one in trace_of(model).found(width=WIDTH, tensor=1)] == [1, 2]
+
+
+def test_the_text_decoder_of_a_model_of_text_and_images() -> None:
+    model = nn.Module()
+    model.vision = nn.ModuleList([nn.Linear(400, 400)])
+    model.text = Decoder(MLP(Merged()))
+    model.__dict__["get_language_model"] = lambda: model.text
+    assert list(decoder_layers(model).values()) == list(model.text.layers)
+
+
+@pytest.mark.parametrize(
+    ("mlp", "says"),
+    [
+        (MLP(Exchanged()), r"mlp\.act \(Exchanged\) is not act\(first half\) .*: the gate is its second half"),
+        (MLP(Clamped()), r"\(Clamped\) is not act\(first half\) · second half;"),
+        (MLP(Sparse()), r"\(Sparse\) mixes places"),
+        (MLP(nn.Softmax(-1), into=WIDTH), r"\(Softmax\) mixes places"),
+        (MLP(nn.Identity(), into=WIDTH), "no place|changes nothing"),
+        (MLP(LowPrecision(), into=WIDTH), "has parameters in bfloat16, and computes in float32: load the model in bf"),
+    ],
+)
+def test_a_module_that_is_no_such_activation_is_named(mlp: nn.Module, says: str) -> None:
+    with pytest.raises(UnknownArchitectureError, match=rf"Decoder in vLLM, layer 1 \(Layer\).*{says}") as refused:
+        found(MLP(Merged()), mlp)
+    assert "--engine transformers" in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+class Twice(MLP):
+    def forward(self, x: Tensor) -> Tensor:
+        self.act(self.up(x))
+        return super().forward(x)
+
+
+class InPlace(MLP):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.act(self.up(x)).mul_(0.5))[0]
+
+
+class Scaled(MLP):
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 * super().forward(x)
+
+
+class Fused(MLP):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.act.forward(self.up(x)))[0]
+
+
+@pytest.mark.parametrize(
+    ("mlp", "says"),
+    [
+        (Twice(Merged()), r"mlp\.act runs 2 times per layer"),
+        (InPlace(Merged()), "no place could hold them"),
+        (Scaled(Merged()), "mlp returns something else"),
+        (Fused(Merged()), "no place could hold them"),
+    ],
+)
+def test_a_layer_that_does_something_else_is_refused(mlp: nn.Module, says: str) -> None:
+    with pytest.raises(UnknownArchitectureError, match=says):
+        found(mlp)
+
+
+def test_another_width_and_ranks_that_are_not_summed_are_refused() -> None:
+    with pytest.raises(UnknownArchitectureError, match="gives 12 neurons, the config says 6 for each of 2 ranks"):
+        found(MLP(Merged()), width=6, tensor=2)
+    assert found(MLP(Merged(), down=nn.Linear))
+    with pytest.raises(UnknownArchitectureError, match="a Linear, which does not sum over the ranks"):
+        found(MLP(Merged(), down=nn.Linear), tensor=2)
+    with pytest.raises(UnknownArchitectureError, match="no list of decoder layers"):
+        Trace(nn.Linear(1, 1))
+
+
+def xielu(x: Tensor) -> Tensor:
+    """Positive below −1.6 as well."""
+    return torch.where(x > 0, x * x + 0.5 * x, 2 * (torch.expm1(x) - x) + 0.5 * x)
+
+
+def test_firings_of_an_activation_that_is_positive_below_zero_are_its_own_sign() -> None:
+    (site,) = found(MLP(Merged(xielu)))
+    assert site.merged
+    assert not site.signed
+    gate = torch.tensor([[-4.0], [-0.3], [0.0], [0.7]])
+    sums = FiringSums([site], 1, np.ones((2, 4), np.int64), device=torch.device("cpu"))
+    sums.add(site, gate, RowWeights.of(np.ones((2, 4), np.int64), planes=2, device=gate.device), changed=None)
+    assert int(sums.total()[0, 0]) == int((xielu(gate) > 0).sum()) != int((gate > 0).sum())
+
+
+def test_zeros_that_do_not_reach_the_down_projection_are_noticed() -> None:
+    class Behind(MLP):
+        """Its hook sees a copy of what the down projection reads."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            kept = self.act.forward(self.up(x))
+            self.act(self.up(x))
+            return self.down(kept)[0]
+
+    model = Decoder(MLP(Merged()), Behind(Merged()))
+    sites = trace_of(model).found(width=WIDTH, tensor=1)
+    for site in sites:
+        site.module.register_forward_hook(lambda _m, _i, output: output.zero_())
+    assert trace_of(model, sites).report() == {"reached": [1]}
+
+
+def test_only_the_first_forward_with_requests_is_followed() -> None:
+    trace = trace_of(Decoder(MLP(Merged())))
+    assert [call.name for call in trace._calls[0]] == ["norm", "mlp.up", "mlp.act", "mlp.down", "mlp"]
+    assert SimpleNamespace(**trace.report()).reached == []

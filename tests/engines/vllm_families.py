@@ -1,0 +1,106 @@
+"""Families on vLLM, one after another in one process: is each computed as the transformers engine computes it?
+
+    python -m tests.engines.vllm_families FOLDER [KIND …]
+
+makes the tiny models in FOLDER, and prints one JSON object a line: `model_type`; `vllm`, which is "equal", "different"
+or "refused"; `reason` where it is not equal. Counts, moments, likelihoods and deactivations are compared in float32, by
+the rules of the engine contract. Without KIND it tries all of `KINDS`.
+
+A process of its own, because vLLM changes classes of the transformers library when it runs inside. Its imports are what
+takes the time: a family more costs seconds. The transformers engine is therefore asked first.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from language_neurons_alignment.core.counts import LanguageCounts
+from language_neurons_alignment.core.interventions import Intervention
+from language_neurons_alignment.core.perplexity import TextLikelihood
+from language_neurons_alignment.engines.base import Engine
+from language_neurons_alignment.engines.transformers import TransformersEngine
+from language_neurons_alignment.errors import EngineError
+from tests.engines.contract import assert_close, assert_same_counts, assert_tally, groups_of, scored_texts, some_neurons
+from tests.engines.moments_contract import assert_same_moments
+from tests.engines.vllm_engines import open_vllm
+from tests.tiny_models import CONFIGS, save_tiny_model
+
+KINDS = tuple(CONFIGS)
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "cohere2": {"sliding_window": 512},  # vLLM's window is one token longer, so the engine reads no longer texts
+    "gemma2": {"attn_logit_softcapping": 50.0},  # as Gemma 2's own; at 1, vLLM's kernel for CPUs gives NaN
+    "glm4_moe": {"head_dim": 32},  # the least that vLLM's kernel for CPUs knows
+    "falcon": {"ffn_hidden_size": 512, "intermediate_size": 512},  # vLLM knows no other than 4 × the hidden size
+}
+"""What a tiny model must have besides, so that vLLM can load it."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an engine gives: counts, and counts and likelihoods with some neurons off."""
+
+    counts: LanguageCounts
+    likelihoods: list[TextLikelihood]
+    masked_counts: LanguageCounts
+    masked_likelihoods: list[TextLikelihood]
+
+    @classmethod
+    def of(cls, engine: Engine) -> Seen:
+        groups = groups_of(engine.tokenizer)
+        texts = scored_texts(engine.tokenizer)
+        counts, likelihoods = engine.count(groups, moments=True), engine.log_likelihood(texts)
+        assert_tally(counts, groups)
+        with engine.intervene(Intervention.zero(some_neurons(engine))):
+            return cls(counts, likelihoods, engine.count(groups), engine.log_likelihood(texts))
+
+    def assert_same(self, other: Seen) -> None:
+        assert_same_counts(self.counts, other.counts)
+        assert_same_moments(self.counts, other.counts)
+        assert_close(self.likelihoods, other.likelihoods)
+        assert_same_counts(self.masked_counts, other.masked_counts)
+        assert_close(self.masked_likelihoods, other.masked_likelihoods)
+
+
+@contextmanager
+def inside(folder: Path, **options: Any) -> Iterator[Engine]:
+    """vLLM in this process, its workers too."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+    from vllm.model_executor.models import registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_run_in_subprocess", lambda asked: asked())  # else vLLM is imported again by another
+        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        engine = open_vllm(folder, distributed_executor_backend="uni", **options)
+    try:
+        yield engine
+    finally:
+        engine.close()
+        cleanup_dist_env_and_memory()
+
+
+def compared(kind: str, folder: Path) -> dict[str, str]:
+    """The result of one family."""
+    try:
+        save_tiny_model(kind, folder, **CHANGES.get(kind, {}))
+        theirs = Seen.of(TransformersEngine.load(folder, device="cpu", dtype="float32"))
+        with inside(folder) as engine:
+            Seen.of(engine).assert_same(theirs)
+    except EngineError as error:
+        return {"model_type": kind, "vllm": "refused", "reason": str(error).replace(f"{folder}", kind)}
+    except AssertionError as error:
+        return {"model_type": kind, "vllm": "different", "reason": " ".join(str(error).split())[:300]}
+    return {"model_type": kind, "vllm": "equal"}
+
+
+if __name__ == "__main__":
+    for name in sys.argv[2:] or KINDS:
+        print(json.dumps(compared(name, Path(sys.argv[1]) / name), ensure_ascii=False), flush=True)
