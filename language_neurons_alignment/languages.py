@@ -64,7 +64,7 @@ def language_code(name: str) -> str:
             f"{wanted[:_LONGEST_NAME]!r} stands for {_NO_LANGUAGE[special[1]]}, not for a language: give the code or "
             "English name of the one that the text is in, for example en or English, or leave the text out"
         )
-    code = _from_registry(wanted) if wanted.isprintable() and len(wanted) <= _LONGEST_NAME else None
+    code = _from_registry(wanted) if wanted and wanted.isprintable() and len(wanted) <= _LONGEST_NAME else None
     if code is None or len(code) > LONGEST_CODE:
         shown = wanted if len(wanted) <= _LONGEST_NAME else f"{wanted[:_LONGEST_NAME]}…"
         examples = ", ".join(f"{code} ({name})" for code, name in list(LANGUAGE_NAMES.items())[:3])

@@ -14,6 +14,7 @@ from ..errors import ArtifactError, SettingsError, UnknownArchitectureError
 from ..languages import DEFAULT_LANGUAGES, language_name, parse_languages
 from .options import EngineFlags, MaskOnly, Model, Neurons, Printing, Results, Trained, layout_of, only
 from .output import Bars, note, notes, result, table
+from .process import importing
 
 if TYPE_CHECKING:
     from .._compare import Comparison, PairComparison
@@ -118,7 +119,8 @@ def analyze(model: Model, results: Results, selection: Neurons, mask_only: MaskO
 
     Example: lna analyze --model-path ./Mistral-7B-v0.1 -s mgsm -r 0.01
     """
-    from ..analysis import analyze as analyse
+    with importing():
+        from ..analysis import analyze as analyse
 
     layout = layout_of(model, results, lambda_of=selection)
     found = analyse(layout, selection, mask_only=mask_only)
@@ -465,7 +467,8 @@ def report(
     Example: lna report --model-path ./Mistral-7B-v0.1 -s mgsm ./Mistral-7B-MAPO --trained zh,de
     """
     aligned = parse_languages(trained) if trained else ()
-    from .._report import write_report
+    with importing():
+        from .._report import write_report
 
     named = [model.adapter or model.model_path, *(others or [])]
     models = [model, *(Model(name, model.dataset, model.model_name) for name in others or [])]

@@ -11,6 +11,7 @@ from ..config import DEFAULT_BAR, Counting, Selection, parse_shard
 from ..languages import DEFAULT_LANGUAGES, language_code, language_name, parse_languages
 from .options import SEARCH, TEN, Model, Overwrite, Results, Setup, answered, layout_of, only
 from .output import Bars, note, notes, result, show_evaluation, table
+from .process import importing
 
 if TYPE_CHECKING:
     from ..activation import Collected
@@ -116,7 +117,8 @@ def autosweep(
 
     Example: lna autosweep --model-path ./Mistral-7B-v0.1 -s mgsm -r 0.01 --hi 0.2
     """
-    from ..autosweep import autosweep as sweep
+    with importing():
+        from ..autosweep import autosweep as sweep
 
     languages = selection.languages or DEFAULT_LANGUAGES
     found = sweep(
@@ -153,7 +155,8 @@ def identify(
     Example: lna identify --model-path ./Mistral-7B-v0.1 -s mgsm -r 0.01 -l 0.109375
     """
     selection.check_lambda()
-    from ..identify import identify as find_neurons
+    with importing():
+        from ..identify import identify as find_neurons
 
     languages = selection.languages or DEFAULT_LANGUAGES
     found = find_neurons(layout_of(model, results), languages, selection, overwrite=overwrite)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from io import StringIO
 from types import TracebackType
@@ -22,6 +23,10 @@ from ..errors import visible
 
 _RULE = Box("    \n    \n -- \n" + 5 * "    \n", ascii=True)
 """A line under the header, and nothing else."""
+_SECONDS = 30.0
+"""Between two lines of progress in a log file."""
+_LINE = 100
+"""Columns of such a line."""
 _WIDE = 100_000
 """Columns of the page that tables are laid out on: nothing is wrapped or cut, whatever the terminal."""
 
@@ -91,7 +96,7 @@ def show_evaluation(lam: float, histogram: list[int]) -> None:
 
 
 class Bar:
-    """One progress bar: called with the tokens just done."""
+    """A progress bar on a terminal: called with the tokens just done."""
 
     def __init__(self, label: str, total: int, unit: str) -> None:
         shown = visible(label, keep="")
@@ -108,18 +113,54 @@ class Bar:
         self._bar.refresh()
 
 
+class Line:
+    """The same where there is no terminal, as in a log file: `say` gets whole lines, at the start and at each step."""
+
+    def __init__(self, label: str, total: int, unit: str, say: Callable[[str], None]) -> None:
+        self._label, self._total, self._unit, self._say = visible(label, keep=""), total, unit, say
+        self._done, self._start = 0, time.monotonic()
+        self(0)
+
+    def __call__(self, done: int) -> None:
+        """Move on."""
+        self._done += done
+        spent = time.monotonic() - self._start
+        shown = {"prefix": self._label, "unit": self._unit, "unit_scale": True, "ncols": _LINE}
+        self._say(tqdm.format_meter(self._done, self._total, spent, **shown))
+
+    def spare(self, tokens: int) -> None:
+        """Expect so many tokens less, so that the time left is that of the work left."""
+        self._total -= tokens
+
+    def close(self) -> None:
+        """Nothing is left to print: `say` has the last state."""
+
+
 class Bars:
-    """One bar after the other: starting one ends the one before. Use it as a context manager; `unit` is counted."""
+    """One bar after the other: starting one ends the one before. Use it as a context manager; `unit` is counted.
+
+    Without a terminal a line every 30 seconds at most, over all bars together, and the last state at the end.
+    """
 
     def __init__(self, unit: str = "tok") -> None:
         self._unit = unit
-        self._bar: Bar | None = None
+        self._bar: Bar | Line | None = None
+        self._said, self._unsaid = time.monotonic(), ""
 
-    def start(self, label: str, total: int) -> Bar:
+    def start(self, label: str, total: int) -> Bar | Line:
         """Begin a bar; what is returned advances it."""
-        self.__exit__()
-        self._bar = Bar(label, total, self._unit)
+        if self._bar is not None:
+            self._bar.close()
+        terminal = sys.stderr.isatty()
+        self._bar = Bar(label, total, self._unit) if terminal else Line(label, total, self._unit, self._line)
         return self._bar
+
+    def _line(self, text: str) -> None:
+        """Print a line, or keep it until the next if it is too soon."""
+        self._unsaid = text
+        if time.monotonic() - self._said >= _SECONDS:
+            self._said, self._unsaid = time.monotonic(), ""
+            note(text)
 
     def __enter__(self) -> Bars:
         return self
@@ -127,3 +168,5 @@ class Bars:
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
+        if self._unsaid:
+            note(self._unsaid)

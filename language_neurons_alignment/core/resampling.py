@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float64, Int
-from scipy import stats
 from torch import Tensor
 
 from ..errors import SettingsError
@@ -81,6 +80,8 @@ def control_range(effects: Float64[Tensor, "set *cell"], *, least: float | Float
     sets = effects.shape[0]
     if sets < 2:
         raise SettingsError(f"a range of controls needs at least 2 sets, got {sets}: --controls 5")
+    from scipy import stats  # here, and below: its import takes 0.7 s, and most commands need none of it
+
     reach = float(stats.t.ppf((1 + LEVEL) / 2, sets - 1)) * (1 + 1 / sets) ** 0.5
     middle = effects.mean(dim=0)
     around = torch.maximum(reach * effects.std(dim=0), torch.as_tensor(least, dtype=torch.float64))
@@ -100,6 +101,8 @@ def mcnemar(only_before: Int[Tensor, "*cell"], only_after: Int[Tensor, "*cell"])
     >>> mcnemar(torch.tensor([9, 3]), torch.tensor([0, 3])).tolist()
     [0.00390625, 1.0]
     """
+    from scipy import stats
+
     fewer = torch.minimum(only_before, only_after)
     tail = stats.binom.cdf(fewer.numpy(), (only_before + only_after).numpy(), 0.5)
     return (2 * torch.as_tensor(tail, dtype=torch.float64)).clamp(max=1.0)
@@ -113,5 +116,7 @@ def adjusted(p: Float64[Tensor, "*cell"]) -> Float64[Tensor, "*cell"]:
 
     Source: Benjamini and Hochberg (1995).
     """
+    from scipy import stats
+
     flat = stats.false_discovery_control(p.flatten().numpy(), method="bh")
     return torch.as_tensor(flat, dtype=torch.float64).reshape(p.shape)

@@ -97,6 +97,37 @@ def test_a_progress_bar_shows_its_label_harmlessly(capsys: pytest.CaptureFixture
     assert r"\x1b[31mfr\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("seconds", [0, 1, 7, 40])
+def test_without_a_terminal_progress_is_a_whole_line_every_30_seconds_at_most_and_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(output.time, "monotonic", lambda: now[0])
+    said: list[float] = []
+    monkeypatch.setattr(output, "note", lambda text, note=output.note: (said.append(now[0]), note(text)))
+    with output.Bars() as bars:
+        for label in ("English", "\x1b[31mfr\r\n"):  # the 30 seconds run on from bar to bar
+            advance = bars.start(label, 11)
+            advance.spare(1)
+            for _ in range(10):
+                now[0] += seconds
+                advance(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert not steering("".join(lines))
+    gaps = [late - early for early, late in zip([100.0, *said[:-1]], said, strict=True)]
+    assert all(gap >= 30 for gap in gaps[:-1]), "all but the last state"
+    assert len(lines) == len(said) == {0: 1, 1: 1, 7: 4, 40: 20}[seconds], lines
+    assert "\\x1b[31mfr" in lines[-1]
+    assert "10.0/10.0" in lines[-1]
+
+
+def test_on_a_terminal_progress_is_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with output.Bars() as bars:
+        bars.start("English", 10)(10)
+    assert "\r" in capsys.readouterr().err
+
+
 def test_tables_with_escapes_stay_aligned() -> None:
     lines = output.table(["name", "n"], [["plain", 1], ["\x1b[31mred\r\n", 22], ["数学\u202e", 333], ["\ta", 4]])
     assert not steering("".join(lines))
