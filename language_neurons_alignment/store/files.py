@@ -372,13 +372,24 @@ def _csv(header: Iterable[Any], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def save_tensors(content: Any, file: IO[bytes]) -> None:
-    """Write tensors and plain values.
+    """Write tensors and plain values. Equal contents give equal bytes.
 
     The content goes through memory: when torch writes to a file itself, it hides the reason of a failure (a full disk).
     """
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(_each_text_once(content, {}), buffer)
     file.write(buffer.getbuffer())
+
+
+def _each_text_once(content: Any, known: dict[str, str]) -> Any:
+    """The same content, in which equal texts are one object: pickle writes that twice, and two equal ones otherwise."""
+    if isinstance(content, str):
+        return known.setdefault(content, content)
+    if isinstance(content, dict):
+        return {_each_text_once(key, known): _each_text_once(value, known) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_each_text_once(one, known) for one in content]
+    return content
 
 
 def load_tensors(path: Path, *, remedy: str, lazy: bool = False) -> Any:

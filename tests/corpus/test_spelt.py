@@ -247,9 +247,9 @@ def test_a_word_with_another_meaning_counts_where_the_answer_is_announced() -> N
 )  # fmt: skip
 def test_long_texts_take_linear_time(language: str, part: str) -> None:
     final_number("ten", language)
-    began = time.perf_counter()
+    began = time.process_time()
     final_number(part * 10_000 + "ten", language)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 WORDS = sorted(
