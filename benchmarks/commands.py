@@ -45,7 +45,7 @@ def measure(name: str, checkout: Path, counts: Path, bytecode: Path) -> Times:
         env = os.environ | {"PYTHONPATH": str(checkout), "PYTHONPYCACHEPREFIX": str(bytecode), "OMP_NUM_THREADS": "1"}
         env.pop("PYTHONDONTWRITEBYTECODE", None)
         start = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *arguments], env=env, stdout=subprocess.DEVNULL,
+        process = subprocess.Popen([sys.executable, *arguments], cwd=folder, env=env, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)  # fmt: skip
         _, status, used = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start

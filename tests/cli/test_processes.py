@@ -72,6 +72,15 @@ def test_sweeping_and_identifying_load_no_engine_and_no_plots(tmp_path: Path) ->
     loaded = loaded_by(calling("autosweep", *flags) + calling("identify", "-l", "0.0", *flags), tmp_path)
     assert "torch" in loaded
     assert not loaded & {"transformers", "tokenizers", "vllm", "matplotlib", "seaborn", "huggingface_hub"}
+    assert not loaded & {"scipy", "langcodes"}, "statistics and the registry of languages, which nothing here needs"
+
+
+def test_a_report_without_a_map_loads_no_statistics_and_no_registry_of_languages(tmp_path: Path) -> None:
+    store_counts(Layout(tmp_path, "mgsm", "Mistral-MODEL"))
+    flags = ("--model-path", "/ABS/PATH/TO/MODEL", "-s", "mgsm", "-r", "0.1", "-l", "0.0")
+    loaded = loaded_by(calling("report", *flags), tmp_path)
+    assert {"matplotlib", "plotly"} <= loaded
+    assert not loaded & {"scipy", "langcodes", "transformers"}
 
 
 def workflow() -> str:
