@@ -377,18 +377,20 @@ def save_tensors(content: Any, file: IO[bytes]) -> None:
     The content goes through memory: when torch writes to a file itself, it hides the reason of a failure (a full disk).
     """
     buffer = io.BytesIO()
-    torch.save(_each_text_once(content, {}), buffer)
+    torch.save(_canonical(content, {}), buffer)
     file.write(buffer.getbuffer())
 
 
-def _each_text_once(content: Any, known: dict[str, str]) -> Any:
-    """The same content, in which equal texts are one object: pickle writes that twice, and two equal ones otherwise."""
+def _canonical(content: Any, known: dict[str, str]) -> Any:
+    """The same content, stored in one way only: pickle tells one object from an equal one, and a view from a tensor."""
     if isinstance(content, str):
         return known.setdefault(content, content)
+    if isinstance(content, Tensor) and content.untyped_storage().nbytes() != content.nbytes:
+        return content.clone()  # else all that it is a view of would be written
     if isinstance(content, dict):
-        return {_each_text_once(key, known): _each_text_once(value, known) for key, value in content.items()}
+        return {_canonical(key, known): _canonical(value, known) for key, value in content.items()}
     if isinstance(content, list):
-        return [_each_text_once(one, known) for one in content]
+        return [_canonical(one, known) for one in content]
     return content
 
 
