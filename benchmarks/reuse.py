@@ -121,15 +121,24 @@ def row(name: str, engine: TransformersEngine, conditions: Sequence[Intervention
     )
 
 
+def losses_in_one(hidden: Tensor, targets: Tensor, head: network.Head) -> Tensor:
+    """−ln p of each target, with no piece smaller than memory asks for."""
+    size, losses = network._LOGITS["cpu"] // head.vocabulary, []
+    for some, wanted in zip(hidden.split(size), targets.split(size), strict=True):
+        logits = head.projection(some).float() * head.scale
+        losses.append(torch.logsumexp(logits, dim=-1) - logits.gather(-1, wanted[:, None]).squeeze(-1))
+    return torch.cat(losses)
+
+
 def pieces(name: str, engine: TransformersEngine, texts: Sequence[ScoredText], repeats: int) -> None:
     """Score texts with the log-softmax in pieces and in one, and print a line."""
-    small, spent, found = network._CACHED_LOGITS, {True: 0.0, False: 0.0}, {}
+    in_pieces, spent, found = network.token_losses, {True: 0.0, False: 0.0}, {}
     for repeat in range(-1, repeats):  # once without being measured
         for way in (True, False):
-            network._CACHED_LOGITS = small if way else {}
+            network.token_losses = in_pieces if way else losses_in_one
             seconds, found[way] = cell(engine, None, texts)
             spent[way] += seconds * (repeat >= 0)
-    network._CACHED_LOGITS = small
+    network.token_losses = in_pieces
     assert found[True] == found[False], "likelihoods differ"
     print(
         f"| {name}, log-softmax in pieces | | | | {repeats} × {sum(len(one.tokens) for one in texts):,} | "
@@ -147,7 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--controls", type=int, default=1)
     parser.add_argument("--dtypes", nargs="+", default=["float32"])
     parser.add_argument("--mask", type=Path, help="a mask of this model, in place of one of these questions")
-    parser.add_argument("--parts", type=int, default=2, choices=(1, 2), help="1: no map of the masks' upper half")
+    parser.add_argument(
+        "--parts", type=int, default=2, choices=(0, 1, 2), help="1: no map of the upper half; 0: no map"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="of scoring with the log-softmax in pieces")
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args(arguments)
