@@ -20,7 +20,7 @@ from .._gguf import is_gguf
 from ..errors import EngineError, LNAError, LNAWarning, SettingsError
 from . import gguf
 from .families import neurons_of_layers, unknown_family
-from .folder import check_model_path, check_weight_files, remarks
+from .folder import check_model_path, check_token_numbers, check_weight_files, remarks
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -75,6 +75,7 @@ def load_tokenizer(path: str, revision: str | None) -> Any:
     if is_gguf(path):
         with explained("the tokenizer", path):
             return gguf.load_tokenizer(path)
+    check_token_numbers(Path(path))
     alone = (Path(path) / "tekken.json").is_file() and not (Path(path) / "tokenizer.json").is_file()
     choice = {} if alone else {"mistral_format": False}
     with explained("the tokenizer", path):

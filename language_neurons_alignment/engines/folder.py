@@ -8,6 +8,7 @@ another package is installed, or in another engine.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,43 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 _AGAIN = "copy the model folder again"
+
+
+_MOST_TOKENS = 2**24
+"""A token's number that no vocabulary reaches; the tokenizers library takes memory up to the largest number."""
+
+
+def check_token_numbers(folder: Path) -> None:
+    """Refuse tokenizer files in which a token has a number that only damage explains, before they are loaded.
+
+    EngineError, with the file, the token and its number.
+    """
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        file = folder / name
+        if not file.is_file() or not re.search(rb"[0-9]{8,}", file.read_bytes()):
+            continue  # no number is that long, so nothing need be parsed
+        for token, number in _token_numbers(read_json(file)):
+            if isinstance(number, (int, float)) and not number < _MOST_TOKENS:
+                raise EngineError(
+                    f"{file} gives the token {str(token)[:40]!r} the number {number:,}, expected one below "
+                    f"{_MOST_TOKENS:,}: {_AGAIN}"
+                )
+
+
+def _token_numbers(content: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Each token with its number, wherever a tokenizer's files name it."""
+    model = content.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict):
+        yield from vocabulary.items()
+    added = content.get("added_tokens")
+    for one in added if isinstance(added, list) else ():
+        if isinstance(one, dict):
+            yield one.get("content"), one.get("id")
+    decoder = content.get("added_tokens_decoder")
+    for number, one in decoder.items() if isinstance(decoder, dict) else ():
+        if number.isascii() and number.isdigit():
+            yield one.get("content") if isinstance(one, dict) else one, int(number[:20])
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -260,6 +261,35 @@ class TestNamed:
         change(model / "tekken.json", vocab=vocabulary, config={"pattern": ".", "num_vocab_tokens": 256})
         assert load_tokenizer(str(model), None).encode("abc the") == before
         assert "tekken.json is not read: tokenizer.json is" in notes(model)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("tokenizer.json", ("model", "vocab", "?")),
+        ("tokenizer.json", ("added_tokens", 3, "id")),
+        ("tokenizer_config.json", ("added_tokens_decoder", "2147483648")),
+    ],
+)
+def test_a_token_s_number_beyond_every_vocabulary_is_refused_before_memory_is_taken(
+    model: Path, name: str, place: tuple[Any, ...]
+) -> None:
+    file = model / name
+    content = json.loads(file.read_text())
+    inner = content
+    for key in place[:-1]:
+        inner = inner.setdefault(key, {}) if isinstance(inner, dict) else inner[key]
+    inner[place[-1]] = {"content": "?"} if name == "tokenizer_config.json" else 2**31
+    file.write_text(json.dumps(content))
+    said = refusal(model, lambda path: load_tokenizer(str(path), None))
+    assert re.search(
+        rf"{name} gives the token '(\?|<unk>)' the number 2.14748e\+09, expected one below 16,777,216", said
+    )
+
+
+def test_long_numbers_that_are_texts_are_no_numbers_of_tokens(model: Path) -> None:
+    change(model / "tokenizer_config.json", note="2147483648", model_max_length=10**30)
+    assert load_tokenizer(str(model), None).encode("a")
 
 
 def test_a_tokenizer_on_disk_that_appends_eos_changes_no_answer_no_count_and_no_score(model: Path) -> None:
