@@ -25,6 +25,7 @@ from importlib.metadata import entry_points
 from types import SimpleNamespace
 from typing import Any, TypeGuard
 
+from ..core.model import MOST_LAYERS
 from ..core.routing import Experts
 from ..errors import EngineError, UnknownArchitectureError
 
@@ -204,6 +205,11 @@ def neurons_of_layers(config: Any, layers: int) -> tuple[int, ...]:
     >>> neurons_of_layers(SimpleNamespace(intermediate_size=[2, 4]), 2)
     (2, 4)
     """
+    if not 0 < layers <= MOST_LAYERS:
+        raise EngineError(
+            f"the config of {class_name(config)} names {layers:,} layers, expected 1 to {MOST_LAYERS:,}: correct "
+            "config.json"
+        )
     found = _width(config)
     each = (found,) * layers if isinstance(found, int) else tuple(found)
     if len(each) != layers:

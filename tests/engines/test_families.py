@@ -25,6 +25,7 @@ from language_neurons_alignment.engines.families import (
     experts_in,
     families,
     family_of,
+    neurons_of,
     neurons_of_layers,
     neurons_per_layer,
 )
@@ -182,6 +183,13 @@ def test_only_longrope_switches_by_length() -> None:
 def test_the_table_needs_no_vllm() -> None:
     code = "import sys, language_neurons_alignment.engines.families; assert 'vllm' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("layers", [0, -1, 2**11, 2**31 - 1])
+def test_a_number_of_layers_that_only_damage_explains_is_refused_at_once(layers: int) -> None:
+    with pytest.raises(EngineError, match=rf"names {layers:,} layers, expected 1 to 1,024: correct config.json"):
+        neurons_of_layers(SimpleNamespace(model_type="llama", intermediate_size=4), layers)
+    assert neurons_of({"model_type": "llama", "num_hidden_layers": layers, "intermediate_size": 4}) == 0
 
 
 def test_a_config_that_does_not_tell_its_width_is_refused() -> None:
