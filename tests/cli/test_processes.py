@@ -147,6 +147,7 @@ def test_a_signal_in_the_middle_of_a_run_is_told_in_one_line_and_leaves_no_half_
     patched = (
         "import signal, os\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job comes with it ignored
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # and so does one of nohup
         "from language_neurons_alignment.engines import EngineSource\n"
         "from language_neurons_alignment.store import files, grid\n"
         "append, done = grid.GridFile.append, []\n"
