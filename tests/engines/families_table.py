@@ -9,6 +9,7 @@ It takes some minutes.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,14 +26,12 @@ RECORD = Path(__file__).with_name("vllm_families.json")
 BEGIN, END = "<!-- families -->\n", "<!-- /families -->"
 
 
-def in_transformers(folder: Path) -> str:
-    """Σ |counts − independent hooks|, and what is counted."""
+def in_transformers(folder: Path) -> int:
+    """Σ |counts − independent hooks|."""
     engine = TransformersEngine.load(folder, device="cpu", dtype="float32")
-    info = engine.model
-    experts = f", {info.experts.number} experts" if info.experts else ""
-    said = f"{counting_error(engine, NaiveEngine(folder))} | {info.architecture}{experts}"
+    error = counting_error(engine, NaiveEngine(folder))
     engine.close()
-    return said
+    return error
 
 
 def record_vllm(folder: Path) -> None:
@@ -43,10 +42,20 @@ def record_vllm(folder: Path) -> None:
 
 
 def in_vllm() -> dict[str, str]:
-    """What the record says of each family."""
+    """What the record says of each family, in few words."""
     told = map(json.loads, RECORD.read_text(encoding="utf-8").splitlines())
-    said = {one["model_type"]: f"{one['vllm']}: {one.get('reason', '')}".removesuffix(": ") for one in told}
-    return {kind: shorten(text, 200, placeholder=" …").replace("|", "/") for kind, text in said.items()}
+    return {
+        one["model_type"]: f"{one['vllm']}: {_why(one['reason'])}" if "reason" in one else one["vllm"] for one in told
+    }
+
+
+def _why(reason: str) -> str:
+    """A reason without the model's name in front of it and the advice behind it."""
+    reason = re.sub(r"^(\w+ \(model_type '\w+'\) is not served by vLLM|vLLM cannot load \w+): ", "", reason)
+    reason = re.split(
+        r"; try --engine| \(--debug|; its numbers could|; such a model|: pip install| Supported arch", reason
+    )[0]
+    return f": {shorten(reason, 150, placeholder=' …').replace('|', '/')}" if reason else ""
 
 
 def rows_of(page: str) -> list[str]:
@@ -57,7 +66,7 @@ def rows_of(page: str) -> list[str]:
 
 def main() -> None:
     """Make the table, and write it into the page."""
-    lines = ["| Family (`model_type`) | transformers: Σ\\|Δ\\| | Class | vLLM |", "|---|---|---|---|"]
+    lines = ["| `model_type` | transformers: Σ\\|Δ\\| | vLLM |", "|---|---|---|"]
     with TemporaryDirectory() as place:
         if "--vllm" in sys.argv[1:]:
             record_vllm(Path(place) / "vllm")
