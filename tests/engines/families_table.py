@@ -66,7 +66,7 @@ def rows_of(page: str) -> list[str]:
 
 def main() -> None:
     """Make the table, and write it into the page."""
-    lines = ["| `model_type` | transformers: Σ\\|Δ\\| | vLLM |", "|---|---|---|"]
+    lines = ["| family (`model_type`) | transformers: Σ\\|Δ\\| | vLLM |", "|---|---|---|"]
     with TemporaryDirectory() as place:
         if "--vllm" in sys.argv[1:]:
             record_vllm(Path(place) / "vllm")
