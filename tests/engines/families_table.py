@@ -44,17 +44,14 @@ def record_vllm(folder: Path) -> None:
 def in_vllm() -> dict[str, str]:
     """What the record says of each family, in few words."""
     told = map(json.loads, RECORD.read_text(encoding="utf-8").splitlines())
-    return {
-        one["model_type"]: f"{one['vllm']}: {_why(one['reason'])}" if "reason" in one else one["vllm"] for one in told
-    }
+    return {one["model_type"]: one["vllm"] + _why(one.get("reason", "")) for one in told}
 
 
 def _why(reason: str) -> str:
     """A reason without the model's name in front of it and the advice behind it."""
     reason = re.sub(r"^(\w+ \(model_type '\w+'\) is not served by vLLM|vLLM cannot load \w+): ", "", reason)
-    reason = re.split(
-        r"; try --engine| \(--debug|; its numbers could|; such a model|: pip install| Supported arch", reason
-    )[0]
+    advice = r"; try --engine| \(--debug|; its numbers could|; such a model|: pip install| Supported arch"
+    reason = re.split(advice, reason)[0]
     return f": {shorten(reason, 150, placeholder=' …').replace('|', '/')}" if reason else ""
 
 
