@@ -178,12 +178,23 @@ def test_gemma_reads_ten_languages_as_its_makers_tokenizer_does(gemma: Path) -> 
 @pytest.mark.slow
 def test_gemma_goes_on_in_the_language_of_the_text(gemma: Path) -> None:
     import torch
+    from lingua import LanguageDetectorBuilder
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gemma)
     model = AutoModelForCausalLM.from_pretrained(gemma)
     assert model.dtype == torch.bfloat16
     assert (model.config.num_hidden_layers, model.config.intermediate_size) == (18, 2048)
-    for text, said in (("The capital of France is", "Paris"), ("Die Hauptstadt von Frankreich ist", "Paris")):
-        tokens = model.generate(**tokenizer(text, return_tensors="pt"), max_new_tokens=8, do_sample=False)
-        assert said in tokenizer.decode(tokens[0])
+    detector = LanguageDetectorBuilder.from_all_languages().build()
+    for text, language in (
+        ("Die Hauptstadt von Frankreich ist", "GERMAN"),
+        ("Столица Франции —", "RUSSIAN"),
+        ("ফ্রান্সের রাজধানী", "BENGALI"),
+        ("Mji mkuu wa Ufaransa ni", "SWAHILI"),
+    ):
+        prompt = tokenizer(text, return_tensors="pt")
+        tokens = model.generate(**prompt, max_new_tokens=16, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+        said = tokenizer.decode(tokens)
+        detected = detector.detect_language_of(said)
+        assert detected is not None
+        assert detected.name == language, said
