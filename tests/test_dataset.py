@@ -15,6 +15,7 @@ from language_neurons_alignment.errors import ConflictError, CorpusError, Missin
 from language_neurons_alignment.languages import DEFAULT_LANGUAGES
 from language_neurons_alignment.sources.source import SourceOptions
 from language_neurons_alignment.sources.tables import ColumnNames
+from language_neurons_alignment.store import answers
 from tests.conftest import shared_folder
 from tests.tiny_models import MAX_LENGTH, save_tiny_model, tiny_tokenizer
 from tests.workspace import contents, full_disk, leftovers, small_records, write_corpus
@@ -221,3 +222,11 @@ def test_without_lingua_languages_are_not_told_only_if_one_says_so(
     with pytest.raises(MissingPackageError, match="lingua"):
         check_dataset(path)
     assert check_dataset(path, identify=False).errors == ()
+
+
+def test_a_corpus_that_is_there_already_leaves_nothing_of_a_killed_process(tmp_path: Path) -> None:
+    file, items = tmp_path / "built.json", [{"language": "en", "instruction": "1 + 1?"}]
+    assert answers.write_corpus(file, items)
+    (tmp_path / ".built.json.e34d0008.part").write_text("half")
+    assert not answers.write_corpus(file, items)
+    assert [one.name for one in tmp_path.iterdir()] == ["built.json"]

@@ -266,6 +266,7 @@ def write_corpus(path: Path, items: Sequence[Mapping[str, object]], *, overwrite
     text = f"[\n{lines}\n]\n"
     if path.exists() and not overwrite:
         if path.is_file() and path.read_bytes() == text.encode("utf-8"):
+            remove_leftovers(path.parent)  # nothing is written, which would remove them too
             return False
         raise ConflictError(
             f"{path} is there and holds something else: use --force to replace it, or name another file with -o"
