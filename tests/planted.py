@@ -187,22 +187,24 @@ def _mask(places: Iterable[Neuron]) -> Bool[Tensor, "layer neuron"]:
     return mask
 
 
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": HIDDEN,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": MAX_LENGTH,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "tie_word_embeddings": False,
+    "dtype": "float32",
+}
+"""What the configs of all planted models say."""
+
+
 def _network(truth: PlantedModel, *, speaks: bool) -> LlamaForCausalLM:
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=HIDDEN,
-        intermediate_size=D_MLP,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=MAX_LENGTH,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        tie_word_embeddings=False,
-        dtype="float32",
-    )
-    network = LlamaForCausalLM(config).float()
+    network = LlamaForCausalLM(LlamaConfig(**SIZES, intermediate_size=D_MLP)).float()
     with torch.no_grad():
         network.model.embed_tokens.weight.copy_(_embedding())
         network.lm_head.weight.copy_(_head())

@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from tests import planted
-from tests.planted import HIDDEN, LANGUAGES, LAYERS, VOCABULARY, planted_tokenizer
-from tests.tiny_models import MAX_LENGTH, save_quietly
+from tests.planted import LANGUAGES, LAYERS, planted_tokenizer
+from tests.tiny_models import save_quietly
 
 WIDTH, CHOSEN, EXPERTS = 16, 3, len(LANGUAGES) + 1
 
@@ -51,22 +51,7 @@ class PlantedExperts:
 
 
 def _network(truth: PlantedExperts) -> MixtralForCausalLM:
-    config = MixtralConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=HIDDEN,
-        intermediate_size=WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_local_experts=EXPERTS,
-        num_experts_per_tok=1,
-        max_position_embeddings=MAX_LENGTH,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        tie_word_embeddings=False,
-        dtype="float32",
-    )
+    config = MixtralConfig(**planted.SIZES, intermediate_size=WIDTH, num_local_experts=EXPERTS, num_experts_per_tok=1)
     network = MixtralForCausalLM(config).float()
     with torch.no_grad():
         network.model.embed_tokens.weight.copy_(planted._embedding())

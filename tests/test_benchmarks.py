@@ -19,11 +19,10 @@ NOT_ON_A_CPU = {"waiting", "vllm", "nnsight"}
 """Sections that need CUDA, take too long to start, or are for what may not be installed."""
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_the_benchmark_for_gpus_runs_at_a_tiny_shape_on_the_cpu(tmp_path: Path) -> None:
+def run(name: str, *arguments: object) -> str:
+    """What a benchmark prints, on one thread of the CPU."""
     done = subprocess.run(
-        [sys.executable, "benchmarks/gpu.py", "--tiny", "--device", "cpu", "--json", str(tmp_path / "gpu.json")],
+        [sys.executable, f"benchmarks/{name}", *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -31,13 +30,20 @@ def test_the_benchmark_for_gpus_runs_at_a_tiny_shape_on_the_cpu(tmp_path: Path) 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "| **counting, tokens/s** | **" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_benchmark_for_gpus_runs_at_a_tiny_shape_on_the_cpu(tmp_path: Path) -> None:
+    said = run("gpu.py", "--tiny", "--device", "cpu", "--json", tmp_path / "gpu.json")
+    assert "| **counting, tokens/s** | **" in said
     result = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
     assert result["tests"] == {"left_out": "there is no CUDA device for `pytest -m gpu`"}
     tiny = result["models"]["tiny"]
     left_out = {name: figures["left_out"] for name, figures in tiny.items() if "left_out" in figures}
     assert left_out.keys() <= NOT_ON_A_CPU, left_out
-    assert all(f"{name}: {why}" in done.stdout for name, why in left_out.items())
+    assert all(f"{name}: {why}" in said for name, why in left_out.items())
     assert tiny["passes"]["same_counts_by_hand"]
     assert tiny["one_pass"]["one_answer_tokens"] > tiny["passes"]["tokens"]
     assert tiny["cells"]["cells_per_s"] > 0
@@ -49,16 +55,8 @@ def test_the_benchmark_for_gpus_runs_at_a_tiny_shape_on_the_cpu(tmp_path: Path) 
 def test_the_benchmark_of_reuse_runs_and_its_two_ways_give_the_same(tmp_path: Path) -> None:
     save_tiny_model("llama", tmp_path / "model", intermediate_size=512, num_hidden_layers=6)
     corpus = write_corpus(tmp_path / "corpus.json", small_records(("en", "es"), questions=4))
-    done = subprocess.run(
-        [sys.executable, "benchmarks/reuse.py", str(tmp_path / "model"), "-d", str(corpus), "--questions", "4"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len([line for line in done.stdout.splitlines() if line.startswith("| model, float32, ")]) == 3
+    said = run("reuse.py", tmp_path / "model", "-d", corpus, "--questions", 4)
+    assert len([line for line in said.splitlines() if line.startswith("| model, float32, ")]) == 3
 
 
 @pytest.mark.slow
@@ -66,15 +64,7 @@ def test_the_benchmark_of_reuse_runs_and_its_two_ways_give_the_same(tmp_path: Pa
 def test_the_benchmark_of_batches_runs_and_finds_batch_invariant_counts_equal(tmp_path: Path) -> None:
     save_tiny_model("llama", tmp_path / "model", intermediate_size=96)
     corpus = write_corpus(tmp_path / "corpus.json", small_records(("en", "es"), questions=4))
-    done = subprocess.run(
-        [sys.executable, "benchmarks/batches.py", str(tmp_path / "model"), "-d", str(corpus), "--repeats", "1"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    exact = [line for line in done.stdout.splitlines() if "against it whole | 0 of " in line]
-    assert len(exact) == 2, done.stdout
-    assert "| bfloat16, en | 4, " in done.stdout
+    said = run("batches.py", tmp_path / "model", "-d", corpus, "--repeats", 1)
+    exact = [line for line in said.splitlines() if "against it whole | 0 of " in line]
+    assert len(exact) == 2, said
+    assert "| bfloat16, en | 4, " in said

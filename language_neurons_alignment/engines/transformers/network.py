@@ -79,8 +79,11 @@ class Network:
             )
         try:
             sites = find_sites(decoder, family_of(model.config).transformers)
-            head = _head(model, decoder, lm_head)
-            shares = _continues(decoder)
+            with torch.inference_mode():
+                tokens = probe(decoder)
+                hidden = decoder(input_ids=tokens, use_cache=False)[0]
+                head = _head(model, lm_head, tokens, hidden)
+                shares = _continues(decoder, tokens, hidden)
         except (LNAError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a model's own code raises
@@ -140,39 +143,33 @@ def _run(
     return decoder(input_ids=tokens, past_key_values=cache, use_cache=keeps)
 
 
-def _continues(decoder: nn.Module) -> bool:
-    """Whether the decoder gives the same with our caches, in one piece and in two, as without any cache.
+def _continues(decoder: nn.Module, tokens: Int64[Tensor, "row position"], hidden: Tensor) -> bool:
+    """Whether the decoder gives the same with our caches, in one piece and in two, as without any cache (`hidden`).
 
     Layers that keep a state instead of keys and values (Qwen3-Next, Mamba) do not.
     """
-    tokens = probe(decoder)
-    with torch.inference_mode():
-        plain = decoder(input_ids=tokens, use_cache=False)[0].float()
-        try:
-            whole = _run(decoder, tokens)[0]
-            begun = _run(decoder, tokens[:, :3], keep_cache=True)
-            rest = _run(decoder, tokens[:, 3:], cache=begun.past_key_values)[0]
-        except Exception:  # whatever a model's own code raises on a cache that is not its own
-            return False
-    pieces = torch.cat([begun[0], rest], dim=1)
+    try:
+        whole = _run(decoder, tokens)[0]
+        begun = _run(decoder, tokens[:, :3], keep_cache=True)
+        rest = _run(decoder, tokens[:, 3:], cache=begun.past_key_values)[0]
+    except Exception:  # whatever a model's own code raises on a cache that is not its own
+        return False
+    pieces, plain = torch.cat([begun[0], rest], dim=1), hidden.float()
     return all(bool((one.float() - plain).abs().max() <= 1e-2 * plain.abs().max()) for one in (whole, pieces))
 
 
-def _head(model: PreTrainedModel, decoder: nn.Module, projection: nn.Module) -> Head:
-    """The head that gives the model's own logits from the decoder's output, proved on a few tokens.
+def _head(model: PreTrainedModel, projection: nn.Module, tokens: Int64[Tensor, "row position"], hidden: Tensor) -> Head:
+    """The head that gives the model's own logits from the decoder's output (`hidden`), proved on a few tokens.
 
     A config can name a scale and a soft cap that the model's class does not apply (Aya Vision).
     """
     text = model.config.get_text_config()
     scale = getattr(text, "logit_scale", None) or 1 / (getattr(text, "logits_scaling", None) or 1)
     named = Head(projection, getattr(text, "final_logit_softcapping", None), scale)
-    tokens = probe(decoder)
-    with torch.inference_mode():
-        own = model(input_ids=tokens, use_cache=False).logits.float()
-        hidden = decoder(input_ids=tokens, use_cache=False)[0]
-        for head in (named, Head(projection)):
-            if (own - head(hidden)).abs().max() <= 1e-2 * own.abs().max():
-                return head
+    own = model(input_ids=tokens, use_cache=False).logits.float()
+    for head in (named, Head(projection)):
+        if (own - head(hidden)).abs().max() <= 1e-2 * own.abs().max():
+            return head
     raise EngineError(
         f"the logits of {type(model).__name__} are not those of its lm_head: expected them up to the known scale "
         "and soft cap, so likelihoods would be wrong and the model is refused"
