@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from ...errors import UnknownArchitectureError
 from ..families import TransformersPlace
+from ..proof import Call, heaviest_list, passes_on, what_came, what_went
 from .experts import OpenExperts, open_experts
 
 _MATRICES = ("weight", "qweight", "weight_packed")
@@ -73,14 +74,8 @@ class NeuronSite:
         return self.start + self.d_mlp
 
 
-@dataclass
-class _Call:
-    """One call of a module: what came in, and what went out."""
-
-    name: str
-    module: nn.Module
-    inputs: Sequence[Tensor]
-    output: Tensor
+class _Call(Call):
+    """A call in a model of the transformers library."""
 
     @property
     def is_linear(self) -> bool:
@@ -129,8 +124,7 @@ def decoder_layers(decoder: nn.Module, place: TransformersPlace | None = None) -
     if place is not None and place.layers is not None:
         found = _submodule(decoder, place.layers)
     else:
-        lists = [module for module in decoder.modules() if isinstance(module, nn.ModuleList) and len(module)]
-        found = max(lists, key=lambda one: sum(weight.numel() for weight in one.parameters()), default=None)
+        found = heaviest_list(decoder)
     if not isinstance(found, nn.ModuleList) or not len(found):
         raise UnknownArchitectureError(f"{name} has no list of decoder layers{_expected(place, 'layers')}")
     return found
@@ -154,14 +148,12 @@ def _trace(
     came_in: dict[int, list[list[Tensor]]] = {}
 
     def before(module: nn.Module, inputs: tuple[Any, ...], more: dict[str, Any]) -> None:
-        tensors = [one.clone() for one in (*inputs, *more.values()) if isinstance(one, Tensor)]
-        came_in.setdefault(id(module), []).append(tensors)
+        came_in.setdefault(id(module), []).append(what_came(inputs, more))
 
     def after(index: int, name: str, module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-        first = output[0] if isinstance(output, tuple) and output else output
-        inputs = came_in[id(module)].pop()
-        if isinstance(first, Tensor):
-            calls[index].append(_Call(name, module, inputs, first.clone()))
+        inputs, given = came_in[id(module)].pop(), what_went(output)
+        if given is not None:
+            calls[index].append(_Call(name, module, inputs, given))
 
     with ExitStack() as hooks:
         for index, layer in enumerate(layers):
@@ -322,8 +314,7 @@ def _objection(
     for around in calls:
         if not down.name.startswith(f"{around.name}."):
             continue
-        added = [down.output + one for one in around.inputs if one.shape == down.output.shape]
-        if not any(torch.equal(around.output, one) for one in (down.output, *added)):
+        if not passes_on(around, down):
             return f"{around.name} returns something else than what the down projection gives"
     if place is not None and place.projection is not None:
         before = next((call for call in calls if call.name == place.projection), None)

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from ...core.interventions import LayerIntervention
 from ...errors import UnknownArchitectureError
+from ..proof import Call, heaviest_list, passes_on, what_came, what_went
 from .experts import RankExperts, RoutedCall, routed_experts
 from .messages import Message
 
@@ -68,14 +69,8 @@ class RankSite:
         return self.module.forward(torch.cat([gate, torch.ones_like(gate)], dim=-1))
 
 
-@dataclass
-class _Call:
-    """One call of a module: what came in, and what went out."""
-
-    name: str
-    module: nn.Module
-    inputs: Sequence[Tensor]
-    output: Tensor
+class _Call(Call):
+    """A call in a model of vLLM."""
 
     @property
     def is_linear(self) -> bool:
@@ -205,8 +200,7 @@ class Trace:
 
     def _came(self, module: nn.Module, inputs: tuple[Any, ...], more: dict[str, Any]) -> None:
         if self._noting:
-            tensors = [one.clone() for one in (*inputs, *more.values()) if isinstance(one, Tensor)]
-            self._inputs.setdefault(id(module), []).append(tensors)
+            self._inputs.setdefault(id(module), []).append(what_came(inputs, more))
 
     def _route(self, original: Any, x: Tensor, topk_weights: Tensor, topk_ids: Tensor, *args: Any, **more: Any) -> Any:
         output = original(x, topk_weights, topk_ids, *args, **more)
@@ -218,18 +212,16 @@ class Trace:
     def _went(self, module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
         if not self._noting or self._here is None:
             return
-        first = output[0] if isinstance(output, tuple) and output else output
-        inputs = self._inputs[id(module)].pop()
-        if isinstance(first, Tensor):
+        inputs, given = self._inputs[id(module)].pop(), what_went(output)
+        if given is not None:
             name = self._names[self._here].get(id(module), type(module).__name__)
-            self._calls[self._here].append(_Call(name, module, inputs, first.clone()))
+            self._calls[self._here].append(_Call(name, module, inputs, given))
 
 
 def decoder_layers(model: nn.Module) -> dict[int, nn.Module]:
     """The decoder layers on this rank, by number: those of the list with the most weights, of the text decoder."""
     text = model.get_language_model() if hasattr(model, "get_language_model") else model  # pyright: ignore[reportCallIssue]
-    lists = [module for module in text.modules() if isinstance(module, nn.ModuleList) and len(module)]
-    found = max(lists, key=lambda one: sum(weight.numel() for weight in one.parameters()), default=None)
+    found = heaviest_list(text)
     if found is None:
         raise UnknownArchitectureError(
             f"{type(model).__name__}, as vLLM built it, has no list of decoder layers; try --engine transformers"
@@ -424,8 +416,7 @@ def _objection(
             continue
         if experts and _is_multiple(around.output, down.output):
             continue
-        added = [down.output + one for one in around.inputs if one.shape == down.output.shape]
-        if not any(torch.equal(around.output, one) for one in (down.output, *added)):
+        if not passes_on(around, down):
             return f"is followed by {down.name}, but {around.name} returns something else than what that gives"
     return ""
 
