@@ -30,6 +30,19 @@ def hooked(hooks: Sequence[tuple[nn.Module, ForwardHook]]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """This module runs `forward` while the context is open, and after it what it ran before: its class's or its own."""
+    own = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
+
+
 class Interventions:
     """The intervention in force on a model: nested contexts compose into one affine map and one bias of the routers."""
 
@@ -192,7 +205,6 @@ class _RouterChange(_Change):
     @contextmanager
     def in_force(self) -> Iterator[None]:
         router, forward = self._router, self._router.forward
-        replaced = "forward" in vars(router)  # somebody else's, as ours will be
 
         def steered(*args: Any, **more: Any) -> Any:
             if self._bias.device != (where := next(router.parameters()).device):
@@ -202,15 +214,8 @@ class _RouterChange(_Change):
             self.acted += steering.acted == 1
             return output
 
-        router.forward = steered
-        try:
-            with hooked([(self._opened.routing, self._obeyed)]):
-                yield
-        finally:
-            if replaced:
-                router.forward = forward
-            else:
-                del router.forward  # that of its class again
+        with forward_replaced(router, steered), hooked([(self._opened.routing, self._obeyed)]):
+            yield
 
     def _obeyed(self, _module: nn.Module, inputs: tuple[Any, ...], _output: object) -> None:
         """A banned expert has no tokens; how many each has is on the host already."""

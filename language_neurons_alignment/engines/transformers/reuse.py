@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ...core.interventions import Intervention
 from ...corpus.encode import Tokens
 from ..families import family_of
-from .interventions import hooked
+from .interventions import forward_replaced, hooked
 from .network import Network
 from .sites import decoder_layers, probe
 
@@ -135,17 +135,9 @@ def _replaced(layers: Sequence[nn.Module], state: State) -> Iterator[None]:
     """While the context is open, these layers compute nothing: the last one gives the state, as the others do."""
     with ExitStack() as stack:
         for layer in layers:
-            stack.callback(_restore, layer, vars(layer).get("forward"))
             # a copy each time, because a model may add to hidden states in place
-            layer.forward = lambda *_inputs, **_more: _copy(state)
+            stack.enter_context(forward_replaced(layer, lambda *_inputs, **_more: _copy(state)))
         yield
-
-
-def _restore(layer: nn.Module, forward: Any) -> None:
-    """Give a layer back its forward: its class's, or one of its own."""
-    del layer.forward
-    if forward is not None:
-        layer.forward = forward
 
 
 def _hidden(output: State) -> Tensor:
