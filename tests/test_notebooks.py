@@ -31,7 +31,11 @@ def execute(name: str) -> tuple[Any, Any]:
     nbclient = pytest.importorskip("nbclient")
     stored, fresh = read(name), read(name)
     nbclient.NotebookClient(
-        fresh, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOKS)}}
+        fresh,
+        timeout=300,
+        kernel_name="python3",
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(NOTEBOOKS)}},
     ).execute()
     return stored, fresh
 
