@@ -111,6 +111,8 @@ def language_name(code: str) -> str:
     """The English name of a language, for tables and figures; the code itself where there is no name."""
     if code in LANGUAGE_NAMES:
         return LANGUAGE_NAMES[code]
+    if " " in code:  # of a set that was made of several languages' neurons
+        return code
     import langcodes
 
     return langcodes.Language.get(code).display_name()

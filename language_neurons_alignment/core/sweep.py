@@ -130,6 +130,24 @@ def exact_lambda(
     raise _no_fine_lambda(lo, hi, evaluate.seen[-1][-1], evaluate.seen[0][-1])
 
 
+FARTHEST = 1e6
+"""No difference of entropies matters at a λ as large as this: the peaks alone decide."""
+
+
+def largest_fine_lambda(statistics: NeuronStatistics, *, top_rate: float) -> float:
+    """The largest fine λ wherever it lies; infinite where every large λ is fine.
+
+    SweepError if none is.
+
+    >>> from language_neurons_alignment.core.selection import neuron_statistics
+    >>> p = torch.tensor([[[0.9, 0.0], [0.6, 0.5], [0.1, 0.1], [0.0, 0.4]]])
+    >>> round(largest_fine_lambda(neuron_statistics(p, bar=0.5), top_rate=0.5), 4)
+    3.7276
+    """
+    lam = exact_lambda(statistics, top_rate=top_rate, lo=0.0, hi=FARTHEST).lam
+    return math.inf if lam == FARTHEST else lam
+
+
 def _candidates(statistics: NeuronStatistics, *, count: int, lo: float, hi: float) -> Iterator[float]:
     """hi, each supremum with a few floats below it, and lo; rounding decides which line is lower at a crossing."""
     yield hi

@@ -167,7 +167,7 @@ def test_a_published_mask_is_as_wide_as_it_needs_until_it_meets_a_model(tmp_path
     assert mask.tensor.shape == (3, 5, 1)
     over = mask.over(model_of((3, 20)))
     assert over.tensor.shape == (3, 20, 1)
-    assert over[UNNAMED].nonzero().tolist() == [[0, 4], [1, 4], [2, 4]]
+    assert over[UNNAMED].tensor.nonzero().tolist() == [[0, 4, 0], [1, 4, 0], [2, 4, 0]]
     assert mask.digest_of(["specific"]) == over.digest_of(["specific"])
     with pytest.raises(ArtifactError, match="another model's mask"):
         mask.over(model_of((3, 4)))
@@ -200,7 +200,8 @@ def test_an_index_that_no_model_has_is_refused(tmp_path: Path, index: int) -> No
 
 
 def test_a_language_is_looked_up_by_its_code(path: Path) -> None:
-    assert torch.equal(STORED["es"], MASK[..., 1])
+    assert torch.equal(STORED["es"].tensor, MASK[..., 1:])
+    assert STORED["es"].languages == ("es",)
     assert torch.equal(STORED.neurons_of("es", ["specific"]), MASK[..., 1] & ~MASK[..., 0])
     for wrong in (lambda: STORED["fr"], lambda: STORED.neurons_of("fr", ["specific"])):
         with pytest.raises(SettingsError, match="no neurons of fr: choose --langs from en, es"):
