@@ -274,7 +274,7 @@ class Model:
     def _repr_html_(self) -> str:
         from .core.frames import html_table
 
-        return html_table({name: [value] for name, value in self._facts().items()}, caption=self.info.path)
+        return html_table({name: [value] for name, value in self._facts().items()}, caption=Path(self.info.path).name)
 
     def _facts(self) -> dict[str, str]:
         engine = str(self.engine.provenance["engine"])
