@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from .identify import find_neurons as find_neurons
     from .pipeline import run_pipeline as run_pipeline
     from .ppl import perplexity_map as perplexity_map
+    from .store.counts import AnswerCounts as AnswerCounts
     from .store.layout import results_of as results_of
     from .store.masks import Mask as Mask
 
@@ -79,6 +80,7 @@ _HOME = {
         "autosweep": ("quick_autosweep",),
         "identify": ("find_neurons",),
         "pipeline": ("run_pipeline",),
+        "store.counts": ("AnswerCounts",),
         "store.masks": ("Mask",),
         "ppl": ("perplexity_map",),
         "_evaluate": ("evaluate",),

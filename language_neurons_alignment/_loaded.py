@@ -297,8 +297,8 @@ def load(
     model, whoever calls it.
 
     >>> import language_neurons_alignment as lna
-    >>> lna.load("model", device="cpu").generate("Two doors", max_new_tokens=0 + 2) != ""
-    True
+    >>> lna.load("model", device="cpu").perplexity("Two doors.").tokens
+    10
     >>> from transformers import AutoModelForCausalLM, AutoTokenizer
     >>> mine, tokenizer = (kind.from_pretrained("model") for kind in (AutoModelForCausalLM, AutoTokenizer))
     >>> lna.load(mine, tokenizer=tokenizer)

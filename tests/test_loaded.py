@@ -350,6 +350,7 @@ def wrong_uses(tiny: Model, neurons: Mask) -> Iterator[tuple[type[Exception], st
     yield SettingsError, "brings no tokenizer: give tokenizer=AutoTokenizer.from_pretrained", lambda: lna.load(mine)
     yield SettingsError, "which cannot encode", lambda: lna.load(mine, tokenizer=7)
     yield SettingsError, "got Linear", lambda: lna.load(torch.nn.Linear(2, 2), tokenizer=tokenizer)  # type: ignore[arg-type]
+    yield SettingsError, "LlamaModel has no lm_head", lambda: lna.load(mine.model, tokenizer=tokenizer)
     yield SettingsError, "has its own tokenizer", lambda: lna.load(tiny.info.path, tokenizer=tokenizer)
     yield (
         SettingsError,

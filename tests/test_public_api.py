@@ -15,7 +15,7 @@ from language_neurons_alignment.core import profiles
 from language_neurons_alignment.core import selection as masks
 
 EXPORTS = {
-    "load", "Model",
+    "load", "Model", "AnswerCounts",
     "open_session", "Session", "results_of", "read_corpus", "Corpus", "Record", "build_dataset", "check_dataset",
     "generate", "collect_activations", "quick_autosweep", "find_neurons", "run_pipeline", "Mask", "Neuron_Prob",
     "Neuron_Mask",

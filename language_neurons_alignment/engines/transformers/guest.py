@@ -44,6 +44,11 @@ def checked(model: Any, tokenizer: Any) -> tuple[PreTrainedModel, Any]:
             f"{'a compiled one' if original else type(model).__name__}"
             f"{': give the model itself, compiled._orig_mod' if original else ''}"
         )
+    if model.get_output_embeddings() is None or not hasattr(model, "generation_config"):
+        raise SettingsError(
+            f"{type(model).__name__} has no lm_head, so it is not a causal language model: give one that "
+            "AutoModelForCausalLM loads"
+        )
     if any(one.device.type == "meta" for one in model.parameters()):
         raise EngineError(
             f"some weights of {name_of(model)} are on no device (meta): load it without offloading to disk"
