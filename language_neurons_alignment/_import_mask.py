@@ -62,6 +62,7 @@ def import_mask(
         counts={},
         config_hash=checkpoint.config_hash,
         weights_hash=checkpoint.weights_hash,
+        tokenizer_hash=checkpoint.tokenizer_hash,
         version=__version__,
         mask_hash=mask_hash(published),
         widths=widths,

@@ -132,7 +132,10 @@ _OWN_LANGUAGE = ("tw",)
 """Members of a macrolanguage that data sets list beside it."""
 _USUAL_SCRIPT = dict.fromkeys(("acm", "acq", "ajp", "azb", "ps", "uzs"), "Arab") | {"ko": "Hang"}
 """Scripts that data sets write behind a code though there is no choice, and that CLDR does not know as usual."""
-_GLOTTOCODES = """
+_GLOTTOCODES: dict[str, str] = dict(
+    re.findall(
+        r"(\S+)\s+(\S+)",
+        """
     achi1257 ace meso1252 acm taiz1242 acq tuni1259 aeb afri1274 afr tosk1239 als amha1245 amh nort3139 apc sout3123
     apc khar1296 apd stan1318 arb arag1245 arg najd1235 ars moro1292 ary egyp1253 arz assa1263 asm astu1245 ast
     awad1243 awa cent2142 ayr sout2697 azb nort2697 azj bash1264 bak bamb1269 bam bali1278 ban bela1254 bel bemb1257
@@ -160,7 +163,9 @@ _GLOTTOCODES = """
     uigh1240 uig ukra1253 ukr umbu1257 umb urdu1245 urd nort2690 uzn sout2699 uzs vene1259 vec viet1252 vie cent2033
     vmw wara1300 war nucl1347 wol suhu1238 wuu xhos1239 xho east2295 ydd yoru1245 yor xian1255 yue stan1324 zgh
     stan1306 zsm zulu1248 zul
-"""
+    """,
+    )
+)
 """Glottolog's codes as FLORES+ lists them, each with the language there; and mand1415, port1283 and stan1288 above its
 varieties."""
 _GLOTTOCODE = re.compile(
@@ -205,8 +210,7 @@ def _from_registry(wanted: str) -> str | None:
 
 def _of_glottocode(code: str, tag: str | None, script: str | None) -> str | None:
     """The language of a glottocode; with a tag in front, the tag's, if it is of the same language."""
-    words = _GLOTTOCODES.split()
-    known = dict(zip(words[::2], words[1::2], strict=True)).get(code.lower())
+    known = _GLOTTOCODES.get(code.lower())
     if known is None or (tag and script):
         return None
     if tag:

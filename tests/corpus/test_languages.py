@@ -239,12 +239,10 @@ def test_the_code_of_a_country_is_no_language_and_the_message_says_which_one_it_
         language_code(country)
 
 
-@pytest.mark.parametrize("glottocode", _GLOTTOCODES.split()[::20])
+@pytest.mark.parametrize("glottocode", list(_GLOTTOCODES)[::10])
 def test_a_glottocode_and_the_tag_beside_it_are_one_language(glottocode: str) -> None:
-    tags = _GLOTTOCODES.split()
-    tag = tags[tags.index(glottocode) + 1]
+    tag = _GLOTTOCODES[glottocode]
     assert language_code(glottocode) == language_code(glottocode.upper()) == language_code(tag)
-    assert len(tags) == 2 * len(set(tags[::2]))
 
 
 @pytest.mark.parametrize(
