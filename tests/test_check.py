@@ -242,5 +242,7 @@ def test_a_table_or_picture_without_a_digest_that_is_cut_off_is_damaged(old: Pat
 
 def test_a_mask_without_a_digest_of_its_neurons_is_unverified(work: Path, lam: float) -> None:
     path = layout_of(work).mask(0.1, lam)
-    path.with_name(path.name + ".json").unlink()
+    described = path.with_name(path.name + ".json")
+    content = json.loads(described.read_text())
+    described.write_text(json.dumps({k: v for k, v in content.items() if k not in ("mask_hash", "description_hash")}))
     assert path in {one.path for one in check_root(work / "out").findings if one.kind == UNVERIFIED}
