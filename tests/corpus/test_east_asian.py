@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from fractions import Fraction
 
 import pytest
@@ -86,3 +87,10 @@ def test_characters_of_words_dates_estimates_and_sums_without_result_are_no_numb
 def test_an_estimate_is_not_passed_over_for_an_earlier_number() -> None:
     assert [run.value for run in runs_of_characters("先有三十个，后来有三四十个", "zh")] == [30, None]
     assert final_number("先有三十个，后来有几十个", "zh") is None
+
+
+@pytest.mark.parametrize("unit", ["两个半", "三十加", "一又", "5点25", "十", "三割五分"])
+def test_long_texts_of_characters_take_linear_time(unit: str) -> None:
+    began = time.process_time()
+    final_number("答案是" + unit * 3000, "zh")
+    assert time.process_time() - began < 2
