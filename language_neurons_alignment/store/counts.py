@@ -652,6 +652,7 @@ class AnswerCounts(Framed):
             torch.tensor([one.prefix.total_tokens for one in every]),
             {language: counts_hash(one) for language, one in counted.items()},
             *of_model,
+            metas=tuple({**asdict(model), "language": language} for language in counted),
             widths=widths,
             routing=routing if len(routing) == len(every) else (),
             moments=moments,
