@@ -95,7 +95,7 @@ def test_rates_that_are_no_rates_are_refused_before_anything_runs(wrong: dict[st
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"lo": -0.1}, {"lo": 0.3}, {"hi": math.nan}, {"hi": math.inf}, {"eps": 0}, {"eps": math.nan}]
+    "wrong", [{"lo": -0.1}, {"lo": 0.3, "hi": 0.2}, {"hi": math.nan}, {"hi": math.inf}, {"eps": 0}, {"eps": math.nan}]
 )
 def test_ranges_that_are_no_ranges_are_refused_before_anything_runs(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingsError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -113,9 +114,9 @@ def autosweep(
 ) -> None:
     """Find the largest λ for which no selected neuron belongs to every language.
 
-    Needs counts, no model.
+    Needs counts, no model. If --hi cuts λ off, a note says what the largest λ is.
 
-    Example: lna autosweep --model-path ./Mistral-7B-v0.1 -s mgsm -r 0.01 --hi 0.2
+    Example: lna autosweep --model-path ./Mistral-7B-v0.1 -s mgsm -r 0.01
     """
     with importing():
         from ..autosweep import autosweep as sweep
@@ -132,6 +133,8 @@ def autosweep(
     )
     notes(found.notes)
     shown = {"lambda": found.lam, "appear": found.appear, "evaluations": found.evaluations}
+    shown |= {"lo": selection.search.lo, "hi": found.hi, "at_end": found.at_end}
+    shown |= {"largest_lambda": "inf" if found.largest == math.inf else found.largest}  # JSON has no infinity
     shown |= {"languages": found.languages, "notes": found.notes}
     result(results.as_json, shown, f"best λ = {found.shown}")
 

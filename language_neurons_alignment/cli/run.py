@@ -28,7 +28,7 @@ def run(setup: Setup, settings: PipelineSettings) -> None:
     --temperature and the like say; the answers are kept under --root. A corpus with answers in some of the languages
     and none in others is refused.
 
-    Example: lna run --model-path ./Mistral-7B-v0.1 -d datasets/mgsm.json -s mgsm --hi 0.2
+    Example: lna run --model-path ./Mistral-7B-v0.1 -d datasets/mgsm.json -s mgsm
     """
     with setup.open() as work:
         _run(work, settings, as_json=setup.results.as_json)
@@ -110,7 +110,7 @@ def _run(work: Session, settings: PipelineSettings, *, as_json: bool) -> None:
         "mask": done.identification.path,
         "activations": {one.language: one.paths for one in done.collected},
         "reused": [one.language for one in done.collected if one.reused],
-        "identification": description,
+        "identification": description.plain(),
         "map": map_data(done.map),
         "notes": done.notes,
     }

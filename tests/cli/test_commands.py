@@ -234,7 +234,10 @@ def test_rates_languages_and_names_that_cannot_be_are_wrong_usage(
     assert contents(counted.root) == before
 
 
-@pytest.mark.parametrize("flags", [("--lo", 0.3), ("--hi", "nan"), ("--eps", 0), ("--eps", "nan"), ("--lo", -1)])
+@pytest.mark.parametrize(
+    "flags",
+    [("--lo", 0.3, "--hi", 0.2), ("--hi", "nan"), ("--hi", "far"), ("--eps", 0), ("--eps", "nan"), ("--lo", -1)],
+)
 def test_ranges_that_cannot_be_are_wrong_usage(lna: Lna, counted: Layout, flags: tuple[str, object]) -> None:
     assert_one_line(lna("autosweep", *MODEL, "-s", "mgsm", *flags), 2)
 
