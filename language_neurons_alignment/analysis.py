@@ -30,6 +30,7 @@ from .identify import Identification, find_neurons
 from .languages import DEFAULT_LANGUAGES, parse_languages
 from .store.counts import AnswerCounts, load_answer_counts
 from .store.files import Json, save_tables
+from .store.lambdas import one_lambda, with_found_lambda
 from .store.layout import Layout, layout_of_mask, results_of
 from .store.masks import REPLACE, Mask, MaskDescription, check_replaceable, load_description
 from .version import __version__
@@ -142,8 +143,8 @@ def open_neurons(
         where: where the model's results are (`results_of`); or its mask file,
             `…/activation_masks/<dataset>/<top_rate>-<λ>/mask.<Name>-<tag>`.
         selection: which neurons. A value of None is that of the only mask at this top rate; without a mask, λ is
-            AutoSweep's, and bar and languages are the defaults. Not used with a mask file, whose path
-            contains top rate and λ.
+            AutoSweep's, the bar is the default, and the languages are those counted. Not used with a mask file, whose
+            path contains top rate and λ.
         mask_only: read the mask file and nothing else, for example for an imported mask.
 
     Raises:
@@ -156,7 +157,7 @@ def open_neurons(
     if isinstance(where, Layout):
         layout, lam, lam_from = where, selection.lam, "given"
         if lam is None:
-            lam, lam_from = layout.one_lambda(selection.top_rate), "mask"
+            lam, lam_from = one_lambda(layout, selection), "mask"
     else:
         layout, top_rate, lam = layout_of_mask(Path(where))
         selection, lam_from = Selection(top_rate), "mask"
@@ -169,16 +170,20 @@ def open_neurons(
         return _from_mask(layout, layout.mask(selection.top_rate, lam), lam_from)
     stored = None if lam is None else layout.mask(selection.top_rate, lam)
     described = load_description(stored) if stored is not None and stored.is_file() else None  # alone it is half a mask
-    languages = selection.languages or (tuple(described.languages) if described else DEFAULT_LANGUAGES)
+    languages = selection.languages or (tuple(described.languages) if described else layout.languages())
     bar = selection.bar or (described.bar if described else None) or DEFAULT_BAR
     counts = load_answer_counts(layout, languages, skip_empty=selection.skip_empty)
-    if lam is None:
+    chosen = replace(selection, lam=lam, bar=bar)
+    if lam is not None or selection.search == DEFAULT_RANGE:  # another range is asked to be searched
+        chosen = with_found_lambda(layout, chosen, languages)
+    if chosen.lam is None:
         rates = {"top_rate": selection.top_rate, "bar": bar, "search": selection.search}
-        lam, lam_from = autosweep(layout, languages, **rates, counts=counts).lam, "autosweep"
-    searched = selection.search
-    if lam_from == "mask" and described is not None and described.searched_to is not None:
-        searched = replace(searched, lo=min(searched.lo, lam), hi=described.searched_to)
-    found = find_neurons(layout, counts, replace(selection, lam=lam, bar=bar, search=searched))
+        chosen = replace(chosen, lam=autosweep(layout, languages, **rates, counts=counts).lam)
+    if lam is None:
+        lam_from = "autosweep"
+    if described is not None and described.searched_to is not None:
+        chosen = replace(chosen, search=SweepRange(hi=described.searched_to))
+    found = find_neurons(layout, counts, chosen)
     if found.path.exists():
         _check_stored(found)
     return ModelNeurons(

@@ -362,7 +362,7 @@ class StabilitySettings:
     selection: Selection = part(
         DEFAULT_SELECTION,
         "top_rate", "lo", "hi", "skip_empty",
-        lam="the largest fine one, found again each time", bar=str(DEFAULT_BAR), languages="the ten of the paper",
+        lam="the largest fine one, found again each time", bar=str(DEFAULT_BAR), languages="those counted",
     )  # fmt: skip
     draws: int = flag(400, "--draws", help="Bootstrap draws of the blocks.")
     splits: int = flag(50, "--splits", help="Random splits of the blocks into halves and quarters.")

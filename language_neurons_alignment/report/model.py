@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import median
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -155,11 +154,12 @@ def sensitivity(
     if maps is None:
         return f"{said}."
     before, after = (one.change().diagonal().tolist() for one in maps)
+    usual = [short(sorted(one)[len(one) // 2], signed=True) for one in (before, after)]
     gaps = [abs(b - a) if math.isfinite(b - a) else -1.0 for a, b in zip(before, after, strict=True)]
     k = gaps.index(max(gaps))
     return (
-        f"{said}; with them off, a language's own perplexity changes by {short(median(before), signed=True)} % instead "
-        f"of {short(median(after), signed=True)} % (median; most different in {language_name(maps[0].languages[k])}: "
+        f"{said}; with them off, a language's own perplexity changes by {usual[0]} % instead of {usual[1]} % (the "
+        f"median language; the most different is {language_name(maps[0].languages[k])}, "
         f"{short(before[k], signed=True)} % instead of {short(after[k], signed=True)} %)."
     )
 

@@ -193,8 +193,9 @@ def test_results_of_another_name_are_used_and_that_is_said(lna: Lna, counted: La
 def test_missing_counts_are_one_line_and_exit_1(lna: Lna, counted: Layout) -> None:
     counted.activation("sw").unlink()
     for command in (("autosweep",), ("identify", "-l", 0.1)):
-        call = lna(*command, *MODEL, "-s", "mgsm")
+        call = lna(*command, *MODEL, "-s", "mgsm", "--langs", "en,sw")
         assert_one_line(call, 1, "activation.sw.Mistral-MODEL.pt is not there", "lna activation")
+        assert_one_line(lna(*command, *MODEL, "-s", "other"), 1, "activation.en.Mistral-MODEL.pt is not there")
 
 
 def test_torn_counts_are_one_line_and_exit_1(lna: Lna, counted: Layout) -> None:
