@@ -32,7 +32,7 @@ def store_lambda(layout: Layout, lam: float, selection: Selection, languages: Se
     }
     found = {**chosen, "lambda": lam, "counts": {one: stored_hash(layout, one) for one in languages}}
     with locked(layout.sweeps(), busy=f"another process writes {path}: wait until it ends, and run this again"):
-        every = {**_read(layout), digest_of(chosen): found}
+        every = {**found_lambdas(layout), digest_of(chosen): found}
         write_text(path, json.dumps({"found": every}, indent=1) + "\n")
 
 
@@ -48,7 +48,7 @@ def with_found_lambda(layout: Layout, selection: Selection, languages: Sequence[
     """
     found = [
         one
-        for one in _read(layout).values()
+        for one in found_lambdas(layout).values()
         if (one["top_rate"], one["bar"]) == (selection.top_rate, selection.known_bar)
         and one["languages"] == list(languages)
         and one["lambda"] == (one["lambda"] if selection.lam is None else selection.lam)
@@ -80,7 +80,7 @@ def one_lambda(layout: Layout, selection: Selection) -> float | None:
         return masks[0] if masks else None
     swept = {
         one["lambda"]
-        for one in _read(layout).values()
+        for one in found_lambdas(layout).values()
         if one["top_rate"] == selection.top_rate and selection.bar in (None, one["bar"])
     }
     found = [lam for lam in masks if lam in swept]
@@ -92,8 +92,8 @@ def one_lambda(layout: Layout, selection: Selection) -> float | None:
     return found[0]
 
 
-def _read(layout: Layout) -> dict[str, Json]:
-    """What AutoSweep found, by a digest of its choices."""
+def found_lambdas(layout: Layout) -> dict[str, Json]:
+    """Read what AutoSweep found in the counts, by a digest of its choices; ArtifactError where it cannot be read."""
     stored = read_json(with_ending(layout.sweeps(), ".json"), _is_whole, command="lna autosweep")
     return {} if stored is None else stored["found"]
 

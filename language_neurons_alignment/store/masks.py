@@ -46,7 +46,7 @@ _NUMBER = re.compile(r"\s*-?[0-9]{1,10}\s*")
 _OWN_DIGEST = "description_hash"
 """In the file of a description: the digest of all the rest of it."""
 
-_NOTED = ("widths", "largest_lam", "searched_to")
+_NOTED = ("widths", "tokenizer_hash", "largest_lam", "searched_to")
 """In a description only where there is something to say."""
 
 UNNAMED = "unnamed"
@@ -66,7 +66,8 @@ class MaskDescription:
         classes: neurons per class ("specific", "related", "general", "unassigned"; imported masks: the first two).
         neurons: neurons per language.
         counts: digest of each language's counts; empty for an imported mask.
-        config_hash, weights_hash: of the model; empty for counts that do not tell.
+        config_hash, weights_hash, tokenizer_hash: of the model; empty for counts that do not tell. The last is stored
+            only where it is known.
         version: of this package.
         source: for an imported mask, the file's name and its digest.
         parameters: the method's parameters besides top rate, λ and bar: "neurons" per language, "seed".
@@ -102,6 +103,7 @@ class MaskDescription:
     widths: Widths | None = None
     largest_lam: float | None = None
     searched_to: float | None = None
+    tokenizer_hash: str = ""
 
     def lambda_notes(self, endless_from: float | None = None) -> list[str]:
         """Say in words where λ was cut off (`notes_on_lambda`)."""
@@ -117,7 +119,7 @@ class MaskDescription:
     def plain(self) -> Json:
         """The description as plain values."""
         values = asdict(self)
-        noted = {name: value for name in _NOTED if (value := values.pop(name)) is not None}
+        noted = {name: value for name in _NOTED if (value := values.pop(name)) not in (None, "")}
         if "widths" in noted:
             noted["widths"] = list(noted["widths"])
         if noted.get("largest_lam") == math.inf:
@@ -184,7 +186,7 @@ def _description(content: Any) -> MaskDescription:
         **dict.fromkeys(("top_rate",), number),
         **dict.fromkeys(("lam", "bar", "threshold", "largest_lam", "searched_to"), (*number, type(None))),
         **dict.fromkeys(("layers", "d_mlp"), (int,)),
-        **dict.fromkeys(("config_hash", "weights_hash", "version", "method", "mask_hash"), (str,)),
+        **dict.fromkeys(("config_hash", "weights_hash", "tokenizer_hash", "version", "method", "mask_hash"), (str,)),
         **dict.fromkeys(("languages", "appear", "left_out"), (list,)),
         **dict.fromkeys(("classes", "neurons", "counts", "parameters", "moments"), (dict,)),
         "source": (dict, type(None)),

@@ -200,3 +200,6 @@ def test_lambda_is_printed_where_it_cannot_be_stored(lna: Lna, cut: Path) -> Non
     assert call.code == 0
     assert call.lines[-1].startswith("best λ = ")
     assert "give λ to later commands with -l" in call.err
+    checked = lna("check", ".")
+    assert checked.code == 1
+    assert "autosweep.Llama-base.json cannot be read" in checked.out
