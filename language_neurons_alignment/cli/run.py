@@ -124,7 +124,7 @@ def _run(work: Session, settings: PipelineSettings, *, as_json: bool) -> None:
         sections.insert(0, answer_table(done.generated))
         answers, files["answers"] = answer_data(done.generated), done.generated.corpus.path
     notes(done.notes)
-    notes(starved(*bars.spent, threads=_threads(work)) if bars.spent[0] else ())
+    notes(starved(*bars.spent, threads=work.source.threads))
     report_reuse(done.collected)
     report_map_reuse(done.map)
     files |= {f"{kind} map": path for kind, path in map_files(done.map).items()}
@@ -139,15 +139,6 @@ def _run(work: Session, settings: PipelineSettings, *, as_json: bool) -> None:
         "notes": done.notes,
     }
     result(as_json, data, *sections, [f"{name:<8} {path}" for name, path in files.items()])
-
-
-def _threads(work: Session) -> int:
-    """Threads of this process that compute; 0 where a GPU or other processes do. The model must have been loaded."""
-    import torch
-
-    made_by = work.source().provenance
-    here = made_by["engine"] == "transformers" and str(made_by["device"]).startswith("cpu")
-    return torch.get_num_threads() if here else 0
 
 
 def starved(wall: float, processor: float, *, threads: int) -> list[str]:

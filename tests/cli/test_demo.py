@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from language_neurons_alignment import _demo, _session
 from language_neurons_alignment.cli import run
+from language_neurons_alignment.engines import EngineSettings, EngineSource
 from language_neurons_alignment.errors import SettingsError
 from tests.cli.conftest import Lna
 
@@ -93,3 +96,20 @@ def test_threads_without_processors_are_noted(wall: float, processor: float, thr
     sentences = run.starved(wall, processor, threads=threads)
     assert [one.startswith(said) for one in sentences] == ([True] if said else [])
     assert ("OMP_NUM_THREADS=1" in "".join(sentences)) == (bool(said) and threads > 1)
+
+
+@pytest.mark.parametrize(
+    ("provenance", "here"),
+    [
+        ({"engine": "transformers", "device": "cpu (x86_64)"}, True),
+        ({"engine": "transformers", "device": "NVIDIA H100 80GB HBM3"}, False),
+        ({"engine": "vllm", "device": "cpu"}, False),  # its workers are other processes
+        (None, False),
+    ],
+)
+def test_only_this_process_s_threads_on_a_cpu_are_held_to_account(
+    monkeypatch: pytest.MonkeyPatch, provenance: dict[str, str] | None, here: bool
+) -> None:
+    source = EngineSource(EngineSettings("model"))
+    monkeypatch.setattr(source, "_engine", provenance and SimpleNamespace(provenance=provenance))
+    assert source.threads == (torch.get_num_threads() if here else 0)
