@@ -121,7 +121,7 @@ def test_the_map_shows_that_each_language_needs_its_own_neurons_alone(spoken: Mo
     assert done.plot(title="planted").get_suptitle().startswith("planted")
 
 
-def test_counts_are_those_that_a_session_stores(work: Path) -> None:
+def test_counts_are_those_that_a_session_stores(work: Path, lam: float) -> None:
     with opened(work) as session:
         model = Model(session.source(), session.checkpoint)
         counts = model.count(work / "corpus.json", moments=True)
@@ -129,7 +129,7 @@ def test_counts_are_those_that_a_session_stores(work: Path) -> None:
             stored, _ = load_counts(session.layout, language)
             k = counts.languages.index(language)
             assert torch.equal(counts.counts[..., k], stored.full.over_zero - stored.prefix.over_zero)
-        done = lna.perplexity_map(session, top_rate=0.1, lam=session.layout.one_lambda(0.1))
+        done = lna.perplexity_map(session, top_rate=0.1, lam=lam)
         mask = Mask.load(next((work / "out" / "activation_masks").rglob("mask.*[!n]")))
         again = lna.perplexity_map(model, session.corpus, mask, settings=MapSettings(controls=0))
         assert (done.computed, done.controls_computed) == (0, 0)
@@ -323,7 +323,7 @@ def test_lambda_is_the_largest_fine_one_wherever_it_lies(neurons: Mask) -> None:
     assert neurons.description.lam == exact_lambda(statistics, top_rate=0.1, lo=0.0, hi=100.0).lam
     lam = neurons.counts.find_neurons(Selection(0.02, bar=0.8)).description.lam  # type: ignore[union-attr]
     assert lam == exact_lambda(statistics, top_rate=0.02, lo=0.0, hi=100.0).lam > 0.2
-    with pytest.warns(LNAWarning, match=r"every λ is fine: λ = 0.2"):
+    with pytest.warns(LNAWarning, match="λ = 0.2; appear.K. = 0 at every λ, so none is the largest"):
         alone = neurons.counts.find_neurons(Selection(0.1, bar=0.999))
     assert alone.description is not None
     assert alone.description.lam == 0.2

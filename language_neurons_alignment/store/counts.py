@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Float32, Float64, Int
 from torch import Tensor
 
-from ..config import DEFAULT_RANGE, DEFAULT_SELECTION, MEAN_DIFFERENCE, Selection
+from ..config import DEFAULT_SELECTION, MEAN_DIFFERENCE, Selection
 from ..core.counts import (
     Excess,
     LanguageBlocks,
@@ -47,14 +47,14 @@ from ..core.counts import (
     pair_fault,
     span_fault,
 )
+from ..core.find import fine_lambda
 from ..core.frames import Columns, Framed, html_table
 from ..core.methods import effect_size
 from ..core.model import MOST_LAYERS, WIDEST
 from ..core.routing import Experts, LanguageRouting, SpanRouting, routing_fault
 from ..core.selection import NeuronStatistics, neuron_statistics
-from ..core.sweep import largest_fine_lambda
 from ..core.widths import Widths, beyond, neurons_among, size_in_words, widths_fault
-from ..errors import ArtifactError, IncompatibleError, LNAWarning, MissingArtifactError, SettingsError
+from ..errors import ArtifactError, IncompatibleError, LNAWarning, MissingArtifactError, SettingsError, SweepError
 from ..languages import code_or_name, parse_languages
 from .checkpoint import Checkpoint
 from .files import Json, atomic_files, digest_of_bytes, load_tensors, save_tensors
@@ -683,9 +683,8 @@ class AnswerCounts(Framed):
             s(λ) = e − λ r      the top rate's share of neurons of lowest score is selected
             p > τ               a selected neuron belongs to the languages in which this holds
 
-        Without a λ, it is the largest for which no selected neuron is above τ in every language, wherever it lies:
-        `selection.search`, the range of the command line, is not used. Where all λ are such, it is the end of that
-        range, 0.2, and a warning says so. Other things that a reader must know are warnings too.
+        Without a λ, it is the largest for which no selected neuron is above τ in every language, wherever it lies, or
+        in the range of `selection.search`. What a reader must know, such as that no λ is the largest, is a warning.
 
         >>> import language_neurons_alignment as lna
         >>> texts = {"en": ["Two doors, two keys."], "es": ["Dos puertas, dos llaves."], "sw": ["Milango miwili."]}
@@ -707,10 +706,12 @@ class AnswerCounts(Framed):
         counts = self if selection.languages is None else self._of(selection.languages)
         if selection.has_lambda and selection.lam is None:
             statistics = counts.statistics(bar=selection.known_bar)
-            lam = largest_fine_lambda(statistics, top_rate=selection.top_rate)
-            if lam == math.inf:
-                lam = DEFAULT_RANGE.hi
-                _warn(f"no neuron above τ in every language is ever selected, so every λ is fine: λ = {lam} is taken")
+            lam = fine_lambda(statistics, selection)
+            if math.isnan(lam):
+                raise SweepError(
+                    "at no λ is appear[K] = 0, the number of selected neurons that are above τ in every language: give "
+                    "a lower top rate or a higher bar"
+                )
             selection = replace(selection, lam=lam)
         effect, digests = counts._effects() if selection.method == MEAN_DIFFERENCE else (None, {})
         mask, notes = Mask.find(counts, selection, effect=effect, moments=digests)
