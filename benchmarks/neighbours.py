@@ -170,7 +170,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.tiny:
         engine, size = random_engine("tiny", "cpu", given.dtype, SIZES["tiny"].batch), SIZES["tiny"]
-        groups = random_groups(8, 1, prompt=30, answer=30, vocabulary=1000)
+        groups = random_groups(2, 1, prompt=30, answer=30, vocabulary=1000)
         path = Path("tiny")
     else:
         path = given.model or demo_model_path()
