@@ -118,8 +118,7 @@ def collect_activations(
     layout, source = session.layout, session.source
     records = session.corpus.of_language(language)
     wanted: Json = {
-        **session.hashes,
-        **({_TOKENIZER: digest} if (digest := session.checkpoint.tokenizer_hash) else {}),
+        **session.hashes_of_all,
         "corpus_hash": _corpus_hash(records, layout.spelling(language)),
         "overlong_policy": overlong,
         **source.explicit,

@@ -126,6 +126,7 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
         counts=counts.hashes,
         config_hash=counts.config_hash,
         weights_hash=counts.weights_hash,
+        tokenizer_hash=counts.tokenizer_hash,
         version=__version__,
         method=selection.method,
         parameters={**parameters, "seed": selection.seed} if selection.method == RANDOM else parameters,

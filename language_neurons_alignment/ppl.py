@@ -172,7 +172,7 @@ def _wanted(
         "classes": list(settings.classes),
         "text": settings.text,
         "overlong_policy": settings.overlong,
-        **session.hashes,
+        **session.hashes_of_all,
     }
     drawn = {} if conditions.controls is None else conditions.controls.describe()
     own = {text: {**whole, "corpus": {text: records_hash(of_language)}} for text, of_language in records.items()}

@@ -83,7 +83,15 @@ def test_a_second_demo_computes_nothing(demo: tuple[Path, dict[str, Any]]) -> No
 @needs_vllm
 def test_vllm_finds_the_same_neurons(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     theirs = demo[1]
-    ours, _ = lna_demo(tmp_path, "--engine", "vllm", "--engine-arg", "max_model_len=2048")
+    ours, _ = lna_demo(
+        tmp_path,
+        "--engine",
+        "vllm",
+        "--engine-arg",
+        "max_model_len=2048",
+        "--engine-arg",
+        f"kv_cache_memory_bytes={2**29}",
+    )
     assert ours["lambda"] == pytest.approx(theirs["lambda"], abs=5e-4)
     mine, other = (to_mask_list(Mask.load(result["mask"]).tensor) for result in (ours, theirs))
     for code, one, two in zip(FAST, mine, other, strict=True):

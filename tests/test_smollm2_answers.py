@@ -21,15 +21,15 @@ WORDS = {
     "fr": ("Question", "Réponse"), "de": ("Frage", "Antwort"), "zh": ("问题", "答案"), "ja": ("質問", "答え"),
     "bn": ("প্রশ্ন", "উত্তর"), "th": ("คำถาม", "คำตอบ"), "sw": ("Swali", "Jibu"),
 }  # fmt: skip
-FOUR = "en,es,zh,sw"
-"""Mapping all ten would take a minute more."""
+MAPPED = "en,zh"
+"""Mapping all ten would take minutes."""
 
-SUMS = ((3, 4), (12, 5), (7, 9), (20, 22))
-ANSWERING = ("-n", "2", "--temperature", "0.8", "--max-new-tokens", "16", "--seed", "1", "--batch-tokens", "256")
+SUMS = ((3, 4), (20, 22))
+ANSWERING = ("-n", "2", "--temperature", "0.8", "--max-new-tokens", "16", "--seed", "1", "--batch-tokens", "512")
 
 
 def questions() -> list[dict[str, Any]]:
-    """Four short sums in each of ten languages."""
+    """Two short sums in each of ten languages."""
     return [
         {
             "lang": code,
@@ -59,7 +59,7 @@ def killed_half_way(arguments: tuple[str, ...], out: Path) -> int:
         command(*arguments), cwd=out.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     there = 0
-    while running.poll() is None and there < 40:
+    while running.poll() is None and there < 20:
         time.sleep(0.02)
         there = sum(len(entry["answers"]) for entry in Journal(out).read()[1:])
     os.kill(running.pid, signal.SIGKILL)
@@ -70,7 +70,7 @@ def killed_half_way(arguments: tuple[str, ...], out: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
-def test_eighty_answers_through_a_kill_none_lost_none_twice_and_their_neurons_mapped(
+def test_forty_answers_through_a_kill_none_lost_none_twice_and_their_neurons_mapped(
     smollm2: Path, tmp_path: Path
 ) -> None:
     write_corpus(tmp_path / "q.json", questions())
@@ -78,16 +78,16 @@ def test_eighty_answers_through_a_kill_none_lost_none_twice_and_their_neurons_ma
     asking = ("generate", *model, "-d", "q.json", *ANSWERING)
     there = killed_half_way((*asking, "-o", "a.json"), tmp_path / "a.json")
     done = json.loads(lna(*asking, "-o", "a.json", "--json", cwd=tmp_path).stdout)
-    assert (done["made"], done["skipped"]) == (80, 0)
-    assert there <= done["resumed"] < 80
+    assert (done["made"], done["skipped"]) == (40, 0)
+    assert there <= done["resumed"] < 40
     written = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
-    assert [len(one["answers"]) for one in written] == [2] * 40
+    assert [len(one["answers"]) for one in written] == [2] * 20
     said = {(one["lang"], one["id"], answer["generated"]) for one in written for answer in one["answers"]}
-    assert len(said) > 70, "samples of one question differ"
+    assert len(said) > 35, "samples of one question differ"
     rates = ("-r", "0.01", "-b", "0.9", "--hi", "2")
-    run = ("run", *model, "-d", "a.json", "-s", "sums", *rates, "--langs", FOUR, "--controls", "0", "--json")
+    run = ("run", *model, "-d", "a.json", "-s", "sums", *rates, "--langs", MAPPED, "--controls", "0", "--json")
     mapped = json.loads(lna(*run, cwd=tmp_path).stdout)
     assert mapped["answers"] is None, "the corpus has answers, so nothing is generated"
-    assert list(mapped["activations"]) == FOUR.split(",")
+    assert list(mapped["activations"]) == MAPPED.split(",")
     assert mapped["identification"]["appear"][-1] == 0
-    assert mapped["map"]["computed"] == 20
+    assert mapped["map"]["computed"] == 6

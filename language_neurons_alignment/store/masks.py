@@ -61,7 +61,8 @@ class MaskDescription:
         classes: neurons per class ("specific", "related", "general", "unassigned"; imported masks: the first two).
         neurons: neurons per language.
         counts: digest of each language's counts; empty for an imported mask.
-        config_hash, weights_hash: of the model; empty for counts that do not tell.
+        config_hash, weights_hash, tokenizer_hash: of the model; empty for counts that do not tell. The last is stored
+            only where it is known.
         version: of this package.
         source: for an imported mask, the file's name and its digest.
         parameters: the method's parameters besides top rate, λ and bar: "neurons" per language, "seed".
@@ -92,6 +93,7 @@ class MaskDescription:
     left_out: list[str] = field(default_factory=list)
     mask_hash: str = ""
     widths: Widths | None = None
+    tokenizer_hash: str = ""
 
     @property
     def size(self) -> str:
@@ -100,7 +102,7 @@ class MaskDescription:
 
     def plain(self) -> Json:
         """The description as plain values."""
-        values = asdict(self)
+        values = {name: value for name, value in asdict(self).items() if name != "tokenizer_hash" or value}
         widths = values.pop("widths")
         return values if widths is None else {**values, "widths": list(widths)}
 
@@ -163,7 +165,7 @@ def _description(content: Any) -> MaskDescription:
         **dict.fromkeys(("top_rate",), number),
         **dict.fromkeys(("lam", "bar", "threshold"), (*number, type(None))),
         **dict.fromkeys(("layers", "d_mlp"), (int,)),
-        **dict.fromkeys(("config_hash", "weights_hash", "version", "method", "mask_hash"), (str,)),
+        **dict.fromkeys(("config_hash", "weights_hash", "tokenizer_hash", "version", "method", "mask_hash"), (str,)),
         **dict.fromkeys(("languages", "appear", "left_out"), (list,)),
         **dict.fromkeys(("classes", "neurons", "counts", "parameters", "moments"), (dict,)),
         "source": (dict, type(None)),

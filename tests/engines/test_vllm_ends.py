@@ -30,6 +30,7 @@ DRIVER = """
 import ctypes
 import os
 import sys
+import threading
 from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.corpus.encode import Prompt, PromptGroup, ScoredText
 from language_neurons_alignment.engines.vllm import VLLMEngine
@@ -49,12 +50,15 @@ if __name__ == "__main__":
         engine = VLLMEngine.load(folder, dtype="float32", engine_args={"kv_cache_memory_bytes": 2**28})
         engine.count([PromptGroup(texts[0][:40], texts[:1])])
         engine.close()
-    if doing in ("idle", "twice"):
         print(doing, flush=True)
-        how = sys.stdin.readline().strip()
-        if how == "exit":
+        sys.stdin.readline()
+
+    def end() -> None:
+        if sys.stdin.readline().strip() == "exit":
             os._exit(3)
         ctypes.string_at(0)
+
+    threading.Thread(target=end, daemon=True).start()
     while True:
         if doing == "counting":
             engine.count([PromptGroup(one[:40], (one,)) for one in texts], progress=tell)
@@ -183,13 +187,16 @@ def die(driver: Driver, how: str) -> None:
     driver.process.wait(WITHIN)
 
 
-@pytest.mark.parametrize(("doing", "tensor", "pipeline"), [("counting", 1, 1), ("scoring", 1, 2), ("generating", 2, 1)])
-def test_a_killed_parent_leaves_no_process(start: Start, doing: str, tensor: int, pipeline: int) -> None:
+@pytest.mark.parametrize(
+    ("doing", "tensor", "pipeline", "how"),
+    [("counting", 1, 1, "SIGKILL"), ("scoring", 1, 2, "segfault"), ("generating", 2, 1, "exit")],
+)
+def test_a_parent_that_dies_leaves_no_process(start: Start, doing: str, tensor: int, pipeline: int, how: str) -> None:
     driver = start(doing, tensor=tensor, pipeline=pipeline)
     driver.wait_for(doing)
     assert driver.others(), "vLLM runs in processes of its own"
     shared = {name for pid in driver.others() for name in shared_memory_of(pid)}
-    die(driver, "SIGKILL")
+    die(driver, how)
     assert driver.survivors() == []
     assert driver.left_in_tmp() == []
     assert shared & set(os.listdir("/dev/shm")) == set()
@@ -205,14 +212,6 @@ def test_a_parent_killed_while_vllm_starts_leaves_no_process(
     driver.wait_for_processes(processes)
     time.sleep(later)
     die(driver, "SIGKILL")
-    assert driver.survivors() == []
-
-
-@pytest.mark.parametrize("how", ["exit", "segfault"])
-def test_other_ways_to_end_leave_no_process(start: Start, how: str) -> None:
-    driver = start("idle")
-    driver.wait_for("idle")
-    die(driver, how)
     assert driver.survivors() == []
 
 

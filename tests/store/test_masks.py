@@ -17,6 +17,7 @@ from language_neurons_alignment.errors import (
     MissingArtifactError,
     SettingsError,
 )
+from language_neurons_alignment.store.checkpoint import Checkpoint
 from language_neurons_alignment.store.masks import UNNAMED, Mask, MaskDescription, load_description, mask_hash
 from tests.neuron_sets import model_of
 from tests.workspace import TEN, contents, full_disk
@@ -53,6 +54,19 @@ def test_a_mask_and_its_description_come_back_as_they_were(path: Path) -> None:
     assert torch.equal(read.tensor, MASK)
     assert (read.languages, read.description, read.path) == (("en", "es"), DESCRIBED, path)
     assert load_description(path) == DESCRIBED
+
+
+def test_a_mask_of_another_tokenizer_is_refused_and_one_that_does_not_tell_is_not(path: Path) -> None:
+    STORED.save(path)
+    assert "tokenizer_hash" not in json.loads(path.with_name(path.name + ".json").read_text())
+    mask = Mask.load(path)
+    described = mask.description
+    assert described is not None
+    in_use = Checkpoint(described.config_hash, described.weights_hash, "t2")
+    mask.check_model(in_use)
+    replace(mask, description=replace(described, tokenizer_hash="t1")).save(path, overwrite=True)
+    with pytest.raises(IncompatibleError, match="made from a model with other tokenizer than the one in use"):
+        Mask.load(path).check_model(in_use)
 
 
 def test_the_file_is_what_existing_tools_read(path: Path) -> None:
