@@ -25,6 +25,7 @@ from .store.answers import LETTERS, Journal, forcing_name
 from .store.counts import counts_hash, has_moments, load_blocks, load_counts, model_of, with_moments
 from .store.files import DIGESTS, Json, differing_files, is_held, is_part, load_tensors, read_json
 from .store.grid import Cells, Lines, Older, older_evaluation, older_forcing, older_map, read_cells
+from .store.lambdas import found_lambdas
 from .store.layout import Layout, with_ending
 from .store.maps import perplexities
 from .store.masks import Mask
@@ -175,6 +176,10 @@ class _Check:
             if layout.blocks(language).exists():
                 self.checked["blocks"] += 1
                 self.read(layout.blocks(language), load_blocks, layout, language, counted=digest)
+        for path in sorted(folder.glob("autosweep.*.json")):
+            self.checked["sweeps"] += 1
+            model = path.name.removeprefix("autosweep.").removesuffix(".json")
+            self.read(path, found_lambdas, Layout(self.root, dataset, model))
         self.read_replacing(folder)
 
     def read_answers(self, folder: Path) -> None:

@@ -6,6 +6,7 @@ and writes nothing.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from .config import MEAN_DIFFERENCE, RANDOM, Selection
+from .config import ENTROPY_LAMBDA, MEAN_DIFFERENCE, RANDOM, Selection
 from .core.find import Found, find, notes_on, notes_on_masks
 from .core.methods import effect_size
 from .core.selection import appear
+from .core.sweep import fine_from, largest_fine_lambda
 from .store.counts import AnswerCounts, answer_moments, load_answer_counts
 from .store.layout import Layout
 from .store.masks import Mask, MaskDescription, mask_hash
@@ -134,15 +136,27 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
         left_out=list(counts.left_out),
         mask_hash=mask_hash(found.mask),
         widths=counts.widths,
+        largest_lam=_largest_lambda(found, selection),
+        searched_to=found.lam if found.lam == selection.search.hi else None,
     )
+    endless = description.largest_lam is not None and math.isinf(description.largest_lam)
     notes = (
         *counts.notes,
         *_notes_on_tokens(counts),
         *notes_on(found.statistics, probability, counts.languages),
+        *description.lambda_notes(fine_from(found.statistics, top_rate=selection.top_rate) if endless else None),
         *notes_on_masks(neurons),
     )
     path = layout.by(selection).mask(selection.top_rate, found.lam)
     return Identification(**vars(found), description=description, path=path, notes=notes)
+
+
+def _largest_lambda(found: Found, selection: Selection) -> float | None:
+    """The largest λ with appear[K] = 0, ∞ if there is no largest; None if no λ has it, or λ selects nothing."""
+    if selection.method != ENTROPY_LAMBDA:
+        return None
+    largest = largest_fine_lambda(found.statistics, top_rate=selection.top_rate)
+    return None if math.isnan(largest) else largest
 
 
 def _notes_on_tokens(counts: AnswerCounts) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import reprlib
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,7 @@ from torch import Tensor
 from ..config import ENTROPY_LAMBDA, METHODS, Selection
 from ..core.model import MOST_LAYERS, WIDEST, ModelInfo
 from ..core.selection import MaskList, from_mask_list, neurons_of_language, to_mask_list
+from ..core.sweep import notes_on_lambda
 from ..core.widths import Widths, beyond, size_in_words, widths_fault
 from ..errors import ArtifactError, ConflictError, IncompatibleError, MissingArtifactError, SettingsError
 from ..languages import DEFAULT_LANGUAGES, code_or_name, parse_languages
@@ -43,6 +45,9 @@ _NUMBER = re.compile(r"\s*-?[0-9]{1,10}\s*")
 
 _OWN_DIGEST = "description_hash"
 """In the file of a description: the digest of all the rest of it."""
+
+_NOTED = ("widths", "tokenizer_hash", "largest_lam", "searched_to")
+"""In a description only where there is something to say."""
 
 UNNAMED = "unnamed"
 """The language of a mask that was published without a description and has one language only."""
@@ -70,6 +75,9 @@ class MaskDescription:
         left_out: languages that were asked for and have no answer token.
         mask_hash: digest of the neurons (`mask_hash`); empty where a version wrote it that did not note it.
         widths: the neurons of each layer, where layers differ; stored only then. `d_mlp` is the widest layer's.
+        largest_lam: the largest λ with appear[K] = 0 on these counts; ∞, stored as "inf", if there is no largest. None
+            if no λ has appear[K] = 0, for other methods than entropy-λ, and for masks of versions that did not note it.
+        searched_to: λ, where it is the end of the range in which it was found; else None.
     """
 
     languages: list[str]
@@ -93,7 +101,15 @@ class MaskDescription:
     left_out: list[str] = field(default_factory=list)
     mask_hash: str = ""
     widths: Widths | None = None
+    largest_lam: float | None = None
+    searched_to: float | None = None
     tokenizer_hash: str = ""
+
+    def lambda_notes(self, endless_from: float | None = None) -> list[str]:
+        """Say in words where λ was cut off (`notes_on_lambda`)."""
+        if self.lam is None or self.appear[-1:] != [0]:
+            return []
+        return notes_on_lambda(self.lam, largest=self.largest_lam, end=self.searched_to, endless_from=endless_from)
 
     @property
     def size(self) -> str:
@@ -102,9 +118,13 @@ class MaskDescription:
 
     def plain(self) -> Json:
         """The description as plain values."""
-        values = {name: value for name, value in asdict(self).items() if name != "tokenizer_hash" or value}
-        widths = values.pop("widths")
-        return values if widths is None else {**values, "widths": list(widths)}
+        values = asdict(self)
+        noted = {name: value for name in _NOTED if (value := values.pop(name)) not in (None, "")}
+        if "widths" in noted:
+            noted["widths"] = list(noted["widths"])
+        if noted.get("largest_lam") == math.inf:
+            noted["largest_lam"] = "inf"  # JSON has no infinity
+        return values | noted
 
 
 def load_description(path: Path) -> MaskDescription | None:
@@ -159,11 +179,12 @@ def _description(content: Any) -> MaskDescription:
     """Read a description; TypeError or ValueError where a value is none that describes a mask."""
     if not isinstance(content, dict):
         raise TypeError(f"a {type(content).__name__}, not an object")
-    read = MaskDescription(**content)
+    endless = {"largest_lam": math.inf} if content.get("largest_lam") == "inf" else {}
+    read = MaskDescription(**{**content, **endless})
     number = (int, float)
     kinds: dict[str, tuple[type, ...]] = {
         **dict.fromkeys(("top_rate",), number),
-        **dict.fromkeys(("lam", "bar", "threshold"), (*number, type(None))),
+        **dict.fromkeys(("lam", "bar", "threshold", "largest_lam", "searched_to"), (*number, type(None))),
         **dict.fromkeys(("layers", "d_mlp"), (int,)),
         **dict.fromkeys(("config_hash", "weights_hash", "tokenizer_hash", "version", "method", "mask_hash"), (str,)),
         **dict.fromkeys(("languages", "appear", "left_out"), (list,)),

@@ -52,7 +52,7 @@ def test_analyze_prints_tables_and_the_files_that_it_wrote(lna: Lna, counted: Pa
     files = [line for line in call.lines if line.startswith("analysis/mgsm/0.2-")]
     assert len(files) == 9
     assert all(Path(file).is_file() for file in files)
-    assert re.search(r"λ from 0 to 3: the histogram changes \d+ times", call.out)
+    assert re.search(r"λ from 0 to 3.75: the histogram changes \d+ times", call.out)
 
 
 def test_analyze_as_json_is_what_the_file_holds(lna: Lna, counted: Path) -> None:
@@ -67,7 +67,9 @@ def test_after_identify_neither_lambda_nor_bar_nor_languages_need_to_be_said(lna
     assert lna("identify", "--model-path", "/x/base", *RATES, "-b", 0.6, "-l", 0.125, *langs).code == 0
     call = lna("analyze", "--model-path", "/x/base", *RATES)
     assert call.code == 0, call.err
-    assert call.err == "λ = 0.125, from activation_masks/mgsm/0.2-0.125/mask.Mistral-base\n"
+    first, said = call.err.splitlines()
+    assert first == "λ = 0.125, from activation_masks/mgsm/0.2-0.125/mask.Mistral-base"
+    assert said == "note: λ = 0.125; appear[K] = 0 at every λ, so none is the largest"
     assert call.lines[1].startswith("λ = 0.125 (mask), top rate 0.2, bar 0.6")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -303,3 +304,18 @@ def test_the_folder_of_every_method_is_checked(tmp_path: Path, made: dict[str, A
     for folder in ("0.1-0.05", "lape-0.2", "equal-n-8", "random-0.1-0.05-seed4"):
         with pytest.raises(IncompatibleError, match="lies in the folder"):
             Mask.load(moved(path, folder))
+
+
+def test_a_description_says_where_lambda_was_cut_off_also_where_no_lambda_is_the_largest(path: Path) -> None:
+    for largest, said in ((0.3707, "the largest λ with appear[K] = 0 is 0.3707"), (math.inf, "none is the largest")):
+        described = replace(DESCRIPTION, largest_lam=largest, searched_to=0.05)
+        Mask(("en", "es"), MASK, described).save(path, overwrite=True)
+        text = path.with_name(path.name + ".json").read_text()
+        json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        read = load_description(path)
+        assert read == replace(described, mask_hash=mask_hash(MASK))
+        (note,) = read.lambda_notes()
+        assert note.startswith("λ = 0.05 is the end of the range that was searched; ")
+        assert said in note
+    assert DESCRIPTION.lambda_notes() == [], "masks of earlier versions do not know"
+    assert replace(DESCRIPTION, largest_lam=0.3707, appear=[1, 1, 1]).lambda_notes() == [], "λ itself has appear[K] > 0"
