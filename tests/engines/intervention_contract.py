@@ -144,10 +144,6 @@ class InterventionContract:
             with intervene(engine, f"scale:-1 {by_file.replace('@', f'@{tmp_path}/n.csv')}", source):
                 assert engine.log_likelihood(texts) == expected, named
 
-
-def _neurons(source: NeuronSource, neurons: str, engine: Engine) -> Tensor:
-    return source.neurons(Steps.parse(f"zero {neurons}").steps[0].terms, engine.model)
-
     def test_texts_go_through_it_as_through_the_oracle(self, engine: Engine, oracle: NaiveEngine) -> None:
         texts = {"en": ["Two doors, two keys."], "es": [("Dos puertas,", " dos llaves.")], "sw": "Milango miwili."}
         mine, known = Model(engine), Model(oracle)
@@ -162,3 +158,7 @@ def _neurons(source: NeuronSource, neurons: str, engine: Engine) -> Tensor:
                 off = [mine.perplexity(texts)["es"].token, known.perplexity(texts)["es"].token]
             assert off[0] == pytest.approx(off[1], rel=1e-4)
             assert off[0] != pytest.approx(mine.perplexity(texts)["es"].token, rel=1e-4)
+
+
+def _neurons(source: NeuronSource, neurons: str, engine: Engine) -> Tensor:
+    return source.neurons(Steps.parse(f"zero {neurons}").steps[0].terms, engine.model)
