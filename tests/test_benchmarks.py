@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from tests.tiny_models import save_tiny_model
 from tests.workspace import small_records, write_corpus
@@ -48,6 +52,26 @@ def test_the_benchmark_for_gpus_runs_at_a_tiny_shape_on_the_cpu(tmp_path: Path) 
     assert tiny["one_pass"]["one_answer_tokens"] > tiny["passes"]["tokens"]
     assert tiny["cells"]["cells_per_s"] > 0
     assert tiny["answers"]["default_tokens_per_s"] > 0
+
+
+def test_the_comparison_with_other_tools_times_nothing_that_counts_otherwise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    neighbours = importlib.import_module("neighbours")
+    monkeypatch.setattr(sys, "argv", ["neighbours.py", "--tiny", "--repeats", "1"])
+    monkeypatch.setattr(neighbours, "installed", lambda _package: "")
+    neighbours.main()
+    rows = [line.split(" | ")[1] for line in capsys.readouterr().out.splitlines() if line.startswith("| sdpa")]
+    assert rows == ["bare decoder", "counting", "plain hooks"]
+    right = neighbours.by_hand
+
+    def wrong(*given: Any) -> Tensor:
+        return right(*given).index_put((torch.tensor(0), torch.tensor(0)), torch.tensor(-1))
+
+    monkeypatch.setattr(neighbours, "by_hand", wrong)
+    with pytest.raises(SystemExit, match="plain hooks gives other counts for 1 neurons: nothing is timed"):
+        neighbours.main()
 
 
 @pytest.mark.slow
