@@ -225,32 +225,37 @@ def _largest_in_words(largest: float) -> str:
 def notes_on_lambda(
     lam: float, *, largest: float | None, end: float | None = None, endless_from: float | None = None
 ) -> list[str]:
-    """Say where λ was cut off: by the end of its range, or by whoever chose it; or that no λ is the largest.
+    """Say that the end of a range cut λ off, or that no λ is the largest.
+
+    Where the range is not known, a λ of 0.2, the end in the paper's code, tells it; any other λ was chosen, and nothing
+    is said.
 
     Args:
         lam: a fine λ.
         largest: the largest fine λ; None: unknown.
-        end: the end of the range in which λ was found; None: λ was found without one, or chosen.
+        end: the end of the range in which λ was found; None: unknown.
         endless_from: where every λ from some point on is fine, that point; None: unknown.
 
     >>> notes_on_lambda(0.2, largest=0.3707, end=0.2)
     ['λ = 0.2 is the end of the range that was searched; the largest λ with appear[K] = 0 is 0.3707 (--hi auto)']
-    >>> notes_on_lambda(0.3703125, largest=0.3707)
-    []
+    >>> notes_on_lambda(0.3703125, largest=0.3707), notes_on_lambda(0.1, largest=0.3707)
+    ([], [])
     """
-    if largest is None or math.isnan(largest):
+    if largest is None or not largest > lam:
         return []
-    cut = lam == end
-    what = f"λ = {lam!r} is the end of the range that was searched" if cut else f"λ = {lam!r}"
-    if math.isinf(largest):
-        point = "some point" if endless_from is None else f"{endless_from:.6g}"
-        where = "every λ" if endless_from == 0 else f"every λ from {point} on"
-        return [f"{what}; appear[K] = 0 at {where}, so none is the largest"]
-    if cut and largest > lam:
+    if lam == end:
+        what = f"λ = {lam!r} is the end of the range that was searched"
+    elif lam == FIRST_END and largest - lam > SweepRange.eps:
+        what = f"λ = {lam!r} is the end of the range in the paper's code"
+    elif math.isinf(largest) and lam > FIRST_END and math.frexp(lam / FIRST_END)[0] == 0.5:  # `range_end` doubles
+        what = f"λ = {lam!r} is an end of the range"
+    else:
+        return []
+    if math.isfinite(largest):
         return [f"{what}; {_largest_in_words(largest)} (--hi auto)"]
-    if largest - lam > SweepRange.eps:
-        return [f"{what} was chosen; {_largest_in_words(largest)}"]
-    return []
+    point = "some point" if endless_from is None else f"{endless_from:.6g}"
+    where = "every λ" if endless_from == 0 else f"every λ from {point} on"
+    return [f"{what}; appear[K] = 0 at {where}, so none is the largest"]
 
 
 def _candidates(statistics: NeuronStatistics, *, count: int, lo: float, hi: float) -> Iterator[float]:

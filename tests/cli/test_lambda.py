@@ -150,8 +150,13 @@ def test_an_end_that_cuts_lambda_off_is_said_by_the_command_its_json_the_mask_an
     assert said.format(largest) in made.err
     described = json.loads(Path(made.lines[-1] + ".json").read_text())
     assert (described["lam"], described["searched_to"], described["largest_lam"]) == (0.2, 0.2, largest)
-    given = lna("identify", *BASE, "-l", 0.1)
-    assert f"λ = 0.1 was chosen; the largest λ with appear[K] = 0 is {largest:.6g}" in given.err
+    given = lna("identify", *BASE, "-l", 0.1, "--json")
+    assert (given.json["largest_lam"], "largest" in given.err) == (largest, False), "a λ that was chosen"
+    Path("activations/words/autosweep.Llama-base.json").rename("autosweep.json")
+    unknown = "note: λ = 0.2 is the end of the range in the paper's code; the largest λ with appear[K] = 0 is"
+    assert f"{unknown} {largest:.6g}" in lna("identify", *BASE, "-l", 0.2).err
+    Path("autosweep.json").rename("activations/words/autosweep.Llama-base.json")
+    assert said.format(largest) in lna("identify", *BASE, "-l", 0.2).err
     if exact:
         return
     pictures = _report.pictures

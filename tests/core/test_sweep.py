@@ -228,12 +228,12 @@ def test_where_every_lambda_is_fine_the_range_ends_where_the_paper_s_does_and_th
     assert (found.lam, found.largest) == (0.2, math.inf)
     start = fine_from(statistics, top_rate=0.5)
     (said,) = notes_on_lambda(found.lam, largest=found.largest, endless_from=start)
-    assert said == "λ = 0.2; appear[K] = 0 at every λ, so none is the largest"
+    assert said.endswith("; appear[K] = 0 at every λ, so none is the largest")
     late = planted([(0.1, 0.0), (0.9, 0.8)], [True, False])  # from λ = 1 on the second line is lower
     found = find_lambda(late, top_rate=0.5, search=SweepRange())
     assert (found.lam, fine_from(late, top_rate=0.5)) == (1.6, 1.0)
     (said,) = notes_on_lambda(found.lam, largest=found.largest, endless_from=1.0)
-    assert said == "λ = 1.6; appear[K] = 0 at every λ from 1 on, so none is the largest"
+    assert said == "λ = 1.6 is an end of the range; appear[K] = 0 at every λ from 1 on, so none is the largest"
 
 
 def test_what_bisection_misses_is_solved_for() -> None:

@@ -276,9 +276,8 @@ def test_the_lambda_path_reaches_past_lambda_and_says_what_half_of_it_would_do(t
     assert chart.x[-1] == 1.25 * RATES.lam  # type: ignore[operator]
     whole, half = (identify(base, ("en", "es"), replace(RATES, lam=lam)) for lam in (RATES.lam, RATES.lam / 2))  # type: ignore[operator]
     sizes = [int(one.mask.sum()) for one in (half, whole)]
-    assert (
-        f"At λ = 0.125, half of this λ, the masks have {sizes[0]:,} neurons instead of {sizes[1]:,}" in section().note
-    )
+    note = section().note
+    assert f"At λ = 0.125, half of this λ, the masks have {sizes[0]:,} neurons instead of {sizes[1]:,}" in note
     kept = [int((half.mask & whole.mask)[..., k].sum()) / int(whole.mask[..., k].sum()) for k in (0, 1)]
     assert f"{100 * min(kept):.0f} % (" in note
     assert "Effects there: `lna identify --model-path Llama-base -s mgsm -r 0.2 -l 0.125`, then `lna ppl" in note
