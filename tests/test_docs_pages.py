@@ -25,7 +25,8 @@ return [...document.querySelectorAll("article *")].filter((e) => e.getBoundingCl
 # Code that neither shows all of itself nor scrolls.
 CUT = """
 return [...document.querySelectorAll("article pre, article pre code, article table")].filter((e) =>
-  e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX === "hidden").map((e) => e.textContent.slice(0, 60));
+  e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX === "hidden"
+).map((e) => e.textContent.slice(0, 60));
 """
 # An empty index: else every page indexes the whole site for its search, which takes most of its time.
 NO_INDEX = """
