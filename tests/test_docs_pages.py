@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,9 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("site")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")  # runs `typer` by name
         patch.setenv("NO_MKDOCS_2_WARNING", "1")
-        logging.getLogger("mkdocs").setLevel(logging.ERROR)
         commands.build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(out), strict=True))
     return out
 
