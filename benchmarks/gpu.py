@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py --json gpu.json               # under six minutes on an H100; needs no network
     python benchmarks/gpu.py --tiny --device cpu           # the same script, in seconds, where there is no GPU
+    python benchmarks/gpu.py --compile                     # counting in compiled forwards too
 
 First `pytest -m gpu`; `--no-tests` leaves it out. Then, for each shape, what ROWS lists: counting against the bare
 decoder, against the decoder's matrix products alone, and against what one would write by hand; one pass for full and
