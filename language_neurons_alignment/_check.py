@@ -6,6 +6,8 @@ found here, without a model. Only leftovers of interrupted runs are ever removed
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -23,6 +25,7 @@ from .store.answers import LETTERS, Journal, forcing_name
 from .store.counts import counts_hash, has_moments, load_blocks, load_counts, model_of, with_moments
 from .store.files import DIGESTS, Json, differing_files, is_held, is_part, load_tensors, read_json
 from .store.grid import Cells, Lines, Older, older_evaluation, older_forcing, older_map, read_cells
+from .store.lambdas import found_lambdas
 from .store.layout import Layout, with_ending
 from .store.maps import perplexities
 from .store.masks import Mask
@@ -173,6 +176,10 @@ class _Check:
             if layout.blocks(language).exists():
                 self.checked["blocks"] += 1
                 self.read(layout.blocks(language), load_blocks, layout, language, counted=digest)
+        for path in sorted(folder.glob("autosweep.*.json")):
+            self.checked["sweeps"] += 1
+            model = path.name.removeprefix("autosweep.").removesuffix(".json")
+            self.read(path, found_lambdas, Layout(self.root, dataset, model))
         self.read_replacing(folder)
 
     def read_answers(self, folder: Path) -> None:
@@ -207,6 +214,9 @@ class _Check:
                 self.checked["masks"] += 1
                 mask = self.read(path, Mask.load, path)
                 if mask is not None:
+                    if mask.description is None or not mask.description.mask_hash:
+                        what = "nothing beside it holds a digest of its neurons, so a change of them goes unnoticed"
+                        self.find(UNVERIFIED, path, what)
                     known.update(mask.digest_of([name]) for name in ("specific", "general"))
                     if mask.description is not None:
                         self.made_from_counts(path, folder.name, mask.description.counts)
@@ -287,6 +297,13 @@ class _Check:
                     found = sum("cell" in one for one in lines)
                     self.find(UNFINISHED, new, f"{found} cells that will replace the old ones are in it")
             self.read_journals(rates)
+            self.whole(rates)
+
+    def whole(self, folder: Path) -> None:
+        """Check that no table or picture in a folder is cut off, whether a digest of it is held or not."""
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and (fault := _cut_off(path)):
+                self.find(DAMAGED, path, f"{fault}: write it again with the command that wrote it")
 
     def answers_beside(self, path: Path, expected: dict[tuple[str, str], int]) -> None:
         """Check that the folder of a grid's answers holds as many as its cells, (name, language) → number, were of."""
@@ -312,6 +329,7 @@ class _Check:
         kind = folder.parent.name
         for rates in _folders(folder):
             self.read_replacing(rates)
+            self.whole(rates)
             for path in sorted(rates.glob("*.json")):
                 if path.name.endswith(".replacing.json"):
                     continue
@@ -334,6 +352,7 @@ class _Check:
                 if not path.read_bytes().rstrip().endswith(b"</html>"):
                     self.find(DAMAGED, path, "the page is cut off: run `lna report` again")
             for pictures in _folders(rates):
+                self.whole(pictures)
                 if not with_ending(pictures, ".html").exists():
                     self.find(ORPHANED, pictures, "the page of these pictures is not there: run `lna report` again")
 
@@ -446,6 +465,29 @@ def _leftovers(root: Path) -> Iterator[tuple[Path, str]]:
     for path in sorted(root.rglob("*.answers.new")):
         if not with_ending(path.with_name(path.name.removesuffix(".answers.new")), ".cells.new.jsonl").exists():
             yield path, "answers of a replacement that was not begun"
+
+
+def _cut_off(path: Path) -> str | None:
+    """What shows that a table or picture is not whole; None where nothing does."""
+    if path.suffix == ".png":
+        with path.open("rb") as file:
+            ends = file.read(len(_PNG)) == _PNG and file.seek(max(path.stat().st_size - len(_PNG_END), 0)) >= 0
+            return None if ends and file.read() == _PNG_END else "it is no whole PNG picture"
+    if path.suffix != ".csv":
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+        widths = {len(row) for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row}
+    except (OSError, ValueError, csv.Error) as error:
+        return f"it is no table ({error})"
+    if not text.endswith("\n"):
+        return "its last line does not end"
+    return (
+        None if len(widths) == 1 else f"its rows have from {min(widths, default=0)} to {max(widths, default=0)} cells"
+    )
+
+
+_PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
 def _escaped(name: str) -> str:

@@ -118,8 +118,8 @@ def compare(models: Sequence[ModelNeurons], *, trained: Sequence[str] = ()) -> C
     >>> found = compare([lna.open_neurons(layout, selection) for layout in layouts])
     >>> found.names, found.pairs[0].languages.lost.sum().item()
     (('base-model', 'trained-model'), 0)
-    >>> found.notes
-    ('base-model and trained-model have the same counts, so nothing changed',)
+    >>> found.notes[0]
+    'base-model and trained-model have the same counts, so nothing changed'
 
     Args:
         models: the base, then the others, in the order of training.

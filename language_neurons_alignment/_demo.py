@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,10 +20,10 @@ from pathlib import Path
 from .corpus.records import Corpus, read_corpus
 from .errors import ArtifactError, MissingArtifactError, MissingEngineError
 
-DEMO_DATASET = "demo"
-FAST_DATASET = "demo-fast"
+FULL, HALF, FAST = "demo", "demo-half", "demo-fast"
+"""The demo's datasets, by their names in the paths of results: all questions, enough for a first map, and a few."""
+QUESTIONS = {HALF: 10, FAST: 4}
 FAST_LANGUAGES = ("en", "es", "fr", "de")
-FAST_QUESTIONS = 4
 
 
 @dataclass(frozen=True)
@@ -84,17 +85,44 @@ def demo_corpus_path() -> Path:
     raise MissingArtifactError(f"the demo corpus demo.json is not beside {package}: install the package again")
 
 
-def demo_corpus(*, fast: bool = False) -> Corpus:
-    """The demo corpus.
+def demo_corpus(dataset: str = FULL) -> Corpus:
+    """The demo corpus, or the first questions of each language in it: `FULL`, `HALF` or `FAST`.
 
-    >>> demo_corpus(fast=True).languages
-    ('en', 'es', 'fr', 'de')
+    >>> demo_corpus(FAST).languages, len(demo_corpus(HALF).records)
+    (('en', 'es', 'fr', 'de'), 100)
     """
     corpus = read_corpus(demo_corpus_path())
-    if not fast:
-        return corpus
-    kept = [corpus.of_language(language)[:FAST_QUESTIONS] for language in FAST_LANGUAGES]
+    languages = FAST_LANGUAGES if dataset == FAST else corpus.languages
+    kept = [corpus.of_language(language)[: QUESTIONS.get(dataset)] for language in languages]
     return Corpus(corpus.path, tuple(record for records in kept for record in records))
+
+
+def demo_dtype(device: str | None = None) -> tuple[str, str]:
+    """The precision in which the demo's models are fastest, and why; None is the best device there is."""
+    import torch
+
+    name = device or "auto"
+    if name.startswith("cuda") or (name == "auto" and torch.cuda.is_available()):
+        return "bfloat16", "the model's own"
+    if name.startswith("mps") or (name == "auto" and torch.backends.mps.is_available()):
+        return "float32", "bfloat16 is not in every version of MPS"
+    if has_bfloat16_instructions():
+        return "bfloat16", "this CPU has instructions for it"
+    return "float32", "this CPU has no instructions for bfloat16, which is slower without"
+
+
+def has_bfloat16_instructions() -> bool:
+    """Whether this machine's CPU multiplies matrices in bfloat16; False where torch cannot tell.
+
+    On x86 oneDNN's own check is content with plain AVX-512, where bfloat16 is emulated, slower than float32.
+    """
+    import torch
+
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    else:
+        check = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return bool(check and check())
 
 
 def demo_model_path(name: str = "smollm2", cache: Path | None = None) -> Path:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from .config import Selection
+from .core.find import notes_on_masks
 from .core.profiles import mask_members
 from .core.widths import beyond, widths_of
-from .errors import IncompatibleError
+from .errors import IncompatibleError, LNAWarning
 from .languages import parse_languages
 from .store.checkpoint import read_checkpoint
 from .store.counts import load_span, widths_in
@@ -29,7 +31,10 @@ def import_mask(
     adapter: str | None = None,
     overwrite: bool = False,
 ) -> tuple[MaskDescription, Path]:
-    """Store a published mask as this model's, with a description of where it came from."""
+    """Store a published mask as this model's, with a description of where it came from.
+
+    Warns of languages without any neuron.
+    """
     Selection(top_rate, lam)
     languages = parse_languages(languages)
     if counted := layout.counted_languages():
@@ -62,11 +67,14 @@ def import_mask(
         counts={},
         config_hash=checkpoint.config_hash,
         weights_hash=checkpoint.weights_hash,
+        tokenizer_hash=checkpoint.tokenizer_hash,
         version=__version__,
         mask_hash=mask_hash(published),
         widths=widths,
         source={"file": file.name, "blake2b": digest_of_bytes(file.read_bytes())},
     )
+    for note in notes_on_masks(description.neurons):
+        warnings.warn(note, LNAWarning, stacklevel=2)
     path = layout.mask(top_rate, lam)
     Mask(tuple(languages), published, description).save(path, overwrite=overwrite)
     return description, path

@@ -35,7 +35,7 @@ from .config import Selection
 from .core.interventions import Intervention
 from .core.model import ModelInfo
 from .engines import Engine
-from .errors import IncompatibleError, SettingsError
+from .errors import IncompatibleError, MissingArtifactError, SettingsError
 from .store.checkpoint import UNKNOWN, Checkpoint
 from .store.counts import AnswerCounts, AnswerMoments, answer_moments
 from .store.files import Json, digest_of_bytes
@@ -54,7 +54,7 @@ NeuronFile = tuple["Mask | Int64[Tensor, 'place 2']", str]
 class NeuronSource:
     """The sets of neurons and the mean activations that steps name."""
 
-    layout: Layout
+    layout: Layout | None  # None: everything is in memory
     mask: Mask | None = None
     classes: tuple[str, ...] = MASK_CLASSES
     checkpoint: Checkpoint = UNKNOWN
@@ -65,7 +65,7 @@ class NeuronSource:
     @classmethod
     def open(
         cls,
-        layout: Layout,
+        layout: Layout | None,
         steps: Steps | Iterable[Steps] = NOTHING,
         *,
         mask: Mask | None = None,
@@ -100,7 +100,16 @@ class NeuronSource:
 
     def _read_moments(self, language: str, counts: AnswerCounts | None) -> AnswerMoments:
         """Read a language's moments, and check that they come from this model."""
-        moments = answer_moments(self.layout, language, counts=counts)
+        in_memory = {} if self.mask is None or self.mask.counts is None else self.mask.counts.moments
+        if language in in_memory:
+            moments = in_memory[language]
+        elif self.layout is not None:
+            moments = answer_moments(self.layout, language, counts=counts)
+        else:
+            raise MissingArtifactError(
+                f"the mean activations of {language!r} are not in memory: count with moments=True, and take the "
+                "neurons that counts.find_neurons() gives"
+            )
         self.checkpoint.check_same(
             moments,
             what=f"the mean activations of {language!r} were collected on a model",
@@ -257,8 +266,10 @@ class NeuronSource:
     @cached_property
     def _outdated(self) -> list[str]:
         """Say whether the counts beside the mask are others than those that it was made from."""
-        changed = changed_counts(self.mask, self.layout) if self.mask is not None else []
-        if self.mask is None or not changed:
+        if self.mask is None or self.layout is None:
+            return []
+        changed = changed_counts(self.mask, self.layout)
+        if not changed:
             return []
         return [
             f"the counts beside {self.mask.name} have changed since it was made: {', '.join(changed)}; "

@@ -18,6 +18,7 @@ from ._operations import CLASSES
 from .analysis import ModelNeurons, analysis_of, open_neurons
 from .config import DEFAULT_RANGE, DEFAULT_SELECTION, TEXTS, MapSettings, Selection, SweepRange
 from .core.perplexity import PerplexityMap
+from .core.selection import language_mask, select
 from .errors import MissingArtifactError, SettingsError
 from .plots.draw import draw, write_png, write_svg
 from .report import comparison, model
@@ -51,12 +52,14 @@ class Evidence:
     Attributes:
         maps: finished perplexity maps of exactly these neurons, by the ending of their file names.
         missing: by the name of each figure that cannot be drawn.
+        sensitivity: a sentence on what masks and effects are at a smaller λ; empty without counts.
     """
 
     neurons: ModelNeurons
     maps: dict[str, PerplexityMap]
     facts: dict[str, str]
     missing: dict[str, MissingSection]
+    sensitivity: str
 
 
 def write_report(
@@ -157,7 +160,33 @@ def _evidence(neurons: ModelNeurons, called: str) -> Evidence:
         own = {"config_hash", "weights_hash", "language", "corpus_hash"}
         common = [key for key in first if key not in own and all(meta.get(key) == first[key] for meta in others)]
         counted = {f"counts: {key.replace('_', ' ')}": str(first[key]) for key in common}
-    return Evidence(neurons, maps, {**_described(neurons), **counted, **mapped}, missing)
+    facts = {**_described(neurons), **counted, **mapped}
+    return Evidence(neurons, maps, facts, missing, _sensitivity(neurons, maps, called))
+
+
+def _sensitivity(neurons: ModelNeurons, maps: dict[str, PerplexityMap], called: str) -> str:
+    """The masks and their effects at half of λ, or nearer to λ where only there a perplexity map is stored."""
+    described, layout = neurons.description, neurons.layout
+    if neurons.found is None or not described.lam:
+        return ""
+    masks, default = {}, MapSettings()
+    half, top_rate = described.lam / 2, described.top_rate
+    stored = [lam for lam in layout.lambdas(top_rate) if half < lam < described.lam] if default.variant in maps else []
+    for lam in (half, *stored):
+        selected = select(neurons.found.statistics, top_rate=top_rate, lam=lam)
+        masks[lam] = language_mask(neurons.found.statistics, selected)
+        path = layout.perplexity(top_rate, lam)
+        if default.variant in maps and map_exists(path):
+            found, made_from = load_map(path)
+            whole = all((row, text) in found.cells for row in found.rows for text in found.languages)
+            mask = Mask(neurons.languages, masks[lam], described)
+            both = (found, maps[default.variant])
+            alike = found.languages == both[1].languages and all(one.by_language for one in both)
+            if whole and alike and made_from.get("mask") == mask.digest_of(default.classes):
+                return model.sensitivity(neurons.languages, (masks[lam], neurons.mask), (lam, described.lam), both)
+    command = f"--model-path {called} -s {layout.dataset} -r {top_rate!r} -l {half!r}"
+    there = f"Effects there: `lna identify {command}`, then `lna ppl {command} -d DATA`."
+    return f"{model.sensitivity(neurons.languages, (masks[half], neurons.mask), (half, described.lam))} {there}"
 
 
 def _maps(neurons: ModelNeurons, called: str) -> tuple[dict[str, PerplexityMap], dict[str, str], MissingSection]:
@@ -197,6 +226,7 @@ def _described(neurons: ModelNeurons) -> dict[str, str]:
         "layers × neurons": described.size,
         "top rate": repr(described.top_rate),
         "λ": f"{described.lam!r} ({neurons.lam_from})",
+        "largest λ with appear[K] = 0": "" if described.largest_lam is None else repr(described.largest_lam),
         "bar": "" if described.bar is None else repr(described.bar),
         "τ": "" if described.threshold is None else repr(described.threshold),
         "config digest": described.config_hash,
@@ -274,7 +304,14 @@ def _model_sections(results: Evidence, search: SweepRange) -> list[Section]:
         )
     sections: dict[str, Section | None] = {
         "corpus": corpus,
-        "lambda-path": None if found.path is None else model.path_section(found.path, lam=lam),
+        "lambda-path": None
+        if found.path is None
+        else model.path_section(
+            found.path,
+            lam=lam,
+            largest=described.largest_lam,
+            remarks=(*described.lambda_notes(), *filter(None, [results.sensitivity])),
+        ),
         "appear": model.appear_section(described.appear, lam=lam) if described.appear else None,
         "layers": model.layers_section(found.classes, found.stages),
         "stages": model.stages_section(found.stages),

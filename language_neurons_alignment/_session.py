@@ -40,6 +40,12 @@ class Session:
         """Digests of the model's config and weights, as results note them."""
         return {"config_hash": self.checkpoint.config_hash, "weights_hash": self.checkpoint.weights_hash}
 
+    @property
+    def hashes_of_all(self) -> Json:
+        """The same and the tokenizer's, if it is known; results of earlier versions do not hold it."""
+        tokenizer = self.checkpoint.tokenizer_hash
+        return {**self.hashes, **({"tokenizer_hash": tokenizer} if tokenizer else {})}
+
     def __enter__(self) -> Session:
         return self
 

@@ -17,13 +17,14 @@ import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor
 
-from .config import StabilitySettings
+from .config import Selection, StabilitySettings
 from .core.counts import AnswerBlocks, check_block_tokens
 from .core.find import Found, find, notes_on, notes_on_masks
 from .core.flow import corpus_overlap
 from .core.frames import Columns
 from .core.model import StartProgress, silent
 from .core.resampling import Interval
+from .core.selection import neuron_statistics
 from .core.stability import (
     STATES,
     Halves,
@@ -35,6 +36,8 @@ from .core.stability import (
     probability_interval,
     split_halves,
 )
+from .core.sweep import largest_fine_lambda, range_end
+from .core.widths import Widths
 from .errors import IncompatibleError, SweepError
 from .plots.draw import draw, write_png
 from .plots.figures import stability_by_language, stability_by_layer
@@ -147,6 +150,23 @@ class Stability:
         return {"language": list(self.languages), "neurons": neurons, "half_width": halves, "above": above}
 
 
+_ROOM = 8
+"""How far λ is followed in samples of a corpus, as a multiple of the range that holds the largest on all of it."""
+
+
+def _with_end(
+    selection: Selection, probability: Float32[Tensor, "layer neuron lang"], widths: Widths | None
+) -> Selection:
+    """The selection with an end of the range of λ, one for all samples."""
+    search, top_rate = selection.search, selection.top_rate
+    if search.hi is not None:
+        return selection
+    statistics = neuron_statistics(probability, bar=selection.known_bar, widths=widths)
+    largest = largest_fine_lambda(statistics, top_rate=top_rate, lo=search.lo)
+    end = range_end(statistics, top_rate=top_rate, lo=search.lo, largest=largest)
+    return replace(selection, search=replace(search, hi=_ROOM * end if math.isfinite(largest) else end))
+
+
 def stability(
     layout: Layout,
     languages: Sequence[str],
@@ -193,6 +213,8 @@ def stability(
         [load_blocks(layout, one, counted=counts.hashes[one]) for one in languages], widths=counts.widths
     )
     check_block_tokens(dict(zip(languages, blocks.tokens.T.tolist(), strict=True)))
+    probability = blocks.probability()
+    settings = replace(settings, selection=_with_end(settings.selection, probability, counts.widths))
     selection, name_of_other, overlap = settings.selection, None if other is None else other.dataset, None
     if counts_of_other is not None:
         if differs := Checkpoint.of(counts).difference(counts_of_other, unknown_differs=True):
@@ -202,7 +224,6 @@ def stability(
             )
         masks = (find(one.probability, selection, widths=one.widths).mask for one in (counts, counts_of_other))
         overlap = corpus_overlap(*masks, languages=languages)
-    probability = blocks.probability()
     found = find(probability, selection, widths=counts.widths)
     if found.lam is not None and math.isnan(found.lam):
         raise SweepError(

@@ -17,10 +17,11 @@ from pathlib import Path
 from ._session import Session, with_stored_answers
 from .config import OVERLONG, check_block_number, check_choice, check_shard
 from .core.counts import LanguageBlocks, LanguageCounts, check_answer_tokens, check_block_tokens, check_tally
-from .core.model import StartProgress, silent
+from .core.model import Progress, StartProgress, silent
 from .core.widths import Widths, neurons_among
-from .corpus.encode import answered_positions, check_blocks, encode_groups
+from .corpus.encode import EncodedCorpus, answered_positions, check_blocks, encode_groups
 from .corpus.records import Record, add_hashes, records_hash
+from .engines import Engine
 from .engines.families import neurons_of
 from .errors import ConflictError, CorpusError, IncompatibleError, MissingArtifactError, SettingsError
 from .languages import language_code
@@ -118,8 +119,7 @@ def collect_activations(
     layout, source = session.layout, session.source
     records = session.corpus.of_language(language)
     wanted: Json = {
-        **session.hashes,
-        **({_TOKENIZER: digest} if (digest := session.checkpoint.tokenizer_hash) else {}),
+        **session.hashes_of_all,
         "corpus_hash": _corpus_hash(records, layout.spelling(language)),
         "overlong_policy": overlong,
         **source.explicit,
@@ -151,12 +151,8 @@ def collect_activations(
         check_answer_tokens({language: encoded.answer_tokens}, flag="")
     if blocks is not None and not shard:
         check_block_tokens({language: [part.answer_tokens for part in parts]})
-    progress, counted = start(language, encoded.full_tokens), []
-    for part in parts:
-        counted.append(engine.count(part.groups, progress=progress, moments=moments))
-        unshared = part.unshared_prefix_tokens(engine.model.switch)
-        tokens = {"full_tokens": part.full_tokens, "prefix_tokens": part.prefix_tokens, "unshared": unshared}
-        check_tally(counted[-1], **tokens, widths=engine.model.widths)
+    progress = start(language, encoded.full_tokens)
+    counted = [count_checked(engine, part, progress=progress, moments=moments) for part in parts]
     counts = reduce(add, counted)
     if before is not None:
         _check_unchanged(layout, language, before[0], counts, engine.model.widths)
@@ -169,6 +165,23 @@ def collect_activations(
         save_blocks(layout, language, LanguageBlocks.of(counted), meta)
     paths = save_counts(layout, language, counts, meta)
     return Collected(language, paths, meta, reused=False, recounted=before is not None)
+
+
+def count_checked(engine: Engine, encoded: EncodedCorpus, *, progress: Progress, moments: bool) -> LanguageCounts:
+    """Count, and compare what was counted with the corpus.
+
+    Raises:
+        TallyError: the engine did not count exactly the corpus's tokens.
+    """
+    counted = engine.count(encoded.groups, progress=progress, moments=moments)
+    check_tally(
+        counted,
+        full_tokens=encoded.full_tokens,
+        prefix_tokens=encoded.prefix_tokens,
+        unshared=encoded.unshared_prefix_tokens(engine.model.switch),
+        widths=engine.model.widths,
+    )
+    return counted
 
 
 def without_answer_tokens(

@@ -7,6 +7,7 @@ the tensors themselves, under the names that the paper's code uses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 
 from .autosweep import autosweep
-from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_SELECTION, Selection, SweepRange
+from .config import DEFAULT_BAR, DEFAULT_RANGE, DEFAULT_SELECTION, FIRST_END, Selection, SweepRange
 from .core import profiles
 from .core.find import notes_on_masks
 from .core.frames import Framed
@@ -29,9 +30,13 @@ from .identify import Identification, find_neurons
 from .languages import DEFAULT_LANGUAGES, parse_languages
 from .store.counts import AnswerCounts, load_answer_counts
 from .store.files import Json, save_tables
+from .store.lambdas import one_lambda, with_found_lambda
 from .store.layout import Layout, layout_of_mask, results_of
 from .store.masks import REPLACE, Mask, MaskDescription, check_replaceable, load_description
 from .version import __version__
+
+_PAST = 1.25
+"""How far the λ path reaches, at least, as a multiple of λ."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,9 @@ class ModelNeurons:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about counts and masks that a reader must know."""
-        return tuple(notes_on_masks(self.description.neurons)) if self.found is None else self.found.notes
+        if self.found is not None:
+            return self.found.notes
+        return (*self.description.lambda_notes(), *notes_on_masks(self.description.neurons))
 
     def languages_above(self) -> profiles.LanguagesAbove | None:
         """Count neurons by the number of languages in which they are above τ; None for a mask alone."""
@@ -136,8 +143,8 @@ def open_neurons(
         where: where the model's results are (`results_of`); or its mask file,
             `…/activation_masks/<dataset>/<top_rate>-<λ>/mask.<Name>-<tag>`.
         selection: which neurons. A value of None is that of the only mask at this top rate; without a mask, λ is
-            AutoSweep's, and bar and languages are the defaults. Not used with a mask file, whose path
-            contains top rate and λ.
+            AutoSweep's, the bar is the default, and the languages are those counted. Not used with a mask file, whose
+            path contains top rate and λ.
         mask_only: read the mask file and nothing else, for example for an imported mask.
 
     Raises:
@@ -150,7 +157,7 @@ def open_neurons(
     if isinstance(where, Layout):
         layout, lam, lam_from = where, selection.lam, "given"
         if lam is None:
-            lam, lam_from = layout.one_lambda(selection.top_rate), "mask"
+            lam, lam_from = one_lambda(layout, selection), "mask"
     else:
         layout, top_rate, lam = layout_of_mask(Path(where))
         selection, lam_from = Selection(top_rate), "mask"
@@ -163,13 +170,20 @@ def open_neurons(
         return _from_mask(layout, layout.mask(selection.top_rate, lam), lam_from)
     stored = None if lam is None else layout.mask(selection.top_rate, lam)
     described = load_description(stored) if stored is not None and stored.is_file() else None  # alone it is half a mask
-    languages = selection.languages or (tuple(described.languages) if described else DEFAULT_LANGUAGES)
+    languages = selection.languages or (tuple(described.languages) if described else layout.languages())
     bar = selection.bar or (described.bar if described else None) or DEFAULT_BAR
     counts = load_answer_counts(layout, languages, skip_empty=selection.skip_empty)
-    if lam is None:
+    chosen = replace(selection, lam=lam, bar=bar)
+    if lam is not None or selection.search == DEFAULT_RANGE:  # another range is asked to be searched
+        chosen = with_found_lambda(layout, chosen, languages)
+    if chosen.lam is None:
         rates = {"top_rate": selection.top_rate, "bar": bar, "search": selection.search}
-        lam, lam_from = autosweep(layout, languages, **rates, counts=counts).lam, "autosweep"
-    found = find_neurons(layout, counts, replace(selection, lam=lam, bar=bar))
+        chosen = replace(chosen, lam=autosweep(layout, languages, **rates, counts=counts).lam)
+    if lam is None:
+        lam_from = "autosweep"
+    if described is not None and described.searched_to is not None:
+        chosen = replace(chosen, search=SweepRange(hi=described.searched_to))
+    found = find_neurons(layout, counts, chosen)
     if found.path.exists():
         _check_stored(found)
     return ModelNeurons(
@@ -281,7 +295,7 @@ def analyze(
 
     Args:
         where: where the model's results are, or its mask file, as for `open_neurons`.
-        selection: which neurons; its search range is also the range of the λ path.
+        selection: which neurons; its search range is also the range of the λ path, which reaches past λ*.
         mask_only: read the mask file and nothing else.
 
     Raises:
@@ -303,7 +317,7 @@ def analysis_of(neurons: ModelNeurons, *, search: SweepRange = DEFAULT_RANGE) ->
     by_language = profiles.language_profile(mask, members=neurons.members, languages=languages)
     if neurons.found is not None:
         statistics, top_rate = neurons.found.statistics, neurons.description.top_rate
-        path = lambda_path(statistics, top_rate=top_rate, lo=search.lo, hi=search.hi)
+        path = lambda_path(statistics, top_rate=top_rate, lo=search.lo, hi=_path_end(neurons, search))
     return Analysis(
         neurons=neurons,
         classes=classes,
@@ -317,6 +331,13 @@ def analysis_of(neurons: ModelNeurons, *, search: SweepRange = DEFAULT_RANGE) ->
         experts=experts,
         routing=None if experts is None else routing_profile(experts),
     )
+
+
+def _path_end(neurons: ModelNeurons, search: SweepRange) -> float:
+    """Where the λ path ends: at the search range's end, or as far past λ and the largest λ with appear[K] = 0."""
+    known = (neurons.description.lam, neurons.description.largest_lam)
+    reached = [lam for lam in known if lam is not None and math.isfinite(lam)]
+    return max(FIRST_END if search.hi is None else search.hi, _PAST * max(reached))
 
 
 def english_means(profile: profiles.LanguageProfile) -> profiles.GroupMeans:

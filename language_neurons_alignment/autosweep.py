@@ -2,22 +2,22 @@
 
     λ* = max {λ in [lo, hi] : appear[K](λ) = 0}
 
-appear[K] counts the selected neurons above τ in all K languages. `autosweep` takes a layout, `quick_autosweep` the
-flags of the command line.
+appear[K] counts the selected neurons above τ in all K languages. If no hi is given, it lies beyond the largest such λ;
+a hi that cuts λ* off is told of. `autosweep` takes a layout, `quick_autosweep` the flags of the command line.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 
-from .config import DEFAULT_BAR, DEFAULT_RANGE, Selection, SweepRange, check_share
+from .config import DEFAULT_BAR, DEFAULT_RANGE, FIRST_END, Selection, SweepRange, check_share
 from .core.find import notes_on
 from .core.selection import neuron_statistics
-from .core.sweep import Observer, bisect_lambda, exact_lambda, unobserved
+from .core.sweep import Observer, find_lambda, fine_from, notes_on_lambda, unobserved
 from .languages import DEFAULT_LANGUAGES, parse_languages
 from .store.counts import AnswerCounts, load_answer_counts
 from .store.layout import Layout, results_of
@@ -31,7 +31,9 @@ class AutoSweep:
         shown: λ in at least 6 decimals; read back, it is exactly λ.
         appear: the histogram at λ: selected neurons above τ in exactly j languages, j = 0..K.
         languages: those compared, without the ones left out.
-        notes: sentences about the counts that a reader must know.
+        notes: sentences about λ and the counts that a reader must know.
+        hi: the end of the range that was searched.
+        largest: the largest λ with appear[K] = 0, in the range or beyond it; ∞ if there is no largest.
     """
 
     lam: float
@@ -40,6 +42,13 @@ class AutoSweep:
     evaluations: int
     languages: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    hi: float = math.nan
+    largest: float = math.nan
+
+    @property
+    def at_end(self) -> bool:
+        """Whether λ is the end of the range, and a larger λ has appear[K] = 0 too."""
+        return self.lam == self.hi < self.largest
 
 
 def autosweep(
@@ -66,7 +75,7 @@ def autosweep(
         skip_empty: leave out languages whose answers have no token.
 
     Raises:
-        SweepError: no λ in the range is fine; the message has appear[K] at both ends.
+        SweepError: no λ in the range has appear[K] = 0; the message has appear[K] at both ends.
         SettingsError: a rate out of range.
         CorpusError: a language has no answer token, and not `skip_empty`.
         MissingArtifactError, ArtifactError, IncompatibleError: counts that are not there, are damaged, or come from
@@ -77,10 +86,23 @@ def autosweep(
     counts = counts or load_answer_counts(layout, languages, skip_empty=skip_empty)
     probability = counts.probability
     statistics = neuron_statistics(probability, bar=bar, widths=counts.widths)
-    find = exact_lambda if search.exact else partial(bisect_lambda, eps=search.eps)
-    found = find(statistics, top_rate=top_rate, lo=search.lo, hi=search.hi, observe=observe)
-    notes = (*counts.notes, *notes_on(statistics, probability, counts.languages))
-    return AutoSweep(found.lam, show_lambda(found.lam), found.appear, found.evaluations, counts.languages, notes)
+    found = find_lambda(statistics, top_rate=top_rate, search=search, observe=observe)
+    endless = fine_from(statistics, top_rate=top_rate) if math.isinf(found.largest) else None
+    notes = (
+        *counts.notes,
+        *notes_on(statistics, probability, counts.languages),
+        *notes_on_lambda(found.lam, largest=found.largest, end=search.hi, endless_from=endless),
+    )
+    return AutoSweep(
+        found.lam,
+        show_lambda(found.lam),
+        found.appear,
+        found.evaluations,
+        counts.languages,
+        notes,
+        hi=found.hi,
+        largest=found.largest,
+    )
 
 
 def quick_autosweep(
@@ -89,7 +111,7 @@ def quick_autosweep(
     dataset: str = "",
     toprate: float = Selection.top_rate,
     lo: float = 0.0,
-    hi: float = 0.2,
+    hi: float | None = FIRST_END,
     eps: float = 1e-3,
     bar: float = DEFAULT_BAR,
     *,
@@ -112,7 +134,7 @@ def quick_autosweep(
         dataset: name of the dataset.
         toprate: share of neurons selected.
         lo: smallest λ considered.
-        hi: largest λ considered.
+        hi: largest λ considered; None: as far as it needs to be (`SweepRange`).
         eps: precision of the bisection.
         bar: activation bar.
         langs: languages, by code or name; the paper's ten by default.

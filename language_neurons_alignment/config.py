@@ -93,29 +93,59 @@ def check_shard(part: int, parts: int) -> None:
         raise SettingsError(f"a shard is K/N with 1 <= K <= N, got {part}/{parts}: for example 1/4")
 
 
+def _parse_hi(text: str) -> float | None:
+    """The end of the range of λ; None for auto."""
+    if text.strip().lower() == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(f"--hi must be a number or auto, got {text!r}: give for example 0.2") from None
+
+
+FIRST_END = 0.2
+"""Where the range of λ ends in the paper's code; where no end is given, the first that is tried."""
+
+
 @dataclass(frozen=True)
 class SweepRange:
-    """Where and how AutoSweep looks for λ; with `exact`, eps is not used.
+    """Where and how AutoSweep looks for λ.
+
+    Attributes:
+        lo: the smallest λ.
+        hi: the largest λ. None: `FIRST_END`, doubled until the largest λ with appear[K] = 0 lies in the range.
+        eps: bisection stops at an interval of this length; not used with `exact`.
+        exact: solve for the largest λ instead of bisecting.
 
     Raises:
         SettingsError: not 0 ≤ lo ≤ hi, or an eps that is not above 0.
     """
 
     lo: float = flag(0.0, "--lo", help="Smallest λ.", panel="AutoSweep")
-    hi: float = flag(0.2, "--hi", help="Largest λ.", panel="AutoSweep")
+    hi: float | None = flag(
+        None,
+        "--hi",
+        help=f"Largest λ; auto: {FIRST_END}, doubled until the largest λ with appear[K] = 0 is in the range.",
+        panel="AutoSweep",
+        metavar="λ|auto",
+        shown="auto",
+        read=_parse_hi,
+    )
     eps: float = flag(1e-3, "--eps", help="Bisection stops at an interval of this length.", panel="AutoSweep")
     exact: bool = flag(False, "--exact", help="Solve for the largest λ instead of bisecting.", panel="AutoSweep")
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.lo) and math.isfinite(self.hi) and 0 <= self.lo <= self.hi):
+        hi = self.lo if self.hi is None else self.hi
+        if not (math.isfinite(self.lo) and math.isfinite(hi) and 0 <= self.lo <= hi):
             raise SettingsError(
-                f"the range of λ must be 0 <= lo <= hi, got --lo {self.lo!r} --hi {self.hi!r}: "
+                f"the range of λ must be 0 <= lo <= hi, got --lo {self.lo!r} --hi {hi!r}: "
                 "give for example --lo 0 --hi 0.2"
             )
         if not (math.isfinite(self.eps) and self.eps > 0):
             raise SettingsError(f"--eps must be a finite number above 0, got {self.eps!r}: give for example 1e-3")
         for name in ("lo", "hi", "eps"):  # λ is a float, also where a whole number was given
-            object.__setattr__(self, name, float(getattr(self, name)))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, float(getattr(self, name)))
 
 
 DEFAULT_RANGE = SweepRange()
@@ -332,7 +362,7 @@ class StabilitySettings:
     selection: Selection = part(
         DEFAULT_SELECTION,
         "top_rate", "lo", "hi", "skip_empty",
-        lam="the largest fine one, found again each time", bar=str(DEFAULT_BAR), languages="the ten of the paper",
+        lam="the largest fine one, found again each time", bar=str(DEFAULT_BAR), languages="those counted",
     )  # fmt: skip
     draws: int = flag(400, "--draws", help="Bootstrap draws of the blocks.")
     splits: int = flag(50, "--splits", help="Random splits of the blocks into halves and quarters.")

@@ -1,12 +1,11 @@
 """Step 3: identify the language neurons in counts and store their mask.
 
-`identify` reads the counts and writes the mask. `find_neurons` is the computation between: it takes counts in memory
-and writes nothing.
+`identify` reads the counts and writes the mask. `find_neurons` is the computation between: it takes the counts and
+writes nothing. Counts of a model in memory find theirs by themselves (`AnswerCounts.find_neurons`).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +14,12 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from .config import MEAN_DIFFERENCE, RANDOM, Selection
-from .core.find import Found, find, notes_on, notes_on_masks
+from .config import MEAN_DIFFERENCE, Selection
+from .core.find import Found, find
 from .core.methods import effect_size
-from .core.selection import appear
 from .store.counts import AnswerCounts, answer_moments, load_answer_counts
 from .store.layout import Layout
-from .store.masks import Mask, MaskDescription, mask_hash
-from .version import __version__
-
-FEW_TOKENS = 10
-"""With fewer answer tokens than this, probabilities come in steps of more than 0.1."""
+from .store.masks import Mask, MaskDescription, describe, notes_on_found
 
 
 @dataclass(frozen=True)
@@ -105,59 +99,12 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
     """
     selection.check_lambda()
     effect, digests = _effects(layout, counts) if selection.method == MEAN_DIFFERENCE else (None, {})
-    probability = counts.probability
-    found = find(probability, selection, effect=effect, widths=counts.widths)
-    layers, d_mlp = found.selected.shape
-    parameters = {} if found.neurons is None else {"neurons": found.neurons}
-    neurons = dict(zip(counts.languages, found.mask.sum(dim=(0, 1)).tolist(), strict=True))
-    description = MaskDescription(
-        languages=list(counts.languages),
-        top_rate=float(selection.top_rate)
-        if selection.has_rate
-        else int(found.selected.sum()) / found.statistics.neurons,
-        lam=None if found.lam is None else float(found.lam),
-        bar=float(selection.known_bar),
-        threshold=found.threshold,
-        appear=appear(found.above, found.selected, languages=len(counts.languages)).tolist(),
-        classes=found.classes.sizes(),
-        neurons=neurons,
-        layers=layers,
-        d_mlp=d_mlp,
-        counts=counts.hashes,
-        config_hash=counts.config_hash,
-        weights_hash=counts.weights_hash,
-        version=__version__,
-        method=selection.method,
-        parameters={**parameters, "seed": selection.seed} if selection.method == RANDOM else parameters,
-        moments=digests,
-        left_out=list(counts.left_out),
-        mask_hash=mask_hash(found.mask),
-        widths=counts.widths,
-    )
-    notes = (
-        *counts.notes,
-        *_notes_on_tokens(counts),
-        *notes_on(found.statistics, probability, counts.languages),
-        *notes_on_masks(neurons),
-    )
+    found = find(counts.probability, selection, effect=effect, widths=counts.widths)
+    description = describe(found, counts, selection, moments=digests)
     path = layout.by(selection).mask(selection.top_rate, found.lam)
-    return Identification(**vars(found), description=description, path=path, notes=notes)
-
-
-def _notes_on_tokens(counts: AnswerCounts) -> list[str]:
-    """Say which languages have few answer tokens, and which have the same counts as another."""
-    tokens = dict(zip(counts.languages, counts.tokens.tolist(), strict=True))
-    notes, alike = [], defaultdict(list)
-    if few := [f"{language} ({count})" for language, count in tokens.items() if count < FEW_TOKENS]:
-        notes.append(f"few answer tokens, so probabilities in coarse steps, in {', '.join(few)}")
-    for language, digest in counts.hashes.items():
-        alike[digest].append(language)
-    notes += [
-        f"{', '.join(same)} have the same counts, so they cannot be told apart: was one text counted several times?"
-        for same in alike.values()
-        if len(same) > 1
-    ]
-    return notes
+    return Identification(
+        **vars(found), description=description, path=path, notes=notes_on_found(found, counts, description)
+    )
 
 
 def _effects(layout: Layout, counts: AnswerCounts) -> tuple[Float64[Tensor, "layer neuron lang"], dict[str, str]]:

@@ -30,6 +30,7 @@ class PipelineResult:
     Attributes:
         generated: the answers that the model wrote first; None where the corpus had some.
         sweep: AutoSweep's result; None where λ was given.
+        others: where AutoSweep found λ, the other λ at which masks of this top rate were there before.
     """
 
     generated: Generated | None
@@ -37,11 +38,16 @@ class PipelineResult:
     sweep: AutoSweep | None
     identification: Identification
     map: MapResult
+    others: tuple[float, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about counts, masks and map that a reader must know."""
-        return self.identification.notes + self.map.notes
+        found = self.identification.notes + self.map.notes
+        if not self.others:
+            return found
+        lams = ", ".join(map(repr, self.others))
+        return (*found, f"masks are there at λ {lams} too, found with other choices, and are kept: -l goes on with one")
 
 
 def run_pipeline(
@@ -91,16 +97,18 @@ def run_pipeline(
     counts = load_answer_counts(layout, languages)
     if left_out := (*unanswered, *empty):
         counts = replace(counts, left_out=left_out, notes=(*counts.notes, left_out_note(left_out)))
+    others: tuple[float, ...] = ()
     if selection.lam is None:
         rates = {"top_rate": selection.top_rate, "bar": selection.known_bar, "search": selection.search}
         sweep = autosweep(layout, languages, **rates, observe=observe, counts=counts)
         selection = replace(selection, lam=sweep.lam)
+        others = tuple(lam for lam in layout.lambdas(selection.top_rate) if lam != sweep.lam)
     identification = identify(layout, languages, selection, overwrite=replacing.active, counts=counts)
     rates = {"top_rate": selection.top_rate, "lam": selection.lam}
     anew = replacing.again(cells_path(map_path(layout, selection.top_rate, selection.lam, settings.map)))
     drawn = perplexity_map(session, languages, **rates, settings=settings.map, overwrite=anew, start=start)
     replacing.end()
-    return PipelineResult(generated, collected, sweep, identification, drawn)
+    return PipelineResult(generated, collected, sweep, identification, drawn, others)
 
 
 def _unanswered(session: Session, languages: Sequence[str]) -> list[str]:

@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
-from ._controls import open_source_and_controls
+from ._controls import Controls, open_source_and_controls
 from ._grid import Condition, Conditions, conditions_of, missing, under
+from ._interventions import NeuronSource
+from ._loaded import Model
 from ._operations import Steps
 from ._session import Session, with_stored_answers
 from .config import DEFAULT_DO, DEFAULT_MAP, MapSettings
 from .core.effects import Effects, Selectivity
+from .core.frames import Columns, Framed, html_table
 from .core.model import StartProgress, silent
-from .core.perplexity import PerplexityMap, perplexity, perplexity_effects, perplexity_selectivity
+from .core.perplexity import Perplexity, PerplexityMap, perplexity, perplexity_effects, perplexity_selectivity
 from .corpus.encode import encode_texts
-from .corpus.records import Record, records_hash
+from .corpus.records import Record, Texts, corpus_of, records_hash
+from .engines import Engine
+from .errors import SettingsError
 from .languages import parse_languages
 from .plots.figures import ppl_heatmap
 from .store import maps
 from .store.files import Json
 from .store.grid import GridFile, Key, precision_of
 from .store.layout import Layout, with_ending
-from .store.masks import open_mask
+from .store.masks import Mask, open_mask
+
+if TYPE_CHECKING:
+    from .plots.figures import Figure
 
 _BYTES_A_TEXT = 25
 """What a cell takes on disk for each of its texts: a likelihood in full precision, and a number of tokens."""
 
 
-@dataclass(frozen=True)
-class MapResult:
-    """A finished map and its files.
+IN_MEMORY = MapSettings(text="answer")
+"""What a map of a model in memory measures: the text that is counted, so that prompts are context."""
+
+
+@dataclass(frozen=True, repr=False)
+class MapResult(Framed):
+    """A finished map, and its files where it has any.
 
     Attributes:
         map: the perplexities, with their controls.
-        json: the cells, and what they were made from.
+        settings: what was measured.
+        json: the cells, and what they were made from; None, as are the other files, for a map in memory.
         matched_by: what controls have in common with the neurons that they stand for; empty without.
         computed: cells that this run computed; the others were there.
         controls_computed: the same for cells of controls.
@@ -42,13 +57,14 @@ class MapResult:
     """
 
     map: PerplexityMap
-    png: Path
-    csv: Path
-    json: Path
-    controls: Path | None
+    settings: MapSettings
     matched_by: str
     computed: int
     controls_computed: int
+    png: Path | None = None
+    csv: Path | None = None
+    json: Path | None = None
+    controls: Path | None = None
     notes: tuple[str, ...] = ()
 
     def effects(self, *, scale: str = "percent", average: str = "token") -> Effects:
@@ -59,7 +75,27 @@ class MapResult:
         """How selective each language's neurons are; None where rows are no languages."""
         return perplexity_selectivity(self.map, average=average)
 
+    def columns(self) -> Columns:
+        """A row for each cell: whose neurons are off, the language of the text, its perplexity, and what changed."""
+        return maps.table(self.map)
 
+    def plot(self, *, title: str = "") -> Figure:
+        """Draw the change of each cell, as `settings` say."""
+        return ppl_heatmap(self.map, scale=self.settings.scale, average=self.settings.average, title=title)
+
+    def __repr__(self) -> str:
+        rows, columns = ", ".join(self.map.changed), ", ".join(self.map.languages)
+        controls = f", {len(self.map.controls)} control sets" if self.map.controls else ""
+        return f"MapResult({rows} off, on texts in {columns}{controls})"
+
+    def _repr_html_(self) -> str:
+        shown, average = self.settings.scale, self.settings.average
+        change = self.map.change(scale=shown, average=average).T.tolist()
+        columns = {"off": list(self.map.changed), **dict(zip(self.map.languages, change, strict=True))}
+        return html_table(columns, caption=f"Change of perplexity by language of the text, {shown}")
+
+
+@overload
 def perplexity_map(
     session: Session,
     languages: Sequence[str] | None = None,
@@ -69,8 +105,28 @@ def perplexity_map(
     settings: MapSettings = DEFAULT_MAP,
     overwrite: bool = False,
     start: StartProgress = silent,
+) -> MapResult: ...
+@overload
+def perplexity_map(
+    model: Model, texts: Texts, neurons: Mask, /, *, settings: MapSettings = IN_MEMORY, start: StartProgress = silent
+) -> MapResult: ...
+
+
+def perplexity_map(
+    session: Session | Model,
+    languages: Sequence[str] | Texts | None = None,
+    neurons: Mask | None = None,
+    *,
+    top_rate: float | None = None,
+    lam: float | None = None,
+    settings: MapSettings | None = None,
+    overwrite: bool = False,
+    start: StartProgress = silent,
 ) -> MapResult:
     """Compute the perplexity of every language's text under every condition, and draw the map.
+
+    `perplexity_map(model, texts, neurons)` maps a model in memory (`lna.load`) and writes nothing;
+    `perplexity_map(session, top_rate=…, lam=…)` keeps every cell in files.
 
     Conditions are: nothing changed, each language's neurons changed, and random controls of each. Cells of an earlier
     run are kept. A run that was cut off, also by a kill, goes on where it stopped when it is started again.
@@ -83,12 +139,22 @@ def perplexity_map(
     >>> tuple(done.map.change().shape)  # percent [neurons off, language of the text]
     (3, 3)
 
+    >>> texts = {"en": ["Two doors, two keys."], "es": ["Dos puertas, dos llaves."], "sw": ["Milango miwili."]}
+    >>> model = lna.load("model", device="cpu")
+    >>> neurons = model.count(texts).find_neurons(lna.config.Selection(top_rate=0.1, bar=0.8))
+    >>> perplexity_map(model, texts, neurons)
+    MapResult(en, es, sw off, on texts in en, es, sw, 5 control sets)
+
     Args:
         session: model, corpus and place; a corpus without answers stands for this model's own (`with_stored_answers`).
-        languages: rows and columns; None for all languages of the mask.
-        top_rate: of the mask.
-        lam: λ of the mask; None for a method without λ.
-        settings: what is done to which neurons, the least number of control sets, what is scored and shown.
+            Or a model in memory.
+        languages: rows and columns; None for all languages of the mask. Of a model in memory, the texts, as for
+            `Model.count`; the columns are their languages.
+        neurons: of a model in memory: whose languages are the rows.
+        top_rate: of a session's mask.
+        lam: λ of a session's mask; None for a method without λ.
+        settings: what is done to which neurons, the least number of control sets, what is scored (of a model in memory,
+            the answers: plain texts are scored whole) and shown.
         overwrite: compute every cell again; the old map stays until all are finished.
         start: gives the progress bar.
 
@@ -97,13 +163,27 @@ def perplexity_map(
         IncompatibleError: the mask is another model's.
         ConflictError: the map's file holds cells of other inputs, and not `overwrite`.
     """
+    if isinstance(session, Model):
+        if languages is None or neurons is None or top_rate is not None or lam is not None or overwrite:
+            raise SettingsError(
+                "a map of a model in memory takes the model, texts and neurons: perplexity_map(model, texts, neurons); "
+                "top_rate=, lam= and overwrite= are a session's"
+            )
+        texts: Any = languages
+        return _in_memory(session, texts, neurons, IN_MEMORY if settings is None else settings, start)
+    if neurons is not None or top_rate is None:
+        raise SettingsError(
+            "a session's map takes the rates of its mask: perplexity_map(session, top_rate=…, lam=…); neurons go with "
+            "a model that lna.load gives"
+        )
+    settings = DEFAULT_MAP if settings is None else settings
     # read
     session.layout.selection.at(top_rate, lam)
     steps = Steps.parse(settings.do)
     session = with_stored_answers(session)
     layout = session.layout
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
-    chosen = parse_languages(languages) if languages else mask.languages
+    chosen = parse_languages(languages) if languages else mask.languages  # pyright: ignore[reportArgumentType]
     mask.check_languages(chosen)
     source, controls = open_source_and_controls(
         session, mask, steps, classes=settings.classes, sets=settings.controls, seed=settings.seed
@@ -140,6 +220,7 @@ def perplexity_map(
     file.end()
     return MapResult(
         result,
+        settings,
         png=png,
         csv=csv,
         json=with_ending(path, ".json"),
@@ -147,6 +228,38 @@ def perplexity_map(
         matched_by=drawn.get("control_matched_by", ""),
         computed=sum(len(texts) for condition, texts in todo.items() if not condition.control),
         controls_computed=sum(len(texts) for condition, texts in todo.items() if condition.control),
+        notes=(*conditions.notes(rows), *_unchanged(result)),
+    )
+
+
+def _in_memory(model: Model, texts: Texts, neurons: Mask, settings: MapSettings, start: StartProgress) -> MapResult:
+    """The map of a model in memory."""
+    steps, corpus = Steps.parse(settings.do), corpus_of(texts)
+    mask = model.check(neurons)
+    source = NeuronSource.open(None, steps, mask=mask, classes=settings.classes, checkpoint=model.checkpoint)
+    general = source.general if "general" in settings.classes else None
+    controls = None
+    if settings.controls:
+        controls = Controls.of(mask, mask.counts, general=general, seed=settings.seed)
+    conditions = Conditions(steps, source, controls)
+    rows, columns = conditions.rows(mask.languages), corpus.languages
+    if set(columns) == set(mask.languages):
+        columns = mask.languages
+    records = {language: corpus.of_language(language) for language in columns}
+    todo = dict.fromkeys(conditions_of(rows, settings.controls), columns)
+    cells = {
+        (condition.name, text): found
+        for condition, text, found in _scored(model.engine, todo, conditions, records, settings, start)
+    }
+    result = PerplexityMap(columns, cells, rows)
+    if settings.controls:
+        result = result.with_controls(cells, sets=settings.controls)
+    return MapResult(
+        result,
+        settings,
+        matched_by="" if controls is None else controls.matched_by,
+        computed=(1 + len(rows)) * len(columns),
+        controls_computed=settings.controls * len(rows) * len(columns),
         notes=(*conditions.notes(rows), *_unchanged(result)),
     )
 
@@ -172,7 +285,7 @@ def _wanted(
         "classes": list(settings.classes),
         "text": settings.text,
         "overlong_policy": settings.overlong,
-        **session.hashes,
+        **session.hashes_of_all,
     }
     drawn = {} if conditions.controls is None else conditions.controls.describe()
     own = {text: {**whole, "corpus": {text: records_hash(of_language)}} for text, of_language in records.items()}
@@ -203,6 +316,21 @@ def _score(
     """Score the missing cells; each is on disk as soon as it is done."""
     engine = session.source()
     file.read(engine=precision_of(engine.provenance))
+    with closing(_scored(engine, todo, conditions, records, settings, start)) as cells:
+        for condition, text, found in cells:
+            # stored only now: closing the context has shown that the intervention took hold
+            file.append({(condition.name, text): maps.cell_to_json(found)}, engine=engine.provenance)
+
+
+def _scored(
+    engine: Engine,
+    todo: Mapping[Condition, Sequence[str]],
+    conditions: Conditions,
+    records: Mapping[str, Sequence[Record]],
+    settings: MapSettings,
+    start: StartProgress,
+) -> Generator[tuple[Condition, str, Perplexity], None, None]:
+    """Score texts under conditions, one cell after the other."""
     changes = conditions.check_model(todo, engine.model)
     choices = {"text": settings.text, "max_length": engine.model.max_length, "overlong": settings.overlong}
     texts = {language: encode_texts(of, engine.tokenizer, **choices) for language, of in records.items()}
@@ -218,6 +346,4 @@ def _score(
                 for text in columns:
                     with under(engine, change):
                         likelihoods = engine.log_likelihood(texts[text], progress=progress)
-                    # stored only now: closing the context has shown that the intervention took hold
-                    cell = maps.cell_to_json(perplexity(likelihoods))
-                    file.append({(condition.name, text): cell}, engine=engine.provenance)
+                    yield condition, text, perplexity(likelihoods)

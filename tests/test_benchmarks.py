@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from tests.tiny_models import save_tiny_model
 from tests.workspace import small_records, write_corpus
@@ -68,6 +72,26 @@ def test_the_benchmark_for_gpus_counts_the_same_in_compiled_forwards(
     figures = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["models"]["tiny"]["compiled"]
     assert figures.get("same_counts"), figures
     assert figures["compiling_s"] > 0
+
+
+def test_the_comparison_with_other_tools_times_nothing_that_counts_otherwise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    neighbours = importlib.import_module("neighbours")
+    monkeypatch.setattr(sys, "argv", ["neighbours.py", "--tiny", "--repeats", "1"])
+    monkeypatch.setattr(neighbours, "installed", lambda _package: "")
+    neighbours.main()
+    rows = [line.split(" | ")[1] for line in capsys.readouterr().out.splitlines() if line.startswith("| sdpa")]
+    assert rows == ["bare decoder", "counting", "plain hooks"]
+    right = neighbours.by_hand
+
+    def wrong(*given: Any) -> Tensor:
+        return right(*given).index_put((torch.tensor(0), torch.tensor(0)), torch.tensor(-1))
+
+    monkeypatch.setattr(neighbours, "by_hand", wrong)
+    with pytest.raises(SystemExit, match="plain hooks gives other counts for 1 neurons: nothing is timed"):
+        neighbours.main()
 
 
 @pytest.mark.slow

@@ -166,7 +166,8 @@ def test_a_map_without_digests_is_unverified_and_not_damaged(work: Path, lam: fl
 
 
 def test_a_picture_of_a_map_may_be_drawn_otherwise(work: Path, lam: float) -> None:
-    map_file(work, lam, ".png").write_bytes(b"drawn again")
+    path = map_file(work, lam, ".png")
+    path.write_bytes(path.read_bytes()[:8] + b"drawn again" + path.read_bytes()[-8:])
     assert kinds(work / "out") == {}
 
 
@@ -227,3 +228,21 @@ def test_a_pipe_in_the_place_of_a_result_is_damaged_and_not_waited_for(work: Pat
 def test_a_root_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="is not a folder"):
         check_root(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("ending", "kept"), [(".csv", 0.5), (".csv", 0.99), (".png", 0.5)])
+def test_a_table_or_picture_without_a_digest_that_is_cut_off_is_damaged(old: Path, ending: str, kept: float) -> None:
+    paths = [path for path in sorted(old.rglob(f"*{ending}")) if path.stat().st_size > 60]
+    for path in paths:
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(len(whole) * kept)])
+    damaged = {one.path for one in check_root(old).findings if one.kind == DAMAGED}
+    assert set(paths) <= damaged
+
+
+def test_a_mask_without_a_digest_of_its_neurons_is_unverified(work: Path, lam: float) -> None:
+    path = layout_of(work).mask(0.1, lam)
+    described = path.with_name(path.name + ".json")
+    content = json.loads(described.read_text())
+    described.write_text(json.dumps({k: v for k, v in content.items() if k not in ("mask_hash", "description_hash")}))
+    assert path in {one.path for one in check_root(work / "out").findings if one.kind == UNVERIFIED}

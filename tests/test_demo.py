@@ -17,6 +17,8 @@ from language_neurons_alignment.store.masks import Mask
 from tests.engines.vllm_engines import needs_vllm
 
 FAST = ("en", "es", "fr", "de")
+FLOAT32 = ("--dtype", "float32")
+"""The same on every CPU, and close enough between the engines to compare their masks."""
 
 
 def lna_demo(root: Path, *flags: str) -> tuple[dict[str, Any], str]:
@@ -37,7 +39,7 @@ def lna_demo(root: Path, *flags: str) -> tuple[dict[str, Any], str]:
 @pytest.fixture(scope="module")
 def demo(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     root = tmp_path_factory.mktemp("demo")
-    return root, lna_demo(root, "--engine", "transformers")[0]
+    return root, lna_demo(root, *FLOAT32, "--engine", "transformers")[0]
 
 
 @pytest.mark.slow
@@ -69,7 +71,7 @@ def test_a_language_s_neurons_carry_that_language_more_than_english(demo: tuple[
 def test_a_second_demo_computes_nothing(demo: tuple[Path, dict[str, Any]]) -> None:
     root, first = demo
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*.pt")}
-    again, said = lna_demo(root, "--engine", "transformers")
+    again, said = lna_demo(root, *FLOAT32, "--engine", "transformers")
     assert again["reused"] == list(FAST)
     assert again["map"]["computed"] == 0
     assert "already counted" in said
@@ -85,6 +87,7 @@ def test_vllm_finds_the_same_neurons(demo: tuple[Path, dict[str, Any]], tmp_path
     theirs = demo[1]
     ours, _ = lna_demo(
         tmp_path,
+        *FLOAT32,
         "--engine",
         "vllm",
         "--engine-arg",

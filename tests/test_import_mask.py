@@ -18,6 +18,7 @@ from language_neurons_alignment.errors import (
     ConflictError,
     IncompatibleError,
     LNAError,
+    LNAWarning,
     MissingArtifactError,
     UnknownArchitectureError,
 )
@@ -56,6 +57,13 @@ def test_an_imported_mask_is_found_by_the_other_steps_and_says_where_it_came_fro
     alone = analysis_of(open_neurons(layout, Selection(0.01), mask_only=True))
     assert sum(alone.classes.totals().values()) == sum(description.classes.values())
     assert alone.languages.per_language.sum(dim=1).tolist() == list(description.neurons.values())
+
+
+def test_an_empty_mask_is_imported_and_that_is_said(layout: Layout) -> None:
+    empty = [[torch.tensor([], dtype=torch.int64)] * 5] * 3
+    torch.save(empty, layout.root / "empty.pth")
+    with pytest.warns(LNAWarning, match="no neuron belongs to any language: every mask is empty"):
+        import_mask(layout.root / "empty.pth", layout, ("en", "zh", "fr"), model_path="/x/base", top_rate=0.01, lam=0.0)
 
 
 def test_the_general_neurons_of_an_imported_mask_are_unknown_and_that_is_said(layout: Layout) -> None:

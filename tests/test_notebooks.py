@@ -40,7 +40,7 @@ def execute(name: str) -> tuple[Any, Any]:
     return stored, fresh
 
 
-@pytest.mark.parametrize("name", ["mistral", "demo"])
+@pytest.mark.parametrize("name", ["mistral", "demo", "first-lines"])
 def test_a_notebook_is_stored_executed_small_and_without_paths_of_a_machine(name: str) -> None:
     notebook, text = read(name), (NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8")
     assert len(text.encode()) < 300_000
@@ -61,3 +61,20 @@ def test_the_mistral_notebook_shows_what_the_real_counts_give(mistral_reference:
 def test_the_demo_notebook_runs_on_the_demo_model(smollm2: Path) -> None:
     stored, fresh = execute("demo")
     assert [len(cell) for cell in outputs(fresh)] == [len(cell) for cell in outputs(stored)]
+
+
+def test_the_first_lines_run_on_a_tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, with a tiny model in place of the demo's: the stored outputs are those of the demo's."""
+    from language_neurons_alignment import _demo
+    from tests.tiny_models import save_tiny_model
+
+    folder = save_tiny_model("llama", tmp_path / "model", seed=4, intermediate_size=480)  # all have neurons
+    monkeypatch.setattr(_demo, "demo_model_path", lambda: folder)
+    names: dict[str, Any] = {}
+    for cell in read("first-lines").cells:
+        if cell.cell_type == "code":
+            lines = [line for line in cell.source.splitlines() if not line.startswith("%")]
+            exec(compile("\n".join(lines), cell.id, "exec"), names)
+    assert names["neurons"].languages == ("en", "fr", "es")
+    assert tuple(names["done"].map.change().shape) == (3, 3)
+    assert names["mine"](names["tokens"]).logits.equal(names["before"])

@@ -70,6 +70,22 @@ def test_a_second_run_computes_nothing_and_changes_no_file(work: Path) -> None:
     assert contents(work / "out") == before
 
 
+def test_where_another_lambda_is_found_the_masks_that_are_there_stay_and_are_named(work: Path, lam: float) -> None:
+    before = contents(work / "out")
+    auto = PipelineSettings(selection=Selection(0.1, bar=0.8), map=MapSettings(controls=0))
+    same = run_pipeline(idle(opened(work)), LANGUAGES, auto)
+    assert same.sweep is not None
+    assert (same.sweep.lam, same.others) == (lam, ()), "a wider range finds the same λ, so nothing is made anew"
+    cut = replace(auto, selection=replace(auto.selection, search=SweepRange(hi=0.05)))
+    other = run(work, cut)
+    assert other.others == (lam,)
+    assert f"masks are there at λ {lam!r} too" in other.notes[-1]
+    description = other.identification.description
+    assert (description.lam, description.searched_to) == (0.05, 0.05)
+    assert any(note.startswith("λ = 0.05 is the end of the range that was searched; ") for note in other.notes)
+    assert {name: content for name, content in contents(work / "out").items() if name in before} == before
+
+
 def test_forcing_computes_everything_again_and_finds_the_same(work: Path) -> None:
     before = contents(work / "out")
     again = run(work, replace(SETTINGS, overwrite=True))
@@ -95,7 +111,7 @@ def test_rates_that_are_no_rates_are_refused_before_anything_runs(wrong: dict[st
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"lo": -0.1}, {"lo": 0.3}, {"hi": math.nan}, {"hi": math.inf}, {"eps": 0}, {"eps": math.nan}]
+    "wrong", [{"lo": -0.1}, {"lo": 0.3, "hi": 0.2}, {"hi": math.nan}, {"hi": math.inf}, {"eps": 0}, {"eps": math.nan}]
 )
 def test_ranges_that_are_no_ranges_are_refused_before_anything_runs(wrong: dict[str, float]) -> None:
     with pytest.raises(SettingsError):

@@ -11,8 +11,8 @@ import typer
 
 from ..config import Selection, StabilitySettings
 from ..errors import ArtifactError, SettingsError, UnknownArchitectureError
-from ..languages import DEFAULT_LANGUAGES, language_name, parse_languages
-from .options import EngineFlags, MaskOnly, Model, Neurons, Printing, Results, Trained, layout_of, only
+from ..languages import language_name, parse_languages
+from .options import EngineFlags, MaskOnly, Model, Neurons, Printing, Results, Trained, languages_of, layout_of, only
 from .output import Bars, note, notes, result, table
 from .process import importing
 
@@ -373,7 +373,7 @@ def stability(
 
     layout = layout_of(model, results)
     second = None if other is None else layout_of(replace(model, dataset=other), results)
-    languages = settings.selection.languages or DEFAULT_LANGUAGES
+    languages = languages_of(settings.selection, layout)
     with Bars("it") as bars:
         found = examine(layout, languages, settings, other=second, start=bars.start)
     notes((*found.notes, *remarks(found)))
@@ -397,7 +397,7 @@ def remarks(found: Stability) -> list[str]:
         notes.append(f"{found.blocks} blocks say little about how the corpus varies: count with --blocks 20")
     if found.halves.blocks[1] == 0:
         notes.append("fewer than 4 blocks have no quarters, so λ*, classes and masks have no intervals")
-    if float(found.value[0]) >= hi:
+    if hi is not None and float(found.value[0]) >= hi:
         notes.append(f"every λ up to {hi!r} is fine, so λ* is the range's end and has no interval: --hi")
     if found.without_lambda:
         notes.append(f"in {found.without_lambda} of {found.settings.draws} draws no λ is valid; they are left out")

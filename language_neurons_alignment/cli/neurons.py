@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..config import DEFAULT_BAR, Counting, Selection, parse_shard
-from ..languages import DEFAULT_LANGUAGES, language_code, language_name, parse_languages
-from .options import SEARCH, TEN, Model, Overwrite, Results, Setup, answered, layout_of, only
+from ..errors import LNAError
+from ..languages import language_code, language_name, parse_languages
+from .options import COUNTED, SEARCH, Model, Overwrite, Results, Setup, answered, languages_of, layout_of, only
 from .output import Bars, note, notes, result, show_evaluation, table
 from .process import importing
 
@@ -109,20 +111,23 @@ def merge(
 def autosweep(
     model: Model,
     results: Results,
-    selection: Annotated[Selection, only("top_rate", "skip_empty", *SEARCH, bar=str(DEFAULT_BAR), languages=TEN)],
+    selection: Annotated[Selection, only("top_rate", "skip_empty", *SEARCH, bar=str(DEFAULT_BAR), languages=COUNTED)],
 ) -> None:
     """Find the largest λ for which no selected neuron belongs to every language.
 
-    Needs counts, no model.
+    Needs counts, no model. If --hi cuts λ off, a note says what the largest λ is. λ is stored beside the counts, and
+    later commands take it from there.
 
-    Example: lna autosweep --model-path ./Mistral-7B-v0.1 -s mgsm -r 0.01 --hi 0.2
+    Example: lna autosweep --model-path ./Mistral-7B-v0.1 -s mgsm -r 0.01
     """
     with importing():
         from ..autosweep import autosweep as sweep
+        from ..store.lambdas import store_lambda
 
-    languages = selection.languages or DEFAULT_LANGUAGES
+    layout = layout_of(model, results)
+    languages = languages_of(selection, layout)
     found = sweep(
-        layout_of(model, results),
+        layout,
         languages,
         top_rate=selection.top_rate,
         bar=selection.known_bar,
@@ -131,7 +136,13 @@ def autosweep(
         skip_empty=selection.skip_empty,
     )
     notes(found.notes)
+    try:
+        store_lambda(layout, found.lam, selection, languages)
+    except LNAError as error:  # λ is found all the same, and printed
+        note(f"note: {error}; give λ to later commands with -l")
     shown = {"lambda": found.lam, "appear": found.appear, "evaluations": found.evaluations}
+    shown |= {"lo": selection.search.lo, "hi": found.hi, "at_end": found.at_end}
+    shown |= {"largest_lambda": "inf" if found.largest == math.inf else found.largest}  # JSON has no infinity
     shown |= {"languages": found.languages, "notes": found.notes}
     result(results.as_json, shown, f"best λ = {found.shown}")
 
@@ -143,7 +154,7 @@ def identify(
         Selection,
         only(
             "top_rate", "method", "neurons", "seed", "skip_empty",
-            lam="none: entropy-lambda needs it", bar=str(DEFAULT_BAR), languages=TEN,
+            lam="AutoSweep's, if there is only one", bar=str(DEFAULT_BAR), languages=COUNTED,
         ),
     ],
     overwrite: Overwrite = False,
@@ -152,14 +163,20 @@ def identify(
 
     Needs counts (mean-difference moments too), no model.
 
-    Example: lna identify --model-path ./Mistral-7B-v0.1 -s mgsm -r 0.01 -l 0.109375
+    Example: lna identify --model-path ./Mistral-7B-v0.1 -s mgsm -r 0.01
     """
-    selection.check_lambda()
     with importing():
         from ..identify import identify as find_neurons
+        from ..store.lambdas import with_found_lambda
 
-    languages = selection.languages or DEFAULT_LANGUAGES
-    found = find_neurons(layout_of(model, results), languages, selection, overwrite=overwrite)
+    layout = layout_of(model, results)
+    languages = languages_of(selection, layout)
+    if selection.has_lambda:
+        given, selection = selection.lam, with_found_lambda(layout, selection, languages)
+        if given is None and selection.lam is not None:
+            note(f"λ = {selection.lam!r}, as `lna autosweep` found it")
+        selection.check_lambda()
+    found = find_neurons(layout, languages, selection, overwrite=overwrite)
     notes(found.notes)
     shown = {"mask": found.path, **found.description.plain(), "notes": found.notes}
     result(results.as_json, shown, *mask_tables(found.description), str(found.path))

@@ -194,13 +194,13 @@ Trained = Annotated[
     typer.Option("--trained", help="Languages trained on (zh,de): their mean change beside the others'."),
 ]
 
-TEN = ",".join(DEFAULT_LANGUAGES)
+COUNTED = "those counted"
 SEARCH = ("lo", "hi", "eps", "exact")
 Neurons = Annotated[
     Selection,
     only(
         "top_rate", "bar", "skip_empty", *SEARCH,
-        lam="the mask's, if there is only one, else AutoSweep's", languages="the mask's, else the ten",
+        lam="the mask's, if there is only one, else AutoSweep's", languages="the mask's, else those counted",
     ),
 ]  # fmt: skip
 """The neurons of a model that a finding is about: those of its mask, else those that AutoSweep's λ gives."""
@@ -338,12 +338,24 @@ def layout_of(model: Model, results: Results, *, lambda_of: Selection | None = N
     return layout
 
 
+def languages_of(selection: Selection, layout: Layout) -> tuple[str, ...]:
+    """The languages named, else those that have counts; says which these are where they are not the paper's ten."""
+    if selection.languages:
+        return selection.languages
+    languages = layout.languages()
+    if languages != DEFAULT_LANGUAGES:
+        note(f"languages: {', '.join(languages)}, those counted (--langs)")
+    return languages
+
+
 def _stored_lambda(selection: Selection, layout: Layout) -> float | None:
     """The λ of the only mask at this top rate and method, with a note; None where λ is given, or there is no mask."""
     if selection.lam is not None or not selection.has_lambda:
         return None
+    from ..store.lambdas import one_lambda
+
     layout = layout.by(selection)
-    lam = layout.one_lambda(selection.top_rate)
+    lam = one_lambda(layout, selection)
     if lam is not None:
         note(f"λ = {lam!r}, from {layout.mask(selection.top_rate, lam)}")
     return lam

@@ -140,17 +140,23 @@ class Bars:
     """One bar after the other: starting one ends the one before. Use it as a context manager; `unit` is counted.
 
     Without a terminal a line every 30 seconds at most, over all bars together, and the last state at the end.
+
+    Attributes:
+        spent: seconds from the first bar to the end, and those of the processors that this process had in them.
     """
 
     def __init__(self, unit: str = "tok") -> None:
         self._unit = unit
         self._bar: Bar | Line | None = None
         self._said, self._unsaid = time.monotonic(), ""
+        self._began: tuple[float, float] | None = None
+        self.spent = (0.0, 0.0)
 
     def start(self, label: str, total: int) -> Bar | Line:
         """Begin a bar; what is returned advances it."""
         if self._bar is not None:
             self._bar.close()
+        self._began = self._began or (time.monotonic(), time.process_time())
         terminal = sys.stderr.isatty()
         self._bar = Bar(label, total, self._unit) if terminal else Line(label, total, self._unit, self._line)
         return self._bar
@@ -168,5 +174,7 @@ class Bars:
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:
             self._bar.close()
+        if self._began is not None:
+            self.spent = (time.monotonic() - self._began[0], time.process_time() - self._began[1])
         if self._unsaid:
             note(self._unsaid)

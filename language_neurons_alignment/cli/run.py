@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..config import MapSettings, PipelineSettings, Selection
+from ..errors import SettingsError
 from ..languages import in_default_order
 from .corpus import answer_data, answer_table, report_answers
 from .effects import map_data, map_files, map_tables, report_map_reuse
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     from .._session import Session
 
 _MODEL = "smollm2"
-"""The demo's model where none is named."""
+"""The demo's model where none is named: free to use, so that nobody accepts terms without knowing (decision 0061)."""
+_MULTILINGUAL = "gemma3-270m"
+_LONG = 20.0
+"""Seconds after which a run is long enough to say how it went."""
+_BUSY = 0.6
+"""The share of a run's time for which its threads have a processor where nothing else wants one, with room to spare."""
 
 
 def run(setup: Setup, settings: PipelineSettings) -> None:
@@ -28,7 +34,7 @@ def run(setup: Setup, settings: PipelineSettings) -> None:
     --temperature and the like say; the answers are kept under --root. A corpus with answers in some of the languages
     and none in others is refused.
 
-    Example: lna run --model-path ./Mistral-7B-v0.1 -d datasets/mgsm.json -s mgsm --hi 0.2
+    Example: lna run --model-path ./Mistral-7B-v0.1 -d datasets/mgsm.json -s mgsm
     """
     with setup.open() as work:
         _run(work, settings, as_json=setup.results.as_json)
@@ -49,18 +55,24 @@ def demo(
     fast: Annotated[
         bool, typer.Option("--fast", help="A few questions in four languages: a minute, not minutes.")
     ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="All twenty questions of each language, in twice the time.")
+    ] = False,
     controls: Annotated[int, option_of(MapSettings, "controls")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Find the language neurons of a small real model on the questions that come with this package.
 
-    The model (269 MB; Gemma 536 MB) is unpacked into the user's cache at the first call. No random-neuron baselines are
-    drawn unless --controls asks for them.
+    The model (269 MB; Gemma 536 MB) is unpacked into the user's cache at the first call. Half of the questions are
+    enough for a first map. No random-neuron baselines are drawn unless --controls asks for them: five sets take five
+    times as long as the map, and fewer give too wide a range.
 
     Example: lna demo --fast
     """
+    if fast and full:
+        raise SettingsError("--fast takes a few questions and --full all of them: give one of the two")
     settings = PipelineSettings(selection=selection, map=MapSettings(controls=controls), overwrite=overwrite)
-    from .._demo import DEMO_DATASET, FAST_DATASET, MODELS, demo_corpus, demo_model_path
+    from .._demo import FAST, FULL, HALF, MODELS, demo_corpus, demo_dtype, demo_model_path
     from .._session import open_session
 
     known = MODELS.get(model)
@@ -68,19 +80,30 @@ def demo(
         note(f"licence {known.folder}: {known.licence}")
     model_path = str(demo_model_path(model)) if known is not None else model
     choices = engine.choices()
+    dataset = FAST if fast else FULL if full else HALF
+    corpus = demo_corpus(dataset)
+    note(f"model   {model_path}")
+    note(f"corpus  {corpus.path} ({len(corpus.records)} questions, {len(corpus.languages)} languages)")
     if known is not None and engine.dtype == "auto":
-        choices["dtype"] = "float32"  # on most CPUs the faster one, and the precision that the model's file holds
-    corpus = demo_corpus(fast=fast)
-    counted = f"{len(corpus.records)} questions, {len(corpus.languages)} languages"
-    note(f"model   {model_path}\ncorpus  {corpus.path} ({counted})")
-    dataset = FAST_DATASET if fast else DEMO_DATASET
+        choices["dtype"], why = demo_dtype(engine.device)
+        note(f"dtype   {choices['dtype']} ({why})")
     with open_session(model_path, corpus, dataset, root=results.root, **choices) as work:
         _run(work, settings, as_json=results.as_json)
+    again = "lna demo" if model == _MODEL else f"lna demo --model {model}"
+    if dataset == HALF:
+        note(f"a first map, of half of the questions: `{again} --full` takes them all, in twice the time")
     if not controls:
-        again = "" if model == _MODEL else f" --model {model}"
+        size = {FAST: " --fast", FULL: " --full"}.get(dataset, "")
+        sets = MapSettings.controls
         note(
-            f"no random-neuron baseline was drawn: `lna demo{again}{' --fast' if fast else ''} --controls "
-            f"{MapSettings.controls}` adds one, and computes nothing else again"
+            f"no random-neuron baseline was drawn: `{again}{size} --controls {sets}` adds one, in {sets} times the "
+            "time of the map, and computes nothing else again"
+        )
+    if model == _MODEL:
+        other = MODELS[_MULTILINGUAL]
+        note(
+            "this model was trained on English; one that was trained on many languages draws a clearer map: "
+            f"`lna demo --model {_MULTILINGUAL}` ({other.size}; {other.licence})"
         )
 
 
@@ -101,6 +124,7 @@ def _run(work: Session, settings: PipelineSettings, *, as_json: bool) -> None:
         sections.insert(0, answer_table(done.generated))
         answers, files["answers"] = answer_data(done.generated), done.generated.corpus.path
     notes(done.notes)
+    notes(starved(*bars.spent, threads=work.source.threads))
     report_reuse(done.collected)
     report_map_reuse(done.map)
     files |= {f"{kind} map": path for kind, path in map_files(done.map).items()}
@@ -110,8 +134,26 @@ def _run(work: Session, settings: PipelineSettings, *, as_json: bool) -> None:
         "mask": done.identification.path,
         "activations": {one.language: one.paths for one in done.collected},
         "reused": [one.language for one in done.collected if one.reused],
-        "identification": description,
+        "identification": description.plain(),
         "map": map_data(done.map),
         "notes": done.notes,
     }
     result(as_json, data, *sections, [f"{name:<8} {path}" for name, path in files.items()])
+
+
+def starved(wall: float, processor: float, *, threads: int) -> list[str]:
+    """A sentence where the threads of a run had no processor for most of its time, in seconds; else none.
+
+    >>> starved(100.0, 190.0, threads=2)
+    []
+    >>> print(starved(100.0, 60.0, threads=2)[0])
+    the 2 threads had a processor for 30 % of the time, so this took longer than it need: ...
+    """
+    if not threads or wall < _LONG or processor >= _BUSY * threads * wall:
+        return []
+    fewer = ", where OMP_NUM_THREADS=1 can be as fast" if threads > 1 else ""
+    having = "thread had" if threads == 1 else f"{threads} threads had"
+    return [
+        f"the {having} a processor for {100 * processor / (threads * wall):.0f} % of the time, so this took longer "
+        f"than it need: other programs are busy here, or a container may use fewer processors than it sees{fewer}"
+    ]

@@ -25,7 +25,7 @@ from .selection import (
     rank_of_share,
     select,
 )
-from .sweep import exact_lambda
+from .sweep import exact_lambda, largest_fine_lambda, range_end
 from .widths import Widths
 
 
@@ -166,9 +166,17 @@ def _by_other_method(
 
 
 def fine_lambda(statistics: NeuronStatistics, selection: Selection) -> float:
-    """λ*: the largest λ in the selection's range with appear[K] = 0; NaN if there is none."""
-    search = selection.search
+    """λ*: the largest λ in the selection's range with appear[K] = 0; NaN if there is none.
+
+    Where the range has no given end and every λ from some point on is fine, the end that AutoSweep takes.
+    """
+    search, top_rate = selection.search, selection.top_rate
+    if search.hi is None:
+        largest = largest_fine_lambda(statistics, top_rate=top_rate, lo=search.lo)
+        if math.isfinite(largest) or math.isnan(largest):
+            return largest
+        return range_end(statistics, top_rate=top_rate, lo=search.lo, largest=largest)
     try:
-        return exact_lambda(statistics, top_rate=selection.top_rate, lo=search.lo, hi=search.hi).lam
+        return exact_lambda(statistics, top_rate=top_rate, lo=search.lo, hi=search.hi).lam
     except SweepError:
         return math.nan

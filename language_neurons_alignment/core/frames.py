@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from html import escape
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,24 @@ def crossed(axes: Mapping[str, Sequence[Any]], values: Mapping[str, Tensor]) -> 
     labels = zip(*product(*axes.values()), strict=True)
     columns: Columns = {name: list(column) for name, column in zip(axes, labels, strict=True)}
     return columns | {name: one.flatten().tolist() for name, one in values.items()}
+
+
+def html_table(columns: Columns, *, caption: str) -> str:
+    """A table for notebooks: numbers to four digits, everything escaped.
+
+    >>> html_table({"tokens": [1234]}, caption="1 < 2")
+    '<table><caption>1 &lt; 2</caption><tr><th>tokens</th></tr><tr><td>1,234</td></tr></table>'
+    """
+
+    def shown(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.4g}"
+        return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else escape(str(value))
+
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    rows = ("".join(f"<td>{shown(value)}</td>" for value in row) for row in zip(*columns.values(), strict=True))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f"<table><caption>{escape(caption)}</caption><tr>{head}</tr>{body}</table>"
 
 
 class Framed(ABC):

@@ -12,6 +12,9 @@ from .widths import Widths, size_in_words
 MOST_LAYERS, WIDEST = 2**10, 2**20
 """More layers, and more neurons per layer, than any model has: beyond them a file is damaged."""
 
+IN_MEMORY = "memory-"
+"""How the digest of weights in memory begins; nothing tells whether they are those of some files."""
+
 
 @dataclass(frozen=True)
 class ModelInfo:

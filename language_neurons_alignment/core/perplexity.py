@@ -46,6 +46,13 @@ class Perplexity:
     texts: int
     likelihoods: tuple[TextLikelihood, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Perplexity({self.token:.4g} per token, {self.text:.4g} per text; {self.tokens} tokens)"
+
+    def __float__(self) -> float:
+        """The perplexity per token."""
+        return self.token
+
 
 def perplexity(likelihoods: Sequence[TextLikelihood]) -> Perplexity:
     """Pool the likelihoods of texts; CorpusError if none has a token to predict.

@@ -21,6 +21,20 @@ _PATTERN = re.compile("([^0一-鿿가-힣]*)(0+)([^0一-鿿가-힣]*)")
 """No Chinese, Japanese or Korean: their scales are read as parts of a numeral, as in 1万8千 and 1만 8천."""
 
 
+THOUSANDS = re.compile(r"\d{1,3}([.,])\d{3}(?:\1\d{3})*")
+_INDIAN = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}")
+
+
+def is_grouped(raw: str) -> bool:
+    """Whether the marks of these digits may group thousands: 1,234,567, 1.234.567 or, as in India, 12,34,567."""
+    return bool(THOUSANDS.fullmatch(raw) or _INDIAN.fullmatch(raw))
+
+
+def joined(raw: str) -> str:
+    """Digits without the marks among them."""
+    return re.sub("[.,]", "", raw)
+
+
 @cache
 def decimal_mark(language: str) -> str:
     """The mark before the decimals, "." or ",".

@@ -377,7 +377,8 @@ def encode_texts(
     Args:
         records: one language's.
         tokenizer: the model's own.
-        text: "instruction", "answer" (scored after its instruction), or "full" (both as one text).
+        text: "instruction", "answer" (scored after its instruction), or "full" (both as one text). A record without
+            an instruction is a plain text, its answer, and is scored whole whichever is asked for.
         max_length: the model's longest sequence, in tokens.
         overlong: what to do with longer ones: "error", "truncate" (keep the beginning) or "skip".
 
@@ -390,7 +391,11 @@ def encode_texts(
     if text == "instruction":
         framing = Framing.of(tokenizer)
         framing.note()
-        texts = [ScoredText(framing.encode(record)) for record in records]
+        texts = [
+            ScoredText(framing.encode(record, answer))
+            for record in records
+            for answer in ([""] if record.instruction else record.answers)
+        ]
     else:
         groups = encode_groups(records, tokenizer, max_length=2**62).groups
         texts = [

@@ -31,7 +31,8 @@ from fractions import Fraction
 from itertools import islice
 
 from ..errors import CorpusError
-from .numerals import KANJI, NO_LETTER, VULGAR, FoundNumber, numbers_in, numeral_at
+from .east_asian import KANJI, numeral_at, runs_of_characters
+from .numerals import NO_LETTER, VULGAR, FoundNumber, numbers_in
 from .spelt import Run, runs_in
 
 _BOX, _UNBOX = "\ue000", "\ue001"
@@ -58,15 +59,15 @@ def final_number(text: str, language: str) -> Fraction | None:
     questions = (found for found in _QUESTION.finditer(text) if found.start() > first.start())
     for question in islice(questions, _MOST_QUESTIONS):
         part, numbers = _read(text[: question.start()], language)
-        value = _announced(part, numbers, language)
-        if value is not None:
-            return value
+        announced = _announced(part, numbers, language)
+        if announced:
+            return announced[0]
         if numbers and not question["numbered"]:  # a numbered question may be a step of the same problem
             return numbers[-1].value
     part, numbers = _read(text, language)
-    value = _announced(part, numbers, language)
-    if value is not None:
-        return value
+    announced = _announced(part, numbers, language)
+    if announced:
+        return announced[0]
     return numbers[-1].value if numbers else _in_words(text, language)
 
 
@@ -101,13 +102,14 @@ _HASHES = re.compile(r"#{4,}")
 _BOXED = re.compile(f"{_BOX}([^{_UNBOX}]*)")
 
 
-def _announced(text: str, numbers: list[FoundNumber], language: str) -> Fraction | None:
+def _announced(text: str, numbers: list[FoundNumber], language: str) -> list[Fraction | None]:
+    """The number that is announced; [None] where words are announced that spell none, [] where nothing is."""
     for rule in (_after_hashes, _in_a_box, _after_a_phrase):
         value = rule(text, numbers, language)
         if value is not None:
-            return value
-    run = _announced_run(text, runs_in(text, language), numbers) if numbers and _ANNOUNCES.search(text) else None
-    return _value(run) if run else None
+            return [value]
+    run = _announced_run(text, _runs(text, language), numbers) if numbers and _ANNOUNCES.search(text) else None
+    return [_value(run)] if run else []
 
 
 def _after_hashes(text: str, numbers: list[FoundNumber], language: str) -> Fraction | None:
@@ -194,7 +196,16 @@ def _result_behind(
         is_expression = behind[0].start <= start and _GOES_ON.match(text, behind[0].end)
         result = _after_equals(text, behind, start) if is_expression else None
         return (result or behind[-1]).value
-    return numeral_at(text, start, language)
+    numeral = numeral_at(text, start, language)
+    if numeral and numeral.value is None:  # the first term of a sum
+        end = ends[after] if after < len(ends) else len(text)
+        results = list(_EQUALS.finditer(text, numeral.end, end))
+        numeral = numeral_at(text, results[-1].end(), language) if results else None
+    return _value(numeral) if numeral else None
+
+
+_EQUALS = re.compile(r"(?:等于|等於|イコール|[=是为為得は])\s*")
+"""Between a sum in characters and what it comes to."""
 
 
 def _directly(text: str, numbers: list[FoundNumber], start: int) -> FoundNumber | None:
@@ -268,7 +279,9 @@ def _end_of_part(text: str, numbers: list[FoundNumber], index: int) -> int | Non
 
 
 def _is_part(text: str, number: FoundNumber) -> bool:
-    return bool(re.search(rf"[/分{VULGAR}]", text[number.digits : number.end]) or _IS_A_SHARE.match(text, number.end))
+    return bool(
+        re.search(rf"[/分割成할{VULGAR}]", text[number.digits : number.end]) or _IS_A_SHARE.match(text, number.end)
+    )
 
 
 def _chain(text: str, numbers: list[FoundNumber], index: int) -> FoundNumber:
@@ -314,7 +327,7 @@ def _in_words(text: str, language: str) -> Fraction | None:
     Where the words that decide spell no number exactly, there is none.
     """
     whole = _without_asides(plain(text))
-    runs = runs_in(whole, language)
+    runs = _runs(whole, language)
     if not runs:
         return None
     for question in islice(_QUESTION.finditer(whole), _MOST_QUESTIONS):
@@ -328,6 +341,11 @@ def _in_words(text: str, language: str) -> Fraction | None:
         return _value(announced)
     last = next((run for run in reversed(runs) if run.certain), None)
     return _value(last) if last else None
+
+
+def _runs(text: str, language: str) -> list[Run]:
+    """The numbers of a text in words, or in Chinese and Japanese characters."""
+    return runs_in(text, language) or runs_of_characters(text, language)
 
 
 def _announced_run(text: str, runs: list[Run], numbers: list[FoundNumber]) -> Run | None:

@@ -24,7 +24,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 
-from .conventions import decimal_mark, scale_words, spellings
+from .conventions import THOUSANDS, decimal_mark, is_grouped, joined, scale_words, spellings
+from .east_asian import COMPOUND, HALF, LARGEST, LONGEST, SPOKEN, TENTHS, east_asian, is_chinese, spoken, tenths
 from .signs import LETTER, minus_before
 from .spelt import run_at, run_before
 
@@ -33,30 +34,20 @@ NO_LETTER = r"(?![^\W\d_])"
 VULGAR = "".join(chr(n) for n in [*range(0xBC, 0xBF), *range(0x2150, 0x215F), 0x2189])
 """Fractions of one character: ½, ⅔, …"""
 
-_LONGEST = 40
-"""Digits that a number has at most."""
-_LARGEST = 3000
-"""Bits that a numerator or denominator has at most: Python refuses to print integers of more than 4300 digits."""
 
 _SPACES = " \u00a0\u2009\u202f\u2007"
 _GROUPS = "'’٬،⹁"
 _RAW = rf"\d+(?:[.,٫，{_GROUPS}]\d+|[{_SPACES}]\d{{3}}(?!\d))*"
 """Digits with the marks that may stand among them; `_parts` says what they mean."""
-_UNIT = r"(?:(?!千[克米瓦卡]|만큼|조[각개금])[十百千万萬亿億兆십백천만억조])"
-"""5千克 is five kilograms, 5만큼 "as much as 5", 5조각 five pieces."""
-_KOREAN_BLANK = r"(?<=[십백천만억조])[ ]"
-_COMPOUND = (
-    rf"\d+(?:[.,]\d+)*[ ]?{_UNIT}+"
-    rf"(?:(?:{_KOREAN_BLANK}(?=\d+(?:[.,]\d+)*[십백천만억조]))?"
-    rf"(?:\d+(?:[.,]\d+)*[ ]?|[一二三四五六七八九两兩]){_UNIT}+)*"
-    rf"(?:(?:\d{{1,4}}|{_KOREAN_BLANK}(?:\d{{3,4}}|\d,\d{{3}}))(?![\d.,]))?"
-)
-"""1万8千, 3千五百, 2.5万, 12万5000, 3억 2,000만."""
-
+_IS_A_PART = r"(?=(?:1/[2-9]|2/[3579]|3/[4578])[ ](?!of\b|de\b|von\b|respectively)[^\W\d_])"
+"""A fraction of what is counted: "2 and 1/2 cups" is one number, "they are 2 and 1/2" two."""
 _NUMBER = re.compile(
-    rf"(?P<compound>{_COMPOUND})"
+    rf"(?P<compound>{COMPOUND})"
+    rf"|(?P<spoken>{SPOKEN})"
+    rf"|(?P<tenths>{TENTHS})"
     rf"|(?:(?P<whole>\d+)[ \u00a0]?)?(?P<vulgar>[{VULGAR}])"
-    r"|(?P<mixed>\d+)[ \u00a0](?P<top>\d+)\s?/\s?(?P<bottom>\d+)(?!\d)(?![\d/.,]*\d)"
+    rf"|(?P<mixed>\d+)[ \u00a0](?:(?:and|&|und|y|et)[ ]{_IS_A_PART})?"
+    r"(?P<top>\d+)\s?/\s?(?P<bottom>\d+)(?!\d)(?![\d/.,]*\d)"
     r"|(?P<below>\d+)\s?分[の之]\s?(?P<above>\d+)"
     r"|(?P<point>(?<![\w.,)])\.\d+)"
     rf"|(?P<raw>{_RAW})"
@@ -105,11 +96,16 @@ def numbers_in(text: str, language: str) -> list[FoundNumber]:
                 continue
             done_before, before = done, numbers[-1] if numbers else None
             done = found.end
-            if max(found.value.numerator.bit_length(), found.value.denominator.bit_length()) > _LARGEST:
+            if max(found.value.numerator.bit_length(), found.value.denominator.bit_length()) > LARGEST:
                 continue
             whole = _with_words(text, found, done_before, language)
             done = whole.end
-            if before and whole.digits == found.digits and whole.start == found.start and _adds_to(text, before, whole):
+            if (
+                before
+                and whole.digits == found.digits
+                and whole.start == found.start
+                and _adds_to(text, before, whole, language)
+            ):
                 numbers[-1] = replace(before, end=whole.end, value=before.value + whole.value, scale=whole.scale)
             else:
                 numbers.append(whole)
@@ -119,7 +115,7 @@ def numbers_in(text: str, language: str) -> list[FoundNumber]:
 def _read(text: str, match: re.Match[str], *, mark: str, language: str) -> Iterator[FoundNumber]:
     """The numbers of one match: one, several where the marks are those of a list ("1,2,3"), or none."""
     start, end = match.span()
-    if sum(map(str.isdigit, match[0])) > _LONGEST or _belongs_to_a_word(text, start):
+    if sum(map(str.isdigit, match[0])) > LONGEST or _belongs_to_a_word(text, start):
         return
     if match["raw"]:
         money = bool(_MONEY_BEFORE.search(text[max(start - 2, 0) : start]) or _MONEY_AFTER.match(text, end))
@@ -127,6 +123,8 @@ def _read(text: str, match: re.Match[str], *, mark: str, language: str) -> Itera
     else:
         value = _special(match, language)
         parts = [] if value is None else [(0, end - start, value)]
+        if value is None and (match["tenths"] or (match["spoken"] and not is_chinese(language))):  # of other languages
+            parts = [(*one.span(), Fraction(one[0])) for one in re.finditer(r"\d+", match[0])]
     for first, last, value in parts:
         yield _with_surroundings(text, start + first, start + last, value, language)
 
@@ -135,6 +133,10 @@ def _special(match: re.Match[str], language: str) -> Fraction | None:
     """The value of a match that is not plain digits with marks; None for a fraction over nothing."""
     if match["compound"]:
         return east_asian(match["compound"], language)
+    if match["spoken"]:
+        return spoken(match["spoken"], measured=bool(match["measured"]), language=language)
+    if match["tenths"]:
+        return tenths(match["tenths"], language)
     if match["vulgar"]:
         top, bottom = unicodedata.normalize("NFKC", match["vulgar"]).split("⁄")
         return int(match["whole"] or 0) + Fraction(int(top), int(bottom)) if bottom else None
@@ -158,6 +160,8 @@ def _with_surroundings(text: str, start: int, end: int, value: Fraction, languag
     front, factor_before = _scale_before(text, start, scales)
     factor *= factor_before
     end, half = _half_beside(text, start, end)
+    if half and factor == 1:  # "2 and a half million"
+        end, factor = _scale_after(text, end, scales)
     value = (value + half) * factor
     first = minus_before(text, front, language)
     negative = first != front
@@ -175,8 +179,6 @@ def _belongs_to_a_word(text: str, start: int) -> bool:
 
 # Which mark separates the decimals: "1.234" is 1234 in German and 1.234 in English.
 
-_THOUSANDS = re.compile(r"\d{1,3}([.,])\d{3}(?:\1\d{3})*")
-_INDIAN = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}")
 _PLAIN_GROUPS = re.compile(rf"(\d{{1,3}}(?:([{_SPACES}{_GROUPS}，])\d{{3}}(?:\2\d{{3}})*)|\d+)((?:[.,٫]\d+)?)")
 
 
@@ -194,11 +196,11 @@ def _shown_mark(raw: str) -> str | None:
     if not marks or re.sub(r"[\d.,]", "", raw):
         return None
     if len(set(marks)) == 2:
-        fits = len(raw) - len(marks) <= _LONGEST and _value(raw, mark=".", money=False) is not None
+        fits = len(raw) - len(marks) <= LONGEST and _value(raw, mark=".", money=False) is not None
         return marks[-1] if fits else None
     if len(marks) > 1:
-        return {",": ".", ".": ","}[marks[0]] if _is_grouped(raw) else None
-    return None if _THOUSANDS.fullmatch(raw) and not raw.startswith("0") else marks
+        return {",": ".", ".": ","}[marks[0]] if is_grouped(raw) else None
+    return None if THOUSANDS.fullmatch(raw) and not raw.startswith("0") else marks
 
 
 def _parts(raw: str, *, mark: str, money: bool) -> Iterator[tuple[int, int, Fraction]]:
@@ -228,22 +230,14 @@ def _value(raw: str, *, mark: str, money: bool) -> Fraction | None:
     marks = re.sub(r"\d", "", raw)
     if set(marks) == {".", ","}:
         whole, decimals = raw.rsplit(marks[-1], 1)
-        one_number = marks.count(marks[-1]) == 1 and _is_grouped(whole)
-        return Fraction(f"{_joined(whole)}.{decimals}") if one_number else None
+        one_number = marks.count(marks[-1]) == 1 and is_grouped(whole)
+        return Fraction(f"{joined(whole)}.{decimals}") if one_number else None
     if len(marks) == 1 and marks in ".,":
         whole, decimals = raw.split(marks)
-        ambiguous = _THOUSANDS.fullmatch(raw) and not whole.startswith("0")
+        ambiguous = THOUSANDS.fullmatch(raw) and not whole.startswith("0")
         thousands = ambiguous and (marks != mark or (mark == "," and (money or decimals.endswith("0"))))
         return Fraction(whole + decimals) if thousands else Fraction(f"{whole}.{decimals}")
-    return Fraction(_joined(raw)) if _is_grouped(raw) else None
-
-
-def _is_grouped(raw: str) -> bool:
-    return bool(_THOUSANDS.fullmatch(raw) or _INDIAN.fullmatch(raw))
-
-
-def _joined(raw: str) -> str:
-    return re.sub("[.,]", "", raw)
+    return Fraction(joined(raw)) if is_grouped(raw) else None
 
 
 # Words beside a number that multiply it ("2.5 million", "elfu 5") or add a half ("2 et demi").
@@ -269,21 +263,43 @@ _LONGEST_PREFIX = 24
 _GLUED_K = re.compile(rf"[kK]{NO_LETTER}")
 _POWER = re.compile(r"\s*[×x*·]\s*10\s*\^\s*\{?([-−]?\d{1,2})\}?|[eE]([-+]?\d{1,2})(?![\w.])")
 _HALF_AFTER = re.compile(
-    rf"[ \u00a0](?:[^\W\d_]+[ \u00a0])?(?:and a half(?! of)|et demie?|y medi[ao]|und ein(?:e[nrs]?)? halbe?[nrs]?"
-    rf"|с половиной|na nusu){NO_LETTER}"
+    rf"[ \u00a0](?:[^\W\d_]+[ \u00a0])?(?:(?:and|&) a half(?! of)|et demie?|y medi[ao]|e mezz[oa]|e mei[ao]"
+    r"|und ein(?:e[nrs]?)? halbe?[nrs]?|en (?:een )?hal(?:f|ve)|och en halv|og en halv|с половиной|з половиною"
+    rf"|i pół|buçuk|rưỡi|setengah|na nusu){NO_LETTER}"
     r"|\s?(?:ชั่วโมง|วัน|สัปดาห์|เดือน|ปี|เท่า|ถ้วย|ลิตร|กิโลเมตร|กิโลกรัม)?ครึ่ง(?!หนึ่ง|ของ)"
-    r"|\s?[个個]半(?=小[时時]|[钟鐘]|月)|\s?(?:時間|小[时時]|[个個]月|年|天|日|週間?|周|倍)半(?![分数数径徑額额])"
+    rf"|{HALF}"
 )
 """Ends at "half": "2 heures et demie", "2个半小时", "2時間半"."""
-_HALF_BEFORE = re.compile("সা(?:\u09dc|\u09a1\u09bc)ে\\s*$")
-_BETWEEN_PARTS = re.compile(r"[ \u00a0](?:na )?(?:(?:laki|elfu|mia) )?", re.IGNORECASE)
-"""Between the parts of "২ লাখ ৫০ হাজার", "5 mil 300", "milioni 2 na elfu 50"."""
+_HALF_BEFORE = re.compile("(?:সা(?:\u09dc|\u09a1\u09bc)ে|सा(?:\u095d|\u0922\u093c)े)\\s*$")
+
+_JOINING = {
+    "en": "and", "de": "und", "fr": "et", "es": "y", "it": "e", "pt": "e", "gl": "e", "ca": "i", "ru": "и",
+    "uk": "і|й|та", "pl": "i", "nl": "en", "sv": "och", "da": "og", "nb": "og", "no": "og", "ro": "și", "tr": "ve",
+    "id": "dan", "ms": "dan", "vi": "và", "sw": "na", "bn": "ও|এবং|আর", "hi": "और", "te": "మరియు", "ta": "மற்றும்",
+    "ur": "اور", "fa": "و", "ar": "و", "he": "ו",
+}  # fmt: skip
+"""What joins the parts of a number, by language. Chinese, Japanese and Thai numbers have no such word."""
+_APART_BEFORE = re.compile(
+    r"(?<![^\W\d_])(?:between|both|either|from|zwischen|sowohl|entre|tra|fra|между|mellan|mellem|mellom|pomiędzy|między|tussen|kati\s+ya|antara|giữa)"
+    r"\s*[$€£¥₹₽]?\s*$",
+    re.IGNORECASE,
+)
+_APART_BEHIND = re.compile(
+    r"[^\n.।!?]{0,40}?(?<![^\W\d_])(?:respectively|each|jeweils|beziehungsweise|bzw|respectivamente|respectivement|rispettivamente|соответственно|mtawalia|যথাক্রমে)",
+    re.IGNORECASE,
+)
+"""Words that say that what is joined are two numbers."""
 
 
 @dataclass(frozen=True)
 class _Scales:
-    """The words of a language that scale a number, behind it and in front of it, with their factors."""
+    """The words of a language that scale a number, behind it and in front of it, with their factors.
 
+    Attributes:
+        between: what may stand between the parts of a number: "২ লাখ ৫০ হাজার", "milioni 2 na elfu 50".
+    """
+
+    between: re.Pattern[str]
     behind: re.Pattern[str]
     before: re.Pattern[str]
     factors: Mapping[str, int]
@@ -293,8 +309,15 @@ class _Scales:
 def _scales(language: str) -> _Scales:
     """CLDR's words of this language; where it has none of that spelling, the English and Swahili ones."""
     behind, before = scale_words(language)
-    behind, before = {**scale_words("en")[0], **behind}, {**_PREFIXES, **before}
+    own = {word: factor for word, factor in _PREFIXES.items() if word not in behind}  # the Italian "2 milioni 300 mila"
+    behind, before = {**scale_words("en")[0], **behind}, {**own, **before}
+    names = [name for name in spellings(language) if name in _JOINING]
+    joining = "|".join(dict.fromkeys(["and", *(_JOINING[name] for name in names)]))
     return _Scales(
+        re.compile(
+            rf"(?:[ \u00a0](?:(?:{joining})[ \u00a0])?|(?<=[\u0900-\u0eff]))({_any_of(before)})?[ \u00a0]?",
+            re.IGNORECASE,
+        ),
         re.compile(rf"\s*({_any_of(behind)}){NO_LETTER}(?![\u0900-\u0dff])", re.IGNORECASE),
         re.compile(rf"(?<!\w)({_any_of(before)})\s+$", re.IGNORECASE),
         before | behind,
@@ -342,11 +365,22 @@ def _half_beside(text: str, start: int, end: int) -> tuple[int, Fraction]:
     return end, Fraction(1, 2) if _HALF_BEFORE.search(text[max(start - 7, 0) : start]) else Fraction(0)
 
 
-def _adds_to(text: str, before: FoundNumber, found: FoundNumber) -> bool:
-    """Whether a number adds to the scaled one before it: "২ হাজার ৫০০" is 2500, "2 million 5 years ago" is not."""
-    smaller = found.scale < before.scale and 0 < found.value < before.scale
-    fits = smaller and (found.scale > 1 or found.value * 100 >= before.scale)
-    return bool(before.scale > 1 and fits and _BETWEEN_PARTS.fullmatch(text, before.end, found.start))
+def _adds_to(text: str, before: FoundNumber, found: FoundNumber, language: str) -> bool:
+    """Whether a number adds to the scaled one before it: "২ হাজার ৫০০" is 2500, "2 million 5 years ago" is not.
+
+    "2 thousand and 50" is one number too; behind a larger scale, digits that have none are a second one.
+    """
+    if before.scale <= 1 or not (found.scale < before.scale and 0 < found.value < before.scale):
+        return False
+    between = _scales(language).between.fullmatch(text, before.end, found.start)
+    if not between:
+        return False
+    words = between[0].split()
+    if len(words) > bool(between[1]):  # a word joins them
+        fits = found.scale > 1 or found.value * 1000 >= before.scale
+        apart = _APART_BEFORE.search(text[max(before.start - 24, 0) : before.start])
+        return fits and not apart and not _APART_BEHIND.match(text, found.end)
+    return found.scale > 1 or found.value * 100 >= before.scale
 
 
 def _with_words(text: str, found: FoundNumber, first: int, language: str) -> FoundNumber:
@@ -367,110 +401,5 @@ def _with_words(text: str, found: FoundNumber, first: int, language: str) -> Fou
     return found
 
 
-def _fits(value: int, scale: Fraction, *, joined: bool) -> bool:
+def _fits(value: int | Fraction, scale: Fraction, *, joined: bool) -> bool:
     return 0 < value < scale and (joined or value * 100 >= scale)
-
-
-# Chinese, Japanese and Korean numerals.
-
-_DIGITS = {character: value for value, character in enumerate("〇一二三四五六七八九")} | {"零": 0, "两": 2, "兩": 2}
-_SMALL = {"十": 10, "百": 100, "千": 1000, "십": 10, "백": 100, "천": 1000}
-_BIG = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8, "兆": 10**12, "만": 10**4, "억": 10**8, "조": 10**12}
-_FORMAL = str.maketrans(
-    dict(zip("壹壱贰貳弐叁參参肆伍陆陸柒捌玖拾佰仟", "一一二二二三三三四五六六七八九十百千", strict=True))
-    | {"廿": "二十", "卅": "三十"}
-)
-KANJI = "〇零一二三四五六七八九两兩十百千万萬亿億兆壹壱贰貳弐叁參参肆伍陆陸柒捌玖拾佰仟廿卅"
-"""The characters of numerals."""
-_ANNOUNCED = re.compile(
-    rf"(?P<minus>负|負の?|マイナス|零下)?(?!一[样般些起共定直切旦部半])(?:[百千][分]之(?=[{KANJI}]))?(?P<numeral>[{KANJI}]+)"
-    rf"(?:又(?=[{KANJI}]+分))?(?:(?P<below>(?<=又)[{KANJI}]+)?分[之の](?P<above>[{KANJI}]+)"
-    rf"|[点點・.](?P<decimals>[〇零一二三四五六七八九]+)(?![十百千]|分(?!之))(?P<unit>[万萬亿億兆]*))?"
-)
-_TERM = re.compile(rf"(\d+(?:[.,]\d+)*|[{''.join(_DIGITS)}])?\s?({_UNIT})?")
-
-
-def numeral_at(text: str, start: int, language: str) -> Fraction | None:
-    """The number in Chinese or Japanese characters at this place; None where there is none.
-
-    It is read only right behind an answer phrase, for most of these characters are common in words. A percentage is
-    the number of its percent, as in digits.
-
-    >>> [str(numeral_at(text, 0, "zh")) for text in ("负十二", "百分之五十", "五点二", "四分之三", "一点五万")]
-    ['-12', '50', '26/5', '3/4', '15000']
-    """
-    found = _ANNOUNCED.match(text, start)
-    if not found:
-        return None
-    value = east_asian(found["numeral"], language)
-    parts = [east_asian(found[name]) for name in ("below", "above") if found[name]]
-    if value is None or None in parts:
-        return None
-    if found["above"]:
-        whole, below = (value, parts[0]) if found["below"] else (Fraction(0), value)
-        if not below:
-            return None
-        value = (whole or 0) + (parts[-1] or 0) / below
-    elif found["decimals"]:
-        if len(found["decimals"]) > _LONGEST:
-            return None
-        value += Fraction("0." + "".join(str(_DIGITS[digit]) for digit in found["decimals"]))
-        for unit in found["unit"][:4]:
-            value *= _BIG[unit]
-    value += _half_beside(text, start, found.end())[1]
-    return -value if found["minus"] else value
-
-
-def east_asian(numeral: str, language: str = "") -> Fraction | None:
-    """The value of a numeral with Chinese, Japanese or Korean units or digits; None for one of more than 40 digits.
-
-    In Chinese, a last digit behind a hundred or more counts the next smaller unit, unless a zero stands between them.
-
-    >>> [int(east_asian(numeral)) for numeral in ("1万8千", "二百三十", "十八", "二〇二四")]
-    [18000, 230, 18, 2024]
-    >>> [int(east_asian("二百五", language)) for language in ("zh", "ja")]
-    [250, 205]
-    """
-    numeral = numeral.translate(_FORMAL)
-    if sum(character.isdigit() or character in _DIGITS for character in numeral) > _LONGEST:
-        return None
-    if not re.search(r"[十百千万萬亿億兆십백천만억조]", numeral) and len(numeral) > 1:
-        return Fraction("".join(str(_DIGITS[character]) for character in numeral))  # 二〇二四
-    total = section = Fraction(0)
-    pending: Fraction | None = None
-    terms = _TERM.findall(numeral)
-    for number, unit in terms:
-        if number:
-            pending = Fraction(_DIGITS[number]) if number in _DIGITS else _amount(number)
-        if unit in _SMALL:
-            section += (1 if pending is None else pending) * _SMALL[unit]
-        elif unit in _BIG and total and not number and not section:
-            total *= _BIG[unit]  # 2万亿
-            if total.numerator.bit_length() > _LARGEST:
-                return None
-        elif unit in _BIG:
-            total += (section + (pending or 0) or 1) * _BIG[unit]
-            section = Fraction(0)
-        if unit:
-            pending = None
-    behind = terms[-3][1] if len(terms) > 2 else ""  # the last term is empty
-    if pending and pending < 10 and behind and _unit(behind) > 10 and len(terms[-2][0]) == 1 and _is_chinese(language):
-        pending *= Fraction(_unit(behind), 10)
-    return total + section + (pending or 0)
-
-
-def _unit(character: str) -> int:
-    return _SMALL.get(character) or _BIG[character]
-
-
-@cache
-def _is_chinese(language: str) -> bool:
-    return not {"zh", "yue"}.isdisjoint(spellings(language))
-
-
-def _amount(raw: str) -> Fraction:
-    """Digits in front of a unit; commas group them, and of "1.2.3" (a version, a list) only the last decimal counts."""
-    raw = raw.replace(",", "")
-    if raw.count(".") > 1:
-        raw = _joined(raw) if _is_grouped(raw) else ".".join(raw.split(".")[-2:])
-    return Fraction(raw)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorpusError, SettingsError
-from ..languages import code_or_name, language_code
+from ..languages import code_or_name, language_code, parse_languages
 
 SCHEMA = '{"lang": str, "instruction": str, "answers": [{"generated": str}, …]}'
 GENERATION = "generation"
@@ -144,6 +144,86 @@ def read_corpus(path: Path) -> Corpus:
     ('en', (' 2',))
     """
     return Corpus(path, tuple(record for record, _ in read_numbered(path)))
+
+
+Text = str | tuple[str, str] | Record | Mapping[str, Any]
+"""A plain text, a prompt with its answer, a record, or a record as it stands in a corpus file."""
+
+Texts = Corpus | Path | str | Mapping[str, str | Iterable[Text]] | Iterable[Record | Mapping[str, Any]]
+"""Texts in several languages: a corpus or the path of its file, texts by language, or records."""
+
+NO_LANGUAGE = "und"
+"""The language of texts that are given without one, among which records of any language may be."""
+
+IN_MEMORY = Path("the texts")
+"""The file of a corpus that has none, in messages."""
+
+
+def corpus_of(texts: Texts) -> Corpus:
+    """Make a corpus of texts in memory.
+
+    A plain text is a record with an empty instruction: all of its tokens are counted as the answer's, and only what the
+    tokenizer puts in front, such as BOS, is the prefix.
+
+    >>> corpus = corpus_of({"French": ["Une maison.", ("1 + 1 ?", " 2")]})
+    >>> [(one.language, one.instruction, one.answers) for one in corpus.records]
+    [('fr', '', ('Une maison.',)), ('fr', '1 + 1 ?', (' 2',))]
+
+    Raises:
+        CorpusError: a file that cannot be read, or a text that is none of these, or empty.
+        SettingsError: no such language, or one that is there twice.
+    """
+    if isinstance(texts, Corpus):
+        return texts
+    if isinstance(texts, str | Path):
+        return read_corpus(Path(texts))
+    if isinstance(texts, Mapping):
+        codes = parse_languages(list(map(str, texts)))
+        given = zip(codes, texts.values(), strict=True)
+        return Corpus(IN_MEMORY, tuple(one for code, some in given for one in records_of(some, code)))
+    return Corpus(IN_MEMORY, tuple(records_of(texts)))
+
+
+def records_of(texts: str | Iterable[Text], language: str | None = None) -> list[Record]:
+    """Make records of texts in one language, of which a single string is one; without a language, records say theirs.
+
+    Raises:
+        CorpusError: a text that is none, empty, or of another language.
+    """
+    if not isinstance(texts, str) and not isinstance(texts, Iterable):
+        raise CorpusError(f"expected texts, got {_named_type(texts)}: give strings, (prompt, answer) pairs or records")
+    listed: list[Any] = [texts] if isinstance(texts, str) else list(texts)
+    of = "" if language in (None, NO_LANGUAGE) else f" of {language!r}"
+    if not listed:
+        raise CorpusError(f"the texts{of} are empty: give at least one, or leave the language out")
+    return [_record_of(text, language, f"text {number}{of}") for number, text in enumerate(listed, start=1)]
+
+
+def _record_of(text: Any, language: str | None, where: str) -> Record:
+    """One text as a record."""
+    if isinstance(text, Record):
+        record = text
+    elif isinstance(text, Mapping):
+        record = _record(dict(text) if language in (None, NO_LANGUAGE) else {"lang": language, **text}, where)
+    elif isinstance(text, str) and language is not None:
+        record = Record(language, "", (text,))
+    elif isinstance(text, tuple | list) and len(text) == 2 and all(isinstance(one, str) for one in text) and language:
+        record = Record(language, text[0], (text[1],))
+    else:
+        expected = "a string, a (prompt, answer) pair or a record" if language is not None else f"a record {SCHEMA}"
+        raise CorpusError(f"{where}: expected {expected}, got {_named_type(text)}")
+    if language not in (None, NO_LANGUAGE, record.language):
+        raise CorpusError(f"{where} is a record in {record.language!r}: put it under its own language")
+    if not record.instruction and not any(record.answers):
+        raise CorpusError(f"{where} is empty: leave it out")
+    for part in (record.instruction, *record.answers):
+        _check_encodable(part, where)
+    return record
+
+
+def _named_type(value: object) -> str:
+    shown = repr(value)
+    return f"{type(value).__name__} {shown if len(shown) <= _SHOWN else f'{shown[:_SHOWN]}…'}"
 
 
 def records_hash(records: Sequence[Record]) -> str:

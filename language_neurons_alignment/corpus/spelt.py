@@ -17,9 +17,22 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from fractions import Fraction
 from functools import cache, cached_property, lru_cache
 
 from .conventions import scale_words, spellings
+from .number_words import (
+    ALSO_OTHER_WORDS,
+    CLASSIFIERS,
+    DOZEN,
+    IRREGULAR,
+    NOT_READ,
+    OTHER_NAMES,
+    OTHER_REGIONS,
+    PARTS,
+    swahili,
+    writer,
+)
 from .signs import minus_before, subtracts
 
 _MARKS = "".join(chr(n) for n in range(0x300, 0x1D00) if unicodedata.category(chr(n)).startswith("M"))
@@ -33,35 +46,6 @@ _LONGEST = 30
 """Words of a run at most."""
 _SCALES = (10**2, 10**3, 10**5, 10**6, 10**7, 10**9, 10**12)
 
-_PARTS = re.compile(
-    r"hal(?:f|ves)|thirds?|quarters?|halb\w*|hälften?|\w*(?:drittel|viertel|zehntel|stel)|medi[oa]s?|mitad|tercios?|cuartos?|demie?s?|"
-    r"moitié|tiers|quarts?|половин\w*|трет[иь]\w*|четверт\w*|полтора|пол|nusu|theluthi|robo|metade|meio|meia|metà|mezz[oa]|terzi|quarti|"
-    r"terços?|quartos?|helft|derde|kwart|połow\w*|ćwierci?|yarı\w*|çeyrek|buçuk|setengah|perempat|rưỡi|nửa"
-)
-"""Words for halves, thirds and quarters that are no ordinals."""
-_DOZEN = re.compile(
-    r"dozens?|dutzend\w*|douzaines?|docenas?|dúzias?|dozzin[ae]|дюжин\w*|dozijn(?:en)?|tuzin\w*|tucet\w*|lusin|düzine|dussin|dusin|tá|couple|pairs?"
-)
-_ALSO_OTHER_WORDS = {
-    "de": {"acht"},
-    "fr": {"neuf"},
-    "it": {"sei"},
-    "da": {"to", "elleve"},
-    "nb": {"to"},
-    "no": {"to"},
-    "tr": {"yedi", "altı", "on", "yüz", "bin", "kırk"},
-    "az": {"on", "yüz", "min", "yeddi"},
-    "kk": {"он", "жүз"},
-    "vi": {"năm", "ba", "chín", "tư", "không"},
-    "fa": {"ده", "سی", "نه"},
-    "he": {"שש", "שבע"},
-    "hu": {"hat", "nulla"},
-    "fi": {"kuusi"},
-    "sl": {"nič"},
-    "lt": {"du"},
-    "sw": {"nne", "saba"},
-}
-"""Number words that are common in other meanings: alone, they count only where the answer is announced."""
 _ONES_THAT_ARE_NUMBERS = {"one", "eins", "moja"}
 
 
@@ -70,7 +54,7 @@ class Run:
     """Number words and their place in a text.
 
     Attributes:
-        value: None where they are not read.
+        value: exact; None where they are not read.
         negative: a minus stands before them.
         certain: whether these words are always a number. Others count only where an answer is announced.
         joined: whether a word such as "and" joins them to digits beside them.
@@ -78,7 +62,7 @@ class Run:
 
     start: int
     end: int
-    value: int | None
+    value: int | Fraction | None
     negative: bool = False
     certain: bool = True
     joined: bool = False
@@ -147,7 +131,7 @@ def _runs(text: str, speller: _Speller) -> Iterator[Run]:
                 break
             last += 1
         if last == first:
-            if _DOZEN.fullmatch(plain[first]):
+            if DOZEN.fullmatch(plain[first]):
                 yield Run(*words[first].span(), None)
             first += 1
             continue
@@ -186,7 +170,7 @@ def _one_run(
     before, after = plain[first - 1] if first else "", plain[last] if last < len(words) else ""
     near = last < len(words) and bool(_GAP.fullmatch(text, end, words[last].start()))
     glued = _GLUED_AFTER.match(text, end) or _GLUED_BEFORE.search(text, max(start - 2, 0), start)
-    changed = (near and speller.changes(after, value)) or _PARTS.fullmatch(before) or speller.is_point(before)
+    changed = (near and speller.changes(after, value)) or PARTS.fullmatch(before) or speller.is_point(before)
     misread = _is_beside_an_unknown_number(text, words, plain, first, last, speller)
     if glued or changed or misread or _is_half(plain, last, speller):
         value = None
@@ -244,7 +228,7 @@ def _is_number_word(plain: list[str], place: int, speller: _Speller) -> bool:
 def _is_half(plain: list[str], last: int, speller: _Speller) -> bool:
     """Whether "and a half" or its like follows."""
     following = plain[last : last + 3]
-    return bool(following) and following[0] in _AND and any(_PARTS.fullmatch(word) for word in following[1:])
+    return bool(following) and following[0] in _AND and any(PARTS.fullmatch(word) for word in following[1:])
 
 
 def _beginnings(compact: str, table: Mapping[str, set[int]]) -> Iterator[tuple[int, int]]:
@@ -298,9 +282,9 @@ class _Speller:
             **scale_words(f"{language}-Latn")[0],
             **scale_words(language)[0],
         }  # Serbian has two scripts
-        self._classifier = next((_CLASSIFIERS[name] for name in spellings(language) if name in _CLASSIFIERS), None)
-        name = next((name for name in spellings(language) if name in _ALSO_OTHER_WORDS), "")
-        self.also_other_words = _ALSO_OTHER_WORDS.get(name, frozenset())
+        self._classifier = next((CLASSIFIERS[name] for name in spellings(language) if name in CLASSIFIERS), None)
+        name = next((name for name in spellings(language) if name in ALSO_OTHER_WORDS), "")
+        self.also_other_words = ALSO_OTHER_WORDS.get(name, frozenset())
         self.has_commas = any("," in form for number in (2345, 2_534_163_000) for form in self._forms(number))
         self.scale_after_a = self._big_words & {"hundred", "thousand", "million", "billion", "trillion"}
 
@@ -309,9 +293,9 @@ class _Speller:
         return {"".join(_split(form)) for form in self._forms(number)}
 
     def _forms(self, number: int) -> Iterator[str]:
-        for writer in self._writers:
+        for write in self._writers:
             try:
-                yield from writer(number)
+                yield from write(number)
             except Exception:  # num2words has many ways to say that it cannot
                 continue
 
@@ -505,7 +489,7 @@ class _Speller:
 
     def changes(self, word: str, value: int | None) -> bool:
         """Whether this word behind a number makes another number of it: a fraction, ordinal, decimal or scale."""
-        if _PARTS.fullmatch(word) or _DOZEN.fullmatch(word) or word in self._points or word in self._scale_words:
+        if PARTS.fullmatch(word) or DOZEN.fullmatch(word) or word in self._points or word in self._scale_words:
             return True
         if value and value % 10 == 0 and word in ("first", "second"):  # "seconds" are a unit
             return True
@@ -517,152 +501,20 @@ def _speller(language: str) -> _Speller | None:
     """What reads a language's number words; None for a language without any here."""
     names = list(spellings(language))
     if "sw" in names:
-        return _Speller(language, [_swahili], points=["nukta"])
+        return _Speller(language, [swahili], points=["nukta"])
     from num2words import CONVERTER_CLASSES  # here, not above: only grading needs it
 
-    known = [_OTHER_NAMES.get(name, name) for name in names]
-    known = list(dict.fromkeys(name for name in known if name in CONVERTER_CLASSES and name not in _NOT_READ))
+    known = [OTHER_NAMES.get(name, name) for name in names]
+    known = list(dict.fromkeys(name for name in known if name in CONVERTER_CLASSES and name not in NOT_READ))
     if not known:
         return None
     main = CONVERTER_CLASSES[known[0]]
-    known += [name for name in _OTHER_REGIONS.get(known[0][:2], ()) if name not in known]
+    known += [name for name in OTHER_REGIONS.get(known[0][:2], ()) if name not in known]
     points = getattr(main, "pointword", None) or ()
     return _Speller(
         language,
-        [_writer(name, CONVERTER_CLASSES[name].to_cardinal) for name in known],
+        [writer(name, CONVERTER_CLASSES[name].to_cardinal) for name in known],
         points=[points.strip()] if isinstance(points, str) else points,
         ordinal=main.to_ordinal,
-        irregular=bool(_IRREGULAR.intersection(known)),
+        irregular=bool(IRREGULAR.intersection(known)),
     )
-
-
-_OTHER_NAMES = {"kk": "kz", "nb": "no"}
-_OTHER_REGIONS = {"pt": ("pt", "pt_BR"), "fr": ("fr", "fr_CH"), "en": ("en", "en_IN")}
-"""Regions whose words can only be read one way, so that they are read everywhere: dezasseis, septante, lakh."""
-_CLASSIFIERS = {"bn": re.compile("(?:টি|টা|টির|টার|জন|খানা|খানি)$")}
-_IRREGULAR = {"he", "hu", "it", "tr"}
-_NOT_READ = {"am", "cy", "tet", "ja", "ko", "th"}
-"""num2words never ends on some Amharic numbers; Welsh words mutate in more ways than it knows; Tetum is ambiguous, as
-"elfu kumi na mbili" is. The others put no blanks between words. `numerals` reads Japanese numerals.
-"""
-
-_FORMS = {
-    "ru": [{"gender": gender} for gender in "mfn"]
-    + [{"case": case, "gender": gender} for case in "gdaip" for gender in "mf"],
-    "be": [{"gender": gender} for gender in "mfn"],
-    "uk": [
-        {"case": case, "gender": gender}
-        for case in ("nominative", "genitive", "dative", "accusative", "instrumental", "locative")
-        for gender in ("masculine", "feminine")
-    ],
-    "sr": [{"feminine": feminine} for feminine in (False, True)],
-    "he": [{"gender": gender} for gender in "fm"],
-}
-"""What makes num2words inflect."""
-_ONE_OF = r"^(?:ein|ett|et|en )(?=hundert|tausend|hundr|tusen|tusind)"
-_ALSO_WRITTEN = {
-    "en": [(" and ", " ")],
-    "de": [(_ONE_OF, ""), ("ü", "ue"), ("ö", "oe")],
-    "sv": [(_ONE_OF, "")],
-    "no": [(_ONE_OF, ""), ("tjue", "tyve"), ("tretti", "tredve"), (r"sju\b", "syv")],
-    "da": [(_ONE_OF, ""), ("å", "aa")],
-    "nl": [("ë", "e"), ("é", "e")],
-    "it": [("tré", "tre"), (r"(?<=\w)tre\b", "tré")],  # num2words writes some with and some without the accent
-    "es": [("ientos", "ientas"), ("dós", "dos"), ("trés", "tres"), ("séis", "seis"), (r"uno\b", "una")],
-    "pt": [("entos", "entas"), ("dois", "duas"), (r"\bum\b", "uma"), ("catorze", "quatorze"), ("três", "tres")],
-    "fr": [
-        ("huitante", "octante"),
-        (r"(?<= cent)\b(?! mille)", "s"),
-        (r"(?<=cent)s\b", ""),
-        (r"(?<=vingt)s\b", ""),
-        (r"un$", "une"),
-    ],
-    "ca": [("dos", "dues"), ("cents", "centes")],
-    "ro": [("doi", "două"), ("ș", "ş")],
-    "pl": [(r"dwa\b", "dwie")],
-    "cs": [(r"dva\b", "dvě")],
-    "sk": [(r"dva\b", "dve")],
-    "hu": [("kettő", "két")],
-    "ar": [("مائة", "مئة"), ("ون", "ين"), (r"(?:(?<=مئت)|(?<=ألف)|(?<=ثن))ان", "ين")],
-    "vi": [
-        ("lẻ", "linh"),
-        ("nghìn", "ngàn"),
-        (r"(?:(?<=mươi )|(?<=linh )|(?<=lẻ ))bốn", "tư"),
-        ("lăm", "nhăm"),
-        ("bảy", "bẩy"),
-        ("tỷ", "tỉ"),
-    ],
-    "bn": [
-        ("শত", "শ"),
-        (r"শ(?=\s|$)", "শো"),
-        ("দুই(?=শ)", "দু"),
-        ("লাখ", "লক্ষ"),
-        ("ঁ", ""),
-        ("^উন", "ঊন"),
-        (r"\bত্রিশ", "তিরিশ"),
-    ],
-}
-"""What may be written otherwise than num2words does: other genders, spellings and words that may be left out.
-
-Every one is made from the forms before it, so that several may be combined.
-"""
-_BENGALI = [
-    ("বিশ", "কুড়ি"), ("ষোল", "ষোলো"), ("সতের", "সতেরো"), ("পনের", "পনেরো"), ("আঠারো", "আঠার"), ("এগারো", "এগার"),
-    ("তেরো", "তের"),
-    ("চৌদ্দ", "চোদ্দ"), ("ছিষট্টি", "ছেষট্টি"), ("চৌচল্লিশ", "চুয়াল্লিশ"), ("উনআশি", "উনাশি"), ("নব্বই", "নব্বুই"),
-    ("পঁইত্রিশ", "পঁয়ত্রিশ"),
-    ("সাতত্রিশ", "সাঁইত্রিশ"), ("তিপ্পান্ন", "তেপ্পান্ন"), ("বাহান্ন", "বায়ান্ন"),
-]  # fmt: skip
-_ALSO_WRITTEN["bn"] = [*((f"{word}$", other) for word, other in _BENGALI), *_ALSO_WRITTEN["bn"]]
-
-
-def _writer(name: str, cardinal: Callable[..., str]) -> Callable[[int], Iterable[str]]:
-    """How num2words writes a number, and the other ways to write it."""
-    others = [(re.compile(pattern), other) for pattern, other in _ALSO_WRITTEN.get(name[:2], [])]
-
-    @lru_cache(maxsize=4096)
-    def write(number: int) -> tuple[str, ...]:
-        forms = dict.fromkeys(cardinal(number, **options) for options in _FORMS.get(name, [{}]))
-        for pattern, other in others:
-            forms |= dict.fromkeys(pattern.sub(other, form) for form in forms)
-        return tuple(forms)
-
-    return write
-
-
-_UNITS = ("sifuri", "moja", "mbili", "tatu", "nne", "tano", "sita", "saba", "nane", "tisa")
-_TENS = ("", "kumi", "ishirini", "thelathini", "arobaini", "hamsini", "sitini", "sabini", "themanini", "tisini")
-
-
-def _swahili(number: int) -> Iterator[str]:
-    """A Swahili number: "elfu mbili mia tatu na tano". "na" may stand before any part but the first.
-
-    12,000 and 10,002 are both "elfu kumi na mbili", so above 9999 only 10,000, 20,000, … 100,000, … are written.
-    """
-    if number > 9999 and number % 10 ** (len(str(number)) - 1):
-        return
-    if not number:
-        yield _UNITS[0]
-        return
-    parts: list[str] = []
-    for word, scale in (("milioni", 10**6), ("elfu", 1000), ("mia", 100)):
-        factor, number = divmod(number, scale)
-        if factor:
-            parts.append(f"{word} {next(_swahili(factor))}")
-    tens, units = divmod(number, 10)
-    parts += [part for part in (_TENS[tens], _UNITS[units] if units else "") if part]
-    if units and tens:
-        parts[-2:] = [f"{parts[-2]} na {parts[-1]}"]
-    for form in dict.fromkeys((" ".join(parts), " na ".join(parts), " na ".join([" ".join(parts[:-1]), parts[-1]]))):
-        form = form.removeprefix(" na ")
-        yield form
-        stem = _AGREEING.search(form)
-        if stem is None:
-            continue
-        for prefix in ("wa", "ma", "vi", "mi", "m", "ki"):
-            yield form[: stem.start()] + prefix + _STEMS.get(stem[0], stem[0])
-
-
-_AGREEING = re.compile("(?:moja|mbili|tatu|nne|tano|nane)$")
-_STEMS = {"mbili": "wili"}
-"""The units agree with what they count: watoto wawili, mayai mawili, vitabu viwili."""

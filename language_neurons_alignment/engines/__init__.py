@@ -73,6 +73,16 @@ class EngineSource:
             named["adapter_mode"] = "live" if options.get("adapter_live") else "merged"
         return named
 
+    @property
+    def threads(self) -> int:
+        """Threads of this process that compute; 0 where a GPU or other processes do, or before the model is loaded."""
+        made_by = {} if self._engine is None else self._engine.provenance
+        if made_by.get("engine") != "transformers" or not str(made_by["device"]).startswith("cpu"):
+            return 0
+        import torch
+
+        return torch.get_num_threads()
+
     def __call__(self) -> Engine:
         """The loaded engine."""
         if self._engine is None:

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
@@ -94,6 +96,28 @@ def arguments(path: str) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def quick_reader() -> Iterator[None]:
+    """While this is open, what transformers reads of a GGUF file is cut from plain memory.
+
+    The reader of the package gguf makes a `numpy.memmap` of every number and string, three times slower. With a
+    vocabulary of 262,144 tokens that is 12 seconds in place of 4, and transformers reads it twice.
+    """
+    import gguf
+
+    class Reader(gguf.GGUFReader):
+        def _get(self, *arguments: Any, **named: Any) -> Any:
+            if isinstance(self.data, np.memmap):
+                self.data: Any = self.data.view(np.ndarray)
+            return super()._get(*arguments, **named)
+
+    before, gguf.GGUFReader = gguf.GGUFReader, Reader
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = before
+
+
 def load_config(path: str) -> PreTrainedConfig:
     """The config that transformers makes of a GGUF file.
 
@@ -116,7 +140,8 @@ def load_config(path: str) -> PreTrainedConfig:
             "number would be of another model: give the model folder that it was made from"
         )
     need_packages(path)
-    return AutoConfig.from_pretrained(str(Path(path).parent), gguf_file=Path(path).name)
+    with quick_reader():
+        return AutoConfig.from_pretrained(str(Path(path).parent), gguf_file=Path(path).name)
 
 
 def stored_as(path: str) -> str:

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
-from typing import IO
+from functools import cache, partial
+from typing import IO, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap, Normalize, SymLogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from .charts import BarChart, Chart, Heatmap, LineChart, Mark, Panel, number_at_bar, tick
@@ -137,14 +139,50 @@ def _annotate(axes: Axes, mesh: QuadMesh, chart: Heatmap, *, fontsize: float) ->
     """Write each cell's number into it, dark on light and light on dark."""
     mesh.update_scalarmappable()
     colours = np.asarray(mesh.get_facecolor()).reshape(len(chart.values), -1, 4)
+    numbers = []
     for i, row in enumerate(chart.texts):
         for j, text in enumerate(row):
             colour = colours[i, j, :3]
             if chart.inside is not None and chart.inside[i][j]:
                 colour = (1 - FADED) * colour + FADED * np.array(to_rgb(VEIL))
             ink = DARK_TEXT if math.isnan(chart.values[i][j]) or _luminance(colour) > 0.25 else LIGHT_TEXT
-            written = axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", color=ink, fontsize=fontsize)
-            written.set_in_layout(False)  # it lies within its cell: measuring it takes time and changes nothing
+            numbers.append(Number((j + 0.5, i + 0.5), text, ink))
+    axes.add_artist(CellNumbers(numbers, fontsize=fontsize))
+
+
+class Number(NamedTuple):
+    """A number in a cell: the cell's centre in the axes' data, the text and its colour."""
+
+    place: tuple[float, float]
+    text: str
+    ink: str
+
+
+class CellNumbers(Text):
+    """The numbers of a heatmap as one artist: the picture is that of a `Text` in each cell, in a tenth of the time."""
+
+    def __init__(self, numbers: Sequence[Number], *, fontsize: float) -> None:
+        super().__init__(ha="center", va="center", fontsize=fontsize)
+        self.numbers = numbers
+        self.set_in_layout(False)  # each lies within its cell: measuring it takes time and changes nothing
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw every number where `Text` would."""
+        font, height = self.get_fontproperties(), renderer.get_canvas_width_height()[1]
+        measured = cache(partial(renderer.get_text_width_height_descent, prop=font, ismath=False))
+        _, highest, deepest = measured("lp")  # the line that all texts stand on, whatever their letters are
+        places = self.get_transform().transform([number.place for number in self.numbers])
+        gc = renderer.new_gc()
+        renderer.open_group("numbers")
+        for (x, y), (place, text, ink) in zip(places, self.numbers, strict=True):
+            wide, high, deep = measured(text)
+            left, base = x - wide / 2, y + max(deep, deepest) - max(high, highest) / 2
+            self.set_position(place)  # SVG centres the text there, in whatever font its reader has
+            gc.set_foreground(ink)
+            renderer.draw_text(gc, left, height - base if renderer.flipy() else base, text, font, 0, mtext=self)
+        renderer.close_group("numbers")
+        gc.restore()
+        self.stale = False
 
 
 def _luminance(colour: Float64[np.ndarray, " rgb"]) -> float:

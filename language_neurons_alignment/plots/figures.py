@@ -16,6 +16,7 @@ from ..core.accuracy import AccuracyMap, ForcingTable
 from ..core.effects import Effects
 from ..core.flow import ALL
 from ..core.perplexity import MethodTable, PerplexityMap, range_of_controls
+from ..core.profiles import LanguageProfile
 from ..languages import language_name
 from .charts import Axis, BarChart, Heatmap, Panel, Series, language_axis, layer_axis, plain_axis, tick
 from .colours import FAINT, INKS, ZERO
@@ -58,6 +59,13 @@ def ppl_heatmap(result: PerplexityMap, *, scale: str = "percent", average: str =
     """Draw a perplexity map (`ppl_chart`); `title` is the model's name."""
     caption = f"{title}\nperplexity with each language's neurons deactivated".strip()
     return draw(ppl_chart(result, scale=scale, average=average), title=caption)
+
+
+def neurons_figure(profile: LanguageProfile, *, title: str = "") -> Figure:
+    """Draw how many neurons each language has in each layer."""
+    rows, columns = language_axis(profile.languages), layer_axis(len(profile.counts))
+    counts = profile.counts.sum(dim=-1).T.tolist()
+    return draw(Heatmap(rows, columns, counts, "specific + related neurons"), title=title)
 
 
 def accuracy_heatmap(

@@ -6,8 +6,13 @@ shared between languages, the perplexity map, and the provenance of the numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
+from jaxtyping import Bool
+from torch import Tensor
+
+from ..config import SweepRange
 from ..core.lambda_path import LambdaPath
 from ..core.perplexity import PerplexityMap
 from ..core.profiles import ClassProfile, GroupMeans, LanguageProfile, LanguagesAbove, Overlap, Sharing
@@ -26,6 +31,7 @@ from ..plots.charts import (
     language_axis,
     layer_axis,
     plain_axis,
+    short,
 )
 from ..plots.figures import ppl_chart
 from .sections import FigureSection, MissingSection, TableSection, View, exact
@@ -82,8 +88,14 @@ def corpus_section(
     )
 
 
-def path_section(path: LambdaPath, *, lam: float) -> FigureSection:
-    """Show appear[j] for each λ in the range: by class, exact for few pieces and else sampled, and for every j."""
+def path_section(
+    path: LambdaPath, *, lam: float, largest: float | None = None, remarks: Sequence[str] = ()
+) -> FigureSection:
+    """Show appear[j] for each λ in the range: by class, exact for few pieces and else sampled, and for every j.
+
+    `largest` is the largest fine λ, which has a mark of its own where λ is more than `SweepRange.eps` away from it;
+    `remarks` are sentences about λ.
+    """
     if len(path.appear) <= _MOST_PIECES:
         x, appear = path.edges.tolist(), [*path.appear.tolist(), path.appear[-1].tolist()]
     else:
@@ -95,7 +107,10 @@ def path_section(path: LambdaPath, *, lam: float) -> FigureSection:
         "general": [row[-1] for row in appear],
     }
     series = [Series(_SELECTED[ink], numbers, ink) for ink, numbers in values.items()]
-    classes = LineChart(x, "λ", "selected neurons", series, steps=True, marks=[Mark(lam, f"λ = {lam:.6g}")])
+    marks = [Mark(lam, f"λ = {lam:.6g}")]
+    if largest is not None and math.isfinite(largest) and abs(largest - lam) > SweepRange.eps:
+        marks.append(Mark(largest, f"largest {largest:.6g}"))
+    classes = LineChart(x, "λ", "selected neurons", series, steps=True, marks=marks)
     sampled, histograms = path.sampled(_SAMPLES)
     rows, lams = plain_axis(range(histograms.shape[1]), "languages above τ"), sampled.tolist()
     columns = plain_axis([round(one, 6) for one in lams], "λ", [f"{one:.3g}" for one in lams])
@@ -106,10 +121,46 @@ def path_section(path: LambdaPath, *, lam: float) -> FigureSection:
         "λ is the method's one free parameter. A larger λ gives a high activation probability more weight against an "
         "even spread over languages. On the left, the selection contains rare neurons of one language; towards the "
         "right, neurons that fire often, and finally those that fire in all languages. The dashed line is the λ of "
-        "this report. Where the curves around it are flat, the classes do not depend on its exact value; where they "
+        "this report; a second one, where there is one, the largest λ at which no neuron of all languages is selected. "
+        "Where the curves around it are flat, the classes do not depend on its exact value; where they "
         "are steep, they do.",
         [View(classes, "classes", "classes"), View(every, "every-n", "every number of languages")],
-        f"In this range the histogram changes at {max(len(path.edges) - 2, 0):,} values of λ.",
+        " ".join(
+            [
+                f"In this range the histogram changes at {max(len(path.edges) - 2, 0):,} values of λ.",
+                *(one if one.endswith(".") else f"{one}." for one in remarks),
+            ]
+        ),
+    )
+
+
+def sensitivity(
+    languages: Sequence[str],
+    masks: tuple[Bool[Tensor, "layer neuron lang"], Bool[Tensor, "layer neuron lang"]],
+    lams: tuple[float, float],
+    maps: tuple[PerplexityMap, PerplexityMap] | None = None,
+) -> str:
+    """Say in a line what a smaller λ, the first, would change: the masks, and where maps are there their effects."""
+    (smaller, lam), (there, here) = lams, masks
+    sizes, common = here.sum(dim=(0, 1)), (here & there).sum(dim=(0, 1))
+    kept = sorted((int(common[k]) / int(sizes[k]), language_name(one)) for k, one in enumerate(languages) if sizes[k])
+    said = (
+        f"At λ = {smaller:.6g}, {'half' if 2 * smaller == lam else f'{smaller / lam:.2g}'} of this λ, the masks have "
+        f"{int(there.sum()):,} neurons instead of {int(here.sum()):,}"
+    )
+    if kept:
+        (least, least_of), (most, most_of) = kept[0], kept[-1]
+        said += f", and {100 * least:.0f} % ({least_of}) to {100 * most:.0f} % ({most_of}) of a language's are the same"
+    if maps is None:
+        return f"{said}."
+    before, after = (one.change().diagonal().tolist() for one in maps)
+    usual = [short(sorted(one)[len(one) // 2], signed=True) for one in (before, after)]
+    gaps = [abs(b - a) if math.isfinite(b - a) else -1.0 for a, b in zip(before, after, strict=True)]
+    k = gaps.index(max(gaps))
+    return (
+        f"{said}; with them off, a language's own perplexity changes by {usual[0]} % instead of {usual[1]} % (the "
+        f"median language; the most different is {language_name(maps[0].languages[k])}, "
+        f"{short(before[k], signed=True)} % instead of {short(after[k], signed=True)} %)."
     )
 
 
@@ -313,9 +364,9 @@ def sets_section(sharing: Sharing) -> FigureSection | MissingSection:
         return MissingSection("sets", TITLES["sets"], "No neuron is related to several languages.")
     rows = related[:_MOST_SETS]
     names = [", ".join(map(language_name, sharing.named(row))) for row in rows]
-    short = [name if len(name) <= _LONGEST_SET else f"{name[: _LONGEST_SET - 1]}…" for name in names]
+    shortened = [name if len(name) <= _LONGEST_SET else f"{name[: _LONGEST_SET - 1]}…" for name in names]
     counts = sharing.counts.tolist()
-    axis = plain_axis(["+".join(sharing.named(row)) for row in rows], "languages", short)
+    axis = plain_axis(["+".join(sharing.named(row)) for row in rows], "languages", shortened)
     numbers = Series("related neurons", [counts[row] for row in rows], "related")
     chart = BarChart(axis, [Panel("related neurons", [numbers])], horizontal=True, numbers=True)
     total = sum(counts[row] for row in related)

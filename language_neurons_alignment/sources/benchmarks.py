@@ -199,10 +199,16 @@ def _config(benchmark: Benchmark, language: str, revision: str | None) -> str:
             f"cannot ask the hub for {benchmark.hub}: {_reason(error)}; check the network, or give its files with "
             "--from DIR"
         ) from error
-    found = next((tag for tag in tags if code_or_name(tag) == language), None)
-    if found is None:
+    found = [tag for tag in tags if code_or_name(tag) == language]
+    if not found:
         raise SettingsError(f"{benchmark.name} has no {language} on the hub ({benchmark.hub})")
-    return found
+    found = [tag for tag in found if tag.count("_") < 2] or found  # cat_Latn, and cat_Latn_vale1252 beside it
+    if len(found) > 1:
+        raise SettingsError(
+            f"{benchmark.name} has several varieties of {language} on the hub ({', '.join(found)}): fetch the one that "
+            f"you want, and read it as a table with --lang {language} --instruction-column text --id-column id"
+        )
+    return found[0]
 
 
 def _library(name: str) -> Any:

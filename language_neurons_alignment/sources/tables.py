@@ -88,7 +88,7 @@ def gather(rows: Iterable[SourceRow], columns: ColumnNames, *, language: str | N
         )
         check_writable(record.as_item(), where)
         if columns.lang:
-            spellings.check(record, _text(row, columns.lang, "--lang-column", where), where)
+            spellings.check(record, "_".join((_tag(row, columns.lang, where), *_variety(row, columns.lang))), where)
         records.append(record)
     return Gathered(tuple(records), empty)
 
@@ -119,11 +119,28 @@ def _optional(row: dict[str, Any], column: str | None, flag: str, where: str) ->
 
 
 def _language(row: dict[str, Any], column: str, where: str) -> str:
-    value = _text(row, column, "--lang-column", where)
+    value = _tag(row, column, where)
     try:
         return language_code(value)
     except SettingsError as error:
         raise CorpusError(f"{where}: {error}") from error
+
+
+_SCRIPT, _GLOTTOCODE = "iso_15924", "glottocode"
+"""The columns beside `iso_639_3` in the tables of FLORES+; the language may be in either code."""
+
+
+def _tag(row: dict[str, Any], column: str, where: str) -> str:
+    """The language of a row as it is written; in a table of FLORES+ with its script, so that kas has two."""
+    value, script = _text(row, column, "--lang-column", where), row.get(_SCRIPT)
+    joins = column in ("iso_639_3", _GLOTTOCODE) and isinstance(script, str) and script.strip()
+    return f"{value.strip()}_{str(script).strip()}" if joins else value
+
+
+def _variety(row: dict[str, Any], column: str) -> list[str]:
+    """What tells two varieties of one language apart in a table of FLORES+ (cat_Latn_vale1252)."""
+    variety = row.get(_GLOTTOCODE)
+    return [variety] if column == "iso_639_3" and isinstance(variety, str) and variety else []
 
 
 def _answers(value: Any, where: str) -> Iterator[str]:

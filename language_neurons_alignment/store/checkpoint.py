@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from .._file_kinds import file_kind
 from .._gguf import is_gguf, read_gguf
+from ..core.model import IN_MEMORY
 from ..errors import ArtifactError, IncompatibleError
 
 DEFAULT_FAMILY = "Mistral"
@@ -78,12 +79,15 @@ class Checkpoint:
     def difference(self, other: Hashes | Mapping[str, Any], *, unknown_differs: bool = False) -> str | None:
         """Return what differs between two models, "config", "weights" or "tokenizer"; None where nothing does.
 
-        A tokenizer that is not known never differs: earlier versions did not note it.
+        A tokenizer that is not known never differs: earlier versions did not note it. Nor do weights in memory differ
+        from those in files, because their digests are of other bytes.
         """
         for what in ("config", "weights", "tokenizer"):
             name = f"{what}_hash"
             ours = getattr(self, name)
             theirs = (other.get(name) if isinstance(other, Mapping) else getattr(other, name, "")) or ""
+            if ours and theirs and ours.startswith(IN_MEMORY) != theirs.startswith(IN_MEMORY):
+                continue
             if ours != theirs and ((ours and theirs) or (unknown_differs and what != "tokenizer")):
                 return what
         return None

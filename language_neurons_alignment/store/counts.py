@@ -17,17 +17,20 @@ on a language's answers: what the steps compute with.
 from __future__ import annotations
 
 import json
+import math
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float32, Float64, Int
 from torch import Tensor
 
+from ..config import DEFAULT_SELECTION, MEAN_DIFFERENCE, Selection
 from ..core.counts import (
     Excess,
     LanguageBlocks,
@@ -44,15 +47,21 @@ from ..core.counts import (
     pair_fault,
     span_fault,
 )
+from ..core.find import fine_lambda
+from ..core.frames import Columns, Framed, html_table
+from ..core.methods import effect_size
 from ..core.model import MOST_LAYERS, WIDEST
 from ..core.routing import Experts, LanguageRouting, SpanRouting, routing_fault
 from ..core.selection import NeuronStatistics, neuron_statistics
-from ..core.widths import Widths, beyond, neurons_among, widths_fault
-from ..errors import ArtifactError, IncompatibleError, MissingArtifactError
+from ..core.widths import Widths, beyond, neurons_among, size_in_words, widths_fault
+from ..errors import ArtifactError, IncompatibleError, LNAWarning, MissingArtifactError, SettingsError, SweepError
 from ..languages import code_or_name, parse_languages
 from .checkpoint import Checkpoint
 from .files import Json, atomic_files, digest_of_bytes, load_tensors, save_tensors
 from .layout import Layout
+
+if TYPE_CHECKING:
+    from .masks import Mask
 
 COUNTS_HASH = "counts_hash"
 """In `meta`: the digest of the counts; in that of moments, of those that they were collected with."""
@@ -562,9 +571,18 @@ def _digest(spans: Iterable[tuple[Any, ...]]) -> str:
     return digest_of_bytes(*parts)
 
 
-@dataclass(frozen=True)
-class AnswerCounts:
-    """The answer counts of several languages side by side.
+@dataclass(frozen=True, repr=False, eq=False)
+class AnswerCounts(Framed):
+    """The answer counts of several languages side by side, as `Model.count` gives them and as they lie in files.
+
+        p[l, i, k] = counts[l, i, k] / tokens[k]        the share of answer tokens on which a neuron fires
+
+        >>> import language_neurons_alignment as lna
+        >>> counts = lna.load("model", device="cpu").count({"en": ["One house."], "fr": ["Une maison."]})
+        >>> counts
+        AnswerCounts(3 × 96 neurons; tokens: en 10, fr 11)
+        >>> counts.probability.shape  # [layer, neuron, language]
+        torch.Size([3, 96, 2])
 
     Attributes:
         counts: c_full − c_prefix.
@@ -577,6 +595,7 @@ class AnswerCounts:
         left_out: languages that were asked for and have no answer token.
         widths: the neurons of each layer, where layers differ (`core.widths`).
         routing: of each language, if the model is a mixture of experts; empty where a file has none.
+        moments: by language, the mean activations that were collected in memory with the counts.
 
     Raises:
         CorpusError: a language has no answer token.
@@ -594,10 +613,55 @@ class AnswerCounts:
     left_out: tuple[str, ...] = ()
     widths: Widths | None = None
     routing: tuple[LanguageRouting, ...] = ()
+    moments: Mapping[str, AnswerMoments] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        tokens = dict(zip(self.languages, self.tokens.tolist(), strict=True))
-        check_answer_tokens(tokens, others=max(tokens.values()) > 0)
+        check_answer_tokens(self.answer_tokens, others=max(self.answer_tokens.values()) > 0)
+
+    @classmethod
+    def of(
+        cls, counted: Mapping[str, LanguageCounts], *, model: Checkpoint, widths: Widths | None = None
+    ) -> AnswerCounts:
+        """Put counts in memory side by side, by language.
+
+        Args:
+            counted: of one model.
+            model: that model.
+            widths: the neurons of each layer, where layers differ.
+
+        Raises:
+            CorpusError: a language has no answer token.
+        """
+        every = list(counted.values())
+        check_answer_tokens({language: one.answer_tokens for language, one in counted.items()}, flag="")
+        # one language after the other in memory, as `load_answer_counts` has them
+        answers = torch.stack([answer_counts(one.full.over_zero, one.prefix.over_zero) for one in every])
+        of_model = model.config_hash, model.weights_hash
+        moments = {
+            language: AnswerMoments(
+                one.answer_tokens, sums.answer.mean, sums.answer.variance, moments_hash(sums), *of_model
+            )
+            for language, one in counted.items()
+            if (sums := one.moments) is not None
+        }
+        routing = tuple(one.routing for one in every if one.routing is not None)
+        return cls(
+            tuple(counted),
+            answers.permute(1, 2, 0),
+            torch.tensor([one.answer_tokens for one in every]),
+            torch.tensor([one.prefix.total_tokens for one in every]),
+            {language: counts_hash(one) for language, one in counted.items()},
+            *of_model,
+            metas=tuple({**asdict(model), "language": language} for language in counted),
+            widths=widths,
+            routing=routing if len(routing) == len(every) else (),
+            moments=moments,
+        )
+
+    @property
+    def answer_tokens(self) -> dict[str, int]:
+        """The number of answer tokens of each language."""
+        return dict(zip(self.languages, self.tokens.tolist(), strict=True))
 
     @property
     def tokenizer_hash(self) -> str:
@@ -612,6 +676,101 @@ class AnswerCounts:
     def statistics(self, *, bar: float) -> NeuronStatistics:
         """Compute entropy, peak and membership of every neuron."""
         return neuron_statistics(self.probability, bar=bar, widths=self.widths)
+
+    def find_neurons(self, selection: Selection = DEFAULT_SELECTION) -> Mask:
+        """Find the language neurons; nothing is written.
+
+            s(λ) = e − λ r      the top rate's share of neurons of lowest score is selected
+            p > τ               a selected neuron belongs to the languages in which this holds
+
+        Without a λ, it is the largest for which no selected neuron is above τ in every language, wherever it lies, or
+        in the range of `selection.search`. What a reader must know, such as that no λ is the largest, is a warning.
+
+        >>> import language_neurons_alignment as lna
+        >>> texts = {"en": ["Two doors, two keys."], "es": ["Dos puertas, dos llaves."], "sw": ["Milango miwili."]}
+        >>> counts = lna.load("model", device="cpu").count(texts)
+        >>> neurons = counts.find_neurons(lna.config.Selection(top_rate=0.1, bar=0.8))
+        >>> neurons.languages, int(neurons["es"].tensor.sum()) == neurons.sizes["es"]
+        (('en', 'es', 'sw'), True)
+
+        Args:
+            selection: method and rates; `languages` are those to compare, by default all.
+
+        Raises:
+            SweepError: no λ is fine.
+            SettingsError: rates that name no neuron, or a language that was not counted.
+            MissingArtifactError: mean-difference, and the counts were made without `moments=True`.
+        """
+        from .masks import Mask  # which reads counts
+
+        counts = self if selection.languages is None else self._of(selection.languages)
+        if selection.has_lambda and selection.lam is None:
+            statistics = counts.statistics(bar=selection.known_bar)
+            lam = fine_lambda(statistics, selection)
+            if math.isnan(lam):
+                raise SweepError(
+                    "at no λ is appear[K] = 0, the number of selected neurons that are above τ in every language: give "
+                    "a lower top rate or a higher bar"
+                )
+            selection = replace(selection, lam=lam)
+        effect, digests = counts._effects() if selection.method == MEAN_DIFFERENCE else (None, {})
+        mask, notes = Mask.find(counts, selection, effect=effect, moments=digests)
+        for note in notes:
+            _warn(note)
+        return mask
+
+    def _of(self, languages: Sequence[str]) -> AnswerCounts:
+        """Some of the languages, in this order."""
+        if missing := [language for language in languages if language not in self.languages]:
+            raise SettingsError(
+                f"there are no counts of {', '.join(missing)}: choose languages from {', '.join(self.languages)}"
+            )
+        order = [self.languages.index(language) for language in languages]
+        return replace(
+            self,
+            languages=tuple(languages),
+            counts=self.counts[..., order],
+            tokens=self.tokens[order],
+            prefix_tokens=self.prefix_tokens[order],
+            hashes={language: self.hashes[language] for language in languages},
+            moments={language: one for language, one in self.moments.items() if language in languages},
+            metas=tuple(self.metas[k] for k in order if self.metas),
+            routing=tuple(self.routing[k] for k in order if self.routing),
+        )
+
+    def _effects(self) -> tuple[Float64[Tensor, "layer neuron lang"], dict[str, str]]:
+        """The effect sizes that mean-difference ranks neurons by, and the digest of each language's moments."""
+        if missing := [language for language in self.languages if language not in self.moments]:
+            raise MissingArtifactError(
+                f"mean-difference needs mean activations, and these counts have none of {', '.join(missing)}: count "
+                "with moments=True"
+            )
+        chosen = [self.moments[language] for language in self.languages]
+        mean, variance = (torch.stack([getattr(one, name) for one in chosen], dim=-1) for name in ("mean", "variance"))
+        return effect_size(mean, variance), {language: self.moments[language].digest for language in self.languages}
+
+    def columns(self) -> Columns:
+        """A row for each language: its answer tokens, and the mean over neurons of p."""
+        layers, d_mlp, _ = self.counts.shape
+        neurons = neurons_among(layers, d_mlp, self.widths)
+        fired = (self.counts.sum(dim=(0, 1)) / self.tokens / neurons).tolist()
+        return {"language": list(self.languages), "tokens": self.tokens.tolist(), "mean_probability": fired}
+
+    def __repr__(self) -> str:
+        tokens = ", ".join(f"{language} {count}" for language, count in self.answer_tokens.items())
+        return f"AnswerCounts({self._size}; tokens: {tokens})"
+
+    def _repr_html_(self) -> str:
+        return html_table(self.columns(), caption=f"Activation counts of {self._size}")
+
+    @property
+    def _size(self) -> str:
+        layers, d_mlp, _ = self.counts.shape
+        return f"{size_in_words(layers, d_mlp, self.widths)} neurons"
+
+
+def _warn(note: str) -> None:
+    warnings.warn(note, LNAWarning, stacklevel=3)
 
 
 def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: bool = False) -> AnswerCounts:

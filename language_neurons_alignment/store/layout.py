@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..config import DEFAULT_SELECTION, ENTROPY_LAMBDA, Selection
 from ..errors import SettingsError, unseen_in
-from ..languages import LONGEST_CODE, code_or_name
+from ..languages import DEFAULT_LANGUAGES, LONGEST_CODE, code_or_name, in_default_order
 from .checkpoint import UNKNOWN, Checkpoint, model_family, read_checkpoint
 
 _LONGEST_NAME = 160
@@ -83,6 +83,14 @@ class Layout:
         names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
         return tuple(sorted({code_or_name(found[1]) for name in names if (found := pattern.fullmatch(name))}))
 
+    def languages(self) -> tuple[str, ...]:
+        """The languages that have count files, in the default order; where none has, the ten of the paper."""
+        return in_default_order(self.counted_languages()) or DEFAULT_LANGUAGES
+
+    def sweeps(self) -> Path:
+        """The λ that AutoSweep found in the counts, without ending."""
+        return self.activation("").parent / f"autosweep.{self.model}"
+
     def spelling(self, language: str) -> str:
         """How the count files of a language write it: its code, or what an earlier version took for it."""
         return self.activation(language).name.removeprefix("activation.").removesuffix(f".{self.model}.pt")
@@ -142,16 +150,6 @@ class Layout:
         folders = parent.iterdir() if parent.is_dir() and self.selection.has_lambda else ()
         masked = [folder.name for folder in folders if (folder / f"mask.{self.model}").is_file()]
         return sorted({rates[1] for name in masked if (rates := self._rates_of(name)) and rates[0] == top_rate})
-
-    def one_lambda(self, top_rate: float) -> float | None:
-        """The λ of the only mask of this top rate and of the layout's method; None without a mask."""
-        found = self.lambdas(top_rate)
-        if len(found) > 1:
-            raise SettingsError(
-                f"{self.model} has {len(found)} masks of top rate {top_rate!r} on {self.dataset}, at λ "
-                f"{', '.join(map(repr, found))}: choose one with -l"
-            )
-        return found[0] if found else None
 
     def _fitting(self, name: str) -> str:
         """The name of a map or table, if it leaves room for its endings."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.effects import Effects
+from ..core.frames import Columns
 from ..core.perplexity import (
     Perplexity,
     PerplexityMap,
@@ -198,9 +199,18 @@ _AGAINST = ("low", "high", "control_low", "control_high", "inside_control")
 
 def save_csv(path: Path, result: PerplexityMap) -> Path:
     """Write the map as a table: one line per cell. `path` is without ending."""
-    text = io.StringIO()
+    columns, text = table(result), io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_HEADER, *_AGAINST])
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    written = with_ending(path, ".csv")
+    write_text(written, text.getvalue())
+    return written
+
+
+def table(result: PerplexityMap) -> Columns:
+    """A map as a table: one row per cell."""
+    rows: list[list[Any]] = []
     effects = perplexity_effects(result)
     none = [0.0] * len(result.languages)  # the undisturbed row
     percent, log1p = ([none, *change.tolist()] for change in (effects.change, result.change(scale="log1p")))
@@ -209,10 +219,8 @@ def save_csv(path: Path, result: PerplexityMap) -> Path:
             cell = result.cells[row, column]
             values = [cell.token, cell.text, percent[i][j], log1p[i][j], cell.nll, cell.tokens, cell.texts]
             against = _against(effects, i - 1, j) if i else [""] * len(_AGAINST)
-            writer.writerow([row, column, *values, *against])
-    written = with_ending(path, ".csv")
-    write_text(written, text.getvalue())
-    return written
+            rows.append([row, column, *values, *against])
+    return {name: list(values) for name, values in zip((*_HEADER, *_AGAINST), zip(*rows, strict=True), strict=True)}
 
 
 def save_figure(path: Path, figure: Any, *, dpi: int = 160) -> Path:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -19,15 +21,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from ..config import ENTROPY_LAMBDA, METHODS, Selection
+from ..config import ENTROPY_LAMBDA, METHODS, RANDOM, Selection
+from ..core.find import Found, find, notes_on, notes_on_masks
+from ..core.frames import Columns, Framed, html_table
 from ..core.model import MOST_LAYERS, WIDEST, ModelInfo
-from ..core.selection import MaskList, from_mask_list, neurons_of_language, to_mask_list
+from ..core.profiles import language_profile, mask_members
+from ..core.selection import MaskList, appear, from_mask_list, neurons_of_language, to_mask_list
+from ..core.sweep import fine_from, largest_fine_lambda, notes_on_lambda
 from ..core.widths import Widths, beyond, size_in_words, widths_fault
 from ..errors import ArtifactError, ConflictError, IncompatibleError, MissingArtifactError, SettingsError
 from ..languages import DEFAULT_LANGUAGES, code_or_name, parse_languages
+from ..version import __version__
 from .checkpoint import Checkpoint
 from .counts import AnswerCounts, load_answer_counts, stored_hash
 from .files import Json, atomic_files, digest_of_bytes, load_tensors, save_tensors
@@ -36,6 +43,8 @@ from .layout import Layout, rates_of, with_ending
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ..plots.figures import Figure
+
 IDENTIFY = "make it with `lna identify`"
 REPLACE = "replace it with `lna identify --force`"
 
@@ -43,6 +52,12 @@ _NUMBER = re.compile(r"\s*-?[0-9]{1,10}\s*")
 
 _OWN_DIGEST = "description_hash"
 """In the file of a description: the digest of all the rest of it."""
+
+FEW_TOKENS = 10
+"""With fewer answer tokens than this, probabilities come in steps of more than 0.1."""
+
+_NOTED = ("widths", "tokenizer_hash", "largest_lam", "searched_to")
+"""In a description only where there is something to say."""
 
 UNNAMED = "unnamed"
 """The language of a mask that was published without a description and has one language only."""
@@ -56,19 +71,23 @@ class MaskDescription:
         languages: in the order of the mask file.
         top_rate: share of neurons selected; for a method that takes N per language, the share that these make up.
         lam: λ; None for methods without.
-        bar: activation bar; None for an imported mask, as is τ, the threshold.
+        bar: activation bar; None for an imported mask and for sets made of masks, as is τ, the threshold.
         appear: selected neurons above τ in exactly j languages, j = 0..K; empty for an imported mask.
         classes: neurons per class ("specific", "related", "general", "unassigned"; imported masks: the first two).
         neurons: neurons per language.
         counts: digest of each language's counts; empty for an imported mask.
-        config_hash, weights_hash: of the model; empty for counts that do not tell.
+        config_hash, weights_hash, tokenizer_hash: of the model; empty for counts that do not tell. The last is stored
+            only where it is known.
         version: of this package.
-        source: for an imported mask, the file's name and its digest.
+        source: for an imported mask, the file's name and its digest; for sets made of masks, how, and of which.
         parameters: the method's parameters besides top rate, λ and bar: "neurons" per language, "seed".
         moments: digest of each language's moments, where the method reads them.
         left_out: languages that were asked for and have no answer token.
         mask_hash: digest of the neurons (`mask_hash`); empty where a version wrote it that did not note it.
         widths: the neurons of each layer, where layers differ; stored only then. `d_mlp` is the widest layer's.
+        largest_lam: the largest λ with appear[K] = 0 on these counts; ∞, stored as "inf", if there is no largest. None
+            if no λ has appear[K] = 0, for other methods than entropy-λ, and for masks of versions that did not note it.
+        searched_to: λ, where it is the end of the range in which it was found; else None.
     """
 
     languages: list[str]
@@ -92,6 +111,15 @@ class MaskDescription:
     left_out: list[str] = field(default_factory=list)
     mask_hash: str = ""
     widths: Widths | None = None
+    largest_lam: float | None = None
+    searched_to: float | None = None
+    tokenizer_hash: str = ""
+
+    def lambda_notes(self, endless_from: float | None = None) -> list[str]:
+        """Say in words where λ was cut off (`notes_on_lambda`)."""
+        if self.lam is None or self.appear[-1:] != [0]:
+            return []
+        return notes_on_lambda(self.lam, largest=self.largest_lam, end=self.searched_to, endless_from=endless_from)
 
     @property
     def size(self) -> str:
@@ -101,8 +129,86 @@ class MaskDescription:
     def plain(self) -> Json:
         """The description as plain values."""
         values = asdict(self)
-        widths = values.pop("widths")
-        return values if widths is None else {**values, "widths": list(widths)}
+        noted = {name: value for name in _NOTED if (value := values.pop(name)) not in (None, "")}
+        if "widths" in noted:
+            noted["widths"] = list(noted["widths"])
+        if noted.get("largest_lam") == math.inf:
+            noted["largest_lam"] = "inf"  # JSON has no infinity
+        return values | noted
+
+
+def describe(
+    found: Found, counts: AnswerCounts, selection: Selection, *, moments: Mapping[str, str]
+) -> MaskDescription:
+    """Say what neurons were found in, and how; `moments` are the digests of those that the method read."""
+    layers, d_mlp = found.selected.shape
+    parameters = {} if found.neurons is None else {"neurons": found.neurons}
+    return MaskDescription(
+        languages=list(counts.languages),
+        top_rate=float(selection.top_rate)
+        if selection.has_rate
+        else int(found.selected.sum()) / found.statistics.neurons,
+        lam=None if found.lam is None else float(found.lam),
+        bar=float(selection.known_bar),
+        threshold=found.threshold,
+        appear=appear(found.above, found.selected, languages=len(counts.languages)).tolist(),
+        classes=found.classes.sizes(),
+        neurons=_sizes(counts.languages, found.mask),
+        layers=layers,
+        d_mlp=d_mlp,
+        counts=counts.hashes,
+        config_hash=counts.config_hash,
+        weights_hash=counts.weights_hash,
+        tokenizer_hash=counts.tokenizer_hash,
+        version=__version__,
+        method=selection.method,
+        parameters={**parameters, "seed": selection.seed} if selection.method == RANDOM else parameters,
+        moments=dict(moments),
+        left_out=list(counts.left_out),
+        mask_hash=mask_hash(found.mask),
+        widths=counts.widths,
+        largest_lam=_largest_lambda(found, selection),
+        searched_to=found.lam if found.lam == selection.search.hi else None,
+    )
+
+
+def _largest_lambda(found: Found, selection: Selection) -> float | None:
+    """The largest λ with appear[K] = 0, ∞ if there is no largest; None if no λ has it, or λ selects nothing."""
+    if selection.method != ENTROPY_LAMBDA:
+        return None
+    largest = largest_fine_lambda(found.statistics, top_rate=selection.top_rate)
+    return None if math.isnan(largest) else largest
+
+
+def notes_on_found(found: Found, counts: AnswerCounts, description: MaskDescription) -> tuple[str, ...]:
+    """Sentences about counts and neurons that a reader must know."""
+    endless = description.largest_lam is not None and math.isinf(description.largest_lam)
+    return (
+        *counts.notes,
+        *_notes_on_tokens(counts),
+        *notes_on(found.statistics, counts.probability, counts.languages),
+        *description.lambda_notes(fine_from(found.statistics, top_rate=description.top_rate) if endless else None),
+        *notes_on_masks(description.neurons),
+    )
+
+
+def _notes_on_tokens(counts: AnswerCounts) -> list[str]:
+    """Say which languages have few answer tokens, and which have the same counts as another."""
+    notes, alike = [], defaultdict(list)
+    if few := [f"{language} ({count})" for language, count in counts.answer_tokens.items() if count < FEW_TOKENS]:
+        notes.append(f"few answer tokens, so probabilities in coarse steps, in {', '.join(few)}")
+    for language, digest in counts.hashes.items():
+        alike[digest].append(language)
+    notes += [
+        f"{', '.join(same)} have the same counts, so they cannot be told apart: was one text counted several times?"
+        for same in alike.values()
+        if len(same) > 1
+    ]
+    return notes
+
+
+def _sizes(languages: Sequence[str], mask: Bool[Tensor, "layer neuron lang"]) -> dict[str, int]:
+    return dict(zip(languages, mask.sum(dim=(0, 1)).tolist(), strict=True))
 
 
 def load_description(path: Path) -> MaskDescription | None:
@@ -157,13 +263,14 @@ def _description(content: Any) -> MaskDescription:
     """Read a description; TypeError or ValueError where a value is none that describes a mask."""
     if not isinstance(content, dict):
         raise TypeError(f"a {type(content).__name__}, not an object")
-    read = MaskDescription(**content)
+    endless = {"largest_lam": math.inf} if content.get("largest_lam") == "inf" else {}
+    read = MaskDescription(**{**content, **endless})
     number = (int, float)
     kinds: dict[str, tuple[type, ...]] = {
         **dict.fromkeys(("top_rate",), number),
-        **dict.fromkeys(("lam", "bar", "threshold"), (*number, type(None))),
+        **dict.fromkeys(("lam", "bar", "threshold", "largest_lam", "searched_to"), (*number, type(None))),
         **dict.fromkeys(("layers", "d_mlp"), (int,)),
-        **dict.fromkeys(("config_hash", "weights_hash", "version", "method", "mask_hash"), (str,)),
+        **dict.fromkeys(("config_hash", "weights_hash", "tokenizer_hash", "version", "method", "mask_hash"), (str,)),
         **dict.fromkeys(("languages", "appear", "left_out"), (list,)),
         **dict.fromkeys(("classes", "neurons", "counts", "parameters", "moments"), (dict,)),
         "source": (dict, type(None)),
@@ -245,15 +352,26 @@ def check_replaceable(path: Path, new: MaskDescription) -> None:
             raise ConflictError(f"{path} {shown}: {REPLACE}, or use another --root")
 
 
-@dataclass(frozen=True, eq=False)
-class Mask:
+@dataclass(frozen=True, eq=False, repr=False)
+class Mask(Framed):
     """The neurons of each language.
 
+    One language of it (`mask["fr"]`) is a mask of that language alone. Masks are combined like sets, neuron by neuron:
+    those of the same languages language by language, and a single language with each of theirs.
+
+        & in both        | in either        - in the first alone        ^ in one of them alone
+
         >>> mask = Mask(("en", "fr"), torch.tensor([[[True, False], [True, True], [False, False]]]))
-        >>> mask["fr"]
+        >>> mask
+        Mask(en 2, fr 1 of 1 × 3 neurons)
+        >>> mask["en"] - mask["fr"]
+        Mask(en - fr 1 of 1 × 3 neurons)
+        >>> (mask["en"] & mask["fr"]).tensor[..., 0]
         tensor([[False,  True, False]])
-        >>> mask.neurons_of("en", ["specific"])
-        tensor([[ True, False, False]])
+        >>> mask.to_frame()
+           layer  neuron languages
+        0      0       0        en
+        1      0       1     en+fr
 
     Attributes:
         languages: codes, in the order of the last axis.
@@ -261,12 +379,37 @@ class Mask:
             largest index needs, until `over` widens it to a model.
         description: what it was made from; None for a mask published without one.
         path: the file that it was read from; None for a mask that was not.
+        counts: the counts that it was found in, where they are in memory: they tell its general neurons, the mean
+            activations of interventions, and the activity that controls match.
     """
 
     languages: tuple[str, ...]
     tensor: Bool[Tensor, "layer neuron lang"]
     description: MaskDescription | None = None
     path: Path | None = None
+    counts: AnswerCounts | None = None
+
+    @classmethod
+    def find(
+        cls,
+        counts: AnswerCounts,
+        selection: Selection,
+        *,
+        effect: Float64[Tensor, "layer neuron lang"] | None = None,
+        moments: Mapping[str, str] | None = None,
+    ) -> tuple[Self, tuple[str, ...]]:
+        """Find the language neurons in counts, as `AnswerCounts.find_neurons` does, and what a reader must know.
+
+        Args:
+            counts: of all languages.
+            selection: the method and its rates; λ where it has one.
+            effect: the effect sizes that mean-difference ranks neurons by.
+            moments: digests of the moments that these come from.
+        """
+        found = find(counts.probability, selection, effect=effect, widths=counts.widths)
+        description = describe(found, counts, selection, moments=moments or {})
+        mask = cls(counts.languages, found.mask, description, counts=counts)
+        return mask, notes_on_found(found, counts, description)
 
     @classmethod
     def load(
@@ -320,8 +463,10 @@ class Mask:
             _check_within(path, mask, description.widths, f"it does not belong to its description; {REPLACE}")
         return cls(languages, mask, description, path)
 
-    def save(self, path: Path, *, overwrite: bool = False) -> None:
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the mask and its description; the mask last, so that its presence means that both are there.
+
+        The description is the file's name with `.json` behind it.
 
         Raises:
             SettingsError: the mask has no description.
@@ -330,6 +475,7 @@ class Mask:
         """
         if self.description is None:
             raise SettingsError("a mask without a description cannot be stored: say what it was made from")
+        path = Path(path)
         if path.exists() and not overwrite:
             check_replaceable(path, self.description)
         described = replace(self.description, mask_hash=_list_hash(self._list))
@@ -345,14 +491,120 @@ class Mask:
         """The mask in messages: its path."""
         return "the mask" if self.path is None else str(self.path)
 
-    def __getitem__(self, language: str) -> Bool[Tensor, "layer neuron"]:
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of neurons of each language."""
+        return _sizes(self.languages, self.tensor)
+
+    def __getitem__(self, language: str) -> Self:
         """The neurons of a language.
 
         Raises:
             SettingsError: the mask does not have the language.
         """
         self.check_languages([language])
-        return self.tensor[..., self.languages.index(code_or_name(language))]
+        column = self.languages.index(code_or_name(language))
+        return self._made(self.languages[column : column + 1], self.tensor[..., column : column + 1], of=[self])
+
+    def __and__(self, other: Mask) -> Self:
+        return self._combined(other, "&", torch.logical_and)
+
+    def __or__(self, other: Mask) -> Self:
+        return self._combined(other, "|", torch.logical_or)
+
+    def __xor__(self, other: Mask) -> Self:
+        return self._combined(other, "^", torch.logical_xor)
+
+    def __sub__(self, other: Mask) -> Self:
+        return self._combined(other, "-", lambda one, two: one & ~two)
+
+    def _combined(self, other: Mask, sign: str, combine: Callable[[Tensor, Tensor], Tensor]) -> Self:
+        """Two masks as one: language by language, or each language with the other mask's only one."""
+        if not isinstance(other, Mask):
+            return NotImplemented
+        if self.tensor.shape[:2] != other.tensor.shape[:2]:
+            raise IncompatibleError(
+                f"masks of {self._size} and of {other._size} neurons cannot be combined: give masks of models of one "
+                "shape"
+            )
+        if self.languages != other.languages and len(other.languages) > 1:
+            raise SettingsError(
+                f"the neurons of {', '.join(self.languages)} and of {', '.join(other.languages)} cannot be combined: "
+                "give the same languages, or one language on the right"
+            )
+        names = self.languages
+        if names != other.languages and len(names) == 1:
+            one, two = (_in_brackets(*each.languages) for each in (self, other))
+            names = (f"{one} {sign} {two}",)
+        made = f"{', '.join(self.languages)} {sign} {', '.join(other.languages)}"
+        return self._made(names, combine(self.tensor, other.tensor), of=[self, other], how=made)
+
+    def _made(self, languages: tuple[str, ...], tensor: Tensor, *, of: Sequence[Mask], how: str = "") -> Self:
+        """A mask made of masks. Its description tells of which and, where they agree, of which model."""
+        described = [one.description for one in of]
+        if any(one is None for one in described):
+            return type(self)(languages, tensor)
+        first = next(one for one in described if one is not None)
+        alike = {
+            name: getattr(first, name) if len({getattr(one, name) for one in described}) == 1 else ""
+            for name in ("config_hash", "weights_hash", "tokenizer_hash")
+        }
+        description = replace(
+            first,
+            languages=list(languages),
+            bar=None,
+            threshold=None,
+            appear=[],
+            classes={name: int(neurons.sum()) for name, neurons in mask_members(tensor).items()},
+            neurons=_sizes(languages, tensor),
+            counts={},
+            moments={},
+            left_out=[],
+            mask_hash=mask_hash(tensor),
+            largest_lam=None,
+            searched_to=None,
+            source={"made": how or languages[0], "of": " ".join(mask_hash(one.tensor) for one in of)},
+            **alike,
+        )
+        counts = self.counts if all(one.counts is self.counts for one in of) else None
+        return type(self)(languages, tensor, description, counts=counts)
+
+    def columns(self) -> Columns:
+        """A row for each neuron: layer, neuron, and the languages that it belongs to, joined by +."""
+        layer, neuron = self.tensor.any(dim=-1).nonzero(as_tuple=True)
+        of = self.tensor[layer, neuron].tolist()
+        named = ["+".join(c for c, own in zip(self.languages, row, strict=True) if own) for row in of]
+        return {"layer": layer.tolist(), "neuron": neuron.tolist(), "languages": named}
+
+    def plot(self, *, title: str = "") -> Figure:
+        """Draw how many neurons each language has in each layer.
+
+        >>> Mask(("en", "fr"), torch.rand(4, 9, 2) < 0.5).plot(title="a model").get_suptitle()
+        'a model'
+        """
+        from ..plots.figures import neurons_figure  # matplotlib takes a moment to load
+
+        members = mask_members(self.tensor)
+        return neurons_figure(language_profile(self.tensor, members=members, languages=self.languages), title=title)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{language} {count}" for language, count in self.sizes.items())
+        lam = None if self.description is None or self.description.source else self.description.lam
+        found = "" if lam is None else f"; λ = {lam:.6g}"
+        return f"{type(self).__name__}({sizes} of {self._size} neurons{found})"
+
+    def _repr_html_(self) -> str:
+        members = mask_members(self.tensor)
+        counts = language_profile(self.tensor, members=members, languages=self.languages).per_language.tolist()
+        columns = {"language": list(self.languages), "neurons": list(self.sizes.values())}
+        for k, name in enumerate(members):
+            columns[name] = [row[k] for row in counts]
+        return html_table(columns, caption=f"Language neurons of {self._size}")
+
+    @property
+    def _size(self) -> str:
+        layers, d_mlp, _ = self.tensor.shape
+        return size_in_words(layers, d_mlp, None if self.description is None else self.description.widths)
 
     def neurons_of(
         self, language: str, classes: Sequence[str], general: Bool[Tensor, "layer neuron"] | None = None
@@ -435,7 +687,9 @@ def open_mask(layout: Layout, *, top_rate: float, lam: float | None, checkpoint:
     return mask
 
 
-def general_neurons(mask: Mask, layout: Layout, counts: AnswerCounts | None = None) -> Bool[Tensor, "layer neuron"]:
+def general_neurons(
+    mask: Mask, layout: Layout | None, counts: AnswerCounts | None = None
+) -> Bool[Tensor, "layer neuron"]:
     """Find the general neurons, which no mask holds, in the counts that the mask was made from."""
     if mask.description is None:
         raise MissingArtifactError(
@@ -443,10 +697,17 @@ def general_neurons(mask: Mask, layout: Layout, counts: AnswerCounts | None = No
         )
     if mask.description.bar is None:
         raise MissingArtifactError(
-            f"{mask.name} was imported, so its general neurons are unknown: leave general out of --classes, or count "
-            "the model and make a mask with `lna identify`"
+            f"{mask.name} was imported or made of other masks, so its general neurons are unknown: leave general out "
+            "of --classes, or count the model and make a mask with `lna identify`"
         )
-    counts = counts or load_answer_counts(layout, mask.languages)
+    counts = counts or mask.counts
+    if counts is None:
+        if layout is None:
+            raise MissingArtifactError(
+                f"{mask.name} was read from a file, and its general neurons are in the counts that it was made from: "
+                "take the neurons that counts.find_neurons() gives"
+            )
+        counts = load_answer_counts(layout, mask.languages)
     if counts.hashes != mask.description.counts:
         raise IncompatibleError(
             f"{mask.name} was made from other counts than those that are there now: run `lna identify --force`"
@@ -459,6 +720,11 @@ def changed_counts(mask: Mask, layout: Layout) -> list[str]:
     made_from = {} if mask.description is None else mask.description.counts
     stored = {language: stored_hash(layout, language) for language in made_from}
     return [language for language, digest in stored.items() if digest not in (None, made_from[language])]
+
+
+def _in_brackets(name: str) -> str:
+    """The name of a set, as part of another one's."""
+    return f"({name})" if " " in name else name
 
 
 def _load_list(path: Path, remedy: str) -> MaskList:

@@ -52,7 +52,7 @@ def test_analyze_prints_tables_and_the_files_that_it_wrote(lna: Lna, counted: Pa
     files = [line for line in call.lines if line.startswith("analysis/mgsm/0.2-")]
     assert len(files) == 9
     assert all(Path(file).is_file() for file in files)
-    assert re.search(r"λ from 0 to 3: the histogram changes \d+ times", call.out)
+    assert re.search(r"λ from 0 to 3.75: the histogram changes \d+ times", call.out)
 
 
 def test_analyze_as_json_is_what_the_file_holds(lna: Lna, counted: Path) -> None:

@@ -193,8 +193,9 @@ def test_results_of_another_name_are_used_and_that_is_said(lna: Lna, counted: La
 def test_missing_counts_are_one_line_and_exit_1(lna: Lna, counted: Layout) -> None:
     counted.activation("sw").unlink()
     for command in (("autosweep",), ("identify", "-l", 0.1)):
-        call = lna(*command, *MODEL, "-s", "mgsm")
+        call = lna(*command, *MODEL, "-s", "mgsm", "--langs", "en,sw")
         assert_one_line(call, 1, "activation.sw.Mistral-MODEL.pt is not there", "lna activation")
+        assert_one_line(lna(*command, *MODEL, "-s", "other"), 1, "activation.en.Mistral-MODEL.pt is not there")
 
 
 def test_torn_counts_are_one_line_and_exit_1(lna: Lna, counted: Layout) -> None:
@@ -234,7 +235,10 @@ def test_rates_languages_and_names_that_cannot_be_are_wrong_usage(
     assert contents(counted.root) == before
 
 
-@pytest.mark.parametrize("flags", [("--lo", 0.3), ("--hi", "nan"), ("--eps", 0), ("--eps", "nan"), ("--lo", -1)])
+@pytest.mark.parametrize(
+    "flags",
+    [("--lo", 0.3, "--hi", 0.2), ("--hi", "nan"), ("--hi", "far"), ("--eps", 0), ("--eps", "nan"), ("--lo", -1)],
+)
 def test_ranges_that_cannot_be_are_wrong_usage(lna: Lna, counted: Layout, flags: tuple[str, object]) -> None:
     assert_one_line(lna("autosweep", *MODEL, "-s", "mgsm", *flags), 2)
 

@@ -1,4 +1,4 @@
-"""A GGUF file on the command line: all steps on one, and the demo's second model with its licence."""
+"""A GGUF file on the command line: all steps on one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from language_neurons_alignment import _demo
-from language_neurons_alignment.cli import run
 from tests.cli.conftest import Lna
 
 
@@ -27,19 +25,3 @@ def test_all_steps_run_on_a_gguf_file_and_their_results_bear_its_name(lna: Lna, 
     assert {"activation.es.Gemma3-tiny.gguf.pt", "mask.Gemma3-tiny.gguf", "ppl.Gemma3-tiny.gguf.json"} <= names
     assert "already counted" in lna("activation", *flags, "-l", "es").err
     assert lna("dataset", "check", "datasets/mgsm.json", "--model-path", "tiny.gguf", "--no-language-id").code == 0
-
-
-@pytest.mark.parametrize("name", _demo.MODELS)
-def test_the_demo_names_the_licence_before_it_asks_for_the_model(
-    lna: Lna, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setattr(_demo, "find_spec", lambda _name: None)
-    monkeypatch.setenv("LNA_CACHE", str(tmp_path))
-    call, model = lna("demo", "--model", name), _demo.MODELS[name]
-    assert call.code == 1
-    assert call.err.startswith(f"licence {model.folder}: {model.licence}\n")
-    assert f"run `{model.command}`" in call.err
-
-
-def test_the_demo_s_default_is_one_of_its_models() -> None:
-    assert run._MODEL in _demo.MODELS

@@ -128,6 +128,21 @@ def test_on_a_terminal_progress_is_a_bar(capsys: pytest.CaptureFixture[str], mon
     assert "\r" in capsys.readouterr().err
 
 
+def test_bars_measure_what_this_process_had_of_the_processors_since_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0, 7.0]
+    monkeypatch.setattr(output.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(output.time, "process_time", lambda: now[1])
+    with output.Bars() as bars:
+        now[:] = 150.0, 9.0  # loading is no part of it
+        for label in ("en", "fr"):
+            bars.start(label, 10)(10)
+            now[0], now[1] = now[0] + 20, now[1] + 5
+    assert bars.spent == (40.0, 10.0)
+    with output.Bars() as bars:
+        pass
+    assert bars.spent == (0.0, 0.0)
+
+
 def test_tables_with_escapes_stay_aligned() -> None:
     lines = output.table(["name", "n"], [["plain", 1], ["\x1b[31mred\r\n", 22], ["数学\u202e", 333], ["\ta", 4]])
     assert not steering("".join(lines))

@@ -2,12 +2,21 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
+from language_neurons_alignment.config import SweepRange
 from language_neurons_alignment.core.selection import NeuronStatistics, appear, neuron_statistics, select
-from language_neurons_alignment.core.sweep import bisect_lambda, exact_lambda
+from language_neurons_alignment.core.sweep import (
+    bisect_lambda,
+    exact_lambda,
+    find_lambda,
+    fine_from,
+    largest_fine_lambda,
+    notes_on_lambda,
+)
 from language_neurons_alignment.errors import SettingsError, SweepError
 
 
@@ -136,3 +145,100 @@ def test_a_range_that_cannot_be_searched_is_refused(lo: float, hi: float) -> Non
 def test_an_eps_that_never_ends_the_search_is_refused(eps: float) -> None:
     with pytest.raises(SettingsError, match="eps"):
         bisect_lambda(random_statistics(0), top_rate=0.1, lo=0.0, hi=0.2, eps=eps)
+
+
+def fine_pieces(statistics: NeuronStatistics, top_rate: float) -> list[tuple[float, float]]:
+    """Every stretch between neighbouring crossings of score lines, from 0 to ∞, on whose middle λ is fine."""
+    lines = set(zip(statistics.entropy.flatten().tolist(), statistics.peak.flatten().tolist(), strict=True))
+    pairs = itertools.combinations(lines, 2)
+    crossings = {(e1 - e2) / (r1 - r2) for (e1, r1), (e2, r2) in pairs if r1 != r2}
+    ends = [0.0, *sorted(one for one in crossings if one > 1e-12)]
+    ends = [one for one, after in itertools.pairwise([*ends, math.inf]) if after - one > 1e-12]
+    pieces = [(one, after, (one + after) / 2) for one, after in itertools.pairwise(ends)]
+    return [
+        (a, b)
+        for a, b, at in [*pieces, (ends[-1], math.inf, ends[-1] + 1)]
+        if not universal_selected(statistics, top_rate, at)
+    ]
+
+
+def coarse_statistics(seed: int) -> NeuronStatistics:
+    """Probabilities in steps of 1/6, as few tokens give them: neurons share lines, and many lines meet in one point."""
+    generator = torch.Generator().manual_seed(seed)
+    probability = torch.randint(0, 7, (2, 9, 2 + seed % 2), generator=generator) / 6
+    return neuron_statistics(probability, bar=(0.5, 0.7)[seed % 2])
+
+
+@pytest.mark.parametrize(("make", "seeds"), [(random_statistics, 2), (coarse_statistics, 10)])
+def test_without_an_end_the_range_holds_the_largest_of_all_fine_lambdas(
+    make: Callable[[int], NeuronStatistics], seeds: int
+) -> None:
+    seen = set()
+    for seed, top_rate in itertools.product(range(seeds), (0.06, 0.3)):
+        statistics = make(seed)
+        pieces = fine_pieces(statistics, top_rate)
+        largest = largest_fine_lambda(statistics, top_rate=top_rate)
+        if not pieces:
+            assert math.isnan(largest)
+            for exact in (True, False):
+                with pytest.raises(SweepError, match="no λ outside this range does"):
+                    find_lambda(statistics, top_rate=top_rate, search=SweepRange(exact=exact))
+            seen.add("none")
+            continue
+        exact, halved = (
+            find_lambda(statistics, top_rate=top_rate, search=SweepRange(exact=exact)) for exact in (True, False)
+        )
+        assert exact.appear[-1] == halved.appear[-1] == 0
+        assert universal_selected(statistics, top_rate, exact.lam) == 0
+        assert universal_selected(statistics, top_rate, halved.lam) == 0
+        if math.isinf(pieces[-1][1]):
+            start = fine_from(statistics, top_rate=top_rate)
+            gaps = [after[0] for before, after in itertools.pairwise(pieces) if after[0] - before[1] > 1e-9]
+            assert start == pytest.approx(gaps[-1] if gaps else pieces[0][0], abs=1e-9)
+            assert exact.largest == math.inf
+            assert exact.lam == exact.hi == halved.lam >= start
+            seen.add("endless")
+        else:
+            assert exact.lam == exact.largest == largest == pytest.approx(pieces[-1][1], abs=1e-9)
+            assert 0 <= exact.lam - halved.lam <= 1e-3
+            seen.add("beyond" if largest > 0.2 else "within")
+    assert "beyond" in seen
+
+
+def test_an_end_that_cuts_lambda_off_gives_what_it_gave_and_tells_the_largest() -> None:
+    statistics = planted([(0.5, 0.0), (0.9, 0.5), (2.0, 0.0), (2.0, 0.0)], [False, True, False, False])  # meet at 0.8
+    for exact in (True, False):
+        found = find_lambda(statistics, top_rate=0.25, search=SweepRange(hi=0.2, exact=exact))
+        assert (found.lam, found.hi, found.largest) == (0.2, 0.2, pytest.approx(0.8))
+        (said,) = notes_on_lambda(found.lam, largest=found.largest, end=found.hi)
+        assert said.startswith(
+            "λ = 0.2 is the end of the range that was searched; the largest λ with appear[K] = 0 is 0.8"
+        )
+    wide = find_lambda(statistics, top_rate=0.25, search=SweepRange(hi=0.9))
+    assert notes_on_lambda(wide.lam, largest=wide.largest, end=0.9) == []
+    with pytest.raises(SweepError, match=r"the largest λ with appear\[K\] = 0 is 0\.8"):
+        find_lambda(statistics, top_rate=0.25, search=SweepRange(lo=0.85, hi=0.9))
+    with pytest.raises(SweepError, match=r"the largest λ with appear\[K\] = 0 is 0\.8"):
+        find_lambda(statistics, top_rate=0.25, search=SweepRange(lo=0.85))
+
+
+def test_where_every_lambda_is_fine_the_range_ends_where_the_paper_s_does_and_that_is_said() -> None:
+    statistics = planted([(0.1, 0.5), (0.9, 0.1)], [False, False])
+    found = find_lambda(statistics, top_rate=0.5, search=SweepRange())
+    assert (found.lam, found.largest) == (0.2, math.inf)
+    start = fine_from(statistics, top_rate=0.5)
+    (said,) = notes_on_lambda(found.lam, largest=found.largest, endless_from=start)
+    assert said.endswith("; appear[K] = 0 at every λ, so none is the largest")
+    late = planted([(0.1, 0.0), (0.9, 0.8)], [True, False])  # from λ = 1 on the second line is lower
+    found = find_lambda(late, top_rate=0.5, search=SweepRange())
+    assert (found.lam, fine_from(late, top_rate=0.5)) == (1.6, 1.0)
+    (said,) = notes_on_lambda(found.lam, largest=found.largest, endless_from=1.0)
+    assert said == "λ = 1.6 is an end of the range; appear[K] = 0 at every λ from 1 on, so none is the largest"
+
+
+def test_what_bisection_misses_is_solved_for() -> None:
+    # fine from 0.1 to 1 only, as above: neither 0 nor the range's end is fine
+    statistics = planted([(0.1, 0.0), (0.2, 1.0), (1.2, 2.0), (9.0, 0.0)], [True, False, True, False])
+    found = find_lambda(statistics, top_rate=0.25, search=SweepRange())
+    assert found.lam == pytest.approx(1.0, abs=1e-12)
+    assert found.appear[-1] == 0

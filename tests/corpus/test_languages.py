@@ -10,6 +10,7 @@ from language_neurons_alignment import config
 from language_neurons_alignment.corpus.records import read_corpus
 from language_neurons_alignment.errors import CorpusError, SettingsError
 from language_neurons_alignment.languages import (
+    _GLOTTOCODES,
     DEFAULT_LANGUAGES,
     LANGUAGE_NAMES,
     code_or_name,
@@ -43,6 +44,7 @@ def test_code_and_name_lead_back_to_each_other(code: str) -> None:
     [
         "", " ", "xx", "x-private", "no such language", "Frenchy", "Fala", "1", "en/../../etc", "😀", "Toki Pona",
         "en-", "no_such_language", "Multiple languages", "hi_rom", "roa-rup", "fiu-vro", "Chinese_Klingon",
+        "abcd1234", "stan12930", "fra_Latn_stan1293", "cat_Latn_stan1289_Arab", "nob_Latn_radical",
     ],
 )  # fmt: skip
 def test_what_is_no_language_is_refused_by_name(name: str) -> None:
@@ -78,6 +80,7 @@ def test_a_list_keeps_its_order_and_refuses_repetition_and_nothing() -> None:
 
 
 CHINESE = [
+    "Zh", "ZH_cn", "汉语", "beij1234", "mand1415", "cmn_Hans_beij1234",
     "zh", "ZH", "zho", "chi", "cmn", "zh-CN", "zh_CN", "zh-Hans", "zho_Hans", "cmn_Hans", "zh-Hans-CN", "zh-cmn",
     "Chinese", "Chinese (Simplified)", "Simplified Chinese", "Chinese Simplified", "Chinese (China)", "Mandarin",
     "Mandarin Chinese", "中文", "简体中文", "Chinese_Simplified", "chinese-simplified", "Simplified_Chinese",
@@ -91,11 +94,23 @@ def test_chinese_is_zh_however_it_is_written(name: str) -> None:
 
 
 SAME = {
-    "ar": ["arb", "arb_Arab", "Standard Arabic", "Modern Standard Arabic", "ar-001", "ar-EG"],
+    "ca": ["stan1289", "cat_Latn_vale1252", "vale1252"],
+    "ks-Deva": ["kas_Deva", "kash1277_Deva"],
+    "apc": ["apc_Arab_nort3139", "sout3123"],
+    "ar": ["stan1318", "عربي", "arb", "arb_Arab", "Standard Arabic", "Modern Standard Arabic", "ar-001", "ar-EG"],
     "bn": ["ben", "ben_Beng", "bn-BD", "Bengali", "Bangla", "বাংলা"],
     "de": ["deu", "ger", "deu_Latn", "de-DE", "Deutsch", "German"],
-    "en": ["eng", "eng_Latn", "en-US", "en_US", "English (United States)"],
-    "es": ["spa_Latn", "es-ES", "español", "Castilian"],
+    "en": [
+        "stan1293",
+        "eng_Latn_stan1293",
+        "en_US.UTF-8",
+        "eng",
+        "eng_Latn",
+        "en-US",
+        "en_US",
+        "English (United States)",
+    ],
+    "es": ["amer1254", "castellano", "espanol", "spa_Latn", "es-ES", "español", "Castilian"],
     "et": ["ekk", "ekk_Latn", "est_Latn", "Estonian"],
     "fa": ["pes", "pes_Arab", "Farsi", "Persian (Farsi)", "Western Persian"],
     "fil": ["tl", "tgl", "tgl_Latn", "fil_Latn", "Tagalog"],
@@ -123,6 +138,7 @@ SAME = {
     "tw": ["twi_Latn", "Twi"],
     "ak": ["aka_Latn"],
     "zh-Hant": [
+        "taib1240",
         "zho_Hant",
         "cmn_Hant",
         "zh-TW",
@@ -213,6 +229,20 @@ def test_a_misspelt_name_does_not_become_another_language(name: str) -> None:
     with pytest.raises(SettingsError, match="unknown language"):
         language_code(name)
     assert code_or_name(name) == name
+
+
+@pytest.mark.parametrize(("country", "language"), [("cn", "zh"), ("JP", "ja"), ("ua", "uk"), ("vn", "vi")])
+def test_the_code_of_a_country_is_no_language_and_the_message_says_which_one_it_may_be(
+    country: str, language: str
+) -> None:
+    with pytest.raises(SettingsError, match=rf"{country} is the code of a country, .*may be {language}$"):
+        language_code(country)
+
+
+@pytest.mark.parametrize("glottocode", list(_GLOTTOCODES)[::10])
+def test_a_glottocode_and_the_tag_beside_it_are_one_language(glottocode: str) -> None:
+    tag = _GLOTTOCODES[glottocode]
+    assert language_code(glottocode) == language_code(glottocode.upper()) == language_code(tag)
 
 
 @pytest.mark.parametrize(

@@ -407,6 +407,7 @@ REPEATED = [
     "= ", "=1 ", "(1 a) ", "百", "'", "“5” ", " ", "is ", "5, including ", "5, which includes 8 ", "by 7 pm ", "5 by ",
     "half of 5 (5 a) ", "5 million ", "mil ", "elfu ", "1만 ", "50% of 80 (16 x) ", "i.e. ", "1 234 ", "\\boxed{",
     "minus 5 ", "2 thousand five hundred ", "two million 5 ", "minus ", "→ ", "fourty ",
+    "2 million and ",
 ]  # fmt: skip
 """Repeated a thousand times; some of these took quadratic time."""
 

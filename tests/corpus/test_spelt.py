@@ -221,13 +221,17 @@ def test_words_are_read(language: str, answer: str, number: int | None) -> None:
         ("sw", "elfu mia mbili thelathini"),
         ("am", "ሃያ አምስት"),
         ("th", "สามารถ"),
-        ("ja", "三"),
         ("xx", "seventy"),
         ("", "seventy"),
     ],
 )  # fmt: skip
 def test_what_spells_no_number_exactly_is_not_read(language: str, answer: str) -> None:
     assert final_number(answer, language) is None
+
+
+@pytest.mark.parametrize("answer", ["five or six", "five times six", "two-thirds"])
+def test_announced_words_that_are_not_read_are_not_replaced_by_digits_elsewhere(answer: str) -> None:
+    assert final_number(f"They have 9 eggs. The answer is {answer}.", "en") is None
 
 
 def test_a_word_with_another_meaning_counts_where_the_answer_is_announced() -> None:

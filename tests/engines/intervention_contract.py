@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from language_neurons_alignment._interventions import NeuronSource, intervene
+from language_neurons_alignment._loaded import Model
 from language_neurons_alignment._operations import Steps
-from language_neurons_alignment.config import Sampling
+from language_neurons_alignment.config import Sampling, Selection
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import perplexity
 from language_neurons_alignment.engines.base import Engine
@@ -142,6 +143,21 @@ class InterventionContract:
                 expected = engine.log_likelihood(texts)
             with intervene(engine, f"scale:-1 {by_file.replace('@', f'@{tmp_path}/n.csv')}", source):
                 assert engine.log_likelihood(texts) == expected, named
+
+    def test_texts_go_through_it_as_through_the_oracle(self, engine: Engine, oracle: NaiveEngine) -> None:
+        texts = {"en": ["Two doors, two keys."], "es": [("Dos puertas,", " dos llaves.")], "sw": "Milango miwili."}
+        mine, known = Model(engine), Model(oracle)
+        counts = mine.count(texts, moments=True)
+        assert torch.equal(counts.counts, known.count(texts).counts)
+        neurons = counts.find_neurons(Selection(0.1, bar=0.8))
+        for one in (neurons["es"], neurons["en"] | neurons["sw"]):
+            with mine.ablate(one), known.ablate(one):
+                assert mine.generate(["Dos", "Two"], max_new_tokens=6) == known.generate(
+                    ["Dos", "Two"], max_new_tokens=6
+                )
+                off = [mine.perplexity(texts)["es"].token, known.perplexity(texts)["es"].token]
+            assert off[0] == pytest.approx(off[1], rel=1e-4)
+            assert off[0] != pytest.approx(mine.perplexity(texts)["es"].token, rel=1e-4)
 
 
 def _neurons(source: NeuronSource, neurons: str, engine: Engine) -> Tensor:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -351,3 +352,26 @@ class TestCheck:
 
 
 TABLE = Path(__file__).resolve().parents[1] / "data" / "gemma3_270m_tokens.json"
+
+
+def test_the_quick_reader_reads_the_same_from_plain_memory_and_is_given_back(gemma: Path) -> None:
+    package = pytest.importorskip("gguf")
+    plain = package.GGUFReader
+    with subject.quick_reader():
+        assert package.GGUFReader is not plain
+        quick = package.GGUFReader(gemma)
+    assert package.GGUFReader is plain
+    assert type(quick.data) is np.ndarray
+    slow = plain(gemma)
+    assert list(quick.fields) == list(slow.fields)
+    for name, field in slow.fields.items():
+        assert [part.tobytes() for part in quick.fields[name].parts] == [part.tobytes() for part in field.parts], name
+        assert (quick.fields[name].data, quick.fields[name].types) == (field.data, field.types)
+    for one, other in zip(quick.tensors, slow.tensors, strict=True):
+        assert (one.name, one.tensor_type, one.data.dtype, one.data.shape) == (
+            other.name,
+            other.tensor_type,
+            other.data.dtype,
+            other.data.shape,
+        )
+        assert one.data.tobytes() == other.data.tobytes()

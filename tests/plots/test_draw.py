@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import re
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,7 +23,7 @@ from language_neurons_alignment.plots.charts import (
     language_axis,
     layer_axis,
 )
-from language_neurons_alignment.plots.draw import draw, write_png, write_svg
+from language_neurons_alignment.plots.draw import CellNumbers, Number, draw, write_png, write_svg
 from tests.plots.test_charts import NAN, three
 
 
@@ -28,6 +31,12 @@ def boxes(axes: Axes) -> list[tuple[float, float, float, float]]:
     """Each bar's left, bottom, width and height."""
     bars = [bar for bar in axes.patches if isinstance(bar, Rectangle)]
     return [(bar.get_x(), bar.get_y(), bar.get_width(), bar.get_height()) for bar in bars]
+
+
+def numbers_in(axes: Axes) -> Sequence[Number]:
+    """The numbers in a heatmap's cells."""
+    (drawn,) = (text for text in axes.texts if isinstance(text, CellNumbers))
+    return drawn.numbers
 
 
 def test_stacked_bars_stand_on_each_other_and_those_below_zero_hang_from_it() -> None:
@@ -73,8 +82,28 @@ def test_steps_hold_their_number_until_the_next_and_joined_lines_do_not() -> Non
 def test_a_heatmap_of_layers_is_named_and_not_square_and_one_of_nothing_is_grey() -> None:
     axes = draw(Heatmap(language_axis(("en", "sw")), layer_axis(3), ((NAN,) * 3,) * 2, "neurons")).axes[0]
     assert [name.get_text() for name in axes.get_yticklabels()] == ["English", "Swahili"]
-    assert {text.get_text() for text in axes.texts} == {"–"}
+    assert [number.text for number in numbers_in(axes)] == ["–"] * 6
     assert axes.get_aspect() == "auto"
+
+
+def test_numbers_in_cells_are_drawn_as_matplotlib_draws_texts() -> None:
+    chart = Heatmap(language_axis(("en", "sw")), layer_axis(3), ((1.0, -25_000.0, 70.0), (NAN, math.inf, 0.0)), "x")
+    numbers, texts = draw(chart), draw(chart)
+    axes = texts.axes[0]
+    for drawn in axes.texts:
+        assert isinstance(drawn, CellNumbers)
+        drawn.remove()
+        for number in drawn.numbers:
+            style = {"color": number.ink, "fontsize": drawn.get_fontsize()}
+            axes.text(*number.place, number.text, ha="center", va="center", **style).set_in_layout(False)
+    (png, svg), (png_of_texts, svg_of_texts) = both(numbers), both(texts)
+    assert png == png_of_texts
+    found = [re.findall(r'(text-anchor.*?)" x="(.*?)" y="(.*?)".*>(.*)</text>', one) for one in (svg, svg_of_texts)]
+    placed, as_texts = ([(style, text) for style, _, _, text in one] for one in found)
+    assert placed == as_texts
+    assert "−25,000" in [text for _, text in placed]
+    at, at_as_texts = ([(float(x), float(y)) for _, x, y, _ in one] for one in found)
+    assert np.array(at) == pytest.approx(np.array(at_as_texts), abs=1e-4)
 
 
 def both(figure: Figure) -> tuple[bytes, str]:

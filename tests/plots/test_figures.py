@@ -19,6 +19,7 @@ from language_neurons_alignment.errors import IncompatibleError, SettingsError
 from language_neurons_alignment.plots.draw import INSIDE
 from language_neurons_alignment.plots.figures import ppl_chart, ppl_heatmap
 from language_neurons_alignment.store.maps import save_figure
+from tests.plots.test_draw import numbers_in
 
 TEN = ("en", "ru", "es", "fr", "de", "zh", "ja", "bn", "th", "sw")
 THIRTY = (
@@ -70,9 +71,7 @@ def colours(figure: Figure) -> np.ndarray:
 
 
 def written(figure: Figure, size: int) -> list[list[str]]:
-    texts = {
-        (round(t.get_position()[1] - 0.5), round(t.get_position()[0] - 0.5)): t.get_text() for t in figure.axes[0].texts
-    }
+    texts = {(round(row - 0.5), round(column - 0.5)): text for (column, row), text, _ in numbers_in(figure.axes[0])}
     return [[texts[i, j] for j in range(size)] for i in range(size)]
 
 
@@ -242,7 +241,7 @@ def test_exactly_the_cells_inside_the_controls_range_are_veiled_and_a_line_says_
 def test_numbers_in_veiled_cells_stay_dark_on_light() -> None:
     wide = {("en", "en"): 1.04, ("es", "es"): 1.0001, ("en", "es"): 1.04, ("es", "en"): 1.04}
     figure = ppl_heatmap(controlled(("en", "es"), wide), scale="log1p")
-    inks = {text.get_color() for text in figure.axes[0].texts}
+    inks = {number.ink for number in numbers_in(figure.axes[0])}
     assert veiled(figure) == {(i, j) for i in range(2) for j in range(2)}
     assert inks == {"0.1"}
 

@@ -54,7 +54,7 @@ def mapped(layout: Layout, found: Identification, *, classes: Sequence[str] = ()
         "engine": {"engine": "made up", "dtype": "float32"},
         "cells": plain[:cells],
     }  # fmt: skip
-    path = layout.perplexity(RATES.top_rate, RATES.lam, variant=f".{'-'.join(classes)}" if classes else "")
+    path = layout.perplexity(RATES.top_rate, found.description.lam, variant=f".{'-'.join(classes)}" if classes else "")
     path.parent.mkdir(parents=True, exist_ok=True)
     with_ending(path, ".json").write_text(json.dumps(content), encoding="utf-8")
     return path

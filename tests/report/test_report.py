@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from language_neurons_alignment._compare import comparison_of
 from language_neurons_alignment._report import WrittenReport, write_report
 from language_neurons_alignment.analysis import analysis_of, open_neurons
 from language_neurons_alignment.errors import IncompatibleError, MissingArtifactError, SettingsError
+from language_neurons_alignment.identify import identify
+from language_neurons_alignment.plots.charts import LineChart
 from language_neurons_alignment.report.page import render_page
 from language_neurons_alignment.report.sections import (
     FigureSection,
@@ -27,7 +30,7 @@ from language_neurons_alignment.report.sections import (
     TableSection,
     pictures,
 )
-from language_neurons_alignment.store.layout import Layout
+from language_neurons_alignment.store.layout import Layout, with_ending
 from tests.report.conftest import CHOICE, RATES, composed, counted, identified, layouts, mapped
 from tests.workspace import TEN, leftovers
 
@@ -258,3 +261,33 @@ def test_every_section_says_how_to_read_it(written: WrittenReport, figure: type)
     assert sections
     for section in sections:
         assert len(section.reading) > 150, section.title
+
+
+def test_the_lambda_path_reaches_past_lambda_and_says_what_half_of_it_would_do(tmp_path: Path) -> None:
+    base = counted(tmp_path, "Llama-base", ("en", "es"))
+    mapped(base, identified(base, ("en", "es")))
+
+    def section() -> FigureSection:
+        report = composed(tmp_path)
+        return next(one for one in report.figures if one.name == "lambda-path")
+
+    chart = section().views[0].chart
+    assert isinstance(chart, LineChart)
+    assert chart.x[-1] == 1.25 * RATES.lam  # type: ignore[operator]
+    whole, half = (identify(base, ("en", "es"), replace(RATES, lam=lam)) for lam in (RATES.lam, RATES.lam / 2))  # type: ignore[operator]
+    sizes = [int(one.mask.sum()) for one in (half, whole)]
+    note = section().note
+    assert f"At λ = 0.125, half of this λ, the masks have {sizes[0]:,} neurons instead of {sizes[1]:,}" in note
+    kept = [int((half.mask & whole.mask)[..., k].sum()) / int(whole.mask[..., k].sum()) for k in (0, 1)]
+    assert f"{100 * min(kept):.0f} % (" in note
+    assert "Effects there: `lna identify --model-path Llama-base -s mgsm -r 0.2 -l 0.125`, then `lna ppl" in note
+    path = mapped(base, half)
+    stored = json.loads(with_ending(path, ".json").read_text(encoding="utf-8"))
+    for cell in stored["cells"]:
+        if cell["deactivated"] == cell["text_language"] == "es":
+            cell["token"] = 150.0
+    with_ending(path, ".json").write_text(json.dumps(stored), encoding="utf-8")
+    assert (
+        "a language's own perplexity changes by +100 % instead of +100 % (the median language; the most different is "
+        "Spanish, +50 % instead of +100 %)."
+    ) in section().note

@@ -153,6 +153,19 @@ def test_flores_is_asked_by_the_tag_that_the_hub_has_for_a_language(monkeypatch:
         read_benchmark(FLORES, ("te",))
 
 
+def test_of_the_varieties_of_a_language_the_one_without_a_glottocode_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hub = FakeHub([{"id": 5, "text": "T"}], ["cat_Latn_vale1252", "cat_Latn", "apc_Arab_nort3139", "apc_Arab_sout3123"])
+    stand_in(monkeypatch, hub)
+    read_benchmark(FLORES, ("ca",), split="dev")
+    assert [asked[1] for asked in hub.asked] == ["cat_Latn"]
+    with pytest.raises(
+        SettingsError, match=r"several varieties of apc on the hub \(apc_Arab_nort3139, apc_Arab_sout3123"
+    ):
+        read_benchmark(FLORES, ("apc",))
+
+
 @pytest.mark.parametrize("error", [OSError("no network\nlong advice"), ValueError("no config"), RuntimeError("script")])
 def test_what_the_hub_says_becomes_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     hub = FakeHub([])

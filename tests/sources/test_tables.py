@@ -205,3 +205,32 @@ def test_a_question_under_two_spellings_of_a_column_is_refused() -> None:
     rows = [({"q": "一", "lang": tag}, f"t.csv, line {n}") for n, tag in enumerate(("zho_Hans", "zh"), start=2)]
     with pytest.raises(CorpusError, match=r"line 3: 'zh' and 'zho_Hans' \(line 2\) are one language, zh"):
         gather(rows, ColumnNames("q", lang="lang"))
+
+
+FLORES_ROWS = [
+    {"iso_639_3": iso, "iso_15924": script, "glottocode": variety, "id": 1, "text": text}
+    for iso, script, variety, text in (
+        ("kas", "Arab", "kash1277", "a"),
+        ("kas", "Deva", "kash1277", "b"),
+        ("cmn", "Hant", "taib1240", "c"),
+        ("swh", "Latn", "swah1253", "d"),
+    )
+]
+
+
+@pytest.mark.parametrize("column", ["iso_639_3", "glottocode"])
+def test_the_columns_of_flores_plus_say_language_and_script(column: str) -> None:
+    rows = [(row, f"flores.parquet, row {n}") for n, row in enumerate(FLORES_ROWS, start=1)]
+    records = gather(rows, ColumnNames("text", lang=column, id="id")).records
+    assert [record.language for record in records] == ["ks", "ks-Deva", "zh-Hant", "sw"]
+
+
+def test_two_varieties_of_one_language_in_a_table_of_flores_plus_are_refused() -> None:
+    rows = [
+        ({"iso_639_3": "cat", "iso_15924": "Latn", "glottocode": variety, "id": 1, "text": variety}, f"f, row {n}")
+        for n, variety in enumerate(("stan1289", "vale1252"), start=1)
+    ]
+    with pytest.raises(
+        CorpusError, match=r"'cat_Latn_vale1252' and 'cat_Latn_stan1289' \(row 1\) are one language, ca"
+    ):
+        gather(rows, ColumnNames("text", lang="iso_639_3", id="id"))

@@ -27,7 +27,7 @@ from language_neurons_alignment.core.perplexity import (
     perplexity,
 )
 from language_neurons_alignment.errors import ArtifactError, ConflictError
-from language_neurons_alignment.store.grid import GridFile, Key, merged
+from language_neurons_alignment.store.grid import Difference, GridFile, Key, asked_for, differences, merged
 from language_neurons_alignment.store.maps import (
     cell_from_json,
     cell_to_json,
@@ -579,3 +579,10 @@ def test_the_table_has_every_cell_with_its_change_against_the_undisturbed_row(pa
     assert float(by_cell["es", "en"]["log1p"]) == pytest.approx(math.log(31 / 11))
     assert {float(by_cell[UNDISTURBED, column]["percent"]) for column in ("en", "es")} == {0.0}
     assert float(by_cell["es", "es"]["ppl_token"]) == 50.0
+
+
+def test_a_tokenizer_is_compared_only_where_both_tell() -> None:
+    assert differences({"mask": "m"}, {"mask": "m", "tokenizer_hash": "t"}, asked_for) == []
+    assert differences({"tokenizer_hash": "s"}, {"tokenizer_hash": "t"}, asked_for) == [
+        Difference(("tokenizer_hash",), "s", "t")
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from language_neurons_alignment.errors import (
     MissingArtifactError,
     SettingsError,
 )
+from language_neurons_alignment.store.checkpoint import Checkpoint
 from language_neurons_alignment.store.masks import UNNAMED, Mask, MaskDescription, load_description, mask_hash
 from tests.neuron_sets import model_of
 from tests.workspace import TEN, contents, full_disk
@@ -53,6 +55,19 @@ def test_a_mask_and_its_description_come_back_as_they_were(path: Path) -> None:
     assert torch.equal(read.tensor, MASK)
     assert (read.languages, read.description, read.path) == (("en", "es"), DESCRIBED, path)
     assert load_description(path) == DESCRIBED
+
+
+def test_a_mask_of_another_tokenizer_is_refused_and_one_that_does_not_tell_is_not(path: Path) -> None:
+    STORED.save(path)
+    assert "tokenizer_hash" not in json.loads(path.with_name(path.name + ".json").read_text())
+    mask = Mask.load(path)
+    described = mask.description
+    assert described is not None
+    in_use = Checkpoint(described.config_hash, described.weights_hash, "t2")
+    mask.check_model(in_use)
+    replace(mask, description=replace(described, tokenizer_hash="t1")).save(path, overwrite=True)
+    with pytest.raises(IncompatibleError, match="made from a model with other tokenizer than the one in use"):
+        Mask.load(path).check_model(in_use)
 
 
 def test_the_file_is_what_existing_tools_read(path: Path) -> None:
@@ -167,7 +182,7 @@ def test_a_published_mask_is_as_wide_as_it_needs_until_it_meets_a_model(tmp_path
     assert mask.tensor.shape == (3, 5, 1)
     over = mask.over(model_of((3, 20)))
     assert over.tensor.shape == (3, 20, 1)
-    assert over[UNNAMED].nonzero().tolist() == [[0, 4], [1, 4], [2, 4]]
+    assert over[UNNAMED].tensor.nonzero().tolist() == [[0, 4, 0], [1, 4, 0], [2, 4, 0]]
     assert mask.digest_of(["specific"]) == over.digest_of(["specific"])
     with pytest.raises(ArtifactError, match="another model's mask"):
         mask.over(model_of((3, 4)))
@@ -200,7 +215,8 @@ def test_an_index_that_no_model_has_is_refused(tmp_path: Path, index: int) -> No
 
 
 def test_a_language_is_looked_up_by_its_code(path: Path) -> None:
-    assert torch.equal(STORED["es"], MASK[..., 1])
+    assert torch.equal(STORED["es"].tensor, MASK[..., 1:])
+    assert STORED["es"].languages == ("es",)
     assert torch.equal(STORED.neurons_of("es", ["specific"]), MASK[..., 1] & ~MASK[..., 0])
     for wrong in (lambda: STORED["fr"], lambda: STORED.neurons_of("fr", ["specific"])):
         with pytest.raises(SettingsError, match="no neurons of fr: choose --langs from en, es"):
@@ -289,3 +305,18 @@ def test_the_folder_of_every_method_is_checked(tmp_path: Path, made: dict[str, A
     for folder in ("0.1-0.05", "lape-0.2", "equal-n-8", "random-0.1-0.05-seed4"):
         with pytest.raises(IncompatibleError, match="lies in the folder"):
             Mask.load(moved(path, folder))
+
+
+def test_a_description_says_where_lambda_was_cut_off_also_where_no_lambda_is_the_largest(path: Path) -> None:
+    for largest, said in ((0.3707, "the largest λ with appear[K] = 0 is 0.3707"), (math.inf, "none is the largest")):
+        described = replace(DESCRIPTION, largest_lam=largest, searched_to=0.05)
+        Mask(("en", "es"), MASK, described).save(path, overwrite=True)
+        text = path.with_name(path.name + ".json").read_text()
+        json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        read = load_description(path)
+        assert read == replace(described, mask_hash=mask_hash(MASK))
+        (note,) = read.lambda_notes()
+        assert note.startswith("λ = 0.05 is the end of the range that was searched; ")
+        assert said in note
+    assert DESCRIPTION.lambda_notes() == [], "masks of earlier versions do not know"
+    assert replace(DESCRIPTION, largest_lam=0.3707, appear=[1, 1, 1]).lambda_notes() == [], "λ itself has appear[K] > 0"

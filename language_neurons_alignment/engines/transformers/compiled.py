@@ -138,7 +138,8 @@ class CompiledCounter:
 
                 if not isinstance(error, TorchDynamoException):
                     raise
-                said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                cause = getattr(error, "inner_exception", error)  # what the backend itself raised
+                said = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
                 raise EngineError(
                     f"torch.compile ({self._backend}) could not compile the decoder: {said[:200]}; leave compiled "
                     "counting out"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -26,7 +27,7 @@ from ..adapter import open_adapter, put_onto
 from ..base import check_batch_choices, check_lengths
 from ..generation import PartialAnswer, answer_batches, batches, check_prompts, crosses
 from ..quantization import check_quantization, describe_quantization, method_of
-from . import loading
+from . import guest, loading
 from .compiled import CompiledCounter, check_backend
 from .counting import FiringCounter, feed, feed_jobs
 from .generating import generate_batch
@@ -62,12 +63,14 @@ class TransformersEngine:
         batch_invariant: bool = False,
         compiled: str | None = None,
         weights: Mapping[str, str] | None = None,  # what results say of an adapter and of quantised weights
+        guest: bool = False,  # the model is its caller's, and is left as it is
     ) -> None:
         """Take over a loaded model; `load` is the usual way."""
         self.model = info
         self.tokenizer = tokenizer
         self._loaded: Network | None = network
         self._reused: LayerReuse | None = None
+        self._guest = guest
         device = self._loaded.device
         on_cuda = device.type == "cuda"
         self._invariant = batch_invariant
@@ -148,6 +151,44 @@ class TransformersEngine:
             weights=weights,
         )
 
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any, *, batch_tokens: int | None = None) -> TransformersEngine:
+        """Run a model that its caller has loaded, and leave it as it is: on its device, in its precision and mode.
+
+        Args:
+            model: of the transformers library, or a LoRA model of peft.
+            tokenizer: the model's own, or where it lies.
+            batch_tokens: padded tokens per forward; None: a number that suits the device.
+
+        Raises:
+            SettingsError: it is no such model, or there is no tokenizer.
+            UnknownArchitectureError: its neurons cannot be proved.
+        """
+        model, tokenizer = guest.checked(model, tokenizer)
+        with guest.left_alone(model):
+            network = Network.of(model)
+        ends = checkpoint.end_tokens(model.config.get_text_config(), model.generation_config, tokenizer)
+        info = loading.describe(network, path=guest.name_of(model), tokenizer=tokenizer, ends=ends)
+        weights = describe_quantization(model.config, model.config)
+        return cls(network, tokenizer, info=info, batch_tokens=batch_tokens, weights=weights, guest=True)
+
+    @property
+    def weights_hash(self) -> str:
+        """A digest of the weights as they are now; "" for a model that was loaded from files, which have their own."""
+        return guest.weights_hash(self._network.model) if self._guest else ""
+
+    @contextmanager
+    def _at_work(self, batch_tokens: int) -> Iterator[None]:
+        """The model computes for us: without gradients, and a caller's model as it is left behind afterwards."""
+        with ExitStack() as stack:
+            stack.enter_context(_out_of_memory(batch_tokens))
+            stack.enter_context(without_cudnn_attention())
+            if self._guest:
+                stack.enter_context(guest.at_work(self._network))
+            else:
+                stack.enter_context(torch.inference_mode())
+            yield
+
     def count(
         self, groups: Sequence[PromptGroup], *, progress: Progress = SILENT, moments: bool = False
     ) -> LanguageCounts:
@@ -158,7 +199,7 @@ class TransformersEngine:
         """
         network = self._network
         self._check([tokens for group in groups for tokens in (group.prefix, *group.full)])
-        with _computing(self._budget), self._counting(moments=moments) as counter:
+        with self._at_work(self._budget), self._counting(moments=moments) as counter:
             for some in [[group] for group in groups] if self._invariant else [groups]:
                 jobs = [job for group in some for job in plan(group, switch=network.switch, shares=network.shares)]
                 self._feed(jobs, counter, progress)
@@ -195,7 +236,7 @@ class TransformersEngine:
         self._check([text.tokens for text in texts])
         results = [TextLikelihood(0.0, 0)] * len(texts)
         wanted = [index for index, text in enumerate(texts) if text.scored_tokens]
-        with _computing(self._budget):
+        with self._at_work(self._budget):
             for indices in batches(
                 wanted,
                 length=lambda index: len(texts[index].tokens),
@@ -221,7 +262,7 @@ class TransformersEngine:
         check_prompts(prompts, longest=model.max_length)
         self._check([prompt.tokens for prompt in prompts])
         answers: dict[int, GeneratedAnswer] = {}
-        with _computing(self._answering):
+        with self._at_work(self._answering):
             for batch in self.answer_batches(prompts, sampling=sampling):
                 some = [prompts[index] for index in batch]
                 partial = [PartialAnswer(one, sampling=sampling, model=model, tokenizer=self.tokenizer) for one in some]
@@ -243,6 +284,8 @@ class TransformersEngine:
 
     def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:
         """While the context is open, the model runs under `intervention`, on top of those already in force."""
+        if self._guest:
+            return guest.changed(self._network, intervention)
         return self._network.interventions.on_top(intervention)
 
     @contextmanager
@@ -253,7 +296,7 @@ class TransformersEngine:
         """
         network, before = self._network, self._reused
         memory = int(KEPT * loading.free_memory(network.device))
-        with _computing(self._budget):
+        with self._at_work(self._budget):
             self._reused = LayerReuse(network, interventions, tokens=tokens, memory=memory)
         try:
             yield
@@ -304,11 +347,10 @@ def without_cudnn_attention() -> Iterator[None]:
 
 
 @contextmanager
-def _computing(batch_tokens: int) -> Iterator[None]:
-    """The model runs here: without gradients and cuDNN's attention, and without memory an error says what to do."""
+def _out_of_memory(batch_tokens: int) -> Iterator[None]:
+    """Turn an error of the device's memory into one that says what to do."""
     try:
-        with torch.inference_mode(), without_cudnn_attention():
-            yield
+        yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         mps = "MPS backend out of memory" in str(error)
         if not mps and not isinstance(error, torch.OutOfMemoryError):

@@ -71,6 +71,7 @@ class OpenExperts:
         name: of the experts' module, within the layer.
         block: name of the module that holds router and experts, within the layer; "" if that is the layer.
         router: the module that chooses; None where the choice is made elsewhere, so that it cannot be changed.
+        forward: ours, of `module`.
     """
 
     layer: int
@@ -82,6 +83,12 @@ class OpenExperts:
     number: int
     width: int
     top_k: int
+    forward: Callable[..., Any]
+
+    def open(self) -> None:
+        """Compute by our forward, until `left_as_they_were` ends."""
+        experts: Any = self.module
+        experts.routing, experts.neurons, experts.forward = self.routing, self.neurons, self.forward
 
     @property
     def block(self) -> str:
@@ -139,6 +146,21 @@ def open_experts(decoder: str, layers: nn.ModuleList, run: Callable[[], object])
         if (one.number, one.width, one.top_k) != (first.number, first.width, first.top_k):
             raise _refused(decoder, one.layer, "it has other experts than the layers in front of it")
     return opened
+
+
+@contextmanager
+def left_as_they_were(model: nn.Module) -> Iterator[None]:
+    """After the context, the experts of a model compute as they did before it, whoever opened them inside."""
+    before = [(one, vars(one).get("forward"), set(one._modules)) for _, one in expert_modules(model)]
+    try:
+        yield
+    finally:
+        for module, forward, parts in before:
+            vars(module).pop("forward", None)
+            if forward is not None:
+                module.forward = forward
+            for name in module._modules.keys() - parts:
+                delattr(module, name)
 
 
 def experts_of(opened: dict[int, OpenExperts]) -> Experts | None:
@@ -215,11 +237,10 @@ def _open(decoder: str, layer: int, name: str, experts: Any, seen: _Seen) -> Ope
     gating = _proved_gating(experts, width, seen.hidden)
     if gating is None:
         raise refuse(f"the gating of {type(experts).__name__} is none of those that are known")
-    experts.routing, experts.neurons = Routing(), RoutedNeurons()
-    experts.forward = MethodType(partial(_forward, gating=gating), experts)
-    opened = OpenExperts(
-        layer, name, experts, experts.routing, experts.neurons, seen.router, number, width, index.shape[-1]
-    )
+    forward = MethodType(partial(_forward, gating=gating), experts)
+    sizes = number, width, index.shape[-1]
+    opened = OpenExperts(layer, name, experts, Routing(), RoutedNeurons(), seen.router, *sizes, forward)
+    opened.open()
     _prove(opened, seen, refuse)
     return opened
 

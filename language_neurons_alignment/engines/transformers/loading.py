@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import psutil
@@ -128,7 +129,8 @@ def load_weights(
     if (told := loading_config(config, quantization)) is not None:
         more["quantization_config"] = told
     kind, in_a_file = auto_class(config), is_gguf(path)
-    with explained("the weights", path), warnings.catch_warnings():
+    reading = gguf.quick_reader() if in_a_file else nullcontext()
+    with explained("the weights", path), reading, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You passed `quantization_config`")  # of a checkpoint that has its own
         loaded: Any = kind.from_pretrained(
             **(gguf.arguments(path) if in_a_file else {"pretrained_model_name_or_path": path}),

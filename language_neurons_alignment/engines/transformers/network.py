@@ -79,7 +79,7 @@ class Network:
             )
         try:
             sites = find_sites(decoder, family_of(model.config).transformers)
-            with torch.inference_mode():
+            with torch.no_grad():  # what a caller's model keeps of it may meet its gradients later
                 tokens = probe(decoder)
                 hidden = decoder(input_ids=tokens, use_cache=False)[0]
                 head = _head(model, lm_head, tokens, hidden)

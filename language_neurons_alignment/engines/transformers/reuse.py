@@ -92,7 +92,7 @@ class LayerReuse:
         if not layers:
             return {}
         tokens, states = probe(self._network.decoder), {}
-        with torch.inference_mode():
+        with torch.no_grad():
             plain = self._forward(tokens, found=states, keep=sorted(layers))
             return {
                 layer: _hidden(state).nbytes / tokens.numel()

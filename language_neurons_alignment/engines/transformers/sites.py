@@ -92,7 +92,7 @@ def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tu
         UnknownArchitectureError: there is no such place in a layer, or more than one, or it is not where `place` says.
     """
     name, layers = type(decoder).__name__, decoder_layers(decoder, place)
-    with torch.inference_mode():
+    with torch.no_grad():
         tokens = probe(decoder)
         opened = open_experts(name, layers, partial(_run, decoder, tokens))
         calls, hidden = _trace(decoder, layers, tokens)
