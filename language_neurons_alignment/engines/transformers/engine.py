@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 
 from ..._gguf import is_gguf
 from ...config import Sampling
@@ -28,6 +29,7 @@ from ..generation import PartialAnswer, answer_batches, batches, check_prompts, 
 from ..quantization import check_quantization, describe_quantization, method_of
 from . import guest, loading
 from .counting import FiringCounter, feed, feed_jobs
+from .folding import fold
 from .generating import generate_batch
 from .interventions import hooked
 from .network import Network, score
@@ -273,6 +275,10 @@ class TransformersEngine:
             yield
         finally:
             self._reused = before
+
+    def fold(self, intervention: Intervention, files: Mapping[str, Path]) -> Iterator[tuple[str, Tensor]]:
+        """Yield the stored tensors that take an intervention in (`folding.fold`)."""
+        return fold(self._network, intervention, files)
 
     @property
     def sites(self) -> tuple[NeuronSite, ...]:
