@@ -37,10 +37,10 @@ class Exported:
 def export_model(model_path: str, steps: Steps, source: NeuronSource, out: Path) -> Exported:
     """Fold steps into a model's down projections, and write it as a model folder.
 
-    With s the factor of a neuron and w its column of the down projection, w ← s · w: the MLP adds what it adds where the
-    activation is a ← s · a. A step that shifts (`set`, `mean`, …) is folded into the down projection's bias, in a plain
-    MLP that has one. Config, tokenizer, chat template and generation config are copied; the weights lie in as many
-    safetensors as before, in the same precision.
+    With s the factor of a neuron and w its column of the down projection, w ← s · w: the MLP adds what it adds where
+    the activation is a ← s · a. A step that shifts (`set`, `mean`, …) is folded into the down projection's bias, in a
+    plain MLP that has one. Config, tokenizer, chat template and generation config are copied; the weights lie in as
+    many safetensors as before, in the same precision.
 
     >>> from pathlib import Path
     >>> from language_neurons_alignment._interventions import NeuronSource
@@ -73,8 +73,8 @@ def export_model(model_path: str, steps: Steps, source: NeuronSource, out: Path)
         )
     if folder is None:
         raise EngineError(
-            f"{model_path} is neither a model folder nor a hub model in the cache, and only those can be exported: give "
-            "the folder of the safetensors that it was made from"
+            f"{model_path} is neither a model folder nor a hub model in the cache, and only those can be exported: "
+            "give the folder of the safetensors that it was made from"
         )
     files = weight_files(folder)
     engine = TransformersEngine.load(model_path, device="cpu")
@@ -93,7 +93,7 @@ def export_model(model_path: str, steps: Steps, source: NeuronSource, out: Path)
         **source.describe(steps),
         "folded_neurons": neurons,
         "changed_tensors": sorted(changed),
-        "precision": "zero is exact; a factor or a shift is computed in float64 and rounded once to the stored precision",
+        "precision": "zero is exact; a factor or shift is computed in float64 and rounded once to the stored precision",
     }
     save_model(folder, out, changed, files, note)
     return Exported(out, out / NOTE, neurons, tuple(sorted(changed)))

@@ -1,4 +1,4 @@
-"""An intervention folded into weights: a model that computes by itself what another one computes under the intervention.
+"""An intervention folded into weights: the model then computes by itself what it computed under the intervention.
 
 With the activation a of a neuron, its column w of the down projection and the output u of the up projection (u = 1 in
 a plain MLP), the MLP adds a · u · w. So
