@@ -31,7 +31,7 @@ from language_neurons_alignment.engines.transformers.network import Network
 from language_neurons_alignment.engines.transformers.plan import Batch, plan
 
 SHAPES = {
-    "tiny": ("llama", 256, 688, 4, 4, 2, 1000),
+    "tiny": ("llama", 64, 176, 2, 4, 2, 1000),
     "smollm2-135m": ("llama", 576, 1536, 30, 9, 3, 49152),
     "mistral-7b": ("mistral", 4096, 14336, 32, 32, 8, 32000),
     "llama-3.1-8b": ("llama", 4096, 14336, 32, 32, 8, 128256),

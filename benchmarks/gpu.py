@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py --json gpu.json               # under six minutes on an H100; needs no network
     python benchmarks/gpu.py --tiny --device cpu           # the same script, in seconds, where there is no GPU
+    python benchmarks/gpu.py --compile                     # counting in compiled forwards too
 
 First `pytest -m gpu`; `--no-tests` leaves it out. Then, for each shape, what ROWS lists: counting against the bare
 decoder, against the decoder's matrix products alone, and against what one would write by hand; one pass for full and
@@ -23,12 +24,14 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers
@@ -40,6 +43,7 @@ from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText
 from language_neurons_alignment.engines.generation import batches
 from language_neurons_alignment.engines.transformers import TransformersEngine
+from language_neurons_alignment.engines.transformers import engine as engine_module
 from language_neurons_alignment.engines.transformers.counting import FiringCounter
 from language_neurons_alignment.engines.transformers.interventions import hooked
 from language_neurons_alignment.engines.transformers.loading import pick_device
@@ -78,7 +82,7 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(tokens=1024, length=64, batch=256, prompts=2, cell=4, answers=4, new=4, repeats=1),
+    "tiny": Size(tokens=256, length=32, batch=64, prompts=1, cell=2, answers=2, new=2, repeats=1),
     "mistral-7b": Size(tokens=49152, length=512, batch=16384, prompts=4, cell=32, answers=64, new=32, repeats=3),
     "llama-3.1-8b": Size(tokens=49152, length=512, batch=16384, prompts=4, cell=32, answers=64, new=32, repeats=3),
     "qwen2.5-32b": Size(tokens=32768, length=512, batch=16384, prompts=2, cell=32, answers=64, new=16, repeats=2),
@@ -89,7 +93,7 @@ SIZES = {
 class Bench:
     """A loaded model and what is fed to it."""
 
-    engine: TransformersEngine
+    engine: Any  # a TransformersEngine, or what has its network
     size: Size
     groups: list[PromptGroup]
 
@@ -386,14 +390,15 @@ def cells(bench: Bench) -> Figures:
 
 
 def attentions(device: torch.device) -> Iterator[str]:
-    """PyTorch's own choice of attention, and its choice without cuDNN's, which plans anew for each new shape."""
-    yield "default"
+    """The attention that the engine takes, and PyTorch's own choice, which may be cuDNN's."""
+    yield "own"
     if device.type == "cuda":
-        torch.backends.cuda.enable_cudnn_sdp(False)
-        try:
-            yield "without_cudnn"
-        finally:
+        with patch.object(engine_module, "without_cudnn_attention", nullcontext):
             torch.backends.cuda.enable_cudnn_sdp(True)
+            try:
+                yield "with_cudnn"
+            finally:
+                torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def unseen(bench: Bench) -> Figures:
@@ -461,6 +466,42 @@ def nnsight(bench: Bench) -> Figures:
         "version": importlib.metadata.version("nnsight"),
         "tokens_per_s": bench.tokens / took,
         "same_counts": bool(torch.equal(made[-1], counted)),
+    }
+
+
+def compiled(bench: Bench, backend: str | None) -> Figures:
+    """Counting in forwards that torch.compile has compiled, and such a decoder without counting."""
+    if backend is None:
+        raise LeftOut("--compile asks for it")
+    plain, fed, made = bench.engine, bench.batched, dict[str, Tensor]()
+    engine = TransformersEngine(
+        plain._network, plain.tokenizer, info=plain.model, batch_tokens=bench.size.batch, compiled=backend
+    )
+    decoder: Any = torch.compile(plain._network.decoder, backend=backend, dynamic=True)
+    alone = replace(bench, engine=SimpleNamespace(_network=replace(plain._network, decoder=decoder)))
+
+    def count(name: str, one: TransformersEngine) -> None:
+        made[name] = one.count(bench.groups).full.over_zero
+
+    started = time.perf_counter()
+    bare(alone, fed)
+    count("compiled", engine)
+    compiling = time.perf_counter() - started
+    runs: dict[str, Callable[[], object]] = {
+        "bare": lambda: bare(alone, fed),
+        "compiled": lambda: count("compiled", engine),
+        "plain": lambda: count("plain", plain),
+    }
+    took = in_turns(runs, bench.device, bench.size.repeats)
+    apart = (made["compiled"] - made["plain"]).abs().sum()
+    return {
+        "backend": backend,
+        "compiling_s": compiling,
+        "tokens_per_s": bench.tokens / took["compiled"],
+        "bare_tokens_per_s": bench.tokens / took["bare"],
+        "of_counting": took["compiled"] / took["plain"],
+        "same_counts": not bool(apart),
+        "apart": float(apart / made["plain"].sum()),
     }
 
 
@@ -599,6 +640,11 @@ def measure_shape(shape: str, args: argparse.Namespace, figures: Figures, keep: 
         if loaded:
             figures[name] = attempt(lambda s=section: s(loaded[0]), what=f"{shape}: {name}", deadline=args.deadline)
             keep()
+    if loaded:
+        figures["compiled"] = attempt(
+            lambda: compiled(loaded[0], args.compile), what=f"{shape}: compiled", deadline=args.deadline
+        )
+        keep()
     fits = bool(loaded)
     while loaded:
         loaded.pop().engine.close()
@@ -638,10 +684,13 @@ ROWS = [
     ("perplexity map, cells/s (tokens of a cell)", "cells", "{cells_per_s:.2f} ({tokens:,})"),
     ("… tokens/s", "cells", "{tokens_per_s:,.0f}"),
     ("… time with the intervention / without", "cells", "{of_plain:.3f}"),
-    ("answers, tokens/s (prompts at once)", "answers", "{default_tokens_per_s:,.0f} ({answers})"),
-    ("… without cuDNN's attention", "answers", "{without_cudnn_tokens_per_s:,.0f}"),
-    ("counting batches of shapes not seen before, tokens/s", "unseen", "{default_tokens_per_s:,.0f}"),
-    ("… without cuDNN's attention", "unseen", "{without_cudnn_tokens_per_s:,.0f}"),
+    ("answers, tokens/s (prompts at once)", "answers", "{own_tokens_per_s:,.0f} ({answers})"),
+    ("… with cuDNN's attention", "answers", "{with_cudnn_tokens_per_s:,.0f}"),
+    ("counting batches of shapes not seen before, tokens/s", "unseen", "{own_tokens_per_s:,.0f}"),
+    ("… with cuDNN's attention", "unseen", "{with_cudnn_tokens_per_s:,.0f}"),
+    ("counting in compiled forwards, tokens/s (compiling, s)", "compiled", "{tokens_per_s:,.0f} ({compiling_s:.0f})"),
+    ("… compiled decoder without counting, tokens/s", "compiled", "{bare_tokens_per_s:,.0f}"),
+    ("… time / that of counting without --compile; the same counts", "compiled", "{of_counting:.3f}; {same_counts}"),
     ("peak memory, GiB: counting", "passes", "{peak_gib:.1f}"),
     ("… perplexity map", "cells", "{peak_gib:.1f}"),
     ("… answers", "answers", "{peak_gib:.1f}"),
@@ -719,7 +768,7 @@ def about(args: argparse.Namespace, device: torch.device) -> Figures:
     return {**facts, "title": title}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Test, measure, print, and write JSON after each section if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto")
@@ -727,10 +776,13 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SIZES, help="by default those of 7B, 8B and 32B")
     parser.add_argument("--tiny", action="store_true", help="a tiny shape alone, to try the script")
     parser.add_argument("--vllm", action="store_true", help="vLLM too with --tiny")
+    parser.add_argument(
+        "--compile", nargs="?", const="inductor", metavar="BACKEND", help="counting in compiled forwards too"
+    )
     parser.add_argument("--no-tests", action="store_true", help="leave `pytest -m gpu` out")
     parser.add_argument("--seconds", type=float, default=345, help="begin nothing new after so long")
     parser.add_argument("--json", type=Path, help="write the figures here, after each section")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     args.deadline = time.monotonic() + args.seconds
     device = pick_device(args.device)
     args.dtype = args.dtype or ("bfloat16" if device.type == "cuda" else "float32")
@@ -751,7 +803,8 @@ def main() -> None:
     result["card"] = attempt(lambda: card(device), what="the card", deadline=args.deadline)
     for shape in shapes:
         figures = result["models"][shape] = Figures()
-        measure_shape(shape, args, figures, keep)
+        with engine_module.without_cudnn_attention():  # as the engine does, also for what it is compared with
+            measure_shape(shape, args, figures, keep)
         figures["derived"] = derived(figures, result["card"])
         keep()
     print(table(result))

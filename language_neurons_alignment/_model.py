@@ -17,7 +17,7 @@ from .engines.checkpoint import DTYPES, expand, load_config, longest_sequence, q
 from .engines.families import check_vllm, class_name
 from .engines.transformers import TransformersEngine
 from .engines.transformers.engine import BATCH_TOKENS
-from .engines.transformers.loading import auto_class, free_memory, pick_device
+from .engines.transformers.loading import auto_class, batch_bytes, free_memory, pick_device
 from .errors import EngineError, UnknownArchitectureError
 
 PROVED, REFUSED, NOT_TRIED = "proved", "refused", "not tried"
@@ -141,7 +141,7 @@ def describe_model(
     memory = {
         name: Memory(
             parameters * kind.itemsize,
-            parameters * kind.itemsize + tokens * (4 * width + 8 * hidden) * kind.itemsize + 16 * neurons,
+            parameters * kind.itemsize + tokens * batch_bytes(width, hidden, itemsize=kind.itemsize) + 16 * neurons,
         )
         for name, kind in DTYPES.items()
     }

@@ -223,10 +223,10 @@ def _of_glottocode(code: str, tag: str | None, script: str | None) -> str | None
 
 def _of_country(code: str) -> str:
     """A hint for who gave the code of a country instead of a language's; empty for what is neither."""
-    import langcodes
-
     if not re.fullmatch("[A-Za-z]{2}", code):
         return ""
+    import langcodes
+
     country = langcodes.Language.make(territory=code.upper())
     spoken = country.maximize().language
     named = country.territory_name()

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from tests.workspace import small_records, write_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 
-NOT_ON_A_CPU = {"waiting", "vllm", "nnsight"}
-"""Sections that need CUDA, take too long to start, or are for what may not be installed."""
+NOT_ON_A_CPU = {"waiting", "vllm", "nnsight", "compiled"}
+"""Sections that need CUDA, take too long, or are for what may not be installed."""
 
 
 def run(name: str, *arguments: object) -> str:
@@ -37,10 +38,19 @@ def run(name: str, *arguments: object) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_the_benchmark_for_gpus_runs_at_a_tiny_shape_on_the_cpu(tmp_path: Path) -> None:
-    said = run("gpu.py", "--tiny", "--device", "cpu", "--json", tmp_path / "gpu.json")
+def run_for_gpus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What `benchmarks/gpu.py` prints; in this process, where what it imports is loaded already."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    with pytest.raises(SystemExit) as ended:
+        import_module("gpu").main(["--tiny", "--device", "cpu", *map(str, arguments)])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_benchmark_for_gpus_runs_at_a_tiny_shape_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = run_for_gpus(monkeypatch, capsys, "--json", tmp_path / "gpu.json")
     assert "| **counting, tokens/s** | **" in said
     result = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
     assert result["tests"] == {"left_out": "there is no CUDA device for `pytest -m gpu`"}
@@ -51,7 +61,17 @@ def test_the_benchmark_for_gpus_runs_at_a_tiny_shape_on_the_cpu(tmp_path: Path) 
     assert tiny["passes"]["same_counts_by_hand"]
     assert tiny["one_pass"]["one_answer_tokens"] > tiny["passes"]["tokens"]
     assert tiny["cells"]["cells_per_s"] > 0
-    assert tiny["answers"]["default_tokens_per_s"] > 0
+    assert tiny["answers"]["own_tokens_per_s"] > 0
+
+
+@pytest.mark.slow
+def test_the_benchmark_for_gpus_counts_the_same_in_compiled_forwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_for_gpus(monkeypatch, capsys, "--compile", "aot_eager", "--no-tests", "--json", tmp_path / "gpu.json")
+    figures = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["models"]["tiny"]["compiled"]
+    assert figures.get("same_counts"), figures
+    assert figures["compiling_s"] > 0
 
 
 def test_the_comparison_with_other_tools_times_nothing_that_counts_otherwise(

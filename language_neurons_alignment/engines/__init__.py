@@ -25,7 +25,7 @@ class EngineSpec:
 
 ENGINES = {
     "transformers": EngineSpec("TransformersEngine", (
-        "device", "batch_tokens", "batch_invariant", "adapter", "adapter_live", "quantization",
+        "device", "batch_tokens", "batch_invariant", "adapter", "adapter_live", "quantization", "compiled",
     )),
     "vllm": EngineSpec("VLLMEngine", (
         "batch_tokens", "batch_invariant", "tensor_parallel_size", "pipeline_parallel_size",

@@ -1,12 +1,18 @@
-"""Which prompts are answered together."""
+"""Which prompts are answered together, and how many tokens a GPU has room for."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from language_neurons_alignment.corpus.encode import Prompt
 from language_neurons_alignment.engines.generation import answer_batches
+from language_neurons_alignment.engines.transformers import loading
 
 LONGEST = 40
 prompts_of_any_length = st.lists(st.integers(1, LONGEST - 1).map(lambda n: Prompt((1,) * n)), max_size=30)
@@ -42,3 +48,18 @@ def test_a_batch_by_itself_is_one_batch_again_in_the_same_order(
 def test_prompts_of_like_length_stand_together() -> None:
     prompts = [Prompt((1,) * n) for n in (3, 9, 4, 8)]
     assert answer_batches(prompts, new=1, longest=LONGEST, budget=20) == [[1, 3], [2, 0]]
+
+
+@pytest.mark.parametrize(("room", "tokens"), [(99999, 16384), (16384, 16384), (16383, 8192), (4095, 2048), (9, 256)])
+def test_a_batch_on_a_gpu_fits_its_free_memory(room: int, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mistral-7B in bfloat16: 180,224 bytes a token in a layer, and twice 131,072 of keys and values in all layers."""
+    text = SimpleNamespace(hidden_size=4096, num_attention_heads=32, num_key_value_heads=8, head_dim=128)
+    model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text), dtype=torch.bfloat16)
+    network: Any = SimpleNamespace(
+        device=torch.device("cuda"), model=model, experts=None, widths=(14336,) * 32, shape=(32, 14336)
+    )
+    free = room * (180_224 + 2 * 131_072) / loading.ROOM + 1
+    monkeypatch.setattr(loading, "free_memory", lambda _device: int(free))
+    assert loading.batch_that_fits(network, 16384) == tokens
+    network.device = torch.device("cpu")
+    assert loading.batch_that_fits(network, 2048) == 2048

@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText
+from language_neurons_alignment.config import Sampling
+from language_neurons_alignment.corpus.encode import Prompt, PromptGroup, ScoredText
 from language_neurons_alignment.engines import EngineSettings, load_engine
 from language_neurons_alignment.engines.transformers import TransformersEngine, network
 from language_neurons_alignment.engines.transformers.network import Head, token_losses
 from language_neurons_alignment.errors import EngineError, SettingsError
-from tests.engines.contract import assert_same_counts, groups_of
+from tests.engines.contract import SHORT, assert_same_counts, groups_of
 from tests.tiny_models import save_tiny_model
 
 
@@ -235,6 +236,25 @@ class TestEconomy:
 
         before = peak(small)
         assert peak(large) <= before + 600_000  # one batch may be fuller; 15 prompts' caches would be 2 MB
+
+    @pytest.mark.parametrize("allowed", [True, False])
+    def test_cudnn_s_attention_is_off_while_the_model_runs_and_as_it_was_afterwards(
+        self, engine: TransformersEngine, allowed: bool
+    ) -> None:
+        """It plans anew for each new shape, so answers take longer; what is asked is a switch that CPUs have too."""
+        seen: list[bool] = []
+        engine._network.decoder.register_forward_hook(lambda *_: seen.append(torch.backends.cuda.cudnn_sdp_enabled()))
+        group = groups_of(engine.tokenizer, SHORT)[0]
+        torch.backends.cuda.enable_cudnn_sdp(allowed)
+        try:
+            engine.count([group])
+            engine.log_likelihood([ScoredText(group.full[0])])
+            engine.generate([Prompt(group.prefix)], sampling=Sampling(max_new_tokens=2))
+            assert torch.backends.cuda.cudnn_sdp_enabled() is allowed
+        finally:
+            torch.backends.cuda.enable_cudnn_sdp(True)
+        assert len(seen) >= 4
+        assert not any(seen)
 
     def test_progress_adds_up_to_the_tokens_of_the_texts_that_are_scored(self, engine: TransformersEngine) -> None:
         done: list[int] = []

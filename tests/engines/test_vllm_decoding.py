@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from language_neurons_alignment.engines.vllm.passes import AnswerWatch, Rewindable
+from language_neurons_alignment.engines.vllm.runner import Runner
 
 
 def draw(generator: torch.Generator) -> int:
@@ -20,7 +21,8 @@ def rank(generators: dict[int, torch.Generator]) -> Any:
     names = [chr(97 + row) for row in range(3)]
     requests = {name: SimpleNamespace(generator=generators.get(row)) for row, name in enumerate(names)}
     batch = SimpleNamespace(generators=dict(generators), req_ids=names)
-    runner = SimpleNamespace(input_batch=batch, requests=requests)
+    runner = Runner(SimpleNamespace(input_batch=batch, requests=requests))
+    runner.version = 1
     return SimpleNamespace(runner=runner, device=torch.device("cpu"), last=True)
 
 
@@ -35,12 +37,12 @@ def test_draws_of_unfinished_prefills_are_taken_back_and_the_answer_begins_with_
     watch = AnswerWatch(here)
     for _ in range(3):  # a prompt that is read in three steps before the first token counts
         watch.before({})
-        generator = here.runner.input_batch.generators[1]
+        generator = here.runner.own.input_batch.generators[1]
         draw(generator)
         generator.set_offset(generator.get_offset() - 4)
     watch.before({})
     assert [draw(generator) for _ in range(3)] == [draw(plain) for _ in range(3)]
-    assert here.runner.requests["b"].generator is generator, "an evicted request comes back with it"
+    assert here.runner.own.requests["b"].generator is generator, "an evicted request comes back with it"
     assert isinstance(generator, Rewindable)
 
 

@@ -46,7 +46,7 @@ def test_a_gguf_file_is_sent_to_transformers(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize(
     ("version", "fine"),
-    [("0.32.0", True), ("0.32.1+cu130", True), ("0.31.9", False), ("0.33.0", False), ("1.0", False), ("?", False)],
+    [("0.32.0", True), ("0.32.1+cu130", True), ("0.31.9", False), ("0.34.0", False), ("1.0", False), ("?", False)],
 )
 def test_a_vllm_outside_the_tested_range(monkeypatch: pytest.MonkeyPatch, version: str, fine: bool) -> None:
     monkeypatch.setattr(checks, "find_spec", lambda _name: object())
@@ -54,8 +54,20 @@ def test_a_vllm_outside_the_tested_range(monkeypatch: pytest.MonkeyPatch, versio
     if fine:
         assert checks.check_installed() == version
     else:
-        with pytest.raises(EngineError, match=r"not supported.*>= 0\.32, < 0\.33"):
+        with pytest.raises(EngineError, match=r"not supported.*>= 0\.32, < 0\.34"):
             checks.check_installed()
+
+
+@pytest.mark.parametrize(("version", "said"), [("0.32.0", ""), ("0.33.0", "vLLM 0.33.0 was read for this worker")])
+def test_a_vllm_that_was_read_and_never_run_says_so(
+    version: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda _name: object())
+    monkeypatch.setattr(checks, "_version", lambda _name: version)
+    with caplog.at_level("WARNING"):
+        assert checks.check_installed() == version
+    assert bool(caplog.messages) == bool(said)
+    assert all(said in one for one in caplog.messages)
 
 
 @pytest.mark.parametrize(
@@ -81,11 +93,11 @@ def test_the_other_model_runner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
     with pytest.raises(EngineError, match="unset it"):
         request.check_options({})
-    rank = {"v1_runner": False, "runner": "vllm.v1.worker.gpu.model_runner.GPUModelRunner", "eager": True}
-    with pytest.raises(EngineError, match="V1 model runner"):
+    rank = {"runner_version": 2, "runner": "vllm.v1.worker.gpu.model_runner.GPUModelRunner", "eager": True}
+    with pytest.raises(EngineError, match=r"gpu\.model_runner\.GPUModelRunner, .* V1 runner is expected"):
         loading.check_ranks([rank], Launch("x", "float32"))
     with pytest.raises(SilentHookError, match="compiled"):
-        loading.check_ranks([{**rank, "v1_runner": True, "eager": False}], Launch("x", "float32"))
+        loading.check_ranks([{**rank, "runner_version": 1, "eager": False}], Launch("x", "float32"))
     with pytest.raises(EngineError, match="1 ranks, 2 × 1"):
         loading.check_ranks([rank], Launch("x", "float32", tensor=2))
 

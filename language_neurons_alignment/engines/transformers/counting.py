@@ -32,6 +32,7 @@ from ..base import not_finite
 from ..generation import batches
 from ..moments import MomentSums, Scratch, language_moments
 from ..routing import RoutingSums, language_routing
+from .compiled import CompiledCounter
 from .experts import experts_of
 from .interventions import ForwardHook
 from .network import Network
@@ -245,7 +246,12 @@ def add_firings(lanes: Lanes, block: Block, full: Tensor, prefix: Tensor) -> Non
 
 
 def feed(
-    network: Network, counter: FiringCounter, rows: Sequence[BatchRow], *, progress: Progress, cache: Any = None
+    network: Network,
+    counter: FiringCounter | CompiledCounter,
+    rows: Sequence[BatchRow],
+    *,
+    progress: Progress,
+    cache: Any = None,
 ) -> None:
     """Run a batch of rows, after the cached tokens if there are any, and count them."""
     batch = Batch.of(rows, network.device, d_mlp=network.shape[1])
@@ -255,7 +261,12 @@ def feed(
 
 
 def feed_jobs(
-    network: Network, counter: FiringCounter, jobs: Sequence[Job], *, budget: int, progress: Progress
+    network: Network,
+    counter: FiringCounter | CompiledCounter,
+    jobs: Sequence[Job],
+    *,
+    budget: int,
+    progress: Progress,
 ) -> None:
     """Run the first rows of jobs, all of one length, and then the other rows on copies of their KV cache."""
     first = Batch.of([job.first for job in jobs], network.device, d_mlp=network.shape[1])

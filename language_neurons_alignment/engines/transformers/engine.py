@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ..base import check_batch_choices, check_lengths
 from ..generation import PartialAnswer, answer_batches, batches, check_prompts, crosses
 from ..quantization import check_quantization, describe_quantization, method_of
 from . import guest, loading
+from .compiled import CompiledCounter, check_backend
 from .counting import FiringCounter, feed, feed_jobs
 from .folding import fold
 from .generating import generate_batch
@@ -61,6 +63,7 @@ class TransformersEngine:
         info: ModelInfo,
         batch_tokens: int | None = None,
         batch_invariant: bool = False,
+        compiled: str | None = None,
         weights: Mapping[str, str] | None = None,  # what results say of an adapter and of quantised weights
         guest: bool = False,  # the model is its caller's, and is left as it is
     ) -> None:
@@ -73,8 +76,10 @@ class TransformersEngine:
         device = self._loaded.device
         on_cuda = device.type == "cuda"
         self._invariant = batch_invariant
-        self._budget = TOGETHER if batch_invariant else batch_tokens or BATCH_TOKENS.get(device.type, 4096)
-        self._answering = batch_tokens or ANSWER_TOKENS.get(device.type, 8192)
+        fit = partial(loading.batch_that_fits, network)
+        self._budget = TOGETHER if batch_invariant else batch_tokens or fit(BATCH_TOKENS.get(device.type, 4096))
+        self._answering = batch_tokens or fit(ANSWER_TOKENS.get(device.type, 8192))
+        self._compiled = None if compiled is None else CompiledCounter(network, backend=compiled)
         self.provenance: dict[str, str | int | float | bool] = {
             "engine": "transformers",
             "transformers": transformers.__version__,
@@ -83,6 +88,7 @@ class TransformersEngine:
             "dtype": info.dtype,
             "batch_tokens": self._budget,
             **({"batch_invariant": True} if batch_invariant else {}),
+            **({"compiled": compiled} if compiled is not None else {}),
             **(weights or {}),
         }
 
@@ -98,12 +104,15 @@ class TransformersEngine:
         adapter: str | None = None,  # a LoRA adapter of this model: folder or hub id
         adapter_live: bool = False,  # computed beside the weights; else merged into them
         quantization: str | None = None,  # one of `engines.quantization.QUANTIZATIONS`
+        compiled: str | None = None,  # torch.compile's backend ("inductor") for counting; None: not compiled
         revision: str | None = None,
     ) -> TransformersEngine:
         """Load a model folder, a GGUF file or a hub id."""
         if batch_tokens is not None and batch_tokens < 1:
             raise SettingsError(f"--batch-tokens {batch_tokens}: a batch needs at least 1 token")
         check_batch_choices(batch_tokens, batch_invariant)
+        if compiled is not None:
+            check_backend(compiled)
         where = loading.pick_device(device)
         checkpoint.check_dtype(dtype)
         path = checkpoint.expand(model_path)
@@ -135,7 +144,13 @@ class TransformersEngine:
         if is_gguf(path):
             weights = {**weights, "gguf": gguf.stored_as(path)}
         return cls(
-            network, tokenizer, info=info, batch_tokens=batch_tokens, batch_invariant=batch_invariant, weights=weights
+            network,
+            tokenizer,
+            info=info,
+            batch_tokens=batch_tokens,
+            batch_invariant=batch_invariant,
+            compiled=compiled,
+            weights=weights,
         )
 
     @classmethod
@@ -169,6 +184,7 @@ class TransformersEngine:
         """The model computes for us: without gradients, and a caller's model as it is left behind afterwards."""
         with ExitStack() as stack:
             stack.enter_context(_out_of_memory(batch_tokens))
+            stack.enter_context(without_cudnn_attention())
             if self._guest:
                 stack.enter_context(guest.at_work(self._network))
             else:
@@ -180,23 +196,36 @@ class TransformersEngine:
     ) -> LanguageCounts:
         """Count firings over the full and the prefix sequences of `groups` in one pass, each token exactly once.
 
-        The decoder runs alone, without its lm_head.
+        The decoder runs alone, without its lm_head. With `compiled`, forwards that need no KV cache are compiled where
+        no intervention is in force.
         """
         network = self._network
         self._check([tokens for group in groups for tokens in (group.prefix, *group.full)])
-        counter = FiringCounter(network.sites, network.device, moments=moments)
-        with self._at_work(self._budget), hooked(counter.hooks()):
+        with self._at_work(self._budget), self._counting(moments=moments) as counter:
             for some in [[group] for group in groups] if self._invariant else [groups]:
                 jobs = [job for group in some for job in plan(group, switch=network.switch, shares=network.shares)]
                 self._feed(jobs, counter, progress)
             return counter.counts()
 
-    def _feed(self, jobs: Sequence[Job], counter: FiringCounter, progress: Progress) -> None:
+    @contextmanager
+    def _counting(self, *, moments: bool) -> Iterator[FiringCounter | CompiledCounter]:
+        """While the context is open, the model's firings are counted."""
+        network = self._network
+        if self._compiled is not None and not bool(network.interventions.current.touched.any()):
+            with self._compiled.counting(moments=moments) as counter:
+                yield counter
+            return
+        counter = FiringCounter(network.sites, network.device, moments=moments)
+        with hooked(counter.hooks()):
+            yield counter
+
+    def _feed(self, jobs: Sequence[Job], counter: FiringCounter | CompiledCounter, progress: Progress) -> None:
         """Run jobs in batches that depend on these jobs alone, and count them."""
         network = self._network
+        whole = counter.network if isinstance(counter, CompiledCounter) else network
         alone, shared = [job.first for job in jobs if not job.rest], [job for job in jobs if job.rest]
         for rows in batches(alone, length=lambda row: len(row.tokens), budget=self._budget, switch=network.switch):
-            feed(network, counter, rows, progress=progress)
+            feed(whole, counter, rows, progress=progress)
         for some in job_batches(shared, budget=self._budget):
             feed_jobs(network, counter, some, budget=self._budget, progress=progress)
 
@@ -287,7 +316,7 @@ class TransformersEngine:
 
     def close(self) -> None:
         """Give back the model's memory; the engine cannot be used afterwards."""
-        self._loaded = None
+        self._loaded = self._compiled = None
         gc.collect()
         torch.cuda.empty_cache()  # does nothing where CUDA was not used
 
@@ -306,6 +335,21 @@ class TransformersEngine:
         if self._loaded is None:
             raise EngineError("the engine is closed: load the model again")
         return self._loaded
+
+
+@contextmanager
+def without_cudnn_attention() -> Iterator[None]:
+    """While the context is open, PyTorch never takes cuDNN's attention.
+
+    cuDNN plans anew for each new shape, and nearly every forward of an answer, and every batch of a corpus, has one.
+    On an H200 answers took 1.5 to 3.9 times as long with it, and counting 2 to 4 % longer (benchmarks/README.md).
+    """
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 @contextmanager

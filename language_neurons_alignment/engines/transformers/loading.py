@@ -50,7 +50,50 @@ def pick_device(name: str) -> torch.device:
 
 def free_memory(device: torch.device) -> int:
     """Bytes that are free on a device; of main memory, what the system calls available."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, and in no tensor
+    return torch.cuda.mem_get_info(device)[0] + held
+
+
+ROOM = 0.8
+"""The share of a GPU's free memory that one batch may take."""
+
+FEWEST = 256
+"""Tokens of the smallest batch that is chosen for a GPU: with less room than that, memory runs out."""
+
+
+def batch_bytes(d_mlp: int, hidden: int, *, itemsize: int) -> int:
+    """About how many bytes a token of a batch takes at most while it passes a layer.
+
+    4 · d_mlp + 8 · hidden numbers: gate, up, their product and what counting makes of them; the residual stream, its
+    norm, queries, keys, values and attention's output.
+
+    >>> batch_bytes(14336, 4096, itemsize=2)  # Mistral-7B in bfloat16
+    180224
+    """
+    return (4 * d_mlp + 8 * hidden) * itemsize
+
+
+def batch_that_fits(network: Network, most: int) -> int:
+    """The largest of `most`, `most` / 2, `most` / 4, … tokens that fit a GPU's free memory; elsewhere `most`.
+
+    A token takes `batch_bytes`, and twice its keys and values in all layers: those of a shared prompt, and their copy.
+    Only halves are tried, so that cards with about as much free memory use batches of one size, and round alike.
+    """
+    if network.device.type != "cuda":
+        return most
+    text, experts = network.model.config.get_text_config(), network.experts
+    d_mlp = network.shape[1] if experts is None else experts.top_k * experts.width
+    heads = int(text.num_attention_heads)
+    head = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
+    kept = 2 * len(network.widths) * int(getattr(text, "num_key_value_heads", None) or heads) * head
+    itemsize = network.model.dtype.itemsize
+    token = batch_bytes(d_mlp, int(text.hidden_size), itemsize=itemsize) + 2 * kept * itemsize
+    fits = int(ROOM * free_memory(network.device)) // token
+    while most > max(fits, FEWEST):
+        most //= 2
+    return most
 
 
 def auto_class(config: PreTrainedConfig) -> Any:

@@ -8,6 +8,7 @@ messages  what driver and workers send each other
 gather    the ranks' reports put together and checked
 worker    inside each worker: the methods that the driver calls
 sites     inside each worker: where the neurons are, found and proved
+runner    inside each worker: vLLM's two model runners
 rank      inside each worker: the part of the model that lives there, with its hooks
 passes    inside each worker: a pass that counts and scores
 firing    inside each worker: sums of firings, and changes of activations

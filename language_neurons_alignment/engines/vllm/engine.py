@@ -41,6 +41,7 @@ from .launch import (
 )
 from .messages import Message, PassStatistics, pack_intervention, pack_tree
 from .process import Process
+from .runner import COMPARED
 from .tree import PrefixTree, shards, weighted_tree
 from .watch import Guard
 
@@ -378,10 +379,11 @@ def check_ranks(ranks: Sequence[Message], launch: Launch) -> None:
     if len(ranks) != launch.tensor * launch.pipeline:
         raise EngineError(f"vLLM runs {len(ranks)} ranks, {launch.tensor} × {launch.pipeline} were asked for")
     for rank in ranks:
-        if not rank["v1_runner"]:
+        if rank["runner_version"] not in COMPARED:
             raise EngineError(
-                f"vLLM runs the model runner {rank['runner']}, but the counting worker reads the steps "
-                "of the V1 model runner: unset VLLM_USE_V2_MODEL_RUNNER"
+                f"vLLM runs the model runner {rank['runner']}, under which no counts were ever compared with another "
+                "engine's; the V1 runner is expected: unset VLLM_USE_V2_MODEL_RUNNER, and leave out --engine-arg "
+                "options that need the V2 runner"
             )
         if not rank["eager"]:
             raise SilentHookError(

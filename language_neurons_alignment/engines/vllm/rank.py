@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from ...core.interventions import LayerIntervention
 from .experts import RoutedCall
 from .firing import change_
 from .messages import Message, unpack_intervention
+from .runner import Runner
 from .sites import RankSite, Trace
 
 
@@ -52,7 +53,7 @@ Place = tuple[int, int]
 class Rank:
     """The part of a model that lives in one worker."""
 
-    runner: Any  # vLLM's model runner
+    runner: Runner
     sites: tuple[RankSite, ...]  # of this rank's layers, in their order; a layer of experts may have two
     tensor_rank: int  # which share of each layer's neurons is here
     pipeline_rank: int  # which share of the layers is here
@@ -67,19 +68,19 @@ class Rank:
     _here: int | None = None  # the layer that runs
 
     @classmethod
-    def of(cls, runner: Any, *, d_mlp: int) -> Rank:
-        """The rank in this worker, of a model with `d_mlp` neurons per layer; `find` finds where they are."""
+    def of(cls, own: Any, *, d_mlp: int) -> Rank:
+        """The rank of a worker with this model runner and `d_mlp` neurons per layer; `find` finds where they are."""
         from vllm.distributed import get_pp_group, get_tp_group
 
         tensor, pipeline = get_tp_group(), get_pp_group()
-        if not pipeline.is_first_rank and runner.intermediate_tensors is None:
-            # The buffer in which a later pipeline stage receives its input; vLLM 0.32 makes it while it profiles the
-            # model, which it skips on CPUs.
-            runner.intermediate_tensors = runner.get_model().make_empty_intermediate_tensors(
-                batch_size=runner.max_num_tokens, dtype=runner.model_config.dtype, device=runner.device
+        if not pipeline.is_first_rank and own.intermediate_tensors is None:
+            # The buffer in which a later pipeline stage receives its input; the V1 runner makes it while it profiles
+            # the model, which it skips on CPUs.
+            own.intermediate_tensors = own.get_model().make_empty_intermediate_tensors(
+                batch_size=own.max_num_tokens, dtype=own.model_config.dtype, device=own.device
             )
         return cls(
-            runner=runner,
+            runner=Runner(own),
             sites=(),
             tensor_rank=tensor.rank_in_group,
             pipeline_rank=pipeline.rank_in_group,
@@ -95,13 +96,10 @@ class Rank:
 
     def describe(self) -> Message:
         """What the driver must know of this rank, as plain values."""
-        bases = [f"{base.__module__}.{base.__qualname__}" for base in type(self.runner).__mro__]
-        compilation = self.runner.vllm_config.compilation_config
         return {
-            "runner": bases[0],
-            "v1_runner": "vllm.v1.worker.gpu_model_runner.GPUModelRunner" in bases
-            and hasattr(self.runner, "_model_forward"),
-            "eager": bool(self.runner.model_config.enforce_eager) and int(compilation.mode) == 0,
+            "runner": self.runner.name,
+            "runner_version": self.runner.version,
+            "eager": self.runner.is_eager,
             "device": str(self.device),
             "tensor_rank": self.tensor_rank,
             "pipeline_rank": self.pipeline_rank,
@@ -136,7 +134,7 @@ class Rank:
 
     def trace(self) -> None:
         """Follow the next forward pass through every module of the layers."""
-        self.observe(Trace(self.runner.get_model(), self.sites))
+        self.observe(Trace(self.runner.model, self.sites))
 
     def find(self) -> None:
         """Find and prove this rank's neurons in what was followed."""
@@ -157,16 +155,14 @@ class Rank:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        for name in ("execute_model", "_model_forward"):
-            self.runner.__dict__.pop(name, None)
+        self.runner.leave()
         for site in self.sites:
             if site.experts is not None:
                 site.module.__dict__.pop("forward_modular", None)
         if self.observer is None and not self.changes:
             return
-        self.runner._model_forward = self._forward(self.runner._model_forward)
-        if self.observer is not None:
-            self.runner.execute_model = self._execute(self.runner.execute_model, self.observer)
+        step = None if self.observer is None else self.observer.step
+        self.runner.follow(step=step, before=self._before, after=self._after)
         blocks = {site.layer: site.block for site in self.sites}
         self._handles += [one.register_forward_pre_hook(partial(self._enter, layer)) for layer, one in blocks.items()]
         modules = {id(site.module): site.module for site in self.sites if site.experts is None}
@@ -176,28 +172,14 @@ class Rank:
                 original = site.experts.module.forward_modular
                 site.module.__dict__["forward_modular"] = partial(self._route, site, original)
 
-    def _execute(self, original: Callable[..., Any], observer: RankObserver) -> Callable[..., Any]:
-        def execute_model(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
-            observer.step(scheduler_output)
-            try:
-                return original(scheduler_output, *args, **kwargs)
-            finally:
-                observer.step(None)
+    def _before(self, inputs: Mapping[str, Any]) -> None:
+        self.forwards += 1
+        if self.observer is not None:
+            self.observer.before(inputs)
 
-        return execute_model
-
-    def _forward(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def _model_forward(*args: Any, **kwargs: Any) -> Any:
-            named = {**dict(zip(("input_ids", "positions"), args, strict=False)), **kwargs}
-            self.forwards += 1
-            if self.observer is not None:
-                self.observer.before(named)
-            output = original(*args, **kwargs)
-            if self.observer is not None:
-                self.observer.after(output)
-            return output
-
-        return _model_forward
+    def _after(self, output: object) -> None:
+        if self.observer is not None:
+            self.observer.after(output)
 
     def _enter(self, layer: int, _block: nn.Module, _args: tuple[object, ...]) -> None:
         """Note which layer runs, because layers may share one activation module."""

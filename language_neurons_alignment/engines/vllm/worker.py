@@ -2,8 +2,8 @@
 
 A pass or an intervention wraps the runner and hooks the model, and its end undoes both:
 
-    runner.execute_model     wrapped: which requests a step feeds, and from which position on
-    runner._model_forward    wrapped: which node each row is; afterwards, the final hidden states
+    runner                   followed: which requests a step feeds, and from which position on
+    model                    hooked: which node each row is; afterwards, the final hidden states
     activation modules       forward hooks that count and change
     routed experts           wrapped: which tokens each expert has; under an intervention, computed here
 """
