@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: demo test campaign families check docs bench fix setup setup-dev setup-vllm clean clean-all help
+.PHONY: demo test campaign families check docs docs-serve bench fix setup setup-dev setup-vllm clean clean-all help
 
 VENV ?= .venv
 JOBS ?= 2
@@ -60,10 +60,13 @@ pyright: $(STAMPS)/dev
 imports: $(STAMPS)/dev
 	$(BIN)/lint-imports
 docs-build: $(STAMPS)/dev
-	PATH="$(abspath $(BIN)):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet # runs `typer` by name
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 docs: docs-build ## the documentation, into site/
 	@echo "open site/index.html"
+
+docs-serve: $(STAMPS)/dev ## the documentation on http://127.0.0.1:8000, built anew when a page changes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 bench: $(STAMPS)/dev ## every benchmark in benchmarks/, one after the other
 	@status=0; for file in benchmarks/[!_]*.py; do \

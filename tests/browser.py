@@ -26,15 +26,27 @@ class Browser:
         self.driver = driver
 
     def open(self, page: Path, *, size: tuple[int, int] = (1360, 900), dark: bool = False) -> None:
-        """Load a page from disk and wait until its figures are drawn."""
-        from selenium.webdriver.support.ui import WebDriverWait
+        """Load a report from disk and wait until its figures are drawn."""
+        self.visit(page, size=size, dark=dark)
+        self.wait("return document.documentElement.dataset.drawn")
 
+    def visit(self, page: Path, *, size: tuple[int, int] = (1360, 900), dark: bool = False) -> None:
+        """Load any page from disk, and forget what the one before it said and asked for."""
         self.resize(size)
         self.media(dark=dark)
         self.driver.get_log("performance")
         self.driver.get_log("browser")
         self.driver.get(page.as_uri())
-        WebDriverWait(self.driver, 60).until(lambda _: self.run("return document.documentElement.dataset.drawn"))
+
+    def before_each_page(self, script: str) -> None:
+        """Run a script in every page that is opened from now on, before its own."""
+        self._devtools("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+
+    def wait(self, script: str) -> Any:
+        """What a script returns, once that is something."""
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        return WebDriverWait(self.driver, 60).until(lambda _: self.run(script))
 
     def resize(self, size: tuple[int, int]) -> None:
         """The window's size, phones included."""

@@ -152,10 +152,19 @@ class Heatmap:
 
     @property
     def texts(self) -> list[list[str]]:
-        """The texts of the cells: counts in full if there is room, else as short as possible."""
+        """The texts of the cells: counts in full if there is room, else as short as possible.
+
+        A change outside the control range does not become 0: it has one decimal more where it would.
+        """
         if not self.diverging and not self.digits and len(self.columns.keys) <= _ROOMY:
             return [[number_at_bar(value) or "–" for value in row] for row in self.values]
-        return [[short(value, digits=self.digits, signed=self.diverging) for value in row] for row in self.values]
+        return [[self._text(i, j, value) for j, value in enumerate(row)] for i, row in enumerate(self.values)]
+
+    def _text(self, row: int, column: int, value: float) -> str:
+        text = short(value, digits=self.digits, signed=self.diverging)
+        if text == "0" and self.inside is not None and not self.inside[row][column]:
+            return short(value, digits=self.digits + 1, signed=self.diverging)
+        return text
 
     @property
     def largest(self) -> float:

@@ -107,6 +107,11 @@ def _heatmap(chart: Heatmap) -> Figure:
     ticks = FuncFormatter(lambda value, _: tick(value, signed=chart.diverging))
     bar = figure.colorbar(mesh, ax=axes, label=chart.label, shrink=0.8, format=ticks)
     bar.ax.yaxis.set_minor_locator(NullLocator())
+    if (
+        chart.diverging and np.isfinite(values).any()
+    ):  # as far as the data; a colour still means the same on both sides of 0
+        seen = np.clip(values[np.isfinite(values)], -largest, largest)
+        bar.ax.set_ylim(*_ends(chart, float(seen.min()), float(seen.max())))
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue] - matplotlib's stub has another type
     axes.spines[:].set_visible(False)
     if chart.inside is not None:
@@ -122,6 +127,12 @@ def _heatmap(chart: Heatmap) -> Figure:
     axes.set_yticks(np.arange(height) + 0.5, chart.rows.names)
     axes.tick_params(length=0)
     return figure
+
+
+def _ends(chart: Heatmap, least: float, most: float) -> tuple[float, float]:
+    """The ends of the colour bar: those of the data, and at least 0 and the end of the linear part on one side."""
+    room = chart.linear_up_to or chart.largest / 10
+    return min(least, -room), max(most, room)
 
 
 def _veil(figure: Figure, axes: Axes, inside: Bool[np.ndarray, "row column"]) -> None:

@@ -88,3 +88,11 @@ def test_ticks_lie_on_the_scale_in_order_and_are_few(largest: float, linear_up_t
         assert max(ticks) <= end * (1 + 1e-9)
         assert 2 <= len(ticks) <= 13
         assert not diverging or ticks == [-tick for tick in reversed(ticks)]
+
+
+def test_a_small_change_outside_the_control_range_is_not_written_as_0() -> None:
+    axis = language_axis(("en", "sw"))
+    values, inside = ((0.3, 0.3), (-0.4, 40.0)), ((False, True), (False, False))
+    chart = Heatmap(axis, axis, values, "change [%]", diverging=True, inside=inside)
+    assert chart.texts == [["+0.3", "0"], ["−0.4", "+40"]]
+    assert Heatmap(axis, axis, values, "change [%]", diverging=True).texts == [["0", "0"], ["0", "+40"]]

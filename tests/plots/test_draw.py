@@ -119,3 +119,11 @@ def test_pictures_are_the_same_every_time_and_texts_in_a_drawing_stay_texts() ->
     assert one[0].startswith(b"\x89PNG")
     assert "Neurons of Swahili" in one[1]
     assert ">English<" in one[1]
+
+
+def test_the_colour_bar_ends_with_the_data_and_zero_keeps_its_neutral_colour() -> None:
+    axis = language_axis(("en", "sw"))
+    chart = Heatmap(axis, axis, ((-2.0, 40.0), (250.0, 3.0)), "change [%]", diverging=True, linear_up_to=10.0)
+    cells, bar = draw(chart).axes
+    assert bar.get_ylim() == (-10.0, 250.0)
+    assert cells.collections[0].norm.vmin == -250.0
