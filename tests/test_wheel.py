@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,6 +37,38 @@ REVEALED = (
     "tuple[Model, AnswerCounts, Mask, str, list[str], Perplexity, dict[str, Perplexity], MapResult, Figure]",
     "MapResult",
 )
+
+
+@pytest.mark.slow
+def test_the_wheel_of_the_sdist_runs_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = pytest.importorskip("hatchling.build")
+    monkeypatch.chdir(ROOT)
+    with tarfile.open(tmp_path / build.build_sdist(str(tmp_path))) as sdist:
+        sdist.extractall(tmp_path, filter="data")
+    (source,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    monkeypatch.chdir(source)
+    site = tmp_path / "site"
+    with zipfile.ZipFile(tmp_path / build.build_wheel(str(tmp_path))) as wheel:
+        wheel.extractall(site)
+    (metadata,) = site.glob("*.dist-info/METADATA")
+    said = metadata.read_text(encoding="utf-8")
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert f"Version: {cited['version']}\n" in said
+    assert f"Author: {cited['authors'][0]['name']}\n" in said
+    assert f"Project-URL: Paper, {cited['preferred-citation']['url']}\n" in said
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    where = {**os.environ, "PYTHONPATH": str(site)}
+    command = [sys.executable, "-m", "language_neurons_alignment.cli", "dataset", "check"]
+    corpus = site / "language_neurons_alignment" / "datasets" / "demo.json"
+    run = [*command, str(corpus), "--no-language-id"]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, cwd=folder, env=where)
+    assert done.returncode == 0, done.stderr
+    own = "import language_neurons_alignment as lna; print(lna.__file__)"
+    shown = subprocess.run(
+        [sys.executable, "-c", own], capture_output=True, text=True, check=True, cwd=folder, env=where
+    )
+    assert Path(shown.stdout.strip()).is_relative_to(site)
 
 
 @pytest.mark.slow

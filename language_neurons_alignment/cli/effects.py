@@ -5,13 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from ..config import EvaluationSettings, ForcingSettings, MapSettings, MethodChoice, Selection
+from ..config import Changes, EvaluationSettings, ForcingSettings, MapSettings, MethodChoice, Selection
+from ..errors import SettingsError
 from ..languages import language_name, parse_languages
-from .options import MaskNeurons, Neurons, Overwrite, Setup, answered, layout_of, only, with_lambda
+from .options import (
+    MaskNeurons,
+    Model,
+    Neurons,
+    Overwrite,
+    Results,
+    Setup,
+    answered,
+    layout_of,
+    only,
+    option_of,
+    with_lambda,
+)
 from .output import Bars, note, notes, result, table
 
 if TYPE_CHECKING:
@@ -374,3 +388,46 @@ def method_lines(done: MethodComparison) -> list[str]:
         *table(header, rows),
         "means over languages, with 95 % intervals over texts; Jaccard: with the entropy-lambda mask",
     ]
+
+
+def export_model(
+    model_path: Annotated[str, typer.Option("--model-path", help="Model folder or hub id.", show_default=False)],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write; there must be none.", show_default=False)],
+    changes: Changes,
+    selection: Annotated[Selection, only("top_rate", "lam", "method", "neurons", "seed")],
+    results: Results,
+    dataset: Annotated[
+        str | None, typer.Option("-s", "--dataset", help="Dataset of the mask.", show_default="none: sets from files")
+    ] = None,
+    model_name: Annotated[str | None, option_of(Model, "model_name")] = None,
+) -> None:
+    """Fold an intervention into a model's weights, and write an ordinary checkpoint that any engine runs.
+
+    `zero` and `scale` multiply columns of the down projections. Steps that shift activations can be folded only where a
+    plain MLP's down projection has a bias. Config, tokenizer and chat template are copied, and lna_export.json in the
+    folder says what was folded.
+
+    Example: lna export-model --model-path ./Mistral-7B-v0.1 -s mgsm -l 0.109375 --do "zero fr" -o ./Mistral-without-fr
+    """
+    from .._export import export_model as export
+    from .._interventions import NeuronSource
+    from .._operations import Steps
+    from ..store.checkpoint import fetch_config, read_checkpoint
+    from ..store.masks import open_mask
+
+    steps, layout, mask = Steps.parse(changes.do), None, None
+    fetch_config(model_path)
+    checkpoint = read_checkpoint(model_path)
+    if dataset is not None:
+        model = Model(model_path, dataset, model_name)
+        if steps.needs_mask:
+            selection = with_lambda(selection, model, results, f"--do {steps.texts[0]!r}")
+        layout = layout_of(model, results).by(selection)
+        if steps.needs_mask:
+            mask = open_mask(layout, top_rate=selection.top_rate, lam=selection.lam, checkpoint=checkpoint)
+    elif steps.needs_mask:
+        raise SettingsError(f"--do {steps.texts[0]!r} names a language of a mask: give the mask's dataset, -s")
+    source = NeuronSource.open(layout, steps, mask=mask, classes=changes.classes, checkpoint=checkpoint)
+    done = export(model_path, steps, source, out)
+    rows = [[layer, count] for layer, count in done.neurons.items()]
+    result(results.as_json, vars(done), table(["layer", "neurons folded"], rows), [str(done.folder), str(done.note)])

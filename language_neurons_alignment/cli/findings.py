@@ -12,7 +12,19 @@ import typer
 from ..config import Selection, StabilitySettings
 from ..errors import ArtifactError, SettingsError, UnknownArchitectureError
 from ..languages import language_name, parse_languages
-from .options import EngineFlags, MaskOnly, Model, Neurons, Printing, Results, Trained, languages_of, layout_of, only
+from .options import (
+    EngineFlags,
+    MaskOnly,
+    Model,
+    Neurons,
+    Overwrite,
+    Printing,
+    Results,
+    Trained,
+    languages_of,
+    layout_of,
+    only,
+)
 from .output import Bars, note, notes, result, table
 from .process import importing
 
@@ -525,3 +537,52 @@ def check(
     if not found.sound:
         wrong = ", ".join(f"{sizes[kind]} {kind}" for kind in (DAMAGED, STALE, ORPHANED) if sizes[kind])
         raise ArtifactError(f"{root}: {wrong}; make what is listed again, or delete it")
+
+
+def push(
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME of a data set.", show_default=False)],
+    model: Model,
+    results: Results,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
+    answers: Annotated[bool, typer.Option("--answers", help="Also send the model's answers: texts.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Name the files, and send nothing.")] = False,
+) -> None:
+    """Send a model's counts, masks and maps to the Hugging Face hub, with a card; private by default, and no texts.
+
+    The files are checked, and named on stderr, before anything is sent. The licence is yours to add.
+
+    Example: lna push me/neurons --model-path ./Mistral-7B-v0.1 -s mgsm
+    """
+    from .._share import push as send
+
+    def announce(files: tuple[str, ...]) -> None:
+        note(f"{'would send' if dry_run else 'sending'} {len(files)} files to {repo}:")
+        for one in files:
+            note(f"  {one}")
+
+    layout = layout_of(model, results)
+    done = send(layout, repo, private=not public, answers=answers, dry_run=dry_run, announce=announce)
+    result(results.as_json, vars(done), done.url or f"{len(done.files)} files, not sent")
+
+
+def pull(
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME of a data set.", show_default=False)],
+    results: Results,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Branch, tag or commit.", show_default="the newest")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Fetch results that `lna push` sent to the Hugging Face hub.
+
+    Each file must have its listed digest, and all are verified as `lna check` does, before any comes under --root.
+
+    Example: lna pull me/neurons --root ./theirs
+    """
+    from .._share import pull as fetch
+
+    done = fetch(repo, results.root, revision=revision, overwrite=overwrite)
+    if done.there:
+        note(f"{done.there} files were there already, with the same content")
+    shown = {**vars(done), "root": results.root}
+    result(results.as_json, shown, f"{len(done.files)} files of {done.model} on {done.dataset}", str(results.root))

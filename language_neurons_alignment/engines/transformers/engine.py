@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 
 from ..._gguf import is_gguf
 from ...config import Sampling
@@ -30,6 +31,7 @@ from ..quantization import check_quantization, describe_quantization, method_of
 from . import guest, loading
 from .compiled import CompiledCounter, check_backend
 from .counting import FiringCounter, feed, feed_jobs
+from .folding import fold
 from .generating import generate_batch
 from .interventions import hooked
 from .network import Network, score
@@ -302,6 +304,10 @@ class TransformersEngine:
             yield
         finally:
             self._reused = before
+
+    def fold(self, intervention: Intervention, files: Mapping[str, Path]) -> Iterator[tuple[str, Tensor]]:
+        """Yield the stored tensors that take an intervention in (`folding.fold`)."""
+        return fold(self._network, intervention, files)
 
     @property
     def sites(self) -> tuple[NeuronSite, ...]:
