@@ -55,8 +55,6 @@ class Family:
 _GATED = TransformersPlace("layers", "mlp.act_fn", "mlp.gate_proj")
 """As in Llama."""
 
-_MLA = "its attention (MLA) gave other hidden states there than in the transformers library"
-
 FAMILIES: dict[str, Family] = {
     "llama": Family(_GATED),
     "mistral": Family(_GATED),
@@ -74,13 +72,14 @@ FAMILIES: dict[str, Family] = {
         width=lambda config: 4 * config.hidden_size,  # whatever else its config may say
         without_vllm="it computes the exact GELU, and the model was trained with the tanh approximation",
     ),
-    "deepseek_v2": Family(without_vllm=_MLA),
-    "deepseek_v3": Family(without_vllm=_MLA),
     # the layers with a window see one token more there than in the transformers library
     "cohere2": Family(longest_in_vllm=lambda config: config.sliding_window),
-    "ernie4_5_moe": Family(
+    "cohere2_moe": Family(longest_in_vllm=lambda config: config.sliding_window),
+    "mimo_v2_flash": Family(
         without_vllm="its counts there are not those of the transformers library, for a reason that is not known"
     ),
+    "phimoe": Family(without_vllm="its class there leaves out the bias of the lm_head"),
+    "lfm2": Family(width=lambda config: _lfm2_width(config)),
     "gemma4_text": Family(
         without_vllm="its layers may differ in width, and vLLM's are counted with one width",
         width=lambda config: _gemma4_widths(config),
@@ -124,6 +123,18 @@ def _from_packages() -> Mapping[str, Family]:
     return found
 
 
+def _lfm2_width(config: Any) -> int | None:
+    """LFM2 may take two thirds of the width that its config names, times a factor and rounded up."""
+    width = getattr(config, "intermediate_size", None)
+    if not isinstance(width, int) or not getattr(config, "block_auto_adjust_ff_dim", False):
+        return width
+    width, factor = 2 * width // 3, getattr(config, "block_ffn_dim_multiplier", None)
+    if factor is None:
+        return width
+    multiple = config.block_multiple_of
+    return -(-int(factor * width) // multiple) * multiple
+
+
 def _gemma4_widths(config: Any) -> list[int] | int | None:
     """Gemma 4 may double the width of the last layers, which share the keys and values of those before them."""
     width, layers = getattr(config, "intermediate_size", None), getattr(config, "num_hidden_layers", 0)
@@ -165,7 +176,7 @@ def class_name(config: Any) -> str | None:
     return (getattr(config, "architectures", None) or [None])[0]
 
 
-_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff")
+_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff", "dff")
 """Names under which configs say how many neurons a layer has."""
 
 
@@ -276,6 +287,8 @@ def _is_sparse(text: Any, layer: int) -> bool:
     kinds = getattr(text, "mlp_layer_types", None)
     if kinds:
         return kinds[layer] == "sparse"
+    if period := getattr(text, "expert_layer_period", None):  # Jamba
+        return (layer - text.expert_layer_offset) % period == 0
     dense = getattr(text, "first_k_dense_replace", None) or getattr(text, "num_dense_layers", None) or 0
     start = getattr(text, "moe_layer_start_index", None) or 0
     step = getattr(text, "decoder_sparse_step", None) or getattr(text, "moe_layer_interval", None) or 1

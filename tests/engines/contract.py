@@ -315,7 +315,8 @@ class EngineContract:
             assert all(masked[k] == pytest.approx(plain[k], rel=1e-3) for k in texts if k != off)
 
 
-def scored_texts(tokenizer: Tokenizer) -> list[ScoredText]:
+def scored_texts(tokenizer: Tokenizer, texts: dict[str, list[str]] = TEXTS) -> list[ScoredText]:
     """Texts of many lengths, from several starts, some with nothing to score."""
-    texts = [ScoredText(full, start) for g in groups_of(tokenizer) for full in g.full for start in (0, len(g.prefix))]
-    return [*texts, ScoredText((1,)), ScoredText((1, 40, 41), start=3), ScoredText((1, 40, 41), start=2)]
+    groups = groups_of(tokenizer, texts)
+    scored = [ScoredText(full, start) for g in groups for full in g.full for start in (0, len(g.prefix))]
+    return [*scored, ScoredText((1,)), ScoredText((1, 40, 41), start=3), ScoredText((1, 40, 41), start=2)]

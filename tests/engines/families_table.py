@@ -49,7 +49,9 @@ def in_vllm() -> dict[str, str]:
 
 def _why(reason: str) -> str:
     """A reason without the model's name in front of it and the advice behind it."""
-    reason = re.sub(r"^(\w+ \(model_type '\w+'\) is not served by vLLM|vLLM cannot load \w+): ", "", reason)
+    name = r"^(\w+ \(model_type '\w+'\) is not served by vLLM|vLLM cannot load \w+|the neurons of .* cannot be proved)"
+    reason = re.sub(f"{name}: ", "", reason)
+    reason = re.sub(r"^vLLM does not run .* \(try --engine transformers\): ", "it does not run: ", reason)
     advice = r"; try --engine| \(--debug|; its numbers could|; such a model|: pip install| Supported arch"
     reason = re.split(advice, reason)[0]
     return f": {shorten(reason, 150, placeholder=' …').replace('|', '/')}" if reason else ""

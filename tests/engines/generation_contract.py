@@ -27,6 +27,8 @@ QUESTIONS = (
     "নয়টি ডিম",
     "the the the",
 )
+SOME = ("What is 2 + 3?", "ab", "Über the ab ", "A farmer has the 12")
+"""Fewer and shorter ones, for comparing many models."""
 GREEDY = Sampling(max_new_tokens=20)
 DRAWN = Sampling(max_new_tokens=12, temperature=0.9, top_p=0.9, seed=7)
 

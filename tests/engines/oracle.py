@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,9 +28,9 @@ from language_neurons_alignment.core.routing import Experts, LanguageRouting, Sp
 from language_neurons_alignment.corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText
 from tests.tiny_models import auto_model
 
-_SEES = re.compile("visi|visual|project|connector")
-"""Names of modules that work on images."""
-_ACTIVATIONS = ("act_fn", "activation_fn", "activation", "act", "gelu_impl")
+_ELSEWHERE = re.compile("visi|visual|project|connector|attn|attention|mamba|router")
+"""Names of modules that work on images, mix tokens, or choose experts."""
+_ACTIVATIONS = ("act_fn", "activation_fn", "activation", "act", "gelu_impl", "1")
 
 
 class Tap(nn.Module):
@@ -97,21 +97,39 @@ class ExpertsTap(nn.Module):
         return (given * share[..., None]).sum(1).to(hidden.dtype)
 
 
-class NaiveEngine:
-    """The oracle, with the methods of an engine."""
+@dataclass(frozen=True)
+class Pass:
+    """What a sequence, run by itself, gives."""
 
-    def __init__(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+    activations: list[Tensor]  # of each layer, [position, neuron], as wide as the widest
+    logits: Tensor  # [position, vocabulary]
+    routing: SpanRouting | None
+
+
+class NaiveEngine:
+    """The oracle, with the methods of an engine.
+
+    Args:
+        folder: the model.
+        dtype: its precision.
+        keep: a sequence is run once for all who ask; the network must not be changed but by `intervene`.
+    """
+
+    def __init__(self, folder: Path, *, dtype: torch.dtype = torch.float32, keep: bool = False) -> None:
         # eager is the only attention that does all that every architecture needs (Gemma 2 caps its scores)
         kind = auto_model(AutoConfig.from_pretrained(folder))
         loaded = kind.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
         self.network = loaded.eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.taps = _tap(self.network)
+        self.experts = None
+        self._passes: dict[tuple[object, ...], Pass] | None = {} if keep else None
+        self._changes: list[tuple[bytes, bytes]] = []
         config = self.network.config
-        width = self._activations((1,))[0].shape[1]  # of the widest layer
+        self.routers: dict[int, ExpertsTap] = {}
+        width = self._run((1,)).activations[0].shape[1]  # of the widest layer
         routed = [(layer, tap) for layer, taps in enumerate(self.taps) for tap in taps if isinstance(tap, ExpertsTap)]
         self.routers = dict(routed)
-        self.experts = None
         if routed:
             number, top_k = routed[0][1].chosen[0].shape[1], int(routed[0][1].chosen[0].sum(1)[0])
             of_one = routed[0][1].seen[0].shape[1] // number
@@ -137,13 +155,14 @@ class NaiveEngine:
             routing = self.experts and SpanRouting.zero(self.model.layers, self.experts.number)
             for sequence in sequences:
                 if sequence:
-                    activations = self._activations(sequence)
+                    done = self._pass(sequence)
+                    activations = done.activations
                     total += activations[0].shape[0]
                     over_zero += torch.stack([(one > 0).sum(0) for one in activations])
                     seen = torch.stack(activations).to(torch.float64).numpy()  # [layer, position, neuron]
                     plain, squares = plain + seen.sum(1), squares + np.square(seen).sum(1)
-                    if routing is not None:
-                        routing = routing + self._routed(len(sequence))
+                    if routing is not None and done.routing is not None:
+                        routing = routing + done.routing
                     progress(len(sequence))
             routings.append(routing)
             spans.append(SpanCounts(total, over_zero))
@@ -170,8 +189,7 @@ class NaiveEngine:
             if first >= len(text.tokens):
                 results.append(TextLikelihood(0.0, 0))
                 continue
-            with torch.no_grad():
-                logits = self.network(input_ids=torch.tensor([text.tokens])).logits[0].double()
+            logits = self._pass(text.tokens).logits.double()
             losses = nn.functional.cross_entropy(
                 logits[first - 1 : -1], torch.tensor(text.tokens[first:]), reduction="sum"
             )
@@ -192,9 +210,7 @@ class NaiveEngine:
 
     def probabilities(self, tokens: Sequence[int]) -> Tensor:
         """The probabilities of the next token, in float64."""
-        with torch.no_grad():
-            logits = self.network(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
-        return torch.softmax(logits.double(), dim=-1)
+        return torch.softmax(self._pass(tuple(tokens)).logits[-1].double(), dim=-1)
 
     def _answer(self, prompt: Sequence[int], sampling: Sampling) -> GeneratedAnswer:
         """An answer; each token is computed without a cache, and the text is decoded anew after each."""
@@ -215,6 +231,7 @@ class NaiveEngine:
     @contextmanager
     def intervene(self, intervention: Intervention) -> Iterator[None]:
         dtype = self.network.dtype
+        self._changes.append((intervention.scale.numpy().tobytes(), intervention.shift.numpy().tobytes()))
         for taps, scale, shift in zip(
             self.taps, intervention.scale.to(dtype), intervention.shift.to(dtype), strict=True
         ):
@@ -225,6 +242,7 @@ class NaiveEngine:
         try:
             yield
         finally:
+            self._changes.pop()
             for taps in self.taps:
                 for tap in taps:
                     tap.changes.pop()
@@ -232,15 +250,24 @@ class NaiveEngine:
     def close(self) -> None:
         del self.network
 
-    def _activations(self, tokens: tuple[int, ...]) -> list[Tensor]:
+    def _pass(self, tokens: tuple[int, ...]) -> Pass:
+        if self._passes is None:
+            return self._run(tokens)
+        key = (tokens, *self._changes)
+        if key not in self._passes:
+            self._passes[key] = self._run(tokens)
+        return self._passes[key]
+
+    def _run(self, tokens: tuple[int, ...]) -> Pass:
         for taps in self.taps:
             for tap in taps:
                 tap.seen.clear()
         with torch.no_grad():
-            self.network(input_ids=torch.tensor([tokens]))
+            logits = self.network(input_ids=torch.tensor([tokens]), use_cache=False).logits[0]
         layers = [torch.cat([torch.cat(tap.seen) for tap in taps], dim=1) for taps in self.taps]
         widest = max(one.shape[1] for one in layers)
-        return [nn.functional.pad(one, (0, widest - one.shape[1])) for one in layers]
+        activations = [nn.functional.pad(one, (0, widest - one.shape[1])) for one in layers]
+        return Pass(activations, logits, None if self.experts is None else self._routed(len(tokens)))
 
 
 def _ends(folder: Path) -> tuple[int, ...]:
@@ -257,15 +284,18 @@ def _tap(network: nn.Module) -> list[list[Tap | ExpertsTap]]:
     taps: dict[int, list[Tap | ExpertsTap]] = {}
     for name, module in list(network.named_modules()):
         layer = re.search(r"\.(\d+)\.", f".{name}.")
-        if layer is None or _SEES.search(name) or ".experts." in name:
+        if layer is None or _ELSEWHERE.search(name) or ".experts." in name:
             continue
         here = taps.setdefault(int(layer[1]), [])
         experts = module._modules.get("experts")
         if experts is not None:
             config = network.config.get_text_config()
-            act = "gpt_oss" if config.model_type == "gpt_oss" else config.hidden_act
+            act = "gpt_oss" if config.model_type == "gpt_oss" else getattr(config, "hidden_act", "silu")
             module.experts = ExpertsTap(experts, act)
             here.insert(0, module.experts)
+        if type(module).__name__ in ("Lfm2MLP", "Lfm2MoeMLP"):  # they have no activation module
+            module.act_fn = nn.SiLU()
+            module.forward = partial(_gated, module)
         for attribute in _ACTIVATIONS:
             inner = "mlp" in module._modules  # a layer of Gemma 3n or 4: its own activation gates embeddings
             if isinstance(module._modules.get(attribute), nn.Module) and not (inner or name.endswith(".experts")):
@@ -273,3 +303,7 @@ def _tap(network: nn.Module) -> list[list[Tap | ExpertsTap]]:
                 setattr(module, attribute, tap)
                 here.append(tap)
     return [taps[layer] for layer in sorted(taps) if taps[layer]]
+
+
+def _gated(mlp: nn.Module, x: Tensor) -> Tensor:
+    return mlp.w2(mlp.act_fn(mlp.w1(x)) * mlp.w3(x))

@@ -42,26 +42,29 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: save_tiny_model(kind, root / kind) for kind in KINDS}
 
 
+@pytest.fixture(scope="module")
+def engines(folders: dict[str, Path]) -> dict[str, TransformersEngine]:
+    """An engine for each kind, shared by all tests that leave it as it was."""
+    return {kind: TransformersEngine.load(folder, device="cpu") for kind, folder in folders.items()}
+
+
 @pytest.fixture(params=KINDS)
-def engine(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[TransformersEngine]:
-    engine = TransformersEngine.load(folders[request.param], device="cpu")
+def engine(request: pytest.FixtureRequest, engines: dict[str, TransformersEngine]) -> Iterator[TransformersEngine]:
+    engine = engines[request.param]
     yield engine
     left = [m for m in engine._network.decoder.modules() if m._forward_hooks or m._forward_pre_hooks]
     assert not left, "a hook was left behind"
-    engine.close()
 
 
-def mixtral(folders: dict[str, Path]) -> TransformersEngine:
+@pytest.fixture
+def mixtral(engines: dict[str, TransformersEngine]) -> TransformersEngine:
+    return engines["mixtral"]
+
+
+@pytest.fixture
+def own_mixtral(folders: dict[str, Path]) -> TransformersEngine:
+    """One that a test may break."""
     return TransformersEngine.load(folders["mixtral"], device="cpu")
-
-
-@pytest.mark.parametrize("kind", ["mixtral", "gpt_oss", "deepseek_v3"])
-def test_counts_are_the_oracle_s_without_one_cell_of_error_on_one_batch_shape(
-    kind: str, folders: dict[str, Path]
-) -> None:
-    engine, oracle = TransformersEngine.load(folders[kind], device="cpu", batch_tokens=1), NaiveEngine(folders[kind])
-    groups = [PromptGroup(text.tokens, (text.tokens,)) for text in TEXTS]  # prefix and text are one sequence
-    assert_same_counts(engine.count(groups), oracle.count(groups), exact=True)
 
 
 def test_padding_is_never_counted(engine: TransformersEngine) -> None:
@@ -87,17 +90,18 @@ def test_a_banned_expert_is_never_chosen_and_the_others_take_its_tokens(engine: 
     assert_same_counts(engine.count(GROUPS), plain, exact=True)
 
 
-def test_an_expert_that_is_boosted_enough_is_chosen_for_every_token(folders: dict[str, Path]) -> None:
-    engine = mixtral(folders)
-    with intervene(engine, ["boost:60 expert:1.2", "boost:40 expert:1.2", "ban expert:1.3"], source_of()):
-        counts = engine.count(GROUPS)
+def test_an_expert_that_is_boosted_enough_is_chosen_for_every_token(mixtral: TransformersEngine) -> None:
+    with intervene(mixtral, ["boost:60 expert:1.2", "boost:40 expert:1.2", "ban expert:1.3"], source_of()):
+        counts = mixtral.count(GROUPS)
     assert counts.routing is not None
     assert counts.routing.full.routed[1, 2:4].tolist() == [36, 0]
     assert float(counts.routing.full.weight[1, 2]) == pytest.approx(36)
 
 
-def test_boost_in_gpt_oss_is_its_router_s_own_bias(folders: dict[str, Path], tmp_path: Path) -> None:
-    engine = TransformersEngine.load(folders["gpt_oss"], device="cpu")
+def test_boost_in_gpt_oss_is_its_router_s_own_bias(
+    engines: dict[str, TransformersEngine], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    engine = engines["gpt_oss"]
     by_hand = AutoModelForCausalLM.from_pretrained(folders["gpt_oss"])
     with torch.no_grad():
         by_hand.model.layers[1].mlp.router.bias[4] += 1.5
@@ -110,8 +114,8 @@ def test_boost_in_gpt_oss_is_its_router_s_own_bias(folders: dict[str, Path], tmp
         assert_close(engine.log_likelihood(TEXTS), oracle.log_likelihood(TEXTS))
 
 
-def test_boost_in_mixtral_is_added_before_the_softmax(folders: dict[str, Path]) -> None:
-    engine, oracle = mixtral(folders), NaiveEngine(folders["mixtral"])
+def test_boost_in_mixtral_is_added_before_the_softmax(mixtral: TransformersEngine, folders: dict[str, Path]) -> None:
+    engine, oracle = mixtral, NaiveEngine(folders["mixtral"])
     gate = oracle.network.model.layers[0].mlp.gate
 
     def by_hand(hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,11 +130,10 @@ def test_boost_in_mixtral_is_added_before_the_softmax(folders: dict[str, Path]) 
         assert_close(engine.log_likelihood(TEXTS), oracle.log_likelihood(TEXTS))
 
 
-def test_an_expert_names_all_of_its_neurons(folders: dict[str, Path]) -> None:
-    engine = mixtral(folders)
-    with intervene(engine, "zero expert:1.2", source_of()):
-        counts = engine.count(GROUPS)
-    fired, experts = counts.full.over_zero, engine.model.experts
+def test_an_expert_names_all_of_its_neurons(mixtral: TransformersEngine) -> None:
+    with intervene(mixtral, "zero expert:1.2", source_of()):
+        counts = mixtral.count(GROUPS)
+    fired, experts = counts.full.over_zero, mixtral.model.experts
     assert experts is not None
     assert not fired[1, experts.neurons(2)].any()
     assert fired[1].any()
@@ -153,9 +156,9 @@ def test_an_expert_names_all_of_its_neurons(folders: dict[str, Path]) -> None:
     ],
 )
 def test_what_no_router_can_do_is_refused(
-    do: str | list[str], error: type[LNAError], says: str, folders: dict[str, Path]
+    do: str | list[str], error: type[LNAError], says: str, mixtral: TransformersEngine
 ) -> None:
-    with pytest.raises(error, match=says), intervene(mixtral(folders), do, source_of()):
+    with pytest.raises(error, match=says), intervene(mixtral, do, source_of()):
         pass
 
 
@@ -175,8 +178,8 @@ def mixtral_intervention() -> Intervention:
     return replace(Intervention.identity(3, 96), router=torch.ones(3, EXPERTS))
 
 
-def test_a_kernel_in_the_place_of_the_experts_is_noticed(folders: dict[str, Path]) -> None:
-    engine = mixtral(folders)
+def test_a_kernel_in_the_place_of_the_experts_is_noticed(own_mixtral: TransformersEngine) -> None:
+    engine = own_mixtral
     experts: Any = engine._network.decoder.layers[1].mlp.experts  # type: ignore[union-attr]
     experts.forward = lambda hidden, index, weights: torch.zeros_like(hidden)
     with pytest.raises(SilentHookError, match=r"1 of 3 .*layer 1"):
@@ -188,8 +191,8 @@ def test_a_kernel_in_the_place_of_the_experts_is_noticed(folders: dict[str, Path
         engine.log_likelihood(TEXTS)
 
 
-def test_a_router_that_does_not_choose_by_a_linear_map_is_noticed(folders: dict[str, Path]) -> None:
-    engine = mixtral(folders)
+def test_a_router_that_does_not_choose_by_a_linear_map_is_noticed(own_mixtral: TransformersEngine) -> None:
+    engine = own_mixtral
     gate: Any = engine._network.decoder.layers[1].mlp.gate  # type: ignore[union-attr]
 
     def fixed(hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -255,8 +258,8 @@ def test_whatever_else_the_block_adds_is_noticed(monkeypatch: pytest.MonkeyPatch
         find_sites(decoder)
 
 
-def test_groups_of_answers_are_counted_as_one_by_one(folders: dict[str, Path]) -> None:
-    engine = mixtral(folders)
+def test_groups_of_answers_are_counted_as_one_by_one(mixtral: TransformersEngine, folders: dict[str, Path]) -> None:
+    engine = mixtral
     texts = {"What is 2 + 3?": [" ab", " so 5", " ab"]}
     groups = groups_of(engine.tokenizer, texts)
     counts = engine.count(groups, moments=True)

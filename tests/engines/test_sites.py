@@ -131,8 +131,61 @@ class ChangedAfterwards(Thought):
         return self.deed(activation * self.doubt(x))
 
 
+class Bare(nn.Module):
+    """Three maps and no activation module, as in LFM2."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor] = F.silu, *, names: tuple[str, str] = ("one", "two")) -> None:
+        super().__init__()
+        self.one, self.two, self.deed = (
+            nn.Linear(HIDDEN, WIDTH),
+            nn.Linear(HIDDEN, WIDTH),
+            nn.Linear(WIDTH, HIDDEN, bias=False),
+        )
+        self.act, self.names = act, names
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = (getattr(self, name) for name in self.names)
+        return self.deed(self.act(gate(x)) * up(x))
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+@pytest.mark.parametrize("names", [("one", "two"), ("two", "one")])
+@pytest.mark.parametrize("act", [F.silu, F.gelu, F.relu, gelu_tanh])
+def test_an_activation_function_that_is_no_module_is_made_one_where_nothing_changes(
+    act: Callable[[Tensor], Tensor], names: tuple[str, str]
+) -> None:
+    model, seen = tower(lambda: Bare(act, names=names)), []
+    tokens = torch.arange(9)[None]
+    before = model(tokens)[0]
+    sites = find_sites(model)
+    assert [(one.activation, one.up, one.down) for one in sites] == [
+        ("thought.act_fn", f"thought.{names[1]}", "thought.deed")
+    ] * 2
+    assert torch.equal(model(tokens)[0], before)
+    hook = sites[0].module.register_forward_hook(lambda _module, inputs, output: seen.append((inputs[0], output)))
+    model(tokens)
+    hook.remove()
+    ((gate, activation),) = seen
+    assert torch.equal(activation, act(gate))
+    with torch.no_grad():
+        getattr(model.storeys[0].thought, names[0]).weight.zero_()  # type: ignore[union-attr]
+        getattr(model.storeys[0].thought, names[0]).bias.zero_()  # type: ignore[union-attr]
+        assert not (model.storeys[0].thought(before)).any(), "another gate's neurons"  # act(0) = 0
+
+
+@pytest.mark.parametrize("act", [torch.tanh, lambda x: F.silu(x) * 0.5, F.softplus])
+def test_a_function_that_nobody_knows_stays_where_it_is_and_is_refused(act: Callable[[Tensor], Tensor]) -> None:
+    model = tower(lambda: Bare(act))
+    with pytest.raises(UnknownArchitectureError, match="no place could hold its neurons"):
+        find_sites(model)
+    assert not hasattr(model.storeys[0].thought, "act_fn")
+
+
 class Functional(Thought):
-    """No module applies the activation function, so no hook could see it."""
+    """Its activation module is never called, so no hook could see it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.deed(F.silu(self.wish(x)) * self.doubt(x))

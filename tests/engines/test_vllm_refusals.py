@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -182,6 +184,31 @@ def test_room_for_the_token_that_is_sampled_and_never_fed() -> None:
     phi3 = SimpleNamespace(rope_parameters={"rope_type": "longrope", "original_max_position_embeddings": 4096})
     assert request.max_model_len(phi3, 131072, {}) == 4096
     assert request.max_model_len(phi3, 1000, {}) == 1001
+
+
+def says_nothing() -> None:
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("fail", "says"),
+    [
+        (lambda: {}["layers.0"], "KeyError: 'layers.0'"),
+        (lambda: attrgetter("size")(None), "AttributeError: 'NoneType' object has no attribute 'size'"),
+        (lambda: int("a\nb"), "invalid literal for int() with base 10: 'a\\nb'"),
+        (says_nothing, "AssertionError at 'raise AssertionError' (test_vllm_refusals.py)"),
+    ],
+)
+def test_whatever_vllm_raises_says_what_it_was(fail: Callable[[], object], says: str) -> None:
+    with pytest.raises(EngineError) as refused, launch.explained("vLLM cannot load x"):
+        fail()
+    assert str(refused.value) == f"vLLM cannot load x: {says} (--debug shows all; its own messages are above)"
+
+
+def test_a_class_that_needs_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda _name: None)
+    with pytest.raises(EngineError, match="perhaps because torchvision is not installed"), launch.explained("x"):
+        raise ValueError("Model architectures ['Qwen3_5ForCausalLM'] failed to be inspected. Please check the logs")
 
 
 def test_stdout_is_left_to_results(capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from language_neurons_alignment.engines.vllm.experts import RankExperts, RoutedCall
 from language_neurons_alignment.engines.vllm.firing import FiringSums, RowWeights
 from language_neurons_alignment.engines.vllm.sites import RankSite, Trace, decoder_layers
 from language_neurons_alignment.errors import UnknownArchitectureError
@@ -221,6 +222,73 @@ def test_another_width_and_ranks_that_are_not_summed_are_refused() -> None:
         found(MLP(Merged(), down=nn.Linear), tensor=2)
     with pytest.raises(UnknownArchitectureError, match="no list of decoder layers"):
         Trace(nn.Linear(1, 1))
+
+
+class RotaryEmbedding(nn.Module):
+    """Called as vLLM's, with a kernel that may turn other rows than its equation does."""
+
+    def __init__(self, *, right: bool) -> None:
+        super().__init__()
+        self.right = right
+
+    def forward_native(self, positions: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        return query * positions[:, None], key * positions[:, None]
+
+    def forward(self, positions: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        query.mul_(positions[:, None])  # in place, as vLLM's kernel
+        key.mul_((positions if self.right else positions.flip(0))[:, None])
+        return query, key
+
+
+class Turning(MLP):
+    def __init__(self, *, right: bool) -> None:
+        super().__init__(Merged())
+        self.rotary = RotaryEmbedding(right=right)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.rotary(torch.arange(len(x)), x.clone(), x.clone())
+        return super().forward(x)
+
+
+def test_a_rotary_embedding_whose_kernel_turns_other_rows_is_refused() -> None:
+    assert found(Turning(right=True))
+    with pytest.raises(UnknownArchitectureError, match=r"layer 1 .*rotary embedding gives something else than its eq"):
+        found(Turning(right=True), Turning(right=False))
+
+
+class Routed(nn.Module):
+    """As vLLM's `RoutedExperts`, with weights as they were loaded."""
+
+    def __init__(self, bias: Tensor | None, *, grouped: bool = False) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        first, down = (torch.randn(3, *shape, generator=generator) for shape in ((2 * WIDTH, HIDDEN), (HIDDEN, WIDTH)))
+        self.__dict__["lna_weights"] = [first, down, None, None]
+        self.e_score_correction_bias, self.use_grouped_topk, self.custom_routing_function = bias, grouped, None
+        self.activation, self.expert_map, self.global_num_experts = "silu", None, 3
+        self.apply_router_weight_on_input = False
+
+
+def routed_call() -> RoutedCall:
+    """Two tokens, each of them sent to two of three experts, and what these give."""
+    generator = torch.Generator().manual_seed(1)
+    x, weights = torch.randn(2, HIDDEN, generator=generator), torch.tensor([[0.75, 0.25], [0.5, 0.5]])
+    index = torch.tensor([[2, 0], [1, 2]])
+    first, down, *_ = Routed(None).__dict__["lna_weights"]
+    gate, up = torch.einsum("th,efh->tef", x, first).chunk(2, dim=-1)
+    given = torch.einsum("tef,ehf->teh", F.silu(gate) * up, down)
+    return RoutedCall(
+        x, weights, index, (given.gather(1, index[..., None].expand(-1, -1, HIDDEN)) * weights[..., None]).sum(1)
+    )
+
+
+def test_a_bias_that_vllm_s_router_for_cpus_leaves_out_is_refused() -> None:
+    call, bias = routed_call(), torch.tensor([0.0, 0.1, 0.0])
+    for module in (Routed(None), Routed(bias * 0), Routed(bias, grouped=True)):
+        assert isinstance(RankExperts.of(module, call), RankExperts)
+    assert RankExperts.of(Routed(bias), call) == (
+        "vLLM's router for CPUs leaves out the bias that the model adds to its router's scores"
+    )
 
 
 def xielu(x: Tensor) -> Tensor:

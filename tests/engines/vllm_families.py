@@ -4,7 +4,7 @@
 
 makes the tiny models in FOLDER, and prints one JSON object a line: `model_type`; `vllm`, which is "equal", "different"
 or "refused"; `reason` where it is not equal. Counts, moments, likelihoods and deactivations are compared in float32, by
-the rules of the engine contract. Without KIND it tries all of `KINDS`.
+the rules of the engine contract, and greedy answers token for token. Without KIND it tries all of `KINDS`.
 
 A process of its own, because vLLM changes classes of the transformers library when it runs inside. Its imports are what
 takes the time: a family more costs seconds. The transformers engine is therefore asked first.
@@ -17,28 +17,57 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 import pytest
 
+from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.core.counts import LanguageCounts
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import TextLikelihood
+from language_neurons_alignment.corpus.encode import GeneratedAnswer
 from language_neurons_alignment.engines.base import Engine
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import EngineError
-from tests.engines.contract import assert_close, assert_same_counts, assert_tally, groups_of, scored_texts, some_neurons
+from tests.engines.contract import (
+    SHORT,
+    assert_close,
+    assert_same_counts,
+    assert_tally,
+    groups_of,
+    scored_texts,
+    some_neurons,
+)
+from tests.engines.generation_contract import SOME, prompts_of
 from tests.engines.moments_contract import assert_same_moments
 from tests.engines.vllm_engines import open_vllm
 from tests.tiny_models import CONFIGS, save_tiny_model
 
 KINDS = tuple(CONFIGS)
 
+_MLA = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 64, "v_head_dim": 64, "head_dim": 64}
+
 CHANGES: dict[str, dict[str, Any]] = {
+    "afmoe": {
+        "score_func": "sigmoid",
+        "route_norm": True,
+        "route_scale": 1.0,
+        "n_group": 1,
+        "topk_group": 1,
+    },  # in published configs, as those below
+    "hy_v3": {"expert_hidden_dim": 40, "route_norm": True, "qk_norm": True},
+    "lfm2": {"conv_dim": 128, "block_dim": 128, "block_ff_dim": 144, "block_norm_eps": 1e-5},
+    "lfm2_moe": {"conv_dim": 128},
+    "minimax_m2": {"rotary_dim": 16, "scoring_func": "sigmoid", "use_routing_bias": True},
+    "cohere2_moe": {"sliding_window": 512},
     "cohere2": {"sliding_window": 512},  # vLLM's window is one token longer, so the engine reads no longer texts
     "gemma2": {"attn_logit_softcapping": 50.0},  # as Gemma 2's own; at 1, vLLM's kernel for CPUs gives NaN
-    "glm4_moe": {"head_dim": 32},  # the least that vLLM's kernel for CPUs knows
+    "deepseek_v2": _MLA,  # the one size that vLLM's kernel for CPUs knows
+    "deepseek_v3": {**_MLA, "topk_method": "noaux_tc"},  # as in its published config
+    "glm4_moe_lite": _MLA,
     "falcon": {"ffn_hidden_size": 512, "intermediate_size": 512},  # vLLM knows no other than 4 × the hidden size
 }
 """What a tiny model must have besides, so that vLLM can load it."""
@@ -46,21 +75,25 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Seen:
-    """What an engine gives: counts, and counts and likelihoods with some neurons off."""
+    """What an engine gives: counts, likelihoods and greedy answers, and the same with some neurons off."""
 
     counts: LanguageCounts
     likelihoods: list[TextLikelihood]
+    answers: list[GeneratedAnswer]
     masked_counts: LanguageCounts
     masked_likelihoods: list[TextLikelihood]
+    masked_answers: list[GeneratedAnswer]
 
     @classmethod
     def of(cls, engine: Engine) -> Seen:
-        groups = groups_of(engine.tokenizer)
-        texts = scored_texts(engine.tokenizer)
+        groups = groups_of(engine.tokenizer, SHORT)
+        texts = scored_texts(engine.tokenizer, SHORT)
         counts, likelihoods = engine.count(groups, moments=True), engine.log_likelihood(texts)
         assert_tally(counts, groups)
+        answer = partial(engine.generate, prompts_of(engine, SOME), sampling=Sampling(max_new_tokens=8))
+        plain = answer()
         with engine.intervene(Intervention.zero(some_neurons(engine))):
-            return cls(counts, likelihoods, engine.count(groups), engine.log_likelihood(texts))
+            return cls(counts, likelihoods, plain, engine.count(groups), engine.log_likelihood(texts), answer())
 
     def assert_same(self, other: Seen) -> None:
         assert_same_counts(self.counts, other.counts)
@@ -68,6 +101,9 @@ class Seen:
         assert_close(self.likelihoods, other.likelihoods)
         assert_same_counts(self.masked_counts, other.masked_counts)
         assert_close(self.masked_likelihoods, other.masked_likelihoods)
+        for mine, theirs in zip(self.answers + self.masked_answers, other.answers + other.masked_answers, strict=True):
+            assert mine.tokens == theirs.tokens, f"an answer is {mine.tokens}, expected {theirs.tokens}"
+            assert mine == theirs
 
 
 @contextmanager
@@ -76,15 +112,17 @@ def inside(folder: Path, **options: Any) -> Iterator[Engine]:
     from vllm.distributed import cleanup_dist_env_and_memory
     from vllm.model_executor.models import registry
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_run_in_subprocess", lambda asked: asked())  # else vLLM is imported again by another
-        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        engine = open_vllm(folder, distributed_executor_backend="uni", **options)
+    engine: Engine | None = None
     try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(registry, "_run_in_subprocess", lambda asked: asked())  # else another imports vLLM again
+            patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+            engine = open_vllm(folder, distributed_executor_backend="uni", **options)
         yield engine
     finally:
-        engine.close()
-        cleanup_dist_env_and_memory()
+        if engine is not None:
+            engine.close()
+        cleanup_dist_env_and_memory()  # also what a model that did not load left behind
 
 
 def compared(kind: str, folder: Path) -> dict[str, str]:
@@ -97,7 +135,8 @@ def compared(kind: str, folder: Path) -> dict[str, str]:
     except EngineError as error:
         return {"model_type": kind, "vllm": "refused", "reason": str(error).replace(f"{folder}", kind)}
     except AssertionError as error:
-        return {"model_type": kind, "vllm": "different", "reason": " ".join(str(error).split())[:300]}
+        said = " ".join(str(error).split()) or str(extract_tb(error.__traceback__)[-1].line)
+        return {"model_type": kind, "vllm": "different", "reason": said[:300]}
     return {"model_type": kind, "vllm": "equal"}
 
 

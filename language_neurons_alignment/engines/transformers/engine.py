@@ -268,7 +268,8 @@ class TransformersEngine:
             for batch in self.answer_batches(prompts, sampling=sampling):
                 some = [prompts[index] for index in batch]
                 partial = [PartialAnswer(one, sampling=sampling, model=model, tokenizer=self.tokenizer) for one in some]
-                cache = not any(crosses(one, new=sampling.max_new_tokens, switch=network.switch) for one in some)
+                crossing = any(crosses(one, new=sampling.max_new_tokens, switch=network.switch) for one in some)
+                cache = network.pads and not crossing
                 given = generate_batch(network.model, some, partial, sampling=sampling, progress=progress, cache=cache)
                 answers.update(zip(batch, given, strict=True))
         return [answers[index] for index in range(len(prompts))]

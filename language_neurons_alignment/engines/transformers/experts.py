@@ -105,6 +105,14 @@ def expert_modules(module: nn.Module) -> list[tuple[str, nn.Module]]:
     ]
 
 
+def closed_experts(layer: nn.Module) -> str:
+    """What to say of a layer whose experts are computed in another way than the library's; "" where it has none."""
+    for name, module in layer.named_modules():
+        if "expert" in name and any(map(_is_stack, module.parameters(recurse=False))):
+            return f", and its experts ({name}) are not called with the experts that the router chose and their weights"
+    return ""
+
+
 def _is_stack(weight: object) -> TypeGuard[nn.Parameter]:
     return isinstance(weight, nn.Parameter) and weight.ndim == 3
 

@@ -35,7 +35,10 @@ def generate_batch(
     progress: Progress,
     cache: bool = True,
 ) -> list[GeneratedAnswer]:
-    """Answer some prompts together, padded on the left; with no `cache` where a later token changes earlier states."""
+    """Answer some prompts together, padded on the left.
+
+    With no `cache` where a later token changes earlier states, or where the cache is wrong behind padding.
+    """
     tokens, attended = _left_padded([prompt.tokens for prompt in prompts], model.device)
     finite = _Finite(model.device)
     with quiet():

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from ...core.perplexity import TextLikelihood
@@ -18,7 +18,7 @@ from ...core.routing import Experts
 from ...corpus.encode import ScoredText
 from ...errors import EngineError, LNAError, UnknownArchitectureError
 from ..base import not_finite
-from ..checkpoint import rope_switch
+from ..checkpoint import quiet, rope_switch
 from ..families import family_of
 from .experts import experts_of
 from .interventions import Interventions
@@ -67,6 +67,9 @@ class Network:
     switch: int | None  # `rope_switch`
     interventions: Interventions
     shares: bool = True  # whether a sequence can be continued from another one's KV cache
+    pads: bool = (
+        True  # whether the library's cache continues a prompt that is padded on the left as it continues others
+    )
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Network:
@@ -84,6 +87,7 @@ class Network:
                 hidden = decoder(input_ids=tokens, use_cache=False)[0]
                 head = _head(model, lm_head, tokens, hidden)
                 shares = _continues(decoder, tokens, hidden)
+                pads = shares or _continues_padded(model, tokens)
         except (LNAError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a model's own code raises
@@ -92,7 +96,7 @@ class Network:
                 f"{type(error).__name__}: {str(error).strip() or 'no message'}; give another model"
             ) from error
         switch = rope_switch(model.config.get_text_config())
-        return cls(model, decoder, sites, head, model.device, switch, Interventions(decoder, sites), shares)
+        return cls(model, decoder, sites, head, model.device, switch, Interventions(decoder, sites), shares, pads)
 
     @property
     def vocabulary(self) -> int:
@@ -156,6 +160,29 @@ def _continues(decoder: nn.Module, tokens: Int64[Tensor, "row position"], hidden
         return False
     pieces, plain = torch.cat([begun[0], rest], dim=1), hidden.float()
     return all(bool((one.float() - plain).abs().max() <= 1e-2 * plain.abs().max()) for one in (whole, pieces))
+
+
+def _continues_padded(model: Any, tokens: Int64[Tensor, "row position"]) -> bool:
+    """Whether the second new token of a prompt padded on the left has the logits that it has without cache or padding.
+
+    MiniMax's have not: its linear attention reads the padding's mask at each new token.
+    """
+    prompt = tokens[:, 4:]
+    padded = torch.cat([tokens, nn.functional.pad(prompt, (4, 0))])
+    attended = torch.ones_like(padded)
+    attended[1, :4] = 0
+    config = GenerationConfig(do_sample=False, min_new_tokens=2, max_new_tokens=2, pad_token_id=0)
+    with quiet():
+        given = model.generate(
+            input_ids=padded,
+            attention_mask=attended,
+            generation_config=config,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+    whole = torch.cat([prompt, given.sequences[1:, -2:-1]], dim=1)
+    plain, continued = model(input_ids=whole, use_cache=False).logits[0, -1].float(), given.logits[1][1].float()
+    return bool((plain - continued).abs().max() <= 1e-2 * plain.abs().max())
 
 
 def _head(model: PreTrainedModel, projection: nn.Module, tokens: Int64[Tensor, "row position"], hidden: Tensor) -> Head:

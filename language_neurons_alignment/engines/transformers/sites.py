@@ -36,7 +36,8 @@ from torch import Tensor, nn
 from ...errors import UnknownArchitectureError
 from ..families import TransformersPlace
 from ..proof import Call, heaviest_list, passes_on, what_came, what_went
-from .experts import OpenExperts, open_experts
+from .experts import OpenExperts, closed_experts, open_experts
+from .functional import open_mlps
 
 _MATRICES = ("weight", "qweight", "weight_packed")
 """Under which names linear maps keep their matrix: the usual one, GPTQ's and AWQ's, that of compressed-tensors."""
@@ -80,9 +81,13 @@ class _Call(Call):
     @property
     def is_linear(self) -> bool:
         """Whether the module has a matrix of weights, quantised ones and those with an adapter included."""
-        weights = (getattr(self.module, name, None) for name in _MATRICES)
-        matrix = any(isinstance(weight, Tensor) and weight.ndim == 2 for weight in weights)
-        return matrix and not isinstance(self.module, nn.Embedding)
+        return _is_linear(self.module)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    weights = (getattr(module, name, None) for name in _MATRICES)
+    matrix = any(isinstance(weight, Tensor) and weight.ndim == 2 for weight in weights)
+    return matrix and not isinstance(module, nn.Embedding)
 
 
 def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tuple[NeuronSite, ...]:
@@ -94,7 +99,9 @@ def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tu
     name, layers = type(decoder).__name__, decoder_layers(decoder, place)
     with torch.no_grad():
         tokens = probe(decoder)
-        opened = open_experts(name, layers, partial(_run, decoder, tokens))
+        run = partial(_run, decoder, tokens)
+        open_mlps(layers, run, _is_linear)
+        opened = open_experts(name, layers, run)
         calls, hidden = _trace(decoder, layers, tokens)
         sites = tuple(
             site
@@ -222,8 +229,7 @@ def _site(
             "table of families expects the activation function; this version of the model's code is not supported"
         )
     found, refused = _places(index, calls, place)
-    experts = ", and it has experts" if any("expert" in name for name, _ in layer.named_modules()) else ""
-    return _only(decoder, index, layer, found, refused, experts)
+    return _only(decoder, index, layer, found, refused, closed_experts(layer))
 
 
 def _places(index: int, calls: Sequence[_Call], place: TransformersPlace | None) -> tuple[list[NeuronSite], list[str]]:

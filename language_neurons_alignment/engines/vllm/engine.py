@@ -192,7 +192,7 @@ class VLLMEngine:
         nothing = Intervention.identity(self.model.layers, self.model.d_mlp)
         with self.intervene(Intervention(nothing.scale * 0, nothing.shift)):
             silenced = self.count([group])
-            reports = _trace(self._process, tokens, end="lna_end")
+            reports = _trace(self._process, self.model.architecture, tokens, end="lna_end")
         if silenced.full.over_zero.any():
             raise EngineError(
                 "deactivating every neuron left some firing: this vLLM does not run the model as expected"
@@ -252,12 +252,13 @@ def _scored(tree: PrefixTree, text: ScoredText) -> np.ndarray:
     return tree.paths[text.tokens][max(text.start, 1) :] if text.scored_tokens else np.zeros(0, dtype=np.int32)
 
 
-def _trace(process: Process, tokens: Tokens, *, end: str) -> list[Message]:
-    """Follow a text through the layers, and end that with this method of the workers."""
+def _trace(process: Process, name: str, tokens: Tokens, *, end: str) -> list[Message]:
+    """Follow a text through the model's layers, and end that with this method of the workers."""
     tree = PrefixTree.of([tokens])
     process.forget_prefixes()
     process.rpc("lna_trace")
-    process.feed(tree, weights=np.ones(tree.nodes, dtype=np.int64), progress=SILENT)
+    what = f"vLLM does not run {name} on a few tokens, so its neurons cannot be proved (try --engine transformers)"
+    process.feed(tree, weights=np.ones(tree.nodes, dtype=np.int64), progress=SILENT, what=what)
     return process.rpc(end)
 
 
@@ -292,7 +293,7 @@ def _load(
         limit = min(limit, same + 1)
     if revision is not None:
         options["revision"] = revision
-    d_mlp = neurons_per_layer(config)
+    d_mlp, architecture = neurons_per_layer(config), class_name(config) or config.model_type
     ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
     guard = Guard()
     try:
@@ -304,7 +305,7 @@ def _load(
         raise
     try:
         check_ranks(process.rpc("lna_attach", d_mlp), launch)
-        ranks = _trace(process, _probe(text.vocab_size, limit - 1), end="lna_find")
+        ranks = _trace(process, architecture, _probe(text.vocab_size, limit - 1), end="lna_find")
         check_sites(ranks, layers=text.num_hidden_layers)
         experts, d_mlp = gather_experts(ranks), max(rank["neurons"] for rank in ranks) * launch.tensor
     except BaseException:
@@ -312,7 +313,7 @@ def _load(
         raise
     info = ModelInfo(
         path=path,
-        architecture=class_name(config) or config.model_type,
+        architecture=architecture,
         layers=text.num_hidden_layers,
         d_mlp=d_mlp,
         max_length=limit - 1,

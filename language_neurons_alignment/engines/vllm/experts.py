@@ -92,6 +92,9 @@ class RankExperts:
         apart = module.expert_map is not None or len(first) != module.global_num_experts
         if module.apply_router_weight_on_input or apart:
             return "they are shared out among ranks, or weighted before they compute"
+        bias, elsewhere = module.e_score_correction_bias, module.use_grouped_topk or module.custom_routing_function
+        if call.x.device.type == "cpu" and bias is not None and not elsewhere and bool(bias.any()):
+            return "vLLM's router for CPUs leaves out the bias that the model adds to its router's scores"
         found = cls(module, act, first, down, first_bias, down_bias, len(first), down.shape[2], call.index.shape[1])
         index = call.index.sort(dim=-1).values
         if bool((index < 0).any()) or bool((index >= len(first)).any()) or bool((index.diff(dim=-1) == 0).any()):

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from ...errors import EngineError, LNAError, MissingEngineError, SettingsError
@@ -299,6 +301,12 @@ def stdout_to_stderr() -> Iterator[None]:
         os.close(kept)
 
 
+def _unexplained(error: Exception) -> str:
+    """An error that says nothing, by the line of code that raised it."""
+    *_, last = [None, *extract_tb(error.__traceback__)]
+    return f"{type(error).__name__} at {last.line!r} ({Path(last.filename).name})" if last else type(error).__name__
+
+
 @contextmanager
 def explained(what: str) -> Iterator[None]:
     """Turn whatever vLLM raises into one line."""
@@ -307,8 +315,14 @@ def explained(what: str) -> Iterator[None]:
     except LNAError:
         raise
     except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        lines = [line for line in str(error).splitlines() if line.strip()] or [_unexplained(error)]
         if "validation error" in lines[0] and len(lines) > 1:  # pydantic's heading
             said = lines[1].strip().removeprefix("Value error, ").partition(" [type=")[0]
             lines = [said.partition(" Supported architectures: ")[0]]  # a list of hundreds
+        if "failed to be inspected" in lines[0] and find_spec("torchvision") is None:
+            lines = [
+                "its class cannot be imported, perhaps because torchvision is not installed: pip install torchvision"
+            ]
+        if isinstance(error, LookupError | AttributeError | TypeError):  # their messages alone say nothing
+            lines[0] = f"{type(error).__name__}: {lines[0]}"
         raise EngineError(f"{what}: {lines[0][:400]} (--debug shows all; its own messages are above)") from error

@@ -78,8 +78,18 @@ class Process:
         with explained(f"vLLM's workers failed in {method}"):
             return self.engine.collective_rpc(method, args=args)
 
-    def feed(self, tree: PrefixTree, *, weights: np.ndarray, progress: Progress) -> None:
-        """Run every leaf of a tree once, in their order, so that neighbours find each other's cache."""
+    def feed(
+        self,
+        tree: PrefixTree,
+        *,
+        weights: np.ndarray,
+        progress: Progress,
+        what: str = "vLLM failed while it read the corpus",
+    ) -> None:
+        """Run every leaf of a tree once, in their order, so that neighbours find each other's cache.
+
+        `what` begins the message of an error.
+        """
         from vllm import SamplingParams
 
         sampling = SamplingParams(max_tokens=1, temperature=0.0, detokenize=False)
@@ -91,7 +101,7 @@ class Process:
 
             return take
 
-        with explained("vLLM failed while it read the corpus"):
+        with explained(what):
             self._run((leaf, sampling, read(tokens)) for leaf, tokens in _leaves(tree, weights))
 
     def answer(

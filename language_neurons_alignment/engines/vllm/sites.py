@@ -95,6 +95,7 @@ class Trace:
     _calls: dict[int, list[_Call]] = field(init=False)
     _routed: dict[int, list[RoutedCall]] = field(init=False)
     _inputs: dict[int, list[list[Tensor]]] = field(default_factory=dict)
+    _turned: set[int] = field(default_factory=set)  # layers whose rotary embedding's kernel computes something else
     _here: int | None = None  # the layer that runs: layers may share modules
     _requests: bool = False
     _done: bool = False
@@ -176,6 +177,8 @@ class Trace:
         sites: list[RankSite] = []
         for index, layer in self._layers.items():
             refuse = partial(_refused, name, index, layer)
+            if index in self._turned:
+                raise refuse("vLLM's kernel of its rotary embedding gives something else than its equation")
             routed, experts = None, routed_experts(layer)
             if experts:
                 routed = _routed_site(index, layer, experts, self._routed[index], tensor=tensor, refuse=refuse)
@@ -213,6 +216,8 @@ class Trace:
         if not self._noting or self._here is None:
             return
         inputs, given = self._inputs[id(module)].pop(), what_went(output)
+        if _is(module, "RotaryEmbedding") and len(inputs) == 3 and not _turns_as_it_says(module, inputs, output):
+            self._turned.add(self._here)
         if given is not None:
             name = self._names[self._here].get(id(module), type(module).__name__)
             self._calls[self._here].append(_Call(name, module, inputs, given))
@@ -429,6 +434,16 @@ def _is_multiple(one: Tensor, other: Tensor) -> bool:
     one, other = one.double().flatten(0, -2), other.double().flatten(0, -2)
     factor = (one * other).sum(-1, keepdim=True) / other.square().sum(-1, keepdim=True).clamp(min=1e-30)
     return bool(((one - factor * other).abs() <= off * one.abs().amax(-1, keepdim=True)).all())
+
+
+def _turns_as_it_says(module: Any, inputs: Sequence[Tensor], output: Any) -> bool:
+    """Whether a rotary embedding's kernel gives what its own equation in PyTorch gives.
+
+    vLLM's kernel for CPUs reads other rows where queries or keys are [token, head, size] (LFM2, DeepSeek).
+    """
+    given = [one for one in output if isinstance(one, Tensor)]
+    expected = [one for one in module.forward_native(*inputs) if isinstance(one, Tensor)]
+    return all(_close(one.flatten(), other.flatten()) for one, other in zip(given, expected, strict=True))
 
 
 def _is(module: nn.Module, base: str) -> bool:
