@@ -205,7 +205,8 @@ class TransformersEngine:
             for some in [[group] for group in groups] if self._invariant else [groups]:
                 jobs = [job for group in some for job in plan(group, switch=network.switch, shares=network.shares)]
                 self._feed(jobs, counter, progress)
-            return counter.counts()
+            with torch.inference_mode(False):  # counts are the caller's, who may change them in place
+                return counter.counts()
 
     @contextmanager
     def _counting(self, *, moments: bool) -> Iterator[FiringCounter | CompiledCounter]:
@@ -215,7 +216,8 @@ class TransformersEngine:
             with self._compiled.counting(moments=moments) as counter:
                 yield counter
             return
-        counter = FiringCounter(network.sites, network.device, moments=moments)
+        with torch.inference_mode(False):  # what it gives out is no inference tensor
+            counter = FiringCounter(network.sites, network.device, moments=moments)
         with hooked(counter.hooks()):
             yield counter
 
