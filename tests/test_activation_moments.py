@@ -30,7 +30,8 @@ def test_a_run_with_moments_has_those_of_the_answers(fresh: Path) -> None:
             for answer in record["answers"]:
                 tokens = tuple(encode(record["instruction"] + answer["generated"]))
                 assert list(tokens[:border]) == encode(record["instruction"]), "no merge across the border here"
-                rows.append(np.stack([one.double().numpy()[border:] for one in oracle._pass(tokens).activations], axis=1))
+                layers = oracle._pass(tokens).activations
+                rows.append(np.stack([one.double().numpy()[border:] for one in layers], axis=1))
         values = np.concatenate(rows)  # [token, layer, neuron]
         found = answer_moments(layout_of(fresh), language)
         assert found.tokens == len(values)

@@ -122,9 +122,9 @@ def test_one_model_is_no_comparison(tmp_path: Path) -> None:
 
 
 def test_models_with_a_lambda_each_are_told_to_be_compared_at_one_too(tmp_path: Path) -> None:
-    pair = [open_neurons(made(tmp_path, f"Llama-{k}", seed=k), replace(CHOICE, lam=0.1 + k / 10)) for k in range(2)]
+    pair = [open_neurons(made(tmp_path, f"Llama-{k}", seed=k), replace(CHOICE, lam=0.1 + k / 20)) for k in range(2)]
     assert comparison_of(pair).notes == (
-        "Llama-0 and Llama-1 have λ 0.100000 and 0.200000: λ causes part of the difference; "
+        "Llama-0 and Llama-1 have λ 0.100000 and 0.150000: λ causes part of the difference; "
         "compare them at one λ too (-l)",
     )
 

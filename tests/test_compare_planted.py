@@ -113,4 +113,5 @@ def test_both_models_have_their_own_lambda_and_the_path_shows_their_classes(comp
     assert [one.lam_from for one in compared.models] == ["autosweep", "autosweep"]
     assert compared.path.totals.tolist() == [[60, 20, 16, 0], [58, 22, 16, 0]]
     assert compared.steps == compared.pairs
-    assert compared.notes == ()
+    assert len(compared.notes) == 2
+    assert all("appear[K] = 0 at every λ, so none is the largest" in note for note in compared.notes)

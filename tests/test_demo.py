@@ -1,4 +1,4 @@
-"""The demo, as `make demo` runs it, on its real model: the fast one, and the same on vLLM."""
+"""The fast demo, as `make demo` runs it, on its real model. SmolLM2 on vLLM: test_vllm_models.py."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-
-from language_neurons_alignment.core.selection import to_mask_list
-from language_neurons_alignment.store.masks import Mask
-from tests.engines.vllm_engines import needs_vllm
 
 FAST = ("en", "es", "fr", "de")
 FLOAT32 = ("--dtype", "float32")
@@ -78,28 +73,3 @@ def test_a_second_demo_computes_nothing(demo: tuple[Path, dict[str, Any]]) -> No
     assert "20 cells of the perplexity map were there already" in said
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*.pt")} == before
     assert again["map"]["perplexity"] == first["map"]["perplexity"]
-
-
-@pytest.mark.slow
-@pytest.mark.vllm
-@needs_vllm
-def test_vllm_finds_the_same_neurons(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    theirs = demo[1]
-    ours, _ = lna_demo(
-        tmp_path,
-        *FLOAT32,
-        "--engine",
-        "vllm",
-        "--engine-arg",
-        "max_model_len=2048",
-        "--engine-arg",
-        f"kv_cache_memory_bytes={2**29}",
-    )
-    assert ours["lambda"] == pytest.approx(theirs["lambda"], abs=5e-4)
-    mine, other = (to_mask_list(Mask.load(result["mask"]).tensor) for result in (ours, theirs))
-    for code, one, two in zip(FAST, mine, other, strict=True):
-        both = [torch.isin(a, b).sum() for a, b in zip(one, two, strict=True)]
-        shared, total = int(sum(both)), sum(len(a) + len(b) for a, b in zip(one, two, strict=True))
-        assert shared / (total - shared) >= 0.98, code
-    for row, others in zip(ours["map"]["perplexity"], theirs["map"]["perplexity"], strict=True):
-        assert row == pytest.approx(others, rel=0.02)

@@ -27,7 +27,7 @@ def commands(text: str) -> list[str]:
     blocks = re.findall(r"^```(?:bash|sh|console|shell)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     blocks += re.findall(r"(?:^    \S.*\n)+", text, re.MULTILINE)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    found = [part.strip() for line in lines for part in re.split(r";|\|\s|\bdo\b", line)]
+    found = [part.strip() for line in lines for part in re.split(r";|\|\s|(?<!-)\bdo\b", line)]
     found += re.findall(rf"`({START} [a-z][^`]* -[^`]*)`", text)
     return [one for one in found if re.match(rf"{START} [a-z]", one) and "…" not in one]
 

@@ -247,7 +247,7 @@ def test_a_stream_that_is_closed_or_full_is_one_line_where_possible_and_never_a_
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full as Linux has it")
-@pytest.mark.parametrize("stream", [">/dev/full 2>&-", "2>/dev/full", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("stream", [">/dev/full 2>&-", "<&- >&- 2>&-"])
 def test_results_are_stored_whatever_the_streams_are(tmp_path: Path, stream: str) -> None:
     model = save_tiny_model("llama", tmp_path / "tiny-llama")
     write_corpus(tmp_path / "corpus.json")

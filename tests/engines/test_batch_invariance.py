@@ -105,14 +105,14 @@ def in_parts(engine: Engine, groups: list[PromptGroup], parts: int) -> LanguageC
 @pytest.mark.slow
 def test_parts_of_a_real_corpus_add_up_on_smollm2_only_with_it(smollm2: Path) -> None:
     """SmolLM2 in its own precision, bfloat16; two languages of the demo's corpus."""
-    records = [one for one in read_corpus(demo_corpus_path()).records if one.language in ("en", "th")][::6]
+    records = [one for one in read_corpus(demo_corpus_path()).records if one.language in ("en", "es")][::6]
     same = {}
     for invariant in (False, True):
         engine = TransformersEngine.load(smollm2, device="cpu", dtype="bfloat16", batch_invariant=invariant)
         groups = list(encode_groups(records, engine.tokenizer, max_length=8192).groups)
         whole = engine.count(groups)
-        same[invariant] = [equal(in_parts(engine, groups, parts), whole) for parts in (2, 3)]
-    assert same == {False: [False, False], True: [True, True]}
+        same[invariant] = equal(in_parts(engine, groups, 3), whole)
+    assert same == {False: False, True: True}
 
 
 @pytest.mark.vllm

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -44,11 +43,8 @@ if __name__ == "__main__":
     )
     tell = lambda _tokens: print(doing, flush=True)
     texts = [tuple(5 + (row * 7 + at * at) % 300 for at in range(120)) for row in range(400)]
-    if doing == "twice":
-        engine.count([PromptGroup(texts[0][:40], texts[:1])])
-        engine.close()
-        engine = VLLMEngine.load(folder, dtype="float32", engine_args={"kv_cache_memory_bytes": 2**28})
-        engine.count([PromptGroup(texts[0][:40], texts[:1])])
+    if doing == "closed":
+        engine.count([PromptGroup(texts[0][:40], (texts[0],))])
         engine.close()
         print(doing, flush=True)
         sys.stdin.readline()
@@ -188,18 +184,29 @@ def die(driver: Driver, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("doing", "tensor", "pipeline", "how"),
-    [("counting", 1, 1, "SIGKILL"), ("scoring", 1, 2, "segfault"), ("generating", 2, 1, "exit")],
+    ("doing", "tensor", "pipeline", "how", "guarded"),
+    [
+        ("counting", 1, 1, "SIGKILL", True),
+        ("scoring", 1, 2, "segfault", True),
+        ("generating", 2, 1, "exit", False),  # an unlucky kill took the guard: each worker notices by itself
+    ],
 )
-def test_a_parent_that_dies_leaves_no_process(start: Start, doing: str, tensor: int, pipeline: int, how: str) -> None:
+def test_a_parent_that_dies_leaves_no_process(
+    start: Start, doing: str, tensor: int, pipeline: int, how: str, guarded: bool
+) -> None:
     driver = start(doing, tensor=tensor, pipeline=pipeline)
     driver.wait_for(doing)
     assert driver.others(), "vLLM runs in processes of its own"
     shared = {name for pid in driver.others() for name in shared_memory_of(pid)}
+    if not guarded:
+        (guard,) = (pid for pid in driver.others() if "watch.py" in command_of(pid))
+        os.kill(guard, signal.SIGKILL)
     die(driver, how)
-    assert driver.survivors() == []
-    assert driver.left_in_tmp() == []
-    assert shared & set(os.listdir("/dev/shm")) == set()
+    within = WITHIN if guarded else 4 * WITHIN  # Python's own resource tracker is slow on busy cores
+    assert driver.survivors(within) == []
+    if guarded:
+        assert driver.left_in_tmp() == []
+        assert shared & set(os.listdir("/dev/shm")) == set()
 
 
 @pytest.mark.parametrize(("tensor", "processes", "later"), [(1, 1, 3.0), (2, 2, 1.0)])
@@ -215,33 +222,9 @@ def test_a_parent_killed_while_vllm_starts_leaves_no_process(
     assert driver.survivors() == []
 
 
-def test_the_processes_end_without_the_guard_too(start: Start) -> None:
-    """An unlucky kill takes the guard and the driver: each worker notices by itself."""
-    driver = start("counting", tensor=2)
-    driver.wait_for("counting")
-    (guard,) = (pid for pid in driver.others() if "watch.py" in command_of(pid))
-    os.kill(guard, signal.SIGKILL)
-    die(driver, "SIGKILL")
-    assert driver.survivors(within=4 * WITHIN) == []  # Python's own resource tracker is slow on busy cores
-
-
-def test_the_command_line_leaves_no_process(start: Start, model: Path, tmp_path: Path) -> None:
-    record = {"lang": "en", "instruction": "the house", "answers": [{"generated": " water children" * 40}]}
-    records = [{**record, "instruction": f"{number} the house"} for number in range(4000)]
-    (tmp_path / "corpus.json").write_text(json.dumps(records), encoding="utf-8")
-    command = ["-m", "language_neurons_alignment.cli", "activation", "--engine", "vllm", "--model-path", str(model)]
-    command += ["-d", str(tmp_path / "corpus.json"), "-s", "x", "-l", "en", "--root", str(tmp_path / "out")]
-    driver = start(command=[*command, "--engine-arg", f"kv_cache_memory_bytes={2**28}"])
-    driver.wait_for_processes(2)
-    time.sleep(5)  # it counts, or is about to
-    assert driver.process.poll() is None
-    die(driver, "SIGKILL")
-    assert driver.survivors() == []
-
-
-def test_a_closed_engine_leaves_neither_processes_nor_files_and_the_next_one_works(start: Start) -> None:
-    driver = start("twice")
-    driver.wait_for("twice")
+def test_a_closed_engine_leaves_neither_processes_nor_files(start: Start) -> None:
+    driver = start("closed")
+    driver.wait_for("closed")
     others = [pid for pid in driver.others() if "resource_tracker" not in command_of(pid)]
     assert [command_of(pid) for pid in others] == []
     assert driver.left_in_tmp() == []

@@ -20,7 +20,7 @@ RECORDED: dict[str, dict[str, str]] = {
     for one in map(json.loads, Path(__file__).with_name("vllm_families.json").read_text("utf-8").splitlines())
 }
 
-TRIED = ("gpt2", "cohere2", "glm4", "phi", "smollm3", "glm", "apertus", "mixtral", "qwen2_moe", "qwen3_moe")
+TRIED = ("gpt2", "cohere2", "glm4", "smollm3", "apertus", "mixtral", "qwen2_moe", "qwen3_moe")
 """Classes of vLLM's own with plain and merged MLPs, parallel blocks and sandwich norms; the transformers library's code
 in vLLM with one module, two, and gate and up computed together; a refusal; experts without and with shared ones."""
 

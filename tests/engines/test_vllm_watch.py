@@ -166,3 +166,8 @@ def test_sockets_fit_where_the_usual_folder_has_a_long_name(
     finally:
         guard.close()
     assert not Path(guard.folder).exists()
+
+
+def test_a_process_whose_parent_was_gone_before_it_looked_ends_too() -> None:
+    other = [sys.executable, "-c", LOADED + "watch.end_with(os.getppid() + 1); time.sleep(60)"]
+    assert subprocess.run(other, check=False, timeout=WITHIN * 4).returncode == -signal.SIGKILL

@@ -41,7 +41,8 @@ _PATH = 103 - len("/123e4567-e89b-12d3-a456-426614174000")
 _TIDY = b"resource_tracker"
 """Python's process that removes shared memory once nobody uses it, and then ends by itself: it is left to do that."""
 
-_starting = False
+_starting: int | None = None
+"""While processes are started that watch this one: its number."""
 
 
 class Guard:
@@ -78,11 +79,11 @@ class Guard:
     def marking(self) -> Iterator[None]:
         """While the context is open, processes forked off this one watch it."""
         global _starting
-        _starting = True
+        _starting = os.getpid()
         try:
             yield
         finally:
-            _starting = False
+            _starting = None
 
     def close(self) -> None:
         """End what is left of vLLM, its sockets, and the guard; a second call does nothing."""
@@ -94,8 +95,11 @@ class Guard:
 
 
 def _watch_if_started_here() -> None:
-    if _starting:
-        end_with(os.getppid())
+    """In a forked child. Its parent may be gone already, so who that was is known from before the fork."""
+    global _starting
+    if _starting is not None:
+        parent, _starting = _starting, os.getpid()
+        end_with(parent)
 
 
 os.register_at_fork(after_in_child=_watch_if_started_here)
