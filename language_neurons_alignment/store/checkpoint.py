@@ -186,8 +186,12 @@ def local_folder(model_path: str, config: str = "config.json") -> Path | None:
     if not _HUB_ID.fullmatch(model_path):
         return None
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    cached = try_to_load_from_cache(model_path, config)
+    try:
+        cached = try_to_load_from_cache(model_path, config)
+    except HFValidationError:  # ../x is no name of the hub, but a folder that is not there
+        return None
     return Path(cached).parent if isinstance(cached, str) else None
 
 
