@@ -60,12 +60,18 @@ def flag(default: Any, *names: str, **how: Any) -> Any:
     return field(**given, metadata={"flag": Flag(names, **how)})
 
 
+def look(default: Any, *names: str, **how: Any) -> Any:
+    """A field like `flag`'s that decides what a picture looks like and no result: settings are equal without it."""
+    return field(default=default, repr=False, compare=False, metadata={"flag": Flag(names, **how)})
+
+
 def flag_of(settings: type[Any], name: str, **changed: Any) -> Any:
     """The same field, with its flag, in another settings class; `default` and what is in `Flag` may be changed."""
     (same,) = (one for one in fields(settings) if one.name == name)
     default = changed.pop("default", same.default)
     given = {} if default is MISSING else {"default": default}
-    return field(**given, metadata={"flag": replace(same.metadata["flag"], **changed)})
+    told = {"flag": replace(same.metadata["flag"], **changed)}
+    return field(**given, repr=same.repr, compare=same.compare, metadata=told)
 
 
 def part(default: Any, *only: str, **shown: str) -> Any:

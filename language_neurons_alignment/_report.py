@@ -70,6 +70,7 @@ def write_report(
     called: Sequence[str] = (),
     trained: Sequence[str] = (),
     out: Path | None = None,
+    title: str | None = None,
 ) -> WrittenReport:
     """Write the report of a model; of several models, that of the first and how the others differ from it.
 
@@ -90,6 +91,7 @@ def write_report(
         called: the models' paths, for the commands that the report suggests.
         trained: languages that the other models were trained on.
         out: the page; by default under the first model's results. The pictures are in a folder of the same name.
+        title: the page's heading; by default the models' names. A picture's title is that of its section.
 
     Raises:
         SettingsError: a page whose name does not end in .html.
@@ -101,6 +103,8 @@ def write_report(
         raise SettingsError(f"--out must name a page that ends in .html, got {out}: for example {out.name}.html")
     results = gather(layouts, selection, mask_only=mask_only, called=called)
     report = compose(results, trained=trained, search=selection.search)
+    if title is not None:
+        report = replace(report, title=title)
     if out is None:
         rates = results[0].neurons.description
         others = [one.neurons.layout.model for one in results[1:]]

@@ -256,9 +256,10 @@ def stability(
         notes=notes,
     )
     path = layout.stability(selection.top_rate, settings.named, other=name_of_other or "")
-    tables, title = result.tables(), f"{layout.model} on {layout.dataset}: {result.blocks} blocks"
+    tables, own = result.tables(), settings.title
+    title = f"{layout.title} on {layout.dataset}: {result.blocks} blocks" if own is None else own
     figures = {
-        "layers": draw(stability_by_layer(tables["layers"]), title=f"{title}, 95 % intervals"),
+        "layers": draw(stability_by_layer(tables["layers"]), title=f"{title}, 95 % intervals" if own is None else own),
         "languages": draw(stability_by_language(tables["halves"], tables["inclusion"]), title=title),
     }
     pictures = {name: partial(write_png, figure) for name, figure in figures.items()}

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
-from ._flags import flag, flag_of, part, split
+from ._flags import flag, flag_of, look, part, split
 from ._operations import CLASSES as CLASSES
 from ._operations import MASK_CLASSES, Steps, in_order
 from .errors import SettingsError
@@ -367,6 +367,7 @@ class StabilitySettings:
     draws: int = flag(400, "--draws", help="Bootstrap draws of the blocks.")
     splits: int = flag(50, "--splits", help="Random splits of the blocks into halves and quarters.")
     seed: int = flag(0, "--seed", help="Seed for draws and splits.")
+    title: str | None = look(None, "--title", help="Title of the figures; '' for none.", shown="the model and dataset")
 
     @property
     def named(self) -> str:
@@ -569,6 +570,9 @@ class MapSettings(Changes):
     average: str = flag(AVERAGES[0], "--average", help="Perplexity shown: per token, or the mean over texts (text).")
     controls: int = flag(5, "--controls", help="Number of random-neuron baselines per row: 0 (none) or at least 2.")
     seed: int = flag_of(Sampling, "seed", help="Seed for controls.", panel=None)
+    title: str | None = look(
+        None, "--title", help="Title of the figure; '' for none.", shown="the model, and what is shown"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -601,6 +605,7 @@ class Asking(Changes):
     sampling: Sampling = GREEDY
     overlong: str = flag_of(Counting, "overlong")
     controls: int = flag_of(MapSettings, "controls")
+    title: str | None = flag_of(MapSettings, "title")
 
     def __post_init__(self) -> None:
         super().__post_init__()

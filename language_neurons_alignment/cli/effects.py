@@ -332,7 +332,7 @@ def methods(
     setup: Setup,
     selection: Neurons,
     choice: MethodChoice,
-    settings: Annotated[MapSettings, only("classes", "text", "overlong")],
+    settings: Annotated[MapSettings, only("classes", "text", "overlong", "title")],
     overwrite: Overwrite = False,
 ) -> None:
     """Compare ways to find language neurons: switch each method's neurons off and see which language suffers.

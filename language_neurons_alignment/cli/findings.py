@@ -471,6 +471,9 @@ def report(
         typer.Option("-o", "--out", help="The page to write.", show_default="reports/… under --root"),
     ] = None,
     mask_only: MaskOnly = False,
+    title: Annotated[
+        str | None, typer.Option("--title", help="Heading of the page.", show_default="the models' names")
+    ] = None,
 ) -> None:
     """Write one HTML page of all results that a model has, with every figure as PNG, SVG and CSV beside it.
 
@@ -485,7 +488,7 @@ def report(
     named = [model.adapter or model.model_path, *(others or [])]
     models = [model, *(Model(name, model.dataset, model.model_name) for name in others or [])]
     layouts = [layout_of(one, results, lambda_of=selection) for one in models]
-    written = write_report(layouts, selection, mask_only=mask_only, called=named, trained=aligned, out=out)
+    written = write_report(layouts, selection, mask_only=mask_only, called=named, trained=aligned, out=out, title=title)
     for title, remedy in written.report.missing.items():
         note(f"not drawn: {title}. {remedy}")
     notes(written.notes)

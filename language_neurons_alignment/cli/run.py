@@ -59,6 +59,7 @@ def demo(
         bool, typer.Option("--full", help="All twenty questions of each language, in twice the time.")
     ] = False,
     controls: Annotated[int, option_of(MapSettings, "controls")] = 0,
+    title: Annotated[str | None, option_of(MapSettings, "title")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Find the language neurons of a small real model on the questions that come with this package.
@@ -71,7 +72,9 @@ def demo(
     """
     if fast and full:
         raise SettingsError("--fast takes a few questions and --full all of them: give one of the two")
-    settings = PipelineSettings(selection=selection, map=MapSettings(controls=controls), overwrite=overwrite)
+    settings = PipelineSettings(
+        selection=selection, map=MapSettings(controls=controls, title=title), overwrite=overwrite
+    )
     from .._demo import FAST, FULL, HALF, MODELS, demo_corpus, demo_dtype, demo_model_path
     from .._session import open_session
 

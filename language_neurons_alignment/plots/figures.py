@@ -1,6 +1,7 @@
 """One function per figure that a command writes: results in, a matplotlib figure out.
 
-The report makes its own charts (`report.model`, `report.comparison`), except `ppl_chart`.
+The report makes its own charts (`report.model`, `report.comparison`), except `ppl_chart`. `title` replaces the whole
+title, and "" draws none; by default it is the model's name and what the figure shows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from ..config import CLASSES
+from ..config import CLASSES, DEFAULT_DO
 from ..core.accuracy import AccuracyMap, ForcingTable
 from ..core.effects import Effects
 from ..core.flow import ALL
@@ -33,15 +34,24 @@ _MEASURES = {
 """What each measure of answers counts: for the colour scale and for the title."""
 
 
-def ppl_chart(result: PerplexityMap, *, scale: str = "percent", average: str = "token") -> Heatmap:
+def _titled(title: str | None, model: str, caption: str) -> str:
+    """The title given, else the model's name and what the figure shows."""
+    return f"{model}\n{caption}".strip() if title is None else title
+
+
+def ppl_chart(
+    result: PerplexityMap, *, scale: str = "percent", average: str = "token", do: Sequence[str] = DEFAULT_DO
+) -> Heatmap:
     """Chart a perplexity map's change against the unmodified model, with the diagonal framed.
 
-    Rows are the neurons that are off, columns the language of the text. Changes within the control range are marked.
+    Rows are the neurons that `do` changes, columns the language of the text. Changes within the control range are
+    marked.
     """
     change = result.change(scale=scale, average=average)  # refuses unknown scales
     label, linear_up_to, digits = _SCALES[scale]
     control = range_of_controls(result, scale=scale, average=average)
-    changed = language_axis(result.changed, "language whose neurons are off")
+    state = "off" if tuple(do) == DEFAULT_DO else "changed"
+    changed = language_axis(result.changed, f"language whose neurons are {state}")
     return Heatmap(
         rows=changed if result.by_language else plain_axis(result.changed, "intervention"),
         columns=language_axis(result.languages, "language of the text"),
@@ -55,10 +65,19 @@ def ppl_chart(result: PerplexityMap, *, scale: str = "percent", average: str = "
     )
 
 
-def ppl_heatmap(result: PerplexityMap, *, scale: str = "percent", average: str = "token", title: str = "") -> Figure:
-    """Draw a perplexity map (`ppl_chart`); `title` is the model's name."""
-    caption = f"{title}\nperplexity with each language's neurons deactivated".strip()
-    return draw(ppl_chart(result, scale=scale, average=average), title=caption)
+def ppl_heatmap(
+    result: PerplexityMap,
+    *,
+    scale: str = "percent",
+    average: str = "token",
+    do: Sequence[str] = DEFAULT_DO,
+    model: str = "",
+    title: str | None = None,
+) -> Figure:
+    """Draw a perplexity map (`ppl_chart`)."""
+    off = tuple(do) == DEFAULT_DO
+    caption = "perplexity with each language's neurons off" if off else f"perplexity under {', '.join(do) or 'nothing'}"
+    return draw(ppl_chart(result, scale=scale, average=average, do=do), title=_titled(title, model, caption))
 
 
 def neurons_figure(profile: LanguageProfile, *, title: str = "") -> Figure:
@@ -69,24 +88,37 @@ def neurons_figure(profile: LanguageProfile, *, title: str = "") -> Figure:
 
 
 def accuracy_heatmap(
-    result: AccuracyMap, found: Effects, measure: str = "accuracy", *, title: str = "", done: str = "zero each"
+    result: AccuracyMap,
+    found: Effects,
+    measure: str = "accuracy",
+    *,
+    done: str = "zero each",
+    model: str = "",
+    title: str | None = None,
 ) -> Figure:
     """Draw an accuracy map's change against the unmodified model; cells within the control range are marked."""
     measured, caption = _MEASURES[measure]
     changed = language_axis(result.changed, "language whose neurons are changed")
     rows = changed if result.changed == result.languages else plain_axis(result.changed, "intervention", [done])
     chart = _answers(found, rows, result.languages, "language of the question", f"change of {measured}")
-    return draw(chart, title=f"{title}\n{caption}, intervention: {done}".strip())
+    return draw(chart, title=_titled(title, model, f"{caption}, intervention: {done}"))
 
 
 def forcing_heatmap(
-    found: ForcingTable, sources: Sequence[str], targets: Sequence[str], *, title: str = "", done: str = ""
+    found: ForcingTable,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    *,
+    done: str = "",
+    model: str = "",
+    title: str | None = None,
 ) -> Figure:
     """Draw how far steering changes the share of answers in the target language; marks as in `accuracy_heatmap`."""
     chart = _answers(
         found, language_axis(sources, "language of the question"), targets, "language steered to", "change"
     )
-    return draw(chart, title=f"{title}\nanswers in the language steered to\n{done}".strip())
+    caption = "answers in the language steered to" + (f", intervention: {done}" if done else "")
+    return draw(chart, title=_titled(title, model, caption))
 
 
 def _answers(found: Effects, rows: Axis, languages: Sequence[str], columns: str, label: str) -> Heatmap:
@@ -102,7 +134,7 @@ def _answers(found: Effects, rows: Axis, languages: Sequence[str], columns: str,
     )
 
 
-def methods_figure(table: MethodTable, *, title: str = "") -> Figure:
+def methods_figure(table: MethodTable, *, model: str = "", title: str | None = None) -> Figure:
     """Draw a row per method: means over languages with their 95 % intervals; points are single languages."""
     figure = Figure(figsize=(10.5, 1.7 + 0.55 * len(table.methods)), layout="constrained")
     change, selective = figure.subplots(1, 2, sharey=True)
@@ -132,7 +164,7 @@ def methods_figure(table: MethodTable, *, title: str = "") -> Figure:
     change.set_ylim(len(names) - 0.5, -0.5)
     for axes in (change, selective):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{title}\nmethods, by the effect of their masks".strip(), fontsize=11)
+    figure.suptitle(_titled(title, model, "methods, by the effect of their masks"), fontsize=11)
     return figure
 
 
