@@ -19,11 +19,11 @@ _PICTURE_AND_CAPTION = re.compile(rf"!{_RELATIVE}\n*(\*[^*]+\*\n*)?")
 
 
 def as_on_an_index(readme: str, repository: str | None) -> str:
-    """Return README's text with no relative link left.
+    r"""Return README's text with no relative link left.
 
     >>> as_on_an_index("![Map](map.png) [Files](files.md)", "https://example.org/lna")
     '![Map](https://example.org/lna/raw/HEAD/map.png) [Files](https://example.org/lna/blob/HEAD/files.md)'
-    >>> as_on_an_index("![Map](map.png) [Files](files.md) [MIT](https://mit.edu)", None)
+    >>> as_on_an_index("![Map](map.png)\n[Files](files.md) [MIT](https://mit.edu)", None)
     'Files [MIT](https://mit.edu)'
     """
     if repository is None:

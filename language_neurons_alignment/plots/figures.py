@@ -98,8 +98,10 @@ def accuracy_heatmap(
 ) -> Figure:
     """Draw an accuracy map's change against the unmodified model; cells within the control range are marked."""
     measured, caption = _MEASURES[measure]
-    changed = language_axis(result.changed, "language whose neurons are changed")
-    rows = changed if result.changed == result.languages else plain_axis(result.changed, "intervention", [done])
+    if result.changed == result.languages:
+        rows = language_axis(result.changed, "language whose neurons are changed")
+    else:
+        rows = plain_axis(result.changed, "intervention", [done])
     chart = _answers(found, rows, result.languages, "language of the question", f"change of {measured}")
     return draw(chart, title=_titled(title, model, f"{caption}, intervention: {done}"))
 
