@@ -474,6 +474,7 @@ def report(
     title: Annotated[
         str | None, typer.Option("--title", help="Heading of the page.", show_default="the models' names")
     ] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write each figure as PDF too, for papers.")] = False,
 ) -> None:
     """Write one HTML page of all results that a model has, with every figure as PNG, SVG and CSV beside it.
 
@@ -488,7 +489,9 @@ def report(
     named = [model.adapter or model.model_path, *(others or [])]
     models = [model, *(Model(name, model.dataset, model.model_name) for name in others or [])]
     layouts = [layout_of(one, results, lambda_of=selection) for one in models]
-    written = write_report(layouts, selection, mask_only=mask_only, called=named, trained=aligned, out=out, title=title)
+    written = write_report(
+        layouts, selection, mask_only=mask_only, called=named, trained=aligned, out=out, title=title, pdf=pdf
+    )
     for title, remedy in written.report.missing.items():
         note(f"not drawn: {title}. {remedy}")
     notes(written.notes)

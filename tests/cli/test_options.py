@@ -184,3 +184,14 @@ def test_the_commands_stand_under_four_headings(lna: Lna) -> None:
     shown = lna("--help").out
     places = [shown.index(f"─ {panel} ─") for panel in PANELS]
     assert places == sorted(places)
+
+
+def test_every_command_that_draws_takes_a_title() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    titled = {name for name, one in commands.items() if any("--title" in option.opts for option in one.params)}
+    assert titled == {"run", "demo", "ppl", "evaluate", "force", "methods", "stability", "report"}
+
+
+def test_a_title_makes_no_other_settings() -> None:
+    assert MapSettings(title="Figure 1") == MapSettings()
+    assert repr(MapSettings(title="Figure 1")) == repr(MapSettings()), "nor another run, which would start anew"
