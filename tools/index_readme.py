@@ -2,7 +2,10 @@
 
 An index has the text alone, without the repository beside it, so a relative link leads nowhere there. With a
 `Repository` under `[project.urls]` every relative link becomes one into it; without one, pictures are left out and
-links keep only their words. docs/decisions/0065 says why.
+links keep only their words: an address that is made up would be worse. README itself keeps relative links, which
+work on every branch, in every fork and without a network. The package hatch-fancy-pypi-readme replaces texts too, but
+by fixed ones, so that the address would stand in two places, and it cannot do one thing with an address and another
+without.
 """
 
 from __future__ import annotations
