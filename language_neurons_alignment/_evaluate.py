@@ -130,7 +130,7 @@ def evaluate(
         finished = file.finish()
         result = _accuracy_map(file.read(), listed, chosen)
         found = accuracy_effects(result, settings.show, seed=seed)
-        named = {"done": ", ".join(steps.texts), "model": layout.title, "title": settings.title}
+        named = {"do": steps.texts, "model": layout.title, "title": settings.title}
         figure = accuracy_heatmap(result, found, settings.show, **named)
         name = path if settings.show == MEASURES[0] else with_ending(path, f".{settings.show}")
         table = table_rows(result, found, settings.show)

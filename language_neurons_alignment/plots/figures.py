@@ -39,6 +39,15 @@ def _titled(title: str | None, model: str, caption: str) -> str:
     return f"{model}\n{caption}".strip() if title is None else title
 
 
+def _under(do: Sequence[str]) -> str:
+    """How a title names an intervention."""
+    return "with each language's neurons off" if tuple(do) == DEFAULT_DO else f"under {', '.join(do) or 'nothing'}"
+
+
+def _state(do: Sequence[str]) -> str:
+    return "off" if tuple(do) == DEFAULT_DO else "changed"
+
+
 def ppl_chart(
     result: PerplexityMap, *, scale: str = "percent", average: str = "token", do: Sequence[str] = DEFAULT_DO
 ) -> Heatmap:
@@ -50,8 +59,7 @@ def ppl_chart(
     change = result.change(scale=scale, average=average)  # refuses unknown scales
     label, linear_up_to, digits = _SCALES[scale]
     control = range_of_controls(result, scale=scale, average=average)
-    state = "off" if tuple(do) == DEFAULT_DO else "changed"
-    changed = language_axis(result.changed, f"language whose neurons are {state}")
+    changed = language_axis(result.changed, f"language whose neurons are {_state(do)}")
     return Heatmap(
         rows=changed if result.by_language else plain_axis(result.changed, "intervention"),
         columns=language_axis(result.languages, "language of the text"),
@@ -75,9 +83,8 @@ def ppl_heatmap(
     title: str | None = None,
 ) -> Figure:
     """Draw a perplexity map (`ppl_chart`)."""
-    off = tuple(do) == DEFAULT_DO
-    caption = "perplexity with each language's neurons off" if off else f"perplexity under {', '.join(do) or 'nothing'}"
-    return draw(ppl_chart(result, scale=scale, average=average, do=do), title=_titled(title, model, caption))
+    chart = ppl_chart(result, scale=scale, average=average, do=do)
+    return draw(chart, title=_titled(title, model, f"perplexity {_under(do)}"))
 
 
 def neurons_figure(profile: LanguageProfile, *, title: str = "") -> Figure:
@@ -92,18 +99,18 @@ def accuracy_heatmap(
     found: Effects,
     measure: str = "accuracy",
     *,
-    done: str = "zero each",
+    do: Sequence[str] = DEFAULT_DO,
     model: str = "",
     title: str | None = None,
 ) -> Figure:
     """Draw an accuracy map's change against the unmodified model; cells within the control range are marked."""
     measured, caption = _MEASURES[measure]
     if result.changed == result.languages:
-        rows = language_axis(result.changed, "language whose neurons are changed")
+        rows = language_axis(result.changed, f"language whose neurons are {_state(do)}")
     else:
-        rows = plain_axis(result.changed, "intervention", [done])
+        rows = plain_axis(result.changed, "intervention", [", ".join(do)])
     chart = _answers(found, rows, result.languages, "language of the question", f"change of {measured}")
-    return draw(chart, title=_titled(title, model, f"{caption}, intervention: {done}"))
+    return draw(chart, title=_titled(title, model, f"{caption} {_under(do)}"))
 
 
 def forcing_heatmap(
@@ -111,7 +118,7 @@ def forcing_heatmap(
     sources: Sequence[str],
     targets: Sequence[str],
     *,
-    done: str = "",
+    do: Sequence[str],
     model: str = "",
     title: str | None = None,
 ) -> Figure:
@@ -119,8 +126,7 @@ def forcing_heatmap(
     chart = _answers(
         found, language_axis(sources, "language of the question"), targets, "language steered to", "change"
     )
-    caption = "answers in the language steered to" + (f", intervention: {done}" if done else "")
-    return draw(chart, title=_titled(title, model, caption))
+    return draw(chart, title=_titled(title, model, f"answers in the language steered to {_under(do)}"))
 
 
 def _answers(found: Effects, rows: Axis, languages: Sequence[str], columns: str, label: str) -> Heatmap:
