@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from io import StringIO
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 from rich.box import Box
@@ -20,6 +20,9 @@ from rich.text import Text
 from tqdm import tqdm
 
 from ..errors import visible
+
+STATE = SimpleNamespace(debug=False, quiet=False)
+"""What holds for one call of the program: whether to show the traceback of an error, and whether to be silent."""
 
 _RULE = Box("    \n    \n -- \n" + 5 * "    \n", ascii=True)
 """A line under the header, and nothing else."""
@@ -75,7 +78,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 
 def note(message: str) -> None:
-    """A line for the person watching, on stderr."""
+    """A line for the person watching, on stderr; none with `--quiet`."""
+    if STATE.quiet:
+        return
     tqdm.write(visible(message), file=sys.stderr)
 
 
@@ -139,7 +144,8 @@ class Line:
 class Bars:
     """One bar after the other: starting one ends the one before. Use it as a context manager; `unit` is counted.
 
-    Without a terminal a line every 30 seconds at most, over all bars together, and the last state at the end.
+    Without a terminal a line every 30 seconds at most, over all bars together, and the last state at the end; with
+    `--quiet` nothing.
 
     Attributes:
         spent: seconds from the first bar to the end, and those of the processors that this process had in them.
@@ -157,7 +163,7 @@ class Bars:
         if self._bar is not None:
             self._bar.close()
         self._began = self._began or (time.monotonic(), time.process_time())
-        terminal = sys.stderr.isatty()
+        terminal = sys.stderr.isatty() and not STATE.quiet
         self._bar = Bar(label, total, self._unit) if terminal else Line(label, total, self._unit, self._line)
         return self._bar
 
