@@ -692,5 +692,5 @@ class PipelineSettings(Counting, Answering):
         Answering.__post_init__(self)
         if self.count == TEXT and self.map.text != TEXTS[0]:
             raise SettingsError(
-                f"--count text counts a corpus of texts, which has no answers to score: leave --text {self.map.text} out"
+                f"--count text is for texts, which have no answers to score: leave --text {self.map.text} out"
             )

@@ -457,7 +457,7 @@ def overlap_lines(found: Stability) -> list[str]:
         for sizes, shares in [(numbers[:3], numbers[3:])]
     ]
     named = [found.layout.dataset, found.other or ""]
-    return table(["language", "set", *named, "shared", "of first", "of smaller", "Jaccard"], rows)
+    return table(["language", "set", *named, "shared", "of first", "of smaller", "Jaccard"], rows, keys=2)
 
 
 def _share(value: float) -> str:

@@ -240,12 +240,16 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+_OF_ONE_CALL = ("config", "as_json", "quiet", "debug", "overwrite")
+"""Options of a call, which its results do not depend on."""
+
+
 def given_to(context: typer.Context) -> Values:
-    """What a command was given, by flags and by its run file: the flags without their dashes, and their values."""
+    """What decides a command's results, of its flags and its run file: flags without their dashes, and their values."""
     given = {}
     for option in context.command.params:
         source, value = context.get_parameter_source(str(option.name)), context.params.get(str(option.name))
-        if source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP") and option.name != "config":
+        if source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP") and option.name not in _OF_ONE_CALL:
             given[option.opts[0 if option.opts[0].startswith("--") else -1].removeprefix("--")] = _as_text(value)
     return given
 

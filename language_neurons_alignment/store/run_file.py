@@ -11,7 +11,7 @@ A value is read as the text that would stand behind the flag, so `no` is Norwegi
 
 from __future__ import annotations
 
-import json
+import math
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -60,10 +60,12 @@ def check_keys(path: Path, keys: Mapping[str, Any], known: Mapping[str, str]) ->
 
 def save_run_file(path: Path, values: Mapping[str, Any]) -> None:
     """Write what a run was told as YAML, which `read_run_file` reads back."""
+    import yaml
+
     from .files import write_text  # here: it needs torch
 
-    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items()]
-    write_text(path, "# lna run -c, from the folder in which the run was started\n" + "".join(lines))
+    text = yaml.safe_dump(dict(values), sort_keys=False, default_flow_style=False, width=math.inf)
+    write_text(path, "# lna run -c, from the folder in which the run was started\n" + text)
 
 
 def _read_yaml(text: str, path: Path) -> dict[str, Value]:
@@ -74,7 +76,8 @@ def _read_yaml(text: str, path: Path) -> dict[str, Value]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f", line {mark.line + 1}"
-        raise SettingsError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise SettingsError(f"{path}{where}: not valid YAML ({reason})") from error
     except RecursionError as error:
         raise _no_value(path, "brackets within brackets", "expected `flag: value` on each line") from error
     if not isinstance(root, yaml.MappingNode):
