@@ -56,7 +56,17 @@ def examples() -> list[tuple[str, str]]:
     return [(page.name, one) for page in PAGES for one in commands(page.read_text(encoding="utf-8"))]
 
 
-def test_every_command_of_readme_and_documentation_is_one_that_the_program_reads() -> None:
+def write_run_file(folder: Path) -> None:
+    """The run file that the page of the command line shows."""
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "cli.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    (folder / "run.yaml").write_text(text, encoding="utf-8")
+
+
+def test_every_command_of_readme_and_documentation_is_one_that_the_program_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run_file(tmp_path)
     found = examples()
     assert len(found) > 100
     assert {"README.md", "recipes.md", "paper.md", "workflow.md", "perplexity.md"} <= {page for page, _ in found}
