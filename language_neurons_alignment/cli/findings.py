@@ -509,7 +509,7 @@ def report(
 def check(
     results: Results,
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[ROOT]", help="The same as --root.", show_default=False)
+        Path | None, typer.Argument(metavar="ROOT", help="The same as --root.", show_default=False)
     ] = None,
     clean: Annotated[
         bool, typer.Option("--clean", help="Remove temporary files that interrupted runs left behind.")

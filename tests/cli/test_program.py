@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import runpy
 import sys
@@ -69,18 +68,22 @@ def test_choices_are_shown_in_help_and_completed_by_a_shell(
     assert len(lna().out.split()) < len(choices)
 
 
-def test_no_colours_where_there_is_no_terminal_or_the_user_wants_none(
+COLOUR = re.compile("\x1b\\[[0-9;]*3[0-7]m")
+
+
+def test_colours_are_for_terminals_and_not_where_the_user_wants_none(
     lna: Lna, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     store_counts(Layout(tmp_path, "mgsm", "M-MODEL"))
-    calls = [("check", "--help"), ("ppl", "--nonsense"), (*SWEEP, "--root", tmp_path, "--json")]
-    for call in calls:
-        done = lna(*call)
-        assert "\x1b" not in done.out + done.err, call
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr(os, "isatty", lambda descriptor: True)
+    wrong, machine = ("check", "--nonsense"), (*SWEEP, "--root", tmp_path, "--json")
+    monkeypatch.setattr("typer.rich_utils.FORCE_TERMINAL", None)  # what some CI sets
+    assert not any("\x1b" in done.out + done.err for done in (lna(*words) for words in (wrong, machine)))
+
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    for call in calls:
-        done = lna(*call)
-        assert "\x1b[3" not in done.out + done.err, call
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert COLOUR.search(lna(*wrong).err)
+    assert "\x1b" not in lna(*machine).out
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not COLOUR.search(lna(*wrong).err)
