@@ -277,7 +277,7 @@ def option_of(settings: type[Any], name: str) -> Any:
     """The option of one field, for a command that takes nothing else of its class."""
     (field,) = (one for one in dataclasses.fields(settings) if one.name == name)
     told: Flag = field.metadata["flag"]
-    return typer.Option(*told.names, help=told.help, rich_help_panel=told.panel)
+    return typer.Option(*told.names, help=told.help, metavar=told.metavar, rich_help_panel=told.panel)
 
 
 Overwrite = Annotated[bool, option_of(PipelineSettings, "overwrite")]

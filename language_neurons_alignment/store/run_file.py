@@ -50,7 +50,7 @@ def check_keys(path: Path, keys: Mapping[str, Any], known: Mapping[str, str]) ->
     seen: dict[str, str] = {}
     for key in keys:
         if key not in known:
-            near = get_close_matches(key, known, n=1)
+            near = get_close_matches(key.lower(), known, n=1)
             instead = f"did you mean {near[0]}?" if near else "its keys are the flags of `lna run` without their dashes"
             raise SettingsError(f"{path}: there is no {key!r}; {instead}")
         if known[key] in seen:
