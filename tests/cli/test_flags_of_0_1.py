@@ -192,3 +192,8 @@ def test_help_is_a_sentence_then_details_and_an_example_that_can_be_typed(comman
     assert example.startswith(f"Example: lna {command}")
     words = shlex.split(example.removeprefix(f"Example: lna {command}"))
     COMMANDS[command].make_context(command, words).close()
+
+
+@pytest.mark.parametrize("flag", ["--json", "--quiet", "--debug"])
+def test_every_command_has_the_flags_of_the_program(flag: str) -> None:
+    assert [name for name, one in COMMANDS.items() if name not in ("", "dataset") and flag not in flags_of(one)] == []
