@@ -20,6 +20,7 @@ class Flag:
         help: what it decides.
         panel: heading under which `--help` lists it; None for the command's own options.
         metavar: name of the value in `--help`; None leaves it to Typer.
+        choices: the values that there are, listed behind the help and completed by shells; the field checks its value.
         shown: what `--help` says of the default; True: its value; False: nothing.
         read: turns the text behind the flag into the value; None where Typer does so by the field's type.
         many: it may be given several times, and the field is a tuple.
@@ -29,6 +30,7 @@ class Flag:
     help: str
     panel: str | None = None
     metavar: str | None = None
+    choices: tuple[str, ...] = ()
     shown: str | bool = True
     read: Callable[[str], Any] | None = None
     many: bool = False

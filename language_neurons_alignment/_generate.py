@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ._grid import Condition, Conditions, under
 from ._interventions import NeuronSource
@@ -305,7 +305,7 @@ class AnswerFile:
         self._drop_spent_journal(records)
         return Corpus(self.path, tuple(records))
 
-    def _check(self, records: Sequence[Record], wanted: Mapping[str, Any]) -> None:
+    def _check(self, records: Sequence[Record], wanted: Json) -> None:
         """Refuse answers that were made from something else; answers of unknown origin are kept."""
         named = not wanted["config_hash"]  # where a model is known by its content, its name does not matter
         keys = [key for key in wanted if named or key != "model"]

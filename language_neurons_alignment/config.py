@@ -22,6 +22,8 @@ from .languages import parse_languages
 
 TEXTS = ("instruction", "answer", "full")
 OVERLONG = ("error", "truncate", "skip")
+COUNTED = ANSWERS, TEXT = ("answers", "text")
+"""What is counted: the tokens of answers, or of a corpus of texts without answers."""
 SCALES = ("percent", "log1p")
 AVERAGES = ("token", "text")
 MEASURES = ("accuracy", "number", "language")
@@ -193,9 +195,9 @@ class Selection:
     method: str = flag(
         ENTROPY_LAMBDA,
         "--method",
-        help=f"How neurons are found: {', '.join(METHODS)}; "
-        "only entropy-lambda, and random without --neurons, have a λ.",
+        help="How neurons are found; only entropy-lambda, and random without --neurons, have a λ.",
         panel="Neurons",
+        choices=METHODS,
     )
     neurons: int | None = flag(
         None,
@@ -479,11 +481,15 @@ class Counting:
     """How a corpus is counted.
 
     Raises:
-        SettingsError: an unknown policy, or less than 2 blocks.
+        SettingsError: an unknown choice, or less than 2 blocks.
     """
 
-    overlong: str = flag(
-        OVERLONG[0], "--overlong", help=f"Sequences longer than the model allows: {', '.join(OVERLONG)}."
+    overlong: str = flag(OVERLONG[0], "--overlong", help="Sequences longer than the model allows.", choices=OVERLONG)
+    count: str = flag(
+        COUNTED[0],
+        "--count",
+        help="The tokens that are counted: those of the answers, or of a corpus of texts without answers.",
+        choices=COUNTED,
     )
     blocks: int | None = flag(
         None,
@@ -497,6 +503,7 @@ class Counting:
 
     def __post_init__(self) -> None:
         check_choice(self.overlong, OVERLONG, "--overlong")
+        check_choice(self.count, COUNTED, "--count")
         if self.blocks is not None:
             check_block_number(self.blocks)
 
@@ -564,10 +571,12 @@ class MapSettings(Changes):
     WORDS: ClassVar[tuple[str, ...]] = ("each",)
 
     do: tuple[str, ...] = flag_of(Changes, "do", default=DEFAULT_DO)
-    text: str = flag(TEXTS[0], "--text", help=f"Text to score: {', '.join(TEXTS)}.")
+    text: str = flag(TEXTS[0], "--text", help="Text to score.", choices=TEXTS)
     overlong: str = flag_of(Counting, "overlong")
-    scale: str = flag(SCALES[0], "--scale", help="Change shown: percent, or log1p as in the paper.")
-    average: str = flag(AVERAGES[0], "--average", help="Perplexity shown: per token, or the mean over texts (text).")
+    scale: str = flag(SCALES[0], "--scale", help="Change shown; the paper has log1p.", choices=SCALES)
+    average: str = flag(
+        AVERAGES[0], "--average", help="Perplexity shown: per token, or the mean over texts.", choices=AVERAGES
+    )
     controls: int = flag(5, "--controls", help="Number of random-neuron baselines per row: 0 (none) or at least 2.")
     seed: int = flag_of(Sampling, "seed", help="Seed for controls.", panel=None)
     title: str | None = look(
@@ -624,7 +633,7 @@ class EvaluationSettings(Asking):
     WORDS: ClassVar[tuple[str, ...]] = ("each",)
 
     do: tuple[str, ...] = flag_of(Changes, "do", default=DEFAULT_DO)
-    show: str = flag(MEASURES[0], "--show", help=f"What figure and table show: {', '.join(MEASURES)}.")
+    show: str = flag(MEASURES[0], "--show", help="What figure and table show.", choices=MEASURES)
 
     def __post_init__(self) -> None:
         if not self.do:
@@ -686,3 +695,7 @@ class PipelineSettings(Counting, Answering):
     def __post_init__(self) -> None:
         Counting.__post_init__(self)
         Answering.__post_init__(self)
+        if self.count == TEXT and self.map.text != TEXTS[0]:
+            raise SettingsError(
+                f"--count text is for texts, which have no answers to score: leave --text {self.map.text} out"
+            )

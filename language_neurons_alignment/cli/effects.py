@@ -94,7 +94,7 @@ def map_tables(drawn: MapResult, settings: MapSettings) -> list[list[str]]:
             for i, row in enumerate(drawn.map.changed)
             for j, code in enumerate(languages)
         ]
-        shown = table(["row", "text", *effect_header(found, "perplexity")], rows)
+        shown = table(["row", "text", *effect_header(found, "perplexity")], rows, keys=2)
     unknown = sum(not cell.likelihoods for cell in drawn.map.cells.values())
     if unknown:
         shown.append(f"{unknown} cells know only their sums, so they have no interval: --force computes them again")
@@ -286,7 +286,7 @@ def forcing_table(done: Forced) -> list[str]:
         for j, target in enumerate(done.targets):
             shares = (f"{100 * share[i, j]:.1f} %" for share in (found.undisturbed, found.steered))
             rows.append([language_name(source), language_name(target), *shares, *effect_cells(found, i, j)])
-    return table(["asked in", "steered to", "undisturbed", "steered", *effect_header(found)], rows)
+    return table(["asked in", "steered to", "undisturbed", "steered", *effect_header(found)], rows, keys=2)
 
 
 def forcing_data(done: Forced) -> dict[str, Any]:

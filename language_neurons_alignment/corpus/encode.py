@@ -306,8 +306,8 @@ def answered_positions(records: Sequence[Record]) -> list[int]:
     if positions := [position for position, record in enumerate(records) if record.answers]:
         return positions
     raise CorpusError(
-        f"none of {len(records)} records has an answer: neurons are counted on the model's answers; "
-        'fill "answers" with [{"generated": str}, …] first'
+        f"none of {len(records)} records has an answer: neurons are counted on the model's answers, which "
+        "`lna generate` writes; where these are texts and no questions, count the texts: `lna run --count text`"
     )
 
 
