@@ -243,6 +243,8 @@ def _read(
     framing = Framing.of(tokenizer)
     written = {code: [list(_written(framing, one)) for one in some] for code, some in records.items()}
     tokens = token_languages(written, tokenizer, vocabulary=len(tokenizer))
+    chance = torch.from_numpy(tokens.group).bincount(minlength=len(languages) + 2) / len(tokens.group)
+    chance = chance.to(torch.float64)
     pivot = settings.pivot if settings.pivot in languages else None
     notes = []
     if pivot is None and settings.pivot is not None:
@@ -263,7 +265,7 @@ def _read(
             counted = torch.tensor([len(places) for places in reading.places], dtype=torch.float64)
             sums.append(whole.index_add_(0, row, torch.stack(found)))
             positions.append(torch.zeros(len(whole), dtype=torch.float64).index_add_(0, row, counted))
-        return Lens(tuple(languages), groups, tuple(sums), tuple(positions), pivot)
+        return Lens(tuple(languages), groups, tuple(sums), tuple(positions), chance, pivot)
 
     def under(code: str) -> AbstractContextManager[None]:
         return intervene(engine, steps.bind(each=code), source)

@@ -64,6 +64,7 @@ class Lens(Framed):
         groups: of the tokens: languages, `AMBIGUOUS`, `NO_LANGUAGE`.
         sums: for each language, the sums over each record's positions of the groups' shares and of `MEASURES`.
         positions: for each language, how many positions of each record were read.
+        chance: the share of each group among all tokens: that of a readout that prefers none.
         pivot: the language whose share is followed in texts of the others; None where no token is known to be of it.
     """
 
@@ -71,6 +72,7 @@ class Lens(Framed):
     groups: tuple[str, ...]
     sums: tuple[Float64[Tensor, "record layer measure"], ...]
     positions: tuple[Float64[Tensor, " record"], ...]
+    chance: Float64[Tensor, " group"]
     pivot: str | None = None
 
     @property
@@ -132,15 +134,15 @@ class Lens(Framed):
     def pivot_columns(self) -> Columns:
         """A row for each language but the pivot: where its texts are read in the pivot rather than in itself.
 
-        begin and end are the first and the last layer of the longest run of layers where the pivot's share exceeds the
-        language's own with its whole interval; None where there is none. peak is the layer of the pivot's largest
-        share, share that share with its interval (low, high), and own the language's share there.
+        begin and end are the first and the last layer of the longest run of layers where the pivot's share exceeds both
+        the language's own and `chance`, with its whole interval; None where there is none. peak is the layer of the
+        pivot's largest share, share that share with its interval (low, high), and own the language's share there.
         """
         rows = []
         for code in self.followed if self.pivot is not None else ():
             k, pivot, own = self.languages.index(code), self.groups.index(str(self.pivot)), self.groups.index(code)
-            ahead = interval(self._draws[k][..., pivot] - self._draws[k][..., own]).low > 0
-            begin, end = _longest_run(ahead.tolist())
+            more = interval(self._draws[k][..., pivot] - self._draws[k][..., own]).low > 0
+            begin, end = _longest_run((more & (self.interval.low[k, :, pivot] > self.chance[pivot])).tolist())
             peak = int(self.values[k, :, pivot].argmax())
             ends = (float(one[k, peak, pivot]) for one in (self.interval.low, self.interval.high))
             rows.append((code, begin, end, peak, *(float(self.values[k, peak, at]) for at in (pivot, own)), *ends))

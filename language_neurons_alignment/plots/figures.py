@@ -147,8 +147,9 @@ def lens_figure(
     """Draw what the logit lens reads, a column for each condition, all panels over the layers.
 
     From top to bottom: the share of each role, as a mean over the languages but the pivot, with its 95 % interval; the
-    share of the text's own language; the pivot's share, with a frame where it exceeds the language's own; and, if
-    given, the classes of neurons, with the stages that begin at `cuts`.
+    share of the text's own language; the pivot's share, with a frame where it exceeds the language's own and the
+    pivot's share of all tokens (dotted in the first panel); and, if given, the classes of neurons, with the stages that
+    begin at `cuts`.
     """
     first = next(iter(lenses.values()))
     own, pivot, layers = "the text's own language", first.pivot and language_name(first.pivot), first.layers
@@ -219,6 +220,9 @@ def _role_lines(axes: Axes, lens: Lens, names: Mapping[str, str | None]) -> None
             alpha=0.2,
             linewidth=0,
         )
+    if lens.pivot is not None:
+        at = float(lens.chance[lens.groups.index(lens.pivot)])
+        axes.axhline(at, color=INKS["pivot"].light, linewidth=0.8, linestyle=DASHES["dot"])
     others = "" if lens.pivot is None else f" of texts not in {names['pivot']}"
     axes.set_ylabel(f"share of the readout{others}", fontsize=8)
     axes.set_ylim(0, 1)
