@@ -208,13 +208,16 @@ class _Reading:
         """Encode and draw; the same places in whatever batch, and whatever other languages are read."""
         how = {"text": settings.text, "max_length": longest, "overlong": settings.overlong}
         encode_texts(records, tokenizer, **how)  # says at once how many are too long
+        numbers = range(len(records))
+        if 0 < settings.records < len(records):  # the same questions of parallel records in every language
+            numbers = sorted(random.Random(settings.seed).sample(numbers, settings.records))
         texts, record, places = [], [], []
-        for number, one in enumerate(records):
-            for text in encode_texts([one], tokenizer, **how):
+        for number in numbers:
+            for order, text in enumerate(encode_texts([records[number]], tokenizer, **how)):
                 scored = range(max(text.start, 1), len(text.tokens))
                 if not scored:
                     continue
-                drawn = random.Random(f"{settings.seed} {language} {len(texts)}")
+                drawn = random.Random(f"{settings.seed} {language} {number} {order}")
                 some = drawn.sample(scored, settings.read) if 0 < settings.read < len(scored) else scored
                 texts.append(text)
                 record.append(number)
@@ -292,7 +295,7 @@ def _made_from(
         **session.source().provenance,
         "corpus": {code: records_hash(session.corpus.of_language(code)) for code in languages},
         "do": source.describe(steps) if steps.steps else None,
-        **{name: getattr(settings, name) for name in ("text", "read", "pivot", "overlong", "seed")},
+        **{name: getattr(settings, name) for name in ("text", "read", "records", "pivot", "overlong", "seed")},
         "version": __version__,
     }
 

@@ -671,6 +671,11 @@ class LensSettings(Changes):
     read: int = flag(
         16, "--read", help="Tokens of each text whose prediction is read behind every layer, drawn at random; 0: all."
     )
+    records: int = flag(
+        0,
+        "--records",
+        help="Records of each language that are read, drawn at random; 0: all. Tokens are assigned from all of them.",
+    )
     pivot: str | None = flag(
         "en",
         "--pivot",
@@ -685,8 +690,9 @@ class LensSettings(Changes):
         super().__post_init__()
         check_choice(self.text, TEXTS, "--text")
         check_choice(self.overlong, OVERLONG, "--overlong")
-        if self.read < 0:
-            raise SettingsError(f"--read must be at least 0, got {self.read}: 0 reads all tokens")
+        for name in ("read", "records"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"--{name} must be at least 0, got {getattr(self, name)}: 0 reads all")
 
     @property
     def variant(self) -> str:

@@ -99,9 +99,13 @@ def test_the_same_places_are_read_whatever_else_is(model: lna.Model, corpus: Cor
     some = LensSettings(read=3, text="full")
     both = lna.lens(model, corpus, settings=some).lens
     texts = {code: corpus.of_language(code) for code in ("es", "en")}
-    turned = lna.lens(model, texts, settings=some).lens
+    found = lna.lens(model, texts, settings=some)
+    turned, turned_tokens = found.lens, found.tokens
     torch.testing.assert_close(both.own[1], turned.own[0])
     assert [int(one.sum()) for one in turned.positions] == [36, 36], "3 of each of 12 texts"
+    few = lna.lens(model, texts, settings=LensSettings(read=3, text="full", records=2))
+    assert [len(one) for one in few.lens.positions] == [2, 2]
+    assert (few.tokens.held_out.sum(), few.tokens.accuracy) == (turned_tokens.held_out.sum(), 1.0), "all records tell"
     other = lna.lens(model, texts, settings=LensSettings(read=3, text="full", seed=1)).lens
     at = other.measures.index("loss")
     assert not torch.equal(other.values[..., at], turned.values[..., at])

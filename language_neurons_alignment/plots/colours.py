@@ -37,7 +37,7 @@ INKS = {
     "pivot": Ink(_VERMILION, "#f08a4b", "", "dash"),
     "other": Ink(_GREEN, "#2bbf95", "", "dot"),
     "ambiguous": Ink("#8a8f98", "#9aa0aa", "", "dashdot"),
-    "none": Ink("#b9bec6", "#6d7480", "", "dot"),
+    "none": Ink("#c79a3a", "#d9b45f", "", "dot"),
 }
 """Each meaning has one colour, in every figure."""
 
