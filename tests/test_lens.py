@@ -115,7 +115,7 @@ def test_without_texts_in_the_pivot_none_is_shown(model: lna.Model, corpus: Corp
     found = lna.lens(model, {code: corpus.of_language(code) for code in ("es", "sw")})
     assert (found.lens.pivot, found.pivot_columns()["language"]) == (None, [])
     assert "no texts in 'en'" in found.notes[0]
-    assert "other languages" in [text.get_text() for text in found.plot().axes[0].get_legend().get_texts()]
+    assert "other languages" in [text.get_text() for text in found.plot().legends[0].get_texts()]
 
 
 def test_a_session_writes_figure_tables_and_tensors(made: Path, tmp_path: Path) -> None:

@@ -427,7 +427,14 @@ def token_lines(done: LensResult) -> list[str]:
             *(columns[name] for name in ("language", "tokens", "accuracy", "coverage")), strict=True
         )
     ]
-    rows.append(["all", sum(columns["tokens"]), _percent(done.tokens.accuracy), _percent(done.tokens.coverage)])
+    rows.append(
+        [
+            "all",
+            int((done.tokens.group < len(columns["language"])).sum()),
+            _percent(done.tokens.accuracy),
+            _percent(done.tokens.coverage),
+        ]
+    )
     return table(["tokens of", "in the vocabulary", "right on held-out text", "assigned there"], rows)
 
 

@@ -185,9 +185,8 @@ def lens_figure(
             if role == "pivot":
                 _frame_runs(place, lens)
             if lens is list(lenses.values())[-1]:
-                figure.colorbar(
-                    mesh, ax=place, format=PercentFormatter(1.0, decimals=0), aspect=10
-                ).outline.set_visible(False)
+                bar = figure.colorbar(mesh, ax=place, format=PercentFormatter(1.0, decimals=0), aspect=10)
+                bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue] - matplotlib's stub has another type
         if profile is not None:
             for name in (one for one in profile.classes if one in CLASSES):
                 ink = INKS[name]
@@ -200,6 +199,8 @@ def lens_figure(
         axes[-1].set_xlabel("layer")
         axes[-1].set_xlim(-0.5, layers - 0.5)
         axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles, labels = table[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5 if layers > 20 else 3, frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -228,7 +229,6 @@ def _role_lines(axes: Axes, lens: Lens, names: Mapping[str, str | None]) -> None
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="upper center", ncols=2)
 
 
 def _frame_runs(axes: Axes, lens: Lens) -> None:
