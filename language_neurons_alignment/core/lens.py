@@ -44,7 +44,7 @@ def read_out(
 
     >>> members = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])  # tokens 0 and 1 are of group 0
     >>> found = read_out(torch.tensor([[0.0, 0.0, 0.0]]), torch.tensor([2]), members)[0]
-    >>> found[:2].mul(3).tolist(), found[2:].exp().round().tolist()
+    >>> found[:2].mul(3).round().tolist(), found[2:].exp().round().tolist()
     ([2.0, 1.0], [3.0, 1.0, 3.0])
     """
     log_p = torch.log_softmax(logits, dim=-1)
