@@ -43,7 +43,7 @@ from .plots.draw import draw, write_png
 from .plots.figures import stability_by_language, stability_by_layer
 from .store.checkpoint import Checkpoint
 from .store.counts import load_answer_counts, load_blocks
-from .store.files import Json, save_stability
+from .store.files import Json, save_with_tensors
 from .store.layout import Layout
 from .version import __version__
 
@@ -263,5 +263,5 @@ def stability(
         "languages": draw(stability_by_language(tables["halves"], tables["inclusion"]), title=title),
     }
     pictures = {name: partial(write_png, figure) for name, figure in figures.items()}
-    files = save_stability(path, result.plain(), tables, result.tensors(), pictures)
+    files = save_with_tensors(path, result.plain(), tables, result.tensors(), pictures)
     return replace(result, files=tuple(files))

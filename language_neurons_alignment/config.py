@@ -18,7 +18,7 @@ from ._operations import CLASSES as CLASSES
 from ._operations import MASK_CLASSES, Steps, in_order
 from .errors import SettingsError
 from .languages import DEFAULT_LANGUAGES as DEFAULT_LANGUAGES
-from .languages import parse_languages
+from .languages import language_code, parse_languages
 
 TEXTS = ("instruction", "answer", "full")
 OVERLONG = ("error", "truncate", "skip")
@@ -666,6 +666,55 @@ class ForcingSettings(Asking):
                 "--do 'mean:target target'"
             )
         super().__post_init__()
+
+
+@dataclass(frozen=True)
+class LensSettings(Changes):
+    """What the logit lens reads, and under which intervention; "each" in its steps is the language of the text.
+
+    >>> LensSettings(text="full").read
+    16
+
+    Raises:
+        SettingsError: an unknown choice, or out of range.
+    """
+
+    WORDS: ClassVar[tuple[str, ...]] = ("each",)
+
+    text: str = flag(TEXTS[1], "--text", help=f"Text to read: {', '.join(TEXTS)}.")
+    read: int = flag(
+        16, "--read", help="Tokens of each text whose prediction is read behind every layer, drawn at random; 0: all."
+    )
+    records: int = flag(
+        0,
+        "--records",
+        help="Records of each language that are read, drawn at random; 0: all. Tokens are assigned from all of them.",
+    )
+    pivot: str | None = flag(
+        "en",
+        "--pivot",
+        help="Language that texts in others may be read in, on the way.",
+        metavar="LANG",
+        read=language_code,
+    )
+    overlong: str = flag_of(Counting, "overlong")
+    seed: int = flag_of(Sampling, "seed", help="Seed for the tokens that are read.", panel=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self.text, TEXTS, "--text")
+        check_choice(self.overlong, OVERLONG, "--overlong")
+        for name in ("read", "records"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"--{name} must be at least 0, got {getattr(self, name)}: 0 reads all")
+
+    @property
+    def variant(self) -> str:
+        """What tells these steps and this choice of classes from none, in the files' names."""
+        return super().variant + Steps.parse(self.do).variant(())
+
+
+DEFAULT_LENS = LensSettings()
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,10 @@ class Tokenizer(Protocol):
         """Their text; a Hugging Face tokenizer returns a list only for lists of lists, which it never gets here."""
         ...
 
+    def __len__(self) -> int:
+        """The size of its vocabulary, with the tokens that were added."""
+        ...
+
 
 @dataclass(frozen=True)
 class Framing:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from ..config import Sampling
@@ -60,6 +60,30 @@ class Engine(Protocol):
         """
         ...
 
+    def lens(
+        self,
+        texts: Sequence[ScoredText],
+        read: Sequence[Sequence[int]],
+        group: Int64[Tensor, " token"],
+        *,
+        groups: int,
+        progress: Progress = SILENT,
+    ) -> list[Float64[Tensor, "layer measure"]]:
+        """What the logit lens reads behind each layer (`core.lens.read_out`), summed over some places of each text.
+
+        Args:
+            texts: as tokens.
+            read: for each text, the places of the tokens whose prediction is read, at least 1 of them, none at 0.
+            group: of each token; tokens of the model that are not in it belong to the last group.
+            groups: how many there are.
+            progress: adds up to the tokens of the texts.
+
+        Raises:
+            UnknownArchitectureError: the lens cannot be proved on this model.
+            EngineError: the engine has none (vLLM), memory runs out, or the model computes NaN.
+        """
+        ...
+
     def generate(
         self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress = SILENT
     ) -> list[GeneratedAnswer]:
@@ -104,6 +128,13 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back the memory and the processes that the engine holds; it cannot be used afterwards."""
         ...
+
+
+def no_lens() -> EngineError:
+    """The error of an engine that does not show what layers give."""
+    return EngineError(
+        "the logit lens reads what each layer gives, which vLLM does not show: give --engine transformers"
+    )
 
 
 def check_lengths(sequences: Iterable[Tokens], *, longest: int) -> None:

@@ -58,7 +58,7 @@ _LETTER = 0.0075
 _LONG_NAMES = 3
 _ROOMY = 4
 """So few bars have room for long names that are not slanted."""
-_DASHES = {"solid": "solid", "dash": (0, (6, 2)), "dot": (0, (2, 2)), "dashdot": (0, (6, 2, 1, 2))}
+DASHES = {"solid": "solid", "dash": (0, (6, 2)), "dot": (0, (2, 2)), "dashdot": (0, (6, 2, 1, 2))}
 _DPI = 150
 _COMPRESSION = 3
 """PNG level; the default 6 makes files a seventh smaller and takes a fifth longer."""
@@ -245,7 +245,7 @@ def _bars(chart: BarChart) -> Figure:
         _name_columns(last, names, shift=0.0, room_for=_ROOMY)
         last.set_xlim(-0.7, len(names) - 0.3)
         last.set_xlabel(chart.x.label)
-    _draw_marks(list(rows), chart.marks)
+    draw_marks(list(rows), chart.marks)
     return figure
 
 
@@ -297,10 +297,10 @@ def _lines(chart: LineChart) -> Figure:
     for series in chart.series:
         ink = INKS[series.ink]
         axes.plot(
-            chart.x, series.values, label=series.name, color=ink.light, linewidth=1.8, linestyle=_DASHES[ink.dash],
+            chart.x, series.values, label=series.name, color=ink.light, linewidth=1.8, linestyle=DASHES[ink.dash],
             drawstyle="steps-post" if chart.steps else "default", marker="" if chart.steps else "o", markersize=4,
         )  # fmt: skip
-    _draw_marks([axes], chart.marks)
+    draw_marks([axes], chart.marks)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     axes.yaxis.set_major_formatter(_plain_number)
@@ -324,7 +324,7 @@ def _name_columns(axes: Axes, names: Sequence[str], *, shift: float, room_for: i
             name.set(rotation=45, ha="right", rotation_mode="anchor")  # each ends at its place
 
 
-def _draw_marks(rows: Sequence[Axes], marks: Sequence[Mark]) -> None:
+def draw_marks(rows: Sequence[Axes], marks: Sequence[Mark]) -> None:
     """Draw each mark as a dashed line through all panels, with its name above the first."""
     for mark in marks:
         for axes in rows:

@@ -140,6 +140,10 @@ class Layout:
         """The forcing table, without its ending; `variant` names a choice of classes or steps."""
         return self._rated("forcings", top_rate, lam) / self._fitting(f"force.{self.model}{variant}")
 
+    def lens(self, text: str, *, variant: str = "") -> Path:
+        """What the logit lens reads from these texts, without its ending; `variant` names the change that was made."""
+        return self.root / "lenses" / self.dataset / text / self._fitting(f"lens.{self.model}{variant}")
+
     def analysis(self, top_rate: float, lam: float | None) -> Path:
         """The analysis, without its ending; its tables lie beside it."""
         return self._rated("analysis", top_rate, lam) / f"analysis.{self.model}"
