@@ -46,16 +46,16 @@ THEMES: dict[str, dict[str, Any]] = {
 }
 """The colours on white and on black, for the style sheet and the figures."""
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=PackageLoader("language_neurons_alignment.report", "template"),
-    autoescape=lambda name: name == "report.html",
+    autoescape=lambda name: str(name).endswith(".html"),
     undefined=StrictUndefined,
 )
 
 
 def render_page(report: Report, *, folder: str) -> str:
     """Render a report as HTML that links to the pictures and tables in `folder`."""
-    return _TEMPLATES.get_template("report.html").render(
+    return TEMPLATES.get_template("report.html").render(
         report=report,
         parts=[
             {"title": part.title, "sections": [_contents(one, folder) for one in part.sections]}
@@ -64,8 +64,8 @@ def render_page(report: Report, *, folder: str) -> str:
         languages=[(code, language_name(code)) for code in report.languages],
         folder=folder,
         version=__version__,
-        css=_TEMPLATES.get_template("report.css").render(themes=THEMES),
-        script=_TEMPLATES.get_template("report.js").render(),
+        css=TEMPLATES.get_template("report.css").render(themes=THEMES),
+        script=TEMPLATES.get_template("report.js").render(),
         plotly=get_plotlyjs(),
         payload={
             "figures": {figure.name: [_payload(view.chart) for view in figure.views] for figure in report.figures},
