@@ -47,6 +47,7 @@ from .corpus.pieces import Pieces, pieces_of, token_text
 from .corpus.records import Record, Texts, corpus_of
 from .corpus.token_languages import script_of, token_languages
 from .errors import IncompatibleError, MissingArtifactError, SettingsError
+from .languages import parse_languages
 from .store.counts import AnswerCounts, load_answer_counts
 from .store.masks import Mask, general_neurons, open_mask
 
@@ -327,6 +328,7 @@ def neuron_cards(
     *,
     top_rate: float = Selection.top_rate,
     lam: float | None = None,
+    languages: Sequence[str] | None = None,
     settings: NeuronSettings = DEFAULT_NEURONS,
     start: StartProgress = silent,
 ) -> NeuronCards:
@@ -345,6 +347,7 @@ def neuron_cards(
         neurons: (layer, index) of each; None: those of the mask, of `settings.classes`.
         top_rate: of the mask.
         lam: λ of the mask; None for a method without λ.
+        languages: whose neurons, and in which texts; None for all languages of the mask.
         settings: which neurons, and what is kept of them.
         start: gives the progress bar.
 
@@ -356,6 +359,8 @@ def neuron_cards(
     session = with_stored_answers(session)
     layout = session.layout
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
+    chosen = parse_languages(languages) if languages else mask.languages
+    mask.check_languages(chosen)
     counts = None
     needs_controls = settings.effects and settings.controls
     if "general" in settings.classes or settings.top is not None or needs_controls or neurons is not None:
@@ -365,7 +370,7 @@ def neuron_cards(
             if settings.top is not None or "general" in settings.classes:
                 raise
     engine = _transformers(session)
-    records = {language: session.corpus.of_language(language) for language in mask.languages}
+    records = {language: session.corpus.of_language(language) for language in chosen}
     return _look(engine, mask.over(engine.model), counts, records, neurons, settings, start)
 
 
@@ -494,7 +499,7 @@ def _look(
     general = None
     if "general" in settings.classes or (neurons is not None and counts is not None and _knows_general(mask)):
         general = general_neurons(mask, None, counts)
-    chosen = _chosen(mask, general, counts, settings) if neurons is None else list(neurons)
+    chosen = _chosen(mask, tuple(records), general, counts, settings) if neurons is None else list(neurons)
     for layer, index in chosen:
         widths = engine.model.layer_widths
         if not (0 <= layer < len(widths) and 0 <= index < widths[layer]):
@@ -544,7 +549,7 @@ def _knows_general(mask: Mask) -> bool:
 
 
 def _chosen(
-    mask: Mask, general: Tensor | None, counts: AnswerCounts | None, settings: NeuronSettings
+    mask: Mask, languages: Sequence[str], general: Tensor | None, counts: AnswerCounts | None, settings: NeuronSettings
 ) -> list[Place]:
     """The neurons of the classes; with `top`, those of each language with the largest margins."""
     whole: dict[Place, None] = {}
@@ -557,7 +562,7 @@ def _chosen(
             )
         probability = counts.probability[..., [counts.languages.index(code) for code in mask.languages]]
         margin = margins(probability.flatten(0, 1), mask.tensor.flatten(0, 1)).view(mask.tensor.shape[:2])
-    for language in mask.languages:
+    for language in languages:
         found = mask.neurons_of(language, settings.classes, general).nonzero()
         if margin is not None:
             order = margin[found[:, 0], found[:, 1]].argsort(descending=True, stable=True)
@@ -620,7 +625,7 @@ def _effects(
         tokens = torch.tensor([text.scored_tokens for text in scored], dtype=torch.float64)
         if not scored:
             raise IncompatibleError(f"no answer in {language} has a token to score: leave --effects out")
-        progress = start(f"{language}, each neuron off", len(whole) * len(scored))
+        progress = start(f"{language}, each neuron off", len(whole) * sum(len(text.tokens) for text in scored))
         change, ends = effects_of(engine.ablate_each(scored, whole, progress=progress), tokens)
         predicted = engine.first_order(scored)[whole[:, 0], whole[:, 1]] / tokens.sum()
         first = torch.tensor([percent(one) for one in predicted.tolist()], dtype=torch.float64)

@@ -49,6 +49,7 @@ def write_neurons(
     *,
     top_rate: float = Selection.top_rate,
     lam: float | None = None,
+    languages: Sequence[str] | None = None,
     settings: NeuronSettings = DEFAULT_NEURONS,
     out: Path | None = None,
     start: StartProgress = silent,
@@ -68,6 +69,7 @@ def write_neurons(
         neurons: (layer, index) of each; None: those of the mask, of `settings.classes`.
         top_rate: of the mask.
         lam: λ of the mask; None for a method without λ.
+        languages: whose neurons, and in which texts; None for all languages of the mask.
         settings: which neurons, and what is kept of them.
         out: the page; by default among the results. The other files have its name.
         start: gives the progress bar.
@@ -79,7 +81,7 @@ def write_neurons(
     if out is not None and out.suffix != ".html":
         raise SettingsError(f"--out must name a page that ends in .html, got {out}: for example {out.name}.html")
     rates = {"top_rate": top_rate, "lam": lam}
-    cards = neuron_cards(session, neurons, **rates, settings=settings, start=start)
+    cards = neuron_cards(session, neurons, **rates, languages=languages, settings=settings, start=start)
     layout, model = session.layout, session.layout.model
     path = layout.neurons(top_rate, lam, variant=settings.variant) if out is None else out.with_suffix("")
     page_path = with_ending(path, ".html")

@@ -159,6 +159,11 @@ class NeuronCard:
         """Layer and index: "12.345"."""
         return f"{self.layer}.{self.index}"
 
+    @property
+    def writes(self) -> tuple[TokenLogit, ...]:
+        """The tokens that it raises where it fires most often: of the two lists the one that its factor's sign says."""
+        return self.suppresses if self.positive is not None and self.positive < 0.5 else self.promotes
+
     def as_json(self) -> dict[str, Any]:
         """Layer, index, class, contexts by language, and tokens that it promotes and suppresses, as plain values."""
         return {
@@ -211,8 +216,8 @@ class NeuronCard:
 
     def __repr__(self) -> str:
         fires = ", ".join(f"{code} {one.probability:.0%}" for code, one in self._by_probability()[:_SHOWN])
-        says = " ".join(repr(one.token) for one in self.promotes[:_SHOWN])
-        return f"NeuronCard({self.name}, {self.kind}; fires on {fires}; promotes {says})"
+        says = " ".join(repr(one.token) for one in self.writes[:_SHOWN])
+        return f"NeuronCard({self.name}, {self.kind}; fires on {fires}; writes {says})"
 
     def _by_probability(self) -> list[tuple[str, LanguageCard]]:
         return sorted(self.languages.items(), key=lambda pair: -pair[1].probability)

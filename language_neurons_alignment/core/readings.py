@@ -297,7 +297,7 @@ def read_out(
     unembedding: Float[Tensor, "vocabulary hidden"],
     *,
     most: int,
-    languages: Sequence[Int64[Tensor, " token"]] = (),
+    languages: Sequence[Int64[Tensor, "_"]] = (),
     scale: float = 1.0,
 ) -> Readout:
     """Read directions through an unembedding, a bounded number of logits at a time.

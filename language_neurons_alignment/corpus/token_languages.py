@@ -25,6 +25,8 @@ _SEVERAL = {
     "Hans": ("han",),
     "Hant": ("han",),
     "Hani": ("han",),
+    "Beng": ("bengali",),  # as Unicode names their letters; CLDR says Bangla and Odia
+    "Orya": ("oriya",),
 }
 _NAMES = {"cjk": "han", "katakana-hiragana": "katakana", "halfwidth": "katakana", "fullwidth": "latin"}
 
@@ -35,6 +37,8 @@ def script_of(text: str) -> str:
     >>> [script_of(text) for text in (" water", "วัน", "水", "みず", "Вода", " 18.")]
     ['latin', 'thai', 'han', 'hiragana', 'cyrillic', 'none']
     """
+    if text.startswith("⟨") and text.endswith("⟩"):  # parts of a character (`pieces.token_text`)
+        return NO_SCRIPT
     letter = next((one for one in text if one.isalpha()), None)
     return NO_SCRIPT if letter is None else _script(letter)
 

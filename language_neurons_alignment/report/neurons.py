@@ -65,7 +65,7 @@ class NeuronPage:
             "margin": round(card.margin, 4),
             "fires": [round(one.probability, 3) for one in shown],
             "most": _short(strongest),
-            "says": [one.token for one in card.promotes[:3]],
+            "says": [one.token for one in card.writes[:3]],
             "words": "\n".join(dict.fromkeys(word.strip().lower() for word in words)),
             "effect": [None if one.effect is None else _short(one.effect.change) for one in shown],
         }

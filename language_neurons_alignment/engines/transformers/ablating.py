@@ -39,14 +39,14 @@ def ablate_each(
 ) -> Float64[Tensor, "neuron text"]:
     """The change of each text's negative log-likelihood, in nats, with each neuron alone off.
 
-    `neurons` are (layer, flat index) in ascending order; `progress` adds up to neurons × texts.
+    `neurons` are (layer, flat index) in ascending order; `progress` adds up to neurons × the texts' tokens.
     """
     forwards, layers = PartialForwards(network), sorted({layer for layer, _ in neurons.tolist()})
     starts = sorted(forwards.prove({layer for layer in layers if layer > 0}))
     change = torch.zeros(len(neurons), len(texts), dtype=torch.float64)
     for number, text in enumerate(texts):
         if not text.scored_tokens:
-            progress(len(neurons))
+            progress(len(neurons) * len(text.tokens))
             continue
         fed = send(torch.tensor([text.tokens]), network.device)
         states: dict[int, State] = {}
@@ -63,7 +63,7 @@ def ablate_each(
             off.check()
             nll = [one.nll for one in score([text] * rows, hidden, network.head)]
             change[at, number] = torch.tensor(nll[1:], dtype=torch.float64) - nll[0]
-            progress(len(some))
+            progress(len(some) * len(text.tokens))
     return change
 
 

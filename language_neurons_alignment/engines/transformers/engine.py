@@ -374,7 +374,7 @@ class TransformersEngine:
     ) -> Float64[Tensor, "neuron text"]:
         """The change of each text's negative log-likelihood with each neuron alone off, many neurons to a forward.
 
-        `neurons` as for `read`; `progress` adds up to neurons × texts.
+        `neurons` as for `read`; `progress` adds up to neurons × the texts' tokens.
         """
         self._check([text.tokens for text in texts])
         with self._at_work(self._budget):

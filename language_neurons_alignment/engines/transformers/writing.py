@@ -124,7 +124,13 @@ def _norms(network: Network, layers: nn.ModuleList) -> tuple[list[Tensor | float
                 if _same(inputs, given[0]) and output is not None and output.shape == given[0].shape:
                     between[index] = _scale(module, output.shape[-1], f"layer {index}'s {child}", output)
     last = calls["last"][-1][2]
-    if last is not None and torch.equal(last.reshape(hidden.shape), hidden):
+    if last is None or last.shape != hidden.shape:
+        seen = "nothing" if last is None else str(tuple(last.shape))
+        raise UnknownArchitectureError(
+            f"the last layer of {type(decoder).__name__} gives {seen} where the unembedding reads {tuple(hidden.shape)}, "
+            "so the tokens that a neuron promotes cannot be read: give another model"
+        )
+    if torch.equal(last, hidden):
         return between, 1.0
     ends = [
         module
@@ -153,7 +159,13 @@ def _scale(norm: nn.Module, width: int, what: str, like: Tensor) -> Float32[Tens
     scales = []
     pairs = torch.where(torch.arange(width, device=like.device) % 4 < 2, 1.0, -1.0).to(like.dtype)
     for some in (x, pairs if width % 4 == 0 else -x):
-        up, down = (norm(one[None, None])[0, 0].float() for one in (some, -some))
+        try:
+            up, down = (norm(one[None, None])[0, 0].float() for one in (some, -some))
+        except TypeError as error:
+            raise UnknownArchitectureError(
+                f"{what} ({type(norm).__name__}) reads more than the numbers that it scales, so what a neuron writes "
+                "cannot be read: give another model"
+            ) from error
         scales.append((up - down) / (2 * some.float()))
     if not all(torch.allclose(scales[0], one, rtol=1e-2, atol=1e-3 * float(scales[0].abs().max())) for one in scales):
         raise UnknownArchitectureError(

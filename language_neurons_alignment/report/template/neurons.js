@@ -204,8 +204,7 @@ async function card() {
     ` · margin ${signed(neurons.margin[number])}`, detail.expert === null ? "" : ` · expert ${detail.expert}`);
   const parts = [make("h2", "", `Neuron ${wanted}`), facts];
   if (detail.positive !== null && detail.positive < 1) {
-    parts.push(make("p", "facts", `The factor beside its activation is above 0 on ${percent(detail.positive)} of the tokens on which it fires`,
-      detail.positive < 0.5 ? ": on the others, the most, it suppresses what it promotes, and the reverse." : "."));
+    parts.push(make("p", "facts", `Its activation is multiplied by a factor, which is below 0 on ${percent(1 - detail.positive)} of the tokens on which it fires: there it does the reverse, and promotes what stands on the right.`));
   }
   parts.push(make("div", "both", tokens("Promotes", detail.promotes), tokens("Suppresses", detail.suppresses)));
   parts.push(make("h3", "", "Fires on"));
@@ -263,6 +262,7 @@ async function begin() {
   filter();
   if (!location.hash && order.length) history.replaceState(null, "", `#${place(order[0])}`);
   await card();
+  performance.mark("drawn");
   document.documentElement.dataset.drawn = "true";
 }
 
