@@ -104,7 +104,12 @@ def main() -> None:
     for language in drawn:
         ours = [shares(cards, place, language) for place in drawn[language]]
         theirs = [shares(cards, place, language) for place in controls[language]]
-        columns = [[one[0] for one in ours], [one[0] for one in theirs], [one[1] for one in ours], [one[1] for one in theirs]]
+        columns = [
+            [one[0] for one in ours],
+            [one[0] for one in theirs],
+            [one[1] for one in ours],
+            [one[1] for one in theirs],
+        ]
         for whole, some in zip(pooled, columns, strict=True):
             whole += some
         cells = [f"{mean:5.1%} [{low:5.1%}, {high:5.1%}]" for mean, low, high in map(mean_and_ends, columns)]

@@ -539,7 +539,19 @@ def _look(
     places = tuple((int(layer), int(index)) for layer, index in at.tolist())
     languages = tuple(records)
     return NeuronCards(
-        engine.model, languages, places, kinds, own, settings, effects, readings, readout, near, texts, scripts, tokenizer
+        engine.model,
+        languages,
+        places,
+        kinds,
+        own,
+        settings,
+        effects,
+        readings,
+        readout,
+        near,
+        texts,
+        scripts,
+        tokenizer,
     )
 
 

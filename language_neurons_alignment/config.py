@@ -602,7 +602,9 @@ class NeuronSettings:
         SettingsError: an unknown class, or a number out of range.
     """
 
-    classes: tuple[str, ...] = flag_of(Changes, "classes", help=f"Which neurons: any of {','.join(CLASSES)}.", panel=None)
+    classes: tuple[str, ...] = flag_of(
+        Changes, "classes", help=f"Which neurons: any of {','.join(CLASSES)}.", panel=None
+    )
     top: int | None = flag(
         None, "--top", help="Only the N neurons of each language with the largest margin.", metavar="N", shown="all"
     )

@@ -143,7 +143,9 @@ def test_one_neuron_of_a_model_in_memory_is_the_same_card(numbered: Numbered, ca
     with numbered.open() as session:
         records = {language: session.corpus.of_language(language) for language in CHOSEN}
     texts = {language: [(r.instruction, a) for r in some for a in r.answers] for language, some in records.items()}
-    found = neuron_card(model, f"{place[0]}.{place[1]}", texts, settings=NeuronSettings(contexts=4, window=3, tokens=12))
+    found = neuron_card(
+        model, f"{place[0]}.{place[1]}", texts, settings=NeuronSettings(contexts=4, window=3, tokens=12)
+    )
     assert found.kind == "none"
     wanted = cards[place]
     for language in CHOSEN:
@@ -156,7 +158,9 @@ def test_one_neuron_of_a_model_in_memory_is_the_same_card(numbered: Numbered, ca
 def test_top_keeps_the_largest_margins_and_general_neurons_are_found_in_the_counts(numbered: Numbered) -> None:
     rates = {"top_rate": numbered.top_rate, "lam": numbered.lam, "languages": ("en", "ru")}
     with numbered.open(engine="transformers") as session:
-        top = neuron_cards(session, **rates, settings=NeuronSettings(top=2, contexts=1, classes=("specific", "general")))
+        top = neuron_cards(
+            session, **rates, settings=NeuronSettings(top=2, contexts=1, classes=("specific", "general"))
+        )
         general = neuron_cards(session, **rates, settings=NeuronSettings(contexts=1, classes=("general",)))
     assert all(len(card.languages["en"].contexts) == 1 for card in top)
     assert Counter(kind for kind in top.kinds)["specific"] == 4 or set(top.kinds) <= {"specific", "general"}

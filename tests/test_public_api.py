@@ -20,7 +20,7 @@ EXPORTS = {
     "generate", "collect_activations", "quick_autosweep", "find_neurons", "run_pipeline", "Mask", "Neuron_Prob",
     "Neuron_Mask",
     "perplexity_map", "evaluate", "force_languages", "compare_methods", "intervene", "neuron_source", "load_engine",
-    "open_neurons", "analyze", "compare", "stability", "write_report", "LNAError",
+    "open_neurons", "neuron_card", "neuron_cards", "NeuronCards", "write_neurons", "analyze", "compare", "stability", "write_report", "LNAError",
 }  # fmt: skip
 
 SEED_MODULES = {"activation", "analysis", "autosweep", "cli", "config", "identify", "pipeline", "ppl"}

@@ -126,7 +126,9 @@ def card_sections(card: NeuronCard) -> list[list[str]]:
         off = ""
         if one.effect is not None:
             control = {None: "", True: ", within control", False: ", outside control"}[one.effect.inside]
-            off = f"; off: perplexity {one.effect.change:+.3f} % [{one.effect.low:+.3f}, {one.effect.high:+.3f}]{control}"
+            off = (
+                f"; off: perplexity {one.effect.change:+.3f} % [{one.effect.low:+.3f}, {one.effect.high:+.3f}]{control}"
+            )
         lines = [f"{language_name(code)}: fires on {one.probability:.1%} of {one.tokens:,} tokens{off}"]
         for context in one.contexts[:_CONTEXTS]:
             before, after = "".join(context.pieces[: context.at]), "".join(context.pieces[context.at + 1 :])

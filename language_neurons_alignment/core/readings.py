@@ -247,9 +247,7 @@ def nearest(
     return torch.cat(found), torch.cat(cosines)
 
 
-def margins(
-    probability: Float[Tensor, "neuron lang"], own: Bool[Tensor, "neuron lang"]
-) -> Float[Tensor, " neuron"]:
+def margins(probability: Float[Tensor, "neuron lang"], own: Bool[Tensor, "neuron lang"]) -> Float[Tensor, " neuron"]:
     """How far the neurons' own languages lie apart from the others: the least of the own less the most of the others.
 
         margin = min_{k own} p_k − max_{j not own} p_j        the least alone where all are its own, minus the most

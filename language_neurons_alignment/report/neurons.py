@@ -104,7 +104,12 @@ class NeuronPage:
                 "positive": None if card.positive is None else round(card.positive, 3),
                 "expert": card.expert,
                 "near": [
-                    [one.layer, one.index, round(one.cosine, 3), None if one.together is None else round(one.together, 3)]
+                    [
+                        one.layer,
+                        one.index,
+                        round(one.cosine, 3),
+                        None if one.together is None else round(one.together, 3),
+                    ]
                     for one in card.nearest
                 ],
             }

@@ -24,9 +24,7 @@ FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 @settings(max_examples=40)
 @given(st.lists(FLOATS, min_size=2, max_size=9), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 10))
-def test_packed_numbers_order_as_activations_do_and_come_out_again(
-    values: list[float], seed: int, first: int
-) -> None:
+def test_packed_numbers_order_as_activations_do_and_come_out_again(values: list[float], seed: int, first: int) -> None:
     activation, numbers = torch.tensor(values), torch.arange(first, first + len(values))
     packed = pack(activation, numbers, seed=seed)
     assert len(packed.unique()) == len(values), "no two tokens are equal"

@@ -23,7 +23,9 @@ GROUPS = [
     PromptGroup(SEQUENCES[1][:3], (SEQUENCES[1], SEQUENCES[2])),
     PromptGroup(SEQUENCES[3][:1], (SEQUENCES[3],)),
 ]
-TEXTS = [ScoredText(tokens, border) for group in GROUPS for tokens, border in zip(group.full, group.borders, strict=True)]
+TEXTS = [
+    ScoredText(tokens, border) for group in GROUPS for tokens, border in zip(group.full, group.borders, strict=True)
+]
 NEURONS = in_order([(0, 0), (0, 3), (1, 90), (2, 17), (2, 18), (2, 95)])
 
 

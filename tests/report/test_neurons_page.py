@@ -30,12 +30,13 @@ def card(number: int, draw: random.Random) -> NeuronCard:
     """A made-up neuron."""
     languages = {}
     for k, code in enumerate(CODES):
-        pieces = tuple(draw.choices(PIECES[code], k=15)) if number else (*PIECES[code] * 3,)[:15]
-        values = [round(draw.random(), 3) for _ in pieces]
-        contexts = tuple(Context(n, 0, 20 + n, pieces[7], 1.5 - n / 10, pieces, (*values,), 7) for n in range(3))
+        pieces = (*PIECES[code] * 3,)[:15]
+        contexts = tuple(Context(n, 0, 20 + n, pieces[7], 1.5 - n / 10, pieces, (0.5,) * 15, 7) for n in range(2))
         effect = Effect((number % 7) * (k == 1) / 10, -0.1, 0.1, -0.05, 0.05, 0.02)
-        languages[code] = LanguageCard(draw.random(), 500, contexts, (250, *[draw.randrange(9) for _ in range(BINS - 1)]), 0.1, effect)
-    words = [TokenLogit(draw.choice((" wasser", "\n", " ", "กา", EVIL)), draw.random(), None, "latin") for _ in range(10)]
+        languages[code] = LanguageCard(draw.random(), 500, contexts, (250, *range(BINS - 1)), 0.1, effect)
+    words = [
+        TokenLogit(draw.choice((" wasser", "\n", " ", "กา", EVIL)), draw.random(), None, "latin") for _ in range(10)
+    ]
     if number == 4321:
         words[0] = TokenLogit(" unmistakable", 9.0, "en", "latin")
     own = (CODES[number % 4],) if number % 3 else CODES[:2]
@@ -53,7 +54,7 @@ def page_of(neurons: int) -> NeuronPage:
             texts = page.texts.setdefault(code, [])
             if number % 5 == 0:  # others quote the same texts
                 texts.append((len(texts), 0, one.languages[code].contexts[0].pieces))
-            places[code] = [PageContext(len(texts) - 1, 0)] * 3
+            places[code] = [PageContext(len(texts) - 1, 0)] * 2
         page.add(one, places)
     return page
 

@@ -165,9 +165,7 @@ def first_order(
     return total
 
 
-def _keeping(
-    sites: Sequence[NeuronSite], taken: list[tuple[int, int, Tensor]]
-) -> list[tuple[nn.Module, ForwardHook]]:
+def _keeping(sites: Sequence[NeuronSite], taken: list[tuple[int, int, Tensor]]) -> list[tuple[nn.Module, ForwardHook]]:
     """Hooks that keep each activation as a part of the graph."""
 
     def keep(site: NeuronSite, _module: nn.Module, inputs: tuple[Any, ...], activation: Tensor) -> Tensor:

@@ -152,7 +152,7 @@ def _same(inputs: Sequence[Tensor], given: Tensor | None) -> bool:
 def _scale(norm: nn.Module, width: int, what: str, like: Tensor) -> Float32[Tensor, " hidden"]:
     """What a norm multiplies each dimension with, from what it gives for ±1 in turns; proved on other signs.
 
-        f(x) = g ∘ x / rms(x) + b,  rms(x) = 1, mean(x) = 0:   g = (f(x) − f(−x)) / 2x
+    f(x) = g ∘ x / rms(x) + b,  rms(x) = 1, mean(x) = 0:   g = (f(x) − f(−x)) / 2x
     """
     x = torch.ones(width, device=like.device, dtype=like.dtype)
     x[1::2] = -1
