@@ -224,7 +224,7 @@ class NeuronCards:
         return self._pieces[key]
 
     def contexts(self, language: str, number: int) -> list[tuple[int, int, Context]]:
-        """The strongest contexts of a neuron in a language, each with its sequence and the piece that it begins with."""
+        """A neuron's strongest contexts in a language, each with its sequence and the piece that it begins with."""
         readings, texts, width = self._readings[language], self._texts[language], self.settings.window
         found = []
         for k, token in enumerate(readings.numbers[number].tolist()):
@@ -308,18 +308,23 @@ class NeuronCards:
         near, cosine = self._near
         for other, value, both in zip(near[number].tolist(), cosine[number].tolist(), together, strict=True):
             either = int(self._fired[number] + self._fired[other]) - both
-            found.append(Neighbour(*self.places[other], value, both / either if either else None))
+            layer, index = self.places[other]
+            found.append(Neighbour(layer, index, value, both / either if either else None))
         return tuple(found)
 
     def _effect(self, number: int, k: int) -> Effect | None:
         if self.effects is None:
             return None
         found = self.effects
-        control = (None, None)
-        if found.control is not None:
-            control = (float(found.control.low[number, k]), float(found.control.high[number, k]))
-        ends = (float(found.interval.low[number, k]), float(found.interval.high[number, k]))
-        return Effect(float(found.change[number, k]), *ends, *control, float(found.first_order[number, k]))
+        control = found.control
+        return Effect(
+            float(found.change[number, k]),
+            float(found.interval.low[number, k]),
+            float(found.interval.high[number, k]),
+            None if control is None else float(control.low[number, k]),
+            None if control is None else float(control.high[number, k]),
+            float(found.first_order[number, k]),
+        )
 
 
 def neuron_cards(

@@ -1,4 +1,4 @@
-"""Planted neurons are seen as they were planted: trigger words, output words, effects; and what cannot be is refused."""
+"""Planted neurons are seen as they were planted: trigger words, output words, effects; what cannot be is refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> PlantedModel:
 
 @pytest.fixture(scope="module")
 def some(truth: PlantedModel) -> list[tuple[int, int]]:
-    """Neurons of a single language of the three, one that fires everywhere, one of half of the words, and a silent one."""
+    """Neurons of one of the three languages, one that fires everywhere, one of half of the words, and a silent one."""
     speakers = [place for place, of in truth.planted.items() if len(of) == 1 and code(of) in CHOSEN]
     silent = next(p for p in place_list() if p not in truth.planted and p not in truth.everywhere | truth.half)
     return [*speakers[::2], min(truth.everywhere), min(truth.half), silent]
@@ -201,7 +201,7 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(numbered: Numbered, tmp
     with numbered.open(engine="vllm") as session, pytest.raises(SettingsError, match="--engine transformers"):
         neuron_cards(session, **rates)
     with numbered.open(engine="transformers") as session:
-        with pytest.raises(SettingsError, match="there is no neuron 9.0: .* from 0"):
+        with pytest.raises(SettingsError, match=r"there is no neuron 9\.0: .* from 0"):
             neuron_card(session, "9.0", **rates)
         with pytest.raises(SettingsError, match=r"ends in \.html"):
             write_neurons(session, **rates, out=tmp_path / "page.pdf")

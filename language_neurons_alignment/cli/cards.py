@@ -109,8 +109,8 @@ def factor_note(card: NeuronCard) -> str:
     """What the sign of the factor beside the activation does to what is promoted."""
     assert card.positive is not None
     return (
-        f"the factor beside its activation is below 0 on {1 - card.positive:.0%} of the tokens on which it fires: there "
-        "it promotes what it suppresses, and the reverse"
+        f"the factor beside its activation is below 0 on {1 - card.positive:.0%} of the tokens on which it fires: "
+        "there it promotes what it suppresses, and the reverse"
     )
 
 

@@ -93,7 +93,7 @@ def token_text(token: int, tokenizer: Any) -> str:
 
 
 def _byte_letters() -> dict[str, int]:
-    """The letters with which byte-level tokenizers write bytes: printable ones are themselves, the others follow 255."""
+    """How byte-level tokenizers write bytes as letters: printable ones as themselves, the others as those after 255."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}

@@ -103,7 +103,7 @@ class _Table:
         import pyarrow
         import pyarrow.parquet
 
-        self._arrow, self._file, self._writer = pyarrow, file, None
+        self._arrow = pyarrow
         self._rows: list[Json] = []
         self._schema = _schema(pyarrow)
         self._writer = pyarrow.parquet.ParquetWriter(file, self._schema, compression="zstd")

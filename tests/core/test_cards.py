@@ -80,5 +80,5 @@ def test_the_rank_correlation_is_spearmans() -> None:
 
 @pytest.mark.parametrize("wrong", ["12", "12.", ".5", "a.b", "1.2.3", "-1.2", "１.2"])
 def test_a_place_that_is_none_is_refused_in_one_line(wrong: str) -> None:
-    with pytest.raises(SettingsError, match="give for example 12.345"):
+    with pytest.raises(SettingsError, match=r"give for example 12\.345"):
         parse_place(wrong)

@@ -176,5 +176,5 @@ def test_a_fused_kernel_is_not_read_as_silence(engines: dict[str, TransformersEn
 
 def test_an_unembedding_behind_another_matrix_is_refused_by_name(tmp_path: Path) -> None:
     engine = TransformersEngine.load(save_tiny_model("opt", tmp_path / "opt"), device="cpu")
-    with pytest.raises(UnknownArchitectureError, match="last layer of OPTDecoder gives .* give another model"):
+    with pytest.raises(UnknownArchitectureError, match=r"last layer of OPTDecoder gives .* give another model"):
         engine.readout(NEURONS, most=1)

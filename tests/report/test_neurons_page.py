@@ -42,7 +42,8 @@ def card(number: int, draw: random.Random) -> NeuronCard:
     own = (CODES[number % 4],) if number % 3 else CODES[:2]
     near = (Neighbour(number // 250, (number + 1) % 250, 0.5, 0.25),)
     kind = "specific" if number % 3 else "related"
-    return NeuronCard(number // 250, number % 250, kind, own, languages, (*words,), (*words[:5],), {"latin": 3}, draw.random(), 0.4, near)  # fmt: skip
+    more = {"scripts": {"latin": 3}, "margin": draw.random(), "positive": 0.4, "nearest": near}
+    return NeuronCard(number // 250, number % 250, kind, own, languages, (*words,), (*words[:5],), **more)
 
 
 def page_of(neurons: int) -> NeuronPage:

@@ -1,4 +1,4 @@
-"""What single neurons do to the likelihood of texts: each alone off, many to a forward; and to first order, all at once.
+"""What single neurons do to the likelihood of texts: each alone off, many to a forward; to first order, all at once.
 
     row 0     the text, nothing changed       the row that the others are compared with: computed by the same products
     row r     the text, neuron r off

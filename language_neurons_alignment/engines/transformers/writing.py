@@ -127,8 +127,8 @@ def _norms(network: Network, layers: nn.ModuleList) -> tuple[list[Tensor | float
     if last is None or last.shape != hidden.shape:
         seen = "nothing" if last is None else str(tuple(last.shape))
         raise UnknownArchitectureError(
-            f"the last layer of {type(decoder).__name__} gives {seen} where the unembedding reads {tuple(hidden.shape)}, "
-            "so the tokens that a neuron promotes cannot be read: give another model"
+            f"the last layer of {type(decoder).__name__} gives {seen} where the unembedding reads "
+            f"{tuple(hidden.shape)}, so the tokens that a neuron promotes cannot be read: give another model"
         )
     if torch.equal(last, hidden):
         return between, 1.0
