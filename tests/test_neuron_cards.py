@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 from base64 import b64decode
 from collections import Counter
@@ -16,9 +17,11 @@ import torch
 import language_neurons_alignment as lna
 from language_neurons_alignment._neuron_cards import NeuronCards, neuron_card, neuron_cards
 from language_neurons_alignment._neurons import write_neurons
-from language_neurons_alignment.config import NeuronSettings
+from language_neurons_alignment._report import compose, gather
+from language_neurons_alignment.config import NeuronSettings, Selection
 from language_neurons_alignment.errors import MissingArtifactError, SettingsError
 from language_neurons_alignment.languages import language_code
+from language_neurons_alignment.report.page import render_page
 from language_neurons_alignment.store.counts import load_answer_counts
 from tests.planted import D_MLP, LAYERS, WORDS, Numbered, PlantedModel
 
@@ -211,3 +214,17 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(numbered: Numbered, tmp
     shutil.rmtree(copied / "activations")
     with numbered.at(copied).open(engine="transformers") as session, pytest.raises(MissingArtifactError):
         neuron_cards(session, **rates, settings=NeuronSettings(top=1))
+
+
+def test_the_report_links_the_neurons_that_stand_out(numbered: Numbered, tmp_path: Path) -> None:
+    copied = numbered.at(Path(shutil.copytree(numbered.folder, tmp_path / "copy")))
+    rates = {"top_rate": numbered.top_rate, "lam": numbered.lam}
+    with copied.open(engine="transformers") as session:
+        written = write_neurons(session, **rates, languages=("en", "th"), settings=NeuronSettings(top=2, contexts=1))
+        report = compose(gather([session.layout], Selection(**rates)), out=tmp_path / "other" / "report.html")
+    html = render_page(report, folder="report")
+    assert "Neurons to look at" in html
+    (link, *_) = re.findall(r'href="([^"]+\.html)#(\d+\.\d+)"', html)
+    (tmp_path / "other").mkdir()
+    assert (tmp_path / "other" / link[0]).resolve() == written.page.resolve()
+    assert written.cards[link[1]].own == ("en",)

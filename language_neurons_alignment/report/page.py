@@ -84,7 +84,7 @@ def _contents(section: Section, folder: str) -> dict[str, Any]:
         case MissingSection():
             return {**vars(section), "kind": "missing"}
         case TableSection():
-            return {**vars(section), "kind": "table", "table": _table(section.header, section.rows)}
+            return {**vars(section), "kind": "table", "table": _table(section.header, section.rows, section.links)}
         case FigureSection():
             views = [
                 {"label": one.label, "href": f"{folder}/{file_name(section, one)}", "table": _chart_table(one.chart)}
@@ -106,10 +106,11 @@ def _chart_table(chart: Chart) -> dict[str, Any] | None:
     return _table(chart.header, rows) if len(rows) <= _MOST_ROWS else None
 
 
-def _table(header: TableRow, rows: Sequence[TableRow]) -> dict[str, Any]:
-    """A table of texts, with the columns that contain words marked."""
+def _table(header: TableRow, rows: Sequence[TableRow], links: Sequence[str] = ()) -> dict[str, Any]:
+    """A table of texts, with the columns that contain words marked, and perhaps a link in each row's first cell."""
     words = [any(isinstance(row[column], str) for row in rows) for column in range(len(header))]
-    return {"header": header, "rows": [list(map(exact, row)) for row in rows], "text": words, "corner": ""}
+    shown = [list(map(exact, row)) for row in rows]
+    return {"header": header, "rows": shown, "text": words, "corner": "", "links": links}
 
 
 def _describe(chart: Chart) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -382,11 +382,8 @@ class TransformersEngine:
         """The same change in all texts together, to first order, for every neuron in one backward pass."""
         self._check([text.tokens for text in texts])
         network, budget = self._network, max(1, self._budget // GRAPH)
-        with ExitStack() as stack:
-            stack.enter_context(_out_of_memory(budget))
-            stack.enter_context(without_cudnn_attention())
-            if self._guest:
-                stack.enter_context(guest.at_work(network))
+        working = guest.at_work(network) if self._guest else nullcontext()
+        with _out_of_memory(budget), without_cudnn_attention(), working:
             return ablating.first_order(network, texts, budget=budget, progress=progress)
 
     def close(self) -> None:
