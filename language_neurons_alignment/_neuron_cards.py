@@ -283,6 +283,7 @@ class NeuronCards:
             {name: count for name, count in zip(self._scripts, scripts.tolist(), strict=True) if count},
             float(self.margin[number]),
             None if positive is None or not fired else float(positive[number] / fired),
+            float(self._readout.mean_logit[number]),
             self._neighbours(number),
             experts.place(index)[0] if experts is not None and layer in experts.layers else None,
         )

@@ -120,7 +120,9 @@ def card_sections(card: NeuronCard) -> list[list[str]]:
     sections = [[f"neuron {card.name}: {card.kind}{named}; margin {card.margin:+.3f}"]]
     rows = []
     for side in zip(card.promotes, card.suppresses, strict=False):
-        rows.append([part for one in side for part in (_visible(one.token), f"{one.logit:+.3f}", _said(one))])
+        rows.append(
+            [part for one in side for part in (_visible(one.token), f"{one.logit - card.mean_logit:+.3f}", _said(one))]
+        )
     sections.append(table(["promotes", "logit", "", "suppresses", "logit", ""], rows))
     for code, one in card.languages.items():
         off = ""

@@ -137,6 +137,7 @@ class NeuronCard:
         margin: the least probability in its own languages less the most in others (`core.readings.margins`).
         positive: share of the tokens on which it fires where the factor beside its activation is above 0, so that it
             promotes what `promotes` says; below one half it rather suppresses it. None where that is not seen.
+        mean_logit: what it adds to every token's logit alike, which changes no probability.
         nearest: the other neurons of the page that write most nearly the same.
         expert: of a mixture of experts, the expert that it belongs to.
     """
@@ -151,6 +152,7 @@ class NeuronCard:
     scripts: Mapping[str, int] = field(default_factory=dict)
     margin: float = 0.0
     positive: float | None = None
+    mean_logit: float = 0.0
     nearest: tuple[Neighbour, ...] = ()
     expert: int | None = None
 
@@ -207,6 +209,7 @@ class NeuronCard:
             "own": list(self.own),
             "margin": self.margin,
             "positive": self.positive,
+            "mean_logit": self.mean_logit,
             "languages": languages,
             "promotes": [dict(vars(one)) for one in self.promotes],
             "suppresses": [dict(vars(one)) for one in self.suppresses],

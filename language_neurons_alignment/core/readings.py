@@ -279,6 +279,7 @@ class Readout:
             norm's scale.
         promoted, promoted_logits: the tokens whose logits it raises most, the largest first.
         suppressed, suppressed_logits: those whose logits it lowers most, the lowest first.
+        mean_logit: over the vocabulary: what it adds to all of them alike, which changes no probability.
         cosine: of its direction with the mean unembedding of each language, from the mean over languages.
     """
 
@@ -288,6 +289,7 @@ class Readout:
     suppressed: Int64[Tensor, "neuron token"]
     suppressed_logits: Float32[Tensor, "neuron token"]
     cosine: Float32[Tensor, "neuron lang"]
+    mean_logit: Float32[Tensor, " neuron"]
 
 
 def read_out(
@@ -311,8 +313,10 @@ def read_out(
     step = max(1024, 2**24 // max(1, len(directions)))
     best: list[tuple[Tensor, Tensor]] = [(torch.empty(len(directions), 0), torch.empty(len(directions), 0).long())] * 2
     best = [(one.to(directions.device), at.to(directions.device)) for one, at in best]
+    total = torch.zeros(len(directions), device=directions.device)
     for start in range(0, vocabulary, step):
         logits = scale * directions @ unembedding[start : start + step].float().T
+        total += logits.sum(dim=1)
         for side, sign in enumerate((1, -1)):
             values, at = (sign * logits).topk(min(most, logits.shape[1]), dim=1)
             values, at = torch.cat([best[side][0], values], 1), torch.cat([best[side][1], at + start], 1)
@@ -325,5 +329,5 @@ def read_out(
     means = means - means.mean(dim=0) if len(languages) else means
     cosine = torch.nn.functional.normalize(directions, dim=1) @ torch.nn.functional.normalize(means, dim=1).T
     (up, promoted), (down, suppressed) = best
-    parts = (directions, promoted, up, suppressed, -down, cosine)
+    parts = (directions, promoted, up, suppressed, -down, cosine, total / vocabulary)
     return Readout(*(one.cpu() for one in parts))

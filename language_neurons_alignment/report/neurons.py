@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.cards import NeuronCard, histogram_labels
+from ..core.cards import NeuronCard, TokenLogit, histogram_labels
 from ..languages import language_name
 from ..version import __version__
 from .page import TEMPLATES, THEMES
@@ -98,8 +98,8 @@ class NeuronPage:
                     ]
                     for one in shown
                 ],
-                "promotes": [[one.token, _short(one.logit), one.language, one.script] for one in card.promotes],
-                "suppresses": [[one.token, _short(one.logit), one.language, one.script] for one in card.suppresses],
+                "promotes": _tokens(card.promotes, card.mean_logit),
+                "suppresses": _tokens(card.suppresses, card.mean_logit),
                 "scripts": list(card.scripts.items()),
                 "positive": None if card.positive is None else round(card.positive, 3),
                 "expert": card.expert,
@@ -152,6 +152,11 @@ def _levels(context: Any) -> list[int]:
     """The activation on each piece, in hundredths of the context's own."""
     top = context.activation
     return [round(100 * value / top) if top > 0 and value > 0 else 0 for value in context.activations]
+
+
+def _tokens(tokens: Sequence[TokenLogit], mean: float) -> list[list[Any]]:
+    """Tokens with their logits, from the mean over the vocabulary: what is added to all alike changes nothing."""
+    return [[one.token, _short(one.logit - mean), one.language, one.script] for one in tokens]
 
 
 def _short(value: float | None) -> float | None:

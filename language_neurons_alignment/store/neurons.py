@@ -137,7 +137,8 @@ def _schema(pa: Any) -> Any:
     near = {"layer": whole, "index": whole, "cosine": number, "together": number}
     return pa.schema({
         "layer": whole, "index": whole, "expert": whole, "class": text, "own": pa.list_(text), "margin": number,
-        "positive": number, "languages": pa.list_(pa.struct(language)), "promotes": logit, "suppresses": logit,
+        "positive": number, "mean_logit": number, "languages": pa.list_(pa.struct(language)),
+        "promotes": logit, "suppresses": logit,
         "scripts": pa.list_(pa.struct({"script": text, "tokens": whole})), "nearest": pa.list_(pa.struct(near)),
     })  # fmt: skip
 

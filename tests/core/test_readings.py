@@ -126,6 +126,7 @@ def test_nearest_and_readout_equal_whole_matrices_cut_into_any_blocks() -> None:
     assert torch.equal(found.promoted, logits.topk(4).indices)
     assert torch.equal(found.suppressed, (-logits).topk(4).indices)
     torch.testing.assert_close(found.suppressed_logits, -(-logits).topk(4).values)
+    torch.testing.assert_close(found.mean_logit, logits.mean(dim=1))
     means = torch.stack([unembedding[:5].mean(0), unembedding[7:90].mean(0)])
     expected = torch.nn.functional.cosine_similarity(directions[:, None], (means - means.mean(0))[None], dim=-1)
     torch.testing.assert_close(found.cosine, expected)
