@@ -139,6 +139,14 @@ class Effects:
 class NeuronCards:
     """The cards of many neurons. Each is made when it is asked for, from what a pass kept.
 
+    >>> import language_neurons_alignment as lna
+    >>> with lna.open_session("model", "corpus.json", "toy", engine="transformers") as session:
+    ...     counted = [lna.collect_activations(session, code) for code in ("en", "es", "fr")]
+    ...     found = lna.identify.identify(session.layout, ("en", "es", "fr"), lna.config.Selection(0.1, 0.0, 0.8))
+    ...     cards = lna.neuron_cards(session, [(0, 5), (2, 7)], top_rate=0.1, lam=0.0)
+    >>> [card.name for card in cards], cards[2, 7].layer, cards["0.5"].index
+    (['0.5', '2.7'], 2, 5)
+
     Attributes:
         model: what was looked at.
         languages: of the texts, in the mask's order.
