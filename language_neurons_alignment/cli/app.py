@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from ..errors import visible
 from ..version import __version__
+from .cards import neuron, neurons
 from .corpus import dataset, generate
 from .effects import evaluate, export_model, force, lens, methods, ppl
 from .findings import analyze, check, compare, model, pull, push, report, stability
@@ -29,7 +30,7 @@ PANELS = {
     "Corpus": (generate,),
     "Neurons": (demo, run, model, activation, merge, autosweep, identify, import_mask),
     "Effects": (ppl, evaluate, force, methods, lens, export_model),
-    "Findings": (analyze, compare, stability, report, check, push, pull),
+    "Findings": (neurons, neuron, analyze, compare, stability, report, check, push, pull),
 }
 """The commands under each heading of `lna --help`, in the order in which one needs them."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from ...core.counts import LanguageCounts
 from ...core.interventions import Intervention
 from ...core.model import SILENT, ModelInfo, Progress
 from ...core.perplexity import TextLikelihood
+from ...core.readings import LanguageReadings, Readout
 from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
 from ...errors import EngineError, SettingsError
 from .. import checkpoint, gguf
@@ -29,7 +30,7 @@ from ..adapter import open_adapter, put_onto
 from ..base import check_batch_choices, check_lengths
 from ..generation import PartialAnswer, answer_batches, batches, check_prompts, crosses
 from ..quantization import check_quantization, describe_quantization, method_of
-from . import guest, loading
+from . import ablating, guest, loading, reading, writing
 from .compiled import CompiledCounter, check_backend
 from .counting import FiringCounter, feed, feed_jobs
 from .folding import fold
@@ -49,6 +50,9 @@ TOGETHER = 2048
 
 KEPT = 0.25
 """The share of a device's free memory that kept states may take (`reuse`)."""
+
+GRAPH = 4
+"""How many times fewer tokens a forward has whose activations all stay for a backward pass."""
 
 ANSWER_TOKENS = {"cpu": 8192, "cuda": 16384, "mps": 8192}
 """Tokens of prompts and answers in the KV cache at a time, by device, where the caller sets none."""
@@ -347,6 +351,75 @@ class TransformersEngine:
     def sites(self) -> tuple[NeuronSite, ...]:
         """Where the loaded model keeps its neurons, layer by layer, as was proved when it was loaded."""
         return self._network.sites
+
+    def read(
+        self,
+        groups: Sequence[PromptGroup],
+        neurons: Int64[Tensor, "neuron 2"],
+        *,
+        keep: int,
+        window: int,
+        seed: int = 0,
+        kinds: Int64[Tensor, " token"] | None = None,
+        partners: Int64[Tensor, "neuron partner"] | None = None,
+        progress: Progress = SILENT,
+    ) -> LanguageReadings:
+        """What chosen neurons do on the answers' tokens of one language (`core.readings`).
+
+        Args:
+            groups: instructions and their answers, as tokens.
+            neurons: (layer, flat index), each once, in ascending order.
+            keep: K, strongest tokens of each neuron.
+            window: w, activations on each side of them.
+            seed: decides between equally strong tokens.
+            kinds: of each token of the vocabulary, what its firings are counted by; below 0: by nothing.
+            partners: of each neuron, others, as rows of `neurons`, whose firings together with it are counted.
+            progress: adds up to the tokens of the full sequences.
+        """
+        self._check([tokens for group in groups for tokens in group.full])
+        with self._at_work(self._budget):
+            found = reading.read(
+                self._network,
+                groups,
+                neurons,
+                keep=keep,
+                window=window,
+                seed=seed,
+                budget=1 if self._invariant else self._budget,
+                kinds=kinds,
+                partners=partners,
+                progress=progress,
+            )
+        return found
+
+    def readout(
+        self, neurons: Int64[Tensor, "neuron 2"], *, most: int, languages: Sequence[Int64[Tensor, " token"]] = ()
+    ) -> Readout:
+        """What these neurons write, as the unembedding reads it; `languages` are sets of tokens (`writing`)."""
+        with self._at_work(self._budget):
+            return writing.readout(self._network, neurons, most=most, languages=languages)
+
+    def ablate_each(
+        self, texts: Sequence[ScoredText], neurons: Int64[Tensor, "neuron 2"], *, progress: Progress = SILENT
+    ) -> Float64[Tensor, "neuron text"]:
+        """The change of each text's negative log-likelihood with each neuron alone off, many neurons to a forward.
+
+        `neurons` as for `read`; `progress` adds up to neurons × the texts' tokens.
+        """
+        self._check([text.tokens for text in texts])
+        with self._at_work(self._budget):
+            budget = 1 if self._invariant else self._budget
+            return ablating.ablate_each(self._network, texts, neurons, budget=budget, progress=progress)
+
+    def first_order(
+        self, texts: Sequence[ScoredText], *, progress: Progress = SILENT
+    ) -> Float64[Tensor, "layer neuron"]:
+        """The same change in all texts together, to first order, for every neuron in one backward pass."""
+        self._check([text.tokens for text in texts])
+        network, budget = self._network, max(1, self._budget // GRAPH)
+        working = guest.at_work(network) if self._guest else nullcontext()
+        with _out_of_memory(budget), without_cudnn_attention(), working:
+            return ablating.first_order(network, texts, budget=budget, progress=progress)
 
     def close(self) -> None:
         """Give back the model's memory; the engine cannot be used afterwards."""
