@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from ..errors import visible
 from ..version import __version__
 from .corpus import dataset, generate
-from .effects import evaluate, export_model, force, methods, ppl
+from .effects import evaluate, export_model, force, methods, playground, ppl
 from .findings import analyze, check, compare, model, pull, push, report, stability
 from .neurons import activation, autosweep, identify, import_mask, merge
 from .options import help_of, spread
@@ -27,7 +27,7 @@ from .run import demo, run
 PANELS = {
     "Corpus": (generate,),
     "Neurons": (demo, run, model, activation, merge, autosweep, identify, import_mask),
-    "Effects": (ppl, evaluate, force, methods, export_model),
+    "Effects": (ppl, evaluate, force, methods, playground, export_model),
     "Findings": (analyze, compare, stability, report, check, push, pull),
 }
 """The commands under each heading of `lna --help`, in the order in which one needs them."""
