@@ -30,7 +30,7 @@ from .corpus.encode import GeneratedAnswer, Prompt, ScoredText, encode_prompts
 from .corpus.language_id import Verdict, identify_languages
 from .corpus.records import NO_LANGUAGE, Record
 from .corpus.templates import PLAIN, ChatTokenizer, chat_template
-from .errors import ArtifactError, IncompatibleError, SettingsError
+from .errors import ArtifactError, IncompatibleError, MissingArtifactError, SettingsError
 
 MOST_TOKENS = 512
 """Tokens that an answer may have: the others wait for it."""
@@ -258,15 +258,16 @@ class Playground:
             nonlocal source
             try:
                 source = source.opened(Steps.parse(step))
+            except MissingArtifactError as error:
+                notes[:] = notes or [f"there is less to choose: {error}"]  # one of its kind tells enough
+                return False
             except (ArtifactError, IncompatibleError) as error:
                 notes.append(str(error))
                 return False
             return True
 
-        first = self.languages[0]
-        general = have(f"zero {first}:general")
+        self.classes = CLASSES if have(f"zero {self.languages[0]}:general") else MASK_CLASSES
         self.means = tuple(one for one in self.languages if have(f"mean:{one} {one}"))
-        self.classes = CLASSES if general else MASK_CLASSES
         self.notes = tuple(notes)
         self.chat = bool(getattr(model.engine.tokenizer, "chat_template", None))
         self.model = model

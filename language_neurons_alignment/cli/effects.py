@@ -29,6 +29,7 @@ from .options import (
     with_lambda,
 )
 from .output import Bars, note, notes, result, table
+from .process import CTRL_C, Ended
 
 if TYPE_CHECKING:
     from .._evaluate import Evaluated
@@ -492,6 +493,10 @@ def playground(
         result(results.as_json, {"url": page.url, "public": page.public, "notes": room.notes}, page.url)
         sys.stdout.flush()
         page.wait()
+    except Ended as ended:
+        if ended.code != CTRL_C:
+            raise
+        note("the playground is closed")
     finally:
         page.close()
         room.close()
