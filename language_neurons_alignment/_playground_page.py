@@ -116,6 +116,7 @@ def serve(
                 mcp_server=False,
                 ssr_mode=False,
                 pwa=False,
+                max_file_size=1,  # byte: nothing is uploaded
                 root_path="",
                 footer_links=[],
                 theme=_theme(gradio),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import language_neurons_alignment as lna
 from language_neurons_alignment._interventions import NeuronSource
-from language_neurons_alignment._playground import Choice
+from language_neurons_alignment._playground import Choice, Playground
 from language_neurons_alignment._playground_page import Served, _is_loopback, serve
 from language_neurons_alignment.config import Sampling, Selection
 from language_neurons_alignment.errors import SettingsError
@@ -38,22 +39,41 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Playground]]:
     pytest.importorskip("gradio")
     sys.addaudithook(watch)
     model = lna.load(str(save_tiny_model("llama", tmp_path_factory.mktemp("models") / "llama")), device="cpu")
     neurons = model.count(TEXTS, moments=True).find_neurons(Selection(0.1, bar=0.8))
     playground = Unhurried(model, NeuronSource.open(None, mask=neurons))
     served = serve(playground, name="<i>tiny</i>", examples={"en": MARKUP, "es": "Dos puertas,"})
-    yield served
+    yield served, playground
     served.close()
     playground.close()
+
+
+@pytest.fixture
+def page(opened: tuple[Served, Playground]) -> Served:
+    return opened[0]
+
+
+@pytest.fixture
+def asking(opened: tuple[Served, Playground]) -> list[Any]:
+    """Those who wait for answers, or get them."""
+    return opened[1]._asking
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with open_browser(tmp_path_factory.mktemp("profile")) as opened:
         yield opened
+
+
+def eventually(holds: Callable[[], object]) -> None:
+    """Wait until something holds, for 20 seconds at most."""
+    end = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 class Visitor:
@@ -88,7 +108,7 @@ class Visitor:
 
 
 @pytest.mark.browser
-def test_two_visitors_from_prompt_to_answers_and_stop(browser: Browser, page: Served) -> None:
+def test_two_visitors_from_prompt_to_answers_and_stop(browser: Browser, page: Served, asking: list[Any]) -> None:
     browser.resize((1360, 900))
     browser.requests(), browser.complaints()  # forget what the browser itself did
     choice = Choice(MARKUP, {"es": 0.0, "sw": 1.5}, layers=(1, 2), sampling=Sampling(max_new_tokens=12))
@@ -112,6 +132,12 @@ def test_two_visitors_from_prompt_to_answers_and_stop(browser: Browser, page: Se
     other.click("stop")
     assert other.said("changed").endswith("stopped")
     assert one.answers() == mine
+
+    other.click("go")
+    eventually(lambda: asking)
+    browser.driver.close()
+    eventually(lambda: not asking)  # whoever leaves is not waited for: it would be 50 seconds
+    browser.driver.switch_to.window(browser.driver.window_handles[0])
 
     browser.resize((400, 860))
     assert browser.run(OVERFLOW) <= 0

@@ -17,10 +17,11 @@ from typer.core import TyperGroup
 from ..errors import visible
 from ..version import __version__
 from .corpus import dataset, generate
-from .effects import evaluate, export_model, force, methods, playground, ppl
+from .effects import evaluate, export_model, force, methods, ppl
 from .findings import analyze, check, compare, model, pull, push, report, stability
 from .neurons import activation, autosweep, identify, import_mask, merge
 from .options import help_of, spread
+from .playground import playground
 from .process import Ended
 from .run import demo, run
 
