@@ -316,8 +316,8 @@ class Playground:
             raise SettingsError("there is no prompt: write one")
         said: queue.Queue[Answers | None] = queue.Queue()
         with self._lock:
-            self._asking.append(stop)
             job = self._worker.submit(self._answer, choice, steps, stop, said.put)
+            self._asking.append(stop)
         seen = None
         try:
             while (given := self._next(said, job, stop)) is not None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from threading import Event
 from typing import Any
 
@@ -71,6 +72,18 @@ class Served:
         self.blocks.close(verbose=False)
 
 
+def check_ready(host: str = LOOPBACK) -> None:
+    """Refuse what would keep the page from opening, before a model is loaded.
+
+    Raises:
+        MissingPackageError: Gradio is not installed.
+        SettingsError: the address is none.
+    """
+    if find_spec("gradio") is None:
+        raise MissingPackageError.of("gradio", purpose="the playground", extra="playground")
+    _is_loopback(host)
+
+
 def serve(
     playground: Playground,
     *,
@@ -93,13 +106,14 @@ def serve(
         SettingsError: an address that is none, or a port that cannot be had.
         EngineError: Gradio cannot open the page.
     """
+    check_ready(host)
     loopback = _is_loopback(host)
     with _gradio_alone():
-        gradio = _gradio()
-        blocks = _Page(gradio, playground, name=name, examples=dict(examples or {})).blocks
+        import gradio
         from starlette.middleware import Middleware
         from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+        blocks = _Page(gradio, playground, name=name, examples=dict(examples or {})).blocks
         # a page of the internet must not reach this one by a name that leads to the loopback address
         named = [Middleware(TrustedHostMiddleware, allowed_hosts=[LOOPBACK, "localhost", host])] if loopback else []
         try:
@@ -155,14 +169,6 @@ def _gradio_alone() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def _gradio() -> Any:
-    try:
-        import gradio
-    except ImportError as error:
-        raise MissingPackageError.of("gradio", purpose="the playground", extra="playground") from error
-    return gradio
 
 
 def _theme(gradio: Any) -> Any:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 import language_neurons_alignment as lna
+from language_neurons_alignment import _playground_page
 from language_neurons_alignment._interventions import NeuronSource
 from language_neurons_alignment._playground import Choice, Playground
-from language_neurons_alignment._playground_page import Served, _is_loopback, serve
+from language_neurons_alignment._playground_page import Served, _is_loopback, check_ready, serve
 from language_neurons_alignment.config import Sampling, Selection
-from language_neurons_alignment.errors import SettingsError
+from language_neurons_alignment.errors import MissingPackageError, SettingsError
 from tests.browser import Browser, open_browser
 from tests.test_playground import LONG, TEXTS, Unhurried
 from tests.tiny_models import save_tiny_model
@@ -154,6 +155,17 @@ def test_only_this_machine_reaches_the_page_and_only_by_its_own_name(page: Serve
         assert client.get(page.url).status_code == 200
         assert client.get(page.url, headers={"Host": "elsewhere.example"}).status_code == 400
         assert client.get(f"{page.url}/config").json()["analytics_enabled"] is False
+
+
+def test_a_port_that_is_taken_and_a_missing_gradio_are_told_in_one_line(
+    opened: tuple[Served, Playground], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, playground = opened
+    with pytest.raises(SettingsError, match=r"cannot listen on 127.0.0.1:\d+ .*give another --port"):
+        serve(playground, name="tiny", port=int(served.url.rpartition(":")[2]))
+    monkeypatch.setattr(_playground_page, "find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"language_neurons_alignment\[playground\]"):
+        check_ready()
 
 
 def test_an_address_says_whether_other_machines_reach_it() -> None:

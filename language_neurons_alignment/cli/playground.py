@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -44,10 +45,11 @@ def playground(
     from .._interventions import NeuronSource
     from .._loaded import load
     from .._playground import Playground
-    from .._playground_page import serve
+    from .._playground_page import check_ready, serve
     from ..corpus.records import read_corpus
     from ..store.masks import open_mask
 
+    check_ready(host)
     layout = layout_of(model, results).by(selection)
     corpus = read_corpus(data or demo_corpus_path())
     added = {} if model.adapter is None else {"adapter": model.adapter}
@@ -56,25 +58,25 @@ def playground(
     room = Playground(running, NeuronSource.open(layout, mask=mask, checkpoint=running.checkpoint))
     notes(room.notes)
     examples = {one: corpus.of_language(one)[0] for one in room.languages if one in corpus.languages}
-    page = serve(
-        room,
-        name=layout.model,
-        examples={one: record.question or record.instruction for one, record in examples.items()},
-        host=host,
-        port=port,
-    )
-    try:
-        if page.public:
-            note(
-                f"{host} lets every machine in that can reach this one: all of them use this model, without a password"
-            )
-        result(results.as_json, {"url": page.url, "public": page.public, "notes": room.notes}, page.url)
-        sys.stdout.flush()
-        page.wait()
-    except Ended as ended:
-        if ended.code != CTRL_C:
-            raise
-        note("the playground is closed")
-    finally:
-        page.close()
-        room.close()
+    with closing(room):
+        page = serve(
+            room,
+            name=layout.model,
+            examples={one: record.question or record.instruction for one, record in examples.items()},
+            host=host,
+            port=port,
+        )
+        with closing(page):
+            if page.public:
+                note(
+                    f"{host} lets every machine in that can reach this one: all of them use this model, without a "
+                    "password"
+                )
+            result(results.as_json, {"url": page.url, "public": page.public, "notes": room.notes}, page.url)
+            sys.stdout.flush()
+            try:
+                page.wait()
+            except Ended as ended:
+                if ended.code != CTRL_C:
+                    raise
+                note("the playground is closed")
