@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,17 @@ from tests.tiny_models import save_tiny_model
 
 MARKUP = "<b>Two</b> doors,"
 OVERFLOW = "return document.documentElement.scrollWidth - innerWidth"
+
+WIDE_OPEN = {
+    "GRADIO_SHARE": "True",
+    "GRADIO_SERVER_NAME": "0.0.0.0",
+    "GRADIO_ALLOWED_PATHS": str(Path(__file__).parent),
+    "GRADIO_ANALYTICS_ENABLED": "True",
+    "GRADIO_MCP_SERVER": "True",
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "http_proxy": "http://127.0.0.1:9",
+}
+"""Settings of the environment that would open the page to others, or stand in between."""
 
 called: list[Any] = []
 """Addresses outside this machine that this process has connected to, or asked the name of."""
@@ -46,7 +59,11 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, P
     model = lna.load(str(save_tiny_model("llama", tmp_path_factory.mktemp("models") / "llama")), device="cpu")
     neurons = model.count(TEXTS, moments=True).find_neurons(Selection(0.1, bar=0.8))
     playground = Unhurried(model, NeuronSource.open(None, mask=neurons))
-    served = serve(playground, name="<i>tiny</i>", examples={"en": MARKUP, "es": "Dos puertas,"})
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in WIDE_OPEN.items():
+            patched.setenv(name, value)
+        served = serve(playground, name="<i>tiny</i>", examples={"en": MARKUP, "es": "Dos puertas,"})
+        assert WIDE_OPEN.items() <= os.environ.items(), "it is the caller's again"
     yield served, playground
     served.close()
     playground.close()
@@ -155,6 +172,10 @@ def test_only_this_machine_reaches_the_page_and_only_by_its_own_name(page: Serve
         assert client.get(page.url).status_code == 200
         assert client.get(page.url, headers={"Host": "elsewhere.example"}).status_code == 400
         assert client.get(f"{page.url}/config").json()["analytics_enabled"] is False
+        assert client.get(f"{page.url}/gradio_api/file={__file__}").status_code == 403
+        assert client.get(f"{page.url}/gradio_api/mcp/").status_code == 404
+        assert client.post(f"{page.url}/gradio_api/upload", files={"files": b"abc"}).status_code == 413
+    assert page.blocks.share is False
 
 
 def test_a_port_that_is_taken_and_a_missing_gradio_are_told_in_one_line(
