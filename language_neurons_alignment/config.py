@@ -524,7 +524,8 @@ class Changes:
         (),
         "--do",
         help="Step of an intervention: zero, scale:a, set:v, mean:LANG, replace:LANG, add:LANG:α or diffmean:LANG; on "
-        "LANG, LANG:classes, @file, or several with ' + ' and ' - '. May be given several times: they apply in order.",
+        "LANG, LANG:classes, layers:A-B, @file, or several with ' + ' and ' - '. May be given several times: they "
+        "apply in order.",
         panel="Changed neurons",
         metavar="'OP SET'",
         many=True,

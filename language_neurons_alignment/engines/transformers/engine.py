@@ -28,7 +28,7 @@ from ...errors import EngineError, SettingsError
 from .. import checkpoint, gguf
 from ..adapter import open_adapter, put_onto
 from ..base import check_batch_choices, check_lengths
-from ..generation import PartialAnswer, answer_batches, batches, check_prompts, crosses
+from ..generation import Follow, PartialAnswer, answer_batches, batches, check_prompts, crosses
 from ..quantization import check_quantization, describe_quantization, method_of
 from . import ablating, guest, loading, reading, writing
 from .compiled import CompiledCounter, check_backend
@@ -294,17 +294,23 @@ class TransformersEngine:
         return results
 
     def generate(
-        self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress = SILENT
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        sampling: Sampling,
+        progress: Progress = SILENT,
+        follow: Follow | None = None,
     ) -> list[GeneratedAnswer]:
         """The model's own answers, in the order of the prompts."""
         network, model = self._network, self.model
         check_prompts(prompts, longest=model.max_length)
         self._check([prompt.tokens for prompt in prompts])
         answers: dict[int, GeneratedAnswer] = {}
+        begun = PartialAnswer.each(prompts, follow, sampling=sampling, model=model, tokenizer=self.tokenizer)
         with self._at_work(self._answering):
             for batch in self.answer_batches(prompts, sampling=sampling):
                 some = [prompts[index] for index in batch]
-                partial = [PartialAnswer(one, sampling=sampling, model=model, tokenizer=self.tokenizer) for one in some]
+                partial = [begun[index] for index in batch]
                 crossing = any(crosses(one, new=sampling.max_new_tokens, switch=network.switch) for one in some)
                 cache = network.pads and not crossing
                 given = generate_batch(network.model, some, partial, sampling=sampling, progress=progress, cache=cache)
