@@ -36,7 +36,7 @@ from .counting import FiringCounter, feed, feed_jobs
 from .folding import fold
 from .generating import generate_batch
 from .interventions import hooked
-from .lens import Readout, read_batch
+from .lens import LensHead, read_batch
 from .network import Network, score
 from .plan import Batch, BatchRow, Job, job_batches, plan
 from .reuse import LayerReuse
@@ -273,7 +273,7 @@ class TransformersEngine:
         self._check([text.tokens for text in texts])
         results = [torch.zeros(0, dtype=torch.float64)] * len(texts)
         with self._at_work(self._budget):
-            readout = Readout.of(network)
+            readout = LensHead.of(network)
             members = torch.zeros(network.head.vocabulary, groups, device=network.device)
             members[:, groups - 1] = 1.0  # rows of the matrix behind the tokenizer's last token
             known = group[: len(members)]
