@@ -79,7 +79,7 @@ def confident_languages(texts: Sequence[str], candidates: Iterable[str], *, leas
     ['en', None]
     """
     known = _by_code()
-    codes = {_base(code): code for code in candidates if _base(code) in known}
+    codes = {base_language(code): code for code in candidates if base_language(code) in known}
     if len(codes) < 2 or not texts:
         return [None] * len(texts)
     detector = _lingua().LanguageDetectorBuilder.from_languages(*(known[base] for base in sorted(codes))).build()
