@@ -59,10 +59,10 @@ def scripts_of_language(code: str) -> tuple[str, ...]:
     return _SEVERAL.get(script) or (langcodes.Language.make(script=script).script_name().split(" ")[0].lower(),)
 
 
-def token_languages(texts: Sequence[str], candidates: Iterable[str]) -> list[str | None]:
+def languages_by_script(texts: Sequence[str], candidates: Iterable[str]) -> list[str | None]:
     """The language of each token's text among `candidates`; None where it is ambiguous, or in none of them.
 
-    >>> token_languages([" water", "วัน", "18", "水"], ["en", "th", "zh", "ja"])
+    >>> languages_by_script([" water", "วัน", "18", "水"], ["en", "th", "zh", "ja"])
     ['en', 'th', None, None]
 
     Raises:

@@ -245,7 +245,7 @@ class TransformersEngine:
             for indices in batches(
                 wanted,
                 length=lambda index: len(texts[index].tokens),
-                budget=1 if self._invariant else self._budget,
+                budget=self._of_a_batch,
                 switch=network.switch,
             ):
                 some = [texts[index] for index in indices]
@@ -281,7 +281,7 @@ class TransformersEngine:
             for indices in batches(
                 range(len(texts)),
                 length=lambda index: len(texts[index].tokens),
-                budget=1 if self._invariant else self._budget,
+                budget=self._of_a_batch,
                 switch=network.switch,
             ):
                 some = [texts[index] for index in indices]
@@ -391,7 +391,7 @@ class TransformersEngine:
                 keep=keep,
                 window=window,
                 seed=seed,
-                budget=1 if self._invariant else self._budget,
+                budget=self._of_a_batch,
                 kinds=kinds,
                 partners=partners,
                 progress=progress,
@@ -414,8 +414,7 @@ class TransformersEngine:
         """
         self._check([text.tokens for text in texts])
         with self._at_work(self._budget):
-            budget = 1 if self._invariant else self._budget
-            return ablating.ablate_each(self._network, texts, neurons, budget=budget, progress=progress)
+            return ablating.ablate_each(self._network, texts, neurons, budget=self._of_a_batch, progress=progress)
 
     def first_order(
         self, texts: Sequence[ScoredText], *, progress: Progress = SILENT
@@ -442,6 +441,11 @@ class TransformersEngine:
                 "the tokenizer files do not belong to this model"
             )
         check_lengths(sequences, longest=self.model.max_length)
+
+    @property
+    def _of_a_batch(self) -> int:
+        """The tokens of a batch; 1 where each sequence stands alone."""
+        return 1 if self._invariant else self._budget
 
     @property
     def _network(self) -> Network:

@@ -178,15 +178,20 @@ class Batch:
     @classmethod
     def of(cls, rows: Sequence[BatchRow], device: torch.device, *, d_mlp: int = 1) -> Batch:
         """Pad rows and move them to the device; on a CPU, `d_mlp` decides how many of them make a block."""
-        longest = max(len(row.tokens) for row in rows)
-        padded = [list(row.tokens) + [0] * (longest - len(row.tokens)) for row in rows]
-        size = max(1, CACHED // (longest * d_mlp)) if device.type == "cpu" else len(rows)
+        tokens = padded([row.tokens for row in rows])
+        size = max(1, CACHED // (tokens.shape[1] * d_mlp)) if device.type == "cpu" else len(rows)
         return cls(
-            send(torch.tensor(padded), device),
+            send(tokens, device),
             tuple(Block.of(rows[start : start + size], start, device) for start in range(0, len(rows), size)),
             sum(row.full * len(row.tokens) for row in rows),
             sum(row.prefix * row.prefix_length for row in rows),
         )
+
+
+def padded(rows: Sequence[Tokens]) -> Int64[Tensor, "row position"]:
+    """Sequences as one tensor, with token 0 behind the shorter ones."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
