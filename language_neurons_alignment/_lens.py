@@ -28,6 +28,7 @@ from .core.model import StartProgress, silent
 from .core.profiles import ClassProfile, class_profile
 from .core.segmentation import segment_profile
 from .corpus.encode import Framing, ScoredText, Tokens, encode_texts
+from .corpus.language_id import known_languages
 from .corpus.records import Corpus, Record, Texts, corpus_of, records_hash
 from .corpus.token_languages import TokenLanguages, token_languages
 from .engines import Engine
@@ -162,6 +163,7 @@ def lens(
     source = neuron_source(session, steps, top_rate=selection.top_rate, lam=lam, classes=settings.classes)
     if lam is not None:
         masked = _neurons(layout, replace(selection, lam=lam, languages=None))
+    known_languages(chosen)  # where lingua is missing it says so now, and not when the model is loaded
     engine = session.source.on_transformers(no_lens())
     done = _read(engine, session.corpus, chosen, source, settings, start)
     if masked is None:

@@ -45,7 +45,7 @@ from .core.widths import is_neuron
 from .corpus.encode import EncodedCorpus, encode_groups, encode_texts
 from .corpus.pieces import Pieces, pieces_of, token_text
 from .corpus.records import Record, Texts, corpus_of
-from .corpus.token_scripts import languages_by_script, script_of
+from .corpus.token_scripts import check_lingua, languages_by_script, script_of
 from .errors import IncompatibleError, MissingArtifactError, SettingsError
 from .languages import parse_languages
 from .store.counts import AnswerCounts, load_answer_counts
@@ -367,6 +367,7 @@ def neuron_cards(
 
     Raises:
         MissingArtifactError: there is no such mask, or no counts where general neurons or `top` need them.
+        MissingPackageError: two of the languages share a script, and lingua is not installed.
         SettingsError: a neuron that the model does not have, no neurons at all, or the engine vLLM.
         UnknownArchitectureError: what neurons write cannot be read in this model.
     """
@@ -375,6 +376,7 @@ def neuron_cards(
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     chosen = parse_languages(languages) if languages else mask.languages
     mask.check_languages(chosen)
+    check_lingua(chosen)
     counts = None
     needs_controls = settings.effects and settings.controls
     if "general" in settings.classes or settings.top is not None or needs_controls or neurons is not None:
@@ -468,6 +470,7 @@ def neuron_card(
             "top_rate= and lam= are a session's"
         )
     corpus, info = corpus_of(texts), session.info
+    check_lingua(corpus.languages)
     engine = session.engine
     if engine.provenance.get("engine") != "transformers":
         raise SettingsError(_NOT_VLLM)

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import langcodes
 
-from .language_id import SURE, confident_languages
+from .language_id import SURE, confident_languages, known_languages
 
 LETTERS = 4
 """A token needs that many letters before lingua is asked."""
@@ -57,6 +57,13 @@ def scripts_of_language(code: str) -> tuple[str, ...]:
     """
     script = langcodes.Language.get(code).maximize().script or ""
     return _SEVERAL.get(script) or (langcodes.Language.make(script=script).script_name().split(" ")[0].lower(),)
+
+
+def check_lingua(candidates: Iterable[str]) -> None:
+    """Raise MissingPackageError where `languages_by_script` may need lingua and there is none: call it before work."""
+    scripts = [script for code in dict.fromkeys(candidates) for script in scripts_of_language(code)]
+    if len(set(scripts)) < len(scripts):
+        known_languages(())
 
 
 def languages_by_script(texts: Sequence[str], candidates: Iterable[str]) -> list[str | None]:
