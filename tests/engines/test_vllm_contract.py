@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.vllm, needs_vllm]
 
 def load_vllm(folder: Path, *, batch_tokens: int | None = None) -> VLLMEngine:
     """vLLM as users run it; with small batches its scheduler shares this process, which starts faster."""
-    return open_vllm(folder, batch_tokens=batch_tokens, apart=batch_tokens is None)
+    asked = batch_tokens is None
+    return open_vllm(folder, batch_tokens=batch_tokens, apart=asked, spawned=asked)
 
 
 class TestVLLM(InterventionContract, GenerationContract):

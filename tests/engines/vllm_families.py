@@ -110,12 +110,10 @@ class Seen:
 def inside(folder: Path, **options: Any) -> Iterator[Engine]:
     """vLLM in this process, its workers too."""
     from vllm.distributed import cleanup_dist_env_and_memory
-    from vllm.model_executor.models import registry
 
     engine: Engine | None = None
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(registry, "_run_in_subprocess", lambda asked: asked())  # else another imports vLLM again
             patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
             engine = open_vllm(folder, distributed_executor_backend="uni", **options)
         yield engine
