@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import typer.main
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -29,6 +31,9 @@ os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Its workers clean up within a second, but end only when they are told to, for which it waits 5 seconds.
 os.environ.setdefault("VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS", "1")
+
+# Typer builds all commands anew at every call, for longer than most of the tests' calls take.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 # Tiny models run fastest on one thread: on more, busy cores make every small operation wait for them.
 torch.set_num_threads(1)
