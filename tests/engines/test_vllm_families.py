@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.campaign.processes import Child
 from tests.engines.vllm_engines import needs_vllm
-from tests.engines.vllm_families import KINDS
+from tests.engines.vllm_families import KINDS, tell
 
 RECORDED: dict[str, dict[str, str]] = {
     one["model_type"]: one
@@ -33,11 +32,11 @@ def test_every_family_was_tried_and_what_was_not_equal_was_refused() -> None:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """What the families give now, all in one process."""
-    command = [sys.executable, "-m", "tests.engines.vllm_families", str(tmp_path_factory.mktemp("families")), *TRIED]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return {one["model_type"]: one for one in map(json.loads, done.stdout.splitlines())}
+    """What the families give now, all in one process that may change the transformers library's classes."""
+    folder = tmp_path_factory.mktemp("families")
+    done = Child(lambda: tell(folder, TRIED), folder).wait(limit=600)
+    assert done.code == 0, done.err[-3000:]
+    return {one["model_type"]: one for one in map(json.loads, done.out.splitlines())}
 
 
 @pytest.mark.vllm

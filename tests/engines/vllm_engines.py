@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,6 +48,7 @@ def _fork(patch: pytest.MonkeyPatch) -> None:
     from vllm.v1.engine import core  # noqa: F401
     from vllm.v1.worker import cpu_worker  # noqa: F401
 
+    patch.setattr(gc, "collect", lambda *_: 0)  # it goes through all that was imported, ten times in a process
     patch.setattr(registry, "_run_in_subprocess", lambda asked: asked())  # else another imports vLLM again
     # Where vLLM for CPUs would write over the choice that it reads next.
     patch.setattr(system_utils, "_maybe_force_spawn", lambda: os.environ.update(VLLM_WORKER_MULTIPROC_METHOD="fork"))
