@@ -6,12 +6,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.forked import forked_commands
 from tests.tiny_models import save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,22 +25,18 @@ def blocks() -> list[str]:
 
 
 def follow(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script in a folder where `lna` is this tree's."""
-    commands = folder.parent / "bin"
-    commands.mkdir(exist_ok=True)
-    shim = commands / "lna"
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m language_neurons_alignment.cli "$@"\n')
-    shim.chmod(0o755)
-    environment = {
-        **os.environ,
-        "PATH": f"{commands}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "TQDM_DISABLE": "1",
-    }
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
+    """Run a script in a folder where `lna` is this tree's: `lna dataset build` a new Python, the others forked."""
+    with forked_commands(apart="dataset build") as commands:
+        environment = {
+            **os.environ,
+            "PATH": f"{commands}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "TQDM_DISABLE": "1",
+        }
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600,
+        )  # fmt: skip
 
 
 def read(path: Path) -> list[dict[str, Any]]:

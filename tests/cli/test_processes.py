@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from language_neurons_alignment.store.layout import Layout
+from tests.forked import forked_commands
 from tests.tiny_models import save_tiny_model
 from tests.workspace import TEN, leftovers, store_counts, write_corpus
 
@@ -94,11 +95,14 @@ def workflow() -> str:
 
 @pytest.mark.slow
 def test_the_seeds_full_workflow_runs_verbatim_with_only_the_model_path_changed(tmp_path: Path) -> None:
+    """Its `python -` and `identify` are new Pythons, the others are forked."""
     script = workflow()
     model = save_tiny_model("mistral", tmp_path / "my-model-v0.1")
     write_corpus(tmp_path / "datasets" / "mgsm.json")
     script = script.replace("/ABS/PATH/TO/MODEL", str(model)) + '\nprintf "LAM=<%s>\\n" "$LAM"\n'
-    done = process("bash", "-e", "-u", "-o", "pipefail", "-c", script, cwd=tmp_path)
+    with forked_commands(apart="identify") as commands:
+        path = f"{commands}{os.pathsep}{os.environ['PATH']}"
+        done = process("bash", "-e", "-u", "-o", "pipefail", "-c", script, cwd=tmp_path, PATH=path)
     assert done.returncode == 0, done.stderr[-3000:]
     caught = re.search(r"^LAM=<(.*)>$", done.stdout, re.MULTILINE)
     assert caught, "LAM is one line"
