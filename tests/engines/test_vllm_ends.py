@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -10,9 +11,11 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -27,15 +30,17 @@ WITHIN = 5.0
 
 DRIVER = """
 import ctypes
+import json
 import os
+import signal
 import sys
+import tempfile
 import threading
 from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.corpus.encode import Prompt, PromptGroup, ScoredText
 from language_neurons_alignment.engines.vllm import VLLMEngine
 
-if __name__ == "__main__":
-    folder, doing, tensor, pipeline = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+def drive(folder, doing, tensor, pipeline):
     print("starting", flush=True)
     engine = VLLMEngine.load(
         folder, dtype="float32", tensor_parallel_size=tensor, pipeline_parallel_size=pipeline,
@@ -62,20 +67,58 @@ if __name__ == "__main__":
             engine.log_likelihood([ScoredText(one) for one in texts], progress=tell)
         elif doing == "generating":
             engine.generate([Prompt(one) for one in texts], sampling=Sampling(max_new_tokens=200), progress=tell)
+
+if __name__ == "__main__":
+    import vllm.engine.arg_utils
+    import vllm.v1.engine.llm_engine
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the forks leave no zombies
+    for line in sys.stdin:
+        arguments, environment, pipes = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.setsid()
+            for number, (path, flags) in enumerate(zip(pipes, (os.O_RDONLY, os.O_WRONLY))):
+                os.dup2(os.open(path, flags), number)
+            sys.stdin, sys.stdout = open(0), open(1, "w")
+            os.environ.update(environment)
+            tempfile.tempdir = None
+            try:
+                drive(*arguments)
+            finally:
+                os._exit(1)
+        print(pid, flush=True)
 """
+"""A process that has imported vLLM, and forks the drivers: each starts vLLM as any process does, by spawning."""
+
+
+class Forked:
+    """A fork of that process, with pipes to and from it."""
+
+    def __init__(self, pid: int, stdin: IO[str], stdout: IO[str]) -> None:
+        self.pid, self.stdin, self.stdout = pid, stdin, stdout
+
+    def send_signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def wait(self, timeout: float) -> None:
+        until = time.monotonic() + timeout
+        while Path(f"/proc/{self.pid}").exists():
+            assert time.monotonic() < until, f"{self.pid} has not ended within {timeout} s"
+            time.sleep(0.02)
 
 
 @dataclass
 class Driver:
     """A process that runs vLLM, and the processes that come of it."""
 
-    process: subprocess.Popen[str]
+    process: Forked
     mark: str
     tmp: Path
 
     def wait_for(self, line: str) -> None:
         """Read its output up to a line that begins so."""
-        assert self.process.stdout is not None
         for said in self.process.stdout:
             if said.startswith(line):
                 return
@@ -140,42 +183,55 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Start = Callable[..., Driver]
 
 
+@pytest.fixture(scope="module")
+def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    script = tmp_path_factory.mktemp("driver") / "driver.py"
+    script.write_text(DRIVER, encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "SPT_NOENV": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+        start_new_session=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
 @pytest.fixture
-def start(model: Path, tmp_path: Path) -> Iterator[Start]:
+def start(forking: subprocess.Popen[str], model: Path, tmp_path: Path) -> Iterator[Start]:
     """Start a driver; whatever is left of it is ended after the test."""
     started: list[Driver] = []
     temporary = Path(tempfile.mkdtemp(prefix="lna-test-"))  # short: sockets lie in it
 
-    def begin(doing: str = "", *, tensor: int = 1, pipeline: int = 1, command: Sequence[str] | None = None) -> Driver:
-        script, mark = tmp_path / "driver.py", f"LNA_TEST_MARK={uuid.uuid4().hex}"
-        script.write_text(DRIVER, encoding="utf-8")
-        command = command or [str(script), str(model), doing, str(tensor), str(pipeline)]
-        environment = {**os.environ, "SPT_NOENV": "1", "TMPDIR": str(temporary)}
-        environment |= dict([mark.split("=")]) | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(Driver(process, mark, temporary))
+    def begin(doing: str, *, tensor: int = 1, pipeline: int = 1) -> Driver:
+        assert forking.stdin is not None
+        assert forking.stdout is not None
+        mark, pipes = f"LNA_TEST_MARK={uuid.uuid4().hex}", [str(tmp_path / name) for name in ("in", "out")]
+        for pipe in pipes:
+            os.mkfifo(pipe)
+        environment = dict([mark.split("=")]) | {"TMPDIR": str(temporary)}
+        print(json.dumps([[str(model), doing, tensor, pipeline], environment, pipes]), file=forking.stdin, flush=True)
+        pid = int(forking.stdout.readline())
+        started.append(Driver(Forked(pid, open(pipes[0], "w"), open(pipes[1])), mark, temporary))  # noqa: SIM115
         return started[-1]
 
     yield begin
     for driver in started:
-        driver.process.kill()
-        driver.process.wait()
+        driver.process.send_signal(signal.SIGKILL)
+        driver.process.wait(WITHIN)
         for pid in driver.others():
             os.kill(pid, signal.SIGKILL)
+        with suppress(BrokenPipeError):
+            driver.process.stdin.close()
+        driver.process.stdout.close()
     shutil.rmtree(temporary, ignore_errors=True)
 
 
 def die(driver: Driver, how: str) -> None:
     """End a driver without a chance to close vLLM."""
     if how in ("exit", "segfault"):
-        assert driver.process.stdin is not None
         driver.process.stdin.write(how + "\n")
         driver.process.stdin.flush()
     else:
