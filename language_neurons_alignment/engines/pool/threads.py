@@ -1,0 +1,51 @@
+"""Several pieces of work at a time, so that a pool has enough to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from itertools import islice
+from queue import SimpleQueue
+from typing import TypeVar
+
+from ...errors import LNAError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_threads(do: Callable[[Item], Result], items: Iterable[Item], *, threads: int) -> Iterator[tuple[Item, Result]]:
+    """Do a piece of work with each item in threads, and give the items with their results as they are done.
+
+    Items are taken one by one, in the caller's thread. Each thread begins with the caller's context variables. After
+    an `LNAError` the other items are done and given nevertheless, so that a caller who stores results has all but the
+    one that failed; then the error is raised.
+    """
+    done: SimpleQueue[tuple[Item, Future[Result]]] = SimpleQueue()
+    left, failed = iter(items), None
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="lna-pool")
+
+    def begin(some: Iterable[Item]) -> int:
+        begun = 0
+        for item in some:
+            future = pool.submit(copy_context().run, do, item)
+            future.add_done_callback(lambda future, item=item: done.put((item, future)))
+            begun += 1
+        return begun
+
+    try:
+        running = begin(islice(left, threads))
+        while running:
+            item, future = done.get()
+            running += begin(islice(left, 1)) - 1
+            try:
+                result = future.result()
+            except LNAError as error:
+                failed = failed or error
+                continue
+            yield item, result
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    if failed is not None:
+        raise failed
