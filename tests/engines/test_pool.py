@@ -1,17 +1,32 @@
-"""The engine contract on a pool of two replicas, on a Ray cluster of two nodes."""
+"""The engine contract on a pool of two replicas, on a Ray cluster of two nodes; and steps whose replicas die."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from language_neurons_alignment.engines import Engine, EngineSettings, load_engine
+from language_neurons_alignment._evaluate import evaluate
+from language_neurons_alignment._session import Session
+from language_neurons_alignment.activation import collect_activations
+from language_neurons_alignment.config import EvaluationSettings, MapSettings
+from language_neurons_alignment.core.model import StartProgress, silent
+from language_neurons_alignment.engines import Engine, EngineSettings, EngineSource, load_engine
+from language_neurons_alignment.engines.pool import EnginePool
+from language_neurons_alignment.engines.transformers import TransformersEngine
+from language_neurons_alignment.ppl import perplexity_map
 from tests.engines.generation_contract import GenerationContract
 from tests.engines.intervention_contract import InterventionContract
-from tests.engines.ray_cluster import needs_ray, ray_cluster
+from tests.engines.ray_cluster import NODE, needs_ray, ray_cluster
+from tests.planted import ASKED, SHORT, Numbered
+from tests.workspace import contents
 
 pytestmark = [needs_ray]
 
@@ -32,3 +47,149 @@ def load_pool(folder: Path, *, batch_tokens: int | None = None) -> Engine:
 
 class TestPool(InterventionContract, GenerationContract):
     load = staticmethod(load_pool)
+
+
+# ── Replicas that die while steps run: files are those of an undisturbed run on one engine ────────────────────────────
+
+
+class Given(EngineSource):
+    """A source of an engine that is loaded already, and stays so."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(EngineSettings("given"))
+        self.engine = engine
+
+    def __call__(self) -> Engine:
+        return self.engine
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+
+BATCH = 64
+"""Tokens of a batch: so few that each piece of work has several units."""
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Numbered:
+    return Numbered.make(tmp_path_factory.mktemp("numbered"))
+
+
+@pytest.fixture(scope="module")
+def one(numbered: Numbered) -> TransformersEngine:
+    return TransformersEngine.load(numbered.folder / "planted", device="cpu", batch_tokens=BATCH)
+
+
+@pytest.fixture(scope="module")
+def pool(cluster: Any, numbered: Numbered) -> Iterator[EnginePool]:
+    options = {"device": "cpu", "batch_tokens": BATCH, "replicas": 2}
+    pool = load_engine(EngineSettings(str(numbered.folder / "planted"), options=options))
+    assert isinstance(pool, EnginePool)
+    yield pool
+    pool.close()
+
+
+@dataclass
+class Once:
+    """Starts progress bars, the first of which brings harm when the first units are done."""
+
+    harm: Callable[[], None]
+    done: bool = False
+
+    def __call__(self, _label: str, _total: int) -> Once.Bar:
+        return self.Bar(self)
+
+    @dataclass
+    class Bar:
+        """A progress bar that shows nothing."""
+
+        of: Once
+
+        def __call__(self, _done: int, /) -> None:
+            if not self.of.done:
+                self.of.done = True
+                self.of.harm()
+
+        def spare(self, _tokens: int, /) -> None:
+            pass
+
+
+def kill_one(pool: EnginePool) -> None:
+    os.kill(pool.processes[-1][1], signal.SIGKILL)
+
+
+Step = Callable[[Session, StartProgress], object]
+
+
+def files_of(numbered: Numbered, folder: Path, engine: Engine, step: Step, start: StartProgress) -> dict[str, Any]:
+    """The files that a step leaves; cells, which are stored as they are done, in the order of their names."""
+    work = numbered.at(Path(shutil.copytree(numbered.folder, folder)))
+    for name in ("activations",) if step is count else ():
+        shutil.rmtree(folder / name)
+    with work.open() as session:
+        step(replace(session, source=Given(engine)), start)
+    return {
+        name: sorted(content.splitlines()) if name.endswith(".cells.jsonl") else content.replace(os.fsencode(folder), b"")
+        for name, content in contents(folder).items()
+        if not name.endswith(".png")
+    }
+
+
+def count(session: Session, start: StartProgress) -> None:
+    for language in ASKED:
+        collect_activations(session, language, moments=True, start=start)
+
+
+def test_counts_are_the_same_bytes_with_a_replica_killed_in_the_middle(
+    numbered: Numbered, one: TransformersEngine, pool: EnginePool, tmp_path: Path
+) -> None:
+    before, once = pool.restarts, Once(lambda: kill_one(pool))
+    expected = files_of(numbered, tmp_path / "one", one, count, silent)
+    found = files_of(numbered, tmp_path / "pool", pool, count, once)
+    assert pool.restarts == before + 1
+    assert len(expected) > 12
+    apart = [name for name in expected if expected[name] != found[name] and "moments" not in name]
+    assert not apart
+    assert expected.keys() == found.keys()
+    # in float64, sums of the same numbers in another order: the last bits
+    for language in ASKED:
+        for kind in ("", "prefix."):
+            (a, b) = (
+                torch.load(next((tmp_path / name).rglob(f"{kind}moments.{language}.*.pt")), weights_only=True)
+                for name in ("one", "pool")
+            )
+            for key in a:
+                if isinstance(a[key], torch.Tensor):
+                    torch.testing.assert_close(a[key], b[key], rtol=1e-12, atol=1e-12)
+
+
+def test_a_map_is_the_same_with_a_replica_killed_in_the_middle(
+    numbered: Numbered, one: TransformersEngine, pool: EnginePool, tmp_path: Path
+) -> None:
+    def step(session: Session, start: StartProgress) -> None:
+        settings = MapSettings(controls=0)
+        perplexity_map(
+            session, ASKED, top_rate=numbered.top_rate, lam=numbered.lam, settings=settings, start=start
+        )
+
+    before, once = pool.restarts, Once(lambda: kill_one(pool))
+    expected = files_of(numbered, tmp_path / "one", one, step, silent)
+    assert files_of(numbered, tmp_path / "pool", pool, step, once) == expected
+    assert pool.restarts == before + 1
+    assert any(name.startswith("ppl_maps") for name in expected)
+
+
+def test_an_evaluation_is_the_same_with_a_node_removed_in_the_middle(
+    cluster: Any, numbered: Numbered, one: TransformersEngine, pool: EnginePool, tmp_path: Path
+) -> None:
+    def step(session: Session, start: StartProgress) -> None:
+        settings = EvaluationSettings(sampling=SHORT, controls=0)
+        evaluate(session, ASKED[:2], top_rate=numbered.top_rate, lam=numbered.lam, settings=settings, start=start)
+
+    (second,) = cluster.worker_nodes
+    once = Once(lambda: cluster.remove_node(second, allow_graceful=False))
+    expected = files_of(numbered, tmp_path / "one", one, step, silent)
+    assert files_of(numbered, tmp_path / "pool", pool, step, once) == expected
+    assert once.done
+    assert any(name.startswith("evaluations") for name in expected)
+    cluster.add_node(**NODE)
