@@ -148,11 +148,11 @@ Result = TypeVar("Result")
 
 
 def each(engine: Engine, do: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-    """Do a piece of work with each item, and give the items with their results as they are done.
+    """Do a piece of work with each item, and give the items with their results, in their order.
 
     On one model that is one after the other. On a pool (`engine.at_once` > 1) several threads `do` at a time, each
-    under the interventions that it opens itself. An item that fails then stops the others only after those that were
-    begun, and are all given.
+    under the interventions that it opens itself; and where an item fails, the others are done and given before its
+    error is raised.
     """
     if engine.at_once == 1:
         for item in items:

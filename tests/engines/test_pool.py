@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -22,6 +27,7 @@ from language_neurons_alignment.engines import Engine, EngineSettings, EngineSou
 from language_neurons_alignment.engines.pool import EnginePool
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.ppl import perplexity_map
+from tests.engines.contract import groups_of
 from tests.engines.generation_contract import GenerationContract
 from tests.engines.intervention_contract import InterventionContract
 from tests.engines.ray_cluster import NODE, needs_ray, ray_cluster
@@ -121,15 +127,15 @@ def kill_one(pool: EnginePool) -> None:
 Step = Callable[[Session, StartProgress], object]
 
 
-def files_of(numbered: Numbered, folder: Path, engine: Engine, step: Step, start: StartProgress) -> dict[str, Any]:
-    """The files that a step leaves; cells, which are stored as they are done, in the order of their names."""
+def files_of(numbered: Numbered, folder: Path, engine: Engine, step: Step, start: StartProgress) -> dict[str, bytes]:
+    """The files that a step leaves, byte for byte."""
     work = numbered.at(Path(shutil.copytree(numbered.folder, folder)))
     for name in ("activations",) if step is count else ():
         shutil.rmtree(folder / name)
     with work.open() as session:
         step(replace(session, source=Given(engine)), start)
     return {
-        name: sorted(content.splitlines()) if name.endswith(".cells.jsonl") else content.replace(os.fsencode(folder), b"")
+        name: content.replace(os.fsencode(folder), b"")
         for name, content in contents(folder).items()
         if not name.endswith(".png")
     }
@@ -168,9 +174,7 @@ def test_a_map_is_the_same_with_a_replica_killed_in_the_middle(
 ) -> None:
     def step(session: Session, start: StartProgress) -> None:
         settings = MapSettings(controls=0)
-        perplexity_map(
-            session, ASKED, top_rate=numbered.top_rate, lam=numbered.lam, settings=settings, start=start
-        )
+        perplexity_map(session, ASKED, top_rate=numbered.top_rate, lam=numbered.lam, settings=settings, start=start)
 
     before, once = pool.restarts, Once(lambda: kill_one(pool))
     expected = files_of(numbered, tmp_path / "one", one, step, silent)
@@ -193,3 +197,76 @@ def test_an_evaluation_is_the_same_with_a_node_removed_in_the_middle(
     assert once.done
     assert any(name.startswith("evaluations") for name in expected)
     cluster.add_node(**NODE)
+
+
+@pytest.mark.slow
+def test_twenty_random_kills_change_nothing(
+    numbered: Numbered, one: TransformersEngine, pool: EnginePool, tmp_path: Path
+) -> None:
+    """A unit may be lost twice; so the kills are spread over many short pieces of work, one or two in each."""
+    chance, killed = random.Random(20), 0
+    expected = files_of(numbered, tmp_path / "one", one, count, silent)
+    while killed < 20:
+        at = chance.randint(1, 4)
+
+        def harm(at: int = at) -> None:
+            for _ in range(1 + at % 2):
+                os.kill(chance.choice(pool.processes)[1], signal.SIGKILL)
+
+        found = files_of(numbered, tmp_path / f"{killed}", pool, count, Once(harm))
+        assert {name: found[name] for name in expected if "moments" not in name} == {
+            name: content for name, content in expected.items() if "moments" not in name
+        }
+        killed += 1 + at % 2
+        while len(pool.processes) < 2:
+            pool.count(groups_of(pool.tokenizer))  # a replica that was killed while it had nothing to do is noticed
+            time.sleep(0.5)
+    assert pool.restarts >= 12
+
+
+@pytest.mark.slow
+def test_two_drivers_on_one_cluster_and_one_that_is_killed_goes_on_with_other_replicas(
+    cluster: Any, numbered: Numbered, one: TransformersEngine, pool: EnginePool, tmp_path: Path
+) -> None:
+    settings = MapSettings(controls=4)
+
+    def step(session: Session, start: StartProgress) -> None:
+        chosen: dict[str, Any] = {"top_rate": numbered.top_rate, "lam": numbered.lam, "settings": settings}
+        perplexity_map(session, ASKED, start=start, **chosen)
+
+    expected = files_of(numbered, tmp_path / "one", one, step, silent)
+    theirs = numbered.at(Path(shutil.copytree(numbered.folder, tmp_path / "theirs")))
+    arguments = [
+        "--model-path", theirs.folder / "planted", "-d", theirs.folder / "corpus.json", "-s", "words",
+        "-r", theirs.top_rate, "-l", theirs.lam, "--langs", ",".join(ASKED), "--controls", 4, "--root", theirs.folder,
+        "--device", "cpu", "--batch-tokens", BATCH, "--replicas", 1, "--ray", cluster.address,
+    ]  # fmt: skip
+    program = [sys.executable, "-m", "language_neurons_alignment.cli", "ppl", *map(str, arguments)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        cells: list[bytes] = []
+        while len(cells) < 3:
+            time.sleep(0.05)
+            assert driver.poll() is None, driver.communicate()
+            cells = [line for path in theirs.folder.rglob("*.cells.jsonl") for line in path.read_bytes().splitlines()]
+            if not cells:  # ours, while theirs starts and runs
+                shutil.rmtree(tmp_path / "ours", ignore_errors=True)
+                assert files_of(numbered, tmp_path / "ours", pool, step, silent) == expected
+        driver.kill()
+    replicas = {one[1] for one in pool.processes}
+    for _ in range(100):
+        left = {one.pid for one in psutil.process_iter(["name"]) if (one.info["name"] or "").startswith("ray::lna")}
+        if left <= replicas:
+            break
+        time.sleep(0.2)
+    assert left <= replicas, "the replicas of a driver that is gone end"
+    with theirs.open() as session:
+        before = len(cells)
+        step(replace(session, source=Given(pool)), silent)
+    cells = [line for path in theirs.folder.rglob("*.cells.jsonl") for line in path.read_bytes().splitlines()]
+    assert len(cells) > before
+    done = {
+        name: content for name, content in contents(theirs.folder).items() if name.endswith("ppl.Llama-planted.json")
+    }
+    assert done
+    for name, content in done.items():
+        assert content.replace(os.fsencode(theirs.folder), b"") == expected[name]

@@ -16,35 +16,38 @@ Result = TypeVar("Result")
 
 
 def in_threads(do: Callable[[Item], Result], items: Iterable[Item], *, threads: int) -> Iterator[tuple[Item, Result]]:
-    """Do a piece of work with each item in threads, and give the items with their results as they are done.
+    """Do a piece of work with each item in threads, and give the items with their results, in the order of the items.
 
-    Items are taken one by one, in the caller's thread. Each thread begins with the caller's context variables. After
-    an `LNAError` the other items are done and given nevertheless, so that a caller who stores results has all but the
-    one that failed; then the error is raised.
+    Items are taken one by one, in the caller's thread, the next one whenever one is done. Each thread begins with the
+    caller's context variables. After an `LNAError` the other items are done and given nevertheless, so that a caller
+    who stores results has all but the one that failed; then the error is raised.
     """
-    done: SimpleQueue[tuple[Item, Future[Result]]] = SimpleQueue()
-    left, failed = iter(items), None
+    done: SimpleQueue[int] = SimpleQueue()
+    left, failed = enumerate(items), None
+    begun: dict[int, tuple[Item, Future[Result]]] = {}
     pool = ThreadPoolExecutor(threads, thread_name_prefix="lna-pool")
 
-    def begin(some: Iterable[Item]) -> int:
-        begun = 0
-        for item in some:
-            future = pool.submit(copy_context().run, do, item)
-            future.add_done_callback(lambda future, item=item: done.put((item, future)))
-            begun += 1
-        return begun
+    def begin(some: Iterable[tuple[int, Item]]) -> int:
+        before = len(begun)
+        for number, item in some:
+            begun[number] = item, pool.submit(copy_context().run, do, item)
+            begun[number][1].add_done_callback(lambda _future, number=number: done.put(number))
+        return len(begun) - before
 
     try:
-        running = begin(islice(left, threads))
+        running, following = begin(islice(left, threads)), 0
         while running:
-            item, future = done.get()
+            done.get()
             running += begin(islice(left, 1)) - 1
-            try:
-                result = future.result()
-            except LNAError as error:
-                failed = failed or error
-                continue
-            yield item, result
+            while following in begun and begun[following][1].done():
+                item, future = begun.pop(following)
+                following += 1
+                try:
+                    result = future.result()
+                except LNAError as error:
+                    failed = failed or error
+                    continue
+                yield item, result
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     if failed is not None:
