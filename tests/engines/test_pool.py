@@ -19,18 +19,22 @@ import pytest
 import torch
 
 from language_neurons_alignment._evaluate import evaluate
+from language_neurons_alignment._grid import under
 from language_neurons_alignment._session import Session
 from language_neurons_alignment.activation import collect_activations
 from language_neurons_alignment.config import EvaluationSettings, MapSettings
+from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.model import StartProgress, silent
 from language_neurons_alignment.engines import Engine, EngineSettings, EngineSource, load_engine
 from language_neurons_alignment.engines.pool import EnginePool
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.ppl import perplexity_map
-from tests.engines.contract import groups_of
-from tests.engines.generation_contract import GenerationContract
+from tests.engines.contract import assert_close, assert_same_counts, groups_of, scored_texts, some_neurons
+from tests.engines.generation_contract import GREEDY, GenerationContract, prompts_of
 from tests.engines.intervention_contract import InterventionContract
+from tests.engines.oracle import NaiveEngine
 from tests.engines.ray_cluster import NODE, needs_ray, ray_cluster
+from tests.engines.vllm_engines import needs_vllm
 from tests.planted import ASKED, SHORT, Numbered
 from tests.workspace import contents
 
@@ -270,3 +274,22 @@ def test_two_drivers_on_one_cluster_and_one_that_is_killed_goes_on_with_other_re
     assert done
     for name, content in done.items():
         assert content.replace(os.fsencode(theirs.folder), b"") == expected[name]
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+@needs_vllm
+def test_two_replicas_of_vllm_are_the_oracle(cluster: Any, tiny_llama: Path, tiny_llama_oracle: NaiveEngine) -> None:
+    options = {"replicas": 2, "engine_args": {"kv_cache_memory_bytes": 2**28}}
+    pool = load_engine(EngineSettings(str(tiny_llama), "vllm", "float32", options))
+    try:
+        groups = groups_of(pool.tokenizer)
+        texts, prompts = scored_texts(pool.tokenizer), prompts_of(pool)
+        off = Intervention.zero(some_neurons(pool))
+        for change in (None, off, None):
+            with under(pool, change), under(tiny_llama_oracle, change):
+                assert_same_counts(pool.count(groups), tiny_llama_oracle.count(groups))
+                assert_close(pool.log_likelihood(texts), tiny_llama_oracle.log_likelihood(texts))
+                assert pool.generate(prompts, sampling=GREEDY) == tiny_llama_oracle.generate(prompts, sampling=GREEDY)
+    finally:
+        pool.close()

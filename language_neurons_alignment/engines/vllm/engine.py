@@ -30,6 +30,7 @@ from ..transformers.loading import load_weights
 from .gather import check_acted, check_pass, gather_counts, gather_experts, gather_losses
 from .launch import (
     Launch,
+    check_backend,
     check_installed,
     check_invariant,
     check_model,
@@ -279,6 +280,7 @@ def _load(
 ) -> tuple[Process, Tokenizer, ModelInfo, dict[str, str | int | float | bool]]:
     """Check the options and the model, start vLLM, and attach its workers to the neurons."""
     version = check_installed()
+    check_backend(launch, version=version)
     check_invariant(launch)
     options = check_options(launch.extra)
     checkpoint.check_dtype(launch.dtype)
