@@ -92,5 +92,12 @@ def open_source_and_controls(
             counts = load_answer_counts(session.layout, mask.languages)
     named = {"mask": mask, "classes": classes, "checkpoint": session.checkpoint, "counts": counts}
     source = NeuronSource.open(session.layout, steps, **named)
-    general = source.general if "general" in classes else None
-    return source, Controls.of(mask, counts, general=general, seed=seed) if sets else None
+    return source, controls_for(source, mask, counts, sets=sets, seed=seed)
+
+
+def controls_for(
+    source: NeuronSource, mask: Mask, counts: AnswerCounts | None, *, sets: int, seed: int
+) -> Controls | None:
+    """The controls of what the source's neurons do, matched by the activity in these counts; none without sets."""
+    general = source.general if "general" in source.classes else None
+    return Controls.of(mask, counts, general=general, seed=seed) if sets else None

@@ -180,7 +180,7 @@ def answers_made_from(session: Session, settings: Asking, candidates: Sequence[s
     return {
         "sampling": settings.sampling.plain(),
         "overlong_policy": settings.overlong,
-        **session.hashes,
+        **session.hashes_of_all,
         "candidates": list(candidates),
     }
 
@@ -252,7 +252,7 @@ class AnswerFile:
         self._wanted = {"languages": list(languages), "answers": answers, "overlong": overlong}
         self._settings: Json = {
             "model": session.layout.model,
-            **session.hashes,
+            **session.hashes_of_all,
             "sampling": sampling.plain(),
             "intervention": intervention,
         }
@@ -317,7 +317,8 @@ class AnswerFile:
             if record.language not in self._languages or not record.answers or made is None:
                 continue
             made = {"intervention": made.get("deactivated"), **made}  # as answers were described before --do
-            found = differences({key: made.get(key) for key in keys}, {key: wanted[key] for key in keys})
+            compared = [key for key in asked_for(made, wanted) if key in keys]
+            found = differences({key: made.get(key) for key in compared}, {key: wanted[key] for key in compared})
             if found:
                 raise ConflictError(
                     f"{self.path if self.path.exists() else self._session.corpus.path} holds answers made with "

@@ -6,7 +6,8 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from ._check import DAMAGED, ORPHANED, STALE, RootCheck, check_root
 from .errors import ArtifactError, ConflictError, IncompatibleError, MissingArtifactError
 from .store.counts import load_origin
-from .store.files import atomic_file, digest_of_bytes, read_json, write_text
+from .store.files import atomic_file, digest_of_bytes, read_json, unwritable, write_text
 from .store.hub import download, latest, upload
 from .store.layout import Layout
 from .store.masks import load_description
@@ -87,8 +88,7 @@ def push(
         raise MissingArtifactError(
             f"no results of {layout.model} on {layout.dataset} in {layout.root}: run `lna run`, or give its --root"
         )
-    with tempfile.TemporaryDirectory() as name:
-        stage = Path(name)
+    with _stage() as stage:
         for path in found:
             target = stage / path.relative_to(layout.root)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -123,8 +123,7 @@ def pull(repo: str, root: Path, *, revision: str | None = None, overwrite: bool 
         ConflictError: other results are in the way, and not `overwrite`.
     """
     commit = latest(repo, revision)
-    with tempfile.TemporaryDirectory() as name:
-        stage = Path(name)
+    with _stage() as stage:
         path = download(repo, MANIFEST, stage, revision=commit)
         listed = read_json(path, _is_manifest, command=f"lna pull {repo}")
         assert listed is not None
@@ -149,6 +148,16 @@ def pull(repo: str, root: Path, *, revision: str | None = None, overwrite: bool 
                 with atomic_file(path) as file:
                     file.write(one.read_bytes())
     return Pulled(repo, commit, listed["dataset"], listed["model"], tuple(sorted(new.keys() - same)), len(same))
+
+
+@contextmanager
+def _stage() -> Iterator[Path]:
+    """Give a temporary folder; what cannot be written there is told in one line."""
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name)
+    except OSError as error:
+        raise unwritable(Path(error.filename or tempfile.gettempdir()), error) from error
 
 
 def card(layout: Layout, repo: str) -> str:

@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from .config import MEAN_DIFFERENCE, Selection
 from .core.find import Found, find
-from .core.methods import effect_size
-from .store.counts import AnswerCounts, answer_moments, load_answer_counts
+from .store.counts import AnswerCounts, answer_moments, effects_of, load_answer_counts
 from .store.layout import Layout
 from .store.masks import Mask, MaskDescription, describe, notes_on_found
 
@@ -108,9 +106,4 @@ def find_neurons(layout: Layout, counts: AnswerCounts, selection: Selection) -> 
 
 
 def _effects(layout: Layout, counts: AnswerCounts) -> tuple[Float64[Tensor, "layer neuron lang"], dict[str, str]]:
-    """The effect sizes that mean-difference ranks neurons by, and the digest of each language's moments."""
-    moments = {language: answer_moments(layout, language, counts=counts) for language in counts.languages}
-    mean, variance = (
-        torch.stack([getattr(one, name) for one in moments.values()], dim=-1) for name in ("mean", "variance")
-    )
-    return effect_size(mean, variance), {language: one.digest for language, one in moments.items()}
+    return effects_of({language: answer_moments(layout, language, counts=counts) for language in counts.languages})

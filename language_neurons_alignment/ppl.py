@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from ._controls import Controls, open_source_and_controls
+from ._controls import controls_for, open_source_and_controls
 from ._grid import Condition, Conditions, conditions_of, missing, under
 from ._interventions import NeuronSource
 from ._loaded import Model
@@ -46,7 +46,7 @@ _BYTES_A_TEXT = 25
 """What a cell takes on disk for each of its texts: a likelihood in full precision, and a number of tokens."""
 
 
-IN_MEMORY = MapSettings(text="answer")
+DEFAULT_IN_MEMORY = MapSettings(text="answer")
 """What a map of a model in memory measures: the text that is counted, so that prompts are context."""
 
 
@@ -116,7 +116,13 @@ def perplexity_map(
 ) -> MapResult: ...
 @overload
 def perplexity_map(
-    model: Model, texts: Texts, neurons: Mask, /, *, settings: MapSettings = IN_MEMORY, start: StartProgress = silent
+    model: Model,
+    texts: Texts,
+    neurons: Mask,
+    /,
+    *,
+    settings: MapSettings = DEFAULT_IN_MEMORY,
+    start: StartProgress = silent,
 ) -> MapResult: ...
 
 
@@ -178,7 +184,7 @@ def perplexity_map(
                 "top_rate=, lam= and overwrite= are a session's"
             )
         texts: Any = languages
-        return _in_memory(session, texts, neurons, IN_MEMORY if settings is None else settings, start)
+        return _in_memory(session, texts, neurons, DEFAULT_IN_MEMORY if settings is None else settings, start)
     if neurons is not None or top_rate is None:
         raise SettingsError(
             "a session's map takes the rates of its mask: perplexity_map(session, top_rate=…, lam=…); neurons go with "
@@ -245,10 +251,7 @@ def _in_memory(model: Model, texts: Texts, neurons: Mask, settings: MapSettings,
     steps, corpus = Steps.parse(settings.do), corpus_of(texts)
     mask = model.check(neurons)
     source = NeuronSource.open(None, steps, mask=mask, classes=settings.classes, checkpoint=model.checkpoint)
-    general = source.general if "general" in settings.classes else None
-    controls = None
-    if settings.controls:
-        controls = Controls.of(mask, mask.counts, general=general, seed=settings.seed)
+    controls = controls_for(source, mask, mask.counts, sets=settings.controls, seed=settings.seed)
     conditions = Conditions(steps, source, controls)
     rows, columns = conditions.rows(mask.languages), corpus.languages
     if set(columns) == set(mask.languages):

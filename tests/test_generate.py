@@ -27,7 +27,7 @@ from language_neurons_alignment.errors import ConflictError, CorpusError, Engine
 from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.store.answers import Journal, alone
 from tests.small_run import LANGUAGES, SETTINGS, change_weights, idle, opened, run
-from tests.workspace import contents, leftovers, silent_hooks, small_records, write_corpus
+from tests.workspace import change_tokenizer, contents, leftovers, silent_hooks, small_records, write_corpus
 
 DRAWN = Sampling(temperature=0.8, max_new_tokens=6, seed=3)
 GREEDY = Sampling(max_new_tokens=6)
@@ -188,6 +188,10 @@ def test_answers_of_another_model_or_to_other_questions_are_a_conflict(asked: Pa
     answer(asked)
     change_weights(asked)
     with pytest.raises(ConflictError, match="weights hash"):
+        answer(asked)
+    answer(asked, overwrite=True)
+    change_tokenizer(asked / "tiny-llama")
+    with pytest.raises(ConflictError, match="tokenizer hash"):
         answer(asked)
     write_corpus(asked / "corpus.json", questions(count=2))
     with pytest.raises(ConflictError, match=r"a\.json is there with other questions than .*corpus\.json"):

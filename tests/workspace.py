@@ -94,6 +94,14 @@ def contents(root: Path) -> dict[str, bytes]:
     }
 
 
+def change_tokenizer(model: Path) -> None:
+    """Change what a tokenizer says of a special token, and nothing that a text here meets."""
+    path = model / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["added_tokens"][-1]["rstrip"] = not content["added_tokens"][-1]["rstrip"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
 def stored_cells(path: Path) -> list[dict[str, Any]]:
     """The cells in a file of cells, in its order."""
     return [one for one in map(json.loads, path.read_bytes().splitlines()) if "cell" in one]

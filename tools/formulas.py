@@ -1,4 +1,4 @@
-"""A hook of MkDocs: the formulas that pymdownx.arithmatex found become MathML (docs/decisions/0062)."""
+"""A hook of MkDocs: the formulas that pymdownx.arithmatex found become MathML (docs/decisions/0063)."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 
@@ -122,10 +123,16 @@ def numeral_at(text: str, start: int, language: str) -> Run | None:
     value = _value(found, language) if found else None
     if not found or value is None:
         return None
+    run = _run(text, found, value)
+    return replace(run, value=None) if _TERM_FOLLOWS.match(text, run.end) else run
+
+
+def _run(text: str, found: re.Match[str], value: Fraction) -> Run:
+    """A match of `_NUMERAL` as a number: with its sign, and with a half behind what is counted."""
     half = _HALF.match(text, found.end())
-    value += Fraction(1, 2) if half else 0
-    end = half.end() if half else found.end()
-    return Run(start, end, None if _TERM_FOLLOWS.match(text, end) else -value if found["minus"] else value)
+    if half:
+        value += Fraction(1, 2)
+    return Run(found.start(), half.end() if half else found.end(), -value if found["minus"] else value)
 
 
 def _value(found: re.Match[str], language: str) -> Fraction | None:
@@ -229,12 +236,10 @@ def _amount(raw: str) -> Fraction:
 
 # The numbers of a text without digits.
 
-_TERM_FOLLOWS = re.compile(
-    rf"\s*(?:加上?|减去?|減去?|乘以?|除以?|[+×÷−*/-]|[たひ][すく]|足す|引く|かける|掛ける|わる|割る|プラス|マイナス)\s*[\d{KANJI}]"
-)
-_TERM_PRECEDES = re.compile(
-    rf"(?:加上?|[减減]去?|[乘除]以?|[たひ][すく]|足す|引く|かける|掛ける|わる|割る|プラス|マイナス|[\d{KANJI}]\s*[+×÷−*/-])\s*$"
-)
+_OPERATION = "加上?|[减減]去?|[乘除]以?|[たひ][すく]|足す|引く|かける|掛ける|わる|割る|プラス|マイナス"
+_SIGN = "[+×÷−*/-]"
+_TERM_FOLLOWS = re.compile(rf"\s*(?:{_OPERATION}|{_SIGN})\s*[\d{KANJI}]")
+_TERM_PRECEDES = re.compile(rf"(?:{_OPERATION}|[\d{KANJI}]\s*{_SIGN})\s*$")
 _NO_QUANTITY_BEFORE = re.compile(r"(?:第|星期|[周週初卷月年号號]|[礼禮]拜|[点點時时]|[^\W\d_]・)\s*$")
 """Behind these a numeral is an ordinal, a day, an hour or a name."""
 _LEADS_TO_IT = re.compile(r"(?:^|[\n。,，;；:!?=≈(\[「『“\"*$¥€£\s\ue000]|[是为為得共有剩计計于於到は]|イコール)$")
@@ -298,9 +303,7 @@ def _runs(text: str, language: str) -> Iterator[Run]:
         ):
             yield Run(start, end, None)
             continue
-        half = _HALF.match(text, end)
-        value += Fraction(1, 2) if half else 0
-        yield Run(start, half.end() if half else end, -value if found["minus"] else value)
+        yield _run(text, found, value)
 
 
 def _is_written(numeral: str, language: str) -> bool:

@@ -155,7 +155,7 @@ Texts = Corpus | Path | str | Mapping[str, str | Iterable[Text]] | Iterable[Reco
 NO_LANGUAGE = "und"
 """The language of texts that are given without one, among which records of any language may be."""
 
-IN_MEMORY = Path("the texts")
+NO_FILE = Path("the texts")
 """The file of a corpus that has none, in messages."""
 
 
@@ -180,8 +180,8 @@ def corpus_of(texts: Texts) -> Corpus:
     if isinstance(texts, Mapping):
         codes = parse_languages(list(map(str, texts)))
         given = zip(codes, texts.values(), strict=True)
-        return Corpus(IN_MEMORY, tuple(one for code, some in given for one in records_of(some, code)))
-    return Corpus(IN_MEMORY, tuple(records_of(texts)))
+        return Corpus(NO_FILE, tuple(one for code, some in given for one in records_of(some, code)))
+    return Corpus(NO_FILE, tuple(records_of(texts)))
 
 
 def records_of(texts: str | Iterable[Text], language: str | None = None) -> list[Record]:

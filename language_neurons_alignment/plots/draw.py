@@ -107,9 +107,8 @@ def _heatmap(chart: Heatmap) -> Figure:
     ticks = FuncFormatter(lambda value, _: tick(value, signed=chart.diverging))
     bar = figure.colorbar(mesh, ax=axes, label=chart.label, shrink=0.8, format=ticks)
     bar.ax.yaxis.set_minor_locator(NullLocator())
-    if (
-        chart.diverging and np.isfinite(values).any()
-    ):  # as far as the data; a colour still means the same on both sides of 0
+    # as far as the data; a colour still means the same on both sides of 0
+    if chart.diverging and np.isfinite(values).any():
         seen = np.clip(values[np.isfinite(values)], -largest, largest)
         bar.ax.set_ylim(*_ends(chart, float(seen.min()), float(seen.max())))
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue] - matplotlib's stub has another type

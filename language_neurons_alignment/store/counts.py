@@ -47,7 +47,7 @@ from ..core.counts import (
     pair_fault,
     span_fault,
 )
-from ..core.find import fine_lambda
+from ..core.find import find, fine_lambda
 from ..core.frames import Columns, Framed, html_table
 from ..core.methods import effect_size
 from ..core.model import MOST_LAYERS, WIDEST
@@ -701,7 +701,7 @@ class AnswerCounts(Framed):
             SettingsError: rates that name no neuron, or a language that was not counted.
             MissingArtifactError: mean-difference, and the counts were made without `moments=True`.
         """
-        from .masks import Mask  # which reads counts
+        from .masks import Mask, describe, notes_on_found  # which reads counts
 
         counts = self if selection.languages is None else self._of(selection.languages)
         if selection.has_lambda and selection.lam is None:
@@ -714,10 +714,11 @@ class AnswerCounts(Framed):
                 )
             selection = replace(selection, lam=lam)
         effect, digests = counts._effects() if selection.method == MEAN_DIFFERENCE else (None, {})
-        mask, notes = Mask.find(counts, selection, effect=effect, moments=digests)
-        for note in notes:
-            _warn(note)
-        return mask
+        found = find(counts.probability, selection, effect=effect, widths=counts.widths)
+        description = describe(found, counts, selection, moments=digests)
+        for note in notes_on_found(found, counts, description):
+            warnings.warn(note, LNAWarning, stacklevel=2)
+        return Mask(counts.languages, found.mask, description, counts=counts)
 
     def _of(self, languages: Sequence[str]) -> AnswerCounts:
         """Some of the languages, in this order."""
@@ -739,15 +740,12 @@ class AnswerCounts(Framed):
         )
 
     def _effects(self) -> tuple[Float64[Tensor, "layer neuron lang"], dict[str, str]]:
-        """The effect sizes that mean-difference ranks neurons by, and the digest of each language's moments."""
         if missing := [language for language in self.languages if language not in self.moments]:
             raise MissingArtifactError(
                 f"mean-difference needs mean activations, and these counts have none of {', '.join(missing)}: count "
                 "with moments=True"
             )
-        chosen = [self.moments[language] for language in self.languages]
-        mean, variance = (torch.stack([getattr(one, name) for one in chosen], dim=-1) for name in ("mean", "variance"))
-        return effect_size(mean, variance), {language: self.moments[language].digest for language in self.languages}
+        return effects_of({language: self.moments[language] for language in self.languages})
 
     def columns(self) -> Columns:
         """A row for each language: its answer tokens, and the mean over neurons of p."""
@@ -769,8 +767,12 @@ class AnswerCounts(Framed):
         return f"{size_in_words(layers, d_mlp, self.widths)} neurons"
 
 
-def _warn(note: str) -> None:
-    warnings.warn(note, LNAWarning, stacklevel=3)
+def effects_of(moments: Mapping[str, AnswerMoments]) -> tuple[Float64[Tensor, "layer neuron lang"], dict[str, str]]:
+    """The effect sizes that mean-difference ranks neurons by, and the digest of each language's moments."""
+    mean, variance = (
+        torch.stack([getattr(one, name) for one in moments.values()], dim=-1) for name in ("mean", "variance")
+    )
+    return effect_size(mean, variance), {language: one.digest for language, one in moments.items()}
 
 
 def load_answer_counts(layout: Layout, languages: Sequence[str], *, skip_empty: bool = False) -> AnswerCounts:

@@ -18,7 +18,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 from zipfile import ZipFile, is_zipfile
@@ -117,30 +117,39 @@ def _open_part(path: Path) -> IO[bytes]:
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Delete and return the files that killed processes were writing in a folder; a living process has locked its."""
+    """Delete and return what killed processes were writing in a folder; a living process has locked its."""
     removed = []
     with suppress(OSError):
         for path in [Path(one.path) for one in os.scandir(folder) if is_part(one.name)]:
-            with suppress(OSError), path.open("rb") as file:
-                flock(file, LOCK_EX | LOCK_NB)
-                path.unlink()
+            with suppress(OSError), _held(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
                 removed.append(path)
     return removed
 
 
 def is_part(name: str) -> bool:
-    """Whether this is the name of a file that is being written, or was when its process was killed."""
+    """Whether this is the name of something that is being written, or was when its process was killed."""
     return _PART.fullmatch(name) is not None
 
 
 def is_held(path: Path) -> bool:
-    """Whether a running process has locked a file."""
+    """Whether a running process has locked a file or folder."""
     try:
-        with path.open("rb") as file:
-            flock(file, LOCK_EX | LOCK_NB)
-        return False
+        with _held(path):
+            return False
     except OSError:
         return True
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[int]:
+    """Lock a file or folder and give its descriptor; an OSError where another process has locked it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        flock(descriptor, LOCK_EX | LOCK_NB)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -148,6 +157,32 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Open one binary file that replaces `path` when the block ends well; see `atomic_files`."""
     with atomic_files(path) as files:
         yield files[0]
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a folder that becomes `path`, where there is none, when the block ends well; as `atomic_file` otherwise."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        part.mkdir()
+        try:
+            with ExitStack() as held:
+                with suppress(OSError):  # without locks on this file system nobody deletes leftovers either
+                    held.enter_context(_held(part))
+                yield part
+                for folder, _, names in os.walk(part):
+                    for name in names:
+                        with open(os.path.join(folder, name), "r+b") as file:
+                            os.fsync(file.fileno())
+                    sync_folder(Path(folder))
+                os.rename(part, path)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

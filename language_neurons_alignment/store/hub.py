@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
 
 from ..errors import ArtifactError, MissingArtifactError, SettingsError
+from .files import unwritable
 
 _KIND = "dataset"
 
@@ -54,7 +56,7 @@ def download(repo: str, name: str, folder: Path, *, revision: str) -> Path:
 
     Raises:
         MissingArtifactError: no such repository, revision or file.
-        ArtifactError: no network, or no right to read there.
+        ArtifactError: no network, no right to read there, or no space for it.
     """
     with _explained(repo):
         return Path(HfApi().hf_hub_download(repo, name, repo_type=_KIND, revision=revision, local_dir=folder))
@@ -90,11 +92,11 @@ def _explained(repo: str) -> Iterator[None]:
         code = getattr(error.response, "status_code", "?")
         hint = "the token has no right to do this" if code in (401, 403) else "try again later"
         raise ArtifactError(f"the hub answered {code} for {repo}: {hint}") from error
-    except (OSError, RuntimeError) as error:
-        said = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ArtifactError(f"cannot reach the hub for {repo} ({said}): check the network, and try again") from error
     except Exception as error:
-        if not type(error).__module__.startswith("httpx"):  # its errors are no OSErrors
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise unwritable(Path(error.filename or repo), error) from error
+        of_httpx = type(error).__module__.startswith("httpx")  # whose errors are no OSErrors
+        if not (of_httpx or isinstance(error, OSError | RuntimeError)):
             raise
         said = " ".join(str(error).split())[:160] or type(error).__name__
         raise ArtifactError(f"cannot reach the hub for {repo} ({said}): check the network, and try again") from error

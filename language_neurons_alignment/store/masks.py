@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from ..config import ENTROPY_LAMBDA, METHODS, RANDOM, Selection
-from ..core.find import Found, find, notes_on, notes_on_masks
+from ..core.find import Found, notes_on, notes_on_masks
 from ..core.frames import Columns, Framed, html_table
 from ..core.model import MOST_LAYERS, WIDEST, ModelInfo
 from ..core.profiles import language_profile, mask_members
@@ -388,28 +388,6 @@ class Mask(Framed):
     description: MaskDescription | None = None
     path: Path | None = None
     counts: AnswerCounts | None = None
-
-    @classmethod
-    def find(
-        cls,
-        counts: AnswerCounts,
-        selection: Selection,
-        *,
-        effect: Float64[Tensor, "layer neuron lang"] | None = None,
-        moments: Mapping[str, str] | None = None,
-    ) -> tuple[Self, tuple[str, ...]]:
-        """Find the language neurons in counts, as `AnswerCounts.find_neurons` does, and what a reader must know.
-
-        Args:
-            counts: of all languages.
-            selection: the method and its rates; λ where it has one.
-            effect: the effect sizes that mean-difference ranks neurons by.
-            moments: digests of the moments that these come from.
-        """
-        found = find(counts.probability, selection, effect=effect, widths=counts.widths)
-        description = describe(found, counts, selection, moments=moments or {})
-        mask = cls(counts.languages, found.mask, description, counts=counts)
-        return mask, notes_on_found(found, counts, description)
 
     @classmethod
     def load(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +13,7 @@ from torch import Tensor
 
 from ..errors import ArtifactError, ConflictError, MissingArtifactError
 from .checkpoint import read_config
-from .files import Json, check_writable, unwritable, write_text
+from .files import Json, atomic_folder, check_writable, write_text
 
 NOTE = "lna_export.json"
 """The file that says what was folded into an exported model."""
@@ -73,9 +71,7 @@ def save_model(folder: Path, out: Path, changed: Mapping[str, Tensor], files: Ma
     if out.exists() or out.is_symlink():
         raise ConflictError(f"{out} is there already, and an exported model replaces nothing: give another folder")
     check_writable(out, needed=sum(path.stat().st_size for path in set(files.values())))
-    part = out.with_name(f".{out.name}.{secrets.token_hex(4)}.part")
-    try:
-        part.mkdir()
+    with atomic_folder(out) as part:
         for path in sorted(folder.iterdir()):
             if path.is_file() and path.name != _CARD and not any(path.match(pattern) for pattern in _NO_PART):
                 shutil.copyfile(path, part / path.name)
@@ -96,8 +92,3 @@ def save_model(folder: Path, out: Path, changed: Mapping[str, Tensor], files: Ma
                     metadata=file.metadata(),
                 )
         write_text(part / NOTE, json.dumps(note, indent=2, ensure_ascii=False) + "\n")
-        os.rename(part, out)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

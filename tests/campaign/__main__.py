@@ -194,9 +194,9 @@ class Worker:
         os.write(self.log, (json.dumps({"row": row, **values}, ensure_ascii=True) + "\n").encode())
 
     def work(self) -> None:
-        """Go on until the time is over; what is furthest behind its share of the time comes next."""
-        spent = dict.fromkeys([self.asked.only] if self.asked.only else SHARES, 0.001)
-        while time.monotonic() < self.end:
+        """Go on until the time is over and each was done; what is furthest behind its share of the time comes next."""
+        spent = dict.fromkeys([self.asked.only] if self.asked.only else SHARES, 0.0)
+        while time.monotonic() < self.end or 0.0 in spent.values():
             job = min(spent, key=lambda one: spent[one] / SHARES[one])
             start = time.monotonic()
             self.fuzz() if job == "fuzz" else self.trial(job)
@@ -230,7 +230,7 @@ class Worker:
     def fuzz(self) -> None:
         """A slice of fuzzing in a process of its own, which may die or hang."""
         self._set(len(self.targets) + 1, 0)
-        end = min(self.end, time.monotonic() + SLICE)
+        end = min(max(self.end, time.monotonic() + 2), time.monotonic() + SLICE)
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:

@@ -23,10 +23,11 @@ FEW = "--max-new-tokens 3 --batch-tokens 60"
 
 @dataclass(frozen=True)
 class Command:
-    """A command line, and the commands whose results it needs."""
+    """A command line, the commands whose results it needs, and whether a second one is refused."""
 
     line: str
     after: tuple[str, ...] = ()
+    once: bool = False
 
     @property
     def argv(self) -> list[str]:
@@ -67,6 +68,9 @@ COMMANDS = {
         (*MADE, *(f"activation moved {one}" for one in LANGUAGES)),
     ),
     "report": Command(f"report {ON} {MASK} -b 0.8 --langs en,es,sw", (*MADE, "ppl")),
+    "export-model": Command(f"export-model {ON} {MASK} --do zero~sw -o out/without-sw", MADE, once=True),
+    "push": Command(f"push me/neurons {ON}", (*MADE, "ppl")),
+    "pull": Command("pull me/neurons --root out/theirs", (*MADE, "push")),
     "dataset build": Command("dataset build table.csv -o out/built.json --lang-column lang --target-column target"),
     "run": Command(
         f"run {ON} -d questions.json --device cpu -r 0.1 -b 0.8 -l 0.0 --langs en,es,sw --controls 2 "
@@ -75,7 +79,8 @@ COMMANDS = {
 }
 """By name; "~" stands for a space within an argument."""
 
-OVERWRITING = tuple(name for name in COMMANDS if name not in ("autosweep", "analyze", "stability", "compare", "report"))
+NEVER_OVERWRITING = ("autosweep", "analyze", "stability", "compare", "report", "export-model", "push")
+OVERWRITING = tuple(name for name in COMMANDS if name not in NEVER_OVERWRITING)
 """The commands that take --force."""
 
 

@@ -127,7 +127,8 @@ class Trials:
         """Make a trial; gives the harm and its folder, which the caller removes."""
         reference = self.reference(plan.command, plan.overwrite)
         place, harm, counter = self._place(reference.before), Harm(), Counter()
-        argv = [*COMMANDS[plan.command].argv, *(["--force"] if plan.overwrite else [])]
+        known = COMMANDS[plan.command]
+        argv = [*known.argv, *(["--force"] if plan.overwrite else [])]
         old = tree(place / "out")
 
         def call() -> int:
@@ -149,7 +150,8 @@ class Trials:
         if other is not None:
             survivor = other.wait(limit=LIMIT)
             self._note(harm, "the other process", survivor)
-            if survivor.code not in (0, 1) or (survivor.code == 1 and "another process" not in survivor.err):
+            refused = "is there already" if known.once else "another process"
+            if survivor.code not in (0, 1) or (survivor.code == 1 and refused not in survivor.err):
                 harm.add(
                     "lost", f"the process that was not killed: exit {survivor.code}: {survivor.err.strip()[-200:]}"
                 )
@@ -168,7 +170,7 @@ class Trials:
 
         ended = Child(second, place).wait(limit=LIMIT)
         self._note(harm, "the run again", ended)
-        if ended.code:
+        if ended.code and not (known.once and tree(place / "out") == reference.after):
             harm.add("differing", f"the run again: exit {ended.code}: {ended.err.strip()[-300:]}")
         units, kept, done = reference.events.get("unit", 0), counter.get("kept"), again.get("unit")
         if plan.how != "pair" and not finished and kept and done > units - kept:
@@ -280,6 +282,8 @@ def torn(place: Path, old: dict[str, bytes], new: dict[str, bytes], *, overwrite
 
 def is_whole(path: Path, data: bytes) -> bool:
     """Whether our readers, or a reader of the format, take a file."""
+    from safetensors.torch import load_file
+
     from language_neurons_alignment.store.files import load_tensors
     from language_neurons_alignment.store.grid import Lines
 
@@ -288,6 +292,9 @@ def is_whole(path: Path, data: bytes) -> bool:
         return True
     if path.suffix == ".json":
         json.loads(data)
+        return True
+    if path.suffix == ".safetensors":
+        load_file(path)
         return True
     if path.suffix == ".pt" or path.name.startswith("mask."):
         load_tensors(path, remedy="")

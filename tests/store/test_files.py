@@ -27,7 +27,9 @@ from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.files import (
     atomic_file,
     atomic_files,
+    atomic_folder,
     check_writable,
+    is_held,
     load_tensors,
     locked,
     remove_leftovers,
@@ -316,6 +318,21 @@ def test_a_file_that_is_taken_for_a_leftover_before_it_is_locked_is_made_again(
     write_text(path, "new")
     assert len(taken) == 1
     assert path.read_text() == "new"
+
+
+def test_a_folder_is_there_whole_or_not_at_all_and_what_a_killed_process_left_of_it_is_deleted(tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "model"
+    left = folder.with_name(".model.0a1b2c3d.part")
+    (left / "sub").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match=r"cannot write .*model"), atomic_folder(folder) as part:
+        os.mkdir(part / "no such" / "folder")
+    assert [*folder.parent.iterdir()] == []
+    with atomic_folder(folder) as part:
+        write_text(part / "sub" / "config.json", "{}")
+        assert remove_leftovers(folder.parent) == [], "a living process has locked it"
+        assert is_held(part)
+        assert not folder.exists()
+    assert [*contents(folder.parent)] == ["model/sub/config.json"]
 
 
 # Before the work begins

@@ -132,9 +132,8 @@ class CompiledCounter:
             try:
                 yield self
             except RuntimeError as error:
-                from torch._dynamo.exc import (
-                    TorchDynamoException,
-                )  # loaded where anything was compiled, and slow to load
+                # loaded where anything was compiled, and slow to load
+                from torch._dynamo.exc import TorchDynamoException
 
                 if not isinstance(error, TorchDynamoException):
                     raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -190,13 +190,8 @@ class TransformersEngine:
     @contextmanager
     def _at_work(self, batch_tokens: int) -> Iterator[None]:
         """The model computes for us: without gradients, and a caller's model as it is left behind afterwards."""
-        with ExitStack() as stack:
-            stack.enter_context(_out_of_memory(batch_tokens))
-            stack.enter_context(without_cudnn_attention())
-            if self._guest:
-                stack.enter_context(guest.at_work(self._network))
-            else:
-                stack.enter_context(torch.inference_mode())
+        working = guest.at_work(self._network) if self._guest else torch.inference_mode()
+        with _out_of_memory(batch_tokens), without_cudnn_attention(), working:
             yield
 
     def count(

@@ -67,9 +67,7 @@ class Network:
     switch: int | None  # `rope_switch`
     interventions: Interventions
     shares: bool = True  # whether a sequence can be continued from another one's KV cache
-    pads: bool = (
-        True  # whether the library's cache continues a prompt that is padded on the left as it continues others
-    )
+    pads: bool = True  # whether a prompt padded on the left can be continued from the library's cache
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Network:
