@@ -308,7 +308,7 @@ class AnswerFile:
         self._drop_spent_journal(records)
         return Corpus(self.path, tuple(records))
 
-    def _check(self, records: Sequence[Record], wanted: Mapping[str, Any]) -> None:
+    def _check(self, records: Sequence[Record], wanted: Json) -> None:
         """Refuse answers that were made from something else; answers of unknown origin are kept."""
         named = not wanted["config_hash"]  # where a model is known by its content, its name does not matter
         keys = [key for key in wanted if named or key != "model"]
