@@ -71,9 +71,8 @@ def threads_against_replicas(pool: EnginePool, one: TransformersEngine, groups: 
     speeds = {name: [tokens / seconds for seconds in some] for name, some in took.items()}
     print(f"threads: {tokens} tokens, {pairs} pairs, load {os.getloadavg()[0]:.1f}")
     for name, what in (("one", "one engine, 2 threads"), ("pool", "2 replicas, 1 thread")):
-        print(
-            f"  {what}: {statistics.median(speeds[name]):.0f} tokens/s ({min(speeds[name]):.0f}–{max(speeds[name]):.0f})"
-        )
+        some = speeds[name]
+        print(f"  {what}: {statistics.median(some):.0f} tokens/s ({min(some):.0f}–{max(some):.0f})")
     print(f"  ratio: {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}); cells that differ: {apart}")
 
 
@@ -131,9 +130,8 @@ def makespan(times: Sequence[float], replicas: int, *, driver: float) -> float:
 def balance(times: list[float], driver: float) -> None:
     """The rule played for 1 to 1,000 replicas, on corpora of several sizes."""
     chance = random.Random(0)
-    print(
-        f"balance: {len(times)} units measured, {min(times):.2f}–{max(times):.2f} s; {1000 * driver:.1f} ms of the driver"
-    )
+    measured = f"{len(times)} units measured, {min(times):.2f}–{max(times):.2f} s"
+    print(f"balance: {measured}; {1000 * driver:.1f} ms of the driver for each")
     print("  replicas | " + " | ".join(f"{units} units" for units in (64, 512, 4096)))
     for replicas in (1, 2, 8, 64, 256, 1000):
         cells = []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -12,9 +14,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import torch
 
+from language_neurons_alignment.core.counts import LanguageCounts
+from language_neurons_alignment.core.model import ModelInfo
+from language_neurons_alignment.corpus.encode import PromptGroup
+from language_neurons_alignment.engines import EngineSettings
+from language_neurons_alignment.engines.pool import engine as pool_module
 from language_neurons_alignment.engines.pool.dispatcher import FAILURES, Dispatcher, Patience, Unit
+from language_neurons_alignment.engines.pool.replica import Described
 from language_neurons_alignment.engines.pool.threads import in_threads
+from language_neurons_alignment.engines.transformers.plan import Cut
 from language_neurons_alignment.errors import CorpusError, EngineError, SettingsError
 
 Play = Callable[[Unit, Future], None]
@@ -226,3 +236,49 @@ def test_threads_give_all_results_before_the_error_of_one() -> None:
         assert list(in_threads(str, range(number), threads=2)) == [(one, str(one)) for one in range(number)]
     with pytest.raises(ZeroDivisionError):
         list(in_threads(lambda item: 1 // item, range(9), threads=3))
+
+
+class Counting(Made):
+    """A replica that counts nothing, and remembers whether what it gave is still held by anybody."""
+
+    def __init__(self, given: list[weakref.ref[torch.Tensor]]) -> None:
+        model = ModelInfo("made up", "made up", 2, 8, 4096, "float32")
+        cut = Cut(64, 64, invariant=False, longest=4096, vocabulary=99, switch=None, shares=True)
+        provenance: dict[str, str | int | float | bool] = {"engine": "transformers"}
+        super().__init__(self.count, Described(model, None, provenance, cut, "here", 0, ()))  # type: ignore[arg-type]
+        self.given = given
+
+    def count(self, _unit: Unit, future: Future) -> None:
+        counts = LanguageCounts.zero(2, 8)
+        self.given.append(weakref.ref(counts.full.over_zero))
+        future.set_result((counts, 1))
+
+
+class NoCluster:
+    """In the place of Ray."""
+
+    def __init__(self, given: list[weakref.ref[torch.Tensor]]) -> None:
+        self.given = given
+
+    def share(self, *_given: object, **_more: object) -> None: ...
+
+    def start(self, *_given: object) -> Counting:
+        return Counting(self.given)
+
+    def close(self) -> None: ...
+
+
+def test_the_driver_holds_a_few_units_results_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[weakref.ref[torch.Tensor]] = []
+    held: list[int] = []
+    monkeypatch.setattr(pool_module, "Cluster", lambda _address: NoCluster(given))
+    pool = pool_module.EnginePool(EngineSettings("made up"), replicas=2)
+    gc.disable()  # what only the collector would free is not bounded
+    try:
+        groups = [PromptGroup((1, 2), (tuple(range(1, 60)),))] * 300
+        pool.count(groups, progress=lambda _done: held.append(sum(one() is not None for one in given)))
+    finally:
+        gc.enable()
+        pool.close()
+    assert len(given) == 300
+    assert max(held) <= 2 * pool_module.AHEAD + 3

@@ -261,7 +261,7 @@ class EnginePool:
     def _results(self, units: Iterable[Unit], progress: Progress) -> Iterator[tuple[int, Any]]:
         """Have units done; give their results, with their numbers, as they come."""
         self._check_open()
-        done: SimpleQueue[tuple[int, Unit]] = SimpleQueue()
+        done: SimpleQueue[int] = SimpleQueue()
         left, begun = enumerate(units), {}
         finished: set[int] = set()
         oldest = 0
@@ -269,15 +269,15 @@ class EnginePool:
         def begin(some: Iterable[tuple[int, Unit]]) -> None:
             for number, unit in some:
                 begun[number] = unit
-                unit.future.add_done_callback(lambda _future, number=number, unit=unit: done.put((number, unit)))
+                # with the unit in it, the callback would be part of a cycle that keeps the result in memory
+                unit.future.add_done_callback(lambda _future, number=number: done.put(number))
                 self._dispatcher.submit(unit)
 
         try:
             begin(islice(left, AHEAD * self.replicas))
             while begun:
-                number, unit = done.get()
-                result, tokens = unit.future.result()
-                del begun[number]
+                number = done.get()
+                result, tokens = begun.pop(number).future.result()
                 finished.add(number)
                 while oldest in finished:
                     finished.remove(oldest)
