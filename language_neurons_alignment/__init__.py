@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ._generate import generate as generate
     from ._interventions import intervene as intervene
     from ._interventions import neuron_source as neuron_source
+    from ._lens import lens as lens
     from ._loaded import Model as Model
     from ._loaded import load as load
     from ._methods import compare_methods as compare_methods
@@ -86,6 +87,7 @@ _HOME = {
         "_evaluate": ("evaluate",),
         "_force": ("force_languages",),
         "_methods": ("compare_methods",),
+        "_lens": ("lens",),
         "_interventions": ("intervene", "neuron_source"),
         "engines": ("load_engine",),
         "analysis": ("open_neurons", "analyze", "Neuron_Prob", "Neuron_Mask"),

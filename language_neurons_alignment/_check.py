@@ -325,7 +325,7 @@ class _Check:
                 self.find(DAMAGED, file, f"{what}: make the table again with --force")
 
     def read_tables(self, folder: Path) -> None:
-        """Analyses, comparisons, stability and methods: JSON that says which counts it was made from, and tables."""
+        """Analyses, comparisons, stability, methods, lenses: JSON that says what it was made from, and tables."""
         kind = folder.parent.name
         for rates in _folders(folder):
             self.read_replacing(rates)
@@ -338,8 +338,8 @@ class _Check:
                 for digests in _count_digests(content):
                     self.made_from_counts(path, folder.name, digests)
                 tensors = path.with_suffix(".pt")
-                if kind == "stability" and content is not None:
-                    self.read(tensors, load_tensors, tensors, remedy="run `lna stability` again")
+                if kind in _WITH_TENSORS and content is not None:
+                    self.read(tensors, load_tensors, tensors, remedy=f"run `lna {_COMMANDS[kind]}` again")
             for path in sorted(rates.glob("*.csv")):
                 if not path.with_suffix("").with_suffix(".json").exists():
                     self.find(ORPHANED, path, "the JSON file that it belongs to is not there")
@@ -396,13 +396,18 @@ _READERS: dict[str, Callable[[_Check, Path], None]] = {
     "comparisons": _Check.read_tables,
     "stability": _Check.read_tables,
     "methods": _Check.read_tables,
+    "lenses": _Check.read_tables,
     "reports": _Check.read_reports,
 }
 """Folder under the root → what reads it. What others are made from comes first."""
 
 _SUMS = ("token", "text", "nll", "tokens", "texts")
 """What the summary of a map says of a cell."""
-_COMMANDS = {"analysis": "analyze", "comparisons": "compare", "stability": "stability", "methods": "methods"}
+_COMMANDS = {
+    "analysis": "analyze", "comparisons": "compare", "stability": "stability", "methods": "methods", "lenses": "lens",
+}  # fmt: skip
+_WITH_TENSORS = ("stability", "lenses")
+"""Results whose JSON file has a file of tensors beside it."""
 _COUNTED = re.compile(
     r"(?P<prefix>prefix\.)?(?P<kind>activation|moments|blocks)\.(?P<language>[^.]+)\.(?P<model>.+)\.pt"
 )

@@ -130,7 +130,8 @@ def evaluate(
         finished = file.finish()
         result = _accuracy_map(file.read(), listed, chosen)
         found = accuracy_effects(result, settings.show, seed=seed)
-        figure = accuracy_heatmap(result, found, settings.show, title=layout.model, done=", ".join(steps.texts))
+        named = {"do": steps.texts, "model": layout.title, "title": settings.title}
+        figure = accuracy_heatmap(result, found, settings.show, **named)
         name = path if settings.show == MEASURES[0] else with_ending(path, f".{settings.show}")
         table = table_rows(result, found, settings.show)
         png, csv = save_pictures(name, {".png": partial(write_png, figure)}, header=HEADER, rows=table)

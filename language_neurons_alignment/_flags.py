@@ -20,6 +20,7 @@ class Flag:
         help: what it decides.
         panel: heading under which `--help` lists it; None for the command's own options.
         metavar: name of the value in `--help`; None leaves it to Typer.
+        choices: the values that there are, listed behind the help and completed by shells; the field checks its value.
         shown: what `--help` says of the default; True: its value; False: nothing.
         read: turns the text behind the flag into the value; None where Typer does so by the field's type.
         many: it may be given several times, and the field is a tuple.
@@ -29,6 +30,7 @@ class Flag:
     help: str
     panel: str | None = None
     metavar: str | None = None
+    choices: tuple[str, ...] = ()
     shown: str | bool = True
     read: Callable[[str], Any] | None = None
     many: bool = False
@@ -60,12 +62,18 @@ def flag(default: Any, *names: str, **how: Any) -> Any:
     return field(**given, metadata={"flag": Flag(names, **how)})
 
 
+def look(default: Any, *names: str, **how: Any) -> Any:
+    """A field like `flag`'s that decides what a picture looks like and no result: settings are equal without it."""
+    return field(default=default, repr=False, compare=False, metadata={"flag": Flag(names, **how)})
+
+
 def flag_of(settings: type[Any], name: str, **changed: Any) -> Any:
     """The same field, with its flag, in another settings class; `default` and what is in `Flag` may be changed."""
     (same,) = (one for one in fields(settings) if one.name == name)
     default = changed.pop("default", same.default)
     given = {} if default is MISSING else {"default": default}
-    return field(**given, metadata={"flag": replace(same.metadata["flag"], **changed)})
+    told = {"flag": replace(same.metadata["flag"], **changed)}
+    return field(**given, repr=same.repr, compare=same.compare, metadata=told)
 
 
 def part(default: Any, *only: str, **shown: str) -> Any:

@@ -167,7 +167,8 @@ def force_languages(
                     "use --force to answer again"
                 )
         found = forcing_table([_asked(text, steered, seen, sets=settings.controls) for text in asked], seed=seed)
-        figure = forcing_heatmap(found, asked, steered, title=layout.model, done=", ".join(settings.do))
+        named = {"do": settings.do, "model": layout.title, "title": settings.title}
+        figure = forcing_heatmap(found, asked, steered, **named)
         table = table_rows(found, asked, steered, seen)
         png, csv = save_pictures(path, {".png": partial(write_png, figure)}, header=HEADER, rows=table)
         if finished:

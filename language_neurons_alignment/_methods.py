@@ -144,7 +144,7 @@ def compare_methods(
                 reference.languages,
                 top_rate=method.top_rate,
                 lam=method.lam,
-                settings=settings,
+                settings=replace(settings, title=None),
                 overwrite=replacing.again(cells_path(map_path(own, method.top_rate, method.lam, settings))),
                 start=lambda _, tokens, name=method.method: start(f"perplexity, {name}", tokens),
             )
@@ -156,7 +156,7 @@ def compare_methods(
         reference=reference.mask,
     )
     done = MethodComparison(table, lam, tuple(found), tuple(maps), left_out)
-    figure = save_figure(path, methods_figure(table, title=layout.model))
+    figure = save_figure(path, methods_figure(table, model=layout.title, title=settings.title))
     files = save_tables(path, done.plain(), {"methods": table.columns()})
     replacing.end()
     return replace(done, files=(*files, figure))

@@ -20,7 +20,7 @@ from .config import DEFAULT_RANGE, DEFAULT_SELECTION, TEXTS, MapSettings, Select
 from .core.perplexity import PerplexityMap
 from .core.selection import language_mask, select
 from .errors import MissingArtifactError, SettingsError
-from .plots.draw import draw, write_png, write_svg
+from .plots.draw import draw, write_pdf, write_png, write_svg
 from .report import comparison, model
 from .report.page import render_page
 from .report.sections import MissingSection, Part, Report, Section, pictures
@@ -70,6 +70,8 @@ def write_report(
     called: Sequence[str] = (),
     trained: Sequence[str] = (),
     out: Path | None = None,
+    title: str | None = None,
+    pdf: bool = False,
 ) -> WrittenReport:
     """Write the report of a model; of several models, that of the first and how the others differ from it.
 
@@ -90,6 +92,8 @@ def write_report(
         called: the models' paths, for the commands that the report suggests.
         trained: languages that the other models were trained on.
         out: the page; by default under the first model's results. The pictures are in a folder of the same name.
+        title: the page's heading; by default the models' names. A picture's title is that of its section.
+        pdf: write each picture as PDF too, for papers.
 
     Raises:
         SettingsError: a page whose name does not end in .html.
@@ -101,6 +105,8 @@ def write_report(
         raise SettingsError(f"--out must name a page that ends in .html, got {out}: for example {out.name}.html")
     results = gather(layouts, selection, mask_only=mask_only, called=called)
     report = compose(results, trained=trained, search=selection.search)
+    if title is not None:
+        report = replace(report, title=title)
     if out is None:
         rates = results[0].neurons.description
         others = [one.neurons.layout.model for one in results[1:]]
@@ -108,7 +114,8 @@ def write_report(
     folder, written = out.with_suffix(""), []
     for title, name, chart in pictures(report):
         drawn = draw(chart, title=title)
-        writers = {".png": partial(write_png, drawn), ".svg": partial(write_svg, drawn)}
+        kinds = {".png": write_png, ".svg": write_svg, **({".pdf": write_pdf} if pdf else {})}
+        writers = {ending: partial(write, drawn) for ending, write in kinds.items()}
         written += save_pictures(folder / name, writers, header=chart.header, rows=chart.table)
     write_text(out, render_page(report, folder=folder.name))
     several = len(results) > 1

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .config import DEFAULT_SELECTION, Selection
-from .corpus.records import Corpus, generation_of, has_answers, read_corpus, same_questions
+from .config import DEFAULT_SELECTION, TEXT, Selection
+from .corpus.records import Corpus, generation_of, has_answers, read_corpus, same_questions, texts_as_answers
 from .engines import EngineSettings, EngineSource
 from .store.checkpoint import Checkpoint, fetch_config, read_checkpoint
 from .store.files import Json
@@ -106,6 +106,15 @@ def open_session(
     read = corpus if isinstance(corpus, Corpus) else read_corpus(Path(corpus))
     source = EngineSource(EngineSettings(model_path, engine, dtype, options))
     return Session(layout.by(selection), read, checkpoint, source)
+
+
+def with_counted_texts(session: Session, count: str) -> Session:
+    """Return the session whose answers are counted: of a corpus of texts, with `count` "text", the texts themselves.
+
+    Raises:
+        CorpusError: the texts are to be counted, and some have answers.
+    """
+    return replace(session, corpus=texts_as_answers(session.corpus)) if count == TEXT else session
 
 
 def with_stored_answers(session: Session) -> Session:

@@ -43,7 +43,7 @@ from .plots.draw import draw, write_png
 from .plots.figures import stability_by_language, stability_by_layer
 from .store.checkpoint import Checkpoint
 from .store.counts import load_answer_counts, load_blocks
-from .store.files import Json, save_stability
+from .store.files import Json, save_with_tensors
 from .store.layout import Layout
 from .version import __version__
 
@@ -256,11 +256,12 @@ def stability(
         notes=notes,
     )
     path = layout.stability(selection.top_rate, settings.named, other=name_of_other or "")
-    tables, title = result.tables(), f"{layout.model} on {layout.dataset}: {result.blocks} blocks"
+    tables, own = result.tables(), settings.title
+    title = f"{layout.title} on {layout.dataset}: {result.blocks} blocks" if own is None else own
     figures = {
-        "layers": draw(stability_by_layer(tables["layers"]), title=f"{title}, 95 % intervals"),
+        "layers": draw(stability_by_layer(tables["layers"]), title=f"{title}, 95 % intervals" if own is None else own),
         "languages": draw(stability_by_language(tables["halves"], tables["inclusion"]), title=title),
     }
     pictures = {name: partial(write_png, figure) for name, figure in figures.items()}
-    files = save_stability(path, result.plain(), tables, result.tensors(), pictures)
+    files = save_with_tensors(path, result.plain(), tables, result.tensors(), pictures)
     return replace(result, files=tuple(files))

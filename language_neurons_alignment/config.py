@@ -13,15 +13,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
-from ._flags import flag, flag_of, part, split
+from ._flags import flag, flag_of, look, part, split
 from ._operations import CLASSES as CLASSES
 from ._operations import MASK_CLASSES, Steps, in_order
 from .errors import SettingsError
 from .languages import DEFAULT_LANGUAGES as DEFAULT_LANGUAGES
-from .languages import parse_languages
+from .languages import language_code, parse_languages
 
 TEXTS = ("instruction", "answer", "full")
 OVERLONG = ("error", "truncate", "skip")
+COUNTED = ANSWERS, TEXT = ("answers", "text")
+"""What is counted: the tokens of answers, or of a corpus of texts without answers."""
 SCALES = ("percent", "log1p")
 AVERAGES = ("token", "text")
 MEASURES = ("accuracy", "number", "language")
@@ -193,9 +195,9 @@ class Selection:
     method: str = flag(
         ENTROPY_LAMBDA,
         "--method",
-        help=f"How neurons are found: {', '.join(METHODS)}; "
-        "only entropy-lambda, and random without --neurons, have a λ.",
+        help="How neurons are found; only entropy-lambda, and random without --neurons, have a λ.",
         panel="Neurons",
+        choices=METHODS,
     )
     neurons: int | None = flag(
         None,
@@ -367,6 +369,7 @@ class StabilitySettings:
     draws: int = flag(400, "--draws", help="Bootstrap draws of the blocks.")
     splits: int = flag(50, "--splits", help="Random splits of the blocks into halves and quarters.")
     seed: int = flag(0, "--seed", help="Seed for draws and splits.")
+    title: str | None = look(None, "--title", help="Title of the figures; '' for none.", shown="the model and dataset")
 
     @property
     def named(self) -> str:
@@ -478,11 +481,15 @@ class Counting:
     """How a corpus is counted.
 
     Raises:
-        SettingsError: an unknown policy, or less than 2 blocks.
+        SettingsError: an unknown choice, or less than 2 blocks.
     """
 
-    overlong: str = flag(
-        OVERLONG[0], "--overlong", help=f"Sequences longer than the model allows: {', '.join(OVERLONG)}."
+    overlong: str = flag(OVERLONG[0], "--overlong", help="Sequences longer than the model allows.", choices=OVERLONG)
+    count: str = flag(
+        COUNTED[0],
+        "--count",
+        help="The tokens that are counted: those of the answers, or of a corpus of texts without answers.",
+        choices=COUNTED,
     )
     blocks: int | None = flag(
         None,
@@ -496,6 +503,7 @@ class Counting:
 
     def __post_init__(self) -> None:
         check_choice(self.overlong, OVERLONG, "--overlong")
+        check_choice(self.count, COUNTED, "--count")
         if self.blocks is not None:
             check_block_number(self.blocks)
 
@@ -563,12 +571,17 @@ class MapSettings(Changes):
     WORDS: ClassVar[tuple[str, ...]] = ("each",)
 
     do: tuple[str, ...] = flag_of(Changes, "do", default=DEFAULT_DO)
-    text: str = flag(TEXTS[0], "--text", help=f"Text to score: {', '.join(TEXTS)}.")
+    text: str = flag(TEXTS[0], "--text", help="Text to score.", choices=TEXTS)
     overlong: str = flag_of(Counting, "overlong")
-    scale: str = flag(SCALES[0], "--scale", help="Change shown: percent, or log1p as in the paper.")
-    average: str = flag(AVERAGES[0], "--average", help="Perplexity shown: per token, or the mean over texts (text).")
+    scale: str = flag(SCALES[0], "--scale", help="Change shown; the paper has log1p.", choices=SCALES)
+    average: str = flag(
+        AVERAGES[0], "--average", help="Perplexity shown: per token, or the mean over texts.", choices=AVERAGES
+    )
     controls: int = flag(5, "--controls", help="Number of random-neuron baselines per row: 0 (none) or at least 2.")
     seed: int = flag_of(Sampling, "seed", help="Seed for controls.", panel=None)
+    title: str | None = look(
+        None, "--title", help="Title of the figure; '' for none.", shown="the model, and what is shown"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -601,6 +614,7 @@ class Asking(Changes):
     sampling: Sampling = GREEDY
     overlong: str = flag_of(Counting, "overlong")
     controls: int = flag_of(MapSettings, "controls")
+    title: str | None = flag_of(MapSettings, "title")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -619,7 +633,7 @@ class EvaluationSettings(Asking):
     WORDS: ClassVar[tuple[str, ...]] = ("each",)
 
     do: tuple[str, ...] = flag_of(Changes, "do", default=DEFAULT_DO)
-    show: str = flag(MEASURES[0], "--show", help=f"What figure and table show: {', '.join(MEASURES)}.")
+    show: str = flag(MEASURES[0], "--show", help="What figure and table show.", choices=MEASURES)
 
     def __post_init__(self) -> None:
         if not self.do:
@@ -655,6 +669,55 @@ class ForcingSettings(Asking):
 
 
 @dataclass(frozen=True)
+class LensSettings(Changes):
+    """What the logit lens reads, and under which intervention; "each" in its steps is the language of the text.
+
+    >>> LensSettings(text="full").read
+    16
+
+    Raises:
+        SettingsError: an unknown choice, or out of range.
+    """
+
+    WORDS: ClassVar[tuple[str, ...]] = ("each",)
+
+    text: str = flag(TEXTS[1], "--text", help=f"Text to read: {', '.join(TEXTS)}.")
+    read: int = flag(
+        16, "--read", help="Tokens of each text whose prediction is read behind every layer, drawn at random; 0: all."
+    )
+    records: int = flag(
+        0,
+        "--records",
+        help="Records of each language that are read, drawn at random; 0: all. Tokens are assigned from all of them.",
+    )
+    pivot: str | None = flag(
+        "en",
+        "--pivot",
+        help="Language that texts in others may be read in, on the way.",
+        metavar="LANG",
+        read=language_code,
+    )
+    overlong: str = flag_of(Counting, "overlong")
+    seed: int = flag_of(Sampling, "seed", help="Seed for the tokens that are read.", panel=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self.text, TEXTS, "--text")
+        check_choice(self.overlong, OVERLONG, "--overlong")
+        for name in ("read", "records"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"--{name} must be at least 0, got {getattr(self, name)}: 0 reads all")
+
+    @property
+    def variant(self) -> str:
+        """What tells these steps and this choice of classes from none, in the files' names."""
+        return super().variant + Steps.parse(self.do).variant(())
+
+
+DEFAULT_LENS = LensSettings()
+
+
+@dataclass(frozen=True)
 class PipelineSettings(Counting, Answering):
     """The settings of a whole run.
 
@@ -681,3 +744,7 @@ class PipelineSettings(Counting, Answering):
     def __post_init__(self) -> None:
         Counting.__post_init__(self)
         Answering.__post_init__(self)
+        if self.count == TEXT and self.map.text != TEXTS[0]:
+            raise SettingsError(
+                f"--count text is for texts, which have no answers to score: leave --text {self.map.text} out"
+            )

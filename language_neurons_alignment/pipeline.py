@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ._generate import Generated, ensure_answers
-from ._session import Session
+from ._session import Session, with_counted_texts
 from .activation import Collected, collect_activations, counts_size, without_answer_tokens
 from .autosweep import AutoSweep, autosweep
-from .config import PipelineSettings
+from .config import TEXT, PipelineSettings
 from .core.counts import check_answer_tokens
 from .core.model import StartProgress, silent
 from .core.sweep import Observer, unobserved
@@ -80,6 +80,8 @@ def run_pipeline(
         LNAError: a step fails; what earlier steps stored stays.
     """
     selection, sweep, layout, languages = settings.selection, None, session.layout, parse_languages(languages)
+    texts = session if settings.count == TEXT else None  # which the map scores as they are
+    session = with_counted_texts(session, settings.count)
     unanswered = _unanswered(session, languages) if selection.skip_empty else []
     languages = [one for one in languages if one not in unanswered]
     replacing = _replacing(session, languages, settings)
@@ -106,7 +108,7 @@ def run_pipeline(
     identification = identify(layout, languages, selection, overwrite=replacing.active, counts=counts)
     rates = {"top_rate": selection.top_rate, "lam": selection.lam}
     anew = replacing.again(cells_path(map_path(layout, selection.top_rate, selection.lam, settings.map)))
-    drawn = perplexity_map(session, languages, **rates, settings=settings.map, overwrite=anew, start=start)
+    drawn = perplexity_map(texts or session, languages, **rates, settings=settings.map, overwrite=anew, start=start)
     replacing.end()
     return PipelineResult(generated, collected, sweep, identification, drawn, others)
 

@@ -87,9 +87,9 @@ class MapResult(Framed):
         """A row for each cell: whose neurons are off, the language of the text, its perplexity, and what changed."""
         return maps.table(self.map)
 
-    def plot(self, *, title: str = "") -> Figure:
-        """Draw the change of each cell, as `settings` say."""
-        return ppl_heatmap(self.map, scale=self.settings.scale, average=self.settings.average, title=title)
+    def plot(self, *, title: str | None = None) -> Figure:
+        """Draw the change of each cell, as `settings` say; `title` replaces the default one, and "" draws none."""
+        return _drawn(self.map, self.settings, title=title)
 
     def __repr__(self) -> str:
         rows, columns = ", ".join(self.map.changed), ", ".join(self.map.languages)
@@ -227,7 +227,7 @@ def perplexity_map(
     drawn = next(iter(maps.controls_of(stored).values())).made_from if result.controls else {}
     shown = (settings.scale, settings.average)
     name = path if shown == ("percent", "token") else with_ending(path, f".{'-'.join(shown)}")
-    figure = ppl_heatmap(result, scale=settings.scale, average=settings.average, title=layout.model)
+    figure = _drawn(result, settings, model=layout.title)
     png, csv = maps.save_figure(name, figure), maps.save_csv(path, result)
     if finished:
         maps.save_map(path, stored, table=csv)
@@ -273,6 +273,11 @@ def _in_memory(model: Model, texts: Texts, neurons: Mask, settings: MapSettings,
         controls_computed=settings.controls * len(rows) * len(columns),
         notes=(*conditions.notes(rows), *_unchanged(result)),
     )
+
+
+def _drawn(result: PerplexityMap, settings: MapSettings, *, model: str = "", title: str | None = None) -> Figure:
+    shown = {"scale": settings.scale, "average": settings.average, "do": settings.do}
+    return ppl_heatmap(result, **shown, model=model, title=settings.title if title is None else title)
 
 
 def map_path(layout: Layout, top_rate: float, lam: float | None, settings: MapSettings) -> Path:

@@ -118,7 +118,8 @@ def test_the_map_shows_that_each_language_needs_its_own_neurons_alone(spoken: Mo
     assert frame.percent[4] == pytest.approx(change[0, 1].item()) or frame.deactivated[4] == codes[0]
     assert "fr" in done._repr_html_()
     assert repr(done) == "MapResult(fr, de, sw off, on texts in fr, de, sw, 2 control sets)"
-    assert done.plot(title="planted").get_suptitle().startswith("planted")
+    assert done.plot(title="planted").get_suptitle() == "planted"
+    assert done.plot().get_suptitle() == "perplexity with each language's neurons off"
 
 
 def test_counts_are_those_that_a_session_stores(work: Path, lam: float) -> None:

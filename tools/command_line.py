@@ -29,6 +29,8 @@ def _commands(name: str, command: Any) -> Iterator[str]:
     yield f"```\n{' '.join([name, *command.collect_usage_pieces(context)])}\n```\n"
     panels: dict[str, list[str]] = {}
     for parameter in command.params:
+        if getattr(parameter, "hidden", False):
+            continue
         argument = parameter.param_type_name == "argument"
         flags = parameter.name if argument else ", ".join([*parameter.opts, *parameter.secondary_opts])
         _, said = parameter.get_help_record(context) or ("", "")

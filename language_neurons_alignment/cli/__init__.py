@@ -1,4 +1,4 @@
-"""The command line: `lna`, or `python -m language_neurons_alignment.cli`."""
+"""The command line: `lna`, or `python -m language_neurons_alignment`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any
 
 from ..errors import LNAError, LNAWarning, SettingsError, visible
 from .app import app
-from .options import STATE
-from .output import note, show_traceback
+from .output import STATE, note, show_traceback
 from .process import Ended, Unprinted, complete_streams, ended_by_signal
 
 __all__ = ["app", "main"]
@@ -27,6 +26,7 @@ def main() -> None:
     SIGTERM, 129 after SIGHUP, and 141 where the reader of stdout has gone.
     """
     complete_streams()
+    STATE.debug = STATE.quiet = False
     try:
         try:
             with warnings.catch_warnings(), ended_by_signal():

@@ -17,17 +17,18 @@ from typer.core import TyperGroup
 from ..errors import visible
 from ..version import __version__
 from .corpus import dataset, generate
-from .effects import evaluate, export_model, force, methods, ppl
+from .effects import evaluate, export_model, force, lens, methods, ppl
 from .findings import analyze, check, compare, model, pull, push, report, stability
 from .neurons import activation, autosweep, identify, import_mask, merge
-from .options import help_of, spread
+from .options import Results, option_of, register
+from .output import STATE
 from .process import Ended
 from .run import demo, run
 
 PANELS = {
     "Corpus": (generate,),
     "Neurons": (demo, run, model, activation, merge, autosweep, identify, import_mask),
-    "Effects": (ppl, evaluate, force, methods, export_model),
+    "Effects": (ppl, evaluate, force, methods, lens, export_model),
     "Findings": (analyze, compare, stability, report, check, push, pull),
 }
 """The commands under each heading of `lna --help`, in the order in which one needs them."""
@@ -67,13 +68,11 @@ app = typer.Typer(
     help="Find the language neurons of multilingual language models, switch them off, and see what breaks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for panel, commands in PANELS.items():
     for command in commands:
-        name = command.__name__.replace("_", "-")
-        app.command(name, help=help_of(command), rich_help_panel=panel)(spread(command))
+        register(app, command, panel=panel)
 app.add_typer(dataset, rich_help_panel="Corpus")
 
 
@@ -88,5 +87,7 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
+    quiet: Annotated[bool, option_of(Results, "quiet")] = False,
+    debug: Annotated[bool, option_of(Results, "debug")] = False,
 ) -> None:
-    pass
+    STATE.quiet, STATE.debug = quiet, debug

@@ -19,10 +19,10 @@ from .options import (
     Printing,
     Results,
     Setup,
-    help_of,
     only,
+    only_one,
     option_of,
-    spread,
+    register,
     with_lambda,
 )
 from .output import Bars, note, notes, result, table
@@ -56,7 +56,7 @@ class Source:
     )
     answers: str | None = flag(
         None,
-        "--answers",
+        "--answers-column",
         help="Column of gold answers, where there are some (mgsm's exemplars: answer).",
         metavar="COLUMN",
         shown="none: the model answers itself, by `lna generate`",
@@ -109,7 +109,7 @@ def build(
             show_default=False,
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Corpus file to write.", show_default=False)],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Corpus file to write.", show_default=False)],
     reading: Source,
     printing: Printing,
     langs: Annotated[
@@ -148,7 +148,7 @@ def build(
 
     built = build_dataset(
         source,
-        output,
+        out,
         languages=languages,
         limit=limit,
         seed=seed,
@@ -185,8 +185,9 @@ def _remarks(built: Built, *, fewest: int, limit: int | None) -> None:
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="Corpus file.", show_default=False)],
     printing: Printing,
+    file: Annotated[Path | None, typer.Argument(help="Corpus file.", show_default=False)] = None,
+    data: Annotated[Path | None, typer.Option("-d", "--data", hidden=True)] = None,
     model_path: Annotated[
         str | None,
         typer.Option(
@@ -203,6 +204,9 @@ def check(
 
     Example: lna dataset check datasets/mgsm.json --model-path ./Mistral-7B-v0.1
     """
+    file = only_one("the corpus file", file=file, data=data)
+    if file is None:
+        raise SettingsError("no corpus file is given: for example `lna dataset check datasets/mgsm.json`")
     from .._dataset import check_dataset
 
     found = check_dataset(file, model_path=model_path, identify=not no_language_id)
@@ -274,7 +278,7 @@ dataset = typer.Typer(
     no_args_is_help=True,
 )
 for command in (build, check, templates):
-    dataset.command(command.__name__, help=help_of(command))(spread(command))
+    register(dataset, command, group="dataset")
 
 
 @dataclass(frozen=True)

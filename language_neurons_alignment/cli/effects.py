@@ -1,4 +1,4 @@
-"""Commands that change neurons and measure what that does: ppl, evaluate, force, methods."""
+"""Commands that change neurons and measure what that does: ppl, evaluate, force, methods, lens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from ..config import Changes, EvaluationSettings, ForcingSettings, MapSettings, MethodChoice, Selection
+from .._operations import Steps
+from ..config import Changes, EvaluationSettings, ForcingSettings, LensSettings, MapSettings, MethodChoice, Selection
 from ..errors import SettingsError
 from ..languages import language_name, parse_languages
 from .options import (
@@ -31,6 +32,7 @@ from .output import Bars, note, notes, result, table
 if TYPE_CHECKING:
     from .._evaluate import Evaluated
     from .._force import Forced
+    from .._lens import LensResult
     from .._methods import MethodComparison
     from .._session import Session
     from ..core.effects import Effects, Selectivity
@@ -94,7 +96,7 @@ def map_tables(drawn: MapResult, settings: MapSettings) -> list[list[str]]:
             for i, row in enumerate(drawn.map.changed)
             for j, code in enumerate(languages)
         ]
-        shown = table(["row", "text", *effect_header(found, "perplexity")], rows)
+        shown = table(["row", "text", *effect_header(found, "perplexity")], rows, keys=2)
     unknown = sum(not cell.likelihoods for cell in drawn.map.cells.values())
     if unknown:
         shown.append(f"{unknown} cells know only their sums, so they have no interval: --force computes them again")
@@ -286,7 +288,7 @@ def forcing_table(done: Forced) -> list[str]:
         for j, target in enumerate(done.targets):
             shares = (f"{100 * share[i, j]:.1f} %" for share in (found.undisturbed, found.steered))
             rows.append([language_name(source), language_name(target), *shares, *effect_cells(found, i, j)])
-    return table(["asked in", "steered to", "undisturbed", "steered", *effect_header(found)], rows)
+    return table(["asked in", "steered to", "undisturbed", "steered", *effect_header(found)], rows, keys=2)
 
 
 def forcing_data(done: Forced) -> dict[str, Any]:
@@ -332,7 +334,7 @@ def methods(
     setup: Setup,
     selection: Neurons,
     choice: MethodChoice,
-    settings: Annotated[MapSettings, only("classes", "text", "overlong")],
+    settings: Annotated[MapSettings, only("classes", "text", "overlong", "title")],
     overwrite: Overwrite = False,
 ) -> None:
     """Compare ways to find language neurons: switch each method's neurons off and see which language suffers.
@@ -388,6 +390,112 @@ def method_lines(done: MethodComparison) -> list[str]:
         *table(header, rows),
         "means over languages, with 95 % intervals over texts; Jaccard: with the entropy-lambda mask",
     ]
+
+
+LensNeurons = Annotated[
+    Selection, only("top_rate", lam="the mask's, if there is only one", languages="those of the corpus")
+]
+
+
+def lens(setup: Setup, settings: LensSettings, selection: LensNeurons) -> None:
+    """Show in which language each layer would answer: the logit lens, by language of the text.
+
+    Behind every layer the model's own end (final norm and unembedding) turns what the layer gives into a probability of
+    every token. Tokens are assigned to languages from the corpus, with lingua as a fallback; how often that is right is
+    measured on held-out text. With --do the same is read under an intervention, where `each` is the language of the
+    text. transformers alone.
+
+    Example: lna lens --model-path ./Mistral-7B-v0.1 -s mgsm -d datasets/mgsm.json --do "zero each"
+    """
+    layout_of(setup.model, setup.results, lambda_of=selection)
+    if Steps.parse(settings.do).needs_mask:
+        selection = with_lambda(selection, setup.model, setup.results, f"--do {settings.do[0]!r}")
+    from .._lens import lens as read
+
+    with answered(setup.open(existing=True)) as work, Bars() as bars:
+        done = read(work, selection.languages, selection=selection, settings=settings, start=bars.start)
+    notes(done.notes)
+    result(setup.results.as_json, lens_data(done), token_lines(done), *role_tables(done), pivot_lines(done), done.files)
+
+
+def token_lines(done: LensResult) -> list[str]:
+    """How far the assignment of tokens to languages is right on held-out text."""
+    columns = done.tokens.columns()
+    rows = [
+        [language_name(code), size, _percent(accuracy), _percent(coverage)]
+        for code, size, accuracy, coverage in zip(
+            *(columns[name] for name in ("language", "tokens", "accuracy", "coverage")), strict=True
+        )
+    ]
+    rows.append(
+        [
+            "all",
+            int((done.tokens.group < len(columns["language"])).sum()),
+            _percent(done.tokens.accuracy),
+            _percent(done.tokens.coverage),
+        ]
+    )
+    return table(["tokens of", "in the vocabulary", "right on held-out text", "assigned there"], rows)
+
+
+def role_tables(done: LensResult) -> list[list[str]]:
+    """Layer by layer, under each condition: the mean shares over the languages but the pivot."""
+    shown = []
+    for name, one in done.conditions.items():
+        values, ends = one.roles()
+        rows = [
+            [layer, *(f"{_percent(v)} [{100 * a:.1f}, {100 * b:.1f}]" for v, a, b in zip(*row, strict=True))]
+            for layer, row in enumerate(zip(values.tolist(), ends.low.tolist(), ends.high.tolist(), strict=True))
+        ]
+        pivot = "no pivot" if one.pivot is None else language_name(one.pivot)
+        shown.append(
+            [name, *table(["layer", "own language", pivot, "other languages", "ambiguous", "no letters"], rows)]
+        )
+    return shown
+
+
+def pivot_lines(done: LensResult) -> list[str]:
+    """Where each language's texts are read in the pivot."""
+    if done.lens.pivot is None:
+        return []
+    columns = done.pivot_columns()
+    rows = []
+    for condition, code, begin, end, peak, share, own, low, high in zip(*columns.values(), strict=True):
+        run = "nowhere" if begin is None else f"{begin} to {end}"
+        rows.append(
+            [
+                condition,
+                language_name(code),
+                run,
+                f"{_percent(share)} [{100 * low:.1f}, {100 * high:.1f}]",
+                peak,
+                _percent(own),
+            ]
+        )
+    pivot = language_name(done.lens.pivot)
+    return table(
+        ["condition", "texts in", f"read in {pivot} in layers", f"largest share of {pivot}", "in layer", "own there"],
+        rows,
+    )
+
+
+def lens_data(done: LensResult) -> dict[str, Any]:
+    """The same for JSON, with every layer and measure."""
+    return {
+        "languages": done.lens.languages,
+        "groups": done.lens.groups,
+        "positions": [int(one.sum()) for one in done.lens.positions],
+        "token_accuracy": done.tokens.accuracy,
+        "token_coverage": done.tokens.coverage,
+        **done.tables(),
+        "stages": done.cuts,
+        "notes": done.notes,
+        "files": done.files,
+    }
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{100 * share:.1f} %"
 
 
 def export_model(

@@ -24,6 +24,7 @@ from .options import (
     languages_of,
     layout_of,
     only,
+    only_one,
 )
 from .output import Bars, note, notes, result, table
 from .process import importing
@@ -42,9 +43,12 @@ TableColumns = dict[str, list[Any]]
 
 
 def model(
-    path: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder or hub id.", show_default=False)],
     engine: Annotated[EngineFlags, only("dtype", "device")],
     printing: Printing,
+    path: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="Model folder or hub id.", show_default=False)
+    ] = None,
+    model_path: Annotated[str | None, typer.Option("--model-path", hidden=True)] = None,
     config_only: Annotated[
         bool, typer.Option("--config-only", help="Read the config alone: no weights, and no proof.")
     ] = False,
@@ -56,6 +60,9 @@ def model(
 
     Example: lna model ./Mistral-7B-v0.1
     """
+    path = only_one("the model", path=path, model_path=model_path)
+    if path is None:
+        raise SettingsError("no model is given: for example `lna model ./Mistral-7B-v0.1`")
     from .._model import REFUSED, describe_model
 
     found = describe_model(path, dtype=engine.dtype, device=engine.device or "auto", load=not config_only)
@@ -450,7 +457,7 @@ def overlap_lines(found: Stability) -> list[str]:
         for sizes, shares in [(numbers[:3], numbers[3:])]
     ]
     named = [found.layout.dataset, found.other or ""]
-    return table(["language", "set", *named, "shared", "of first", "of smaller", "Jaccard"], rows)
+    return table(["language", "set", *named, "shared", "of first", "of smaller", "Jaccard"], rows, keys=2)
 
 
 def _share(value: float) -> str:
@@ -471,6 +478,10 @@ def report(
         typer.Option("-o", "--out", help="The page to write.", show_default="reports/… under --root"),
     ] = None,
     mask_only: MaskOnly = False,
+    title: Annotated[
+        str | None, typer.Option("--title", help="Heading of the page.", show_default="the models' names")
+    ] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write each figure as PDF too, for papers.")] = False,
 ) -> None:
     """Write one HTML page of all results that a model has, with every figure as PNG, SVG and CSV beside it.
 
@@ -485,7 +496,9 @@ def report(
     named = [model.adapter or model.model_path, *(others or [])]
     models = [model, *(Model(name, model.dataset, model.model_name) for name in others or [])]
     layouts = [layout_of(one, results, lambda_of=selection) for one in models]
-    written = write_report(layouts, selection, mask_only=mask_only, called=named, trained=aligned, out=out)
+    written = write_report(
+        layouts, selection, mask_only=mask_only, called=named, trained=aligned, out=out, title=title, pdf=pdf
+    )
     for title, remedy in written.report.missing.items():
         note(f"not drawn: {title}. {remedy}")
     notes(written.notes)
@@ -500,10 +513,10 @@ def report(
 
 
 def check(
-    root: Annotated[
-        Path, typer.Argument(help="The folder of results: what other commands take as --root.", show_default=False)
-    ],
-    printing: Printing,
+    results: Results,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="ROOT", help="The same as --root.", show_default=False)
+    ] = None,
     clean: Annotated[
         bool, typer.Option("--clean", help="Remove temporary files that interrupted runs left behind.")
     ] = False,
@@ -515,6 +528,8 @@ def check(
 
     Example: lna check ./out --clean
     """
+    root = only_one("the folder of results", root=None if results.root == Results.root else results.root, folder=folder)
+    root = Results.root if root is None else root
     from .._check import DAMAGED, KINDS, ORPHANED, STALE, check_root
 
     with Bars(unit="folder") as bars:
@@ -522,7 +537,7 @@ def check(
     listed = [{"kind": one.kind, "path": str(one.path), "what": one.what} for one in found.findings]
     sizes = Counter(one.kind for one in found.findings)
     result(
-        printing.as_json,
+        results.as_json,
         {"root": str(root), "checked": found.checked, "findings": listed, "removed": list(map(str, found.removed))},
         table(["results", "read"], [[name.replace("_", " "), number] for name, number in found.checked.items()])
         if found.checked
@@ -544,7 +559,7 @@ def push(
     model: Model,
     results: Results,
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
-    answers: Annotated[bool, typer.Option("--answers", help="Also send the model's answers: texts.")] = False,
+    answers: Annotated[bool, typer.Option("--with-answers", help="Also send the model's answers: texts.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Name the files, and send nothing.")] = False,
 ) -> None:
     """Send a model's counts, masks and maps to the Hugging Face hub, with a card; private by default, and no texts.

@@ -37,14 +37,22 @@ def activation(
     Example: lna activation --model-path ./Mistral-7B-v0.1 -l en -d datasets/mgsm.json -s mgsm
     """
     language, part = language_code(lang), None if shard is None else parse_shard(shard)
+    from .._session import with_counted_texts
     from ..activation import collect_activations, shard_session
 
-    work = answered(setup.open())
+    work = answered(with_counted_texts(setup.open(), counting.count))
     if part is not None:
         work = shard_session(work, *part)
     with work, Bars() as bars:
         collected = collect_activations(
-            work, language, **vars(counting), overwrite=overwrite, shard=part is not None, start=bars.start
+            work,
+            language,
+            overlong=counting.overlong,
+            blocks=counting.blocks,
+            moments=counting.moments,
+            overwrite=overwrite,
+            shard=part is not None,
+            start=bars.start,
         )
     report_reuse([collected])
     full, prefix, *summed = collected.paths

@@ -15,7 +15,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -24,7 +23,7 @@ from .._flags import Flag, FlagPart, flag
 from ..config import DEFAULT_SELECTION, PipelineSettings, Selection
 from ..errors import SettingsError
 from ..languages import DEFAULT_LANGUAGES
-from .output import note
+from .output import STATE, note
 
 if TYPE_CHECKING:
     from .._session import Session
@@ -32,10 +31,6 @@ if TYPE_CHECKING:
 
 Values = dict[str, Any]
 """What Typer read, by the names of the parameters that it was shown."""
-
-
-STATE = SimpleNamespace(debug=False)
-"""What holds for one call of the program: whether to show the traceback of an error."""
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
@@ -60,7 +55,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def flat(**given: Any) -> None:
-        STATE.debug = bool(given.get("debug"))
+        for name in vars(STATE):  # as they were given before the command, or are behind it
+            setattr(STATE, name, getattr(STATE, name) or bool(given.get(name)))
         for name, value in given.items():
             for one in value if isinstance(value, (list, tuple)) else (value,):
                 if isinstance(one, (str, Path)):
@@ -141,8 +137,9 @@ def _parameter(name: str, default: Any, told: Flag, hint: Any) -> inspect.Parame
         default = ",".join(default) if isinstance(default, tuple) else default
     option = typer.Option(
         *told.names,
-        help=told.help,
+        help=f"{told.help} One of: {', '.join(told.choices)}." if told.choices else told.help,
         metavar=told.metavar,
+        autocompletion=_completed(told.choices) if told.choices else None,
         show_default=False if required else told.shown,
         rich_help_panel=told.panel,
     )
@@ -152,6 +149,15 @@ def _parameter(name: str, default: Any, told: Flag, hint: Any) -> inspect.Parame
         default=inspect.Parameter.empty if required else default,
         annotation=Annotated[hint, option],
     )
+
+
+def _completed(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """What a shell offers for the beginning of a value."""
+
+    def offered(incomplete: str) -> list[str]:
+        return [one for one in choices if one.startswith(incomplete)]
+
+    return offered
 
 
 def _value(given: Any, default: Any, told: Flag) -> Any:
@@ -173,6 +179,95 @@ def only(*names: str, **shown: str) -> FlagPart:
     return FlagPart((*names, *shown), shown)
 
 
+OTHER_SPELLINGS = {
+    "dataset build": {"output": "out", "answers": "answers-column"},
+    "demo": {"model-path": "model"},
+    "push": {"answers": "with-answers"},
+}
+"""Command → flag as it was called, or as other commands call it → the flag. They are read, and not shown in help.
+
+Every command but the demo reads `--model` as its `--model-path` too.
+"""
+
+
+def register(program: typer.Typer, command: Callable[..., None], *, group: str = "", panel: str | None = None) -> None:
+    """Put a command into a program: its flags from its settings, its help from its docstring."""
+    name = command.__name__.replace("_", "-")
+    others = OTHER_SPELLINGS.get(f"{group} {name}".strip(), {})
+    if "model-path" not in others:
+        others = {"model": "model-path", **others}
+    program.command(
+        name,
+        help=help_of(command),
+        rich_help_panel=panel,
+        context_settings={"token_normalize_func": lambda flag: others.get(flag, flag)},
+    )(spread(command))
+
+
+def read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Take the values of a run file as a command's defaults, which the flags behind it replace.
+
+    Raises:
+        SettingsError: a key that is no flag of the command, or a value that the flag cannot have.
+    """
+    if path is None or context.resilient_parsing:
+        return path
+    from ..store.run_file import check_keys, read_run_file
+
+    options = {
+        flag.removeprefix("--"): one
+        for one in context.command.params
+        for flag in one.opts
+        if flag.startswith("--") and flag not in ("--config", "--help")
+    }
+    given, values = read_run_file(path), {}
+    check_keys(path, given, {key: str(one.name) for key, one in options.items()})
+    for key, value in given.items():
+        option: Any = options[key]
+        if isinstance(value, list) and not option.multiple:
+            value = ",".join(value)
+        elif option.multiple and not isinstance(value, list):
+            value = [value]
+        try:
+            option.process_value(context, value)
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # Typer's own errors; their classes are private
+                raise
+            reason = " ".join(str(error.message).split())  # pyright: ignore[reportAttributeAccessIssue]
+            raise SettingsError(f"{path}: {key}: {reason}") from error
+        values[option.name] = value
+    context.default_map = values
+    return path
+
+
+_OF_ONE_CALL = ("config", "as_json", "quiet", "debug", "overwrite")
+"""Options of a call, which its results do not depend on."""
+
+
+def given_to(context: typer.Context) -> Values:
+    """What decides a command's results, of its flags and its run file: flags without their dashes, and their values."""
+    given = {}
+    for option in context.command.params:
+        source, value = context.get_parameter_source(str(option.name)), context.params.get(str(option.name))
+        if source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP") and option.name not in _OF_ONE_CALL:
+            given[option.opts[0 if option.opts[0].startswith("--") else -1].removeprefix("--")] = _as_text(value)
+    return given
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_as_text(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def only_one(what: str, **given: Any) -> Any:
+    """The one value that was given, of an argument and the flag that other commands have for it; None for none."""
+    values = [one for one in given.values() if one is not None]
+    if len(values) > 1:
+        raise SettingsError(f"{what} is given twice, as {values[0]} and {values[1]}: give it once")
+    return values[0] if values else None
+
+
 def help_of(command: Callable[..., None]) -> str:
     """A command's docstring, each paragraph on one line: Typer would keep its line breaks in any terminal."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in (inspect.getdoc(command) or "").split("\n\n"))
@@ -182,7 +277,7 @@ def option_of(settings: type[Any], name: str) -> Any:
     """The option of one field, for a command that takes nothing else of its class."""
     (field,) = (one for one in dataclasses.fields(settings) if one.name == name)
     told: Flag = field.metadata["flag"]
-    return typer.Option(*told.names, help=told.help, rich_help_panel=told.panel)
+    return typer.Option(*told.names, help=told.help, metavar=told.metavar, rich_help_panel=told.panel)
 
 
 Overwrite = Annotated[bool, option_of(PipelineSettings, "overwrite")]
@@ -232,10 +327,11 @@ class Results:
 
     root: Path = flag(Path(), "--root", help="Folder under which results lie.", shown="current folder")
     as_json: bool = flag(False, "--json", help="Print the result as JSON.")
+    quiet: bool = flag(False, "--quiet", help="No progress and no notes on stderr: errors alone.")
     debug: bool = flag(False, "--debug", help="Show the traceback of an error.")
 
 
-Printing = Annotated[Results, only("as_json", "debug")]
+Printing = Annotated[Results, only("as_json", "quiet", "debug")]
 """How results are printed, for a command that leaves none under --root."""
 
 
@@ -253,8 +349,16 @@ def _key_value(text: str) -> tuple[str, str]:
 class EngineFlags:
     """Which engine runs the model, and how; the engine decides what is not given."""
 
-    engine: str = flag("auto", "--engine", help="transformers, vllm, or auto.", panel="Engine")
-    dtype: str = flag("auto", "--dtype", help="auto (the model's own), float32, bfloat16, float16.", panel="Engine")
+    engine: str = flag(
+        "auto", "--engine", help="What runs the model.", panel="Engine", choices=("auto", "transformers", "vllm")
+    )
+    dtype: str = flag(
+        "auto",
+        "--dtype",
+        help="Precision; auto: the model's own.",
+        panel="Engine",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
     device: str | None = flag(
         None, "--device", help="transformers: cpu, cuda, cuda:1, mps.", shown="the best there is", panel="Engine"
     )
@@ -274,7 +378,8 @@ class EngineFlags:
     quantization: str | None = flag(
         None,
         "--quantization",
-        help="transformers: quantize the weights when they are loaded: bitsandbytes-8bit, bitsandbytes-4bit.",
+        help="transformers: quantize the weights when they are loaded.",
+        choices=("bitsandbytes-8bit", "bitsandbytes-4bit"),
         shown="as they are stored",
         panel="Engine",
     )
@@ -285,7 +390,7 @@ class EngineFlags:
         None, "--pipeline-parallel-size", help="vllm: ranks that share the layers.", panel="Engine"
     )
     distributed_executor_backend: str | None = flag(
-        None, "--distributed-executor-backend", help="vllm: mp or ray.", panel="Engine"
+        None, "--distributed-executor-backend", help="vllm: what runs its ranks.", panel="Engine", choices=("mp", "ray")
     )
     replicas: int | None = flag(
         None,

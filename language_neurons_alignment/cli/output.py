@@ -10,10 +10,11 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
 from io import StringIO
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 from rich.box import Box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,11 @@ from tqdm import tqdm
 
 from ..errors import visible
 
+STATE = SimpleNamespace(debug=False, quiet=False)
+"""What holds for one call of the program: whether to show the traceback of an error, and whether to be silent."""
+
+_GAP = 2
+"""Spaces between two columns of a table."""
 _RULE = Box("    \n    \n -- \n" + 5 * "    \n", ascii=True)
 """A line under the header, and nothing else."""
 _SECONDS = 30.0
@@ -28,7 +34,7 @@ _SECONDS = 30.0
 _LINE = 100
 """Columns of such a line."""
 _WIDE = 100_000
-"""Columns of the page that tables are laid out on: nothing is wrapped or cut, whatever the terminal."""
+"""Columns of the page that tables are laid out on where stdout is no terminal: a row is a line, for other programs."""
 
 
 def result(as_json: bool, data: dict[str, Any], *sections: str | Iterable[object]) -> None:
@@ -60,22 +66,59 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """The lines of a table, columns of numbers to the right; plain text, the same wherever it is printed."""
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], *, keys: int = 1) -> list[str]:
+    """The lines of a table, columns of numbers to the right; plain text, of which nothing is cut.
+
+    A row is one line. Where a terminal is too narrow for it, the columns that do not fit stand in further tables below,
+    each with the first `keys` columns again, which say what the row is of.
+    """
+    width = Console(file=sys.stdout).width if sys.stdout.isatty() else _WIDE
+    widths = [max(cell_len(visible(str(row[n]), keep="")) for row in (header, *rows)) for n in range(len(header))]
+    parts = _parts(widths, width, keys=keys, glued=[not name for name in header])
+    pages = [_page([header[n] for n in part], [[row[n] for n in part] for row in rows], width) for part in parts]
+    return [line for number, page in enumerate(pages) for line in (["", *page] if number else page)]
+
+
+def _parts(widths: Sequence[int], page: int, *, keys: int, glued: Sequence[bool]) -> list[list[int]]:
+    """The columns of each table on a page; a glued column, without a name of its own, stays with that before it.
+
+    >>> _parts([5, 10, 10, 10], 32, keys=1, glued=[False, False, False, True])
+    [[0, 1], [0, 2, 3]]
+    """
+    first, blocks = [*range(keys)], []
+    for column in range(keys, len(widths)):
+        if glued[column] and blocks:
+            blocks[-1].append(column)
+        else:
+            blocks.append([column])
+    parts = [first]
+    for block in blocks:
+        wider = [*parts[-1], *block]
+        if parts[-1] == first or sum(widths[n] + _GAP for n in wider) - _GAP <= page:
+            parts[-1] = wider
+        else:
+            parts.append([*first, *block])
+    return parts
+
+
+def _page(header: Sequence[str], rows: Sequence[Sequence[object]], width: int) -> list[str]:
+    """The lines of a table that fits; a cell is folded only where one column alone is wider than the page."""
     shown = Table(box=_RULE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column, name in enumerate(header):
         numbers = all(isinstance(row[column], (int, float)) for row in rows)
-        shown.add_column(Text(visible(name, keep="")), justify="right" if numbers else "left", no_wrap=True)
+        shown.add_column(Text(visible(name, keep="")), justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(Text(visible(str(cell), keep="")) for cell in row))
-    page = Console(file=StringIO(), width=_WIDE, color_system=None, force_terminal=False, _environ={})
+    page = Console(file=StringIO(), width=width, color_system=None, force_terminal=False, _environ={})
     with page.capture() as captured:
         page.print(shown)
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
 def note(message: str) -> None:
-    """A line for the person watching, on stderr."""
+    """A line for the person watching, on stderr; none with `--quiet`."""
+    if STATE.quiet:
+        return
     tqdm.write(visible(message), file=sys.stderr)
 
 
@@ -139,7 +182,8 @@ class Line:
 class Bars:
     """One bar after the other: starting one ends the one before. Use it as a context manager; `unit` is counted.
 
-    Without a terminal a line every 30 seconds at most, over all bars together, and the last state at the end.
+    Without a terminal a line every 30 seconds at most, over all bars together, and the last state at the end; with
+    `--quiet` nothing.
 
     Attributes:
         spent: seconds from the first bar to the end, and those of the processors that this process had in them.
@@ -157,7 +201,7 @@ class Bars:
         if self._bar is not None:
             self._bar.close()
         self._began = self._began or (time.monotonic(), time.process_time())
-        terminal = sys.stderr.isatty()
+        terminal = sys.stderr.isatty() and not STATE.quiet
         self._bar = Bar(label, total, self._unit) if terminal else Line(label, total, self._unit, self._line)
         return self._bar
 

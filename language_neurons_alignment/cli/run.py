@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +13,7 @@ from ..languages import in_default_order
 from .corpus import answer_data, answer_table, report_answers
 from .effects import map_data, map_files, map_tables, report_map_reuse
 from .neurons import mask_tables, report_reuse
-from .options import EngineFlags, Overwrite, Results, Setup, only, option_of
+from .options import EngineFlags, Overwrite, Results, Setup, given_to, only, option_of, read_config
 from .output import Bars, note, notes, result, show_evaluation
 
 if TYPE_CHECKING:
@@ -27,17 +28,33 @@ _BUSY = 0.6
 """The share of a run's time for which its threads have a processor where nothing else wants one, with room to spare."""
 
 
-def run(setup: Setup, settings: PipelineSettings) -> None:
+def run(
+    context: typer.Context,
+    setup: Setup,
+    settings: PipelineSettings,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "-c",
+            "--config",
+            help="YAML or TOML file with values for these flags (controls: 5); flags replace them.",
+            callback=read_config,
+            is_eager=True,
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Count all languages, find λ, identify the neurons and map their effect, with the model loaded once.
 
     A second run does what is missing. A corpus of questions alone is answered first, by the model itself, as -n,
     --temperature and the like say; the answers are kept under --root. A corpus with answers in some of the languages
-    and none in others is refused.
+    and none in others is refused. Texts that are no questions are counted as they are with --count text. What -c gave
+    is stored beside the map, with the flags.
 
     Example: lna run --model-path ./Mistral-7B-v0.1 -d datasets/mgsm.json -s mgsm
     """
     with setup.open() as work:
-        _run(work, settings, as_json=setup.results.as_json)
+        _run(work, settings, as_json=setup.results.as_json, described=given_to(context) if config else None)
 
 
 def demo(
@@ -59,6 +76,7 @@ def demo(
         bool, typer.Option("--full", help="All twenty questions of each language, in twice the time.")
     ] = False,
     controls: Annotated[int, option_of(MapSettings, "controls")] = 0,
+    title: Annotated[str | None, option_of(MapSettings, "title")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Find the language neurons of a small real model on the questions that come with this package.
@@ -71,7 +89,9 @@ def demo(
     """
     if fast and full:
         raise SettingsError("--fast takes a few questions and --full all of them: give one of the two")
-    settings = PipelineSettings(selection=selection, map=MapSettings(controls=controls), overwrite=overwrite)
+    settings = PipelineSettings(
+        selection=selection, map=MapSettings(controls=controls, title=title), overwrite=overwrite
+    )
     from .._demo import FAST, FULL, HALF, MODELS, demo_corpus, demo_dtype, demo_model_path
     from .._session import open_session
 
@@ -107,8 +127,8 @@ def demo(
         )
 
 
-def _run(work: Session, settings: PipelineSettings, *, as_json: bool) -> None:
-    """Run the pipeline; print what it found and where that lies."""
+def _run(work: Session, settings: PipelineSettings, *, as_json: bool, described: dict[str, Any] | None = None) -> None:
+    """Run the pipeline; print what it found and where that lies; store what described the run, where a file did."""
     from ..pipeline import run_pipeline
 
     languages = settings.selection.languages or in_default_order(work.corpus.languages)
@@ -119,7 +139,10 @@ def _run(work: Session, settings: PipelineSettings, *, as_json: bool) -> None:
     if done.sweep is not None:
         sections.insert(0, [f"best λ = {done.sweep.shown}"])
     if done.generated is not None:
-        note(f"the corpus has questions alone; this model's own answers are in {done.generated.corpus.path}")
+        note(
+            f"the corpus has questions alone; this model's own answers are in {done.generated.corpus.path} (texts that "
+            "are no questions are counted as they are with --count text)"
+        )
         report_answers(done.generated)
         sections.insert(0, answer_table(done.generated))
         answers, files["answers"] = answer_data(done.generated), done.generated.corpus.path
@@ -128,6 +151,11 @@ def _run(work: Session, settings: PipelineSettings, *, as_json: bool) -> None:
     report_reuse(done.collected)
     report_map_reuse(done.map)
     files |= {f"{kind} map": path for kind, path in map_files(done.map).items()}
+    if described is not None and done.map.json is not None:
+        from ..store.run_file import save_run_file
+
+        files["run file"] = done.map.json.with_name(f"{done.map.json.name.removesuffix('.json')}.run.yaml")
+        save_run_file(files["run file"], described)
     data = {
         "answers": answers,
         "lambda": description.lam,
@@ -136,6 +164,7 @@ def _run(work: Session, settings: PipelineSettings, *, as_json: bool) -> None:
         "reused": [one.language for one in done.collected if one.reused],
         "identification": description.plain(),
         "map": map_data(done.map),
+        "run_file": files.get("run file"),
         "notes": done.notes,
     }
     result(as_json, data, *sections, [f"{name:<8} {path}" for name, path in files.items()])

@@ -36,6 +36,10 @@ class Tokenizer(Protocol):
         """Their text; a Hugging Face tokenizer returns a list only for lists of lists, which it never gets here."""
         ...
 
+    def __len__(self) -> int:
+        """The size of its vocabulary, with the tokens that were added."""
+        ...
+
 
 @dataclass(frozen=True)
 class Framing:
@@ -306,8 +310,8 @@ def answered_positions(records: Sequence[Record]) -> list[int]:
     if positions := [position for position, record in enumerate(records) if record.answers]:
         return positions
     raise CorpusError(
-        f"none of {len(records)} records has an answer: neurons are counted on the model's answers; "
-        'fill "answers" with [{"generated": str}, …] first'
+        f"none of {len(records)} records has an answer: neurons are counted on the model's answers, which "
+        "`lna generate` writes; where these are texts and no questions, count the texts: `lna run --count text`"
     )
 
 

@@ -49,18 +49,20 @@ class Verdict:
         >>> Verdict("fr", 0.95).contradicts("es"), Verdict("fr", 0.5).contradicts("es")
         (True, False)
         """
-        return self.language != _base(claimed) and self.confidence >= SURE
+        return self.language != base_language(claimed) and self.confidence >= SURE
 
 
-def identify_languages(texts: Sequence[str], candidates: Iterable[str]) -> list[Verdict | None]:
-    """The likeliest language of each text, or None where the text is too short to tell.
+def identify_languages(
+    texts: Sequence[str], candidates: Iterable[str], *, shortest: int = SHORTEST
+) -> list[Verdict | None]:
+    """The likeliest language of each text, or None where it has less than `shortest` letters (`letters`).
 
     >>> [found and found.language for found in identify_languages(["Die Antwort ist richtig.", "#### 18"], ["de"])]
     ['de', None]
     """
     known = _by_code()
-    chosen = {_base(code) for code in (*candidates, *DEFAULT_LANGUAGES)} & set(known)
-    long_enough = [number for number, text in enumerate(texts) if letters(text) >= SHORTEST]
+    chosen = {base_language(code) for code in (*candidates, *DEFAULT_LANGUAGES)} & set(known)
+    long_enough = [number for number, text in enumerate(texts) if letters(text) >= shortest]
     verdicts: list[Verdict | None] = [None] * len(texts)
     if long_enough:
         detector = _lingua().LanguageDetectorBuilder.from_languages(*(known[code] for code in sorted(chosen))).build()
@@ -73,7 +75,7 @@ def identify_languages(texts: Sequence[str], candidates: Iterable[str]) -> list[
 def known_languages(codes: Iterable[str]) -> tuple[str, ...]:
     """Those of the languages that lingua can identify."""
     known = _by_code()
-    return tuple(code for code in codes if _base(code) in known)
+    return tuple(code for code in codes if base_language(code) in known)
 
 
 def letters(text: str) -> int:
@@ -103,6 +105,6 @@ def _lingua() -> Any:
     return lingua
 
 
-def _base(code: str) -> str:
+def base_language(code: str) -> str:
     """The language without its script or region: "pt-BR" → "pt"."""
     return code.split("-")[0]

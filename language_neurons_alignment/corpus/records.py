@@ -278,6 +278,26 @@ def same_questions(one: Corpus, other: Corpus) -> bool:
     return first == second
 
 
+def texts_as_answers(corpus: Corpus) -> Corpus:
+    """The same texts as answers to nothing, so that all of their tokens are counted (`corpus_of` does so too).
+
+    >>> texts = texts_as_answers(Corpus(Path("lines.json"), (Record("fr", "Une maison.", ()),)))
+    >>> [(one.instruction, one.answers) for one in texts.records]
+    [('', ('Une maison.',))]
+
+    Raises:
+        CorpusError: some of them have answers.
+    """
+    answered = sum(bool(record.answers) for record in corpus.records)
+    if answered:
+        raise CorpusError(
+            f"{corpus.path} has answers in {answered} of {len(corpus.records)} records, so its texts are questions: "
+            "count the answers, without --count text"
+        )
+    texts = (replace(one, instruction="", answers=(one.instruction,), source=None) for one in corpus.records)
+    return replace(corpus, records=tuple(texts))
+
+
 def has_answers(records: Sequence[Record]) -> bool:
     """Whether any of these records has an answer."""
     return any(record.answers for record in records)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from ..config import Sampling
@@ -35,8 +35,11 @@ class Batching(Protocol):
         """What such a batch computes, each sequence at least to where it continues another one."""
         ...
 
-    def score_batches(self, texts: Sequence[ScoredText]) -> Iterable[list[int]]:
-        """The batches, by position, in which `log_likelihood` scores texts; each alone gives that batch again."""
+    def score_batches(self, texts: Sequence[ScoredText], *, every: bool = False) -> Iterable[list[int]]:
+        """The batches, by position, in which `log_likelihood` scores texts; each alone gives that batch again.
+
+        `lens` takes `every` text, also those with nothing to score.
+        """
         ...
 
     def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
@@ -94,6 +97,30 @@ class Engine(Protocol):
 
         Raises:
             EngineError: a sequence is too long, memory runs out, or the model computes NaN.
+        """
+        ...
+
+    def lens(
+        self,
+        texts: Sequence[ScoredText],
+        read: Sequence[Sequence[int]],
+        group: Int64[Tensor, " token"],
+        *,
+        groups: int,
+        progress: Progress = SILENT,
+    ) -> list[Float64[Tensor, "layer measure"]]:
+        """What the logit lens reads behind each layer (`core.lens.read_out`), summed over some places of each text.
+
+        Args:
+            texts: as tokens.
+            read: for each text, the places of the tokens whose prediction is read, at least 1 of them, none at 0.
+            group: of each token; tokens of the model that are not in it belong to the last group.
+            groups: how many there are.
+            progress: adds up to the tokens of the texts.
+
+        Raises:
+            UnknownArchitectureError: the lens cannot be proved on this model.
+            EngineError: the engine has none (vLLM), memory runs out, or the model computes NaN.
         """
         ...
 
@@ -161,6 +188,13 @@ def each(engine: Engine, do: Callable[[Item], Result], items: Iterable[Item]) ->
     from .pool.threads import in_threads
 
     yield from in_threads(do, items, threads=engine.at_once)
+
+
+def no_lens() -> EngineError:
+    """The error of an engine that does not show what layers give."""
+    return EngineError(
+        "the logit lens reads what each layer gives, which vLLM does not show: give --engine transformers"
+    )
 
 
 def check_lengths(sequences: Iterable[Tokens], *, longest: int) -> None:

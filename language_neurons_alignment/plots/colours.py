@@ -33,6 +33,11 @@ INKS = {
     "before": Ink("#7c8592", "#9aa0aa"),
     "after": Ink(_PURPLE, "#dd9abf", "/"),
     "only": Ink("#3c6e91", "#7fb2d3"),
+    "own": Ink(_BLUE, _SKY),
+    "pivot": Ink(_VERMILION, "#f08a4b", "", "dash"),
+    "other": Ink(_GREEN, "#2bbf95", "", "dot"),
+    "ambiguous": Ink("#8a8f98", "#9aa0aa", "", "dashdot"),
+    "none": Ink("#c79a3a", "#d9b45f", "", "dot"),
 }
 """Each meaning has one colour, in every figure."""
 

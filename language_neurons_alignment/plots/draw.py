@@ -1,11 +1,13 @@
-"""Charts drawn with matplotlib, and figures written as PNG and SVG.
+"""Charts drawn with matplotlib, and figures written as PNG, SVG and PDF.
 
-`draw` takes any chart. Figures never appear on a screen: the caller writes them with `write_png` or `write_svg`.
+`draw` takes any chart. Figures never appear on a screen: the caller writes them with `write_png`, `write_svg` or
+`write_pdf`.
 """
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from functools import cache, partial
 from typing import IO, NamedTuple
@@ -16,13 +18,14 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap, Normalize, SymLogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from .charts import BarChart, Chart, Heatmap, LineChart, Mark, Panel, number_at_bar, tick
 from .colours import (
@@ -48,10 +51,14 @@ _ANNOTATE_UP_TO = 40
 """Columns of a heatmap up to which cells have numbers and lines between them."""
 _MANY_PLACES = 40
 """Above this many places, every fifth has a name."""
+_PAGE = 11.0
+"""Inches up to which a figure's words have their usual size."""
+_LETTER = 0.0075
+"""Inches that a letter takes on average, for each point of its size."""
 _LONG_NAMES = 3
 _ROOMY = 4
 """So few bars have room for long names that are not slanted."""
-_DASHES = {"solid": "solid", "dash": (0, (6, 2)), "dot": (0, (2, 2)), "dashdot": (0, (6, 2, 1, 2))}
+DASHES = {"solid": "solid", "dash": (0, (6, 2)), "dot": (0, (2, 2)), "dashdot": (0, (6, 2, 1, 2))}
 _DPI = 150
 _COMPRESSION = 3
 """PNG level; the default 6 makes files a seventh smaller and takes a fifth longer."""
@@ -66,8 +73,16 @@ def draw(chart: Chart, *, title: str = "") -> Figure:
             figure = _bars(chart)
         case LineChart():
             figure = _lines(chart)
-    figure.suptitle(title, fontsize=11)  # over the whole figure: a long title would push narrow axes aside
+    # over the whole figure: a long title would push narrow axes aside
+    width, size = figure.get_figwidth(), 11 * _scale(figure)
+    lines = [textwrap.fill(line, int(width / (_LETTER * size)), break_long_words=False) for line in title.split("\n")]
+    figure.suptitle("\n".join(lines), fontsize=size)
     return figure
+
+
+def _scale(figure: Figure) -> float:
+    """How much larger the words around a wide figure are: it is read at the width of a page like any other."""
+    return max(1.0, figure.get_figwidth() / _PAGE)
 
 
 def write_png(figure: Figure, file: IO[bytes]) -> None:
@@ -83,11 +98,17 @@ def write_svg(figure: Figure, file: IO[bytes]) -> None:
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
 
 
+def write_pdf(figure: Figure, file: IO[bytes]) -> None:
+    """Write a figure as PDF with its fonts as TrueType: journals refuse matplotlib's default, Type 3."""
+    with rc_context({"pdf.fonttype": 42}):
+        FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None})
+
+
 def _heatmap(chart: Heatmap) -> Figure:
     """Draw a heatmap; an infinite number has the colour of the largest finite one and the text ∞."""
     values = np.array(chart.values, dtype=np.float64)
     height, width = values.shape
-    wide, high = (0.62 if cells <= 16 else 0.48 if cells <= _ANNOTATE_UP_TO else 0.16 for cells in (width, height))
+    wide, high = (0.62 if cells <= 16 else 0.4 if cells <= _ANNOTATE_UP_TO else 0.16 for cells in (width, height))
     legend = 0.0 if chart.inside is None else 0.3
     size = (max(6.9, wide * width + 3.6), max(3.2, high * height + 2.2) + legend)
     figure = Figure(figsize=size, layout="compressed")  # as constrained, and cells of one shape leave no gaps
@@ -105,7 +126,12 @@ def _heatmap(chart: Heatmap) -> Figure:
     axes.set_aspect("equal" if height == width else "auto")
     axes.set_facecolor(MISSING)
     ticks = FuncFormatter(lambda value, _: tick(value, signed=chart.diverging))
-    bar = figure.colorbar(mesh, ax=axes, label=chart.label, shrink=0.8, format=ticks)
+    bar = figure.colorbar(mesh, ax=axes, shrink=0.8, format=ticks)
+    scale, label = _scale(figure), chart.label
+    if _LETTER * 10 * scale * len(label) > 0.8 * high * height + 0.6:  # it would be longer than a low figure is high
+        label = label.replace(" [", "\n[")
+    bar.set_label(label, fontsize=10 * scale)
+    bar.ax.tick_params(labelsize=10 * scale)
     bar.ax.yaxis.set_minor_locator(NullLocator())
     # as far as the data; a colour still means the same on both sides of 0
     if chart.diverging and np.isfinite(values).any():
@@ -120,11 +146,11 @@ def _heatmap(chart: Heatmap) -> Figure:
     if chart.diagonal:
         for k in range(min(height, width)):
             axes.add_patch(Rectangle((k, k), 1, 1, fill=False, edgecolor=FRAME, linewidth=1.2, clip_on=False))
-    axes.set_xlabel(chart.columns.label)
-    axes.set_ylabel(chart.rows.label)
+    axes.set_xlabel(chart.columns.label, fontsize=10 * scale)
+    axes.set_ylabel(chart.rows.label, fontsize=10 * scale)
     _name_columns(axes, chart.columns.names, shift=0.5)
     axes.set_yticks(np.arange(height) + 0.5, chart.rows.names)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, labelsize=10 * scale)
     return figure
 
 
@@ -142,7 +168,7 @@ def _veil(figure: Figure, axes: Axes, inside: Bool[np.ndarray, "row column"]) ->
     for i, j in np.argwhere(inside):
         axes.add_patch(veiled((j, i), edgecolor=VEIL_LINES))
     key = [veiled((0, 0), edgecolor=VEIL_KEY)]
-    figure.legend(handles=key, labels=[INSIDE], loc="outside lower center", frameon=False, fontsize=9)
+    figure.legend(handles=key, labels=[INSIDE], loc="outside lower center", frameon=False, fontsize=9 * _scale(figure))
 
 
 def _annotate(axes: Axes, mesh: QuadMesh, chart: Heatmap, *, fontsize: float) -> None:
@@ -219,7 +245,7 @@ def _bars(chart: BarChart) -> Figure:
         _name_columns(last, names, shift=0.0, room_for=_ROOMY)
         last.set_xlim(-0.7, len(names) - 0.3)
         last.set_xlabel(chart.x.label)
-    _draw_marks(list(rows), chart.marks)
+    draw_marks(list(rows), chart.marks)
     return figure
 
 
@@ -240,6 +266,8 @@ def _panel(axes: Axes, chart: BarChart, panel: Panel) -> None:
             drawn = axes.barh(at, values, width, left=base, **style)
         else:
             drawn = axes.bar(at, values, width, bottom=base, **style)
+        for bar in drawn:  # else the base of a bar that stands on others, which may be the highest, leaves no margin
+            (bar.sticky_edges.x if chart.horizontal else bar.sticky_edges.y)[:] = [0.0]
         if series.low:
             ends = np.array([values - np.array(series.low), np.array(series.high) - values]).clip(min=0)
             axes.errorbar(at, base + values, yerr=ends, fmt="none", ecolor=WHISKER, elinewidth=1.0, capsize=2.0)
@@ -251,6 +279,10 @@ def _panel(axes: Axes, chart: BarChart, panel: Panel) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     (axes.xaxis if chart.horizontal else axes.yaxis).set_major_formatter(_plain_number)
     (axes.set_xlabel if chart.horizontal else axes.set_ylabel)(panel.label)
+    if all(value.is_integer() for series in panel.series for value in series.values if math.isfinite(value)):
+        (axes.xaxis if chart.horizontal else axes.yaxis).set_major_locator(
+            MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10])
+        )
     axes.margins(y=0.14 if chart.numbers and not chart.horizontal else 0.05)
     if not any(value for series in panel.series for value in series.values):  # as on the report page
         (axes.set_xlim if chart.horizontal else axes.set_ylim)(0, 1)
@@ -265,10 +297,10 @@ def _lines(chart: LineChart) -> Figure:
     for series in chart.series:
         ink = INKS[series.ink]
         axes.plot(
-            chart.x, series.values, label=series.name, color=ink.light, linewidth=1.8, linestyle=_DASHES[ink.dash],
+            chart.x, series.values, label=series.name, color=ink.light, linewidth=1.8, linestyle=DASHES[ink.dash],
             drawstyle="steps-post" if chart.steps else "default", marker="" if chart.steps else "o", markersize=4,
         )  # fmt: skip
-    _draw_marks([axes], chart.marks)
+    draw_marks([axes], chart.marks)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     axes.yaxis.set_major_formatter(_plain_number)
@@ -292,7 +324,7 @@ def _name_columns(axes: Axes, names: Sequence[str], *, shift: float, room_for: i
             name.set(rotation=45, ha="right", rotation_mode="anchor")  # each ends at its place
 
 
-def _draw_marks(rows: Sequence[Axes], marks: Sequence[Mark]) -> None:
+def draw_marks(rows: Sequence[Axes], marks: Sequence[Mark]) -> None:
     """Draw each mark as a dashed line through all panels, with its name above the first."""
     for mark in marks:
         for axes in rows:

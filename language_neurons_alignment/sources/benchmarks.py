@@ -52,7 +52,7 @@ class Benchmark:
         if missing:
             raise SettingsError(f"{self.name} has no {', '.join(missing)}: it has {', '.join(self.languages)}")
         if answers not in (None, self.worked.get(split)):
-            there = [f"--split {one} --answers {column}" for one, column in self.worked.items()]
+            there = [f"--split {one} --answers-column {column}" for one, column in self.worked.items()]
             raise SettingsError(
                 f"{self.name} ({split}) has no worked answers in a column {answers!r}; "
                 f"{'use ' + ' or '.join(there) if there else 'it has final numbers only, kept as the target'}"

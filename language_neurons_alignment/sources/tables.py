@@ -82,7 +82,7 @@ def gather(rows: Iterable[SourceRow], columns: ColumnNames, *, language: str | N
         record = Record(
             _language(row, columns.lang, where) if columns.lang else str(language),
             question,
-            tuple(_answers(_cell(row, columns.answers, "--answers", where), where)) if columns.answers else (),
+            tuple(_answers(_cell(row, columns.answers, "--answers-column", where), where)) if columns.answers else (),
             id=_optional(row, columns.id, "--id-column", where),
             target=_optional(row, columns.target, "--target-column", where),
         )
@@ -150,7 +150,7 @@ def _answers(value: Any, where: str) -> Iterator[str]:
         if not isinstance(text, str):
             raise CorpusError(
                 f'{where}: an answer must be a text, a list of texts, or a list of {{"generated": text}}, '
-                f"got {type(text).__name__}; choose with --answers"
+                f"got {type(text).__name__}; choose with --answers-column"
             )
         if text.strip():
             yield text

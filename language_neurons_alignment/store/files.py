@@ -526,7 +526,7 @@ def _overlaps(tensor: Tensor) -> bool:
     return False
 
 
-def save_stability(
+def save_with_tensors(
     path: Path,
     content: Mapping[str, Any],
     tables: Mapping[str, Columns],

@@ -120,7 +120,7 @@ def every(seen: Json, wanted: Json) -> Iterable[str]:
     return {**seen, **wanted}
 
 
-def asked_for(seen: Json, wanted: Json) -> Iterable[str]:
+def asked_for(seen: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterable[str]:
     """Compare what is wanted; what was noted beyond that does not matter.
 
     A tokenizer is compared where both tell: earlier versions did not note it.

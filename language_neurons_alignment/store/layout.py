@@ -30,6 +30,8 @@ _LONGEST_MODEL_NAME = _LONGEST_FILE_NAME - len(f"prefix.activation.{'x' * LONGES
 _LONGEST_RESULT_NAME = _LONGEST_FILE_NAME - len(f".cells.new.jsonl{_TEMPORARY}")
 """Bytes of the name of a map or table that leave room for its endings."""
 DATASET_NAME = "the name of the dataset (-s)"
+_SIZE = re.compile(r"\d[MBmb]\b")
+"""A number of parameters: a folder that says it is named as its model is."""
 _SHOWN = 60
 """Characters of a name in a message."""
 
@@ -59,6 +61,17 @@ class Layout:
         check_name(self.dataset, DATASET_NAME, example="mgsm")
         check_name(self.model, "the name of the model (--model-name)", example="Llama", longest=_LONGEST_MODEL_NAME)
         _check_root(self.root)
+
+    @property
+    def title(self) -> str:
+        """The model's name in titles: its tag alone where that repeats the name before it, or says the model's size.
+
+        >>> [Layout(Path(), "x", name).title for name in ("Gemma3-gemma-3-270m", "Llama-SmolLM2-135M", "Llama-aligned")]
+        ['gemma-3-270m', 'SmolLM2-135M', 'Llama-aligned']
+        """
+        name, _, tag = self.model.partition("-")
+        letters = ["".join(filter(str.isalnum, one)).lower() for one in (name, tag)]
+        return tag if tag and (letters[0] in letters[1] or _SIZE.search(tag)) else self.model
 
     def by(self, selection: Selection) -> Layout:
         """Return the same model's results on the same dataset, by another method."""
@@ -126,6 +139,10 @@ class Layout:
     def forcing(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
         """The forcing table, without its ending; `variant` names a choice of classes or steps."""
         return self._rated("forcings", top_rate, lam) / self._fitting(f"force.{self.model}{variant}")
+
+    def lens(self, text: str, *, variant: str = "") -> Path:
+        """What the logit lens reads from these texts, without its ending; `variant` names the change that was made."""
+        return self.root / "lenses" / self.dataset / text / self._fitting(f"lens.{self.model}{variant}")
 
     def analysis(self, top_rate: float, lam: float | None) -> Path:
         """The analysis, without its ending; its tables lie beside it."""

@@ -412,6 +412,32 @@ def corpus(rng: Random, place: Place) -> Read:
     return read
 
 
+RUN_FILES = {
+    "run.yaml": 'model-path: model\ndata: c.json\nlangs: [en, "no"]\ndo:\n- zero each\nhi: 1e-3 # so\nmoments: true\n',
+    "run.toml": 'model-path = "model"\nlangs = ["en", "no"]\nhi = 1e-3\nmoments = true\ncontrols = 5\n',
+}
+
+
+@target
+def run_file(rng: Random, place: Place) -> Read:
+    """A run file: read, written and read back."""
+    from language_neurons_alignment.store.run_file import read_run_file, save_run_file
+
+    name = rng.choice(list(RUN_FILES))
+    data = mutate_text(rng, RUN_FILES[name]).encode("utf-8", "surrogatepass")
+    path = place.put(place.folder / name, mutate_bytes(rng, data) if rng.random() < 0.2 else data)
+    again = place.folder / "again.yaml"
+
+    def read() -> object:
+        found = read_run_file(path)
+        save_run_file(again, found)
+        if read_run_file(again) != found:
+            raise AssertionError(f"{found} is stored as something else")
+        return found
+
+    return read
+
+
 @target
 def corpus_check(rng: Random, place: Place) -> Read:
     """`dataset check` of a corpus."""

@@ -131,8 +131,51 @@ def flags_of(command: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("command", FLAGS)
-def test_every_flag_of_0_1_is_still_there(command: str) -> None:
-    assert set(FLAGS[command].split()) <= flags_of(COMMANDS[command])
+def test_every_flag_of_0_1_is_still_read(command: str) -> None:
+    own = COMMANDS[command]
+    respelled = own.context_settings.get("token_normalize_func", str)
+    read = {f"--{respelled(one[2:])}" if one.startswith("--") else one for one in FLAGS[command].split()}
+    assert read <= flags_of(own)
+
+
+def parsed(command: str, *words: str) -> dict[str, Any]:
+    """What a command reads of some words."""
+    with COMMANDS[command].make_context(command, [*words]) as context:
+        return dict(context.params)
+
+
+SAME = {
+    "dataset build": ("mgsm --output a.json --answers gold", "mgsm -o a.json --answers-column=gold"),
+    "push": ("me/x --model m -s mgsm --answers", "me/x --model-path m -s mgsm --with-answers"),
+    "demo": ("--model-path gemma3-270m", "--model=gemma3-270m"),
+    "autosweep": ("--model=m -s mgsm", "--model-path m -s mgsm"),
+}
+
+
+@pytest.mark.parametrize("command", SAME)
+def test_other_spellings_of_a_flag_are_read_and_not_shown(command: str) -> None:
+    old, new = SAME[command]
+    assert parsed(command, *old.split()) == parsed(command, *new.split())
+    before, now = (set(re.findall("--[a-z-]+", words)) for words in (old, new))
+    assert now <= flags_of(COMMANDS[command])
+    assert before - now
+    assert not (before - now) & flags_of(COMMANDS[command])
+
+
+ONE_MEANING = {
+    "-b": "bar", "-d": "data", "-n": "answers", "-o": "out", "-r": "top_rate", "-s": "dataset", "--root": "root",
+    "--out": "out", "--data": "data", "--dataset": "dataset", "--langs": "languages", "--adapter": "adapter",
+    "--model-path": "model_path", "--model-name": "model_name", "--answers": "answers", "--json": "as_json",
+    "--quiet": "quiet", "--debug": "debug",
+}  # fmt: skip
+"""The flags that many commands have, and the one thing that each sets; -l is λ, and in the seed a language too."""
+
+
+@pytest.mark.parametrize("flag", ONE_MEANING)
+def test_a_flag_sets_the_same_thing_in_every_command(flag: str) -> None:
+    sets = {one.name for command in COMMANDS.values() for one in command.params if flag in one.opts}
+    assert sets <= {ONE_MEANING[flag], *(["langs"] if flag == "--langs" else [])}
+    assert sets
 
 
 @pytest.mark.parametrize("command", REPLACING)
@@ -149,3 +192,8 @@ def test_help_is_a_sentence_then_details_and_an_example_that_can_be_typed(comman
     assert example.startswith(f"Example: lna {command}")
     words = shlex.split(example.removeprefix(f"Example: lna {command}"))
     COMMANDS[command].make_context(command, words).close()
+
+
+@pytest.mark.parametrize("flag", ["--json", "--quiet", "--debug"])
+def test_every_command_has_the_flags_of_the_program(flag: str) -> None:
+    assert [name for name, one in COMMANDS.items() if name not in ("", "dataset") and flag not in flags_of(one)] == []

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import pytest
 import typer
 import typer.main
+from rich.cells import cell_len
 
 from language_neurons_alignment._flags import flag
 from language_neurons_alignment.cli.app import PANELS, app
@@ -177,6 +178,27 @@ def test_a_table_is_plain_and_nothing_in_it_is_cut(monkeypatch: pytest.MonkeyPat
     assert table(["a", "b"], []) == ["a  b", "----"]
 
 
+def test_on_a_narrow_terminal_columns_that_do_not_fit_stand_in_a_table_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    header = ["off", "text", "change", "range", "", "largest"]
+    rows = [
+        [code, "fr", "+1.0 %", "-1 to +1", "outside control", f"+{n}.5 % (Sp)"] for n, code in enumerate(("en", "数"))
+    ]
+    whole = table(header, rows)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for columns in range(36, 90, 3):  # 36: columns that are never apart
+        monkeypatch.setenv("COLUMNS", str(columns))
+        lines = table(header, rows, keys=2)
+        assert max(map(cell_len, lines)) <= columns
+        parts = "\n".join(lines).split("\n\n")
+        assert all(part.startswith("off  text  ") for part in parts)
+        assert sum(len(part.splitlines()) for part in parts) == len(parts) * len(whole), "a row is a line"
+        for cell in rows[1]:
+            assert any(str(cell) in line for line in lines)
+    assert table(header, rows, keys=2) == whole, "wide enough"
+    monkeypatch.setenv("COLUMNS", "20")
+    assert "".join(table(["name"], [["x" * 50]])[2:]) == "x" * 50, "nothing is cut"
+
+
 def test_the_commands_stand_under_four_headings(lna: Lna) -> None:
     assert list(PANELS) == ["Corpus", "Neurons", "Effects", "Findings"]
     listed = [command.__name__.replace("_", "-") for commands in PANELS.values() for command in commands]
@@ -184,3 +206,14 @@ def test_the_commands_stand_under_four_headings(lna: Lna) -> None:
     shown = lna("--help").out
     places = [shown.index(f"─ {panel} ─") for panel in PANELS]
     assert places == sorted(places)
+
+
+def test_every_command_that_draws_takes_a_title() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    titled = {name for name, one in commands.items() if any("--title" in option.opts for option in one.params)}
+    assert titled == {"run", "demo", "ppl", "evaluate", "force", "methods", "stability", "report"}
+
+
+def test_a_title_makes_no_other_settings() -> None:
+    assert MapSettings(title="Figure 1") == MapSettings()
+    assert repr(MapSettings(title="Figure 1")) == repr(MapSettings()), "nor another run, which would start anew"

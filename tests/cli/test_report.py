@@ -26,12 +26,17 @@ def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_last_line_is_the_page_and_what_is_missing_is_said_with_its_command(lna: Lna, counted: Path) -> None:
-    call = lna("report", "--model-path", "base", "--model-name", "Llama", "-s", "mgsm", "-l", 0.5, *RATES)
+    call = lna("report", "--model-path", "base", "--model-name", "Llama", "-s", "mgsm", "-l", 0.5, *RATES,
+               "--title", "Ten languages", "--pdf")  # fmt: skip
     assert call.code == 0, call.err
     page = Path(call.lines[-1])
     assert page == Path("reports/mgsm/0.2-0.5/report.Llama-base.html")
     assert page.is_file()
-    assert len(list((page.parent / "report.Llama-base").iterdir())) == 3
+    assert "<h1>Ten languages</h1>" in page.read_text(encoding="utf-8")
+    assert len(list((page.parent / "report.Llama-base").iterdir())) == 4
+    (pdf,) = (page.parent / "report.Llama-base").glob("*.pdf")
+    assert b"/Type3" not in pdf.read_bytes(), "a font that journals refuse"
+    assert b"/CIDFontType2" in pdf.read_bytes() or b"/TrueType" in pdf.read_bytes()
     assert "not drawn: What breaks" in call.err
     assert "lna ppl --model-path base -s mgsm -d DATA -r 0.2 -l 0.5" in call.err
 

@@ -127,3 +127,30 @@ def test_the_colour_bar_ends_with_the_data_and_zero_keeps_its_neutral_colour() -
     cells, bar = draw(chart).axes
     assert bar.get_ylim() == (-10.0, 250.0)
     assert cells.collections[0].norm.vmin == -250.0
+
+
+def test_the_number_at_the_highest_of_stacked_bars_lies_inside_of_the_axes() -> None:
+    series = (Series("specific", (1149, 0.0), "specific"), Series("related", (0.0, 1411), "related"))
+    chart = BarChart(layer_axis(2), (Panel("neurons", series),), stacked=True, numbers=True)
+    assert draw(chart).axes[0].get_ylim()[1] > 1.1 * 1411
+
+
+def test_counts_have_whole_ticks_and_shares_have_others() -> None:
+    for values, whole in (((2.0, 1.0), True), ((0.2, 0.1), False)):
+        axes = draw(BarChart(layer_axis(2), (Panel("", (Series("", values, "specific"),)),))).axes[0]
+        assert all(float(tick).is_integer() for tick in axes.get_yticks()) == whole
+
+
+def test_a_wide_figure_has_larger_words_and_a_long_title_or_label_is_broken() -> None:
+    narrow, wide = (
+        draw(
+            Heatmap(layer_axis(2), layer_axis(columns), [[1.0] * columns] * 2, "change [percentage points]"), title="x"
+        )
+        for columns in (3, 30)
+    )
+    assert narrow.axes[0].xaxis.label.get_fontsize() == 10.0
+    assert wide.axes[0].xaxis.label.get_fontsize() == pytest.approx(10.0 * wide.get_figwidth() / 11.0)
+    assert narrow.axes[1].get_ylabel() == "change\n[percentage points]"
+    long = draw(three(), title="a title, " * 30).get_suptitle().split("\n")
+    assert len(long) > 2
+    assert " ".join(long) == ("a title, " * 30).strip()

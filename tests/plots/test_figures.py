@@ -79,7 +79,7 @@ def written(figure: Figure, size: int) -> list[list[str]]:
 @pytest.mark.parametrize(("scale", "average"), [("percent", "token"), ("log1p", "text")])
 def test_colours_and_numbers_are_those_of_the_map(languages: tuple[str, ...], scale: str, average: str) -> None:
     result = a_map(languages)
-    figure = ppl_heatmap(result, scale=scale, average=average, title="Llama-x")
+    figure = ppl_heatmap(result, scale=scale, average=average)
     expected = result.change(scale=scale, average=average)
     assert colours(figure).reshape(expected.shape) == pytest.approx(expected.numpy())
     digits = 0 if scale == "percent" else 2
@@ -89,16 +89,27 @@ def test_colours_and_numbers_are_those_of_the_map(languages: tuple[str, ...], sc
 
 
 def test_rows_and_columns_are_named_in_the_order_of_the_map_and_not_transposed() -> None:
-    figure = ppl_heatmap(a_map(("sw", "en", "ko"), {("sw", "ko"): 3.0}), title="Llama-tiny")
+    figure = ppl_heatmap(a_map(("sw", "en", "ko"), {("sw", "ko"): 3.0}))
     axes = figure.axes[0]
     names = ["Swahili", "English", "Korean"]
     assert [label.get_text() for label in axes.get_xticklabels()] == names
     assert [label.get_text() for label in axes.get_yticklabels()] == names
-    assert "Llama-tiny" in figure.get_suptitle()
     assert written(figure, 3)[0][2] == "+200"
     assert axes.yaxis_inverted(), "the first row is at the top"
     assert "off" in axes.get_ylabel()
     assert "text" in axes.get_xlabel()
+
+
+def test_the_title_names_the_model_and_what_was_done_or_is_the_users_own() -> None:
+    result = a_map(("en", "es"))
+    titles = {
+        "SmolLM2\nperplexity with each language's neurons off": {"model": "SmolLM2"},
+        "SmolLM2\nperplexity under scale:2 each": {"model": "SmolLM2", "do": ["scale:2 each"]},
+        "Figure 1": {"model": "SmolLM2", "title": "Figure 1"},
+        "": {"model": "SmolLM2", "title": ""},
+    }
+    assert [ppl_heatmap(result, **given).get_suptitle() for given in titles.values()] == list(titles)
+    assert "changed" in ppl_heatmap(result, do=["scale:2 each"]).axes[0].get_ylabel()
 
 
 @pytest.mark.parametrize("factors", [{("en", "en"): 3.0}, {("en", "en"): 0.2}, {("en", "en"): 1.0}])

@@ -67,7 +67,7 @@ def test_numbers_are_written_one_way_and_what_is_none_stays(text: str | None, nu
         (MGSM, {"languages": ("ko",)}, "mgsm has no ko: it has en, ru"),
         (MSVAMP, {"languages": ("te",)}, "msvamp has no te"),
         (MGSM, {"split": "dev"}, "no split 'dev': choose --split from test, exemplars"),
-        (MGSM, {"answers": "answer"}, "no worked answers .*--split exemplars --answers answer"),
+        (MGSM, {"answers": "answer"}, "no worked answers .*--split exemplars --answers-column answer"),
         (MSVAMP, {"answers": "response"}, "final numbers only"),
     ],
 )

@@ -176,7 +176,7 @@ def test_columns_become_a_record() -> None:
                 ("q", "--instruction-column"),
                 ("lang", "--lang-column"),
                 ("id", "--id-column"),
-                ("a", "--answers"),
+                ("a", "--answers-column"),
                 ("n", "--target-column"),
             ]
         ),

@@ -14,6 +14,9 @@ from pathlib import PurePath
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
 from ...config import Sampling
 from ...core.counts import LanguageCounts
 from ...core.interventions import Intervention
@@ -22,11 +25,11 @@ from ...core.perplexity import TextLikelihood
 from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokens
 from ...errors import EngineError, LNAWarning, SettingsError
 from .. import EngineSettings
-from ..base import check_shape
+from ..base import check_shape, no_lens
 from ..generation import check_prompts
 from .cluster import Cluster
 from .dispatcher import Dispatcher, Patience, Unit
-from .replica import ANSWER, COUNT, SCORE, Described
+from .replica import ANSWER, COUNT, LENS, SCORE, Described
 
 UNITS = 4096
 """The most units of one `count`: the counts of each unit are sent to the driver."""
@@ -190,6 +193,32 @@ class EnginePool:
             for index, likelihood in zip(batches[number], scored, strict=True):
                 results[index] = likelihood
         return results
+
+    def lens(
+        self,
+        texts: Sequence[ScoredText],
+        read: Sequence[Sequence[int]],
+        group: Int64[Tensor, " token"],
+        *,
+        groups: int,
+        progress: Progress = SILENT,
+    ) -> list[Float64[Tensor, "layer measure"]]:
+        """What the logit lens reads behind each layer, summed over some places of each text."""
+        if self.provenance["engine"] == "vllm":
+            raise no_lens()
+        self.batching.check([text.tokens for text in texts])
+        batches = list(self.batching.score_batches(texts, every=True))
+
+        def unit(number: int, indices: list[int]) -> Unit:
+            some = [texts[index] for index in indices]
+            work = {"texts": some, "read": [read[index] for index in indices], "group": group, "groups": groups}
+            label = f"lens, unit {number + 1} of {len(batches)}"
+            return self._unit(LENS, work, [text.tokens for text in some], label)
+
+        results: dict[int, Tensor] = {}
+        for number, found in self._results((unit(*one) for one in enumerate(batches)), progress):
+            results.update(zip(batches[number], found, strict=True))
+        return [results[index] for index in range(len(texts))]
 
     def generate(
         self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress = SILENT

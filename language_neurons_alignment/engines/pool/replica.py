@@ -18,7 +18,7 @@ from ...errors import LNAError, LNAWarning
 from .. import Engine, EngineSettings, load_engine
 from ..base import Batching
 
-COUNT, SCORE, ANSWER = "count", "score", "answer"
+COUNT, SCORE, LENS, ANSWER = "count", "score", "lens", "answer"
 """The kinds of units."""
 
 
@@ -65,7 +65,9 @@ class Replica:
         engine = self._engine
         assert engine is not None, "a unit before the model was loaded"
         done = _Done()
-        do = {COUNT: engine.count_batches, SCORE: engine.log_likelihood, ANSWER: engine.generate}[kind]
+        do = {COUNT: engine.count_batches, SCORE: engine.log_likelihood, LENS: engine.lens, ANSWER: engine.generate}[
+            kind
+        ]
         try:
             with nullcontext() if change is None else engine.intervene(change):
                 result = do(**work, progress=done)

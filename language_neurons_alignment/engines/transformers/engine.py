@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from ..._gguf import is_gguf
@@ -34,6 +35,7 @@ from .counting import FiringCounter, feed, feed_jobs
 from .folding import fold
 from .generating import generate_batch
 from .interventions import hooked
+from .lens import Readout, read_batch
 from .network import Network, score
 from .plan import Batch, BatchRow, Cut, Job
 from .reuse import LayerReuse
@@ -251,6 +253,35 @@ class TransformersEngine:
                     hidden = self._reused.run([text.tokens for text in some], batch.tokens)
                 for index, likelihood in zip(indices, score(some, hidden, network.head), strict=True):
                     results[index] = likelihood
+                progress(batch.full_tokens)
+        return results
+
+    def lens(
+        self,
+        texts: Sequence[ScoredText],
+        read: Sequence[Sequence[int]],
+        group: Int64[Tensor, " token"],
+        *,
+        groups: int,
+        progress: Progress = SILENT,
+    ) -> list[Float64[Tensor, "layer measure"]]:
+        """What the logit lens reads behind each layer, summed over some places of each text."""
+        network = self._network
+        self.batching.check([text.tokens for text in texts])
+        results = [torch.zeros(0, dtype=torch.float64)] * len(texts)
+        with self._at_work(self.batching.budget):
+            readout = Readout.of(network)
+            members = torch.zeros(network.head.vocabulary, groups, device=network.device)
+            members[:, groups - 1] = 1.0  # rows of the matrix behind the tokenizer's last token
+            known = group[: len(members)]
+            members[: len(known)] = torch.nn.functional.one_hot(known, groups).to(members)
+            for indices in self.batching.score_batches(texts, every=True):
+                some = [texts[index] for index in indices]
+                batch = Batch.of([BatchRow(text.tokens, full=1) for text in some], network.device)
+                places = [read[index] for index in indices]
+                found = read_batch(network, readout, batch.tokens, some, places, members)
+                for index, sums in zip(indices, found, strict=True):
+                    results[index] = sums.clone()
                 progress(batch.full_tokens)
         return results
 

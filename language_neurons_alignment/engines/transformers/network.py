@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -246,12 +246,21 @@ def token_losses(
 
     A token's loss is computed from its own logits alone, so it does not depend on how they are divided.
     """
+    losses, start = [], 0
+    for logits in in_pieces(hidden, head):
+        these = targets[start : start + len(logits)]
+        losses.append(torch.logsumexp(logits, dim=-1) - logits.gather(-1, these[:, None]).squeeze(-1))
+        start += len(logits)
+    return torch.cat(losses)
+
+
+def in_pieces(
+    hidden: Float[Tensor, "token hidden"], head: Head, *, before: Callable[[Tensor], Tensor] | None = None
+) -> Iterator[Float32[Tensor, "piece vocabulary"]]:
+    """The logits of tokens, in their order, a few tokens at a time; `before` comes before the head."""
     where = hidden.device.type
     most = _LOGITS.get(where, 2**25)
     size, few = (max(1, some // head.vocabulary) for some in (most, _CACHED_LOGITS.get(where, most)))
-    losses = []
-    for some, wanted in zip(hidden.split(size), targets.split(size), strict=True):
-        for projected, these in zip(head.projection(some).split(few), wanted.split(few), strict=True):
-            logits = head.finish(projected)
-            losses.append(torch.logsumexp(logits, dim=-1) - logits.gather(-1, these[:, None]).squeeze(-1))
-    return torch.cat(losses)
+    for some in hidden.split(size):
+        for projected in head.projection(some if before is None else before(some)).split(few):
+            yield head.finish(projected)

@@ -161,10 +161,10 @@ class Cut:
         """The rows that a batch feeds."""
         return [row.tokens for job in batch for row in (job.first, *job.rest)]
 
-    def score_batches(self, texts: Sequence[ScoredText]) -> Iterator[list[int]]:
-        """The batches, by position, in which texts are scored; those with nothing to score are in none."""
+    def score_batches(self, texts: Sequence[ScoredText], *, every: bool = False) -> Iterator[list[int]]:
+        """The batches, by position, in which texts are scored; without `every`, only those with something to score."""
         return batches(
-            (index for index, text in enumerate(texts) if text.scored_tokens),
+            (index for index, text in enumerate(texts) if every or text.scored_tokens),
             length=lambda index: len(texts[index].tokens),
             budget=1 if self.invariant else self.budget,
             switch=self.switch,

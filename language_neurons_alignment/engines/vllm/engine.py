@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..._gguf import is_gguf
 from ...config import Sampling
@@ -22,7 +23,7 @@ from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, T
 from ...errors import EngineError, SilentHookError, UnknownArchitectureError
 from .. import checkpoint
 from ..adapter import open_adapter, put_onto
-from ..base import check_shape, not_finite
+from ..base import check_shape, no_lens, not_finite
 from ..families import class_name, family_of, neurons_per_layer
 from ..generation import PartialAnswer, check_prompts
 from ..quantization import describe_quantization, method_of
@@ -159,6 +160,10 @@ class VLLMEngine:
         if not np.isfinite(losses[wanted]).all():
             raise not_finite("logits")
         return [TextLikelihood(float(losses[_scored(tree, text)].sum()), text.scored_tokens) for text in texts]
+
+    def lens(self, *_texts: Any, **_choices: Any) -> list[Tensor]:
+        """Refuse: vLLM keeps what layers give to itself."""
+        raise no_lens()
 
     def generate(
         self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress = SILENT

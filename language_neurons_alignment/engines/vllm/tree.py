@@ -114,8 +114,8 @@ class Cut:
         """The full sequences of a batch."""
         return [tokens for group in batch for tokens in group.full]
 
-    def score_batches(self, texts: Sequence[ScoredText]) -> Iterator[list[int]]:
-        """The batches, by position, in which texts are scored."""
+    def score_batches(self, texts: Sequence[ScoredText], *, every: bool = False) -> Iterator[list[int]]:
+        """The batches, by position, in which texts are scored: every one of them is in one."""
         batch: list[int] = []
         held = 0
         for index, text in enumerate(texts):

@@ -1,0 +1,5 @@
+"""`python -m language_neurons_alignment`, which is `lna`."""
+
+from .cli import main
+
+main()
