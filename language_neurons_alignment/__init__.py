@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from ._loaded import Model as Model
     from ._loaded import load as load
     from ._methods import compare_methods as compare_methods
+    from ._neuron_cards import NeuronCards as NeuronCards
+    from ._neuron_cards import neuron_card as neuron_card
+    from ._neuron_cards import neuron_cards as neuron_cards
+    from ._neurons import write_neurons as write_neurons
     from ._report import write_report as write_report
     from ._session import Session as Session
     from ._session import open_session as open_session
@@ -93,6 +97,8 @@ _HOME = {
         "analysis": ("open_neurons", "analyze", "Neuron_Prob", "Neuron_Mask"),
         "_compare": ("compare",),
         "_stability": ("stability",),
+        "_neuron_cards": ("neuron_card", "neuron_cards", "NeuronCards"),
+        "_neurons": ("write_neurons",),
         "_report": ("write_report",),
         "errors": ("LNAError",),
     }.items()

@@ -356,6 +356,19 @@ class _Check:
                 if not with_ending(pictures, ".html").exists():
                     self.find(ORPHANED, pictures, "the page of these pictures is not there: run `lna report` again")
 
+    def read_neurons(self, folder: Path) -> None:
+        """Pages of neurons: whole, and each with its JSON."""
+        for rates in _folders(folder):
+            for path in sorted(rates.glob("neurons.*.html")):
+                self.checked["neurons"] += 1
+                if not path.read_bytes().rstrip().endswith(b"</html>"):
+                    self.find(DAMAGED, path, "the page is cut off: run `lna neurons` again")
+                data = path.with_name(f"{path.name.removesuffix('.html')}.json")
+                if not data.exists():
+                    self.find(ORPHANED, path, "the JSON file of its neurons is not there: run `lna neurons` again")
+                else:
+                    self.read(data, read_json, data, lambda content: "neurons" in content, command="lna neurons")
+
     def summary(self, path: Path, command: str) -> Json | None:
         """The content of the JSON file of a result; the tables written with it must be as they were written."""
         content = self.read(path, read_json, path, lambda content: isinstance(content, dict), command=command)
@@ -398,6 +411,7 @@ _READERS: dict[str, Callable[[_Check, Path], None]] = {
     "methods": _Check.read_tables,
     "lenses": _Check.read_tables,
     "reports": _Check.read_reports,
+    "neurons": _Check.read_neurons,
 }
 """Folder under the root → what reads it. What others are made from comes first."""
 

@@ -119,7 +119,7 @@ class NeuronSource:
 
     def _includes_general(self, term: Term) -> bool:
         """Whether a term includes general neurons; raises where it names a language that there is not."""
-        if term.expert is not None:
+        if term.of_shape:
             return False
         if term.is_list and term.language is not None:
             raise SettingsError(f"@{term.file} lists neurons of no language: leave #{term.language} out")
@@ -166,6 +166,8 @@ class NeuronSource:
                 layer, neurons = _expert(term, model)
                 one = torch.zeros_like(chosen)
                 one[layer, neurons] = True
+            elif term.layers is not None:
+                one = _in_layers(term, model)
             elif term.is_list:
                 one = self._places(term, model)
             else:
@@ -280,7 +282,12 @@ class NeuronSource:
         """The (layer, neuron) places of terms, as files list them."""
         chosen: set[tuple[int, ...]] = set()
         for minus, term in terms:
-            if term.expert is not None:  # how many neurons an expert has, only a model tells
+            if term.layers is not None:  # how many neurons a layer or an expert has, only a model tells
+                first, last = term.layers
+                inside = {place for place in chosen if first <= place[0] <= last}
+                chosen = chosen - inside if minus else chosen | {(layer,) for layer in range(first, last + 1)}
+                continue
+            if term.expert is not None:
                 chosen |= set() if minus else {term.expert}
                 continue
             if term.is_list:
@@ -299,7 +306,7 @@ class NeuronSource:
         if len(step.terms) > 1:
             return "no neurons are left in its set: take less away"
         _, term = next(iter(step.terms))
-        if term.expert is not None or term.file is not None or self.mask is None:
+        if term.of_shape or term.file is not None or self.mask is None:
             return f"{term} has no neurons in it: give another file"
         missing = f"{', '.join(term.classes or self.classes)} neurons of {term.language}"
         return f"{self.mask.name} has no {missing}: choose other --classes, or another mask (-r, -l)"
@@ -313,7 +320,7 @@ class NeuronSource:
             "classes": list(self.classes),
             "top_rate": None if rates is None else rates.top_rate,
             "lambda": None if rates is None else rates.lam,
-            "neurons": {str(term): self._digest(term) for term in steps.terms if term.expert is None},
+            "neurons": {str(term): self._digest(term) for term in steps.terms if not term.of_shape},
             "means": {language: self.moments[language].digest for language in means},
         }
 
@@ -334,6 +341,18 @@ def _expert_of(term: Term, model: ModelInfo) -> tuple[int, int]:
             f"{layers[0]} to {layers[-1]}"
         )
     return layer, number
+
+
+def _in_layers(term: Term, model: ModelInfo) -> Bool[Tensor, "layer neuron"]:
+    """All neurons of a range of layers that the model has."""
+    assert term.layers is not None
+    first, last = term.layers
+    if last >= model.layers:
+        raise SettingsError(f"{term}: {model.path} has layers 0..{model.layers - 1}: name layers that it has")
+    layers = torch.arange(model.layers)
+    widths = torch.tensor(model.layer_widths)
+    inside = (first <= layers) & (layers <= last)
+    return inside[:, None] & (torch.arange(model.d_mlp) < widths[:, None])
 
 
 def _expert(term: Term, model: ModelInfo) -> tuple[int, slice]:

@@ -4,9 +4,11 @@
     operation  = zero | scale:a | set:v | mean:LANG | replace:LANG | add:LANG:α | diffmean:LANG | ban | boost:x
     set        = term { " + " term | " - " term }                    from left to right
     term       = LANG | LANG:class,… | @neurons.csv | @neurons.json | @mask-file | @mask-file#LANG | expert:LAYER.NUMBER
+               | layers:FIRST-LAST
     LANG       = a language, or one of the words each, source, target, which stand for one
 
-An expert of a mixture stands for all its neurons; ban and boost act on the experts themselves, in the router.
+An expert of a mixture stands for all its neurons; ban and boost act on the experts themselves, in the router. A range
+of layers, both ends included and counted from 0, stands for all their neurons.
 
 Steps apply in the order given. Parsing needs neither torch nor a file; `_interventions` computes what steps do.
 """
@@ -95,19 +97,27 @@ class Operation:
 
 @dataclass(frozen=True)
 class Term:
-    """Some neurons, by name: of a language or placeholder, in a file, or of an expert, (layer, number)."""
+    """Some neurons, by name: of a language or placeholder, in a file, of an expert (layer, number), of layers."""
 
     language: str | None = None
     classes: tuple[str, ...] | None = None  # None: those chosen by `--classes`
     file: str | None = None  # None: a language of the mask in use
     expert: tuple[int, int] | None = None
+    layers: tuple[int, int] | None = None  # the first and the last
 
     def __str__(self) -> str:
         if self.expert is not None:
             return "expert:{}.{}".format(*self.expert)
+        if self.layers is not None:
+            return "layers:{}-{}".format(*self.layers)
         if self.file is not None:
             return f"@{self.file}" + ("" if self.language is None else f"#{self.language}")
         return f"{self.language}" + ("" if self.classes is None else f":{','.join(self.classes)}")
+
+    @property
+    def of_shape(self) -> bool:
+        """Whether the model's shape alone tells which neurons these are; else a mask or a file does."""
+        return self.expert is not None or self.layers is not None
 
     @property
     def is_list(self) -> bool:
@@ -185,7 +195,7 @@ class Steps:
     @property
     def needs_mask(self) -> bool:
         """Whether the steps name neurons by language, or need to know all languages (`diffmean`)."""
-        by_language = any(term.file is None and term.expert is None for term in self.terms)
+        by_language = any(term.file is None and not term.of_shape for term in self.terms)
         return by_language or any(OPERATIONS[step.operation.name].others for step in self.steps)
 
     def variant(self, usual: Sequence[str]) -> str:
@@ -265,6 +275,11 @@ def _term(text: str) -> Term:
         if place is None:
             raise SettingsError(f"{text!r} names no expert: write expert:LAYER.NUMBER, both counted from 0")
         return Term(expert=(int(place[1]), int(place[2])))
+    if language == "layers":
+        ends = re.fullmatch(r"(\d+)-(\d+)", classes)
+        if ends is None or int(ends[1]) > int(ends[2]):
+            raise SettingsError(f"{text!r} names no layers: write layers:FIRST-LAST, both counted from 0 and included")
+        return Term(layers=(int(ends[1]), int(ends[2])))
     return Term(_language(language), in_order([name.strip() for name in classes.split(",")]) if colon else None)
 
 

@@ -6,17 +6,19 @@ and the pictures. If results are missing, the page names the command that makes 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from urllib.parse import quote
 
 from ._compare import Comparison, comparison_of
 from ._operations import CLASSES
 from .analysis import ModelNeurons, analysis_of, open_neurons
-from .config import DEFAULT_RANGE, DEFAULT_SELECTION, TEXTS, MapSettings, Selection, SweepRange
+from .config import DEFAULT_NEURONS, DEFAULT_RANGE, DEFAULT_SELECTION, TEXTS, MapSettings, Selection, SweepRange
 from .core.perplexity import PerplexityMap
 from .core.selection import language_mask, select
 from .errors import MissingArtifactError, SettingsError
@@ -24,7 +26,7 @@ from .plots.draw import draw, write_pdf, write_png, write_svg
 from .report import comparison, model
 from .report.page import render_page
 from .report.sections import MissingSection, Part, Report, Section, pictures
-from .store.files import save_pictures, write_text
+from .store.files import Json, read_json, save_pictures, write_text
 from .store.layout import Layout, with_ending
 from .store.maps import load_map, map_exists
 from .store.masks import Mask
@@ -52,6 +54,7 @@ class Evidence:
     Attributes:
         maps: finished perplexity maps of exactly these neurons, by the ending of their file names.
         missing: by the name of each figure that cannot be drawn.
+        looked: the neurons of the page of `lna neurons`, where there is one of exactly this mask.
         sensitivity: a sentence on what masks and effects are at a smaller λ; empty without counts.
     """
 
@@ -60,6 +63,7 @@ class Evidence:
     facts: dict[str, str]
     missing: dict[str, MissingSection]
     sensitivity: str
+    looked: tuple[Json, ...] = ()
 
 
 def write_report(
@@ -104,13 +108,13 @@ def write_report(
     if out is not None and out.suffix != ".html":
         raise SettingsError(f"--out must name a page that ends in .html, got {out}: for example {out.name}.html")
     results = gather(layouts, selection, mask_only=mask_only, called=called)
-    report = compose(results, trained=trained, search=selection.search)
-    if title is not None:
-        report = replace(report, title=title)
     if out is None:
         rates = results[0].neurons.description
         others = [one.neurons.layout.model for one in results[1:]]
         out = with_ending(layouts[0].report(rates.top_rate, rates.lam, others=others), ".html")
+    report = compose(results, trained=trained, search=selection.search, out=out)
+    if title is not None:
+        report = replace(report, title=title)
     folder, written = out.with_suffix(""), []
     for title, name, chart in pictures(report):
         drawn = draw(chart, title=title)
@@ -168,7 +172,24 @@ def _evidence(neurons: ModelNeurons, called: str) -> Evidence:
         common = [key for key in first if key not in own and all(meta.get(key) == first[key] for meta in others)]
         counted = {f"counts: {key.replace('_', ' ')}": str(first[key]) for key in common}
     facts = {**_described(neurons), **counted, **mapped}
-    return Evidence(neurons, maps, facts, missing, _sensitivity(neurons, maps, called))
+    return Evidence(neurons, maps, facts, missing, _sensitivity(neurons, maps, called), _looked(neurons))
+
+
+def _looked(neurons: ModelNeurons) -> tuple[Json, ...]:
+    """The neurons of the page that was made of this very mask."""
+    rates = (neurons.description.top_rate, neurons.description.lam)
+    path = with_ending(neurons.layout.neurons(*rates), ".json")
+    found = read_json(path, lambda content: isinstance(content.get("neurons"), list), command="lna neurons")
+    mask = Mask(neurons.languages, neurons.mask, neurons.description)
+    if found is None or found.get("mask") != mask.digest_of(DEFAULT_NEURONS.classes):
+        return ()
+    return tuple(found["neurons"])
+
+
+def _neurons_page(neurons: ModelNeurons, out: Path) -> str:
+    """The page of neurons as a link from the report."""
+    page = with_ending(neurons.layout.neurons(neurons.description.top_rate, neurons.description.lam), ".html")
+    return quote(Path(os.path.relpath(page.absolute(), out.absolute().parent)).as_posix())
 
 
 def _sensitivity(neurons: ModelNeurons, maps: dict[str, PerplexityMap], called: str) -> str:
@@ -245,8 +266,14 @@ def _described(neurons: ModelNeurons) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
-def compose(results: Sequence[Evidence], *, trained: Sequence[str] = (), search: SweepRange = DEFAULT_RANGE) -> Report:
-    """Arrange the results of models in sections; nothing is drawn or written."""
+def compose(
+    results: Sequence[Evidence],
+    *,
+    trained: Sequence[str] = (),
+    search: SweepRange = DEFAULT_RANGE,
+    out: Path = Path("report.html"),
+) -> Report:
+    """Arrange the results of models in sections; nothing is drawn or written. Links begin at `out`, the page."""
     first = results[0].neurons
     compared = comparison_of([one.neurons for one in results], trained=trained) if len(results) > 1 else None
     names = compared.names if compared else (first.layout.model,)
@@ -259,7 +286,7 @@ def compose(results: Sequence[Evidence], *, trained: Sequence[str] = (), search:
         facts=_facts(first),
         parts=(
             *(_comparison_parts(compared) if compared else ()),
-            Part("model", title, tuple(_model_sections(results[0], search))),
+            Part("model", title, tuple(_model_sections(results[0], search, out))),
             Part("origin", "Where it comes from", (origin,)),
         ),
         languages=first.languages,
@@ -296,7 +323,7 @@ def _facts(neurons: ModelNeurons) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _model_sections(results: Evidence, search: SweepRange) -> list[Section]:
+def _model_sections(results: Evidence, search: SweepRange, out: Path) -> list[Section]:
     """Every figure of one model, in the order of reading; a missing one names the command that makes its results."""
     neurons, described, counts = results.neurons, results.neurons.description, results.neurons.counts
     found, lam = analysis_of(neurons, search=search), described.lam
@@ -334,6 +361,9 @@ def _model_sections(results: Evidence, search: SweepRange) -> list[Section]:
         ),
         "perplexity": model.perplexity_section(results.maps) if results.maps else None,
     }
+    if results.looked:
+        page = _neurons_page(neurons, out)
+        sections["neurons"] = model.neurons_section(results.looked, neurons.languages, page)
     return [section or results.missing[name] for name, section in sections.items()]
 
 

@@ -524,7 +524,8 @@ class Changes:
         (),
         "--do",
         help="Step of an intervention: zero, scale:a, set:v, mean:LANG, replace:LANG, add:LANG:α or diffmean:LANG; on "
-        "LANG, LANG:classes, @file, or several with ' + ' and ' - '. May be given several times: they apply in order.",
+        "LANG, LANG:classes, layers:A-B, @file, or several with ' + ' and ' - '. May be given several times: they "
+        "apply in order.",
         panel="Changed neurons",
         metavar="'OP SET'",
         many=True,
@@ -598,6 +599,62 @@ class MapSettings(Changes):
 
 
 DEFAULT_MAP = MapSettings()
+
+
+@dataclass(frozen=True)
+class NeuronSettings:
+    """What is shown of neurons.
+
+    >>> NeuronSettings(classes=("specific",)).variant
+    '.specific'
+
+    Attributes:
+        classes: whose neurons, in the order of `CLASSES`.
+        top: None for all of them.
+
+    Raises:
+        SettingsError: an unknown class, or a number out of range.
+    """
+
+    classes: tuple[str, ...] = flag_of(
+        Changes, "classes", help=f"Which neurons: any of {','.join(CLASSES)}.", panel=None
+    )
+    top: int | None = flag(
+        None, "--top", help="Only the N neurons of each language with the largest margin.", metavar="N", shown="all"
+    )
+    contexts: int = flag(5, "-k", "--contexts", help="Strongest contexts kept for each neuron and language.")
+    window: int = flag(10, "--window", help="Tokens shown on each side of a context's token.")
+    tokens: int = flag(10, "--tokens", help="Tokens shown that a neuron promotes, and suppresses.")
+    effects: bool = flag(
+        False, "--effects", help="Also switch each neuron off alone, and measure each language's perplexity."
+    )
+    controls: int = flag_of(
+        MapSettings, "controls", help="With --effects: random neurons per layer to compare with: 0 or at least 2."
+    )
+    overlong: str = flag_of(Counting, "overlong")
+    seed: int = flag_of(Sampling, "seed", help="Seed for ties and controls.", panel=None)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", in_order(self.classes))
+        for value, name, least in (
+            (self.contexts, "-k", 1),
+            (self.tokens, "--tokens", 1),
+            (self.window, "--window", 0),
+        ):
+            if not least <= value <= 1000:
+                raise SettingsError(f"{name} must be from {least} to 1000, got {value}: give for example 10")
+        if self.top is not None and self.top < 1:
+            raise SettingsError(f"--top must be at least 1, got {self.top}: give for example 20")
+        check_choice(self.overlong, OVERLONG, "--overlong")
+        check_controls(self.controls)
+
+    @property
+    def variant(self) -> str:
+        """What tells this choice of classes from the default, in the files' names."""
+        return "" if self.classes == MASK_CLASSES else f".{'-'.join(self.classes)}"
+
+
+DEFAULT_NEURONS = NeuronSettings()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from language_neurons_alignment.core.counts import LanguageMoments, SpanMoments
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.selection import to_mask_list
 from language_neurons_alignment.errors import IncompatibleError, MissingArtifactError, SettingsError
+from language_neurons_alignment.languages import code_or_name
 from language_neurons_alignment.store.checkpoint import read_checkpoint
 from language_neurons_alignment.store.counts import save_counts
 from language_neurons_alignment.store.layout import Layout
@@ -180,6 +181,7 @@ def test_files_and_means_are_read_when_a_source_is_opened_and_never_again(
     torch.save(to_mask_list(torch.ones(*SHAPE, 1, dtype=torch.bool)), tmp_path / "mask.Llama-tiny")
     doing = Steps.parse([f"mean:en fr + @{tmp_path}/n.json", f"zero @{tmp_path}/mask.Llama-tiny"])
     source = SOURCE.opened(doing)
+    code_or_name("no language")  # the names of languages are read once, when the first unknown one is looked up
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a file was opened in the middle of a computation")

@@ -19,6 +19,7 @@ EXPORTS = {
     "open_session", "Session", "results_of", "read_corpus", "Corpus", "Record", "build_dataset", "check_dataset",
     "generate", "collect_activations", "quick_autosweep", "find_neurons", "run_pipeline", "Mask", "Neuron_Prob",
     "Neuron_Mask",
+    "neuron_card", "neuron_cards", "NeuronCards", "write_neurons",
     "perplexity_map", "evaluate", "force_languages", "compare_methods", "lens", "intervene", "neuron_source",
     "load_engine", "open_neurons", "analyze", "compare", "stability", "write_report", "LNAError",
 }  # fmt: skip

@@ -16,20 +16,22 @@ from typer.core import TyperGroup
 
 from ..errors import visible
 from ..version import __version__
+from .cards import neuron, neurons
 from .corpus import dataset, generate
 from .effects import evaluate, export_model, force, lens, methods, ppl
 from .findings import analyze, check, compare, model, pull, push, report, stability
 from .neurons import activation, autosweep, identify, import_mask, merge
 from .options import Results, option_of, register
 from .output import STATE
+from .playground import playground
 from .process import Ended
 from .run import demo, run
 
 PANELS = {
     "Corpus": (generate,),
     "Neurons": (demo, run, model, activation, merge, autosweep, identify, import_mask),
-    "Effects": (ppl, evaluate, force, methods, lens, export_model),
-    "Findings": (analyze, compare, stability, report, check, push, pull),
+    "Effects": (ppl, evaluate, force, methods, lens, playground, export_model),
+    "Findings": (neurons, neuron, analyze, compare, stability, report, check, push, pull),
 }
 """The commands under each heading of `lna --help`, in the order in which one needs them."""
 

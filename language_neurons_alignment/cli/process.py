@@ -19,6 +19,10 @@ _HOW = {
 }
 
 
+CTRL_C = 128 + signal.SIGINT
+"""The exit code of a process that Ctrl-C ended."""
+
+
 class Ended(BaseException):
     """A signal that ends the process, while a command was at work."""
 

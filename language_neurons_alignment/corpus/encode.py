@@ -463,7 +463,7 @@ class GeneratedAnswer:
     Attributes:
         text: a plain continuation of the instruction: without special tokens, cut before a stop string.
         tokens: what the model generated, including those that spell a stop string, without its end token.
-        finish: how it ended: "eos" (by the model itself), "stop" (at a stop string) or "length".
+        finish: how it ended: "eos" (by the model itself), "stop" (at a stop string), "length", or "cancelled".
     """
 
     text: str

@@ -72,6 +72,22 @@ def identify_languages(
     return verdicts
 
 
+def confident_languages(texts: Sequence[str], candidates: Iterable[str], *, least: float) -> list[str | None]:
+    """The language of each text among the candidates alone, however short it is; None where no confidence is `least`.
+
+    >>> confident_languages(["because", "ooo"], ["en", "de"], least=0.9)
+    ['en', None]
+    """
+    known = _by_code()
+    codes = {base_language(code): code for code in candidates if base_language(code) in known}
+    if len(codes) < 2 or not texts:
+        return [None] * len(texts)
+    detector = _lingua().LanguageDetectorBuilder.from_languages(*(known[base] for base in sorted(codes))).build()
+    values = detector.compute_language_confidence_values_in_parallel(list(texts))
+    best = [one[0] for one in values]
+    return [codes[one.language.iso_code_639_1.name.lower()] if one.value >= least else None for one in best]
+
+
 def known_languages(codes: Iterable[str]) -> tuple[str, ...]:
     """Those of the languages that lingua can identify."""
     known = _by_code()

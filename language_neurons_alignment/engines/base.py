@@ -18,6 +18,7 @@ from ..core.routing import Experts
 from ..core.widths import beyond
 from ..corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
 from ..errors import EngineError, IncompatibleError, SettingsError
+from .generation import Follow
 
 
 class Batching(Protocol):
@@ -125,12 +126,18 @@ class Engine(Protocol):
         ...
 
     def generate(
-        self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress = SILENT
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        sampling: Sampling,
+        progress: Progress = SILENT,
+        follow: Follow | None = None,
     ) -> list[GeneratedAnswer]:
         """The model's own answers, in the order of the prompts; only `sampling` decides how tokens are chosen.
 
         In exact arithmetic an answer depends on its prompt, its number and `sampling` alone, and on neither the batch
-        nor the order. `progress` adds up to the tokens of the answers.
+        nor the order. `progress` adds up to the tokens of the answers. `follow` sees each answer's text as it grows,
+        and can end it.
 
         Raises:
             EngineError: a prompt leaves no room for an answer, memory runs out, or the model computes NaN.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from ..config import Sampling
 from ..core.model import ModelInfo
@@ -17,6 +18,13 @@ _TORN = "\N{REPLACEMENT CHARACTER}"
 """How the bytes of an incomplete character are decoded."""
 
 
+Follow = Callable[[int, str], bool]
+"""Follows answers while they grow: called after each token with the prompt's position and the text so far.
+
+Where it returns False, that answer ends here, with the finish "cancelled".
+"""
+
+
 class PartialAnswer:
     """The answer to one prompt while it grows token by token.
 
@@ -24,8 +32,16 @@ class PartialAnswer:
     none of which is a character, or by parts of tokens.
     """
 
-    def __init__(self, prompt: Prompt, *, sampling: Sampling, model: ModelInfo, tokenizer: Tokenizer) -> None:
-        """Begin an answer; besides `sampling`, the model's longest sequence limits it."""
+    def __init__(
+        self,
+        prompt: Prompt,
+        *,
+        sampling: Sampling,
+        model: ModelInfo,
+        tokenizer: Tokenizer,
+        follow: Callable[[str], bool] | None = None,
+    ) -> None:
+        """Begin an answer; besides `sampling`, the model's longest sequence limits it, and `follow` may cancel it."""
         self.limit = min(sampling.max_new_tokens, model.max_length - len(prompt.tokens))
         self.tokens: list[int] = []
         self.finish: str | None = None
@@ -33,6 +49,7 @@ class PartialAnswer:
         self._stop = sampling.stop
         self._ends = frozenset(model.end_tokens)
         self._tokenizer = tokenizer
+        self._follow = follow
         self._window = _MARGIN + max((len(stop.encode(errors="surrogatepass")) for stop in sampling.stop), default=0)
 
     def add(self, token: int) -> bool:
@@ -46,18 +63,39 @@ class PartialAnswer:
                 self.finish = "stop"
             elif len(self.tokens) >= self.limit:
                 self.finish = "length"
+            if self._follow is not None and not self._follow(self._text()) and self.finish is None:
+                self.finish = "cancelled"
         return self.finish is not None
+
+    @classmethod
+    def each(
+        cls,
+        prompts: Sequence[Prompt],
+        follow: Follow | None,
+        *,
+        sampling: Sampling,
+        model: ModelInfo,
+        tokenizer: Tokenizer,
+    ) -> list[PartialAnswer]:
+        """Begin the answers to all prompts."""
+        common: dict[str, Any] = {"sampling": sampling, "model": model, "tokenizer": tokenizer}
+        return [
+            cls(prompt, **common, follow=None if follow is None else partial(follow, position))
+            for position, prompt in enumerate(prompts)
+        ]
 
     def answer(self) -> GeneratedAnswer:
         """The whole answer; an error if it has not ended."""
         if self.finish is None:
             raise EngineError(f"an answer was cut off after {len(self.tokens)} of up to {self.limit} tokens")
+        return GeneratedAnswer(self._text(), tuple(self.tokens), self.finish)
+
+    def _text(self) -> str:
+        """The text so far: in front of a stop string, and without a character whose last bytes have not come."""
         text = _continuation(self._tokenizer, self._prompt, self.tokens)
         if self.finish == "stop":
-            text = text[: _first(text, self._stop)]
-        if self.finish == "length":
-            text = text.rstrip(_TORN)
-        return GeneratedAnswer(text, tuple(self.tokens), self.finish)
+            return text[: _first(text, self._stop)]
+        return text if self.finish == "eos" else text.rstrip(_TORN)
 
     def _stopped(self) -> bool:
         """Whether a stop string is complete: the last tokens show it quickly, and the whole text confirms it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -56,6 +57,8 @@ STAGES = 4
 
 SCALES = {"percent": "percent", "log1p": "ln(1 + PPL)"}
 
+MOST_LOOKED = 3
+"""Neurons of each language, and tokens of each, in the table of neurons to look at."""
 _MOST_SETS = 20
 _LONGEST_SET = 48
 _MOST_PIECES = 1500
@@ -415,6 +418,47 @@ def perplexity_section(maps: Mapping[str, PerplexityMap]) -> FigureSection:
         + (controlled if any(one.controls for one in maps.values()) else ""),
         views,
         f"{note}; not in those of {', '.join(others)}." if others and own else f"{note}.",
+    )
+
+
+def neurons_section(looked: Sequence[Mapping[str, Any]], languages: Sequence[str], page: str) -> TableSection:
+    """List the neurons of each language with the largest margins, each with a link to the page of neurons.
+
+    Args:
+        looked: the neurons of that page, as its JSON has them.
+        languages: of the report.
+        page: the page, as a link.
+    """
+    rows, links = [], []
+    for code in languages:
+        own = sorted((one for one in looked if code in one["own"]), key=lambda one: -one["margin"])
+        for one in own[:MOST_LOOKED]:
+            here = next((seen for seen in one["languages"] if seen["language"] == code), None)
+            factor = one["positive"]
+            writes = one["suppresses" if factor is not None and factor < 0.5 else "promotes"]
+            effect = here and here["effect"]
+            rows.append(
+                (
+                    f"{one['layer']}.{one['index']}",
+                    language_name(code),
+                    one["class"],
+                    one["margin"],
+                    "" if here is None else f"{here['probability']:.1%}",
+                    "" if not effect else f"{effect['change']:+.3f} %",
+                    " ".join(token["token"].strip() or "␣" for token in writes[:MOST_LOOKED]),
+                )
+            )
+            links.append(f"{page}#{one['layer']}.{one['index']}")
+    return TableSection(
+        "neurons",
+        "Neurons to look at",
+        "The neurons of each language that stand out most: their margin is the least activation probability in their "
+        "own languages less the most in any other. The link opens the neuron on the page of `lna neurons`, with the "
+        "texts that it fires on and the tokens that it raises, the first of which stand here. Off: the change of the "
+        "language's perplexity without this neuron alone, where that was measured (--effects).",
+        ("neuron", "language", "class", "margin", "fires on", "off", "writes"),
+        rows,
+        links,
     )
 
 

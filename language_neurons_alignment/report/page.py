@@ -46,16 +46,16 @@ THEMES: dict[str, dict[str, Any]] = {
 }
 """The colours on white and on black, for the style sheet and the figures."""
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=PackageLoader("language_neurons_alignment.report", "template"),
-    autoescape=lambda name: name == "report.html",
+    autoescape=lambda name: str(name).endswith(".html"),
     undefined=StrictUndefined,
 )
 
 
 def render_page(report: Report, *, folder: str) -> str:
     """Render a report as HTML that links to the pictures and tables in `folder`."""
-    return _TEMPLATES.get_template("report.html").render(
+    return TEMPLATES.get_template("report.html").render(
         report=report,
         parts=[
             {"title": part.title, "sections": [_contents(one, folder) for one in part.sections]}
@@ -64,8 +64,8 @@ def render_page(report: Report, *, folder: str) -> str:
         languages=[(code, language_name(code)) for code in report.languages],
         folder=folder,
         version=__version__,
-        css=_TEMPLATES.get_template("report.css").render(themes=THEMES),
-        script=_TEMPLATES.get_template("report.js").render(),
+        css=TEMPLATES.get_template("report.css").render(themes=THEMES),
+        script=TEMPLATES.get_template("report.js").render(),
         plotly=get_plotlyjs(),
         payload={
             "figures": {figure.name: [_payload(view.chart) for view in figure.views] for figure in report.figures},
@@ -84,7 +84,7 @@ def _contents(section: Section, folder: str) -> dict[str, Any]:
         case MissingSection():
             return {**vars(section), "kind": "missing"}
         case TableSection():
-            return {**vars(section), "kind": "table", "table": _table(section.header, section.rows)}
+            return {**vars(section), "kind": "table", "table": _table(section.header, section.rows, section.links)}
         case FigureSection():
             views = [
                 {"label": one.label, "href": f"{folder}/{file_name(section, one)}", "table": _chart_table(one.chart)}
@@ -106,10 +106,11 @@ def _chart_table(chart: Chart) -> dict[str, Any] | None:
     return _table(chart.header, rows) if len(rows) <= _MOST_ROWS else None
 
 
-def _table(header: TableRow, rows: Sequence[TableRow]) -> dict[str, Any]:
-    """A table of texts, with the columns that contain words marked."""
+def _table(header: TableRow, rows: Sequence[TableRow], links: Sequence[str] = ()) -> dict[str, Any]:
+    """A table of texts, with the columns that contain words marked, and perhaps a link in each row's first cell."""
     words = [any(isinstance(row[column], str) for row in rows) for column in range(len(header))]
-    return {"header": header, "rows": [list(map(exact, row)) for row in rows], "text": words, "corner": ""}
+    shown = [list(map(exact, row)) for row in rows]
+    return {"header": header, "rows": shown, "text": words, "corner": "", "links": links}
 
 
 def _describe(chart: Chart) -> str:

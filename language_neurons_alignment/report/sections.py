@@ -31,13 +31,14 @@ class FigureSection:
 
 @dataclass(frozen=True)
 class TableSection:
-    """A table without a chart, for example the provenance."""
+    """A table without a chart, for example the provenance; `links` are those of the rows, if they have any."""
 
     name: str
     title: str
     reading: str
     header: TableRow
     rows: Sequence[TableRow]
+    links: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,10 @@ class Layout:
         """The analysis, without its ending; its tables lie beside it."""
         return self._rated("analysis", top_rate, lam) / f"analysis.{self.model}"
 
+    def neurons(self, top_rate: float, lam: float | None, *, variant: str = "") -> Path:
+        """The page of neurons, without its ending; `variant` names a choice of classes."""
+        return self._rated("neurons", top_rate, lam) / self._fitting(f"neurons.{self.model}{variant}")
+
     def stability(self, top_rate: float, lam: str, *, other: str = "") -> Path:
         """The stability of this model's neurons, without its ending; `lam` is λ, or how it is found."""
         name = f"stability.{self.model}{f'..{other}' if other else ''}"

@@ -173,6 +173,24 @@ class GenerationContract(MomentsContract):
         assert_same_counts(engine.count(groups), counts, exact=True)
         assert engine.log_likelihood(texts) == likelihoods
 
+    def test_answers_are_followed_token_by_token_and_end_where_the_follower_says(self, engine: Engine) -> None:
+        prompts, few = prompts_of(engine, SOME), Sampling(max_new_tokens=6)
+        answers, seen = engine.generate(prompts, sampling=few), {number: [] for number in range(len(prompts))}
+
+        def follow(position: int, text: str) -> bool:
+            seen[position].append(text)
+            return position != 2 or len(seen[2]) < 3
+
+        followed = engine.generate(prompts, sampling=few, follow=follow)
+        for position, (answer, free) in enumerate(zip(followed, answers, strict=True)):
+            if position == 2 and len(free.tokens) > 3:
+                assert (answer.finish, answer.tokens) == ("cancelled", free.tokens[:3])
+            else:
+                assert answer == free
+            assert len(seen[position]) == len(answer.tokens)
+            assert not seen[position] or seen[position][-1] == answer.text.rstrip("\N{REPLACEMENT CHARACTER}")
+        assert len(answers[2].tokens) > 3, "otherwise there was nothing to cancel"
+
     def test_an_error_in_the_middle_leaves_the_engine_as_it_was(self, engine: Engine) -> None:
         prompts, groups = prompts_of(engine), groups_of(engine.tokenizer)
         answers, counts = (

@@ -200,10 +200,17 @@ class NaiveEngine:
         return results
 
     def generate(
-        self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Callable[[int], None] = lambda _: None
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        sampling: Sampling,
+        progress: Callable[[int], None] = lambda _: None,
+        follow: Callable[[int, str], bool] = lambda _position, _text: True,
     ) -> list[GeneratedAnswer]:
         assert sampling.greedy, "the oracle takes the likeliest token; it draws none"
-        answers = [self._answer(prompt.tokens, sampling) for prompt in prompts]
+        answers = [
+            self._answer(prompt.tokens, sampling, partial(follow, position)) for position, prompt in enumerate(prompts)
+        ]
         progress(sum(len(answer.tokens) for answer in answers))
         return answers
 
@@ -214,7 +221,7 @@ class NaiveEngine:
         """The probabilities of the next token, in float64."""
         return torch.softmax(self._pass(tuple(tokens)).logits[-1].double(), dim=-1)
 
-    def _answer(self, prompt: Sequence[int], sampling: Sampling) -> GeneratedAnswer:
+    def _answer(self, prompt: Sequence[int], sampling: Sampling, follow: Callable[[str], bool]) -> GeneratedAnswer:
         """An answer; each token is computed without a cache, and the text is decoded anew after each."""
         new: list[int] = []
         read = partial(self.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -225,6 +232,8 @@ class NaiveEngine:
             new.append(token)
             text = read([*prompt, *new])[len(read(prompt)) :]
             found = [text.index(stop) for stop in sampling.stop if stop in text]
+            if not follow(text[: min(found, default=None)].rstrip("\ufffd")) and not found:
+                return GeneratedAnswer(text.rstrip("\ufffd"), tuple(new), "cancelled")
             if found:
                 return GeneratedAnswer(text[: min(found)], tuple(new), "stop")
             if len(new) == sampling.max_new_tokens or len(prompt) + len(new) == self.model.max_length:

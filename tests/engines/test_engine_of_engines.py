@@ -22,6 +22,7 @@ from language_neurons_alignment.core.model import SILENT, Progress
 from language_neurons_alignment.core.perplexity import TextLikelihood
 from language_neurons_alignment.corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText
 from language_neurons_alignment.engines.base import Engine
+from language_neurons_alignment.engines.generation import Follow
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from tests.engines.contract import SHORT, assert_close, assert_same_counts, groups_of, some_neurons
 from tests.engines.moments_contract import assert_same_moments
@@ -55,9 +56,19 @@ class Several:
         return self._shared(texts, lambda engine, some: engine.log_likelihood(some, progress=progress))
 
     def generate(
-        self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress = SILENT
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        sampling: Sampling,
+        progress: Progress = SILENT,
+        follow: Follow | None = None,
     ) -> list[GeneratedAnswer]:
-        return self._shared(prompts, lambda e, some: e.generate(some, sampling=sampling, progress=progress))
+        def generated(engine: Engine, some: Sequence[Prompt]) -> list[GeneratedAnswer]:
+            number, many = self.engines.index(engine), len(self.engines)
+            one = follow and (lambda position, text: follow(number + many * position, text))
+            return engine.generate(some, sampling=sampling, progress=progress, follow=one)
+
+        return self._shared(prompts, generated)
 
     def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
         return self.engines[0].answer_batches(prompts, sampling=sampling)

@@ -132,3 +132,25 @@ def test_every_end_token_that_is_named_anywhere_counts() -> None:
     assert end_tokens(Named(2), Named([128, 2, 9]), Named(7)) == (2, 7, 9, 128)
     assert end_tokens(Named(None), None, Named(7)) == (7,)
     assert end_tokens(Named(None), None, Named(None)) == ()
+
+
+def test_a_follower_sees_whole_characters_and_can_end_the_answer() -> None:
+    seen: list[str] = []
+    tokens = BYTES.encode("é\N{EURO SIGN}", add_special_tokens=False)
+
+    def follow(text: str) -> bool:
+        seen.append(text)
+        return "\N{EURO SIGN}" not in text
+
+    (partial,) = PartialAnswer.each(
+        [Prompt(tuple(BYTES.encode("Say:")))],
+        lambda position, text: position == 0 and follow(text),
+        sampling=Sampling(),
+        model=MODEL,
+        tokenizer=BYTES,
+    )
+    ended = [partial.add(token) for token in (*tokens, *tokens)]
+    assert ended == [False] * (len(tokens) - 1) + [True] * (1 + len(tokens))
+    assert (partial.answer().text, partial.answer().finish) == ("é\N{EURO SIGN}", "cancelled")
+    assert len(seen) == len(tokens)
+    assert set(seen) == {"é", "é\N{EURO SIGN}"}, "no half of a character"

@@ -26,7 +26,7 @@ from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, T
 from ...errors import EngineError, LNAWarning, SettingsError
 from .. import EngineSettings
 from ..base import check_shape, no_lens
-from ..generation import check_prompts
+from ..generation import Follow, PartialAnswer, check_prompts
 from .cluster import Cluster
 from .dispatcher import Dispatcher, Patience, Unit
 from .replica import ANSWER, COUNT, LENS, SCORE, Described
@@ -221,9 +221,14 @@ class EnginePool:
         return [results[index] for index in range(len(texts))]
 
     def generate(
-        self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress = SILENT
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        sampling: Sampling,
+        progress: Progress = SILENT,
+        follow: Follow | None = None,
     ) -> list[GeneratedAnswer]:
-        """The model's own answers, in the order of the prompts."""
+        """The model's own answers, in the order of the prompts; `follow` sees an answer grow when it is there."""
         check_prompts(prompts, longest=self.model.max_length)
         self.batching.check([prompt.tokens for prompt in prompts])
         batches = self.answer_batches(prompts, sampling=sampling)
@@ -238,7 +243,15 @@ class EnginePool:
         answers: dict[int, GeneratedAnswer] = {}
         for number, given in self._results((unit(*one) for one in enumerate(batches)), progress):
             answers.update(zip(batches[number], given, strict=True))
-        return [answers[index] for index in range(len(prompts))]
+        if follow is None:
+            return [answers[index] for index in range(len(prompts))]
+        begun = PartialAnswer.each(prompts, follow, sampling=sampling, model=self.model, tokenizer=self.tokenizer)
+        for index, growing in enumerate(begun):
+            ends = self.model.end_tokens[:1] if answers[index].finish == "eos" else ()
+            for token in (*answers[index].tokens, *ends):
+                if growing.add(token):
+                    break
+        return [one.answer() for one in begun]
 
     def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
         """The batches, by position, in which `generate` answers these prompts; each is a unit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -22,20 +22,21 @@ from ...core.counts import LanguageCounts
 from ...core.interventions import Intervention
 from ...core.model import SILENT, ModelInfo, Progress
 from ...core.perplexity import TextLikelihood
+from ...core.readings import LanguageReadings, Readout
 from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer
 from ...errors import EngineError, SettingsError
 from .. import checkpoint, gguf
 from ..adapter import open_adapter, put_onto
 from ..base import check_batch_choices
-from ..generation import PartialAnswer, check_prompts, crosses
+from ..generation import Follow, PartialAnswer, check_prompts, crosses
 from ..quantization import check_quantization, describe_quantization, method_of
-from . import guest, loading
+from . import ablating, guest, loading, reading, writing
 from .compiled import CompiledCounter, check_backend
 from .counting import FiringCounter, feed, feed_jobs
 from .folding import fold
 from .generating import generate_batch
 from .interventions import hooked
-from .lens import Readout, read_batch
+from .lens import LensHead, read_batch
 from .network import Network, score
 from .plan import Batch, BatchRow, Cut, Job
 from .reuse import LayerReuse
@@ -49,6 +50,9 @@ TOGETHER = 2048
 
 KEPT = 0.25
 """The share of a device's free memory that kept states may take (`reuse`)."""
+
+GRAPH = 4
+"""How many times fewer tokens a forward has whose activations all stay for a backward pass."""
 
 ANSWER_TOKENS = {"cpu": 8192, "cuda": 16384, "mps": 8192}
 """Tokens of prompts and answers in the KV cache at a time, by device, where the caller sets none."""
@@ -270,7 +274,7 @@ class TransformersEngine:
         self.batching.check([text.tokens for text in texts])
         results = [torch.zeros(0, dtype=torch.float64)] * len(texts)
         with self._at_work(self.batching.budget):
-            readout = Readout.of(network)
+            readout = LensHead.of(network)
             members = torch.zeros(network.head.vocabulary, groups, device=network.device)
             members[:, groups - 1] = 1.0  # rows of the matrix behind the tokenizer's last token
             known = group[: len(members)]
@@ -286,17 +290,23 @@ class TransformersEngine:
         return results
 
     def generate(
-        self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress = SILENT
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        sampling: Sampling,
+        progress: Progress = SILENT,
+        follow: Follow | None = None,
     ) -> list[GeneratedAnswer]:
         """The model's own answers, in the order of the prompts."""
         network, model = self._network, self.model
         check_prompts(prompts, longest=model.max_length)
         self.batching.check([prompt.tokens for prompt in prompts])
         answers: dict[int, GeneratedAnswer] = {}
+        begun = PartialAnswer.each(prompts, follow, sampling=sampling, model=model, tokenizer=self.tokenizer)
         with self._at_work(self.batching.answering):
             for batch in self.answer_batches(prompts, sampling=sampling):
                 some = [prompts[index] for index in batch]
-                partial = [PartialAnswer(one, sampling=sampling, model=model, tokenizer=self.tokenizer) for one in some]
+                partial = [begun[index] for index in batch]
                 crossing = any(crosses(one, new=sampling.max_new_tokens, switch=network.switch) for one in some)
                 cache = network.pads and not crossing
                 given = generate_batch(network.model, some, partial, sampling=sampling, progress=progress, cache=cache)
@@ -336,6 +346,75 @@ class TransformersEngine:
     def sites(self) -> tuple[NeuronSite, ...]:
         """Where the loaded model keeps its neurons, layer by layer, as was proved when it was loaded."""
         return self._network.sites
+
+    def read(
+        self,
+        groups: Sequence[PromptGroup],
+        neurons: Int64[Tensor, "neuron 2"],
+        *,
+        keep: int,
+        window: int,
+        seed: int = 0,
+        kinds: Int64[Tensor, " token"] | None = None,
+        partners: Int64[Tensor, "neuron partner"] | None = None,
+        progress: Progress = SILENT,
+    ) -> LanguageReadings:
+        """What chosen neurons do on the answers' tokens of one language (`core.readings`).
+
+        Args:
+            groups: instructions and their answers, as tokens.
+            neurons: (layer, flat index), each once, in ascending order.
+            keep: K, strongest tokens of each neuron.
+            window: w, activations on each side of them.
+            seed: decides between equally strong tokens.
+            kinds: of each token of the vocabulary, what its firings are counted by; below 0: by nothing.
+            partners: of each neuron, others, as rows of `neurons`, whose firings together with it are counted.
+            progress: adds up to the tokens of the full sequences.
+        """
+        self.batching.check([tokens for group in groups for tokens in group.full])
+        with self._at_work(self.batching.budget):
+            found = reading.read(
+                self._network,
+                groups,
+                neurons,
+                keep=keep,
+                window=window,
+                seed=seed,
+                budget=1 if self.batching.invariant else self.batching.budget,
+                kinds=kinds,
+                partners=partners,
+                progress=progress,
+            )
+        return found
+
+    def readout(
+        self, neurons: Int64[Tensor, "neuron 2"], *, most: int, languages: Sequence[Int64[Tensor, " token"]] = ()
+    ) -> Readout:
+        """What these neurons write, as the unembedding reads it; `languages` are sets of tokens (`writing`)."""
+        with self._at_work(self.batching.budget):
+            return writing.readout(self._network, neurons, most=most, languages=languages)
+
+    def ablate_each(
+        self, texts: Sequence[ScoredText], neurons: Int64[Tensor, "neuron 2"], *, progress: Progress = SILENT
+    ) -> Float64[Tensor, "neuron text"]:
+        """The change of each text's negative log-likelihood with each neuron alone off, many neurons to a forward.
+
+        `neurons` as for `read`; `progress` adds up to neurons × the texts' tokens.
+        """
+        self.batching.check([text.tokens for text in texts])
+        with self._at_work(self.batching.budget):
+            budget = 1 if self.batching.invariant else self.batching.budget
+            return ablating.ablate_each(self._network, texts, neurons, budget=budget, progress=progress)
+
+    def first_order(
+        self, texts: Sequence[ScoredText], *, progress: Progress = SILENT
+    ) -> Float64[Tensor, "layer neuron"]:
+        """The same change in all texts together, to first order, for every neuron in one backward pass."""
+        self.batching.check([text.tokens for text in texts])
+        network, budget = self._network, max(1, self.batching.budget // GRAPH)
+        working = guest.at_work(network) if self._guest else nullcontext()
+        with _out_of_memory(budget), without_cudnn_attention(), working:
+            return ablating.first_order(network, texts, budget=budget, progress=progress)
 
     def close(self) -> None:
         """Give back the model's memory; the engine cannot be used afterwards."""

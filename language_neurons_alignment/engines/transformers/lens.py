@@ -36,7 +36,7 @@ from .sites import decoder_layers, probe
 
 
 @dataclass(frozen=True)
-class Readout:
+class LensHead:
     """A decoder's layers, and what leads from the residual stream to logits: the modules at its end, and the head."""
 
     layers: tuple[nn.Module, ...]
@@ -44,7 +44,7 @@ class Readout:
     head: Head
 
     @classmethod
-    def of(cls, network: Network) -> Readout:
+    def of(cls, network: Network) -> LensHead:
         """Find them on a few tokens, and prove them.
 
         Raises:
@@ -127,7 +127,7 @@ def _refused(name: str, seen: str) -> UnknownArchitectureError:
 
 def read_batch(
     network: Network,
-    readout: Readout,
+    readout: LensHead,
     tokens: Int64[Tensor, "row position"],
     texts: Sequence[ScoredText],
     read: Sequence[Sequence[int]],

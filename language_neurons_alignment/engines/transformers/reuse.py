@@ -31,6 +31,47 @@ State = Any
 """What a layer gives, with a copy of its tensor of hidden states."""
 
 
+class PartialForwards:
+    """Forwards of a decoder that start at a layer, from what the layer in front of it gave."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._layers = list(decoder_layers(network.decoder, family_of(network.model.config).transformers))
+
+    def forward(
+        self, tokens: Tensor, *, found: dict[int, State], start: int = 0, state: State = None, keep: Sequence[int] = ()
+    ) -> Tensor:
+        """One forward from the state at layer `start`; the states at the layers of `keep` come into `found`."""
+
+        def keeping(layer: int) -> tuple[nn.Module, Any]:
+            return self._layers[layer - 1], lambda _module, _inputs, output: found.update({layer: _copy(output)})
+
+        self._network.interventions.skip(start)
+        with hooked([keeping(layer) for layer in keep]), _replaced(self._layers[:start], state):
+            return self._network.run(tokens).last_hidden_state
+
+    def prove(self, layers: set[int]) -> dict[int, float]:
+        """The layers at which a forward of the probe can start, with the bytes that a token's state takes there."""
+        if not layers:
+            return {}
+        tokens, states = probe(self._network.decoder), {}
+        with torch.no_grad():
+            plain = self.forward(tokens, found=states, keep=sorted(layers))
+            return {
+                layer: _hidden(state).nbytes / tokens.numel()
+                for layer, state in states.items()
+                if self._is_same(plain, tokens, layer, state)
+            }
+
+    def _is_same(self, plain: Tensor, tokens: Tensor, layer: int, state: State) -> bool:
+        try:
+            return torch.equal(self.forward(tokens, found={}, start=layer, state=state), plain)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # whatever a model's own code raises where a layer did not compute
+            return False
+
+
 class LayerReuse:
     """The kept states of batches, at the layers that save the most; `run` keeps them and starts from them."""
 
@@ -44,12 +85,12 @@ class LayerReuse:
             memory: the most bytes that are kept; batches that find no room are computed whole.
         """
         self._network = network
-        self._layers = list(decoder_layers(network.decoder, family_of(network.model.config).transformers))
+        self._partial = PartialForwards(network)
         self._base = network.interventions.current
         self._kept: dict[tuple[Tokens, ...], dict[int, State]] = {}
         self._memory = memory
         firsts = [self._base.then(one).first_change(self._base) for one in changes]
-        sizes = self._prove({first for first in firsts if first > 0})
+        sizes = self._partial.prove({first for first in firsts if first > 0})
         fitting = int(memory // (tokens * max(sizes.values(), default=1.0) or 1))
         self.starts = best_starts(firsts, sizes, most=max(1, fitting))
 
@@ -61,7 +102,7 @@ class LayerReuse:
         kept = self._kept.setdefault(tuple(rows), {}) if self.starts else {}
         start = max((layer for layer in kept if layer <= first), default=0)
         found: dict[int, State] = {}
-        hidden = self._forward(
+        hidden = self._partial.forward(
             tokens,
             start=start,
             state=kept.get(start),
@@ -74,39 +115,6 @@ class LayerReuse:
                 self._memory -= size
                 kept[layer] = state
         return hidden
-
-    def _forward(
-        self, tokens: Tensor, *, found: dict[int, State], start: int = 0, state: State = None, keep: Sequence[int] = ()
-    ) -> Tensor:
-        """One forward from the state at layer `start`; the states at the layers of `keep` come into `found`."""
-
-        def keeping(layer: int) -> tuple[nn.Module, Any]:
-            return self._layers[layer - 1], lambda _module, _inputs, output: found.update({layer: _copy(output)})
-
-        self._network.interventions.skip(start)
-        with hooked([keeping(layer) for layer in keep]), _replaced(self._layers[:start], state):
-            return self._network.run(tokens).last_hidden_state
-
-    def _prove(self, layers: set[int]) -> dict[int, float]:
-        """The layers at which a forward of the probe can start, with the bytes that a token's state takes there."""
-        if not layers:
-            return {}
-        tokens, states = probe(self._network.decoder), {}
-        with torch.no_grad():
-            plain = self._forward(tokens, found=states, keep=sorted(layers))
-            return {
-                layer: _hidden(state).nbytes / tokens.numel()
-                for layer, state in states.items()
-                if self._is_same(plain, tokens, layer, state)
-            }
-
-    def _is_same(self, plain: Tensor, tokens: Tensor, layer: int, state: State) -> bool:
-        try:
-            return torch.equal(self._forward(tokens, found={}, start=layer, state=state), plain)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:  # whatever a model's own code raises where a layer did not compute
-            return False
 
 
 def best_starts(firsts: Sequence[int], allowed: Collection[int], *, most: int) -> list[int]:

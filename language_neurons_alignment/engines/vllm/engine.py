@@ -25,7 +25,7 @@ from .. import checkpoint
 from ..adapter import open_adapter, put_onto
 from ..base import check_shape, no_lens, not_finite
 from ..families import class_name, family_of, neurons_per_layer
-from ..generation import PartialAnswer, check_prompts
+from ..generation import Follow, PartialAnswer, check_prompts
 from ..quantization import describe_quantization, method_of
 from ..transformers.loading import load_weights
 from .gather import check_acted, check_pass, gather_counts, gather_experts, gather_losses
@@ -166,16 +166,23 @@ class VLLMEngine:
         raise no_lens()
 
     def generate(
-        self, prompts: Sequence[Prompt], *, sampling: Sampling, progress: Progress = SILENT
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        sampling: Sampling,
+        progress: Progress = SILENT,
+        follow: Follow | None = None,
     ) -> list[GeneratedAnswer]:
         """The model's own answers, in the order of the prompts."""
         model = self.model
         check_prompts(prompts, longest=model.max_length)
-        partial = [PartialAnswer(one, sampling=sampling, model=model, tokenizer=self.tokenizer) for one in prompts]
+        partial = PartialAnswer.each(prompts, follow, sampling=sampling, model=model, tokenizer=self.tokenizer)
         for batch in self.answer_batches(prompts, sampling=sampling):
             asked = [(prompts[index], partial[index]) for index in batch]
             with self._observed(None) as reports:
-                self._process.answer(asked, sampling=sampling, ends=model.end_tokens, progress=progress)
+                self._process.answer(
+                    asked, sampling=sampling, ends=model.end_tokens, progress=progress, each=follow is not None
+                )
             if any(report["infinite"] for report in reports):
                 raise not_finite("hidden states")
         return [one.answer() for one in partial]

@@ -34,8 +34,11 @@ Request = tuple[Tokens, Any, Take]
 """A prompt, its `vllm.SamplingParams`, and what is called with each output."""
 
 
-def sampling_parameters(sampling: Sampling, *, limit: int, seed: int, ends: Sequence[int]) -> Any:
-    """`vllm.SamplingParams` that set everything, so that the model's generation config decides nothing."""
+def sampling_parameters(sampling: Sampling, *, limit: int, seed: int, ends: Sequence[int], each: bool = False) -> Any:
+    """`vllm.SamplingParams` that set everything, so that the model's generation config decides nothing.
+
+    With `each`, every token is handed over as it comes.
+    """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -48,7 +51,7 @@ def sampling_parameters(sampling: Sampling, *, limit: int, seed: int, ends: Sequ
         ignore_eos=True,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
-        stream_interval=1 if sampling.stop else _AT_ONCE,
+        stream_interval=1 if sampling.stop or each else _AT_ONCE,
     )
 
 
@@ -111,8 +114,9 @@ class Process:
         sampling: Sampling,
         ends: Sequence[int],
         progress: Progress,
+        each: bool = False,
     ) -> None:
-        """Answer some prompts."""
+        """Answer some prompts; `each` as in `sampling_parameters`."""
 
         def write(partial: PartialAnswer) -> Take:
             def take(output: Any) -> bool:
@@ -126,7 +130,7 @@ class Process:
 
         def request(prompt: Prompt, partial: PartialAnswer) -> Request:
             seed = sampling.seed_for(prompt.tokens, prompt.number)
-            settings = sampling_parameters(sampling, limit=partial.limit, seed=seed, ends=ends)
+            settings = sampling_parameters(sampling, limit=partial.limit, seed=seed, ends=ends, each=each)
             return prompt.tokens, settings, write(partial)
 
         with explained("vLLM failed while it answered"):
