@@ -31,7 +31,7 @@ def test_the_conda_recipe_says_what_pyproject_says(project: dict[str, Any]) -> N
     assert (recipe["about"]["summary"], recipe["about"]["license"]) == (said["description"], said["license"])
     assert recipe["about"]["license_file"] == said["license-files"]
     (python, *run), host = recipe["requirements"]["run"], recipe["requirements"]["host"]
-    named = [re.fullmatch(r"([\w.-]+)(.*)", one) for one in said["dependencies"]]
+    named = [re.fullmatch(r"([\w.-]+)([^;]*).*", one) for one in said["dependencies"]]
     assert sorted(run) == sorted(f"{RENAMED.get(one[1], one[1])} {one[2]}" for one in named if one)
     assert python == f"python {said['requires-python']}"
     (backend,) = project["build-system"]["requires"]

@@ -70,8 +70,8 @@ class Lens(Framed):
 
     languages: tuple[str, ...]
     groups: tuple[str, ...]
-    sums: tuple[Float64[Tensor, "record layer measure"], ...]
-    positions: tuple[Float64[Tensor, " record"], ...]
+    sums: tuple[Float64[Tensor, "_ layer measure"], ...]  # each language has its own number of records
+    positions: tuple[Float64[Tensor, " _"], ...]
     chance: Float64[Tensor, " group"]
     pivot: str | None = None
 

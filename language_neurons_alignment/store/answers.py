@@ -23,6 +23,7 @@ from .grid import (
     Lines,
     Older,
     Stored,
+    asked_for,
     differences,
     line_of,
     merged,
@@ -52,7 +53,7 @@ class Journal(Lines):
         """Return the entries that are there, or begin a new journal."""
         header = json.loads(json.dumps(header))  # as it is read back: tuples become lists
         lines = self.read()
-        if lines and lines[0] == header:
+        if lines and lines[0] == {key: header[key] for key in asked_for(lines[0], header)}:
             return lines[1:]
         if lines and not replace:
             raise ConflictError(
