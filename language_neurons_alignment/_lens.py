@@ -28,9 +28,10 @@ from .core.model import StartProgress, silent
 from .core.profiles import ClassProfile, class_profile
 from .core.segmentation import segment_profile
 from .corpus.encode import Framing, ScoredText, Tokens, encode_texts
+from .corpus.language_id import known_languages
 from .corpus.records import Corpus, Record, Texts, corpus_of, records_hash
 from .corpus.token_languages import TokenLanguages, token_languages
-from .engines import Engine, EngineSource
+from .engines import Engine
 from .engines.base import no_lens
 from .errors import CorpusError, MissingArtifactError, SettingsError
 from .languages import parse_languages
@@ -155,14 +156,16 @@ def lens(
         return _read(session.engine, corpus, corpus.languages, source, settings, start)
     if neurons is not None:
         raise SettingsError("a session's steps name the neurons of its mask: leave neurons= out, or give a model")
-    session = with_stored_answers(_on_transformers(session))
+    session = with_stored_answers(session)
     chosen = parse_languages(languages) if languages else session.corpus.languages  # pyright: ignore[reportArgumentType]
     layout, masked = session.layout.by(selection), None
     lam = selection.lam if selection.lam is not None else one_lambda(layout, selection)
     source = neuron_source(session, steps, top_rate=selection.top_rate, lam=lam, classes=settings.classes)
     if lam is not None:
         masked = _neurons(layout, replace(selection, lam=lam, languages=None))
-    done = _read(session.source(), session.corpus, chosen, source, settings, start)
+    known_languages(chosen)  # where lingua is missing it says so now, and not when the model is loaded
+    engine = session.source.on_transformers(no_lens())
+    done = _read(engine, session.corpus, chosen, source, settings, start)
     if masked is None:
         done = replace(done, notes=(*done.notes, "there is no mask, so the figure shows no classes of neurons"))
     else:
@@ -175,14 +178,6 @@ def lens(
     pictures = {"layers": partial(write_png, done.plot(title=title))}
     content = {**_made_from(session, chosen, source, steps, settings), **_plain(done)}
     return replace(done, files=tuple(save_with_tensors(path, content, done.tables(), _tensors(done), pictures)))
-
-
-def _on_transformers(session: Session) -> Session:
-    """The session on the engine that shows what layers give, where its caller left the choice open."""
-    asked = session.source.settings
-    if asked.engine == "vllm":
-        raise no_lens()
-    return replace(session, source=EngineSource(replace(asked, engine="transformers")))
 
 
 def _neurons(layout: Any, selection: Selection) -> ModelNeurons:

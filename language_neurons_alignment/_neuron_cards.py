@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
@@ -32,7 +32,7 @@ from .core.cards import (
     NeuronCard,
     RankCorrelation,
     TokenLogit,
-    effects_of,
+    ablation_effects,
     parse_place,
     percent,
     rank_correlation,
@@ -45,7 +45,7 @@ from .core.widths import is_neuron
 from .corpus.encode import EncodedCorpus, encode_groups, encode_texts
 from .corpus.pieces import Pieces, pieces_of, token_text
 from .corpus.records import Record, Texts, corpus_of
-from .corpus.token_scripts import script_of, token_languages
+from .corpus.token_scripts import check_lingua, languages_by_script, script_of
 from .errors import IncompatibleError, MissingArtifactError, SettingsError
 from .languages import parse_languages
 from .store.counts import AnswerCounts, load_answer_counts
@@ -115,7 +115,7 @@ class _Texts:
 
 
 @dataclass(frozen=True)
-class Effects:
+class SingleEffects:
     """What neurons do to each language's likelihood, each alone.
 
     Attributes:
@@ -163,7 +163,7 @@ class NeuronCards:
     kinds: tuple[str, ...]
     own: tuple[tuple[str, ...], ...]
     settings: NeuronSettings
-    effects: Effects | None
+    effects: SingleEffects | None
     _readings: Mapping[str, LanguageReadings]
     _readout: Readout
     _near: tuple[Tensor, Tensor]
@@ -216,7 +216,7 @@ class NeuronCards:
         """Text, language and script of each token that is promoted or suppressed."""
         found = torch.cat([self._readout.promoted, self._readout.suppressed]).unique().tolist()
         texts = [token_text(token, self._tokenizer) for token in found]
-        spoken = token_languages(texts, self.languages)
+        spoken = languages_by_script(texts, self.languages)
         described = ((text, code, script_of(text)) for text, code in zip(texts, spoken, strict=True))
         return dict(zip(found, described, strict=True))
 
@@ -367,6 +367,7 @@ def neuron_cards(
 
     Raises:
         MissingArtifactError: there is no such mask, or no counts where general neurons or `top` need them.
+        MissingPackageError: two of the languages share a script, and lingua is not installed.
         SettingsError: a neuron that the model does not have, no neurons at all, or the engine vLLM.
         UnknownArchitectureError: what neurons write cannot be read in this model.
     """
@@ -375,6 +376,7 @@ def neuron_cards(
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     chosen = parse_languages(languages) if languages else mask.languages
     mask.check_languages(chosen)
+    check_lingua(chosen)
     counts = None
     needs_controls = settings.effects and settings.controls
     if "general" in settings.classes or settings.top is not None or needs_controls or neurons is not None:
@@ -383,7 +385,9 @@ def neuron_cards(
         except MissingArtifactError:
             if settings.top is not None or "general" in settings.classes:
                 raise
-    engine = _transformers(session)
+    if "replicas" in session.source.settings.options:
+        raise SettingsError("neurons are looked at one by one in one model: leave --replicas out")
+    engine: Any = session.source.on_transformers(SettingsError(_NOT_VLLM))
     records = {language: session.corpus.of_language(language) for language in chosen}
     return _look(engine, mask.over(engine.model), counts, records, neurons, settings, start)
 
@@ -468,6 +472,7 @@ def neuron_card(
             "top_rate= and lam= are a session's"
         )
     corpus, info = corpus_of(texts), session.info
+    check_lingua(corpus.languages)
     engine = session.engine
     if engine.provenance.get("engine") != "transformers":
         raise SettingsError(_NOT_VLLM)
@@ -482,24 +487,6 @@ _NOT_VLLM = (
     "neurons are looked at one by one, which vLLM's compiled forwards do not show: give --engine transformers, also "
     "beside counts that vLLM made"
 )
-
-
-def _transformers(session: Session) -> TransformersEngine:
-    """The session's model with transformers, which "auto" always means here."""
-    source = session.source
-    if source.settings.engine == "vllm":
-        raise SettingsError(_NOT_VLLM)
-    if "replicas" in source.settings.options:
-        raise SettingsError("neurons are looked at one by one in one model: leave --replicas out")
-    asked = source.settings
-    source.settings = replace(asked, engine="transformers")
-    try:
-        engine: Any = source()
-    finally:
-        source.settings = asked
-    if engine.provenance.get("engine") != "transformers":  # it was loaded before
-        raise SettingsError(_NOT_VLLM)
-    return engine
 
 
 def _look(
@@ -633,7 +620,7 @@ def _effects(
     records: Mapping[str, Sequence[Record]],
     settings: NeuronSettings,
     start: StartProgress,
-) -> Effects:
+) -> SingleEffects:
     """Switch each neuron off alone, and random neurons of the same layers."""
     drawn = _controls(engine.model, neurons, mask, general, counts, settings) if settings.controls else neurons[:0]
     whole = in_order([(int(layer), int(index)) for layer, index in [*neurons.tolist(), *drawn.tolist()]])
@@ -654,7 +641,7 @@ def _effects(
         if not scored:
             raise IncompatibleError(f"no answer in {language} has a token to score: leave --effects out")
         progress = start(f"{language}, each neuron off", len(whole) * sum(len(text.tokens) for text in scored))
-        change, ends = effects_of(engine.ablate_each(scored, whole, progress=progress), tokens)
+        change, ends = ablation_effects(engine.ablate_each(scored, whole, progress=progress), tokens)
         predicted = engine.first_order(scored)[whole[:, 0], whole[:, 1]] / tokens.sum()
         first = torch.tensor([percent(one) for one in predicted.tolist()], dtype=torch.float64)
         if len(whole) > 2:
@@ -663,7 +650,7 @@ def _effects(
     change, low, high, first = (torch.stack(parts, dim=1) for parts in zip(*columns, strict=True))
     control = _control_ranges(neurons, whole, of_controls, change) if len(of_controls) else None
     places = tuple((int(layer), int(index)) for layer, index in drawn.tolist())
-    return Effects(change[at], Interval(low[at], high[at]), control, first[at], agreement, places)
+    return SingleEffects(change[at], Interval(low[at], high[at]), control, first[at], agreement, places)
 
 
 def _controls(

@@ -19,6 +19,7 @@ from typing import Any
 
 from ._playground import DOUBLED, MEAN, MOST, MOST_TOKENS, Answer, Answers, Choice, Playground
 from .config import Sampling
+from .corpus.language_id import known_languages
 from .errors import EngineError, LNAError, MissingPackageError, SettingsError, visible
 from .languages import language_name
 
@@ -76,11 +77,12 @@ def check_ready(host: str = LOOPBACK) -> None:
     """Refuse what would keep the page from opening, before a model is loaded.
 
     Raises:
-        MissingPackageError: Gradio is not installed.
+        MissingPackageError: Gradio, or lingua, is not installed.
         SettingsError: the address is none.
     """
     if find_spec("gradio") is None:
         raise MissingPackageError.of("gradio", purpose="the playground", extra="playground")
+    known_languages(())
     _is_loopback(host)
 
 
@@ -102,7 +104,7 @@ def serve(
         port: None: the first free one from 7860 on.
 
     Raises:
-        MissingPackageError: Gradio is not installed.
+        MissingPackageError: Gradio, or lingua, is not installed.
         SettingsError: an address that is none, or a port that cannot be had.
         EngineError: Gradio cannot open the page.
     """

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+from tests.browser import Browser, open_browser
 
 # Fixtures: a tiny Llama with the results of the whole pipeline.
 pytest_plugins = ("tests.small_run",)
@@ -38,6 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         rank = 0 if item.get_closest_marker("slow") or item.get_closest_marker("vllm") else 1
         first[item.path] = min(rank, first.get(item.path, rank))
     items.sort(key=lambda item: first[item.path])
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium with a profile of its own."""
+    with open_browser(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.browser import Browser, open_browser
+from tests.browser import Browser
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -43,12 +42,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("NO_MKDOCS_2_WARNING", "1")
         commands.build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(out), strict=True))
     return out
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with open_browser(tmp_path_factory.mktemp("profile")) as page:
-        yield page
 
 
 def test_search_finds_a_page_without_a_server(site: Path, browser: Browser) -> None:

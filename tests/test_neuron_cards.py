@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import shutil
+import sys
 from base64 import b64decode
 from collections import Counter
 from pathlib import Path
@@ -19,11 +20,12 @@ from language_neurons_alignment._neuron_cards import NeuronCards, neuron_card, n
 from language_neurons_alignment._neurons import write_neurons
 from language_neurons_alignment._report import compose, gather
 from language_neurons_alignment.config import NeuronSettings, Selection
-from language_neurons_alignment.errors import MissingArtifactError, SettingsError
+from language_neurons_alignment.errors import MissingArtifactError, MissingPackageError, SettingsError
 from language_neurons_alignment.languages import language_code
 from language_neurons_alignment.report.page import render_page
 from language_neurons_alignment.store.counts import load_answer_counts
 from tests.planted import D_MLP, LAYERS, WORDS, Numbered, PlantedModel
+from tests.small_run import idle
 
 CHOSEN = ("en", "th", "ru")
 SETTINGS = NeuronSettings(contexts=4, window=3, tokens=12, effects=True, controls=2)
@@ -214,6 +216,13 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(numbered: Numbered, tmp
     shutil.rmtree(copied / "activations")
     with numbered.at(copied).open(engine="transformers") as session, pytest.raises(MissingArtifactError):
         neuron_cards(session, **rates, settings=NeuronSettings(top=1))
+
+
+def test_without_lingua_nothing_is_read_before_the_error(numbered: Numbered, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lingua", None)
+    rates: dict[str, Any] = {"top_rate": numbered.top_rate, "lam": numbered.lam}
+    with numbered.open(engine="transformers") as session, pytest.raises(MissingPackageError, match="lingua"):
+        neuron_cards(idle(session), **rates, languages=("en", "fr"))
 
 
 def test_the_report_links_the_neurons_that_stand_out(numbered: Numbered, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from language_neurons_alignment._playground import Choice, Playground
 from language_neurons_alignment._playground_page import Served, _is_loopback, check_ready, serve
 from language_neurons_alignment.config import Sampling, Selection
 from language_neurons_alignment.errors import MissingPackageError, SettingsError
-from tests.browser import Browser, open_browser
+from tests.browser import Browser
 from tests.test_playground import LONG, TEXTS, Unhurried
 from tests.tiny_models import save_tiny_model
 
@@ -78,12 +78,6 @@ def page(opened: tuple[Served, Playground]) -> Served:
 def asking(opened: tuple[Served, Playground]) -> list[Any]:
     """Those who wait for answers, or get them."""
     return opened[1]._asking
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with open_browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 def eventually(holds: Callable[[], object]) -> None:

@@ -269,14 +269,14 @@ def parse_place(text: str) -> tuple[int, int]:
     return int(layer), int(index)
 
 
-def effects_of(
+def ablation_effects(
     change: Float64[Tensor, "neuron text"], tokens: Float64[Tensor, " text"], *, block: int = 512
 ) -> tuple[Float64[Tensor, " neuron"], Interval]:
     """The change of the perplexity per token with each neuron off, in percent, and its 95 % interval.
 
         100 · (exp(Σ Δnll / Σ tokens) − 1)        over the texts, and over texts drawn with replacement
 
-    >>> value, ends = effects_of(torch.tensor([[1.0, 1.0]]).double(), torch.tensor([10.0, 10.0]).double())
+    >>> value, ends = ablation_effects(torch.tensor([[1.0, 1.0]]).double(), torch.tensor([10.0, 10.0]).double())
     >>> round(float(value), 2), round(float(ends.low), 2)
     (10.52, 10.52)
     """

@@ -60,15 +60,13 @@ def identify_languages(
     >>> [found and found.language for found in identify_languages(["Die Antwort ist richtig.", "#### 18"], ["de"])]
     ['de', None]
     """
-    known = _by_code()
-    chosen = {base_language(code) for code in (*candidates, *DEFAULT_LANGUAGES)} & set(known)
+    chosen = {base_language(code) for code in (*candidates, *DEFAULT_LANGUAGES)} & set(_by_code())
     long_enough = [number for number, text in enumerate(texts) if letters(text) >= shortest]
     verdicts: list[Verdict | None] = [None] * len(texts)
     if long_enough:
-        detector = _lingua().LanguageDetectorBuilder.from_languages(*(known[code] for code in sorted(chosen))).build()
-        found = detector.compute_language_confidence_values_in_parallel([texts[n][:_LONGEST] for n in long_enough])
-        for number, values in zip(long_enough, found, strict=True):
-            verdicts[number] = Verdict(values[0].language.iso_code_639_1.name.lower(), values[0].value)
+        found = _likeliest([texts[number][:_LONGEST] for number in long_enough], chosen)
+        for number, verdict in zip(long_enough, found, strict=True):
+            verdicts[number] = verdict
     return verdicts
 
 
@@ -78,14 +76,18 @@ def confident_languages(texts: Sequence[str], candidates: Iterable[str], *, leas
     >>> confident_languages(["because", "ooo"], ["en", "de"], least=0.9)
     ['en', None]
     """
-    known = _by_code()
-    codes = {base_language(code): code for code in candidates if base_language(code) in known}
+    codes = {base_language(code): code for code in known_languages(candidates)}
     if len(codes) < 2 or not texts:
         return [None] * len(texts)
-    detector = _lingua().LanguageDetectorBuilder.from_languages(*(known[base] for base in sorted(codes))).build()
-    values = detector.compute_language_confidence_values_in_parallel(list(texts))
-    best = [one[0] for one in values]
-    return [codes[one.language.iso_code_639_1.name.lower()] if one.value >= least else None for one in best]
+    return [codes[one.language] if one.confidence >= least else None for one in _likeliest(texts, codes)]
+
+
+def _likeliest(texts: Sequence[str], possible: Iterable[str]) -> list[Verdict]:
+    """What lingua says of each text, among these languages (base codes that it knows)."""
+    known = _by_code()
+    detector = _lingua().LanguageDetectorBuilder.from_languages(*(known[code] for code in sorted(possible))).build()
+    found = detector.compute_language_confidence_values_in_parallel(list(texts))
+    return [Verdict(values[0].language.iso_code_639_1.name.lower(), values[0].value) for values in found]
 
 
 def known_languages(codes: Iterable[str]) -> tuple[str, ...]:

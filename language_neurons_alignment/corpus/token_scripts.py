@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import langcodes
 
-from .language_id import SURE, confident_languages
+from .language_id import SURE, confident_languages, known_languages
 
 LETTERS = 4
 """A token needs that many letters before lingua is asked."""
@@ -59,10 +59,17 @@ def scripts_of_language(code: str) -> tuple[str, ...]:
     return _SEVERAL.get(script) or (langcodes.Language.make(script=script).script_name().split(" ")[0].lower(),)
 
 
-def token_languages(texts: Sequence[str], candidates: Iterable[str]) -> list[str | None]:
+def check_lingua(candidates: Iterable[str]) -> None:
+    """Raise MissingPackageError where `languages_by_script` may need lingua and there is none: call it before work."""
+    scripts = [script for code in dict.fromkeys(candidates) for script in scripts_of_language(code)]
+    if len(set(scripts)) < len(scripts):
+        known_languages(())
+
+
+def languages_by_script(texts: Sequence[str], candidates: Iterable[str]) -> list[str | None]:
     """The language of each token's text among `candidates`; None where it is ambiguous, or in none of them.
 
-    >>> token_languages([" water", "วัน", "18", "水"], ["en", "th", "zh", "ja"])
+    >>> languages_by_script([" water", "วัน", "18", "水"], ["en", "th", "zh", "ja"])
     ['en', 'th', None, None]
 
     Raises:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from .._gguf import is_gguf
-from ..errors import SettingsError
+from ..errors import LNAError, SettingsError
 from .base import Engine, each
 
 __all__ = ["ENGINES", "Engine", "EngineSettings", "EngineSource", "each", "load_engine"]
@@ -93,6 +93,16 @@ class EngineSource:
         """The loaded engine."""
         if self._engine is None:
             self._engine = load_engine(self.settings)
+        return self._engine
+
+    def on_transformers(self, refusal: LNAError) -> Engine:
+        """The loaded engine, for a step that vLLM cannot do: "auto" means transformers; raises `refusal` for vLLM."""
+        if self.settings.engine == "vllm":
+            raise refusal
+        if self._engine is None:
+            self._engine = load_engine(replace(self.settings, engine="transformers"))
+        if self._engine.provenance.get("engine") != "transformers":  # it was loaded before
+            raise refusal
         return self._engine
 
     def __enter__(self) -> EngineSource:

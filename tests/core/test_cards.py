@@ -14,7 +14,7 @@ from language_neurons_alignment.core.cards import (
     LanguageCard,
     NeuronCard,
     TokenLogit,
-    effects_of,
+    ablation_effects,
     parse_place,
     rank_correlation,
 )
@@ -57,10 +57,10 @@ def test_effects_are_changes_of_the_perplexity_per_token() -> None:
     generator = torch.Generator().manual_seed(1)
     change = torch.randn(700, 12, generator=generator).double()
     tokens = torch.randint(5, 40, (12,), generator=generator).double()
-    value, ends = effects_of(change, tokens)
+    value, ends = ablation_effects(change, tokens)
     expected = 100 * ((change.sum(1) / tokens.sum()).exp() - 1)
     torch.testing.assert_close(value, expected)
-    alone, its_ends = effects_of(change[600:601], tokens)
+    alone, its_ends = ablation_effects(change[600:601], tokens)
     assert float(value[600]) == pytest.approx(float(alone))
     assert float(ends.low[600]) == pytest.approx(float(its_ends.low)), "blocks do not matter"
     assert bool(((ends.low < value) & (value < ends.high)).all())

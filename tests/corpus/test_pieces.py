@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from language_neurons_alignment.corpus.pieces import UNFINISHED, pieces_of, token_text
-from language_neurons_alignment.corpus.token_scripts import script_of, scripts_of_language, token_languages
+from language_neurons_alignment.corpus.token_scripts import languages_by_script, script_of, scripts_of_language
 
 TEXTS = (
     "ราคาน้ำ ๓ บาท",
@@ -57,8 +57,8 @@ def test_languages_of_tokens_by_script_and_by_lingua_and_the_ambiguous_apart() -
     candidates = ("en", "de", "ru", "zh", "ja", "th", "bn")
     texts = [" Вода", "วัน", "দুটি", "みず", "水", "18", " haben", " because", "a", "שלום"]
     expected = ["ru", "th", "bn", "ja", None, None, "de", "en", None, None]
-    assert token_languages(texts, candidates) == expected
-    assert token_languages(["水", "да"], ("zh", "ru", "bg")) == ["zh", None]
-    assert token_languages([" Вода"], ["th"]) == [None]
+    assert languages_by_script(texts, candidates) == expected
+    assert languages_by_script(["水", "да"], ("zh", "ru", "bg")) == ["zh", None]
+    assert languages_by_script([" Вода"], ["th"]) == [None]
     assert scripts_of_language("ko") == ("hangul", "han")
     assert scripts_of_language("zh-Hant") == ("han",)

@@ -27,10 +27,11 @@ WITHIN = 5.0
 
 DRIVER = """
 import ctypes
+import os
 import sys
 import threading
 from language_neurons_alignment.config import Sampling
-from language_neurons_alignment.corpus.encode import Prompt, PromptGroup
+from language_neurons_alignment.corpus.encode import Prompt, PromptGroup, ScoredText
 from language_neurons_alignment.engines.vllm import VLLMEngine
 
 if __name__ == "__main__":
@@ -49,13 +50,16 @@ if __name__ == "__main__":
         sys.stdin.readline()
 
     def end() -> None:
-        sys.stdin.readline()
-        ctypes.string_at(0)  # a segmentation fault
+        if sys.stdin.readline().strip() == "exit":
+            os._exit(3)
+        ctypes.string_at(0)
 
     threading.Thread(target=end, daemon=True).start()
     while True:
         if doing == "counting":
             engine.count([PromptGroup(one[:40], (one,)) for one in texts], progress=tell)
+        elif doing == "scoring":
+            engine.log_likelihood([ScoredText(one) for one in texts], progress=tell)
         elif doing == "generating":
             engine.generate([Prompt(one) for one in texts], sampling=Sampling(max_new_tokens=200), progress=tell)
 """
@@ -170,9 +174,9 @@ def start(model: Path, tmp_path: Path) -> Iterator[Start]:
 
 def die(driver: Driver, how: str) -> None:
     """End a driver without a chance to close vLLM."""
-    if how == "segfault":
+    if how in ("exit", "segfault"):
         assert driver.process.stdin is not None
-        driver.process.stdin.write("now\n")
+        driver.process.stdin.write(how + "\n")
         driver.process.stdin.flush()
     else:
         driver.process.send_signal(getattr(signal, how))
@@ -182,8 +186,8 @@ def die(driver: Driver, how: str) -> None:
 @pytest.mark.parametrize(
     ("doing", "tensor", "pipeline", "how", "guarded"),
     [
-        ("counting", 1, 2, "SIGKILL", True),
-        ("generating", 2, 1, "segfault", False),  # an unlucky kill took the guard: each worker notices by itself
+        ("scoring", 1, 2, "segfault", True),
+        ("generating", 2, 1, "exit", False),  # an unlucky kill took the guard: each worker notices by itself
     ],
 )
 def test_a_parent_that_dies_leaves_no_process(

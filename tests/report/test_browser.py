@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from language_neurons_alignment._report import WrittenReport
 from language_neurons_alignment.report.page import render_page
-from tests.browser import Browser, open_browser
+from tests.browser import Browser
 from tests.report.conftest import composed, counted, identified, mapped
 from tests.workspace import TEN
 
@@ -26,12 +25,6 @@ DRAWN = (
     '.plot .bars path, .plot .hm image, .plot .scatter path.js-line').length > 0])"""
 )
 OVERFLOW = "return document.documentElement.scrollWidth - innerWidth"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with open_browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from language_neurons_alignment.core.cards import Context, Effect, LanguageCard, Neighbour, NeuronCard, TokenLogit
 from language_neurons_alignment.core.readings import BINS
 from language_neurons_alignment.report.neurons import PER_CHUNK, NeuronPage, PageContext
-from tests.browser import Browser, open_browser
+from tests.browser import Browser
 
 NEURONS = 5000
 CODES = ("en", "th", "ar", "zh")
@@ -68,12 +67,6 @@ def test_no_text_of_the_corpus_stands_in_the_page_itself() -> None:
     assert html.count('type="text/plain" id="neuron-') == 2
     assert "http:" not in html
     assert "https:" not in html
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with open_browser(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

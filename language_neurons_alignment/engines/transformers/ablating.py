@@ -23,8 +23,8 @@ from ...errors import SilentHookError
 from ..base import not_finite
 from ..generation import batches
 from .interventions import ForwardHook, hooked
-from .network import Network, score, token_losses
-from .plan import send
+from .network import Network, score, scored_losses
+from .plan import padded, send
 from .reuse import PartialForwards, State
 from .sites import NeuronSite
 
@@ -147,13 +147,8 @@ def first_order(
     for some in batches(wanted, length=lambda text: len(text.tokens), budget=budget, switch=network.switch):
         taken: list[tuple[int, int, Tensor]] = []  # layer, first neuron, activation
         with torch.enable_grad(), hooked(_keeping(network.sites, taken)):
-            longest = max(len(text.tokens) for text in some)
-            padded = [list(text.tokens) + [0] * (longest - len(text.tokens)) for text in some]
-            hidden = network.run(send(torch.tensor(padded), network.device)).last_hidden_state
-            rows = [row for row, text in enumerate(some) for _ in range(text.scored_tokens)]
-            at = [place for text in some for place in range(max(text.start, 1) - 1, len(text.tokens) - 1)]
-            targets = [token for text in some for token in text.tokens[max(text.start, 1) :]]
-            nll = token_losses(hidden[rows, at], torch.tensor(targets, device=hidden.device), network.head).sum()
+            fed = send(padded([text.tokens for text in some]), network.device)
+            nll = scored_losses(some, network.run(fed).last_hidden_state, network.head).sum()
             gradients = torch.autograd.grad(nll, [one for _, _, one in taken], allow_unused=True)
         if not bool(torch.isfinite(nll)):
             raise not_finite("logits", network.device)

@@ -380,7 +380,7 @@ class TransformersEngine:
                 keep=keep,
                 window=window,
                 seed=seed,
-                budget=1 if self.batching.invariant else self.batching.budget,
+                budget=self.batching.of_a_batch,
                 kinds=kinds,
                 partners=partners,
                 progress=progress,
@@ -403,8 +403,9 @@ class TransformersEngine:
         """
         self.batching.check([text.tokens for text in texts])
         with self._at_work(self.batching.budget):
-            budget = 1 if self.batching.invariant else self.batching.budget
-            return ablating.ablate_each(self._network, texts, neurons, budget=budget, progress=progress)
+            return ablating.ablate_each(
+                self._network, texts, neurons, budget=self.batching.of_a_batch, progress=progress
+            )
 
     def first_order(
         self, texts: Sequence[ScoredText], *, progress: Progress = SILENT

@@ -224,6 +224,17 @@ def score(
 
     Log-softmax in float32, sums in float64. Logits are computed for scored tokens only, a bounded number at a time.
     """
+    losses = scored_losses(texts, hidden, head).cpu()
+    sums = [math.fsum(some.tolist()) for some in losses.split([text.scored_tokens for text in texts])]
+    if not all(math.isfinite(total) for total in sums):
+        raise not_finite("logits", hidden.device)
+    return [TextLikelihood(total, text.scored_tokens) for total, text in zip(sums, texts, strict=True)]
+
+
+def scored_losses(
+    texts: Sequence[ScoredText], hidden: Float[Tensor, "text position hidden"], head: Head
+) -> Float32[Tensor, " token"]:
+    """`token_losses` of the scored tokens of a batch, text by text."""
     rows, columns, targets = [], [], []
     for row, text in enumerate(texts):
         first = max(text.start, 1)
@@ -232,11 +243,7 @@ def score(
         targets += text.tokens[first:]
     device = hidden.device
     before = hidden[torch.tensor(rows, device=device), torch.tensor(columns, device=device)]
-    losses = token_losses(before, torch.tensor(targets, device=device), head).cpu()
-    sums = [math.fsum(some.tolist()) for some in losses.split([text.scored_tokens for text in texts])]
-    if not all(math.isfinite(total) for total in sums):
-        raise not_finite("logits", device)
-    return [TextLikelihood(total, text.scored_tokens) for total, text in zip(sums, texts, strict=True)]
+    return token_losses(before, torch.tensor(targets, device=device), head)
 
 
 def token_losses(

@@ -138,6 +138,11 @@ class Cut:
     switch: int | None
     shares: bool
 
+    @property
+    def of_a_batch(self) -> int:
+        """Padded tokens of a batch that is scored; 1 where each text stands alone."""
+        return 1 if self.invariant else self.budget
+
     def check(self, sequences: Iterable[Tokens]) -> None:
         """Refuse sequences that the model cannot read, before anything runs."""
         sequences = list(sequences)
@@ -166,7 +171,7 @@ class Cut:
         return batches(
             (index for index, text in enumerate(texts) if every or text.scored_tokens),
             length=lambda index: len(texts[index].tokens),
-            budget=1 if self.invariant else self.budget,
+            budget=self.of_a_batch,
             switch=self.switch,
         )
 
@@ -247,15 +252,20 @@ class Batch:
     @classmethod
     def of(cls, rows: Sequence[BatchRow], device: torch.device, *, d_mlp: int = 1) -> Batch:
         """Pad rows and move them to the device; on a CPU, `d_mlp` decides how many of them make a block."""
-        longest = max(len(row.tokens) for row in rows)
-        padded = [list(row.tokens) + [0] * (longest - len(row.tokens)) for row in rows]
-        size = max(1, CACHED // (longest * d_mlp)) if device.type == "cpu" else len(rows)
+        tokens = padded([row.tokens for row in rows])
+        size = max(1, CACHED // (tokens.shape[1] * d_mlp)) if device.type == "cpu" else len(rows)
         return cls(
-            send(torch.tensor(padded), device),
+            send(tokens, device),
             tuple(Block.of(rows[start : start + size], start, device) for start in range(0, len(rows), size)),
             sum(row.full * len(row.tokens) for row in rows),
             sum(row.prefix * row.prefix_length for row in rows),
         )
+
+
+def padded(rows: Sequence[Tokens]) -> Int64[Tensor, "row position"]:
+    """Sequences as one tensor, with token 0 behind the shorter ones."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

@@ -19,7 +19,7 @@ from ..families import family_of
 from ..generation import batches
 from .interventions import ForwardHook, hooked
 from .network import Network
-from .plan import send
+from .plan import padded, send
 from .sites import NeuronSite, decoder_layers
 
 
@@ -33,8 +33,7 @@ class NeuronReader:
         self.factors = True  # whether the factor beside every activation is seen
         self._shape = (0, 0)
         for site in network.sites:
-            inside = (neurons[:, 0] == site.layer) & (neurons[:, 1] >= site.start) & (neurons[:, 1] < site.stop)
-            at = inside.nonzero().flatten()
+            at = site.holds(neurons).nonzero().flatten()
             if len(at):
                 local = (neurons[at, 1] - site.start).to(network.device)
                 down = layers[site.layer].get_submodule(site.down)
@@ -140,14 +139,12 @@ def read(
     finite = torch.ones((), dtype=torch.bool, device=device)
     with hooked(reader.hooks()):
         for some in order:
-            longest = max(len(sequences[number][0]) for number in some)
-            padded = torch.zeros(len(some), longest, dtype=torch.int64)
-            numbers = torch.full_like(padded, -1)
+            rows = padded([sequences[number][0] for number in some])
+            numbers = torch.full_like(rows, -1)
             for row, number in enumerate(some):
                 tokens, border = sequences[number]
-                padded[row, : len(tokens)] = torch.tensor(tokens)
                 numbers[row, border : len(tokens)] = torch.arange(border, len(tokens)) + offsets[number]
-            fed = send(padded, device)
+            fed = send(rows, device)
             reader.begin(fed)
             finite &= torch.isfinite(network.run(fed).last_hidden_state).all()
             activation, positive = reader.end()

@@ -30,7 +30,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from ...errors import UnknownArchitectureError
@@ -73,6 +73,10 @@ class NeuronSite:
     def stop(self) -> int:
         """Flat index behind the last of them."""
         return self.start + self.d_mlp
+
+    def holds(self, neurons: Int64[Tensor, "neuron 2"]) -> Bool[Tensor, " neuron"]:
+        """Which of these neurons, (layer, flat index), are among them."""
+        return (neurons[:, 0] == self.layer) & (neurons[:, 1] >= self.start) & (neurons[:, 1] < self.stop)
 
 
 class _Call(Call):

@@ -58,7 +58,7 @@ def written(network: Network, neurons: Int64[Tensor, "neuron 2"]) -> Float32[Ten
     with torch.no_grad():
         between, final = _norms(network, layers)
         for site in network.sites:
-            inside = (neurons[:, 0] == site.layer) & (neurons[:, 1] >= site.start) & (neurons[:, 1] < site.stop)
+            inside = site.holds(neurons)
             if inside.any():
                 local = (neurons[inside, 1] - site.start).to(network.device)
                 columns = _columns(layers[site.layer].get_submodule(site.down), site, local)
