@@ -226,8 +226,17 @@ def _counted_answers(layout: Layout, language: str) -> bool:
 def counts_size(session: Session, *, blocks: int | None, moments: bool) -> int:
     """Return how many bytes the count files of one language take; 0 where the model's config does not tell."""
     config = read_config(local_folder(session.source.settings.model_path)) or {}
+    return count_file_bytes(neurons_of(config), blocks=blocks, moments=moments)
+
+
+def count_file_bytes(neurons: int, *, blocks: int | None = None, moments: bool = False) -> int:
+    """Return how many bytes the full and the prefix file of one language take, with their blocks and moments.
+
+    >>> count_file_bytes(32 * 14336)  # Mistral-7B: two counts of eight bytes for each neuron
+    7340032
+    """
     of_a_neuron = 8 + (2 * 8 if moments else 0) + (blocks or 0)  # int64, two float64, at least a byte in each block
-    return 2 * neurons_of(config) * of_a_neuron
+    return 2 * neurons * of_a_neuron
 
 
 def _check_blocks_there(layout: Layout, language: str, blocks: int) -> None:
