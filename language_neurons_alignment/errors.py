@@ -108,6 +108,10 @@ class MissingPackageError(LNAError):
         )
 
 
+class ShardError(LNAError):
+    """Jobs for the shards of a corpus cannot be submitted, or failed."""
+
+
 class EngineError(LNAError):
     """A model cannot be loaded, or cannot be run as asked."""
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import Counting, MapSettings
-from ..errors import SettingsError
-from ..languages import parse_languages
-from .options import EngineFlags, Printing, only, only_one
-from .output import result, table
+from ..config import Counting, MapSettings, check_choice
+from ..errors import EngineError, SettingsError
+from ..languages import in_default_order, parse_languages
+from .options import EngineFlags, Overwrite, Printing, Setup, answered, given_to, only, only_one
+from .output import notes, result, table
 
 if TYPE_CHECKING:
     from .._plan import Plan
+    from .._session import Session
 
 REPLICAS = (1, 2, 4, 8, 16)
 """Replicas that the table of times has columns for."""
@@ -118,6 +119,155 @@ def plan(
         disk_line(found),
         ["assumed:", *(f"- {one}" for one in found.assumed)],
     )
+
+
+def shards(
+    context: typer.Context,
+    setup: Setup,
+    counting: Counting,
+    parts: Annotated[int, typer.Option("-n", "--parts", help="Number of shards, each a job.", show_default=False)],
+    langs: Annotated[
+        str | None, typer.Option("--langs", help="Languages: en,es,fr.", show_default="those of the corpus")
+    ] = None,
+    shell: Annotated[bool, typer.Option("--shell", help="Print a script for a machine without Slurm.")] = False,
+    submit: Annotated[
+        str | None,
+        typer.Option(
+            "--submit", metavar="slurm|local",
+            help="Submit the jobs with submitit instead: to Slurm, or as processes of this machine.",
+            show_default="print the script",
+        ),
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", help="GPUs of a job.", show_default="those that the engine's flags ask for")
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option("--memory", help="Main memory of a job, in GiB.", show_default="the weights and 8"),
+    ] = None,
+    minutes: Annotated[
+        int | None,
+        typer.Option("--time", help="Minutes of a job.", show_default="by --tokens-per-second, else the cluster's"),
+    ] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option("--sbatch", metavar="K=V", help="Other option of sbatch: partition=gpu, account=lab.",
+                     show_default=False),
+    ] = None,
+    tokens_per_second: Throughput = None,
+    overwrite: Overwrite = False,
+) -> None:  # fmt: skip
+    """Print the script that counts the shards of a corpus as one Slurm array job and then merges them, or submit it.
+
+    The flags of `lna activation` are passed on. Shards whose counts are there and whole are left out, so the same
+    command does what is missing. Without --tokens-per-second a job gets the cluster's default time.
+
+    Example: lna shards -n 8 --model-path ./Llama-3.1-70B -d datasets/mgsm.json -s mgsm --sbatch partition=gpu | bash
+    """
+    if submit is not None:
+        check_choice(submit, ("slurm", "local"), "--submit")
+    if submit and shell:
+        raise SettingsError("--shell prints a script and --submit submits jobs: give one of the two")
+    slurm = tuple(_sbatch_option(one) for one in sbatch or ())
+    languages = parse_languages(langs) if langs else None
+    from .. import _shards as steps
+    from .._session import with_counted_texts
+
+    with answered(with_counted_texts(setup.open(), counting.count)) as session:
+        chosen: dict[str, Any] = {"overlong": counting.overlong, "blocks": counting.blocks, "moments": counting.moments}
+        work = steps.shards_to_count(
+            session, parts, languages or in_default_order(session.corpus.languages), overwrite=overwrite, **chosen
+        )
+        found = None
+        if memory is None or (minutes is None and tokens_per_second is not None):
+            found = _plan_of(setup, session, counting, tokens_per_second)
+    given = steps.resources(
+        found,
+        parts,
+        gpus=_gpus(setup.engine) if gpus is None else gpus,
+        memory_gib=memory,
+        minutes=minutes,
+        slurm=slurm,
+    )
+    counted, merged = (_passed_on(context, command) for command in ("activation", "merge"))
+    notes(steps.told(work, given))
+    name, data = setup.model.dataset, {"shards": work, "resources": given}
+    if submit is None:
+        jobs = (work, counted, merged)
+        script = (
+            steps.shell_script(*jobs, again=overwrite)
+            if shell
+            else steps.slurm_script(name, *jobs, given, again=overwrite)
+        )
+        result(setup.results.as_json, {**data, "script": script}, script)
+        return
+    logs = setup.results.root / "shard_logs" / name
+    done = steps.submit(submit, name, work, counted, merged, given, logs=logs, again=overwrite)
+    rows = [*([f"shard {part}/{parts}", job] for part, job in done.shards.items()), ["merge", done.merge]]
+    lines = table(["job", "done" if done.done else "waiting"], rows)
+    result(setup.results.as_json, {**data, "jobs": done}, lines, str(logs))
+
+
+def _plan_of(setup: Setup, session: Session, counting: Counting, tokens_per_second: float | None) -> Plan:
+    """The plan of the whole corpus, for what each job is given."""
+    from .._plan import plan as make_plan
+
+    try:
+        return make_plan(
+            setup.model.model_path,
+            session.corpus if tokens_per_second is not None else None,
+            dtype=setup.engine.dtype,
+            blocks=counting.blocks,
+            moments=counting.moments,
+            map_settings=MapSettings(controls=0),
+            tokens_per_second=tokens_per_second,
+        )
+    except EngineError as error:
+        raise SettingsError(f"{error}; so the jobs' memory cannot be planned: give --memory and --time") from error
+
+
+def _gpus(engine: EngineFlags) -> int:
+    """The GPUs that one engine takes: none on a CPU, else one for each rank of each replica."""
+    if engine.device == "cpu":
+        return 0
+    ranks = (engine.tensor_parallel_size or 1) * (engine.pipeline_parallel_size or 1)
+    return ranks * (engine.choices().get("replicas") or 1)
+
+
+def _sbatch_option(text: str) -> tuple[str, str]:
+    """The option and its value."""
+    key, equals, value = text.partition("=")
+    key = key.strip().removeprefix("--")
+    if not (equals and key and value):
+        raise SettingsError(f"--sbatch must be K=V, got {text!r}: for example --sbatch partition=gpu")
+    if key in _OF_THE_SCRIPT:
+        raise SettingsError(f"--sbatch {key}={value}: the script itself decides that; give {_OF_THE_SCRIPT[key]}")
+    return key, value
+
+
+_OF_THE_SCRIPT = {
+    "array": "--parts",
+    "dependency": "nothing",
+    "gpus-per-node": "--gpus",
+    "mem": "--memory",
+    "time": "--time",
+    "job-name": "-s",
+}
+"""Options of sbatch that have a flag here."""
+
+
+def _passed_on(context: typer.Context, command: str) -> list[str]:
+    """The flags that were given and that another command has too, as arguments for it."""
+    program: Any = context.parent.command if context.parent else None
+    known = {flag for one in program.commands[command].params for flag in one.opts}
+    passed = []
+    for name, value in given_to(context).items():
+        flag = f"--{name}"
+        if flag not in known or value is False:
+            continue
+        values = value if isinstance(value, list) else [value]
+        passed += [flag] if value is True else [part for one in values for part in (flag, str(one))]
+    return passed
 
 
 def _sizes(text: str) -> tuple[float, ...]:
