@@ -97,7 +97,7 @@ def bare(engine: TransformersEngine, groups: Sequence[PromptGroup]) -> None:
     network = engine._network
     rows = [job.first for group in groups for job in plan(group)]
     with torch.inference_mode():
-        for some in batches(rows, length=lambda row: len(row.tokens), budget=engine._budget):
+        for some in batches(rows, length=lambda row: len(row.tokens), budget=engine.batching.budget):
             network.run(Batch.of(some, network.device).tokens)
 
 

@@ -440,7 +440,7 @@ def waiting(bench: Bench) -> Figures:
         "by_hand": lambda _groups, fed: by_hand(bench, fed),
         "likelihood": lambda groups, _fed: engine.log_likelihood([ScoredText(group.full[0]) for group in groups]),
     }
-    budget, engine._budget = engine._budget, 512
+    cut, engine.batching = engine.batching, replace(engine.batching, budget=512)
     try:
         few, many = [batched(groups, 512) for groups in corpora]
         for name, way in ways.items():
@@ -450,7 +450,7 @@ def waiting(bench: Bench) -> Figures:
             figures[f"{name}_per_layer"] = figures[f"{name}_per_batch"] / engine.model.layers
             figures[f"{name}_in_all"] = more
     finally:
-        engine._budget = budget
+        engine.batching = cut
     return {**figures, "batches": len(many)}
 
 

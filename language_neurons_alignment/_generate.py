@@ -20,7 +20,7 @@ from ._session import Session
 from .config import GREEDY, OVERLONG, Asking, Sampling, check_choice
 from .core.interventions import Intervention
 from .core.model import StartProgress, silent
-from .corpus.encode import Prompt, encode_prompts, fitting_prompts
+from .corpus.encode import GeneratedAnswer, Prompt, encode_prompts, fitting_prompts
 from .corpus.records import (
     Corpus,
     Place,
@@ -34,7 +34,7 @@ from .corpus.records import (
     without_answers,
 )
 from .corpus.templates import warn_of_other_recipes
-from .engines import Engine
+from .engines import Engine, each
 from .errors import ConflictError, CorpusError
 from .languages import parse_languages
 from .store.answers import AnswerGrid, Journal, alone, write_corpus
@@ -108,9 +108,12 @@ def answer_prompts(
     longest = [min(sampling.max_new_tokens, engine.model.max_length - len(prompt.tokens)) for prompt in prompts]
     room = {batch: sum(longest[index] for index in batch) for batch in todo}
     progress = start(label, sum(room.values()))
-    for batch in todo:
+
+    def answer(batch: tuple[int, ...]) -> list[GeneratedAnswer]:
         with under(engine, intervention):
-            given = engine.generate([prompts[index] for index in batch], sampling=sampling, progress=progress)
+            return engine.generate([prompts[index] for index in batch], sampling=sampling, progress=progress)
+
+    for batch, given in each(engine, answer, todo):
         done[batch] = [{"generated": one.text, "tokens": len(one.tokens), "finish": one.finish} for one in given]
         journal.append({"batch": batch, "answers": done[batch]})
         progress.spare(room[batch] - sum(len(one.tokens) for one in given))

@@ -385,6 +385,8 @@ def neuron_cards(
         except MissingArtifactError:
             if settings.top is not None or "general" in settings.classes:
                 raise
+    if "replicas" in session.source.settings.options:
+        raise SettingsError("neurons are looked at one by one in one model: leave --replicas out")
     engine: Any = session.source.on_transformers(SettingsError(_NOT_VLLM))
     records = {language: session.corpus.of_language(language) for language in chosen}
     return _look(engine, mask.over(engine.model), counts, records, neurons, settings, start)

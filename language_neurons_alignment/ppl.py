@@ -17,11 +17,19 @@ from ._session import Session, with_stored_answers
 from .config import DEFAULT_DO, DEFAULT_MAP, MapSettings
 from .core.effects import Effects, Selectivity
 from .core.frames import Columns, Framed, html_table
-from .core.model import StartProgress, silent
-from .core.perplexity import Perplexity, PerplexityMap, perplexity, perplexity_effects, perplexity_selectivity
+from .core.interventions import Intervention
+from .core.model import Progress, StartProgress, silent
+from .core.perplexity import (
+    Perplexity,
+    PerplexityMap,
+    TextLikelihood,
+    perplexity,
+    perplexity_effects,
+    perplexity_selectivity,
+)
 from .corpus.encode import encode_texts
 from .corpus.records import Record, Texts, corpus_of, records_hash
-from .engines import Engine
+from .engines import Engine, each
 from .errors import SettingsError
 from .languages import parse_languages
 from .plots.figures import ppl_heatmap
@@ -349,9 +357,19 @@ def _scored(
             if not part:
                 continue
             progress = start(label, sum(tokens[text] for columns in part.values() for text in columns))
-            for condition, columns in part.items():
-                change = conditions.intervention(condition, engine.model)
-                for text in columns:
-                    with under(engine, change):
-                        likelihoods = engine.log_likelihood(texts[text], progress=progress)
-                    yield condition, text, perplexity(likelihoods)
+            cells = (
+                (condition, change, text)
+                for condition, columns in part.items()
+                for change in [conditions.intervention(condition, engine.model)]
+                for text in columns
+            )
+
+            def score(
+                cell: tuple[Condition, Intervention | None, str], progress: Progress = progress
+            ) -> list[TextLikelihood]:
+                _, change, text = cell
+                with under(engine, change):
+                    return engine.log_likelihood(texts[text], progress=progress)
+
+            for (condition, _, text), likelihoods in each(engine, score, cells):
+                yield condition, text, perplexity(likelihoods)

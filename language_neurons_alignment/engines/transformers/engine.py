@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from functools import partial
@@ -23,12 +23,12 @@ from ...core.interventions import Intervention
 from ...core.model import SILENT, ModelInfo, Progress
 from ...core.perplexity import TextLikelihood
 from ...core.readings import LanguageReadings, Readout
-from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer, Tokens
+from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer
 from ...errors import EngineError, SettingsError
 from .. import checkpoint, gguf
 from ..adapter import open_adapter, put_onto
-from ..base import check_batch_choices, check_lengths
-from ..generation import Follow, PartialAnswer, answer_batches, batches, check_prompts, crosses
+from ..base import check_batch_choices
+from ..generation import Follow, PartialAnswer, check_prompts, crosses
 from ..quantization import check_quantization, describe_quantization, method_of
 from . import ablating, guest, loading, reading, writing
 from .compiled import CompiledCounter, check_backend
@@ -38,7 +38,7 @@ from .generating import generate_batch
 from .interventions import hooked
 from .lens import LensHead, read_batch
 from .network import Network, score
-from .plan import Batch, BatchRow, Job, job_batches, plan
+from .plan import Batch, BatchRow, Cut, Job
 from .reuse import LayerReuse
 from .sites import NeuronSite
 
@@ -61,6 +61,8 @@ ANSWER_TOKENS = {"cpu": 8192, "cuda": 16384, "mps": 8192}
 class TransformersEngine:
     """A model of the Hugging Face library; `engines.base.Engine` describes what its methods promise."""
 
+    at_once = 1
+
     def __init__(
         self,
         network: Network,
@@ -81,10 +83,16 @@ class TransformersEngine:
         self._guest = guest
         device = self._loaded.device
         on_cuda = device.type == "cuda"
-        self._invariant = batch_invariant
         fit = partial(loading.batch_that_fits, network)
-        self._budget = TOGETHER if batch_invariant else batch_tokens or fit(BATCH_TOKENS.get(device.type, 4096))
-        self._answering = batch_tokens or fit(ANSWER_TOKENS.get(device.type, 8192))
+        self.batching = Cut(
+            budget=TOGETHER if batch_invariant else batch_tokens or fit(BATCH_TOKENS.get(device.type, 4096)),
+            answering=batch_tokens or fit(ANSWER_TOKENS.get(device.type, 8192)),
+            invariant=batch_invariant,
+            longest=info.max_length,
+            vocabulary=network.vocabulary,
+            switch=network.switch,
+            shares=network.shares,
+        )
         self._compiled = None if compiled is None else CompiledCounter(network, backend=compiled)
         self.provenance: dict[str, str | int | float | bool] = {
             "engine": "transformers",
@@ -92,7 +100,7 @@ class TransformersEngine:
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name(device) if on_cuda else f"{device} ({platform.machine()})",
             "dtype": info.dtype,
-            "batch_tokens": self._budget,
+            "batch_tokens": self.batching.budget,
             **({"batch_invariant": True} if batch_invariant else {}),
             **({"compiled": compiled} if compiled is not None else {}),
             **(weights or {}),
@@ -200,12 +208,21 @@ class TransformersEngine:
         The decoder runs alone, without its lm_head. With `compiled`, forwards that need no KV cache are compiled where
         no intervention is in force.
         """
-        network = self._network
-        self._check([tokens for group in groups for tokens in (group.prefix, *group.full)])
-        with self._at_work(self._budget), self._counting(moments=moments) as counter:
-            for some in [[group] for group in groups] if self._invariant else [groups]:
-                jobs = [job for group in some for job in plan(group, switch=network.switch, shares=network.shares)]
-                self._feed(jobs, counter, progress)
+        self.batching.check([tokens for group in groups for tokens in (group.prefix, *group.full)])
+        return self.count_batches(self.batching.count_batches(groups), progress=progress, moments=moments)
+
+    def count_batches(
+        self, batches: Iterable[Sequence[Job]], *, progress: Progress = SILENT, moments: bool = False
+    ) -> LanguageCounts:
+        """Count batches that `batching` cut."""
+        budget = self.batching.budget
+        with self._at_work(budget), self._counting(moments=moments) as counter:
+            whole = counter.network if isinstance(counter, CompiledCounter) else self._network
+            for jobs in batches:
+                if jobs[0].rest:
+                    feed_jobs(self._network, counter, jobs, budget=budget, progress=progress)
+                else:
+                    feed(whole, counter, [job.first for job in jobs], progress=progress)
             with torch.inference_mode(False):  # counts are the caller's, who may change them in place
                 return counter.counts()
 
@@ -222,32 +239,16 @@ class TransformersEngine:
         with hooked(counter.hooks()):
             yield counter
 
-    def _feed(self, jobs: Sequence[Job], counter: FiringCounter | CompiledCounter, progress: Progress) -> None:
-        """Run jobs in batches that depend on these jobs alone, and count them."""
-        network = self._network
-        whole = counter.network if isinstance(counter, CompiledCounter) else network
-        alone, shared = [job.first for job in jobs if not job.rest], [job for job in jobs if job.rest]
-        for rows in batches(alone, length=lambda row: len(row.tokens), budget=self._budget, switch=network.switch):
-            feed(whole, counter, rows, progress=progress)
-        for some in job_batches(shared, budget=self._budget):
-            feed_jobs(network, counter, some, budget=self._budget, progress=progress)
-
     def log_likelihood(self, texts: Sequence[ScoredText], *, progress: Progress = SILENT) -> list[TextLikelihood]:
         """The negative log-likelihood of each text's tokens from its `start` on; a first token has none.
 
         `progress` adds up to the tokens of the texts that have something to score.
         """
         network = self._network
-        self._check([text.tokens for text in texts])
+        self.batching.check([text.tokens for text in texts])
         results = [TextLikelihood(0.0, 0)] * len(texts)
-        wanted = [index for index, text in enumerate(texts) if text.scored_tokens]
-        with self._at_work(self._budget):
-            for indices in batches(
-                wanted,
-                length=lambda index: len(texts[index].tokens),
-                budget=self._of_a_batch,
-                switch=network.switch,
-            ):
+        with self._at_work(self.batching.budget):
+            for indices in self.batching.score_batches(texts):
                 some = [texts[index] for index in indices]
                 batch = Batch.of([BatchRow(text.tokens, full=1) for text in some], network.device)
                 if self._reused is None:
@@ -270,20 +271,15 @@ class TransformersEngine:
     ) -> list[Float64[Tensor, "layer measure"]]:
         """What the logit lens reads behind each layer, summed over some places of each text."""
         network = self._network
-        self._check([text.tokens for text in texts])
+        self.batching.check([text.tokens for text in texts])
         results = [torch.zeros(0, dtype=torch.float64)] * len(texts)
-        with self._at_work(self._budget):
+        with self._at_work(self.batching.budget):
             readout = LensHead.of(network)
             members = torch.zeros(network.head.vocabulary, groups, device=network.device)
             members[:, groups - 1] = 1.0  # rows of the matrix behind the tokenizer's last token
             known = group[: len(members)]
             members[: len(known)] = torch.nn.functional.one_hot(known, groups).to(members)
-            for indices in batches(
-                range(len(texts)),
-                length=lambda index: len(texts[index].tokens),
-                budget=self._of_a_batch,
-                switch=network.switch,
-            ):
+            for indices in self.batching.score_batches(texts, every=True):
                 some = [texts[index] for index in indices]
                 batch = Batch.of([BatchRow(text.tokens, full=1) for text in some], network.device)
                 places = [read[index] for index in indices]
@@ -304,10 +300,10 @@ class TransformersEngine:
         """The model's own answers, in the order of the prompts."""
         network, model = self._network, self.model
         check_prompts(prompts, longest=model.max_length)
-        self._check([prompt.tokens for prompt in prompts])
+        self.batching.check([prompt.tokens for prompt in prompts])
         answers: dict[int, GeneratedAnswer] = {}
         begun = PartialAnswer.each(prompts, follow, sampling=sampling, model=model, tokenizer=self.tokenizer)
-        with self._at_work(self._answering):
+        with self._at_work(self.batching.answering):
             for batch in self.answer_batches(prompts, sampling=sampling):
                 some = [prompts[index] for index in batch]
                 partial = [begun[index] for index in batch]
@@ -319,14 +315,7 @@ class TransformersEngine:
 
     def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
         """The batches, by position, in which `generate` answers these prompts."""
-        longest, switch = self.model.max_length, self._network.switch
-        return answer_batches(
-            prompts,
-            new=sampling.max_new_tokens,
-            longest=longest,
-            budget=1 if self._invariant else self._answering,
-            switch=switch,
-        )
+        return self.batching.answer_batches(prompts, sampling=sampling)
 
     def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:
         """While the context is open, the model runs under `intervention`, on top of those already in force."""
@@ -342,7 +331,7 @@ class TransformersEngine:
         """
         network, before = self._network, self._reused
         memory = int(KEPT * loading.free_memory(network.device))
-        with self._at_work(self._budget):
+        with self._at_work(self.batching.budget):
             self._reused = LayerReuse(network, interventions, tokens=tokens, memory=memory)
         try:
             yield
@@ -382,8 +371,8 @@ class TransformersEngine:
             partners: of each neuron, others, as rows of `neurons`, whose firings together with it are counted.
             progress: adds up to the tokens of the full sequences.
         """
-        self._check([tokens for group in groups for tokens in group.full])
-        with self._at_work(self._budget):
+        self.batching.check([tokens for group in groups for tokens in group.full])
+        with self._at_work(self.batching.budget):
             found = reading.read(
                 self._network,
                 groups,
@@ -391,7 +380,7 @@ class TransformersEngine:
                 keep=keep,
                 window=window,
                 seed=seed,
-                budget=self._of_a_batch,
+                budget=self.batching.of_a_batch,
                 kinds=kinds,
                 partners=partners,
                 progress=progress,
@@ -402,7 +391,7 @@ class TransformersEngine:
         self, neurons: Int64[Tensor, "neuron 2"], *, most: int, languages: Sequence[Int64[Tensor, " token"]] = ()
     ) -> Readout:
         """What these neurons write, as the unembedding reads it; `languages` are sets of tokens (`writing`)."""
-        with self._at_work(self._budget):
+        with self._at_work(self.batching.budget):
             return writing.readout(self._network, neurons, most=most, languages=languages)
 
     def ablate_each(
@@ -412,16 +401,18 @@ class TransformersEngine:
 
         `neurons` as for `read`; `progress` adds up to neurons × the texts' tokens.
         """
-        self._check([text.tokens for text in texts])
-        with self._at_work(self._budget):
-            return ablating.ablate_each(self._network, texts, neurons, budget=self._of_a_batch, progress=progress)
+        self.batching.check([text.tokens for text in texts])
+        with self._at_work(self.batching.budget):
+            return ablating.ablate_each(
+                self._network, texts, neurons, budget=self.batching.of_a_batch, progress=progress
+            )
 
     def first_order(
         self, texts: Sequence[ScoredText], *, progress: Progress = SILENT
     ) -> Float64[Tensor, "layer neuron"]:
         """The same change in all texts together, to first order, for every neuron in one backward pass."""
-        self._check([text.tokens for text in texts])
-        network, budget = self._network, max(1, self._budget // GRAPH)
+        self.batching.check([text.tokens for text in texts])
+        network, budget = self._network, max(1, self.batching.budget // GRAPH)
         working = guest.at_work(network) if self._guest else nullcontext()
         with _out_of_memory(budget), without_cudnn_attention(), working:
             return ablating.first_order(network, texts, budget=budget, progress=progress)
@@ -431,21 +422,6 @@ class TransformersEngine:
         self._loaded = self._compiled = None
         gc.collect()
         torch.cuda.empty_cache()  # does nothing where CUDA was not used
-
-    def _check(self, sequences: Sequence[Tokens]) -> None:
-        """Refuse sequences that the model cannot read, before anything runs."""
-        largest = max((max(tokens) for tokens in sequences if tokens), default=0)
-        if largest >= self._network.vocabulary:
-            raise EngineError(
-                f"the tokenizer gives token {largest}, but the model knows {self._network.vocabulary} tokens only: "
-                "the tokenizer files do not belong to this model"
-            )
-        check_lengths(sequences, longest=self.model.max_length)
-
-    @property
-    def _of_a_batch(self) -> int:
-        """The tokens of a batch; 1 where each sequence stands alone."""
-        return 1 if self._invariant else self._budget
 
     @property
     def _network(self) -> Network:

@@ -25,7 +25,11 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from ...corpus.encode import PromptGroup, Tokens, common_length
+from ...config import Sampling
+from ...corpus.encode import Prompt, PromptGroup, ScoredText, Tokens, common_length
+from ...errors import EngineError
+from ..base import check_lengths
+from ..generation import answer_batches, batches
 
 CACHED = 2**18
 """Activations that fit a CPU core's cache: a block of rows has about this many."""
@@ -110,6 +114,76 @@ def job_batches(jobs: Iterable[Job], *, budget: int) -> Iterator[list[Job]]:
         same, size = by_length[length], max(1, budget // length)
         for start in range(0, len(same), size):
             yield same[start : start + size]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How work is cut into batches (`engines.base.Batching`): plain values, the same in every process.
+
+    Attributes:
+        budget: padded tokens of a batch that is counted or scored.
+        answering: tokens of prompts and answers in the KV cache at a time.
+        invariant: each question is computed alone.
+        longest: tokens of the longest sequence that the model reads.
+        vocabulary: tokens that the model knows.
+        switch: sequences on the two sides of this length never share a batch (`rope_switch`).
+        shares: sequences may be continued from another one's cache (`Network.shares`).
+    """
+
+    budget: int
+    answering: int
+    invariant: bool
+    longest: int
+    vocabulary: int
+    switch: int | None
+    shares: bool
+
+    @property
+    def of_a_batch(self) -> int:
+        """Padded tokens of a batch that is scored; 1 where each text stands alone."""
+        return 1 if self.invariant else self.budget
+
+    def check(self, sequences: Iterable[Tokens]) -> None:
+        """Refuse sequences that the model cannot read, before anything runs."""
+        sequences = list(sequences)
+        largest = max((max(tokens) for tokens in sequences if tokens), default=0)
+        if largest >= self.vocabulary:
+            raise EngineError(
+                f"the tokenizer gives token {largest}, but the model knows {self.vocabulary} tokens only: "
+                "the tokenizer files do not belong to this model"
+            )
+        check_lengths(sequences, longest=self.longest)
+
+    def count_batches(self, groups: Sequence[PromptGroup]) -> Iterator[list[Job]]:
+        """Jobs of one row each, or jobs whose first rows have one length; they depend on these groups alone."""
+        for some in [[group] for group in groups] if self.invariant else [groups]:
+            jobs = [job for group in some for job in plan(group, switch=self.switch, shares=self.shares)]
+            alone, shared = [job for job in jobs if not job.rest], [job for job in jobs if job.rest]
+            yield from batches(alone, length=lambda job: len(job.first.tokens), budget=self.budget, switch=self.switch)
+            yield from job_batches(shared, budget=self.budget)
+
+    def sequences(self, batch: Sequence[Job]) -> list[Tokens]:
+        """The rows that a batch feeds."""
+        return [row.tokens for job in batch for row in (job.first, *job.rest)]
+
+    def score_batches(self, texts: Sequence[ScoredText], *, every: bool = False) -> Iterator[list[int]]:
+        """The batches, by position, in which texts are scored; without `every`, only those with something to score."""
+        return batches(
+            (index for index, text in enumerate(texts) if every or text.scored_tokens),
+            length=lambda index: len(texts[index].tokens),
+            budget=self.of_a_batch,
+            switch=self.switch,
+        )
+
+    def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
+        """The batches, by position, in which prompts are answered."""
+        return answer_batches(
+            prompts,
+            new=sampling.max_new_tokens,
+            longest=self.longest,
+            budget=1 if self.invariant else self.answering,
+            switch=self.switch,
+        )
 
 
 @dataclass(frozen=True)

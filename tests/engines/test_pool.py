@@ -1,0 +1,295 @@
+"""The engine contract on a pool of two replicas, on a Ray cluster of two nodes; and steps whose replicas die."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from language_neurons_alignment._evaluate import evaluate
+from language_neurons_alignment._grid import under
+from language_neurons_alignment._session import Session
+from language_neurons_alignment.activation import collect_activations
+from language_neurons_alignment.config import EvaluationSettings, MapSettings
+from language_neurons_alignment.core.interventions import Intervention
+from language_neurons_alignment.core.model import StartProgress, silent
+from language_neurons_alignment.engines import Engine, EngineSettings, EngineSource, load_engine
+from language_neurons_alignment.engines.pool import EnginePool
+from language_neurons_alignment.engines.transformers import TransformersEngine
+from language_neurons_alignment.ppl import perplexity_map
+from tests.engines.contract import assert_close, assert_same_counts, groups_of, scored_texts, some_neurons
+from tests.engines.generation_contract import GREEDY, GenerationContract, prompts_of
+from tests.engines.intervention_contract import InterventionContract
+from tests.engines.oracle import NaiveEngine
+from tests.engines.ray_cluster import NODE, needs_ray, ray_cluster
+from tests.engines.vllm_engines import needs_vllm
+from tests.planted import ASKED, SHORT, Numbered
+from tests.workspace import contents
+
+pytestmark = [needs_ray]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[Any]:
+    with ray_cluster() as cluster:
+        yield cluster
+
+
+def load_pool(folder: Path, *, batch_tokens: int | None = None) -> Engine:
+    """Two replicas; one where batches are small, which gives the same: each takes seconds to import its libraries."""
+    options = {"device": "cpu", "replicas": 2}
+    if batch_tokens is not None:
+        options |= {"batch_tokens": batch_tokens, "replicas": 1}
+    return load_engine(EngineSettings(str(folder), "transformers", "float32", options))
+
+
+class TestPool(InterventionContract, GenerationContract):
+    load = staticmethod(load_pool)
+
+
+# ── Replicas that die while steps run: files are those of an undisturbed run on one engine ────────────────────────────
+
+
+class Given(EngineSource):
+    """A source of an engine that is loaded already, and stays so."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(EngineSettings("given"))
+        self.engine = engine
+
+    def __call__(self) -> Engine:
+        return self.engine
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+
+BATCH = 64
+"""Tokens of a batch: so few that each piece of work has several units."""
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Numbered:
+    return Numbered.make(tmp_path_factory.mktemp("numbered"))
+
+
+@pytest.fixture(scope="module")
+def one(numbered: Numbered) -> TransformersEngine:
+    return TransformersEngine.load(numbered.folder / "planted", device="cpu", batch_tokens=BATCH)
+
+
+@pytest.fixture(scope="module")
+def pool(cluster: Any, numbered: Numbered) -> Iterator[EnginePool]:
+    options = {"device": "cpu", "batch_tokens": BATCH, "replicas": 2}
+    pool = load_engine(EngineSettings(str(numbered.folder / "planted"), options=options))
+    assert isinstance(pool, EnginePool)
+    yield pool
+    pool.close()
+
+
+@dataclass
+class Once:
+    """Starts progress bars, the first of which brings harm when the first units are done."""
+
+    harm: Callable[[], None]
+    done: bool = False
+
+    def __call__(self, _label: str, _total: int) -> Once.Bar:
+        return self.Bar(self)
+
+    @dataclass
+    class Bar:
+        """A progress bar that shows nothing."""
+
+        of: Once
+
+        def __call__(self, _done: int, /) -> None:
+            if not self.of.done:
+                self.of.done = True
+                self.of.harm()
+
+        def spare(self, _tokens: int, /) -> None:
+            pass
+
+
+def kill_one(pool: EnginePool) -> None:
+    os.kill(pool.processes[-1][1], signal.SIGKILL)
+
+
+Step = Callable[[Session, StartProgress], object]
+
+
+def files_of(numbered: Numbered, folder: Path, engine: Engine, step: Step, start: StartProgress) -> dict[str, bytes]:
+    """The files that a step leaves, byte for byte."""
+    work = numbered.at(Path(shutil.copytree(numbered.folder, folder)))
+    for name in ("activations",) if step is count else ():
+        shutil.rmtree(folder / name)
+    with work.open() as session:
+        step(replace(session, source=Given(engine)), start)
+    return {
+        name: content.replace(os.fsencode(folder), b"")
+        for name, content in contents(folder).items()
+        if not name.endswith(".png")
+    }
+
+
+def count(session: Session, start: StartProgress) -> None:
+    for language in ASKED:
+        collect_activations(session, language, moments=True, start=start)
+
+
+def test_counts_are_the_same_bytes_with_a_replica_killed_in_the_middle(
+    numbered: Numbered, one: TransformersEngine, pool: EnginePool, tmp_path: Path
+) -> None:
+    before, once = pool.restarts, Once(lambda: kill_one(pool))
+    expected = files_of(numbered, tmp_path / "one", one, count, silent)
+    found = files_of(numbered, tmp_path / "pool", pool, count, once)
+    assert pool.restarts == before + 1
+    assert len(expected) > 12
+    apart = [name for name in expected if expected[name] != found[name] and "moments" not in name]
+    assert not apart
+    assert expected.keys() == found.keys()
+    # in float64, sums of the same numbers in another order: the last bits
+    for language in ASKED:
+        for kind in ("", "prefix."):
+            (a, b) = (
+                torch.load(next((tmp_path / name).rglob(f"{kind}moments.{language}.*.pt")), weights_only=True)
+                for name in ("one", "pool")
+            )
+            for key in a:
+                if isinstance(a[key], torch.Tensor):
+                    torch.testing.assert_close(a[key], b[key], rtol=1e-12, atol=1e-12)
+
+
+def test_a_map_is_the_same_with_a_replica_killed_in_the_middle(
+    numbered: Numbered, one: TransformersEngine, pool: EnginePool, tmp_path: Path
+) -> None:
+    def step(session: Session, start: StartProgress) -> None:
+        settings = MapSettings(controls=0)
+        perplexity_map(session, ASKED, top_rate=numbered.top_rate, lam=numbered.lam, settings=settings, start=start)
+
+    before, once = pool.restarts, Once(lambda: kill_one(pool))
+    expected = files_of(numbered, tmp_path / "one", one, step, silent)
+    assert files_of(numbered, tmp_path / "pool", pool, step, once) == expected
+    assert pool.restarts == before + 1
+    assert any(name.startswith("ppl_maps") for name in expected)
+
+
+def test_an_evaluation_is_the_same_with_a_node_removed_in_the_middle(
+    cluster: Any, numbered: Numbered, one: TransformersEngine, pool: EnginePool, tmp_path: Path
+) -> None:
+    def step(session: Session, start: StartProgress) -> None:
+        settings = EvaluationSettings(sampling=SHORT, controls=0)
+        evaluate(session, ASKED[:2], top_rate=numbered.top_rate, lam=numbered.lam, settings=settings, start=start)
+
+    (second,) = cluster.worker_nodes
+    once = Once(lambda: cluster.remove_node(second, allow_graceful=False))
+    expected = files_of(numbered, tmp_path / "one", one, step, silent)
+    assert files_of(numbered, tmp_path / "pool", pool, step, once) == expected
+    assert once.done
+    assert any(name.startswith("evaluations") for name in expected)
+    cluster.add_node(**NODE)
+
+
+@pytest.mark.slow
+def test_twenty_random_kills_change_nothing(
+    numbered: Numbered, one: TransformersEngine, pool: EnginePool, tmp_path: Path
+) -> None:
+    """A unit may be lost twice; so the kills are spread over many short pieces of work, one or two in each."""
+    chance, killed = random.Random(20), 0
+    expected = files_of(numbered, tmp_path / "one", one, count, silent)
+    while killed < 20:
+        at = chance.randint(1, 4)
+
+        def harm(at: int = at) -> None:
+            for _ in range(1 + at % 2):
+                os.kill(chance.choice(pool.processes)[1], signal.SIGKILL)
+
+        found = files_of(numbered, tmp_path / f"{killed}", pool, count, Once(harm))
+        assert {name: found[name] for name in expected if "moments" not in name} == {
+            name: content for name, content in expected.items() if "moments" not in name
+        }
+        killed += 1 + at % 2
+        while len(pool.processes) < 2:
+            pool.count(groups_of(pool.tokenizer))  # a replica that was killed while it had nothing to do is noticed
+            time.sleep(0.5)
+    assert pool.restarts >= 12
+
+
+@pytest.mark.slow
+def test_two_drivers_on_one_cluster_and_one_that_is_killed_goes_on_with_other_replicas(
+    cluster: Any, numbered: Numbered, one: TransformersEngine, pool: EnginePool, tmp_path: Path
+) -> None:
+    settings = MapSettings(controls=4)
+
+    def step(session: Session, start: StartProgress) -> None:
+        chosen: dict[str, Any] = {"top_rate": numbered.top_rate, "lam": numbered.lam, "settings": settings}
+        perplexity_map(session, ASKED, start=start, **chosen)
+
+    expected = files_of(numbered, tmp_path / "one", one, step, silent)
+    theirs = numbered.at(Path(shutil.copytree(numbered.folder, tmp_path / "theirs")))
+    arguments = [
+        "--model-path", theirs.folder / "planted", "-d", theirs.folder / "corpus.json", "-s", "words",
+        "-r", theirs.top_rate, "-l", theirs.lam, "--langs", ",".join(ASKED), "--controls", 4, "--root", theirs.folder,
+        "--device", "cpu", "--batch-tokens", BATCH, "--replicas", 1, "--ray", cluster.address,
+    ]  # fmt: skip
+    program = [sys.executable, "-m", "language_neurons_alignment.cli", "ppl", *map(str, arguments)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+        cells: list[bytes] = []
+        while len(cells) < 3:
+            time.sleep(0.05)
+            assert driver.poll() is None, driver.communicate()
+            cells = [line for path in theirs.folder.rglob("*.cells.jsonl") for line in path.read_bytes().splitlines()]
+            if not cells:  # ours, while theirs starts and runs
+                shutil.rmtree(tmp_path / "ours", ignore_errors=True)
+                assert files_of(numbered, tmp_path / "ours", pool, step, silent) == expected
+        driver.kill()
+    replicas = {one[1] for one in pool.processes}
+    for _ in range(100):
+        left = {one.pid for one in psutil.process_iter(["name"]) if (one.info["name"] or "").startswith("ray::lna")}
+        if left <= replicas:
+            break
+        time.sleep(0.2)
+    assert left <= replicas, "the replicas of a driver that is gone end"
+    with theirs.open() as session:
+        before = len(cells)
+        step(replace(session, source=Given(pool)), silent)
+    cells = [line for path in theirs.folder.rglob("*.cells.jsonl") for line in path.read_bytes().splitlines()]
+    assert len(cells) > before
+    done = {
+        name: content for name, content in contents(theirs.folder).items() if name.endswith("ppl.Llama-planted.json")
+    }
+    assert done
+    for name, content in done.items():
+        assert content.replace(os.fsencode(theirs.folder), b"") == expected[name]
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+@needs_vllm
+def test_two_replicas_of_vllm_are_the_oracle(cluster: Any, tiny_llama: Path, tiny_llama_oracle: NaiveEngine) -> None:
+    options = {"replicas": 2, "engine_args": {"kv_cache_memory_bytes": 2**28}}
+    pool = load_engine(EngineSettings(str(tiny_llama), "vllm", "float32", options))
+    try:
+        groups = groups_of(pool.tokenizer)
+        texts, prompts = scored_texts(pool.tokenizer), prompts_of(pool)
+        off = Intervention.zero(some_neurons(pool))
+        for change in (None, off, None):
+            with under(pool, change), under(tiny_llama_oracle, change):
+                assert_same_counts(pool.count(groups), tiny_llama_oracle.count(groups))
+                assert_close(pool.log_likelihood(texts), tiny_llama_oracle.log_likelihood(texts))
+                assert pool.generate(prompts, sampling=GREEDY) == tiny_llama_oracle.generate(prompts, sampling=GREEDY)
+    finally:
+        pool.close()
