@@ -136,7 +136,7 @@ class Plan:
     """What `plan` finds.
 
     Attributes:
-        path, family, dtype, engine: the model, and how it would run.
+        path, family, dtype, engine, device: the model, and how it would run.
         layers, neurons, parameters: by the config; `neurons` of all layers together.
         batch_tokens: the size of a batch, or of a step of vLLM, where memory does not make it smaller.
         memory: by the number of devices that share each layer.
@@ -152,6 +152,7 @@ class Plan:
     family: str
     dtype: str
     engine: str
+    device: str
     layers: int
     neurons: int
     parameters: int
@@ -288,6 +289,7 @@ def plan(
         str(config.model_type),
         kind,
         chosen,
+        device,
         model.layers,
         model.neurons,
         parameters,

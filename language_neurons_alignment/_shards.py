@@ -165,6 +165,7 @@ def resources(
     parts: int,
     *,
     gpus: int = 1,
+    replicas: int = 1,
     memory_gib: float | None = None,
     minutes: int | None = None,
     slurm: Sequence[tuple[str, str]] = (),
@@ -176,10 +177,10 @@ def resources(
     """
     memory = None if memory_gib is None else int(memory_gib * 2**30)
     if found is not None and memory is None:
-        memory = found.weight_bytes + LIBRARIES
+        memory = replicas * found.weight_bytes + LIBRARIES
     if found is not None and minutes is None:
         seconds = next((one.seconds for one in found.steps if one.name == "activation"), None)
-        minutes = None if seconds is None else -(-int(START + SLACK * seconds / parts) // 60)
+        minutes = None if seconds is None else -(-int(START + SLACK * seconds / parts / replicas) // 60)
     return Resources(gpus, memory, minutes, tuple(slurm))
 
 
@@ -292,37 +293,49 @@ def submit(
     try:
         executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
         executor.update_parameters(**_parameters(name, given))
-        jobs = executor.map_array(run_commands, [one.commands(flags, overwrite=again) for one in todo]) if todo else []
+        jobs: list[Any] = []
+        if todo:
+            with executor.batch():
+                jobs += [_job(executor, one.commands(flags, overwrite=again)) for one in todo]
         waits = {}
-        if cluster == SLURM:
-            if jobs:
-                waits = {"dependency": f"afterok:{jobs[0].job_id.split('_')[0]}", "kill-on-invalid-dep": "yes"}
-        else:
-            _wait(jobs, todo)
-        executor.update_parameters(**_parameters(f"{name}-merge", given.of_merge(), waits))
-        last = executor.submit(run_commands, [_merge(merge, again)])
         if cluster != SLURM:
-            _wait([last], ["the merge"])
+            _wait(jobs, [f"shard {one.part}/{one.parts}" for one in todo])
+        elif jobs:
+            waits = {"dependency": f"afterok:{jobs[0].job_id.split('_')[0]}", "kill-on-invalid-dep": "yes"}
+        executor.update_parameters(**_parameters(f"{name}-merge", given.of_merge(), waits))
+        last = _job(executor, [_merge(merge, again)])
     except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
         said = " ".join(str(error).split())[:300] or type(error).__name__
         raise ShardError(f"submitit cannot submit the jobs to {cluster}: {said}; print the script instead") from error
+    if cluster != SLURM:
+        _wait([last], ["the merge"])
     ids = {one.part: job.job_id for one, job in zip(todo, jobs, strict=True)}
     return Submitted(ids, last.job_id, logs, done=cluster != SLURM)
 
 
-def run_commands(commands: Sequence[Sequence[str]]) -> None:
-    """Run `lna` with each of these arguments, by this Python; what a job does."""
-    for arguments in commands:
-        subprocess.run([sys.executable, "-m", "language_neurons_alignment", *arguments], check=True)
+PROGRAM = (sys.executable, "-m", "language_neurons_alignment")
+"""What a submitted job runs: `lna`, by the Python that submits it."""
 
 
-def _wait(jobs: Sequence[Any], names: Sequence[object]) -> None:
-    """Wait for jobs of this machine; ShardError where one failed, once all have ended."""
+def _job(executor: Any, commands: Sequence[Sequence[str]]) -> Any:
+    """A job that runs `lna` with each of these arguments, and stops at the first that fails.
+
+    It calls the standard library, so submitit's own process loads no torch beside that of `lna`.
+    """
+    script = " && ".join(shlex.join([*PROGRAM, *arguments]) for arguments in commands)
+    return executor.submit(subprocess.run, ["bash", "-c", script], check=True)
+
+
+def _wait(jobs: Sequence[Any], names: Sequence[str]) -> None:
+    """Wait for jobs of this machine; ShardError where some failed, once all have ended."""
     failed = []
     for job, name in zip(jobs, names, strict=True):
-        if job.exception() is not None:
-            shown = f"shard {name.part}/{name.parts}" if isinstance(name, ShardWork) else str(name)
-            failed.append(f"{shown} ({job.paths.stderr})")
+        try:
+            error = job.exception()
+        except RuntimeError as killed:  # it ended without a result
+            error = killed
+        if error is not None:
+            failed.append(f"{name} ({job.paths.stderr})")
     if failed:
         raise ShardError(
             f"{len(failed)} of {len(jobs)} jobs failed, whose logs tell why: {', '.join(failed)}; the same command "

@@ -231,7 +231,7 @@ def _gpus(engine: EngineFlags) -> int:
     if engine.device == "cpu":
         return 0
     ranks = (engine.tensor_parallel_size or 1) * (engine.pipeline_parallel_size or 1)
-    return ranks * (engine.choices().get("replicas") or 1)
+    return ranks * (engine.replicas or 1)
 
 
 def _sbatch_option(text: str) -> tuple[str, str]:
@@ -332,7 +332,9 @@ def memory_lines(found: Plan) -> list[str]:
         [one.tensor_parallel_size, *map(in_gib, (one.weights, one.batch, one.cache, one.logits, one.counts, one.total))]
         for one in found.memory
     ]
-    return table(["GPUs that share each layer", "weights", "batch", "cache", "logits", "counts", "each GPU"], rows)
+    shared = "ranks" if found.device == "cpu" else "GPUs"
+    header = [f"{shared} that share each layer", "weights", "batch", "cache", "logits", "counts", f"each {shared[:-1]}"]
+    return table(header, rows)
 
 
 def fit_lines(found: Plan) -> list[str]:
@@ -349,7 +351,10 @@ def fit_lines(found: Plan) -> list[str]:
             answer = f"no; needs --tensor-parallel-size {size}, {takes} on each of {size}"
         else:
             answer = f"no; {f'each of {tried[-1]} would need' if tried[-1] > 1 else 'it would take'} {takes}"
-        lines.append(f"fits in {found.dtype} on one GPU of {one.gib:g} GiB: {answer}")
+            if found.engine == "transformers" and found.device == "cuda":
+                answer += "; --engine vllm shares layers among GPUs"
+        where = f"into {one.gib:g} GiB of main memory" if found.device == "cpu" else f"on one GPU of {one.gib:g} GiB"
+        lines.append(f"fits in {found.dtype} {where}: {answer}")
     return lines
 
 
