@@ -128,17 +128,23 @@ def load_engine(settings: EngineSettings) -> Engine:
     if set(POOL) & set(settings.options):
         return _pool(settings)
     name = _automatic(settings) if settings.engine == "auto" else settings.engine
+    spec = _spec(name, settings.options)
+    engine = getattr(import_module(f".{name}", __name__), spec.name)
+    return engine.load(settings.model_path, dtype=settings.dtype, **settings.options)
+
+
+def _spec(name: str, options: Mapping[str, Any]) -> EngineSpec:
+    """The engine of a name, which has these options."""
     if name not in ENGINES:
         raise SettingsError(f"unknown engine {name!r}: choose from {', '.join(ENGINES)}, auto")
     spec = ENGINES[name]
-    foreign = sorted(set(settings.options) - set(spec.options))
+    foreign = sorted(set(options) - set(spec.options))
     if foreign:
         raise SettingsError(
             f"the {name} engine has no option {', '.join(foreign)}: it has {', '.join(spec.options)}; "
             "choose another --engine, or leave the option out"
         )
-    engine = getattr(import_module(f".{name}", __name__), spec.name)
-    return engine.load(settings.model_path, dtype=settings.dtype, **settings.options)
+    return spec
 
 
 def _pool(settings: EngineSettings) -> Engine:
@@ -147,6 +153,8 @@ def _pool(settings: EngineSettings) -> Engine:
     replicas, ray = options.pop("replicas", None), options.pop("ray", None)
     if replicas is None:
         raise SettingsError(f"--ray {ray} does nothing without --replicas: say how many replicas of the model to run")
+    if settings.engine != "auto":  # what is known to fail takes no time to fail
+        _spec(settings.engine, options)
     from .pool import EnginePool
 
     return EnginePool.load(replace(settings, options=options), replicas=int(replicas), ray=ray)

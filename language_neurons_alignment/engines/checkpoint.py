@@ -45,12 +45,17 @@ def looks_local(path: str) -> bool:
     return path.startswith((os.sep, ".", "~")) or path.count("/") > 1
 
 
-def load_config(path: str, revision: str | None) -> PreTrainedConfig:
-    """A model's config."""
+def check_there(path: str) -> None:
+    """Refuse a path that does not exist."""
     if looks_local(path) and not Path(path).exists():
         raise EngineError(
             f"there is no model at {path}: the path does not exist; give a model folder, a GGUF file or a hub id"
         )
+
+
+def load_config(path: str, revision: str | None) -> PreTrainedConfig:
+    """A model's config."""
+    check_there(path)
     if is_gguf(path):
         with explained("the config", path):
             return gguf.load_config(path)

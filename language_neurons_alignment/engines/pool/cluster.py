@@ -81,6 +81,7 @@ class Cluster:
                         f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}): "
                         "give --ray ADDRESS, --ray auto for this machine's cluster, or --ray local"
                     ) from error
+                keep_off_stdout(ray)
 
     def share(self, replicas: int, *, gpus: int, on_gpu: bool | None) -> Share:
         """What each of some replicas gets; EngineError where there are too few GPUs.
@@ -163,3 +164,17 @@ def _own_signals() -> Iterator[None]:
             if handler is not None:
                 with suppress(ValueError):  # not in the main thread, where Ray changes none either
                     signal.signal(number, handler)
+
+
+def keep_off_stdout(ray: Any) -> None:
+    """Log what Ray would print of dead workers, about ten lines each; the dispatcher tells of them in one.
+
+    Commands print their results on stdout, and Ray has no option for this.
+    """
+    worker = getattr(ray._private, "worker", None)
+    if hasattr(worker, "print_to_stdstream"):
+
+        def log(data: dict[str, Any], **_more: Any) -> None:
+            logging.getLogger("ray").info("%s: %s", data.get("pid"), " ".join(map(str, data.get("lines", ()))))
+
+        setattr(worker, "print_to_stdstream", log)  # noqa: B010 - not a name of Ray's public interface

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from queue import Empty, Queue
+from queue import Empty, Queue, SimpleQueue
 from typing import Any, Protocol
 
 from ...errors import EngineError, LNAError
@@ -121,6 +121,7 @@ class Dispatcher:
         self._broken: LNAError | None = None
         self._closed = False
         self.restarts = 0
+        self.losses: SimpleQueue[str] = SimpleQueue()  # what to tell of replicas that were lost, once
         self.started: Future[None] = Future()
         self._thread = threading.Thread(target=self._loop, name="lna-dispatcher", daemon=True)
         self._thread.start()
@@ -272,6 +273,11 @@ class Dispatcher:
         unit = slot.unit
         self._drop(slot)
         self.restarts += 1
+        again = "" if unit is None else f", and its piece of work ({unit.label}) is done again"
+        self.losses.put(
+            f"replica {slot.number} was lost ({why}): another one is started in its place{again} "
+            f"(replicas lost in this run: {self.restarts})"
+        )
         if unit is not None and not unit.future.cancelled():
             unit.lost.append(why)
             if len(unit.lost) < FAILURES:

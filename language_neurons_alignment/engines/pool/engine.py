@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import PurePath
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from jaxtyping import Float64, Int64
@@ -26,8 +26,9 @@ from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, T
 from ...errors import EngineError, LNAWarning, SettingsError
 from .. import EngineSettings
 from ..base import check_shape, no_lens
+from ..checkpoint import check_there
 from ..generation import Follow, PartialAnswer, check_prompts
-from .cluster import Cluster
+from .cluster import LOCAL, Cluster
 from .dispatcher import Dispatcher, Patience, Unit
 from .replica import ANSWER, COUNT, LENS, SCORE, Described
 
@@ -72,6 +73,8 @@ class EnginePool:
         self._alike: list[Described] = []
         self._lock = threading.Lock()
         gpus, on_gpu = _gpus(settings), _on_gpu(settings)
+        if ray in (None, LOCAL):
+            check_there(settings.model_path)
         self._cluster = Cluster(ray)
         self._change: ContextVar[_InForce | None] = ContextVar("change", default=None)
         try:
@@ -300,6 +303,12 @@ class EnginePool:
         more = f" and {number - len(shown)} more" if number > len(shown) else ""
         return f"the texts that begin with {', '.join(shown)}{more}"
 
+    def _tell_of_losses(self) -> None:
+        """Warn of replicas that were lost; in a caller's thread, where a warning may be made an error."""
+        with suppress(Empty):
+            while True:
+                warnings.warn(self._dispatcher.losses.get_nowait(), LNAWarning, stacklevel=4)
+
     def _results(self, units: Iterable[Unit], progress: Progress) -> Iterator[tuple[int, Any]]:
         """Have units done; give their results, with their numbers, as they come."""
         self._check_open()
@@ -319,6 +328,7 @@ class EnginePool:
             begin(islice(left, AHEAD * self.replicas))
             while begun:
                 number = done.get()
+                self._tell_of_losses()
                 result, tokens = begun.pop(number).future.result()
                 finished.add(number)
                 while oldest in finished:
