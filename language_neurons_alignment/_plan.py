@@ -6,6 +6,7 @@ be measured.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +16,10 @@ from typing import Any
 from ._gguf import is_gguf
 from ._model import COUNT_BYTES, in_gib, parameters_of
 from .activation import count_file_bytes
-from .config import ANSWERS, DEFAULT_MAP, TEXT, MapSettings
+from .config import ANSWERS, DEFAULT_MAP, TEXT, MapSettings, check_choice
 from .corpus.encode import PromptGroup, Tokenizer, encode_groups, encode_texts
 from .corpus.records import Corpus, has_answers, read_corpus, texts_as_answers
-from .engines import EngineSettings, EngineSource
+from .engines import ENGINES, EngineSettings, EngineSource
 from .engines.checkpoint import DTYPES, check_dtype, expand, load_config, load_tokenizer, longest_sequence
 from .engines.families import check_vllm, class_name, experts_in, neurons_of_layers, neurons_per_layer
 from .engines.quantization import method_of
@@ -234,8 +235,15 @@ def plan(
         SettingsError: settings that contradict each other.
         EngineError: there is no such model, or nothing can be told of it from its config.
     """
-    _check(corpus, tokens, measure=measure, given=tokens_per_second, max_new_tokens=max_new_tokens)
+    _check_corpus(corpus, tokens, measure=measure, given=tokens_per_second, max_new_tokens=max_new_tokens)
+    check_choice(engine, ("auto", *ENGINES), "--engine")
+    device = device.partition(":")[0]
+    check_choice(device, tuple(BATCH_TOKENS), "--device")
     check_dtype(dtype)
+    numbers = {"batch-tokens": batch_tokens, "tokens-per-second": tokens_per_second}
+    for flag, number in {**numbers, "answer-tokens-per-second": answer_tokens_per_second}.items():
+        if number is not None and not 0 < number < math.inf:
+            raise SettingsError(f"--{flag} must be a number above 0, got {number!r}: give for example 2048")
     path = expand(model_path)
     config = load_config(path, None)
     assumed: list[str] = []
@@ -377,7 +385,7 @@ def _device_memory(
     )
 
 
-def _check(
+def _check_corpus(
     corpus: Corpus | Path | None,
     tokens: int | None,
     *,
@@ -392,8 +400,6 @@ def _check(
         raise SettingsError(f"--tokens must be at least 1, got {tokens}: give the tokens of all texts")
     if measure and (corpus is None or given is not None):
         raise SettingsError("--measure counts some texts of a corpus: give -d, and leave --tokens-per-second out")
-    if given is not None and not given > 0:
-        raise SettingsError(f"--tokens-per-second must be above 0, got {given!r}: give what one replica counts")
     if max_new_tokens is not None and (corpus is None or max_new_tokens < 1):
         raise SettingsError("--max-new-tokens plans answers to the questions of a corpus: give -d, and at least 1")
 
@@ -414,6 +420,8 @@ def _engine(engine: str, config: Any, path: str, assumed: list[str]) -> str:
     """The engine of the run; "auto": vLLM, which auto takes on a GPU where it is installed, if it serves the model."""
     if engine == "vllm":
         check_vllm(config)
+        if is_gguf(path):
+            raise EngineError(f"{path} is a GGUF file, which vLLM does not count in: give --engine transformers")
     if engine != "auto":
         return engine
     try:

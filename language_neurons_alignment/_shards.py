@@ -175,6 +175,9 @@ def resources(
     memory   weights + 8 GiB
     minutes  15 + 1.5 · seconds of `activation` / parts / 60; none where the plan has no throughput
     """
+    for flag, number, least in (("gpus", gpus, 0), ("memory", memory_gib, 0.1), ("time", minutes, 1)):
+        if number is not None and not least <= number < 2**31:
+            raise SettingsError(f"--{flag} must be at least {least}, got {number!r}: give what one job needs")
     memory = None if memory_gib is None else int(memory_gib * 2**30)
     if found is not None and memory is None:
         memory = replicas * found.weight_bytes + LIBRARIES

@@ -175,16 +175,16 @@ def shards(
 
     with answered(with_counted_texts(setup.open(), counting.count)) as session:
         chosen: dict[str, Any] = {"overlong": counting.overlong, "blocks": counting.blocks, "moments": counting.moments}
-        work = steps.shards_to_count(
-            session, parts, languages or in_default_order(session.corpus.languages), overwrite=overwrite, **chosen
-        )
+        languages = languages or in_default_order(session.corpus.languages)
+        work = steps.shards_to_count(session, parts, languages, overwrite=overwrite, **chosen)
         found = None
         if memory is None or (minutes is None and tokens_per_second is not None):
-            found = _plan_of(setup, session, counting, tokens_per_second)
+            found = _plan_of(setup, session, languages, tokens_per_second)
     given = steps.resources(
         found,
         parts,
         gpus=_gpus(setup.engine) if gpus is None else gpus,
+        replicas=setup.engine.replicas or 1,
         memory_gib=memory,
         minutes=minutes,
         slurm=slurm,
@@ -208,7 +208,7 @@ def shards(
     result(setup.results.as_json, {**data, "jobs": done}, lines, str(logs))
 
 
-def _plan_of(setup: Setup, session: Session, counting: Counting, tokens_per_second: float | None) -> Plan:
+def _plan_of(setup: Setup, session: Session, languages: tuple[str, ...], tokens_per_second: float | None) -> Plan:
     """The plan of the whole corpus, for what each job is given."""
     from .._plan import plan as make_plan
 
@@ -216,10 +216,8 @@ def _plan_of(setup: Setup, session: Session, counting: Counting, tokens_per_seco
         return make_plan(
             setup.model.model_path,
             session.corpus if tokens_per_second is not None else None,
+            languages=languages,
             dtype=setup.engine.dtype,
-            blocks=counting.blocks,
-            moments=counting.moments,
-            map_settings=MapSettings(controls=0),
             tokens_per_second=tokens_per_second,
         )
     except EngineError as error:
@@ -241,19 +239,19 @@ def _sbatch_option(text: str) -> tuple[str, str]:
     if not (equals and key and value):
         raise SettingsError(f"--sbatch must be K=V, got {text!r}: for example --sbatch partition=gpu")
     if key in _OF_THE_SCRIPT:
-        raise SettingsError(f"--sbatch {key}={value}: the script itself decides that; give {_OF_THE_SCRIPT[key]}")
+        raise SettingsError(f"--sbatch {key}={value}: the script itself decides that; {_OF_THE_SCRIPT[key]}")
     return key, value
 
 
 _OF_THE_SCRIPT = {
-    "array": "--parts",
-    "dependency": "nothing",
-    "gpus-per-node": "--gpus",
-    "mem": "--memory",
-    "time": "--time",
-    "job-name": "-s",
+    "array": "give --parts",
+    "dependency": "leave it out",
+    "gpus-per-node": "give --gpus",
+    "mem": "give --memory",
+    "time": "give --time",
+    "job-name": "give -s",
 }
-"""Options of sbatch that have a flag here."""
+"""Options of sbatch that are not the caller's → what to do instead."""
 
 
 def _passed_on(context: typer.Context, command: str) -> list[str]:
@@ -351,8 +349,6 @@ def fit_lines(found: Plan) -> list[str]:
             answer = f"no; needs --tensor-parallel-size {size}, {takes} on each of {size}"
         else:
             answer = f"no; {f'each of {tried[-1]} would need' if tried[-1] > 1 else 'it would take'} {takes}"
-            if found.engine == "transformers" and found.device == "cuda":
-                answer += "; --engine vllm shares layers among GPUs"
         where = f"into {one.gib:g} GiB of main memory" if found.device == "cpu" else f"on one GPU of {one.gib:g} GiB"
         lines.append(f"fits in {found.dtype} {where}: {answer}")
     return lines

@@ -120,6 +120,10 @@ def test_the_array_and_the_merge_are_submitted_with_their_resources(here: Path, 
     assert "--array=1,2 --gpus-per-node=2 --mem=8193M" in array
     assert f"--time={shown['resources']['minutes']} --partition=gpu --account=my lab" in array
     assert "gpus" not in merge
+    wide = lna("shards", "-n", 2, *where, *flags, "--replicas", 3, "--json").json
+    assert wide["resources"]["gpus"] == 3
+    assert 15 < wide["resources"]["minutes"] < shown["resources"]["minutes"]
+    assert wide["script"].count("--replicas 3") == 2
     assert "--partition=gpu --account=my lab --dependency=afterok:41 --kill-on-invalid-dep=yes" in merge
     assert calls[0][-8:] == [*("--engine", "vllm", "--dtype", "bfloat16"), *map(str, ranks[2:4]), *ranks[6:]]
     assert calls[2] == ["merge", *("--model-path", "tiny-llama", "--dataset", "mgsm")]
@@ -200,6 +204,13 @@ def test_submitit_hands_an_array_and_a_merge_that_waits_to_slurm(
         (("-n", 2, "--submit", "pbs"), 2, "--submit must be one of slurm, local; got 'pbs'"),
         (("-n", 2, "--sbatch", "gpu"), 2, "--sbatch must be K=V, got 'gpu'"),
         (("-n", 2, "--sbatch", "mem=4G"), 2, "--sbatch mem=4G: the script itself decides that; give --memory"),
+        (
+            ("-n", 2, "--sbatch", "dependency=after:1"),
+            2,
+            "--sbatch dependency=after:1: the script itself decides that;",
+        ),
+        (("-n", 2, "--gpus", -1), 2, "--gpus must be at least 0, got -1"),
+        (("-n", 2, "--time", 0), 2, "--time must be at least 1, got 0"),
         (("-n", 2, "--submit", "slurm"), 2, "--submit slurm needs a time for each job"),
     ],
 )
