@@ -12,7 +12,7 @@ from ..config import Counting, MapSettings, check_choice
 from ..errors import EngineError, SettingsError
 from ..languages import in_default_order, parse_languages
 from .options import EngineFlags, Overwrite, Printing, Setup, answered, given_to, only, only_one
-from .output import notes, result, table
+from .output import note, notes, result, table
 
 if TYPE_CHECKING:
     from .._plan import Plan
@@ -202,6 +202,7 @@ def shards(
         result(setup.results.as_json, {**data, "script": script}, script)
         return
     logs = setup.results.root / "shard_logs" / name
+    note(f"scripts and logs of the jobs: {logs}")
     done = steps.submit(submit, name, work, counted, merged, given, logs=logs, again=overwrite)
     rows = [*([f"shard {part}/{parts}", job] for part, job in done.shards.items()), ["merge", done.merge]]
     lines = table(["job", "done" if done.done else "waiting"], rows)

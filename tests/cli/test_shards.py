@@ -63,10 +63,65 @@ def run_script(script: str, cluster: Path) -> list[list[str]]:
     return [line.split("\0")[:-1] for line in (cluster / "lna.log").read_text().splitlines()]
 
 
-def check_counts_of_the_whole(here: Path, lna: Lna) -> None:
-    """The merged counts are those of the corpus counted at once, bit for bit."""
+def in_this_process(lna: Lna, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Let the jobs of submitit's executor for debugging call the program here; what they called."""
+    ran: list[list[str]] = []
+
+    def run(command: list[str], *, check: bool) -> None:
+        for one in command[-1].split(" && "):
+            ran.append(shlex.split(one)[len(_shards.PROGRAM) :])
+            call = lna(*ran[-1])
+            assert check
+            assert call.code == 0, call.err
+
+    monkeypatch.setattr(_shards, "subprocess", SimpleNamespace(run=run, SubprocessError=subprocess.SubprocessError))
+    return ran
+
+
+def test_shards_are_counted_merged_and_where_they_are_not_whole_counted_again(
+    here: Path, lna: Lna, cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("submitit")
+    command = ("shards", "-n", 2, *EXACT)
+    made = lna(*command)
+    assert made.code == 0
+    assert "note: 2 of 2 shards to count, then the merge" in made.err
+    calls = run_script(made.out, cluster)
+    assert [call[:5] for call in calls[:2]] == [["activation", "--shard", f"{k}/2", "--lang", "en,fr"] for k in (1, 2)]
+    assert calls[2] == ["merge", "--model-path", "tiny-llama", "--dataset", "mgsm"]
+    assert run_script(lna(*command, "--shell").out, cluster) == calls
+
+    with monkeypatch.context() as patch:
+        ran = in_this_process(lna, patch)
+        work = [_shards.ShardWork(part, 2, ("en", "fr")) for part in (1, 2)]
+        flags, given = [*CORPUS, "--batch-invariant"], _shards.Resources(0)
+        done = _shards.submit("debug", "mgsm", work, flags, MODEL, given, logs=here / "logs")
+        assert [one[0] for one in ran] == ["activation", "activation", "merge"]
+        assert (done.done, list(done.shards)) == (True, [1, 2])
     several = lna("activation", *CORPUS, "--batch-invariant", "-l", "en,fr", "--root", "whole", "--json").json
     assert list(several["languages"]) == ["en", "fr"]
+    check_merged(here)
+
+    folder = here / "activations" / "mgsm.shard-2-of-2"
+    (folder / "activation.fr.Llama-tiny-llama.pt").unlink()
+    cut = folder / "activation.en.Llama-tiny-llama.pt"
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    again = lna(*command)
+    assert "1 of 2 shards to count" in again.err
+    assert "counts that are cut off or damaged are counted again: en" in again.err
+    calls = run_script(again.out, cluster)
+    assert [call[2:5] for call in calls[:-1]] == [["2/2", "--lang", "fr"], ["2/2", "--lang", "en"]]
+    assert [call[-1] == "--force" for call in calls] == [False, True, False]
+    assert [lna(*call).code for call in calls] == [0, 0, 0]
+    check_merged(here)
+
+    done_before = lna(*command)
+    assert "all shards are counted: the merge" in done_before.err
+    assert [call[0] for call in run_script(done_before.out, cluster)] == ["merge"]
+
+
+def check_merged(here: Path) -> None:
+    """The merged counts are those of the corpus counted at once, bit for bit."""
     for language in ("en", "fr"):
         (merged, meta), (counts, _) = (
             load_counts(Layout(root, "mgsm", "Llama-tiny-llama"), language) for root in (here, here / "whole")
@@ -74,38 +129,6 @@ def check_counts_of_the_whole(here: Path, lna: Lna) -> None:
         assert meta["shards"] == 2
         assert torch.equal(merged.full.over_zero, counts.full.over_zero)
         assert torch.equal(merged.prefix.over_zero, counts.prefix.over_zero)
-
-
-def test_the_script_counts_what_is_missing_and_merges_it(here: Path, lna: Lna, cluster: Path) -> None:
-    command = ("shards", "-n", 2, *EXACT)
-    made = lna(*command)
-    assert made.code == 0
-    assert "note: 2 of 2 shards to count, then the merge" in made.err
-    calls = run_script(made.out, cluster)
-    assert [call[0] for call in calls] == ["activation", "activation", "merge"]
-    assert run_script(lna(*command, "--shell").out, cluster) == calls
-    assert [lna(*call).code for call in calls] == [0, 0, 0]
-    check_counts_of_the_whole(here, lna)
-
-    folder = here / "activations" / "mgsm.shard-2-of-2"
-    (folder / "activation.fr.Llama-tiny-llama.pt").unlink()
-    calls = run_script(lna(*command).out, cluster)
-    assert [call[:5] for call in calls[:-1]] == [["activation", "--shard", "2/2", "--lang", "fr"]]
-    assert [lna(*call).code for call in calls] == [0, 0]
-
-    cut = folder / "activation.en.Llama-tiny-llama.pt"
-    cut.write_bytes(cut.read_bytes()[:-1000])
-    again = lna(*command)
-    assert "counts that are cut off or damaged are counted again: en" in again.err
-    calls = run_script(again.out, cluster)
-    assert [call[:5] for call in calls[:-1]] == [["activation", "--shard", "2/2", "--lang", "en"]]
-    assert calls[0][-1] == "--force"
-    assert [lna(*call).code for call in calls] == [0, 0]
-    check_counts_of_the_whole(here, lna)
-
-    done = lna(*command)
-    assert "all shards are counted: the merge" in done.err
-    assert [call[0] for call in run_script(done.out, cluster)] == ["merge"]
 
 
 def test_the_array_and_the_merge_are_submitted_with_their_resources(here: Path, lna: Lna, cluster: Path) -> None:
@@ -127,33 +150,6 @@ def test_the_array_and_the_merge_are_submitted_with_their_resources(here: Path, 
     assert "--partition=gpu --account=my lab --dependency=afterok:41 --kill-on-invalid-dep=yes" in merge
     assert calls[0][-8:] == [*("--engine", "vllm", "--dtype", "bfloat16"), *map(str, ranks[2:4]), *ranks[6:]]
     assert calls[2] == ["merge", *("--model-path", "tiny-llama", "--dataset", "mgsm")]
-
-
-def test_submitit_runs_the_shards_and_then_the_merge(here: Path, lna: Lna, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With submitit's executor for debugging, whose jobs call the program in this process."""
-    pytest.importorskip("submitit")
-    ran: list[list[str]] = []
-
-    def run(command: list[str], *, check: bool) -> None:
-        for one in command[-1].split(" && "):
-            ran.append(shlex.split(one)[len(_shards.PROGRAM) :])
-            call = lna(*ran[-1])
-            assert check
-            assert call.code == 0, call.err
-
-    monkeypatch.setattr(_shards, "subprocess", SimpleNamespace(run=run, SubprocessError=subprocess.SubprocessError))
-    damaged = _shards.ShardWork(2, 2, ("en",), ("fr",))
-    work = [_shards.ShardWork(1, 2, ("en", "fr")), damaged]
-    flags, given = [*CORPUS, "--batch-invariant"], _shards.Resources(0)
-    done = _shards.submit("debug", "mgsm", work, flags, MODEL, given, logs=here / "logs")
-    assert [one[:5] for one in ran[:3]] == [
-        ["activation", "--shard", "1/2", "--lang", "en,fr"],
-        ["activation", "--shard", "2/2", "--lang", "en"],
-        ["activation", "--shard", "2/2", "--lang", "fr"],
-    ]
-    assert (ran[2][-1], ran[3][0]) == ("--force", "merge")
-    assert (done.done, list(done.shards)) == (True, [1, 2])
-    check_counts_of_the_whole(here, lna)
 
 
 @pytest.mark.slow  # submitit asks every second or two whether a process has ended
