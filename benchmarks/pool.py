@@ -107,13 +107,13 @@ def unit_times(one: TransformersEngine, groups: list[PromptGroup]) -> list[float
     return took
 
 
-def round_trip(pool: EnginePool) -> float:
-    """Seconds that the driver needs for a unit with next to nothing to compute, with as many at a time as it likes."""
-    some = list(pool.batching.count_batches([PromptGroup((1,), ((1, 2),))] * 2000))[:1]
-    pool.count_batches(some * 40)
-    begun = time.perf_counter()
-    pool.count_batches(some * 400)
-    return (time.perf_counter() - begun) / 400 * len(pool.processes)
+def of_the_driver(pool: EnginePool) -> float:
+    """Processor seconds of the driver for a unit with next to nothing to compute: handed out, and its counts added."""
+    some = list(pool.batching.count_batches([PromptGroup((1,), ((1, 2),))]))
+    pool.count_batches(some * 20)
+    begun = time.process_time()
+    pool.count_batches(some * 200)
+    return (time.process_time() - begun) / 200
 
 
 def makespan(times: Sequence[float], replicas: int, *, driver: float) -> float:
@@ -201,10 +201,13 @@ def driver_memory() -> None:
                 for n in (1000 + number % 100_000 for number in range(sequences))
             ]
             corpus = resident()
+            units, begun = len(list(pool.batching.count_batches(groups))), time.process_time()
             pool.count(groups)
+            took = (time.process_time() - begun) / min(units, pool_module.UNITS)
             print(
                 f"  {sequences} sequences of 160 tokens: {1024 * (corpus - before) / sequences:.1f} KiB each as a "
-                f"corpus; peak over it while they are counted {peak() - corpus:.0f} MiB"
+                f"corpus; peak over it while they are counted {peak() - corpus:.0f} MiB; "
+                f"{1000 * took:.0f} ms of the driver for each of {units} units"
             )
             del groups
         pool.close()
@@ -235,7 +238,7 @@ def main() -> None:
             if "threads" in only:
                 threads_against_replicas(pool, one, groups, given.pairs)
             if "balance" in only:
-                balance(unit_times(one, groups), round_trip(pool))
+                balance(unit_times(one, groups), of_the_driver(pool))
         finally:
             pool.close()
 
