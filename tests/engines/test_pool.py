@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -217,9 +218,7 @@ def test_an_evaluation_is_the_same_with_a_node_removed_in_the_middle(
 def test_ray_prints_nothing_of_the_dead_on_stdout(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ray
-
-    worker: Any = ray._private.worker
+    ray, worker = import_module("ray"), import_module("ray._private.worker")
     assert "print_to_stdstream" in worker.listen_error_messages.__code__.co_names, "Ray prints them otherwise now"
     monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
     for printed in (True, False):
