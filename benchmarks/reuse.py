@@ -123,7 +123,7 @@ def row(name: str, engine: TransformersEngine, conditions: Sequence[Intervention
 
 def losses_in_one(hidden: Tensor, targets: Tensor, head: network.Head) -> Tensor:
     """−ln p of each target, with no piece smaller than memory asks for."""
-    size, losses = network._LOGITS["cpu"] // head.vocabulary, []
+    size, losses = network.LOGITS["cpu"] // head.vocabulary, []
     for some, wanted in zip(hidden.split(size), targets.split(size), strict=True):
         logits = head.projection(some).float() * head.scale
         losses.append(torch.logsumexp(logits, dim=-1) - logits.gather(-1, wanted[:, None]).squeeze(-1))

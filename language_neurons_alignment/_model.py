@@ -20,6 +20,9 @@ from .engines.transformers.engine import BATCH_TOKENS
 from .engines.transformers.loading import auto_class, batch_bytes, free_memory, pick_device
 from .errors import EngineError, UnknownArchitectureError
 
+COUNT_BYTES = 2 * 8
+"""Bytes of a neuron's two counts, of full and of prefix sequences, while it counts and in the count files."""
+
 PROVED, REFUSED, NOT_TRIED = "proved", "refused", "not tried"
 
 
@@ -116,9 +119,7 @@ def describe_model(
     text = config.get_text_config()
     family, architecture = str(config.model_type), class_name(config) or type(config).__name__
     try:
-        with quiet(), torch.device("meta"):
-            empty = auto_class(config).from_config(config)
-        parameters = sum(one.numel() for one in empty.parameters())
+        parameters = parameters_of(config)
         proof, said = NOT_TRIED, "its weights were not loaded"
     except UnknownArchitectureError as error:
         parameters, proof, said = 0, REFUSED, str(error)
@@ -141,7 +142,9 @@ def describe_model(
     memory = {
         name: Memory(
             parameters * kind.itemsize,
-            parameters * kind.itemsize + tokens * batch_bytes(width, hidden, itemsize=kind.itemsize) + 16 * neurons,
+            parameters * kind.itemsize
+            + tokens * batch_bytes(width, hidden, itemsize=kind.itemsize)
+            + COUNT_BYTES * neurons,
         )
         for name, kind in DTYPES.items()
     }
@@ -162,6 +165,17 @@ def describe_model(
         batch_tokens=tokens,
         vllm=_vllm(config),
     )
+
+
+def parameters_of(config: Any) -> int:
+    """How many numbers the weights of a model have, by its config: it is built on torch's meta device, without memory.
+
+    Raises:
+        UnknownArchitectureError: it is no causal language model.
+    """
+    with quiet(), torch.device("meta"):
+        empty = auto_class(config).from_config(config)
+    return sum(one.numel() for one in empty.parameters())
 
 
 def in_gib(size: int) -> str:

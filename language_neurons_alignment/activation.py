@@ -118,27 +118,15 @@ def collect_activations(
     session = with_stored_answers(session)
     layout, source = session.layout, session.source
     records = session.corpus.of_language(language)
-    wanted: Json = {
-        **session.hashes_of_all,
-        "corpus_hash": _corpus_hash(records, layout.spelling(language)),
-        "overlong_policy": overlong,
-        **source.explicit,
-    }
+    wanted = _provenance(session, language, records, overlong)
     answered = answered_positions(records)  # before a model is loaded
     if blocks is not None:
         check_block_number(blocks)
         check_blocks(answered, blocks)
     before = None if overwrite else _stored(layout, language, wanted)
-    if before is not None:
-        if not shard:
-            check_answer_tokens({language: before[0].answer_tokens}, flag="")
-        if blocks is not None:
-            _check_blocks_there(layout, language, blocks)
-        if not moments or before[0].moments is not None:
-            kinds = [layout.activation, layout.moments] if moments else [layout.activation]
-            paths = [path(language, prefix=prefix) for path in kinds for prefix in (False, True)]
-            remove_leftovers(paths[0].parent)  # nothing is written, which would remove them too
-            return Collected(language, paths, before[1], reused=True)
+    if before is not None and (kept := _kept(layout, language, before, blocks=blocks, moments=moments, shard=shard)):
+        remove_leftovers(kept.paths[0].parent)  # nothing is written, which would remove them too
+        return kept
     check_writable(layout.activation(language), needed=counts_size(session, blocks=blocks, moments=moments))
     engine = source()
     if before is not None:
@@ -165,6 +153,59 @@ def collect_activations(
         save_blocks(layout, language, LanguageBlocks.of(counted), meta)
     paths = save_counts(layout, language, counts, meta)
     return Collected(language, paths, meta, reused=False, recounted=before is not None)
+
+
+def counted_before(
+    session: Session,
+    language: str,
+    *,
+    overlong: str = "error",
+    blocks: int | None = None,
+    moments: bool = False,
+    shard: bool = False,
+) -> Collected | None:
+    """Return the counts that `collect_activations` would keep; None where it would count, and all these could be read.
+
+    Raises:
+        ArtifactError: the existing counts are damaged, or cut off.
+        ConflictError, CorpusError: as `collect_activations`.
+    """
+    language, session = language_code(language), with_stored_answers(session)
+    records = session.corpus.of_language(language)
+    answered_positions(records)
+    before = _stored(session.layout, language, _provenance(session, language, records, overlong))
+    return before and _kept(session.layout, language, before, blocks=blocks, moments=moments, shard=shard)
+
+
+def _provenance(session: Session, language: str, records: Sequence[Record], overlong: str) -> Json:
+    """What existing counts must have been made from."""
+    return {
+        **session.hashes_of_all,
+        "corpus_hash": _corpus_hash(records, session.layout.spelling(language)),
+        "overlong_policy": overlong,
+        **session.source.explicit,
+    }
+
+
+def _kept(
+    layout: Layout,
+    language: str,
+    before: tuple[LanguageCounts, Json],
+    *,
+    blocks: int | None,
+    moments: bool,
+    shard: bool,
+) -> Collected | None:
+    """The existing counts as a result; None where moments are wanted that they do not have."""
+    if not shard:
+        check_answer_tokens({language: before[0].answer_tokens}, flag="")
+    if blocks is not None:
+        _check_blocks_there(layout, language, blocks)
+    if moments and before[0].moments is None:
+        return None
+    kinds = [layout.activation, layout.moments] if moments else [layout.activation]
+    paths = [path(language, prefix=prefix) for path in kinds for prefix in (False, True)]
+    return Collected(language, paths, before[1], reused=True)
 
 
 def count_checked(engine: Engine, encoded: EncodedCorpus, *, progress: Progress, moments: bool) -> LanguageCounts:
@@ -226,8 +267,17 @@ def _counted_answers(layout: Layout, language: str) -> bool:
 def counts_size(session: Session, *, blocks: int | None, moments: bool) -> int:
     """Return how many bytes the count files of one language take; 0 where the model's config does not tell."""
     config = read_config(local_folder(session.source.settings.model_path)) or {}
+    return count_file_bytes(neurons_of(config), blocks=blocks, moments=moments)
+
+
+def count_file_bytes(neurons: int, *, blocks: int | None = None, moments: bool = False) -> int:
+    """Return how many bytes the full and the prefix file of one language take, with their blocks and moments.
+
+    >>> count_file_bytes(32 * 14336)  # Mistral-7B: two counts of eight bytes for each neuron
+    7340032
+    """
     of_a_neuron = 8 + (2 * 8 if moments else 0) + (blocks or 0)  # int64, two float64, at least a byte in each block
-    return 2 * neurons_of(config) * of_a_neuron
+    return 2 * neurons * of_a_neuron
 
 
 def _check_blocks_there(layout: Layout, language: str, blocks: int) -> None:

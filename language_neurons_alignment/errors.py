@@ -9,6 +9,7 @@
     ├── IncompatibleError            results that do not belong together
     ├── SweepError                   no λ in the range does what AutoSweep looks for
     ├── MissingPackageError          an optional package that a step needs is not installed
+    ├── ShardError                   jobs for the shards of a corpus cannot be submitted, or failed
     └── EngineError                  a model cannot be run as asked
         ├── MissingEngineError       the engine, or a package that it needs, is not installed
         ├── UnknownArchitectureError the model's neuron site is not known
@@ -106,6 +107,10 @@ class MissingPackageError(LNAError):
             f"{purpose} needs the package {package}, which is not installed: "
             f"pip install 'language_neurons_alignment[{extra}]'"
         )
+
+
+class ShardError(LNAError):
+    """Jobs for the shards of a corpus cannot be submitted, or failed."""
 
 
 class EngineError(LNAError):

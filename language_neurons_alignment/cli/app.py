@@ -23,13 +23,14 @@ from .findings import analyze, check, compare, model, pull, push, report, stabil
 from .neurons import activation, autosweep, identify, import_mask, merge
 from .options import Results, option_of, register
 from .output import STATE
+from .plan import plan, shards
 from .playground import playground
 from .process import Ended
 from .run import demo, run
 
 PANELS = {
     "Corpus": (generate,),
-    "Neurons": (demo, run, model, activation, merge, autosweep, identify, import_mask),
+    "Neurons": (demo, run, model, plan, activation, shards, merge, autosweep, identify, import_mask),
     "Effects": (ppl, evaluate, force, methods, lens, playground, export_model),
     "Findings": (neurons, neuron, analyze, compare, stability, report, check, push, pull),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 def activation(
     setup: Setup,
-    lang: Annotated[str, typer.Option("-l", "--lang", help="Language to count, by code or name.", show_default=False)],
+    lang: Annotated[
+        str,
+        typer.Option("-l", "--lang", help="Language to count, by code or name; or several: en,fr.", show_default=False),
+    ],
     counting: Counting,
     shard: Annotated[
         str | None,
@@ -32,11 +35,12 @@ def activation(
 ) -> None:
     """Count, for every neuron, the tokens on which it fires: over whole texts and over the questions alone.
 
-    One language a call; `lna run` counts all of them. Counts that are there from the same model and corpus are kept.
+    `lna run` counts all languages. Counts that are there from the same model and corpus are kept.
 
     Example: lna activation --model-path ./Mistral-7B-v0.1 -l en -d datasets/mgsm.json -s mgsm
     """
-    language, part = language_code(lang), None if shard is None else parse_shard(shard)
+    languages = parse_languages(lang) if "," in lang else (language_code(lang),)
+    part = None if shard is None else parse_shard(shard)
     from .._session import with_counted_texts
     from ..activation import collect_activations, shard_session
 
@@ -44,27 +48,36 @@ def activation(
     if part is not None:
         work = shard_session(work, *part)
     with work, Bars() as bars:
-        collected = collect_activations(
-            work,
-            language,
-            overlong=counting.overlong,
-            blocks=counting.blocks,
-            moments=counting.moments,
-            overwrite=overwrite,
-            shard=part is not None,
-            start=bars.start,
-        )
-    report_reuse([collected])
+        collected = [
+            collect_activations(
+                work,
+                language,
+                overlong=counting.overlong,
+                blocks=counting.blocks,
+                moments=counting.moments,
+                overwrite=overwrite,
+                shard=part is not None,
+                start=bars.start,
+            )
+            for language in languages
+        ]
+    report_reuse(collected)
+    shown = {one.language: _shown(one) for one in collected}
+    paths = [path for one in collected for path in one.paths]
+    result(setup.results.as_json, shown[languages[0]] if len(languages) == 1 else {"languages": shown}, paths)
+
+
+def _shown(collected: Collected) -> dict[str, Any]:
+    """One language's count files, as JSON has them."""
     full, prefix, *summed = collected.paths
-    shown = {
-        "language": language,
+    return {
+        "language": collected.language,
         "full": full,
         "prefix": prefix,
         **dict(zip(("moments", "prefix_moments"), summed, strict=False)),
         "reused": collected.reused,
         "meta": collected.meta,
     }
-    result(setup.results.as_json, shown, collected.paths)
 
 
 def report_reuse(collected: list[Collected]) -> None:

@@ -96,7 +96,7 @@ def test_batches_and_pieces_of_logits_change_nothing(
     whole = engine.lens(TEXTS, PLACES, GROUP, groups=6)
     alone = [engine.lens([one], [places], GROUP, groups=6)[0] for one, places in zip(TEXTS, PLACES, strict=True)]
     close(alone, whole)
-    monkeypatch.setattr(network, "_LOGITS", {"cpu": 2 * VOCABULARY})
+    monkeypatch.setattr(network, "LOGITS", {"cpu": 2 * VOCABULARY})
     monkeypatch.setattr(network, "_CACHED_LOGITS", {"cpu": VOCABULARY})
     seen: list[int] = []
     monkeypatch.setattr(

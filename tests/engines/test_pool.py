@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,11 +23,9 @@ import pytest
 import torch
 
 from language_neurons_alignment._evaluate import evaluate
-from language_neurons_alignment._grid import under
 from language_neurons_alignment._session import Session
 from language_neurons_alignment.activation import collect_activations
 from language_neurons_alignment.config import EvaluationSettings, MapSettings
-from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.model import StartProgress, silent
 from language_neurons_alignment.corpus.encode import encode_groups
 from language_neurons_alignment.engines import Engine, EngineSettings, EngineSource, load_engine
@@ -35,10 +35,9 @@ from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.errors import LNAWarning
 from language_neurons_alignment.ppl import perplexity_map
 from language_neurons_alignment.store.counts import load_counts
-from tests.engines.contract import assert_close, assert_same_counts, groups_of, scored_texts, some_neurons
-from tests.engines.generation_contract import GREEDY, GenerationContract, prompts_of
+from tests.engines.contract import assert_same_counts, groups_of
+from tests.engines.generation_contract import GenerationContract
 from tests.engines.intervention_contract import InterventionContract
-from tests.engines.oracle import NaiveEngine
 from tests.engines.ray_cluster import NODE, needs_ray, ray_cluster
 from tests.engines.vllm_engines import needs_vllm
 from tests.planted import ASKED, SHORT, Numbered
@@ -53,16 +52,22 @@ def cluster() -> Iterator[Any]:
         yield cluster
 
 
-def load_pool(folder: Path, *, batch_tokens: int | None = None) -> Engine:
-    """Two replicas; one where batches are small, which gives the same: each takes seconds to import its libraries."""
-    options = {"device": "cpu", "replicas": 2}
+def load_pool(engine: str, folder: Path, *, batch_tokens: int | None = None, **options: Any) -> Engine:
+    """Two replicas; one where batches are small and of the planted model: each takes seconds to import libraries."""
+    options["replicas"] = 2 if folder.name == "tiny-llama" and batch_tokens is None else 1
     if batch_tokens is not None:
-        options |= {"batch_tokens": batch_tokens, "replicas": 1}
-    return load_engine(EngineSettings(str(folder), "transformers", "float32", options))
+        options["batch_tokens"] = batch_tokens
+    return load_engine(EngineSettings(str(folder), engine, "float32", options))
 
 
 class TestPool(InterventionContract, GenerationContract):
-    load = staticmethod(load_pool)
+    load = staticmethod(partial(load_pool, "transformers", device="cpu"))
+
+
+@pytest.mark.vllm
+@needs_vllm
+class TestPoolOfVLLM(InterventionContract, GenerationContract):
+    load = staticmethod(partial(load_pool, "vllm", engine_args={"kv_cache_memory_bytes": 2**28}))
 
 
 # ── Replicas that die while steps run: files are those of an undisturbed run on one engine ────────────────────────────
@@ -213,9 +218,7 @@ def test_an_evaluation_is_the_same_with_a_node_removed_in_the_middle(
 def test_ray_prints_nothing_of_the_dead_on_stdout(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ray
-
-    worker: Any = ray._private.worker
+    ray, worker = import_module("ray"), import_module("ray._private.worker")
     assert "print_to_stdstream" in worker.listen_error_messages.__code__.co_names, "Ray prints them otherwise now"
     monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
     for printed in (True, False):
@@ -278,6 +281,7 @@ def test_two_drivers_on_one_cluster_and_one_that_is_killed_goes_on_with_other_re
                 assert files_of(numbered, tmp_path / "ours", pool, step, silent) == expected
         driver.kill()
     replicas = {one[1] for one in pool.processes}
+    left: set[int] = set()
     for _ in range(100):
         left = {one.pid for one in psutil.process_iter(["name"]) if (one.info["name"] or "").startswith("ray::Replica")}
         if left == replicas:
@@ -295,25 +299,6 @@ def test_two_drivers_on_one_cluster_and_one_that_is_killed_goes_on_with_other_re
     assert done
     for name, content in done.items():
         assert content.replace(os.fsencode(theirs.folder), b"") == expected[name]
-
-
-@pytest.mark.slow
-@pytest.mark.vllm
-@needs_vllm
-def test_two_replicas_of_vllm_are_the_oracle(cluster: Any, tiny_llama: Path, tiny_llama_oracle: NaiveEngine) -> None:
-    options = {"replicas": 2, "engine_args": {"kv_cache_memory_bytes": 2**28}}
-    pool = load_engine(EngineSettings(str(tiny_llama), "vllm", "float32", options))
-    try:
-        groups = groups_of(pool.tokenizer)
-        texts, prompts = scored_texts(pool.tokenizer), prompts_of(pool)
-        off = Intervention.zero(some_neurons(pool))
-        for change in (None, off, None):
-            with under(pool, change), under(tiny_llama_oracle, change):
-                assert_same_counts(pool.count(groups), tiny_llama_oracle.count(groups))
-                assert_close(pool.log_likelihood(texts), tiny_llama_oracle.log_likelihood(texts))
-                assert pool.generate(prompts, sampling=GREEDY) == tiny_llama_oracle.generate(prompts, sampling=GREEDY)
-    finally:
-        pool.close()
 
 
 @pytest.mark.slow
@@ -337,6 +322,7 @@ def test_a_command_starts_ray_with_a_vllm_of_two_ranks_in_a_replica_and_leaves_n
     with numbered.open(root=folder) as session:
         counts, _ = load_counts(session.layout, "en")
     assert_same_counts(counts, one.count(groups))
+    left: list[psutil.Process] = []
     for _ in range(50):
         left = [one for one in psutil.process_iter() if _environment(one).get("LNA_TEST") == mark]
         if not left:

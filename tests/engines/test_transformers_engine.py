@@ -201,7 +201,7 @@ class TestEconomy:
     def test_logits_exist_a_few_at_a_time(self, engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         texts = [ScoredText(full) for group in groups_of(engine.tokenizer) for full in group.full]
         expected, seen = engine.log_likelihood(texts), []
-        monkeypatch.setattr("language_neurons_alignment.engines.transformers.network._LOGITS", {"cpu": 7 * 320 + 319})
+        monkeypatch.setattr("language_neurons_alignment.engines.transformers.network.LOGITS", {"cpu": 7 * 320 + 319})
         engine._network.head.projection.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape[0]))
         some = engine.log_likelihood(texts)
         assert max(seen) == 7

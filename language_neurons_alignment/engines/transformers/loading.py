@@ -75,25 +75,48 @@ def batch_bytes(d_mlp: int, hidden: int, *, itemsize: int) -> int:
     return (4 * d_mlp + 8 * hidden) * itemsize
 
 
+def cache_bytes(config: Any, layers: int, *, itemsize: int) -> int:
+    """How many bytes the keys and values of one token take in these layers.
+
+        2 · layers · key and value heads · head_dim · bytes of a number
+
+    >>> from types import SimpleNamespace
+    >>> cache_bytes(  # Mistral-7B in bfloat16
+    ...     SimpleNamespace(num_attention_heads=32, num_key_value_heads=8, hidden_size=4096), 32, itemsize=2
+    ... )
+    131072
+    """
+    heads = int(config.num_attention_heads)
+    head = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    return 2 * layers * int(getattr(config, "num_key_value_heads", None) or heads) * head * itemsize
+
+
+def halved_to_fit(most: int, *, room: int, token: int) -> int:
+    """The largest of `most`, `most` / 2, `most` / 4, … tokens of `token` bytes each that fit the room; at least FEWEST.
+
+    Only halves are tried, so that cards with about as much free memory use batches of one size, and round alike.
+
+    >>> halved_to_fit(16384, room=10 * 2**20, token=2**10)
+    8192
+    """
+    while most > max(room // token, FEWEST):
+        most //= 2
+    return most
+
+
 def batch_that_fits(network: Network, most: int) -> int:
     """The largest of `most`, `most` / 2, `most` / 4, … tokens that fit a GPU's free memory; elsewhere `most`.
 
     A token takes `batch_bytes`, and twice its keys and values in all layers: those of a shared prompt, and their copy.
-    Only halves are tried, so that cards with about as much free memory use batches of one size, and round alike.
     """
     if network.device.type != "cuda":
         return most
     text, experts = network.model.config.get_text_config(), network.experts
     d_mlp = network.shape[1] if experts is None else experts.top_k * experts.width
-    heads = int(text.num_attention_heads)
-    head = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
-    kept = 2 * len(network.widths) * int(getattr(text, "num_key_value_heads", None) or heads) * head
     itemsize = network.model.dtype.itemsize
-    token = batch_bytes(d_mlp, int(text.hidden_size), itemsize=itemsize) + 2 * kept * itemsize
-    fits = int(ROOM * free_memory(network.device)) // token
-    while most > max(fits, FEWEST):
-        most //= 2
-    return most
+    token = batch_bytes(d_mlp, int(text.hidden_size), itemsize=itemsize)
+    token += 2 * cache_bytes(text, len(network.widths), itemsize=itemsize)
+    return halved_to_fit(most, room=int(ROOM * free_memory(network.device)), token=token)
 
 
 def auto_class(config: PreTrainedConfig) -> Any:

