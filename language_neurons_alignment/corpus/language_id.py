@@ -7,9 +7,11 @@ counts as being in another language than the claimed one (`SURE`). How the bound
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from ..errors import MissingPackageError
@@ -86,8 +88,17 @@ def _likeliest(texts: Sequence[str], possible: Iterable[str]) -> list[Verdict]:
     """What lingua says of each text, among these languages (base codes that it knows)."""
     known = _by_code()
     detector = _lingua().LanguageDetectorBuilder.from_languages(*(known[code] for code in sorted(possible))).build()
-    found = detector.compute_language_confidence_values_in_parallel(list(texts))
+    if _process_with_threads() == os.getpid():
+        found = detector.compute_language_confidence_values_in_parallel(list(texts))
+    else:
+        found = [detector.compute_language_confidence_values(text) for text in texts]
     return [Verdict(values[0].language.iso_code_639_1.name.lower(), values[0].value) for values in found]
+
+
+@cache
+def _process_with_threads() -> int:
+    """The process that asked first: lingua's threads run in it, and one that is forked off it would wait for them."""
+    return os.getpid()
 
 
 def known_languages(codes: Iterable[str]) -> tuple[str, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from multiprocessing import get_context
 
 import pytest
 
@@ -71,6 +73,18 @@ def first_letters(text: str, letters: int | None) -> str:
         if seen == letters:
             return text[:position]
     return text
+
+
+def test_a_process_that_was_forked_off_another_one_does_not_wait_for_its_threads() -> None:
+    def found() -> list[str]:
+        return [one.language for one in identify_languages([text for text, _ in SAYINGS.values()], TEN) if one]
+
+    expected = found()
+    child = get_context("fork").Process(target=lambda: os._exit(found() != expected))
+    child.start()
+    child.join(60)
+    child.kill()
+    assert child.exitcode == 0
 
 
 def test_without_lingua_the_error_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
