@@ -125,7 +125,7 @@ def shards(
     context: typer.Context,
     setup: Setup,
     counting: Counting,
-    parts: Annotated[int, typer.Option("-n", "--parts", help="Number of shards, each a job.", show_default=False)],
+    parts: Annotated[int, typer.Option("--parts", help="Number of shards, each a job.", show_default=False)],
     langs: Annotated[
         str | None, typer.Option("--langs", help="Languages: en,es,fr.", show_default="those of the corpus")
     ] = None,
@@ -159,10 +159,11 @@ def shards(
 ) -> None:  # fmt: skip
     """Print the script that counts the shards of a corpus as one Slurm array job and then merges them, or submit it.
 
-    The flags of `lna activation` are passed on. Shards whose counts are there and whole are left out, so the same
-    command does what is missing. Without --tokens-per-second a job gets the cluster's default time.
+    A pipe into `bash` submits what it prints. The flags of `lna activation` are passed on. Shards whose counts are
+    there and whole are left out, so the same command does what is missing. Without --tokens-per-second a job gets
+    the cluster's default time.
 
-    Example: lna shards -n 8 --model-path ./Llama-3.1-70B -d datasets/mgsm.json -s mgsm --sbatch partition=gpu | bash
+    Example: lna shards --parts 8 --model-path ./Llama-3.1-70B -d datasets/mgsm.json -s mgsm --sbatch partition=gpu
     """
     if submit is not None:
         check_choice(submit, ("slurm", "local"), "--submit")

@@ -82,7 +82,7 @@ def test_shards_are_counted_merged_and_where_they_are_not_whole_counted_again(
     here: Path, lna: Lna, cluster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("submitit")
-    command = ("shards", "-n", 2, *EXACT)
+    command = ("shards", "--parts", 2, *EXACT)
     made = lna(*command)
     assert made.code == 0
     assert "note: 2 of 2 shards to count, then the merge" in made.err
@@ -135,7 +135,7 @@ def test_the_array_and_the_merge_are_submitted_with_their_resources(here: Path, 
     flags = ("--tokens-per-second", 1, "--sbatch", "partition=gpu", "--sbatch", "account=my lab")
     ranks = ("--engine", "vllm", "--tensor-parallel-size", 2, "--dtype", "bfloat16", "--engine-arg", "seed=3")
     where = (*MODEL, "-d", "datasets/mgsm.json")
-    shown = lna("shards", "-n", 2, *where, *flags, *ranks, "--json").json
+    shown = lna("shards", "--parts", 2, *where, *flags, *ranks, "--json").json
     assert shown["resources"]["gpus"] == 2
     assert shown["resources"]["minutes"] > 15
     calls = run_script(shown["script"], cluster)
@@ -143,7 +143,7 @@ def test_the_array_and_the_merge_are_submitted_with_their_resources(here: Path, 
     assert "--array=1,2 --gpus-per-node=2 --mem=8193M" in array
     assert f"--time={shown['resources']['minutes']} --partition=gpu --account=my lab" in array
     assert "gpus" not in merge
-    wide = lna("shards", "-n", 2, *where, *flags, "--replicas", 3, "--json").json
+    wide = lna("shards", "--parts", 2, *where, *flags, "--replicas", 3, "--json").json
     assert wide["resources"]["gpus"] == 3
     assert 15 < wide["resources"]["minutes"] < shown["resources"]["minutes"]
     assert wide["script"].count("--replicas 3") == 2
@@ -159,12 +159,12 @@ def test_processes_of_this_machine_do_the_jobs_and_a_failed_one_is_named(
     pytest.importorskip("submitit")
     monkeypatch.setenv("PLACE", str(cluster))
     monkeypatch.setattr(_shards, "PROGRAM", (str(cluster / "lna"),))
-    shown = lna("shards", "-n", 1, *EXACT, "--submit", "local", "--time", 1, "--json").json
+    shown = lna("shards", "--parts", 1, *EXACT, "--submit", "local", "--time", 1, "--json").json
     assert (list(shown["jobs"]["shards"]), shown["jobs"]["done"]) == (["1"], True)
     calls = [line.split("\0") for line in (cluster / "lna.log").read_text().splitlines()]
     assert [call[0] for call in calls] == ["activation", "merge"]
     tool(cluster, "lna", "#!/usr/bin/env bash\nexit 3\n")
-    failed = lna("shards", "-n", 1, *EXACT, "--submit", "local", "--time", 1)
+    failed = lna("shards", "--parts", 1, *EXACT, "--submit", "local", "--time", 1)
     assert failed.code == 1
     said = r"lna: 1 of 1 jobs failed, whose logs tell why: shard 1/1 \(.*\.err\); the same command does only .*"
     assert re.fullmatch(said, failed.err.splitlines()[-1])
@@ -179,7 +179,7 @@ def test_submitit_hands_an_array_and_a_merge_that_waits_to_slurm(
     monkeypatch.setenv("PATH", f"{cluster}:{os.environ['PATH']}")
     monkeypatch.setenv("PLACE", str(cluster))
     shown = lna(
-        "shards", "-n", 2, *EXACT, "--submit", "slurm", "--time", 60, "--sbatch", "partition=gpu", "--json"
+        "shards", "--parts", 2, *EXACT, "--submit", "slurm", "--time", 60, "--sbatch", "partition=gpu", "--json"
     ).json
     assert shown["jobs"]["shards"] == {"1": "41_0", "2": "41_1"}
     assert (shown["jobs"]["merge"], shown["jobs"]["done"]) == ("41", False)
@@ -194,20 +194,20 @@ def test_submitit_hands_an_array_and_a_merge_that_waits_to_slurm(
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [
-        (("-n", 0), 2, "--parts must be at least 1, got 0"),
-        (("-n", 3), 1, "the 2 records with answers in 'en' leave some of 3 shards empty: give a smaller --parts"),
-        (("-n", 2, "--shell", "--submit", "local"), 2, "--shell prints a script and --submit submits jobs"),
-        (("-n", 2, "--submit", "pbs"), 2, "--submit must be one of slurm, local; got 'pbs'"),
-        (("-n", 2, "--sbatch", "gpu"), 2, "--sbatch must be K=V, got 'gpu'"),
-        (("-n", 2, "--sbatch", "mem=4G"), 2, "--sbatch mem=4G: the script itself decides that; give --memory"),
+        (("--parts", 0), 2, "--parts must be at least 1, got 0"),
+        (("--parts", 3), 1, "the 2 records with answers in 'en' leave some of 3 shards empty: give a smaller --parts"),
+        (("--parts", 2, "--shell", "--submit", "local"), 2, "--shell prints a script and --submit submits jobs"),
+        (("--parts", 2, "--submit", "pbs"), 2, "--submit must be one of slurm, local; got 'pbs'"),
+        (("--parts", 2, "--sbatch", "gpu"), 2, "--sbatch must be K=V, got 'gpu'"),
+        (("--parts", 2, "--sbatch", "mem=4G"), 2, "--sbatch mem=4G: the script itself decides that; give --memory"),
         (
-            ("-n", 2, "--sbatch", "dependency=after:1"),
+            ("--parts", 2, "--sbatch", "dependency=after:1"),
             2,
             "--sbatch dependency=after:1: the script itself decides that;",
         ),
-        (("-n", 2, "--gpus", -1), 2, "--gpus must be at least 0, got -1"),
-        (("-n", 2, "--time", 0), 2, "--time must be at least 1, got 0"),
-        (("-n", 2, "--submit", "slurm"), 2, "--submit slurm needs a time for each job"),
+        (("--parts", 2, "--gpus", -1), 2, "--gpus must be at least 0, got -1"),
+        (("--parts", 2, "--time", 0), 2, "--time must be at least 1, got 0"),
+        (("--parts", 2, "--submit", "slurm"), 2, "--submit slurm needs a time for each job"),
     ],
 )
 def test_shards_that_cannot_be(here: Path, lna: Lna, flags: tuple[object, ...], code: int, said: str) -> None:
@@ -218,7 +218,7 @@ def test_shards_that_cannot_be(here: Path, lna: Lna, flags: tuple[object, ...], 
 
 def test_without_submitit_one_line_says_what_to_install(here: Path, lna: Lna, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_shards, "find_spec", lambda _name: None)
-    call = lna("shards", "-n", 2, *CORPUS, "--submit", "local", "--memory", 2)
+    call = lna("shards", "--parts", 2, *CORPUS, "--submit", "local", "--memory", 2)
     assert call.code == 1
     assert call.err.splitlines()[-1] == (
         "lna: --submit needs the package submitit, which is not installed: "
@@ -228,8 +228,8 @@ def test_without_submitit_one_line_says_what_to_install(here: Path, lna: Lna, mo
 
 def test_counts_of_another_setting_are_refused_and_replaced_with_force(here: Path, lna: Lna, cluster: Path) -> None:
     assert lna("activation", "--shard", "1/2", "-l", "en", *CORPUS).code == 0
-    refused = lna("shards", "-n", 2, *EXACT)
+    refused = lna("shards", "--parts", 2, *EXACT)
     assert refused.code == 1
     assert "batch_invariant None" in refused.err
-    calls = run_script(lna("shards", "-n", 2, *EXACT, "--force").out, cluster)
+    calls = run_script(lna("shards", "--parts", 2, *EXACT, "--force").out, cluster)
     assert [call[-1] for call in calls] == ["--force"] * 3

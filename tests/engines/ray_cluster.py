@@ -12,7 +12,11 @@ import pytest
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
 
-NODE = {"num_cpus": 4, "object_store_memory": 80 * 2**20}
+NODE = {
+    "num_cpus": 4,
+    "object_store_memory": 80 * 2**20,
+    "env_vars": {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"},  # vLLM's scheduler in the replica's process starts faster
+}
 
 
 @contextmanager

@@ -67,7 +67,9 @@ class TestPool(InterventionContract, GenerationContract):
 @pytest.mark.vllm
 @needs_vllm
 class TestPoolOfVLLM(InterventionContract, GenerationContract):
-    load = staticmethod(partial(load_pool, "vllm", engine_args={"kv_cache_memory_bytes": 2**28}))
+    load = staticmethod(
+        partial(load_pool, "vllm", distributed_executor_backend="mp", engine_args={"kv_cache_memory_bytes": 2**28})
+    )
 
 
 # ── Replicas that die while steps run: files are those of an undisturbed run on one engine ────────────────────────────

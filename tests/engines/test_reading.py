@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,10 @@ def test_firings_are_those_that_are_counted_and_batches_do_not_matter(engines: d
     fired = counts.full.over_zero - counts.prefix.over_zero
     found = engine.read(GROUPS, NEURONS, keep=3, window=1)
     assert torch.equal(found.fired, fired[NEURONS[:, 0], NEURONS[:, 1]])
-    before = engine._budget
-    engine._budget = 1  # each sequence alone
+    before = engine.batching
+    engine.batching = replace(before, budget=1)  # each sequence alone
     alone = engine.read(GROUPS, NEURONS, keep=3, window=1)
-    engine._budget = before
+    engine.batching = before
     assert torch.equal(found.numbers, alone.numbers)
     assert torch.equal(found.histogram, alone.histogram)
     torch.testing.assert_close(found.windows, alone.windows, equal_nan=True)
