@@ -36,11 +36,15 @@ import signal
 import sys
 import tempfile
 import threading
+import pytest
 from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.corpus.encode import Prompt, PromptGroup, ScoredText
 from language_neurons_alignment.engines.vllm import VLLMEngine
+from tests.engines.vllm_engines import fork_processes
 
-def drive(folder, doing, tensor, pipeline):
+def drive(folder, doing, tensor, pipeline, spawned):
+    if not spawned:
+        fork_processes(pytest.MonkeyPatch())
     print("starting", flush=True)
     engine = VLLMEngine.load(
         folder, dtype="float32", tensor_parallel_size=tensor, pipeline_parallel_size=pipeline,
@@ -89,7 +93,10 @@ if __name__ == "__main__":
                 os._exit(1)
         print(pid, flush=True)
 """
-"""A process that has imported vLLM, and forks the drivers: each starts vLLM as any process does, by spawning."""
+"""A process that has imported vLLM, and forks the drivers.
+
+Each starts vLLM by spawning, as on CPUs, or by forking, as on GPUs (`open_vllm`).
+"""
 
 
 class Forked:
@@ -205,14 +212,18 @@ def start(forking: subprocess.Popen[str], model: Path, tmp_path: Path) -> Iterat
     started: list[Driver] = []
     temporary = Path(tempfile.mkdtemp(prefix="lna-test-"))  # short: sockets lie in it
 
-    def begin(doing: str, *, tensor: int = 1, pipeline: int = 1) -> Driver:
+    def begin(doing: str, *, tensor: int = 1, pipeline: int = 1, spawned: bool = True) -> Driver:
         assert forking.stdin is not None
         assert forking.stdout is not None
         mark, pipes = f"LNA_TEST_MARK={uuid.uuid4().hex}", [str(tmp_path / name) for name in ("in", "out")]
         for pipe in pipes:
             os.mkfifo(pipe)
         environment = dict([mark.split("=")]) | {"TMPDIR": str(temporary)}
-        print(json.dumps([[str(model), doing, tensor, pipeline], environment, pipes]), file=forking.stdin, flush=True)
+        print(
+            json.dumps([[str(model), doing, tensor, pipeline, spawned], environment, pipes]),
+            file=forking.stdin,
+            flush=True,
+        )
         pid = int(forking.stdout.readline())
         started.append(Driver(Forked(pid, open(pipes[0], "w"), open(pipes[1])), mark, temporary))  # noqa: SIM115
         return started[-1]
@@ -249,7 +260,7 @@ def die(driver: Driver, how: str) -> None:
 def test_a_parent_that_dies_leaves_no_process(
     start: Start, doing: str, tensor: int, pipeline: int, how: str, guarded: bool
 ) -> None:
-    driver = start(doing, tensor=tensor, pipeline=pipeline)
+    driver = start(doing, tensor=tensor, pipeline=pipeline, spawned=guarded)
     driver.wait_for(doing)
     assert driver.others(), "vLLM runs in processes of its own"
     shared = {name for pid in driver.others() for name in shared_memory_of(pid)}
@@ -278,7 +289,7 @@ def test_a_parent_killed_while_vllm_starts_leaves_no_process(
 
 
 def test_a_closed_engine_leaves_neither_processes_nor_files(start: Start) -> None:
-    driver = start("closed")
+    driver = start("closed", spawned=False)
     driver.wait_for("closed")
     others = [pid for pid in driver.others() if "resource_tracker" not in command_of(pid)]
     assert [command_of(pid) for pid in others] == []

@@ -34,14 +34,14 @@ def open_vllm(
     extra = {"kv_cache_memory_bytes": 2**28, **options.pop("engine_args", {})}
     with pytest.MonkeyPatch.context() as patch:
         if not spawned:
-            _fork(patch)
+            fork_processes(patch)
         if not apart:
             patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
             options["distributed_executor_backend"] = "mp"
         return VLLMEngine.load(str(folder), dtype=dtype, engine_args=extra, **options)
 
 
-def _fork(patch: pytest.MonkeyPatch) -> None:
+def fork_processes(patch: pytest.MonkeyPatch) -> None:
     """Let vLLM fork its processes, with all they need imported before."""
     from vllm.model_executor.models import registry
     from vllm.utils import system_utils
