@@ -11,20 +11,16 @@ from typing import Any
 
 import pytest
 
-from tests.campaign.processes import Child, lna
-
 FAST = ("en", "es", "fr", "de")
 FLOAT32 = ("--dtype", "float32")
 """The same on every CPU, and close enough between the engines to compare their masks."""
 
 
-ASKED = ("demo", "--fast", "--json", *FLOAT32, "--engine", "transformers")
-
-
-def lna_demo(root: Path) -> tuple[dict[str, Any], str]:
-    """`lna demo --fast --json` in a Python of its own: the result, and what it said on the way."""
+def lna_demo(root: Path, *flags: str) -> tuple[dict[str, Any], str]:
+    """`lna demo --fast --json` in a process of its own: the result, and what it said on the way."""
+    command = [sys.executable, "-m", "language_neurons_alignment.cli", "demo", "--fast", "--json", "--root", str(root)]
     done = subprocess.run(
-        [sys.executable, "-m", "language_neurons_alignment.cli", *ASKED, "--root", str(root)],
+        [*command, *flags],
         capture_output=True,
         text=True,
         check=False,
@@ -38,9 +34,7 @@ def lna_demo(root: Path) -> tuple[dict[str, Any], str]:
 @pytest.fixture(scope="module")
 def demo(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     root = tmp_path_factory.mktemp("demo")
-    done = Child(lambda: lna(*ASKED, "--root", str(root)), root).wait(limit=850)
-    assert done.code == 0, done.err
-    return root, json.loads(done.out)
+    return root, lna_demo(root, *FLOAT32, "--engine", "transformers")[0]
 
 
 @pytest.mark.slow
@@ -72,7 +66,7 @@ def test_a_language_s_neurons_carry_that_language_more_than_english(demo: tuple[
 def test_a_second_demo_computes_nothing(demo: tuple[Path, dict[str, Any]]) -> None:
     root, first = demo
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*.pt")}
-    again, said = lna_demo(root)
+    again, said = lna_demo(root, *FLOAT32, "--engine", "transformers")
     assert again["reused"] == list(FAST)
     assert again["map"]["computed"] == 0
     assert "already counted" in said

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +14,6 @@ from typing import Any
 import pytest
 
 from language_neurons_alignment.store.answers import Journal
-from tests.campaign.processes import KILLED, Child, lna
 from tests.workspace import write_corpus
 
 WORDS = {
@@ -39,15 +40,27 @@ def questions() -> list[dict[str, Any]]:
     ]
 
 
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "language_neurons_alignment.cli", *arguments]
+
+
+def lna(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def killed_half_way(arguments: tuple[str, ...], out: Path) -> int:
     """Start a run, kill it when half of its answers are on disk, and count these."""
-    running = Child(lambda: lna(*arguments), out.parent)
+    running = subprocess.Popen(
+        command(*arguments), cwd=out.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     there = 0
-    while not running.ended() and there < 20:
+    while running.poll() is None and there < 20:
         time.sleep(0.02)
         there = sum(len(entry["answers"]) for entry in Journal(out).read()[1:])
-    running.signal(signal.SIGKILL)
-    assert running.wait().code == KILLED
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
     assert not out.exists(), "it was done before it could be killed"
     return there
 
@@ -59,9 +72,7 @@ def test_forty_answers_through_a_kill_none_lost_none_twice(smollm2: Path, tmp_pa
     model = ("--model-path", str(smollm2), "--engine", "transformers", "--dtype", "float32")
     asking = ("generate", *model, "-d", "q.json", *ANSWERING)
     there = killed_half_way((*asking, "-o", "a.json"), tmp_path / "a.json")
-    again = Child(lambda: lna(*asking, "-o", "a.json", "--json"), tmp_path).wait(limit=600)
-    assert again.code == 0, again.err
-    done = json.loads(again.out)
+    done = json.loads(lna(*asking, "-o", "a.json", "--json", cwd=tmp_path).stdout)
     assert (done["made"], done["skipped"]) == (40, 0)
     assert there <= done["resumed"] < 40
     written = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
