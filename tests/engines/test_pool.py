@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -280,17 +282,25 @@ def test_two_drivers_on_one_cluster_and_one_that_is_killed_goes_on_with_other_re
         "--device", "cpu", "--batch-tokens", BATCH, "--replicas", 1, "--ray", cluster.address,
     ]  # fmt: skip
     program = [sys.executable, "-m", "language_neurons_alignment.cli", "ppl", *map(str, arguments)]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
-        cells: list[bytes] = []
+
+    def ours(number: int) -> bool:
+        return files_of(numbered, tmp_path / f"ours{number}", pool, step, silent) == expected
+
+    with (
+        ThreadPoolExecutor(1) as beside,
+        subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver,
+    ):
+        numbers = count_from(0)
+        running, cells = beside.submit(ours, next(numbers)), list[bytes]()
         while len(cells) < 3:
-            time.sleep(0.05)
+            time.sleep(0.02)
             assert driver.poll() is None, driver.communicate()
             cells = [line for path in theirs.folder.rglob("*.cells.jsonl") for line in path.read_bytes().splitlines()]
-            if not cells:  # ours now and then, while theirs starts and runs
-                time.sleep(1.5)
-                shutil.rmtree(tmp_path / "ours", ignore_errors=True)
-                assert files_of(numbered, tmp_path / "ours", pool, step, silent) == expected
+            if running.done():
+                assert running.result()
+                running = beside.submit(ours, next(numbers))
         driver.kill()
+        assert running.result()
     replicas = {one[1] for one in pool.processes}
     left: set[int] = set()
     for _ in range(100):
