@@ -56,7 +56,10 @@ def cluster() -> Iterator[Any]:
 
 def load_pool(engine: str, folder: Path, *, batch_tokens: int | None = None, **options: Any) -> Engine:
     """Two replicas; one where batches are small and of the planted model: each takes seconds to import libraries."""
-    options["replicas"] = 2 if folder.name == "tiny-llama" and batch_tokens is None else 1
+    usual = folder.name == "tiny-llama" and batch_tokens is None
+    if engine == "vllm" and not usual:
+        pytest.skip("another pool of vLLM takes minutes beside other tests: TestVLLM and TestPool have this test")
+    options["replicas"] = 2 if usual else 1
     if batch_tokens is not None:
         options["batch_tokens"] = batch_tokens
     return load_engine(EngineSettings(str(folder), engine, "float32", options))
