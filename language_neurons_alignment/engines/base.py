@@ -20,6 +20,9 @@ from ..corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, To
 from ..errors import EngineError, IncompatibleError, SettingsError
 from .generation import Follow
 
+CLOSED = "the engine is closed: load the model again"
+"""What an engine says that is used after its end."""
+
 
 class Batching(Protocol):
     """How an engine cuts its work into batches: plain values and no model, so that another process cuts it alike."""

@@ -22,11 +22,10 @@ from queue import Empty, Queue, SimpleQueue
 from typing import Any, Protocol
 
 from ...errors import EngineError, LNAError
+from ..base import CLOSED
 
 FAILURES = 3
 """How often a unit may be lost, and a replica may fail to start."""
-
-CLOSED = "the engine is closed: load the model again"
 
 
 @dataclass(frozen=True)
@@ -133,10 +132,6 @@ class Dispatcher:
         self._events.put(lambda: self._add(unit))
         if not self._thread.is_alive():  # nobody reads that any more
             _fail(unit, EngineError(CLOSED))
-
-    def withdraw(self, unit: Unit) -> None:
-        """A unit whose result nobody waits for is not begun any more."""
-        unit.future.cancel()
 
     def running(self) -> list[Any]:
         """What the replicas that are running said of themselves."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -25,7 +25,7 @@ from ...core.perplexity import TextLikelihood
 from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokens
 from ...errors import EngineError, LNAWarning, SettingsError
 from .. import EngineSettings
-from ..base import check_shape, no_lens
+from ..base import CLOSED, check_shape, no_lens
 from ..checkpoint import check_there
 from ..generation import Follow, PartialAnswer, check_prompts
 from .cluster import LOCAL, Cluster
@@ -168,8 +168,7 @@ class EnginePool:
 
         def unit(number: int, part: list[Any]) -> Unit:
             sequences = [tokens for batch in part for tokens in self.batching.sequences(batch)]
-            label = f"count, unit {number + 1} of {len(parts)}"
-            return self._unit(COUNT, {"batches": part, "moments": moments}, sequences, label)
+            return self._unit(COUNT, {"batches": part, "moments": moments}, sequences, f"{number + 1} of {len(parts)}")
 
         total = LanguageCounts.zero(model.layers, model.d_mlp, moments=moments, experts=model.experts)
         early: dict[int, LanguageCounts] = {}
@@ -184,18 +183,14 @@ class EnginePool:
     def log_likelihood(self, texts: Sequence[ScoredText], *, progress: Progress = SILENT) -> list[TextLikelihood]:
         """The negative log-likelihood of each text's tokens from its `start` on; a first token has none."""
         self.batching.check([text.tokens for text in texts])
-        results = [TextLikelihood(0.0, 0)] * len(texts)
-        batches = list(self.batching.score_batches(texts))
-
-        def unit(number: int, indices: list[int]) -> Unit:
-            some = [texts[index] for index in indices]
-            label = f"score, unit {number + 1} of {len(batches)}"
-            return self._unit(SCORE, {"texts": some}, [text.tokens for text in some], label)
-
-        for number, scored in self._results((unit(*one) for one in enumerate(batches)), progress):
-            for index, likelihood in zip(batches[number], scored, strict=True):
-                results[index] = likelihood
-        return results
+        done = self._by_position(
+            SCORE,
+            self.batching.score_batches(texts),
+            [text.tokens for text in texts],
+            lambda indices: {"texts": [texts[index] for index in indices]},
+            progress,
+        )
+        return [done.get(index, TextLikelihood(0.0, 0)) for index in range(len(texts))]
 
     def lens(
         self,
@@ -210,18 +205,19 @@ class EnginePool:
         if self.provenance["engine"] == "vllm":
             raise no_lens()
         self.batching.check([text.tokens for text in texts])
-        batches = list(self.batching.score_batches(texts, every=True))
-
-        def unit(number: int, indices: list[int]) -> Unit:
-            some = [texts[index] for index in indices]
-            work = {"texts": some, "read": [read[index] for index in indices], "group": group, "groups": groups}
-            label = f"lens, unit {number + 1} of {len(batches)}"
-            return self._unit(LENS, work, [text.tokens for text in some], label)
-
-        results: dict[int, Tensor] = {}
-        for number, found in self._results((unit(*one) for one in enumerate(batches)), progress):
-            results.update(zip(batches[number], found, strict=True))
-        return [results[index] for index in range(len(texts))]
+        done = self._by_position(
+            LENS,
+            self.batching.score_batches(texts, every=True),
+            [text.tokens for text in texts],
+            lambda indices: {
+                "texts": [texts[index] for index in indices],
+                "read": [read[index] for index in indices],
+                "group": group,
+                "groups": groups,
+            },
+            progress,
+        )
+        return [done[index] for index in range(len(texts))]
 
     def generate(
         self,
@@ -234,18 +230,14 @@ class EnginePool:
         """The model's own answers, in the order of the prompts; `follow` sees an answer grow when it is there."""
         check_prompts(prompts, longest=self.model.max_length)
         self.batching.check([prompt.tokens for prompt in prompts])
-        batches = self.answer_batches(prompts, sampling=sampling)
-
-        def unit(number: int, indices: list[int]) -> Unit:
-            some = [prompts[index] for index in indices]
-            label = f"answer, unit {number + 1} of {len(batches)}"
-            made = self._unit(ANSWER, {"prompts": some, "sampling": sampling}, [one.tokens for one in some], label)
-            made.size += len(some) * sampling.max_new_tokens
-            return made
-
-        answers: dict[int, GeneratedAnswer] = {}
-        for number, given in self._results((unit(*one) for one in enumerate(batches)), progress):
-            answers.update(zip(batches[number], given, strict=True))
+        answers: dict[int, GeneratedAnswer] = self._by_position(
+            ANSWER,
+            self.answer_batches(prompts, sampling=sampling),
+            [prompt.tokens for prompt in prompts],
+            lambda indices: {"prompts": [prompts[index] for index in indices], "sampling": sampling},
+            progress,
+            written=sampling.max_new_tokens,
+        )
         if follow is None:
             return [answers[index] for index in range(len(prompts))]
         begun = PartialAnswer.each(prompts, follow, sampling=sampling, model=self.model, tokenizer=self.tokenizer)
@@ -287,13 +279,45 @@ class EnginePool:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise EngineError("the engine is closed: load the model again")
+            raise EngineError(CLOSED)
 
-    def _unit(self, kind: str, work: dict[str, Any], sequences: Sequence[Tokens], label: str) -> Unit:
+    def _by_position(
+        self,
+        kind: str,
+        batches: Iterable[list[int]],
+        sequences: Sequence[Tokens],
+        work: Callable[[list[int]], dict[str, Any]],
+        progress: Progress,
+        *,
+        written: int = 0,
+    ) -> dict[int, Any]:
+        """Have each batch of positions done as a unit; position → its result.
+
+        Args:
+            kind: of the units.
+            batches: positions in `sequences`.
+            sequences: the tokens at each position.
+            work: what a replica takes for some positions.
+            progress: as `Engine` describes it.
+            written: the most tokens that are written behind each sequence.
+        """
+        cut, results = list(batches), dict[int, Any]()
+
+        def unit(number: int, indices: list[int]) -> Unit:
+            some = [sequences[index] for index in indices]
+            return self._unit(kind, work(indices), some, f"{number + 1} of {len(cut)}", written=written * len(some))
+
+        for number, found in self._results((unit(*one) for one in enumerate(cut)), progress):
+            results.update(zip(cut[number], found, strict=True))
+        return results
+
+    def _unit(
+        self, kind: str, work: dict[str, Any], sequences: Sequence[Tokens], which: str, *, written: int = 0
+    ) -> Unit:
         """A unit under what is in force in this thread."""
         change = self._change.get()
         names = partial(self._named, [tokens[:16] for tokens in sequences[:3]], len(sequences))
-        size = sum(map(len, sequences))
+        size, label = sum(map(len, sequences)) + written, f"{kind}, unit {which}"
         return Unit(kind, work, None if change is None else change.reference, size, label, names)
 
     def _named(self, beginnings: Sequence[Tokens], number: int) -> str:
@@ -340,13 +364,13 @@ class EnginePool:
                 yield number, result
         finally:
             for unit in begun.values():
-                self._dispatcher.withdraw(unit)
+                unit.future.cancel()  # nobody waits for its result: it is not begun any more
 
 
 def _inner(settings: EngineSettings) -> EngineSettings:
     """What each replica loads."""
     options = dict(settings.options)
-    if int(options.get("tensor_parallel_size") or 1) * int(options.get("pipeline_parallel_size") or 1) > 1:
+    if _gpus(settings) > 1:
         options.setdefault("distributed_executor_backend", "mp")  # vLLM would see Ray, and take that
     return replace(settings, options=options)
 

@@ -27,7 +27,7 @@ from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, T
 from ...errors import EngineError, SettingsError
 from .. import checkpoint, gguf
 from ..adapter import open_adapter, put_onto
-from ..base import check_batch_choices
+from ..base import CLOSED, check_batch_choices
 from ..generation import Follow, PartialAnswer, check_prompts, crosses
 from ..quantization import check_quantization, describe_quantization, method_of
 from . import ablating, guest, loading, reading, writing
@@ -426,7 +426,7 @@ class TransformersEngine:
     @property
     def _network(self) -> Network:
         if self._loaded is None:
-            raise EngineError("the engine is closed: load the model again")
+            raise EngineError(CLOSED)
         return self._loaded
 
 

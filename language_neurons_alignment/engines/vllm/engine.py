@@ -76,7 +76,6 @@ class VLLMEngine:
         self.tokenizer = tokenizer
         self.provenance = dict(provenance)
         self.last_pass = PassStatistics()
-        self._invariant = batch_invariant
         self.batching = Cut(
             answering=ANSWER_TOKENS["cpu" if self.provenance.get("device") == "cpu" else "cuda"],
             invariant=batch_invariant,
@@ -122,7 +121,7 @@ class VLLMEngine:
         """Count firings over the full and the prefix sequences of `groups` in one pass, each token exactly once."""
         answered = [group for group in groups if group.full]
         self.batching.check(tokens for group in answered for tokens in (group.prefix, *group.full))
-        trees = shards(answered, tokens=1 if self._invariant else SHARD)  # 1: each group has its own tree
+        trees = shards(answered, tokens=1 if self.batching.invariant else SHARD)  # 1: each group has its own tree
         return self.count_batches(trees, progress=progress, moments=moments)
 
     def count_batches(
@@ -144,7 +143,7 @@ class VLLMEngine:
 
     def log_likelihood(self, texts: Sequence[ScoredText], *, progress: Progress = SILENT) -> list[TextLikelihood]:
         """The negative log-likelihood of each text's tokens from its `start` on; a first token has none."""
-        if self._invariant and len(texts) > 1:
+        if self.batching.invariant and len(texts) > 1:
             return [one for text in texts for one in self.log_likelihood([text], progress=progress)]
         self.batching.check(text.tokens for text in texts)
         tree = PrefixTree.of(text.tokens for text in texts)

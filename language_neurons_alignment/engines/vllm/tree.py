@@ -13,8 +13,9 @@ was never computed is noticed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int32, Int64
@@ -23,6 +24,8 @@ from ...config import Sampling
 from ...corpus.encode import Prompt, PromptGroup, ScoredText, Tokens, common_length
 from ..base import check_lengths
 from ..generation import answer_batches
+
+Item = TypeVar("Item")
 
 PART = 2**15
 """Tokens of a corpus, about, that a replica of a pool is given at a time: enough for vLLM to compute many together."""
@@ -76,16 +79,21 @@ def weighted_tree(groups: Iterable[PromptGroup]) -> tuple[PrefixTree, Int64[np.n
 
 def shards(groups: Iterable[PromptGroup], *, tokens: int) -> Iterable[list[PromptGroup]]:
     """Groups in lists of about `tokens` tokens, so that a corpus of any length needs bounded memory."""
-    shard: list[PromptGroup] = []
+    return _in_parts(groups, lambda group: len(group.prefix) + group.full_tokens, tokens)
+
+
+def _in_parts(items: Iterable[Item], size: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
+    """Neighbouring items in lists, each of which ends with the item that brings it to `most`."""
+    part: list[Item] = []
     held = 0
-    for group in groups:
-        shard.append(group)
-        held += len(group.prefix) + group.full_tokens
-        if held >= tokens:
-            yield shard
-            shard, held = [], 0
-    if shard:
-        yield shard
+    for item in items:
+        part.append(item)
+        held += size(item)
+        if held >= most:
+            yield part
+            part, held = [], 0
+    if part:
+        yield part
 
 
 @dataclass(frozen=True)
@@ -116,16 +124,7 @@ class Cut:
 
     def score_batches(self, texts: Sequence[ScoredText], *, every: bool = False) -> Iterator[list[int]]:
         """The batches, by position, in which texts are scored: every one of them is in one."""
-        batch: list[int] = []
-        held = 0
-        for index, text in enumerate(texts):
-            batch.append(index)
-            held += len(text.tokens)
-            if self.invariant or held >= PART:
-                yield batch
-                batch, held = [], 0
-        if batch:
-            yield batch
+        return _in_parts(range(len(texts)), lambda index: len(texts[index].tokens), 0 if self.invariant else PART)
 
     def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
         """The batches, by position, in which prompts are answered."""
