@@ -25,9 +25,10 @@ import pytest
 import torch
 
 from language_neurons_alignment._evaluate import evaluate
+from language_neurons_alignment._lens import lens
 from language_neurons_alignment._session import Session
 from language_neurons_alignment.activation import collect_activations
-from language_neurons_alignment.config import EvaluationSettings, MapSettings
+from language_neurons_alignment.config import EvaluationSettings, MapSettings, Selection
 from language_neurons_alignment.core.model import StartProgress, silent
 from language_neurons_alignment.corpus.encode import encode_groups
 from language_neurons_alignment.engines import Engine, EngineSettings, EngineSource, load_engine
@@ -85,10 +86,7 @@ class Given(EngineSource):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(EngineSettings("given"))
-        self.engine = engine
-
-    def __call__(self) -> Engine:
-        return self.engine
+        self._engine = engine
 
     def __exit__(self, *_error: object) -> None:
         pass
@@ -211,6 +209,17 @@ def test_a_map_is_the_same_with_a_replica_killed_in_the_middle(
     assert files_of(numbered, tmp_path / "pool", pool, step, once) == expected
     assert pool.restarts == before + 1
     assert any(name.startswith("ppl_maps") for name in expected)
+
+
+def test_what_layers_give_is_the_same(
+    numbered: Numbered, one: TransformersEngine, pool: EnginePool, tmp_path: Path
+) -> None:
+    def step(session: Session, start: StartProgress) -> None:
+        lens(session, languages=ASKED, selection=Selection(numbered.top_rate, numbered.lam), start=start)
+
+    expected = files_of(numbered, tmp_path / "one", one, step, silent)
+    assert files_of(numbered, tmp_path / "pool", pool, step, silent) == expected
+    assert any(name.startswith("lenses") for name in expected)
 
 
 def test_an_evaluation_is_the_same_with_a_node_removed_in_the_middle(
