@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .core.routing import Experts
-from .engines.checkpoint import DTYPES, expand, load_config, longest_sequence, quiet
+from .engines.checkpoint import DTYPES, expand, explained, load_config, longest_sequence
 from .engines.families import check_vllm, class_name
 from .engines.transformers import TransformersEngine
 from .engines.transformers.engine import BATCH_TOKENS
@@ -173,8 +173,10 @@ def parameters_of(config: Any) -> int:
     Raises:
         UnknownArchitectureError: it is no causal language model.
     """
-    with quiet(), torch.device("meta"):
-        empty = auto_class(config).from_config(config)
+    kind = auto_class(config)
+    build = getattr(kind, "from_config", None) or kind._from_config
+    with explained("the classes", str(config.name_or_path or class_name(config))), torch.device("meta"):
+        empty = build(config)
     return sum(one.numel() for one in empty.parameters())
 
 

@@ -87,14 +87,16 @@ class Framing:
         """Tokenize a record's instruction, followed by an answer.
 
         Raises:
-            CorpusError: the text begins with the tokens that the tokenizer puts in front, so they would be there twice.
+            CorpusError: a sequence would begin with BOS twice: with the tokenizer's and the text's, or with the text's
+                two.
         """
         text = record.instruction + answer
         if not record.add_special_tokens:
-            return tuple(self.tokenizer.encode(text, add_special_tokens=False))
-        tokens = tuple(self.tokenizer.encode(text))
-        if self.closing and tokens[-len(self.closing) :] == self.closing:
-            tokens = tokens[: -len(self.closing)]
+            tokens = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        else:
+            tokens = tuple(self.tokenizer.encode(text))
+            if self.closing and tokens[-len(self.closing) :] == self.closing:
+                tokens = tokens[: -len(self.closing)]
         self._check_opening(record, tokens)
         return tokens
 
@@ -112,18 +114,32 @@ class Framing:
                 stacklevel=3,
             )
 
+    def second_opening(self, tokens: Tokens) -> int | None:
+        """Where a sequence that begins with BOS has it again, at once or behind spaces; None where it does not."""
+        front = self._front
+        if not front or tokens[: len(front)] != front or front[0] not in tokens[len(front) :]:
+            return None
+        again = tokens.index(front[0], len(front))
+        twice = tokens[again : again + len(front)] == front
+        return again if twice and not self.text(tokens[len(front) : again]).strip() else None
+
+    @property
+    def _front(self) -> Tokens:
+        """What a sequence may begin with once: what the tokenizer puts in front, or its BOS where it puts nothing."""
+        bos = getattr(self.tokenizer, "bos_token_id", None)
+        return self.opening or (() if bos is None else (bos,))
+
     def _check_opening(self, record: Record, tokens: Tokens) -> None:
-        """Refuse a second BOS, at the start of the text or behind spaces."""
-        if not self.opening or self.opening[0] not in tokens[len(self.opening) :]:
+        if (again := self.second_opening(tokens)) is None:
             return
-        again = tokens.index(self.opening[0], len(self.opening))
-        twice = tokens[again : again + len(self.opening)] == self.opening
-        if twice and not self.text(tokens[len(self.opening) : again]).strip():
-            raise CorpusError(
-                f"the instruction of {named(record)} begins with {self.text(self.opening)!r}, which the tokenizer puts "
-                f"in front by itself: positions 0 and {again} are both token {self.opening[0]}; take it out of the "
-                'text, or give the record "add_special_tokens": false'
-            )
+        seen, what, advice = " twice", "one", ""
+        if self.opening and record.add_special_tokens:
+            seen, what = ", which the tokenizer puts in front by itself", "it"
+            advice = ', or give the record "add_special_tokens": false'
+        raise CorpusError(
+            f"the instruction of {named(record)} begins with {self.text(self._front)!r}{seen}: positions 0 and {again} "
+            f"are both token {self._front[0]}; take {what} out of the text{advice}"
+        )
 
 
 def special_tokens_in(text: str, tokenizer: Any) -> list[str]:

@@ -136,7 +136,8 @@ def chat_template(tokenizer: ChatTokenizer, model_path: str) -> Template:
     does and the template does not, the record says that no special tokens are to be added.
 
     Raises:
-        SettingsError: there is no template, or it fails, or its prompt ends with EOS, or no text has its tokens.
+        SettingsError: there is no template, or it fails, or its prompt begins with BOS twice or ends with EOS, or no
+            text has its tokens.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise SettingsError(
@@ -162,6 +163,12 @@ def chat_template(tokenizer: ChatTokenizer, model_path: str) -> Template:
 
     def make(record: Record) -> tuple[str, bool]:
         wanted = tuple(_recipe(tokenizer, record.instruction, model_path, tokenize=True))
+        if framing.second_opening(wanted) is not None:
+            raise SettingsError(
+                f"the chat template of {model_path} gives {named(record)} a prompt that begins twice with "
+                f"{_shown(framing, wanted, 0)}, and a model expects one: correct the template, or use a template file "
+                "of your own"
+            )
         made, tokens = record, Tokens()
         for made in spellings(record.instruction):
             with suppress(CorpusError):  # BOS twice

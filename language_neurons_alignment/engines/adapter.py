@@ -14,7 +14,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,12 @@ def open_adapter(path: str | None, *, base: str, live: bool) -> Adapter | None:
             f"the adapter {path} needs the package peft, which is not installed: "
             "pip install 'language_neurons_alignment[adapters]'"
         )
+    if live and (of_experts := [one for one in config.get("target_parameters") or () if "expert" in one]):
+        raise EngineError(
+            f"the adapter {path} changes experts ({json.dumps(of_experts)[:60]}), which is not computed live: leave "
+            "--adapter-live out"
+        )
+    _note_unknown(path, config)
     named = str(config.get("base_model_name_or_path") or "")
     if named and Path(named).name != Path(base).expanduser().resolve().name and Path(named).name != Path(base).name:
         warnings.warn(
@@ -132,12 +138,26 @@ def _check_kind(path: str, config: Mapping[str, Any]) -> None:
         raise EngineError(f"the adapter {path} is of peft_type {kind!r}; expected 'LORA': merge it into a model folder")
     if task not in (None, "CAUSAL_LM"):
         raise EngineError(f"the adapter {path} is for the task {task!r}; expected 'CAUSAL_LM', a language model")
-    for option in ("layer_replication", "alora_invocation_tokens"):
+    for option in ("layer_replication", "alora_invocation_tokens", "arrow_config", "monteclora_config"):
         if config.get(option):
             raise EngineError(
                 f"the adapter {path} has {option} {json.dumps(config[option])[:60]}: such adapters are not supported; "
                 "give a plain LoRA, or merge it into a model folder"
             )
+
+
+def _note_unknown(path: str, config: Mapping[str, Any]) -> None:
+    """Say which settings the installed peft does not know: it leaves them out in silence."""
+    from peft import LoraConfig
+
+    known = {one.name for one in fields(LoraConfig)}
+    if unknown := sorted(name for name, value in config.items() if value and name not in known):
+        warnings.warn(
+            f"the adapter {path} has settings that the installed peft does not know and leaves out "
+            f"({', '.join(unknown[:4])}): install the version that saved it, if they matter",
+            LNAWarning,
+            stacklevel=4,
+        )
 
 
 def put_onto(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
@@ -161,8 +181,12 @@ def put_onto(model: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
                     f"the adapter {adapter.path} does not fit the model {model.name_or_path}{_trained_on(adapter)}: "
                     f"{who} {what} {len(keys)} of its weights ({keys[0]}, …); give the model that it was trained on"
                 )
-        adapted: Any = wrapped.get_base_model() if adapter.live else wrapped.merge_and_unload(safe_merge=True)
-        return adapted
+    if adapter.live:
+        live: Any = wrapped.get_base_model()
+        return live
+    advice = "give --adapter-live, or the model that it was trained on"
+    with _explained(f"the adapter {adapter.path} cannot be merged into the model {model.name_or_path}", advice):
+        return wrapped.merge_and_unload(safe_merge=True)
 
 
 def _trained_on(adapter: Adapter) -> str:
@@ -175,8 +199,9 @@ def _untie(model: PreTrainedModel, adapter: Adapter) -> None:
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     if embeddings is None or head is None or embeddings.weight is not head.weight:
         return
-    names = [name for name, module in model.named_modules() if module is embeddings or module is head]
-    if not adapter.touches(*(name.split(".")[-1] for name in names)):
+    names = {id(module): name.split(".")[-1] for name, module in model.named_modules()}
+    both = names[id(embeddings)], names[id(head)]
+    if not adapter.touches(*both) or _trains_rows_of_both(adapter, *both):
         return
     if adapter.config.get("ensure_weight_tying"):
         raise EngineError(
@@ -186,6 +211,22 @@ def _untie(model: PreTrainedModel, adapter: Adapter) -> None:
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
     model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
+
+
+def _trains_rows_of_both(adapter: Adapter, embeddings: str, head: str) -> bool:
+    """Whether it trains rows of the one matrix (trainable_token_indices), as peft does where it names the embeddings.
+
+    Raises:
+        EngineError: it changes the matrix in another way too.
+    """
+    changes = [one for one in _tensor_names(adapter) if {embeddings, head} & set(one.split("."))]
+    rows = [one for one in changes if one.endswith(f"{embeddings}.token_adapter.trainable_tokens_delta")]
+    if rows and len(rows) < len(changes):
+        raise EngineError(
+            f"the adapter {adapter.path} changes tied embeddings by trainable_token_indices and in another way, which "
+            "is not supported: merge it into a model folder (peft's merge_and_unload, then save_pretrained)"
+        )
+    return bool(rows)
 
 
 def _tensor_names(adapter: Adapter) -> list[str]:
@@ -200,7 +241,7 @@ def _tensor_names(adapter: Adapter) -> list[str]:
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def _explained(what: str, advice: str = "give the model that it was trained on") -> Iterator[None]:
     """Keep peft quiet, because what it warns of is checked here, and turn whatever it raises into one line."""
     try:
         with quiet(), warnings.catch_warnings():
@@ -211,4 +252,4 @@ def _explained(what: str) -> Iterator[None]:
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         said = next((line for line in lines if line.startswith("size mismatch")), lines[0])
-        raise EngineError(f"{what}: {said[:300]}; give the model that it was trained on") from error
+        raise EngineError(f"{what}: {said[:300]}; {advice}") from error

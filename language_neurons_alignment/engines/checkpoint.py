@@ -20,7 +20,7 @@ from .._gguf import is_gguf
 from ..errors import EngineError, LNAError, LNAWarning, SettingsError
 from . import gguf
 from .families import neurons_of_layers, unknown_family
-from .folder import check_model_path, check_token_numbers, check_weight_files, remarks
+from .folder import check_model_path, check_token_numbers, remarks
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -108,7 +108,7 @@ def load_end_tokens(path: str, *, config: PreTrainedConfig, tokenizer: Any, revi
 
 
 def warn_of_files_beside(path: str, *, config: PreTrainedConfig, tokenizer: Any) -> None:
-    """Check the weights' files, and warn of files of a local folder that are not used, or would be elsewhere."""
+    """Warn of files of a local folder that are not used, or would be elsewhere."""
     if is_gguf(path):
         warnings.warn(
             f"{path} holds its weights as {gguf.stored_as(path)}: they are dequantised, and the numbers are of the "
@@ -116,7 +116,6 @@ def warn_of_files_beside(path: str, *, config: PreTrainedConfig, tokenizer: Any)
             LNAWarning,
             stacklevel=3,
         )
-    check_weight_files(path)
     vocabulary = getattr(config.get_text_config(), "vocab_size", None)
     for line in remarks(path, tokenizer=tokenizer, vocabulary=vocabulary):
         warnings.warn(line, LNAWarning, stacklevel=3)
@@ -187,9 +186,12 @@ def explained(what: str, path: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         said = " ".join(str(error).split()) or type(error).__name__
-        raise EngineError(
-            f"cannot load {what} of {path}: {said[:300]}; a model folder needs config.json, tokenizer files and weights"
-        ) from error
+        needs = (
+            "download the file again"
+            if is_gguf(path)
+            else "a model folder needs config.json, tokenizer files and weights"
+        )
+        raise EngineError(f"cannot load {what} of {path}: {said[:300]}; {needs}") from error
 
 
 @contextmanager

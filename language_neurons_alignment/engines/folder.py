@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .._file_kinds import SAFETENSORS, file_kind
+from .._gguf import is_gguf
 from ..errors import EngineError
 
 _LARGEST = 64 * 2**20
@@ -52,8 +53,8 @@ def check_model_path(path: str) -> dict[str, Any] | None:
             f"{path} is an adapter (LoRA) of the model {base!r}, not a model: give the base model as --model-path and "
             f"this folder as --adapter"
         )
-    if files := sorted(folder.glob("*.gguf")):
-        raise EngineError(f"{path} has no config.json and holds a GGUF model: give the file itself, {files[0]}")
+    if files := _gguf_files(folder):
+        raise EngineError(f"{path} has no config.json and {_give_one(files)}")
     if (folder / "params.json").exists():
         raise EngineError(
             f"{path} holds a model in its maker's own format (params.json), without config.json: give the folder in "
@@ -61,6 +62,18 @@ def check_model_path(path: str) -> dict[str, Any] | None:
         )
     there = ", ".join(sorted(one.name for one in folder.iterdir())[:4]) or "nothing"
     raise EngineError(f"cannot load the config of {path}: there is no config.json in it (it holds {there})")
+
+
+def _gguf_files(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.glob("*.gguf") if is_gguf(one))
+
+
+def _give_one(files: list[Path]) -> str:
+    """What to do with a folder of GGUF files."""
+    if len(files) == 1:
+        return f"holds a GGUF model: give the file itself, {files[0]}"
+    names = ", ".join(one.name for one in files[:4])
+    return f"holds {len(files)} GGUF files ({names}{', …' if len(files) > 4 else ''}): give one of them, as {files[0]}"
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -142,6 +155,8 @@ def check_weight_files(path: str) -> None:
     if not folder.is_dir():
         return
     used = _used(folder)
+    if not used and (files := _gguf_files(folder)):
+        raise EngineError(f"{path} has no model.safetensors and no pytorch_model.bin, and {_give_one(files)}")
     if not used:
         others = [one.name for one in _weights(folder)]
         seen = f" but {', '.join(others[:3])}, which are not read" if others else ""
@@ -191,6 +206,8 @@ def remarks(path: str, *, tokenizer: Any, vocabulary: int | None) -> Iterator[st
     config = read_json(folder / "config.json")
     settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
     yield from _about_weights(folder, config)
+    for inner in sorted(folder.glob("*/adapter_config.json"))[:3]:
+        yield f"{inner.parent} holds an adapter, which is not used: give it as --adapter if it is to be"
     yield from _about_code(folder, config, settings)
     yield from _about_answers(folder)
     yield from _about_tokenizer(folder, settings, tokenizer=tokenizer, vocabulary=vocabulary)

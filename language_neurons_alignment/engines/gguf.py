@@ -125,8 +125,15 @@ def load_config(path: str) -> PreTrainedConfig:
         EngineError: the file is one part of several, or holds what transformers leaves out and the model needs.
         MissingEngineError: a package is missing.
     """
-    header = read_gguf(path)
-    architecture = header.metadata.get("general.architecture")
+    header, adapter = read_gguf(path), Path(path).with_name("adapter_config.json")
+    architecture, kind = (header.metadata.get(f"general.{what}") for what in ("architecture", "type"))
+    if kind not in (None, "model"):
+        raise EngineError(f"{path} is a GGUF file of the type {kind!r}, not a model: give the file of the model itself")
+    if adapter.is_file():
+        raise EngineError(
+            f"{path} lies beside an adapter ({adapter.name}), which the transformers library would read in its place: "
+            "move the adapter's files into a folder of their own and give that as --adapter"
+        )
     if header.metadata.get("split.count", 1) > 1:
         raise EngineError(
             f"{path} is one of {header.metadata['split.count']} parts of a GGUF model, and transformers reads one "

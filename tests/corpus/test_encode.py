@@ -197,6 +197,8 @@ def test_the_common_length_is_that_of_the_longest_common_beginning(one: list[int
 class Framed(LetterTokenizer):
     """Letters between the special tokens of a tokenizer that says nothing of them."""
 
+    bos_token_id: int | None = None
+
     def __init__(self, front: str, behind: str) -> None:
         self.front, self.behind = ([ord(one) for one in some] for some in (front, behind))
 
@@ -255,6 +257,21 @@ def test_a_text_with_the_bos_that_the_tokenizer_adds_is_refused(between: str) ->
     )
     whole = replace(twice, add_special_tokens=False)
     assert encode_groups([whole], Framed("^", ""), max_length=99).groups[0].prefix == ids(f"{between}^ask")
+
+
+@pytest.mark.parametrize(("front", "special"), [("", True), ("", False), ("^", False)])
+def test_a_text_that_brings_bos_twice_is_refused_also_where_the_tokenizer_adds_none(front: str, special: bool) -> None:
+    tokenizer = Framed(front, "")
+    tokenizer.bos_token_id = ord("^")
+    for text in ("^ask", " ^^ask", "^ask^^"):
+        once = replace(record(text, "x"), add_special_tokens=special)
+        assert encode_groups([once], tokenizer, max_length=99).groups[0].prefix == ids(text)
+    for text, again in (("^^ask", 1), ("^ \n^", 3)):
+        with pytest.raises(CorpusError) as refused:
+            encode_groups([replace(record(text, "x"), add_special_tokens=special)], tokenizer, max_length=99)
+        assert str(refused.value).endswith(
+            f"in 'en' begins with '^' twice: positions 0 and {again} are both token 94; take one out of the text"
+        )
 
 
 def test_a_prompt_that_ends_where_an_answer_would_end_is_refused_by_its_name() -> None:

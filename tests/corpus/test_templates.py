@@ -91,7 +91,6 @@ TOKENIZERS: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "bos_token null, BOS by both": ("<s> $A", "<s>" + USER, {"bos_token": None}),
     "bos_token null, BOS by the tokenizer alone": ("<s> $A", USER, {"bos_token": None}),
     "spaces before BOS": ("<s> $A", "\n {{ bos_token }}" + USER, {}),
-    "two BOS in the template": ("<s> $A", "<s><s>" + USER, {}),
     "EOS appended": ("<s> $A </s>", "{{ bos_token }}" + USER, {}),
     "EOS appended, no BOS": ("$A </s>", USER, {}),
     "EOS appended, eos_token null": ("$A </s>", USER, {"eos_token": None}),
@@ -225,6 +224,18 @@ def test_a_recipe_that_no_text_has_is_refused_with_the_position_and_both_tokens(
 def test_a_chat_template_that_leaves_the_question_out_is_refused(template: str) -> None:
     with pytest.raises(SettingsError, match="the chat template of here leaves the question out"):
         chat_template(tokenizer_of("<s> $A", template), "here")
+
+
+@pytest.mark.parametrize("post", ["<s> $A", "$A", "$A </s>"])
+@pytest.mark.parametrize("template", ["<s><s>" + USER, "<s>\n{{ bos_token }}" + USER, "<s>{{ messages[0].content }}"])
+def test_a_chat_prompt_that_would_begin_with_bos_twice_is_refused(post: str, template: str) -> None:
+    chat = chat_template(tokenizer_of(post, template), "here")
+    with pytest.raises(SettingsError) as refused:
+        chat.apply(Record("te", "<s>[INST] it", (), id="7"))
+    assert str(refused.value) == (
+        "the chat template of here gives the record id 7 in 'te' a prompt that begins twice with '<s>' (token 1), and "
+        "a model expects one: correct the template, or use a template file of your own"
+    )
 
 
 @pytest.mark.parametrize("template", ["{{ messages[0].content }}{{ eos_token }}", ""])

@@ -25,7 +25,7 @@ from language_neurons_alignment.engines.vllm.launch import check_options, lora_o
 from language_neurons_alignment.errors import EngineError, LNAError, LNAWarning, MissingEngineError, SettingsError
 from tests.adapters import load_plain, save_adapter, save_merged
 from tests.engines.vllm_engines import needs_vllm, open_vllm
-from tests.tiny_models import save_tiny_model, tiny_tokenizer
+from tests.tiny_models import save_quietly, save_tiny_model, tiny_tokenizer
 
 GROUPS = [PromptGroup(tuple(range(1, 6)), (tuple(range(1, 30)), (*range(1, 6), *range(40, 70))))]
 TEXT = ScoredText(tuple(range(1, 30)))
@@ -155,6 +155,31 @@ class TestTied:
         _, likelihood = measured(load(tied, adapter=str(adapter), adapter_live=live))
         assert likelihood.nll == pytest.approx(float(expected), abs=1e-2)
 
+    @pytest.mark.parametrize("rows_of", ["embed_tokens", "lm_head"])
+    def test_of_some_rows_is_what_peft_trained(self, tied: Path, tmp_path: Path, rows_of: str) -> None:
+        """Of the embeddings' rows peft trains both uses, of the lm_head's this one alone."""
+        adapter = save_adapter(tied, tmp_path / "lora", trainable_token_indices={rows_of: [3, 4]})
+        (new,) = (one for name, one in load_file(adapter / "adapter_model.safetensors").items() if "tokens" in name)
+        hand, other = load_plain(save_merged(tied, adapter, tmp_path / "hand")), tmp_path / "other"
+        with torch.no_grad():
+            if rows_of == "lm_head":
+                hand.lm_head.weight = torch.nn.Parameter(hand.lm_head.weight.clone())
+                hand.config.tie_word_embeddings = False
+            matrix: Any = hand.get_submodule("lm_head" if rows_of == "lm_head" else "model.embed_tokens").weight
+            matrix[[3, 4]] = new
+        save_quietly(hand, other)
+        tiny_tokenizer().save_pretrained(other)
+        counts, likelihood = measured(load(other))
+        for live in (False, True):
+            found = measured(load(tied, adapter=str(adapter), adapter_live=live))
+            assert torch.equal(found[0].full.over_zero, counts.full.over_zero)
+            assert found[1].nll == pytest.approx(likelihood.nll, abs=1e-3)
+
+    def test_of_some_rows_and_more_is_refused_by_name(self, tied: Path, tmp_path: Path) -> None:
+        settings = {"trainable_token_indices": [3], "target_modules": ["lm_head", "v_proj"]}
+        adapter = save_adapter(tied, tmp_path / "lora", **settings)
+        assert "by trainable_token_indices and in another way, which is not supported" in refusal(tied, adapter)
+
     def test_adapters_that_keep_them_tied_are_refused_by_name(self, tied: Path, tmp_path: Path) -> None:
         adapter = save_adapter(tied, tmp_path / "lora", target_modules=["embed_tokens"], ensure_weight_tying=True)
         assert "ensure_weight_tying, which is not supported" in refusal(tied, adapter)
@@ -187,6 +212,7 @@ class TestRefused:
             ({"task_type": "SEQ_CLS"}, "is for the task 'SEQ_CLS'"),
             ({"layer_replication": [[0, 2], [1, 3]]}, "has layer_replication"),
             ({"alora_invocation_tokens": [5]}, "has alora_invocation_tokens [5]"),
+            ({"arrow_config": {"top_k": 2}}, "has arrow_config"),
         ],
     )
     def test_other_kinds_of_adapters(
@@ -204,6 +230,21 @@ class TestRefused:
         (empty / "adapter_model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\nsize 4\n")
         assert "git-lfs" in refusal(base, empty)
 
+    def test_broken_weights_and_what_cannot_be_merged_say_what_to_do(
+        self, base: Path, adapter: Path, tmp_path: Path
+    ) -> None:
+        broken = change(adapter, tmp_path / "nan")
+        path = broken / "adapter_model.safetensors"
+        save_file({name: one * float("nan") for name, one in load_file(path).items()}, path)
+        assert "cannot be merged into the model" in refusal(base, broken)
+        assert "hidden states, on a few tokens of text, became NaN" in refusal(base, broken, adapter_live=True)
+        biased = save_adapter(base, tmp_path / "bias", lora_bias=True)
+        assert refusal(base, biased).endswith("give --adapter-live, or the model that it was trained on")
+
+    def test_experts_live(self, base: Path, adapter: Path, tmp_path: Path) -> None:
+        changed = change(adapter, tmp_path / "lora", target_parameters=["mlp.experts.down_proj"])
+        assert 'changes experts (["mlp.experts.down_proj"])' in refusal(base, changed, adapter_live=True)
+
     def test_live_without_an_adapter(self, base: Path) -> None:
         with pytest.raises(LNAError, match="--adapter-live does nothing without an adapter"):
             load(base, adapter_live=True)
@@ -218,6 +259,17 @@ class TestRefused:
     def test_peft_is_not_loaded_without_an_adapter(self, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "peft", None)
         load(base).close()
+
+
+def test_settings_of_a_newer_peft_and_an_adapter_in_an_inner_folder_are_noted(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    with pytest.warns(LNAWarning, match=r"settings that the installed peft does not know .* \(hocus_pocus\)"):
+        open_adapter(str(change(adapter, tmp_path / "new", hocus_pocus=3, later=None)), base="base", live=False)
+    shutil.copytree(base, tmp_path / "base")
+    shutil.copytree(adapter, tmp_path / "base" / "checkpoint-9")
+    with pytest.warns(LNAWarning, match="checkpoint-9 holds an adapter, which is not used"):
+        load(tmp_path / "base").close()
 
 
 def test_a_base_of_another_name_is_noted(base: Path, adapter: Path, tmp_path: Path) -> None:

@@ -91,6 +91,15 @@ class TestRefused:
         Path("models/m.gguf").write_bytes(b"GGUF\x03\0\0\0")
         assert refusal(Path("models/m.gguf")).startswith("cannot read the GGUF file models/m.gguf: it ends")
 
+    def test_a_folder_with_several_gguf_files_is_told_which_also_beside_a_config(self, tmp_path: Path) -> None:
+        for name in ("q4.gguf", "q8.gguf"):
+            (tmp_path / name).write_bytes(b"GGUF")
+        (tmp_path / "notes.gguf").write_text("no such file")
+        said = f"holds 2 GGUF files (q4.gguf, q8.gguf): give one of them, as {tmp_path / 'q4.gguf'}"
+        assert refusal(tmp_path) == f"{tmp_path} has no config.json and {said}"
+        (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+        assert refusal(tmp_path) == f"{tmp_path} has no model.safetensors and no pytorch_model.bin, and {said}"
+
     def test_a_folder_with_a_gguf_file_alone_is_told_what_it_holds(self, tmp_path: Path) -> None:
         (tmp_path / "q4.gguf").write_bytes(b"GGUF")
         said = f"{tmp_path} has no config.json and holds a GGUF model: give the file itself, {tmp_path / 'q4.gguf'}"

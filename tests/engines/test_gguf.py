@@ -143,11 +143,19 @@ class TestRefused:
         [
             ({"split__count": 3}, "one of 3 parts"),
             ({"gemma3__rope__scaling__type": "linear"}, r"rope\.scaling\.type 'linear'"),
+            ({"general__type": "adapter"}, "a GGUF file of the type 'adapter', not a model"),
         ],
     )
     def test_what_transformers_would_read_wrongly(self, with_tables: Any, metadata: dict[str, Any], said: str) -> None:
         with pytest.raises(EngineError, match=said):
             load(with_tables(sentencepiece_tables(), **metadata))
+
+    def test_an_adapter_beside_it(self, gemma: Path, tmp_path: Path) -> None:
+        file = tmp_path / "m.gguf"
+        file.symlink_to(gemma)
+        (tmp_path / "adapter_config.json").write_text("{}")
+        with pytest.raises(EngineError, match=r"m\.gguf lies beside an adapter \(adapter_config\.json\).* --adapter"):
+            load(file)
 
     def test_a_file_that_was_cut_off_anywhere(self, gemma: Path, tmp_path: Path) -> None:
         content, cut = gemma.read_bytes(), tmp_path / "cut.gguf"

@@ -270,6 +270,100 @@ def test_layers_with_one_shared_module_are_refused() -> None:
         find_sites(model)
 
 
+class Another(Tower):
+    """Something more runs, in front of the list of layers."""
+
+    def __init__(self, more: nn.Module) -> None:
+        super().__init__(Thought(), Thought())
+        self.more = more
+
+    def forward(self, input_ids: Tensor, use_cache: bool = False) -> tuple[Tensor]:
+        x = self.words(input_ids)
+        for one in self.more if isinstance(self.more, nn.ModuleList) else [self.more]:
+            x = one(x)
+        for storey in self.storeys:
+            x = storey(x)
+        return (x,)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (lambda: nn.ModuleList([Storey(Thought())]), "more.0, a Storey as its layers are, outside"),
+        (lambda: Storey(Thought()), "more, a Storey as its layers are, outside"),
+        (lambda: nn.ModuleList([Pair()]), "more.0.two.spark, followed by more.0.two.deed, outside"),
+        (Thought, "more.spark, followed by more.deed, outside"),
+        (lambda: nn.ModuleList([Functional()]), r"another list of modules \(Functional\), outside"),
+    ],
+)
+def test_neurons_outside_of_the_list_of_layers_are_never_left_out(more: Callable[[], nn.Module], says: str) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(UnknownArchitectureError, match=says):
+        find_sites(Another(more()).eval())
+
+
+def test_a_layer_that_text_does_not_run_through_is_named() -> None:
+    class Skip(Tower):
+        def forward(self, input_ids: Tensor, use_cache: bool = False) -> tuple[Tensor]:
+            return (self.storeys[0](self.words(input_ids)),)
+
+    with pytest.raises(UnknownArchitectureError, match=r"Skip does not run layer 1 \(Storey\) on text alone"):
+        find_sites(Skip(Thought(), Thought()).eval())
+
+
+def test_what_runs_in_front_and_holds_no_neurons_is_no_objection() -> None:
+    torch.manual_seed(0)
+    model = Another(nn.ModuleList([nn.Linear(HIDDEN, HIDDEN), nn.LayerNorm(HIDDEN)])).eval()
+    assert [site.layer for site in find_sites(model)] == [0, 1]
+
+
+def test_a_heavier_list_that_text_does_not_run_through_is_not_that_of_the_layers() -> None:
+    model = tower()
+    model.eyes = nn.ModuleList([nn.Linear(100, 100)])
+    assert [site.layer for site in find_sites(model)] == [0, 1]
+
+
+class Decoy(Storey):
+    """Computes the MLP and adds another one, or nothing."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(Thought())
+        self.factor = factor
+        self.one, self.two = nn.Parameter(torch.randn(HIDDEN, WIDTH)), nn.Parameter(torch.randn(WIDTH, HIDDEN))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.silu(x @ self.one) @ self.two + self.factor * self.thought(self.norm(x))
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5])
+def test_an_mlp_that_the_layer_does_not_use_is_refused(factor: float) -> None:
+    model = tower()
+    model.storeys[1] = Decoy(factor).eval()
+    if factor:
+        assert len(find_sites(model)) == 2  # a scaled residual is used
+        return
+    with pytest.raises(UnknownArchitectureError, match=r"at thought.spark changes nothing in what layer 1 \(Decoy\)"):
+        find_sites(model)
+
+
+def test_a_down_projection_of_zeros_is_no_objection() -> None:
+    """As in blocks that were put in between and not trained yet (LLaMA Pro)."""
+    model = tower()
+    with torch.no_grad():
+        model.storeys[1].thought.deed.weight.zero_()  # type: ignore[union-attr]
+    assert len(find_sites(model)) == 2
+
+
+def test_a_model_that_computes_neurons_of_several_streams_is_refused() -> None:
+    class Streams(Tower):
+        def forward(self, input_ids: Tensor, use_cache: bool = False) -> tuple[Tensor]:
+            return (super().forward(torch.cat([input_ids, input_ids]))[0][:1],)
+
+    torch.manual_seed(0)
+    with pytest.raises(UnknownArchitectureError, match=r"thought.spark computes 14 rows of neurons for 7 tokens"):
+        find_sites(Streams(Thought(), Thought()).eval())
+
+
 def test_a_model_that_sees_what_comes_later_is_refused() -> None:
     class Both(Tower):
         def forward(self, input_ids: Tensor, use_cache: bool = False) -> tuple[Tensor]:

@@ -28,6 +28,7 @@ from ...errors import EngineError, SettingsError
 from .. import checkpoint, gguf
 from ..adapter import open_adapter, put_onto
 from ..base import CLOSED, check_batch_choices
+from ..folder import check_weight_files
 from ..generation import Follow, PartialAnswer, check_prompts, crosses
 from ..quantization import check_quantization, describe_quantization, method_of
 from . import ablating, guest, loading, reading, writing
@@ -132,6 +133,7 @@ class TransformersEngine:
         path = checkpoint.expand(model_path)
         config = checkpoint.load_config(path, revision)
         check_quantization(path, config, quantization)
+        check_weight_files(path)
         added = open_adapter(adapter, base=path, live=adapter_live)
         stored = copy(config)  # loading changes what it says of quantised weights
         tokenizer = checkpoint.load_tokenizer(added.tokenizer_folder(path) if added else path, revision)

@@ -9,12 +9,16 @@ from typing import Any
 
 import psutil
 import torch
+import transformers
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
     GenerationConfig,
+    GenerationMixin,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -120,20 +124,28 @@ def batch_that_fits(network: Network, most: int) -> int:
 
 
 def auto_class(config: PreTrainedConfig) -> Any:
-    """What the library loads such a model with: as a causal language model, or with images, whose decoder is used.
+    """What the library loads such a model with: as a causal language model, or with images or sounds beside text.
+
+    The text part of a larger model, saved alone, is in no table of the library; then it is the class that the config
+    names, if the library has that.
 
     UnknownArchitectureError for anything else, such as an encoder with a decoder (mT5).
     """
     for mapping, loader in (
         (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
         (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText),
+        (MODEL_FOR_MULTIMODAL_LM_MAPPING, AutoModelForMultimodalLM),
     ):
         if type(config) in mapping and not config.is_encoder_decoder:
             return loader
+    named: Any = getattr(transformers, class_name(config) or "", None)
+    writes = isinstance(named, type) and issubclass(named, PreTrainedModel) and issubclass(named, GenerationMixin)
+    if writes and named.config_class is type(config) and not config.is_encoder_decoder:
+        return named
     encodes = ": it has an encoder besides its decoder" if config.is_encoder_decoder else ""
     raise UnknownArchitectureError(
         f"{class_name(config) or type(config).__name__} (model_type {config.model_type!r}) is not a causal language "
-        f"model, neither of text alone nor of text and images{encodes}; give a model that is one"
+        f"model, neither of text alone nor of text with images or sounds{encodes}; give a model that is one"
     )
 
 

@@ -73,7 +73,7 @@ class Network:
     def of(cls, model: PreTrainedModel) -> Network:
         """Take a model apart, and prove on a few tokens that the parts are what they are taken for."""
         name = type(model).__name__
-        decoder, lm_head = model.get_decoder(), model.get_output_embeddings()
+        decoder, lm_head = _decoder_of(model), model.get_output_embeddings()
         if lm_head is None:
             raise UnknownArchitectureError(
                 f"{name} has no lm_head, so it is not a causal language model: give a model that is one"
@@ -86,9 +86,13 @@ class Network:
                 head = _head(model, lm_head, tokens, hidden)
                 shares = _continues(decoder, tokens, hidden)
                 pads = shares or _continues_padded(model, tokens)
-        except (LNAError, torch.OutOfMemoryError):
+        except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a model's own code raises
+            if _gives_no_numbers(decoder):
+                raise not_finite("hidden states, on a few tokens of text,", model.device) from error
+            if isinstance(error, LNAError):
+                raise
             raise UnknownArchitectureError(
                 f"{name} does not run on a few tokens of text alone, so its neurons cannot be proved: "
                 f"{type(error).__name__}: {str(error).strip() or 'no message'}; give another model"
@@ -128,6 +132,21 @@ class Network:
         runs without any cache.
         """
         return _run(self.decoder, tokens, cache=cache, keep_cache=keep_cache, shares=self.shares)
+
+
+def _decoder_of(model: PreTrainedModel) -> nn.Module:
+    """The model without its lm_head; in some classes (ModernBERT's decoder) the lm_head is what is called `decoder`."""
+    decoder = model.get_decoder()
+    return model.base_model if decoder is model.get_output_embeddings() else decoder
+
+
+def _gives_no_numbers(decoder: nn.Module) -> bool:
+    """Whether what the decoder gives on a few tokens is NaN or infinite; False where it does not run."""
+    try:
+        with torch.no_grad():
+            return not bool(torch.isfinite(decoder(input_ids=probe(decoder), use_cache=False)[0]).all())
+    except Exception:  # whatever a model's own code raises
+        return False
 
 
 def _run(
@@ -189,8 +208,12 @@ def _head(model: PreTrainedModel, projection: nn.Module, tokens: Int64[Tensor, "
     A config can name a scale and a soft cap that the model's class does not apply (Aya Vision).
     """
     text = model.config.get_text_config()
-    scale = getattr(text, "logit_scale", None) or 1 / (getattr(text, "logits_scaling", None) or 1)
-    named = Head(projection, getattr(text, "final_logit_softcapping", None), scale)
+
+    def told(*names: str) -> float | None:
+        return next((one for name in names if (one := getattr(text, name, None))), None)
+
+    scale = told("logit_scale", "output_multiplier") or 1 / (told("logits_scaling") or 1)
+    named = Head(projection, told("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap"), scale)
     own = model(input_ids=tokens, use_cache=False).logits.float()
     for head in (named, Head(projection)):
         if (own - head(hidden)).abs().max() <= 1e-2 * own.abs().max():

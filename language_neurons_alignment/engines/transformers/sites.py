@@ -9,8 +9,11 @@ decoder layer the neurons are the output `a` of the one module for which all of 
 1. it is an activation function: each of its outputs depends on the input at the same place alone;
 2. the input of a linear map, the down projection, is `a`, or `a` times the output of another linear map, bit for bit;
 3. what the down projection gives is what the MLP adds: each module around it returns the same, or adds its own input;
-4. it runs once per forward, and so does the down projection;
-5. set to zero by a hook, nothing but zeros reaches the down projection, so that interventions take hold.
+4. it runs once per forward, on each token once, and so does the down projection;
+5. set to zero by a hook, nothing but zeros reaches the down projection, and the layer gives something else than before,
+   so that interventions take hold.
+
+Outside of the list of layers nothing runs that could hold neurons: no such place, no layer, no other stack of modules.
 
 In a mixture of experts the routed experts are a place of their own, proved in `experts`; behind them in the layer's
 flat order stand the shared experts, found in the way above. What router and experts together give must be, on every
@@ -35,7 +38,7 @@ from torch import Tensor, nn
 
 from ...errors import UnknownArchitectureError
 from ..families import TransformersPlace
-from ..proof import Call, heaviest_list, passes_on, what_came, what_went
+from ..proof import Call, heaviest_list, outer_lists, passes_on, what_came, what_went
 from .experts import OpenExperts, closed_experts, open_experts
 from .functional import open_mlps
 
@@ -106,18 +109,25 @@ def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tu
         run = partial(_run, decoder, tokens)
         open_mlps(layers, run, _is_linear)
         opened = open_experts(name, layers, run)
-        calls, hidden = _trace(decoder, layers, tokens)
+        seen = _trace(decoder, layers, tokens)
+        idle = [index for index, calls in enumerate(seen.calls) if not calls]
+        if idle:
+            raise UnknownArchitectureError(
+                f"{name} does not run layer {idle[0]} ({type(layers[idle[0]]).__name__}) on text alone, so its neurons "
+                "cannot be proved; the model is refused"
+            )
         sites = tuple(
             site
             for index, layer in enumerate(layers)
-            for site in _sites(name, index, layer, calls[index], place, opened.get(index))
+            for site in _sites(name, index, layer, seen.calls[index], place, opened.get(index))
         )
         if len({id(site.module) for site in sites}) != len(sites):
             raise UnknownArchitectureError(
                 f"{name}: layers share one activation module, so their firings cannot be told apart"
             )
-        _prove_interventions(name, decoder, layers, sites, tokens)
-        _prove_causal(name, decoder, tokens, hidden)
+        _prove_nothing_outside(name, decoder, layers, seen.outside)
+        _prove_interventions(name, layers, sites, seen)
+        _prove_causal(name, decoder, tokens, seen.hidden)
     return sites
 
 
@@ -130,15 +140,29 @@ def layer_widths(sites: Sequence[NeuronSite]) -> list[int]:
 
 
 def decoder_layers(decoder: nn.Module, place: TransformersPlace | None = None) -> nn.ModuleList:
-    """The list of a decoder's layers: the one that the table names, else the outermost list with the most weights."""
+    """The list of a decoder's layers: the one that the table names, else the heaviest that text runs through."""
     name = type(decoder).__name__
     if place is not None and place.layers is not None:
         found = _submodule(decoder, place.layers)
     else:
-        found = heaviest_list(decoder)
+        found = _heaviest_that_runs(decoder) if len(outer_lists(decoder)) > 1 else heaviest_list(decoder)
     if not isinstance(found, nn.ModuleList) or not len(found):
         raise UnknownArchitectureError(f"{name} has no list of decoder layers{_expected(place, 'layers')}")
     return found
+
+
+def _heaviest_that_runs(decoder: nn.Module) -> nn.ModuleList | None:
+    """Of several outermost lists, the one with the most weights among those with a module that a text runs through.
+
+    A part for images or sounds may be heavier than the decoder, and text alone never enters it.
+    """
+    ran: set[int] = set()
+    lists = outer_lists(decoder)
+    with ExitStack() as hooks, torch.no_grad():
+        for module in {id(one): one for some in lists for one in some.modules()}.values():
+            hooks.callback(module.register_forward_pre_hook(lambda one, _inputs: ran.add(id(one))).remove)
+        _run(decoder, probe(decoder))
+    return heaviest_list(decoder, [one for one in lists if any(id(module) in ran for module in one.modules())])
 
 
 def probe(decoder: nn.Module) -> Int64[Tensor, "one token"]:
@@ -151,29 +175,56 @@ def _run(decoder: nn.Module, tokens: Int64[Tensor, "one token"]) -> Float[Tensor
     return decoder(input_ids=tokens, use_cache=False)[0]
 
 
-def _trace(
-    decoder: nn.Module, layers: nn.ModuleList, tokens: Int64[Tensor, "one token"]
-) -> tuple[list[list[_Call]], Tensor]:
-    """Run the probe; return each layer's calls in their order (a module around others last), and what it gave."""
-    calls: list[list[_Call]] = [[] for _ in layers]
+@dataclass
+class _Seen:
+    """What a probe saw.
+
+    Attributes:
+        calls: of each layer, those of the modules inside of it in their order; a module around others comes last.
+        given: what each layer was called with.
+        outputs: what each layer gave; None where it gave no tensor.
+        outside: the calls of the decoder's modules that are in no layer.
+        hidden: what the decoder gave.
+    """
+
+    calls: list[list[_Call]]
+    given: list[tuple[tuple[Any, ...], dict[str, Any]]]
+    outputs: list[Tensor | None]
+    outside: list[_Call]
+    hidden: Tensor
+
+
+def _trace(decoder: nn.Module, layers: nn.ModuleList, tokens: Int64[Tensor, "one token"]) -> _Seen:
+    """Run the probe, and keep what the modules were given and gave."""
+    seen = _Seen([[] for _ in layers], [((), {})] * len(layers), [None] * len(layers), [], torch.empty(0))
     came_in: dict[int, list[list[Tensor]]] = {}
 
     def before(module: nn.Module, inputs: tuple[Any, ...], more: dict[str, Any]) -> None:
         came_in.setdefault(id(module), []).append(what_came(inputs, more))
 
-    def after(index: int, name: str, module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+    def after(to: list[_Call], name: str, module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
         inputs, given = came_in[id(module)].pop(), what_went(output)
         if given is not None:
-            calls[index].append(_Call(name, module, inputs, given))
+            to.append(_Call(name, module, inputs, given))
 
+    def whole(index: int, _layer: nn.Module, inputs: tuple[Any, ...], more: dict[str, Any], output: Any) -> None:
+        seen.given[index], seen.outputs[index] = (inputs, more), what_went(output)
+
+    within = {id(module) for module in layers.modules()}
+    apart = [(name, one) for name, one in decoder.named_modules() if one is not decoder and id(one) not in within]
     with ExitStack() as hooks:
-        for index, layer in enumerate(layers):
-            for name, module in layer.named_modules():
+        for to, modules in [
+            *((seen.calls[i], one.named_modules()) for i, one in enumerate(layers)),
+            (seen.outside, apart),
+        ]:
+            for name, module in modules:
                 if name:
                     hooks.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-                    hooks.callback(module.register_forward_hook(partial(after, index, name)).remove)
-        hidden = _run(decoder, tokens)
-    return calls, hidden
+                    hooks.callback(module.register_forward_hook(partial(after, to, name)).remove)
+        for index, layer in enumerate(layers):
+            hooks.callback(layer.register_forward_hook(partial(whole, index), with_kwargs=True).remove)
+        seen.hidden = _run(decoder, tokens)
+    return seen
 
 
 def _sites(
@@ -321,6 +372,8 @@ def _objection(
         times = sum(call.module is one.module for call in calls)
         if times != 1:
             return f"{one.name} runs {times} times per forward"
+    if (places := activation.output.numel() // activation.output.shape[-1]) != _TOKENS:
+        return f"{activation.name} computes {places} rows of neurons for {_TOKENS} tokens"
     for around in calls:
         if not down.name.startswith(f"{around.name}."):
             continue
@@ -339,35 +392,68 @@ def _parts(output: Tensor, like: Tensor) -> list[Tensor]:
     return [output] if output.shape == like.shape else [output.chunk(2, dim=-1)[0]]
 
 
-def _prove_interventions(
-    name: str,
-    decoder: nn.Module,
-    layers: nn.ModuleList,
-    sites: Sequence[NeuronSite],
-    tokens: Int64[Tensor, "one token"],
-) -> None:
-    """With all activations set to zero by hooks, only zeros reach the down projections.
+def _prove_nothing_outside(name: str, decoder: nn.Module, layers: nn.ModuleList, calls: Sequence[_Call]) -> None:
+    """No module outside of the layers could hold neurons, which would be left out of every count."""
+    found, refused = _places(len(layers), calls, None)
+    kinds, ran = {type(layer) for layer in layers}, {id(call.module) for call in calls}
+    others = [
+        f"{call.name}, a {type(call.module).__name__} as its layers are" for call in calls if type(call.module) in kinds
+    ]
+    for some in outer_lists(decoder):
+        others += [
+            f"another list of modules ({type(one).__name__})"
+            for one in some
+            if id(one) in ran and any(True for _ in one.children())
+        ]
+    seen = [f"{site.activation}, followed by {site.down}" for site in found] + others + refused
+    if seen:
+        raise UnknownArchitectureError(
+            f"{name} runs {seen[0]}, outside of its list of layers ({type(layers[0]).__name__}): neurons there would "
+            "be left out of every count, so the model is refused"
+        )
 
-    For routed experts, whose down projections are no modules, `experts` proves it.
+
+def _prove_interventions(name: str, layers: nn.ModuleList, sites: Sequence[NeuronSite], seen: _Seen) -> None:
+    """With all activations set to zero by hooks, only zeros reach the down projections, and each layer gives another.
+
+    Each layer runs once more by itself, on what it was given. Where the down projection gives the same as before (its
+    weights are 0, or the activations were), the layer may too. For routed experts, whose down projections are no
+    modules, `experts` proves that only zeros reach them.
     """
-    reached: dict[int, bool] = {}
-    sites = [site for site in sites if site.experts is None]
+    for index, layer in enumerate(layers):
+        here = [site for site in sites if site.layer == index]
+        downs, given = _with_zeros(layer, here, *seen.given[index])
+        for site in here:
+            inputs, _ = downs.get(site.down, ((), None))
+            if not inputs or (site.experts is None and bool((inputs[0] != 0).any())):
+                raise UnknownArchitectureError(
+                    f"{name}: setting the activations to zero at {site.activation} does not reach {site.down} in "
+                    f"layer {index}, so interventions would do nothing; the model is refused"
+                )
+        before = {call.name: call.output for call in seen.calls[index]}
+        changed = any(output is None or not torch.equal(output, before[down]) for down, (_, output) in downs.items())
+        whole = seen.outputs[index]
+        if changed and (given is None or whole is None or torch.equal(given, whole)):
+            raise UnknownArchitectureError(
+                f"{name}: setting the activations to zero at {here[0].activation} changes nothing in what layer "
+                f"{index} ({type(layer).__name__}) gives, so these are not its neurons; the model is refused"
+            )
 
-    def look(layer: int, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        reached[layer] = bool((inputs[0] == 0).all())
+
+def _with_zeros(
+    layer: nn.Module, sites: Sequence[NeuronSite], inputs: tuple[Any, ...], more: dict[str, Any]
+) -> tuple[dict[str, tuple[tuple[Any, ...], Tensor | None]], Tensor | None]:
+    """Run a layer with its activations set to zero: what its down projections were given and gave, and what it gave."""
+    downs: dict[str, tuple[tuple[Any, ...], Tensor | None]] = {}
+
+    def look(down: str, _module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        downs[down] = inputs, what_went(output)
 
     with ExitStack() as hooks:
         for site in sites:
-            down = layers[site.layer].get_submodule(site.down)
             hooks.callback(site.module.register_forward_hook(_zeros).remove)
-            hooks.callback(down.register_forward_pre_hook(partial(look, site.layer)).remove)
-        _run(decoder, tokens)
-    missed = [site for site in sites if not reached.get(site.layer)]
-    if missed:
-        raise UnknownArchitectureError(
-            f"{name}: setting the activations to zero at {missed[0].activation} does not reach {missed[0].down} in "
-            f"layer {missed[0].layer}, so interventions would do nothing; the model is refused"
-        )
+            hooks.callback(layer.get_submodule(site.down).register_forward_hook(partial(look, site.down)).remove)
+        return downs, what_went(layer(*inputs, **more))
 
 
 def _zeros(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:

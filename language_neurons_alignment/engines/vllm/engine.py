@@ -25,6 +25,7 @@ from .. import checkpoint
 from ..adapter import open_adapter, put_onto
 from ..base import check_shape, no_lens, not_finite
 from ..families import class_name, family_of, neurons_per_layer
+from ..folder import check_weight_files
 from ..generation import Follow, PartialAnswer, check_prompts
 from ..quantization import describe_quantization, method_of
 from ..transformers.loading import load_weights
@@ -305,6 +306,7 @@ def _load(
     check_model(config, launch)
     added = launch.adapter
     options |= lora_options(added)
+    check_weight_files(path)
     tokenizer = checkpoint.load_tokenizer(added.tokenizer_folder(path) if added else path, revision)
     checkpoint.warn_of_files_beside(path, config=config, tokenizer=tokenizer)
     own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")  # vLLM would use float16 for float32
