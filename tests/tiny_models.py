@@ -15,9 +15,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -301,6 +303,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "internvl": {"text_config": {**_COMMON, "model_type": "qwen2"}, "vision_config": _PIXELS},
     "smolvlm": {"text_config": {**_COMMON, "model_type": "llama"}, "vision_config": _PIXELS},
+    "voxtral": {
+        "text_config": {**_COMMON, "model_type": "llama", "head_dim": 32},
+        "audio_config": {**_VISION, "model_type": "voxtral_encoder"},
+    },
+    "recurrent_gemma": {**_COMMON, "intermediate_size": 2 * D_MLP, "lru_width": HIDDEN, "attention_window_size": 8},
 }
 """Config values by `model_type`; Gemma and one Mistral variant attend through windows shorter than a prompt."""
 
@@ -369,7 +376,13 @@ def save_tiny_model(
 
 def auto_model(config: PreTrainedConfig) -> Any:
     """What the library makes such a model with."""
-    return AutoModelForCausalLM if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModelForImageTextToText
+    for mapping, loader in (
+        (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
+        (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText),
+    ):
+        if type(config) in mapping:
+            return loader
+    return AutoModelForMultimodalLM
 
 
 def tiny_config(kind: str, **changes: object) -> PreTrainedConfig:

@@ -80,6 +80,8 @@ FAMILIES: dict[str, Family] = {
     ),
     "phimoe": Family(without_vllm="its class there leaves out the bias of the lm_head"),
     "lfm2": Family(width=lambda config: _lfm2_width(config)),
+    "recurrent_gemma": Family(width=lambda config: config.intermediate_size // 2),  # its config counts gate and up
+    "moshi": Family(width=lambda config: config.ffn_dim // 2),
     "gemma4_text": Family(
         without_vllm="its layers may differ in width, and vLLM's are counted with one width",
         width=lambda config: _gemma4_widths(config),
@@ -145,8 +147,17 @@ def _gemma4_widths(config: Any) -> list[int] | int | None:
 
 
 def family_of(config: Any) -> Family:
-    """The family of a model, from its config; an empty entry for one that is not in the table."""
-    return families().get(str(getattr(config, "model_type", None)), Family())
+    """The family of a model, from its config; an empty entry for one that is not in the table.
+
+    A model of text and something else whose own family is not there has that of its text decoder.
+
+    >>> text = SimpleNamespace(model_type="lfm2")
+    >>> family_of(SimpleNamespace(model_type="lfm2_vl", get_text_config=lambda: text)) is FAMILIES["lfm2"]
+    True
+    """
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    listed = (families().get(str(getattr(one, "model_type", None))) for one in (config, text))
+    return next((family for family in listed if family is not None), Family())
 
 
 def neurons_of(config: dict[str, Any]) -> int:
@@ -176,7 +187,7 @@ def class_name(config: Any) -> str | None:
     return (getattr(config, "architectures", None) or [None])[0]
 
 
-_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff", "dff")
+_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "d_ff", "dff", "decoder_ffn_dim")
 """Names under which configs say how many neurons a layer has."""
 
 
@@ -272,7 +283,7 @@ def experts_in(config: Any) -> Experts | None:
     number, top_k, width, depth = (
         _size(text, names) for names in (_EXPERTS, _TOP_K, _EXPERT_WIDTH, ("num_hidden_layers",))
     )
-    if not (number and top_k and width):
+    if not (number and top_k and width) or getattr(text, "enable_moe_block", None) is False:  # Gemma 4's dense models
         return None
     layers = tuple(layer for layer in range(depth) if _is_sparse(text, layer))
     return Experts(layers, number, width, top_k) if layers else None

@@ -28,7 +28,7 @@ from language_neurons_alignment.core.routing import Experts, LanguageRouting, Sp
 from language_neurons_alignment.corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText
 from tests.tiny_models import auto_model
 
-_ELSEWHERE = re.compile("visi|visual|project|connector|attn|attention|mamba|router")
+_ELSEWHERE = re.compile("visi|visual|audio|temporal|project|connector|attn|attention|mamba|router")
 """Names of modules that work on images, mix tokens, or choose experts."""
 _ACTIVATIONS = ("act_fn", "activation_fn", "activation", "act", "gelu_impl", "1")
 
@@ -137,7 +137,8 @@ class NaiveEngine:
             of_one = routed[0][1].seen[0].shape[1] // number
             self.experts = Experts(tuple(layer for layer, _ in routed), number, of_one, top_k)
         name = config.architectures[0]
-        longest = getattr(config.get_text_config(), "max_position_embeddings", None) or config.max_seq_len
+        named = (getattr(config.get_text_config(), name, None) for name in ("max_position_embeddings", "max_seq_len"))
+        longest = next(filter(None, named), self.tokenizer.model_max_length)
         self.model = ModelInfo(str(folder), name, len(self.taps), width, longest, "float32", _ends(folder))
         self.model = replace(self.model, experts=self.experts)
         self.provenance: dict[str, str | int | float | bool] = {"engine": "oracle"}

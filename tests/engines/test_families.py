@@ -31,6 +31,7 @@ from language_neurons_alignment.engines.families import (
 )
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.transformers.experts import experts_of
+from language_neurons_alignment.engines.transformers.loading import auto_class
 from language_neurons_alignment.engines.transformers.sites import find_sites, layer_widths
 from language_neurons_alignment.errors import EngineError, UnknownArchitectureError
 from tests.tiny_models import (
@@ -95,6 +96,30 @@ def test_an_encoder_with_a_decoder_is_refused_by_name(kind: str, tmp_path: Path)
     tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(UnknownArchitectureError, match=rf"(?i){kind}.* not a causal language model.* encoder"):
         TransformersEngine.load(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "named", "loader"),
+    [
+        ("voxtral", "VoxtralForConditionalGeneration", "AutoModelForMultimodalLM"),
+        ("emu3_text_model", "Emu3ForCausalLM", "Emu3ForCausalLM"),  # the text part of a larger model, saved alone
+        ("qwen3", "Emu3ForCausalLM", "AutoModelForCausalLM"),
+    ],
+)
+def test_what_a_model_is_loaded_with(kind: str, named: str, loader: str) -> None:
+    assert auto_class(AutoConfig.for_model(kind, architectures=[named])).__name__ == loader
+
+
+@pytest.mark.parametrize("named", [None, "GPT2LMHeadModel", "Emu3TextModel", "logging", "Nothing"])
+def test_a_class_that_does_not_fit_the_config_is_not_taken(named: str | None) -> None:
+    config = AutoConfig.for_model("emu3_text_model", architectures=named and [named])
+    with pytest.raises(UnknownArchitectureError, match="neither of text alone nor of text with images or sounds"):
+        auto_class(config)
+
+
+def test_a_wrapper_that_is_not_listed_has_the_family_of_its_text() -> None:
+    assert family_of(AutoConfig.for_model("lfm2_vl")) is FAMILIES["lfm2"]
+    assert family_of(AutoConfig.for_model("aya_vision", text_config={"model_type": "cohere2"})) is FAMILIES["cohere2"]
 
 
 @pytest.fixture

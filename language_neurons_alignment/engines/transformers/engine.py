@@ -317,7 +317,14 @@ class TransformersEngine:
 
     def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
         """The batches, by position, in which `generate` answers these prompts."""
-        return self.batching.answer_batches(prompts, sampling=sampling)
+        batches = self.batching.answer_batches(prompts, sampling=sampling)
+        if self._network.mixes:
+            return batches
+        alike: dict[tuple[int, int], list[int]] = {}
+        for number, batch in enumerate(batches):
+            for index in batch:
+                alike.setdefault((number, len(prompts[index].tokens)), []).append(index)
+        return list(alike.values())
 
     def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:
         """While the context is open, the model runs under `intervention`, on top of those already in force."""

@@ -68,6 +68,7 @@ class Network:
     interventions: Interventions
     shares: bool = True  # whether a sequence can be continued from another one's KV cache
     pads: bool = True  # whether a prompt padded on the left can be continued from the library's cache
+    mixes: bool = True  # whether prompts of several lengths can be answered together at all, padded on the left
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Network:
@@ -85,7 +86,8 @@ class Network:
                 hidden = decoder(input_ids=tokens, use_cache=False)[0]
                 head = _head(model, lm_head, tokens, hidden)
                 shares = _continues(decoder, tokens, hidden)
-                pads = shares or _continues_padded(model, tokens)
+                pads = shares or _continues_padded(model, tokens, cache=True)
+                mixes = pads or _continues_padded(model, tokens, cache=False)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a model's own code raises
@@ -98,7 +100,8 @@ class Network:
                 f"{type(error).__name__}: {str(error).strip() or 'no message'}; give another model"
             ) from error
         switch = rope_switch(model.config.get_text_config())
-        return cls(model, decoder, sites, head, model.device, switch, Interventions(decoder, sites), shares, pads)
+        interventions = Interventions(decoder, sites)
+        return cls(model, decoder, sites, head, model.device, switch, interventions, shares, pads, mixes)
 
     @property
     def vocabulary(self) -> int:
@@ -179,16 +182,17 @@ def _continues(decoder: nn.Module, tokens: Int64[Tensor, "row position"], hidden
     return all(bool((one.float() - plain).abs().max() <= 1e-2 * plain.abs().max()) for one in (whole, pieces))
 
 
-def _continues_padded(model: Any, tokens: Int64[Tensor, "row position"]) -> bool:
+def _continues_padded(model: Any, tokens: Int64[Tensor, "row position"], *, cache: bool) -> bool:
     """Whether the second new token of a prompt padded on the left has the logits that it has without cache or padding.
 
-    MiniMax's have not: its linear attention reads the padding's mask at each new token.
+    With a cache, MiniMax's have not: its linear attention reads the padding's mask at each new token. Recurrent Gemma's
+    have not without one either: its recurrence reads the padding.
     """
     prompt = tokens[:, 4:]
     padded = torch.cat([tokens, nn.functional.pad(prompt, (4, 0))])
     attended = torch.ones_like(padded)
     attended[1, :4] = 0
-    config = GenerationConfig(do_sample=False, min_new_tokens=2, max_new_tokens=2, pad_token_id=0)
+    config = GenerationConfig(do_sample=False, min_new_tokens=2, max_new_tokens=2, pad_token_id=0, use_cache=cache)
     with quiet():
         given = model.generate(
             input_ids=padded,
