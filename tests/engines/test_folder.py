@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, processors
 
 from language_neurons_alignment.corpus.encode import encode_groups, encode_prompts, encode_texts
@@ -218,6 +218,14 @@ class TestRefused:
 class TestNamed:
     def test_an_ordinary_folder_gives_no_note(self, model: Path) -> None:
         assert notes(model) == []
+
+    def test_two_matrices_where_the_config_ties_them_are_named(self, tmp_path: Path) -> None:
+        folder = save_tiny_model("llama", tmp_path / "m", tie_word_embeddings=True)
+        file = folder / "model.safetensors"
+        weights = load_file(file)
+        save_file({**weights, "lm_head.weight": 2 * weights["model.embed_tokens.weight"]}, file, {"format": "pt"})
+        with pytest.warns(LNAWarning, match="embeddings and lm_head are one matrix, and its weights hold two"):
+            TransformersEngine.load(folder, device="cpu").close()
 
     @pytest.mark.parametrize("name", ["pytorch_model.bin", "c.00.pth", "adapter_model.safetensors", "m.gguf"])
     def test_weights_beside_those_that_are_read(self, model: Path, name: str) -> None:

@@ -26,7 +26,7 @@ from transformers import (
 from ..._gguf import is_gguf
 from ...core.model import ModelInfo
 from ...core.widths import widths_of
-from ...errors import EngineError, SettingsError, UnknownArchitectureError
+from ...errors import EngineError, LNAWarning, SettingsError, UnknownArchitectureError
 from .. import gguf
 from ..checkpoint import explained, longest_sequence, rope_switch
 from ..families import class_name
@@ -185,9 +185,25 @@ def load_weights(
             f"the weights at {path} are incomplete: {len(wrong)} are missing or have another shape ({wrong[0]}, …) and "
             "would have been random; download the model again"
         )
+    _note_untied(model, path)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats itself in every matrix and forward
     model.generation_config = GenerationConfig()  # its own would decide whatever a caller leaves open
     return model.eval()
+
+
+def _note_untied(model: PreTrainedModel, path: str) -> None:
+    """Say where config.json makes embeddings and lm_head one matrix, and the files hold two; the library uses both."""
+    one, other = (getattr(of, "weight", None) for of in (model.get_input_embeddings(), model.get_output_embeddings()))
+    tied = getattr(model.config.get_text_config(), "tie_word_embeddings", False) and one is not other
+    if not tied or not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
+        return
+    if one.shape == other.shape and (one.dtype != other.dtype or not torch.equal(one, other)):
+        warnings.warn(
+            f"{path} says in config.json that embeddings and lm_head are one matrix, and its weights hold two: both "
+            "are used as they are; other engines may use one of them for both",
+            LNAWarning,
+            stacklevel=3,
+        )
 
 
 def describe(network: Network, *, path: str, tokenizer: Any, ends: tuple[int, ...] = ()) -> ModelInfo:
