@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
@@ -35,6 +36,7 @@ _MODULES: dict[str, str] = {
     "compressed-tensors": "compressed_tensors",
     "optimum-quanto": "optimum.quanto",
     "auto-round": "auto_round",
+    "optimum": "optimum.gptq",  # a namespace, which optimum-quanto is in too
 }
 _NOT_READ = ("hqq", "quanto", "nvfp4")
 """Methods that transformers names and of which it reads no stored weights (5.17)."""
@@ -59,8 +61,10 @@ def describe_quantization(config: Any, loaded: Any = None) -> dict[str, str]:
 
     Args:
         config: the checkpoint's.
-        loaded: the loaded model's; it names no method where the library dequantized the weights while it read them.
+        loaded: the one of the model that transformers loaded; it names no method where the weights were dequantized
+            while they were read. With it, the library that reads them is named too.
     """
+    library = loaded is not None  # another engine has kernels of its own
     loaded = config if loaded is None else loaded
     named = _settings(loaded) or _settings(config)
     if named is None:
@@ -69,8 +73,8 @@ def describe_quantization(config: Any, loaded: Any = None) -> dict[str, str]:
     shown = "-".join([method, *_detail(method, named)])
     if _settings(loaded) is None or bool(named.get("dequantize")):
         shown += " (dequantized, activations quantized)" if _rounds_activations(named) else " (dequantized)"
-    library = _version_of(method)
-    return {"quantization": shown, **({"quantization_library": library} if library else {})}
+    said = _version_of(method) if library else None
+    return {"quantization": shown, **({"quantization_library": said} if said else {})}
 
 
 def _detail(method: str, named: Mapping[str, Any]) -> Iterator[str]:
@@ -211,6 +215,11 @@ def check_all_read(path: str, unexpected: Iterable[str]) -> None:
         )
 
 
+def no_talk(method: str | None) -> AbstractContextManager[object]:
+    """While this is open, what gptqmodel prints of itself goes to stderr: stdout is for results (`--json`)."""
+    return redirect_stdout(sys.stderr) if "gptqmodel" in _PACKAGES.get(method or "", ()) else nullcontext()
+
+
 @contextmanager
 def whole_blocks(method: str | None) -> Iterator[None]:
     """While this is open, matrices that end in the middle of a block are dequantized block by block.
@@ -236,6 +245,7 @@ def whole_blocks(method: str | None) -> Iterator[None]:
         with patch.object(Fp8Dequantize, "_dequantize_one", dequantize_one):
             yield
     elif method == "compressed-tensors":
+        from compressed_tensors.compressors.model_compressors import model_compressor
         from compressed_tensors.compressors.naive_quantized.base import NaiveQuantizationCompressor
         from compressed_tensors.quantization.lifecycle.forward import dequantize
 
@@ -246,7 +256,10 @@ def whole_blocks(method: str | None) -> Iterator[None]:
             return {**state_dict, "weight": dequantize(state_dict["weight"], scale, zero, scheme.weights, scale.dtype)}
 
         before = NaiveQuantizationCompressor.decompress
-        with patch.object(NaiveQuantizationCompressor, "decompress", classmethod(decompress)):
+        with (
+            patch.object(NaiveQuantizationCompressor, "decompress", classmethod(decompress)),
+            patch.object(model_compressor, "tqdm", lambda modules, **_: modules),  # its bars cannot be switched off
+        ):
             yield
     else:
         yield

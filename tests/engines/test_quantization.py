@@ -149,6 +149,13 @@ class TestBitsAndBytes:
             engine = load(tmp_path / "eight")
         assert_same(engine, load(model, quantization="bitsandbytes-8bit"))
 
+    def test_experts_stay_plain_and_the_results_say_so(self, tmp_path: Path) -> None:
+        folder = save_tiny_model("olmoe", tmp_path / "olmoe", num_hidden_layers=1)
+        with pytest.warns(LNAWarning, match="linear maps alone: the experts of .* stay in float32"):
+            engine = load(folder, quantization="bitsandbytes-4bit")
+        assert engine.provenance["quantization"] == "bitsandbytes-4bit-nf4 (experts in float32)"
+        engine.close()
+
     def test_a_live_adapter_lies_beside_them_and_a_merged_one_is_refused(self, model: Path, tmp_path: Path) -> None:
         options = {"adapter": str(save_adapter(model, tmp_path / "lora")), "quantization": "bitsandbytes-8bit"}
         with pytest.raises(EngineError, match=r"cannot be merged into quantized weights \(bitsandbytes-8bit\).*-live"):
@@ -255,12 +262,14 @@ def test_weights_quantized_when_they_are_loaded_are_other_weights(model: Path) -
     ],
 )
 def test_what_results_say(said: dict[str, Any], shown: str) -> None:
-    assert describe_quantization(SimpleNamespace(quantization_config=said))["quantization"] == shown
+    assert describe_quantization(SimpleNamespace(quantization_config=said)) == {"quantization": shown}
 
 
 def test_the_library_that_reads_them_is_named_with_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("language_neurons_alignment.engines.quantization.version", {"gptqmodel": "7.7"}.__getitem__)
-    described = describe_quantization(SimpleNamespace(quantization_config={"quant_method": "awq", "bits": 4}))
+    config = SimpleNamespace(quantization_config={"quant_method": "awq", "bits": 4})
+    assert describe_quantization(config) == {"quantization": "awq-4bit"}  # vLLM has its own
+    described = describe_quantization(config, config)
     assert described == {"quantization": "awq-4bit", "quantization_library": "gptqmodel 7.7"}
 
 

@@ -25,7 +25,7 @@ from ...errors import EngineError, SettingsError, UnknownArchitectureError
 from .. import gguf
 from ..checkpoint import explained, longest_sequence, rope_switch
 from ..families import class_name
-from ..quantization import check_all_read, loading_config, method_of, whole_blocks, without_outliers
+from ..quantization import check_all_read, loading_config, method_of, no_talk, whole_blocks, without_outliers
 from .network import Network
 
 
@@ -151,9 +151,11 @@ def load_weights(
     more: dict[str, Any] = {"device_map": {"": device}} if quantized and device is not None else {}
     if (told := loading_config(config, quantization)) is not None:
         more["quantization_config"] = told
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats itself in every matrix and forward
     kind, in_a_file = auto_class(config), is_gguf(path)
     reading = gguf.quick_reader() if in_a_file else whole_blocks(method)
-    with explained("the weights", path, remedy=_REMEDY if quantized else None), reading, warnings.catch_warnings():
+    remedy = _REMEDY if quantized else None
+    with explained("the weights", path, remedy=remedy), reading, no_talk(method), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You passed `quantization_config`")  # of a checkpoint that has its own
         loaded: Any = kind.from_pretrained(
             **(gguf.arguments(path) if in_a_file else {"pretrained_model_name_or_path": path}),
@@ -176,7 +178,6 @@ def load_weights(
     check_all_read(path, info.get("unexpected_keys") or ())
     if method in ("mxfp4", "compressed-tensors"):
         _in_one_precision(model)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats itself in every matrix and forward
     model.generation_config = GenerationConfig()  # its own would decide whatever a caller leaves open
     return model.eval()
 
