@@ -25,7 +25,7 @@ from ...core.model import SILENT, ModelInfo, Progress
 from ...core.perplexity import TextLikelihood
 from ...core.readings import LanguageReadings, Readout
 from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer
-from ...errors import EngineError, LNAWarning, SettingsError
+from ...errors import EngineError, LNAWarning, SettingsError, UnknownArchitectureError
 from .. import checkpoint, gguf
 from ..adapter import open_adapter, put_onto
 from ..base import CLOSED, check_batch_choices
@@ -154,8 +154,16 @@ class TransformersEngine:
                 )
             model, weights = put_onto(model, added), {**weights, **added.provenance}
         ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
-        with no_talk(method_of(stored)):  # kernels that are compiled in the first forward
-            network = Network.of(loading.move(model, where))
+        try:
+            with no_talk(method_of(stored)):  # kernels that are compiled in the first forward
+                network = Network.of(loading.move(model, where))
+        except UnknownArchitectureError as error:
+            if method_of(stored) is None or dtype == "auto":
+                raise
+            raise UnknownArchitectureError(
+                f"{error} (its weights are quantized, {weights['quantization']}, and may compute in one precision "
+                f"alone: leave --dtype {dtype} out)"
+            ) from error
         info = loading.describe(network, path=str(model_path), tokenizer=tokenizer, ends=ends)
         if network.experts is not None and method_of(model.config) == "bitsandbytes":
             weights["quantization"] += f" (experts in {info.dtype})"
