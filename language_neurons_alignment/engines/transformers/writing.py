@@ -38,8 +38,7 @@ def readout(
     """The tokens that neurons promote and suppress, and where they point among the languages (`core.read_out`)."""
     directions = written(network, neurons)
     weight = network.head.projection.weight
-    plain = isinstance(weight, Tensor) and weight.ndim == 2 and weight.is_floating_point()
-    if not plain or is_traceable_wrapper_subclass(weight):
+    if not (isinstance(weight, Tensor) and weight.ndim == 2 and weight.is_floating_point()) or _is_wrapped(weight):
         raise EngineError(
             f"the unembedding of {type(network.model).__name__} is a {type(network.head.projection).__name__} whose "
             "weights cannot be read as a matrix, so the tokens that a neuron promotes are not known: load the model "
@@ -80,7 +79,7 @@ def _columns(down: nn.Module, site: NeuronSite, local: Tensor) -> Float32[Tensor
             )
         transposed = bool(getattr(down, "is_transposed", False))
         return (weights[expert, index] if transposed else weights[expert, :, index]).float()
-    if type(down) is nn.Linear and not is_traceable_wrapper_subclass(down.weight):
+    if type(down) is nn.Linear and not _is_wrapped(down.weight):
         return down.weight[:, local].T.float()
     # Conv1D, adapters that are computed live, quantized matrices (torchao's are in a Linear): ask for what they give
     device = local.device
@@ -92,6 +91,11 @@ def _columns(down: nn.Module, site: NeuronSite, local: Tensor) -> Float32[Tensor
         one_hot[torch.arange(len(some)), some] = 1
         parts.append(down(one_hot).float() - nothing)
     return torch.cat(parts)
+
+
+def _is_wrapped(weight: object) -> bool:
+    """Whether a tensor is made of others, as torchao's are: it may have no rows that can be picked."""
+    return is_traceable_wrapper_subclass(weight)
 
 
 def _norms(network: Network, layers: nn.ModuleList) -> tuple[list[Tensor | float], Tensor | float]:
