@@ -133,7 +133,8 @@ def end_tokens(config: Any, generation: Any, tokenizer: Any) -> tuple[int, ...]:
             f"the model's configs name {wrong[0]!r} as eos_token_id; expected a token's number: correct config.json or "
             "generation_config.json"
         )
-    return tuple(sorted(set(tokens)))
+    vocabulary = getattr(config, "vocab_size", None) or max(tokens, default=0) + 1
+    return tuple(sorted({token for token in tokens if token < vocabulary}))  # a default may lie beyond a small one
 
 
 def layer_widths(model_path: str) -> tuple[int, ...]:

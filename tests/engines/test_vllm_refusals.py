@@ -170,6 +170,12 @@ def test_a_family_that_vllm_cannot_serve_is_refused_before_anything_is_loaded() 
         checks.check_model(tiny_config("bloom"), Launch("x", "float32"))
 
 
+def test_gemma_4_is_refused_only_where_its_layers_differ_in_width() -> None:
+    checks.check_model(tiny_config("gemma4_text", use_double_wide_mlp=False), Launch("x", "float32"))
+    with pytest.raises(UnknownArchitectureError, match=r"different widths \(96, 192 neurons\).*--engine transformers"):
+        checks.check_model(tiny_config("gemma4_text"), Launch("x", "float32"))
+
+
 def test_a_model_of_text_and_images_needs_torchvision_in_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "find_spec", lambda _name: None)
     with pytest.raises(

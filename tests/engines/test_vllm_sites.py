@@ -225,25 +225,30 @@ def test_another_width_and_ranks_that_are_not_summed_are_refused() -> None:
 
 
 class RotaryEmbedding(nn.Module):
-    """Called as vLLM's, with a kernel that may turn other rows than its equation does."""
+    """Called as vLLM's, with a kernel that may turn other rows than its equation does; `mendable` as its `CustomOp`."""
 
-    def __init__(self, *, right: bool) -> None:
+    def __init__(self, *, right: bool, mendable: bool = False) -> None:
         super().__init__()
-        self.right = right
+        self.right, self._forward_method = right, self.kernel
+        if mendable:
+            self.forward = lambda *args: self._forward_method(*args)
 
     def forward_native(self, positions: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         return query * positions[:, None], key * positions[:, None]
 
     def forward(self, positions: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        return self.kernel(positions, query, key)
+
+    def kernel(self, positions: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         query.mul_(positions[:, None])  # in place, as vLLM's kernel
         key.mul_((positions if self.right else positions.flip(0))[:, None])
         return query, key
 
 
 class Turning(MLP):
-    def __init__(self, *, right: bool) -> None:
+    def __init__(self, *, right: bool, mendable: bool = False) -> None:
         super().__init__(Merged())
-        self.rotary = RotaryEmbedding(right=right)
+        self.rotary = RotaryEmbedding(right=right, mendable=mendable)
 
     def forward(self, x: Tensor) -> Tensor:
         self.rotary(torch.arange(len(x)), x.clone(), x.clone())
@@ -254,6 +259,37 @@ def test_a_rotary_embedding_whose_kernel_turns_other_rows_is_refused() -> None:
     assert found(Turning(right=True))
     with pytest.raises(UnknownArchitectureError, match=r"layer 1 .*rotary embedding gives something else than its eq"):
         found(Turning(right=True), Turning(right=False))
+
+
+@pytest.mark.parametrize("mendable", [True, False])
+def test_a_rotary_embedding_computes_its_equation_where_its_kernel_gives_something_else(mendable: bool) -> None:
+    model = Decoder(Turning(right=True, mendable=True), Turning(right=False, mendable=mendable))
+    assert trace_of(model).mend()
+    again = trace_of(model)
+    assert not again.mend()
+    if mendable:
+        assert len(again.found(width=WIDTH, tensor=1)) == 2
+    else:  # what computes is not what was replaced
+        with pytest.raises(UnknownArchitectureError, match=r"layer 1 .*rotary embedding gives something else"):
+            again.found(width=WIDTH, tensor=1)
+
+
+def test_attention_over_another_layer_s_keys_is_not_tried_as_an_activation_function() -> None:
+    class Attention(nn.Module):
+        """As vLLM's, which cannot be called with queries alone."""
+
+        def forward(self, query: Tensor, key: Tensor | None, value: Tensor | None) -> Tensor:
+            return 2 * query
+
+    class Sharing(MLP):
+        def __init__(self) -> None:
+            super().__init__(Merged())
+            self.attn, self.o_proj = Attention(), nn.Linear(HIDDEN, HIDDEN)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 0 * self.o_proj(self.attn(x, None, None))
+
+    assert len(found(Sharing())) == 1
 
 
 class Routed(nn.Module):
@@ -289,6 +325,25 @@ def test_a_bias_that_vllm_s_router_for_cpus_leaves_out_is_refused() -> None:
     assert RankExperts.of(Routed(bias), call) == (
         "vLLM's router for CPUs leaves out the bias that the model adds to its router's scores"
     )
+
+
+def test_experts_of_gpt_oss_have_gates_in_turn_with_ups_and_clamps() -> None:
+    call, module = routed_call(), Routed(None)
+    first, down, *_ = module.__dict__["lna_weights"]
+    module.activation = "swigluoai"
+    assert RankExperts.of(module, call) == "their weights, as they were loaded, do not give what the kernel gives"
+    both = torch.einsum("th,efh->tef", 3 * call.x, first)
+    gate, up = both[..., ::2].clamp(max=7.0), both[..., 1::2].clamp(-7.0, 7.0)
+    assert (both > 7).any()
+    activation = gate * torch.sigmoid(1.702 * gate)
+    given = torch.einsum("tef,ehf->teh", activation * (up + 1), down)
+    chosen = given.gather(1, call.index[..., None].expand(-1, -1, HIDDEN)) * call.weights[..., None]
+    call = RoutedCall(3 * call.x, call.weights, call.index, chosen.sum(1))
+    experts = RankExperts.of(module, call, scale=2.5)
+    assert isinstance(experts, RankExperts)
+    assert experts.scale == 2.5
+    for expert, tokens, seen in experts.activations(call):
+        torch.testing.assert_close(seen, activation[tokens, expert])
 
 
 def xielu(x: Tensor) -> Tensor:

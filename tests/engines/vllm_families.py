@@ -69,6 +69,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "deepseek_v2": _MLA,  # the one size that vLLM's kernel for CPUs knows
     "deepseek_v3": {**_MLA, "topk_method": "noaux_tc"},  # as in its published config
     "glm4_moe_lite": _MLA,
+    "glm4_moe": {"routed_scaling_factor": 2.0},  # which vLLM applies to the experts' sum, not to the router's weights
     "falcon": {"ffn_hidden_size": 512, "intermediate_size": 512},  # vLLM knows no other than 4 × the hidden size
 }
 """What a tiny model must have besides, so that vLLM can load it."""

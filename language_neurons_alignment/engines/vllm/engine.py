@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,6 +47,8 @@ from .process import Process
 from .runner import COMPARED
 from .tree import Cut, PrefixTree, shards, weighted_tree
 from .watch import Guard
+
+_log = logging.getLogger(__name__)
 
 SHARD = 2_000_000
 """Tokens of a corpus in one prefix tree; a longer corpus is counted tree by tree."""
@@ -286,6 +289,19 @@ def _trace(process: Process, name: str, tokens: Tokens, *, end: str) -> list[Mes
     return process.rpc(end)
 
 
+def _find(process: Process, name: str, tokens: Tokens) -> list[Message]:
+    """What the ranks found while they followed a text, which is followed again where something was mended."""
+    ranks = _trace(process, name, tokens, end="lna_find")
+    if not any(rank.get("mended") for rank in ranks):
+        return ranks
+    _log.warning(
+        "vLLM's kernel of the rotary embedding of %s gives something else on this device than its equation: the "
+        "equation is computed instead",
+        name,
+    )
+    return _trace(process, name, tokens, end="lna_find")
+
+
 def _load(
     launch: Launch, *, revision: str | None
 ) -> tuple[Process, Tokenizer, ModelInfo, dict[str, str | int | float | bool]]:
@@ -314,8 +330,11 @@ def _load(
     if text is not config:  # a model of text and images: the images' part is not loaded
         options.setdefault("language_model_only", True)
     limit = max_model_len(text, checkpoint.longest_sequence(text, tokenizer), options)
-    if (longest := family_of(config).longest_in_vllm) and (same := longest(text)):
+    family = family_of(config)
+    if family.longest_in_vllm and (same := family.longest_in_vllm(text)):
         limit = min(limit, same + 1)
+    if family.for_vllm:
+        options["hf_overrides"] = {**family.for_vllm(config), **options.get("hf_overrides", {})}
     if revision is not None:
         options["revision"] = revision
     d_mlp, architecture = neurons_per_layer(config), class_name(config) or config.model_type
@@ -330,7 +349,7 @@ def _load(
         raise
     try:
         check_ranks(process.rpc("lna_attach", d_mlp), launch)
-        ranks = _trace(process, architecture, _probe(text.vocab_size, limit - 1), end="lna_find")
+        ranks = _find(process, architecture, _probe(text.vocab_size, limit - 1))
         check_sites(ranks, layers=text.num_hidden_layers)
         experts, d_mlp = gather_experts(ranks), max(rank["neurons"] for rank in ranks) * launch.tensor
     except BaseException:

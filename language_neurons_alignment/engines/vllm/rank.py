@@ -136,14 +136,18 @@ class Rank:
         """Follow the next forward pass through every module of the layers."""
         self.observe(Trace(self.runner.model, self.sites))
 
-    def find(self) -> None:
-        """Find and prove this rank's neurons in what was followed."""
+    def find(self) -> bool:
+        """Find and prove this rank's neurons in what was followed; False: it was mended, and must be followed again."""
         trace = self.observer
         if not isinstance(trace, Trace):
             raise RuntimeError("there is no trace to find neurons in")
         self.observe(None)
+        if trace.mend():
+            trace.close()
+            return False
         self.sites = trace.found(width=self.d_mlp, tensor=self.tensor_size)
         self.d_mlp = max((site.start + site.width for site in self.sites), default=0)
+        return True
 
     def observe(self, observer: RankObserver | None) -> None:
         """Call this observer from now on, in place of the one before; None: no observer."""
