@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import transformers
 from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
+from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VIDEO_PROCESSOR_NAME
+from transformers.utils.hub import cached_file
 
 from .._gguf import is_gguf
 from ..errors import EngineError, LNAError, LNAWarning, SettingsError
@@ -120,6 +122,13 @@ def warn_of_files_beside(path: str, *, config: PreTrainedConfig, tokenizer: Any)
     vocabulary = getattr(config.get_text_config(), "vocab_size", None)
     for line in remarks(path, tokenizer=tokenizer, vocabulary=vocabulary):
         warnings.warn(line, LNAWarning, stacklevel=3)
+
+
+def processor_files(path: str, revision: str | None) -> list[Path]:
+    """The files beside a model's weights that say how it reads images, sound and film."""
+    names = {IMAGE_PROCESSOR_NAME, VIDEO_PROCESSOR_NAME, PROCESSOR_NAME}
+    found = (cached_file(path, name, revision=revision, _raise_exceptions_for_missing_entries=False) for name in names)
+    return sorted(Path(one) for one in found if one is not None)
 
 
 def end_tokens(config: Any, generation: Any, tokenizer: Any) -> tuple[int, ...]:

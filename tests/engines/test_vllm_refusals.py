@@ -13,6 +13,7 @@ import pytest
 from transformers import AutoConfig
 
 from language_neurons_alignment.core.model import ModelInfo
+from language_neurons_alignment.engines.checkpoint import processor_files
 from language_neurons_alignment.engines.vllm import VLLMEngine, launch
 from language_neurons_alignment.engines.vllm import engine as loading
 from language_neurons_alignment.engines.vllm import launch as checks
@@ -184,6 +185,15 @@ def test_a_model_of_text_and_images_needs_torchvision_in_vllm(monkeypatch: pytes
         checks.check_model(tiny_config("gemma3", architectures=["Gemma3"]), Launch("x", "float32"))
     monkeypatch.setattr(checks, "find_spec", lambda _name: object())
     checks.check_model(tiny_config("gemma3"), Launch("x", "float32"))
+
+
+def test_a_merged_model_of_text_and_images_has_the_files_of_its_processor(tmp_path: Path) -> None:
+    for name in ("config.json", "preprocessor_config.json", "processor_config.json"):
+        (tmp_path / name).write_text("{}")
+    assert [one.name for one in processor_files(str(tmp_path), None)] == [
+        "preprocessor_config.json",
+        "processor_config.json",
+    ]
 
 
 def test_layers_whose_neurons_could_not_be_proved() -> None:

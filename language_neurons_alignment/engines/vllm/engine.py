@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -290,16 +291,17 @@ def _trace(process: Process, name: str, tokens: Tokens, *, end: str) -> list[Mes
 
 
 def _find(process: Process, name: str, tokens: Tokens) -> list[Message]:
-    """What the ranks found while they followed a text, which is followed again where something was mended."""
+    """What the ranks found while they followed a text."""
     ranks = _trace(process, name, tokens, end="lna_find")
-    if not any(rank.get("mended") for rank in ranks):
-        return ranks
-    _log.warning(
-        "vLLM's kernel of the rotary embedding of %s gives something else on this device than its equation: the "
-        "equation is computed instead",
-        name,
-    )
-    return _trace(process, name, tokens, end="lna_find")
+    if any(rank.get("again") for rank in ranks):
+        ranks = _trace(process, name, tokens, end="lna_find")
+    if mended := {what for rank in ranks for what in rank.get("mended", ())}:
+        _log.warning(
+            "on this device, vLLM's %s of %s gives something else than its equation: the equation is computed instead",
+            " and ".join(sorted(mended)),
+            name,
+        )
+    return ranks
 
 
 def _load(
@@ -329,6 +331,8 @@ def _load(
     text = config.get_text_config()
     if text is not config:  # a model of text and images: the images' part is not loaded
         options.setdefault("language_model_only", True)
+        # some classes of these (vLLM's for any model of the transformers library) build its processor all the same
+        options |= {"skip_tokenizer_init": False, "tokenizer": path}
     limit = max_model_len(text, checkpoint.longest_sequence(text, tokenizer), options)
     family = family_of(config)
     if family.longest_in_vllm and (same := family.longest_in_vllm(text)):
@@ -415,6 +419,8 @@ def _model_folder(launch: Launch, *, config: Any, revision: str | None) -> Itera
         model = put_onto(load_weights(launch.path, config=config, dtype=dtype, revision=revision), added)
         with explained(f"cannot save the model with the adapter merged in {folder} (TMPDIR chooses another place)"):
             model.save_pretrained(folder)
+            for file in checkpoint.processor_files(launch.path, revision):
+                shutil.copy(file, folder)
         del model
         yield folder
 

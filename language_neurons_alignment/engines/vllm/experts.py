@@ -76,6 +76,26 @@ def keep_weights() -> None:
     UnquantizedFusedMoEMethod.process_weights_after_loading = process_weights_after_loading  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def mend_routers(model: nn.Module) -> bool:
+    """Let vLLM's routers for CPUs choose as the model's equation says; whether there was one that did not.
+
+    Without groups of experts they leave out the bias of the scores, and know no sigmoid. With groups they know both, so
+    all experts become one group.
+    """
+    routers = [getattr(module, "router", None) for module in model.modules()]
+    wrong: list[Any] = [one for one in routers if type(one).__name__ == "CPURouter" and _needs_a_group(one)]
+    for router in wrong:
+        router.use_grouped_topk, router.num_expert_group, router.topk_group = True, 1, 1
+    return bool(wrong)
+
+
+def _needs_a_group(router: Any) -> bool:
+    bias, score = router.e_score_correction_bias, router.scoring_func
+    if router.use_grouped_topk or router.custom_routing_function is not None:
+        return False
+    return score == "sigmoid" or (score == "softmax" and bias is not None)
+
+
 @dataclass(frozen=True)
 class RoutedCall:
     """One call of a layer's routed experts: what came in, and what the kernel gave."""
@@ -120,9 +140,6 @@ class RankExperts:
         apart = module.expert_map is not None or len(first) != module.global_num_experts
         if module.apply_router_weight_on_input or apart:
             return "they are shared out among ranks, or weighted before they compute"
-        bias, elsewhere = module.e_score_correction_bias, module.use_grouped_topk or module.custom_routing_function
-        if call.x.device.type == "cpu" and bias is not None and not elsewhere and bool(bias.any()):
-            return "vLLM's router for CPUs leaves out the bias that the model adds to its router's scores"
         sizes = len(first), down.shape[2], call.index.shape[1]
         found = cls(module, gating, first, down, first_bias, down_bias, *sizes, scale)
         index = call.index.sort(dim=-1).values

@@ -44,12 +44,12 @@ class NeuronWorker:
     def lna_find(self) -> Message:
         """Find and prove this rank's neurons in what was followed.
 
-        Describes the rank, or says why it is refused, or that something was mended and must be followed again.
+        Describes the rank, or says why it is refused, or that it must be followed again.
         """
         try:
             with torch.inference_mode():
                 if not self.lna_rank.find():
-                    return {"mended": True}
+                    return {"again": True}
         except UnknownArchitectureError as error:
             return {"refused": str(error)}
         return self.lna_rank.describe()
