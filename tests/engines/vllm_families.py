@@ -64,7 +64,12 @@ CHANGES: dict[str, dict[str, Any]] = {
     "hy_v3": {"expert_hidden_dim": 40, "route_norm": True, "qk_norm": True},
     "lfm2": {"conv_dim": 128, "block_dim": 128, "block_ff_dim": 144, "block_norm_eps": 1e-5},
     "lfm2_moe": {"conv_dim": 128},
-    "minimax_m2": {"rotary_dim": 16, "scoring_func": "sigmoid", "use_routing_bias": True},
+    "minimax_m2": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        "rotary_dim": 16,
+        "scoring_func": "sigmoid",
+        "use_routing_bias": True,
+    },
     "cohere2_moe": {"sliding_window": 512},
     "cohere2": {"sliding_window": 512},  # vLLM's window is one token longer, so the engine reads no longer texts
     "gemma2": {"attn_logit_softcapping": 50.0},  # as Gemma 2's own; at 1, vLLM's kernel for CPUs gives NaN
