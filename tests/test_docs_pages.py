@@ -8,7 +8,7 @@ import pytest
 
 from tests.browser import Browser
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[1]
 # What is wider than the window and neither scrolls nor lies in something that does.
@@ -44,11 +44,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_site_is_built_without_a_warning(site: Path) -> None:
-    assert (site / "index.html").is_file()
-
-
-@pytest.mark.browser
 def test_search_finds_a_page_without_a_server(site: Path, browser: Browser) -> None:
     browser.visit(site / "index.html", size=(1400, 900))
     browser.run(
@@ -59,7 +54,6 @@ def test_search_finds_a_page_without_a_server(site: Path, browser: Browser) -> N
     assert found.startswith(site.as_uri())
 
 
-@pytest.mark.browser
 def test_every_page_fits_its_window_is_silent_and_asks_for_nothing_outside(site: Path, browser: Browser) -> None:
     pages = sorted(path for path in site.rglob("*.html") if path.name != "404.html")
     decisions = [path for path in pages if path.parent.name == "decisions"]
