@@ -225,7 +225,7 @@ def whole_blocks(method: str | None) -> Iterator[None]:
     """While this is open, matrices that end in the middle of a block are dequantized block by block.
 
     transformers 5.17 (FP8) and compressed-tensors 0.17 (FP8 in blocks) take the size of a block to be rows / rows of
-    scales. For 192 rows in blocks of 128 that is 96, and a third of the rows get another block's scale. Others, such as
+    scales. For 192 rows in blocks of 128 that is 96, and rows 96 to 127 get another block's scale. Others, such as
     576 rows (DeepSeek's latent keys and values), end in an error of theirs.
     """
     if method == "fp8":
