@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._importing import importing
 from ..config import Selection, StabilitySettings
 from ..errors import ArtifactError, SettingsError, UnknownArchitectureError
 from ..languages import language_name, parse_languages
@@ -27,7 +28,6 @@ from .options import (
     only_one,
 )
 from .output import Bars, note, notes, result, table
-from .process import importing
 
 if TYPE_CHECKING:
     from .._compare import Comparison, PairComparison
@@ -90,6 +90,8 @@ def model_lines(found: ModelDescription) -> list[str]:
         rows += [["routed experts", routed]]
     if found.parameters:
         rows += [["parameters", f"{found.parameters:,}"]]
+    if found.quantization:
+        rows += [["quantized", found.quantization]]
     rows += [["vocabulary", f"{found.vocabulary:,}"], ["longest sequence", f"{found.longest:,}"]]
     return table(["model", found.path], rows)
 

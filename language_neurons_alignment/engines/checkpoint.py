@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import transformers
 from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
+from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VIDEO_PROCESSOR_NAME
+from transformers.utils.hub import cached_file
 
 from .._gguf import is_gguf
 from ..errors import EngineError, LNAError, LNAWarning, SettingsError
@@ -121,6 +123,13 @@ def warn_of_files_beside(path: str, *, config: PreTrainedConfig, tokenizer: Any)
         warnings.warn(line, LNAWarning, stacklevel=3)
 
 
+def processor_files(path: str, revision: str | None) -> list[Path]:
+    """The files beside a model's weights that say how it reads images, sound and film."""
+    names = {IMAGE_PROCESSOR_NAME, VIDEO_PROCESSOR_NAME, PROCESSOR_NAME}
+    found = (cached_file(path, name, revision=revision, _raise_exceptions_for_missing_entries=False) for name in names)
+    return sorted(Path(one) for one in found if one is not None)
+
+
 def end_tokens(config: Any, generation: Any, tokenizer: Any) -> tuple[int, ...]:
     """The tokens that end an answer, by a model's config, its generation config and its tokenizer together."""
     named = [getattr(one, "eos_token_id", None) for one in (config, generation, tokenizer)]
@@ -132,7 +141,8 @@ def end_tokens(config: Any, generation: Any, tokenizer: Any) -> tuple[int, ...]:
             f"the model's configs name {wrong[0]!r} as eos_token_id; expected a token's number: correct config.json or "
             "generation_config.json"
         )
-    return tuple(sorted(set(tokens)))
+    vocabulary = getattr(config, "vocab_size", None) or max(tokens, default=0) + 1
+    return tuple(sorted({token for token in tokens if token < vocabulary}))  # a default may lie beyond a small one
 
 
 def layer_widths(model_path: str) -> tuple[int, ...]:
@@ -175,8 +185,8 @@ def _mappings(value: object) -> Iterator[Mapping[str, Any]]:
 
 
 @contextmanager
-def explained(what: str, path: str) -> Iterator[None]:
-    """Keep the transformers library quiet, and turn whatever it raises into one line."""
+def explained(what: str, path: str, *, remedy: str | None = None) -> Iterator[None]:
+    """Keep the transformers library quiet, and turn whatever it raises into one line that ends in the remedy."""
     try:
         with quiet():
             yield
@@ -186,12 +196,9 @@ def explained(what: str, path: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         said = " ".join(str(error).split()) or type(error).__name__
-        needs = (
-            "download the file again"
-            if is_gguf(path)
-            else "a model folder needs config.json, tokenizer files and weights"
-        )
-        raise EngineError(f"cannot load {what} of {path}: {said[:300]}; {needs}") from error
+        usual = "a model folder needs config.json, tokenizer files and weights"
+        needs = remedy or ("download the file again" if is_gguf(path) else usual)
+        raise EngineError(f"cannot load {what} of {path}: {said[:300].rstrip('.')}; {needs}") from error
 
 
 @contextmanager

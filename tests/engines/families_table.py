@@ -3,7 +3,7 @@
     python -m tests.engines.families_table           transformers against independent hooks
     python -m tests.engines.families_table --vllm    and vLLM against transformers (`vllm_families`), recorded anew
 
-It takes some minutes.
+It takes some minutes. To try the models of text and images too, make torchvision importable (decision 0075).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import shorten
@@ -35,16 +36,35 @@ def in_transformers(folder: Path) -> int:
 
 
 def record_vllm(folder: Path) -> None:
-    """Try every family on vLLM, and keep what comes out."""
+    """Try every family on vLLM, and keep what comes out.
+
+    What is recorded of a family that needs another package stays where that is not installed.
+    """
     command = [sys.executable, "-m", "tests.engines.vllm_families", str(folder)]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    RECORD.write_text("".join(f"{line}\n" for line in printed.splitlines() if line.startswith("{")), encoding="utf-8")
+    new = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    kept = {one["model_type"]: one for one in _recorded() if not _is_there(one.get("needs"))}
+    lines = (json.dumps(kept.get(one["model_type"], one), ensure_ascii=False) for one in new)
+    RECORD.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _recorded() -> list[dict[str, str]]:
+    return [json.loads(line) for line in RECORD.read_text(encoding="utf-8").splitlines()]
+
+
+def _is_there(package: str | None) -> bool:
+    return package is None or find_spec(package) is not None
 
 
 def in_vllm() -> dict[str, str]:
     """What the record says of each family, in few words."""
-    told = map(json.loads, RECORD.read_text(encoding="utf-8").splitlines())
-    return {one["model_type"]: one["vllm"] + _why(one.get("reason", "")) for one in told}
+    return {
+        one["model_type"]: one["vllm"] + _with(one.get("needs")) + _why(one.get("reason", "")) for one in _recorded()
+    }
+
+
+def _with(package: str | None) -> str:
+    return "" if package is None else f", with {package}"
 
 
 def _why(reason: str) -> str:
