@@ -87,6 +87,17 @@ _DEEPSEEK = {
     "v_head_dim": 32,
     "head_dim": 16,
 }
+_LLAMA4 = {
+    **_COMMON,
+    "intermediate_size": 40,
+    "intermediate_size_mlp": D_MLP,
+    "head_dim": 32,
+    "num_local_experts": EXPERTS,
+    "num_experts_per_tok": TOP_K,
+    "moe_layers": [1, 2],
+    "no_rope_layer_interval": 2,
+    "attention_chunk_size": 8,
+}
 _VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 _PIXELS = {**_VISION, "image_size": 28, "patch_size": 14}
 _QWEN_VISION = {"depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32}
@@ -275,6 +286,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "n_head": 4,
     },
     "hyperclovax": _COMMON,
+    "llama4_text": _LLAMA4,
+    "llama4": {
+        "text_config": _LLAMA4,
+        "vision_config": {
+            **_PIXELS,
+            "vision_output_dim": 32,
+            "projector_input_dim": 32,
+            "projector_output_dim": 32,
+        },
+    },
     "qwen2_vl": {
         "text_config": {**_COMMON, "rope_parameters": _QWEN_ROPE},
         "vision_config": {**_QWEN_VISION, "hidden_size": HIDDEN},
