@@ -97,6 +97,7 @@ _LLAMA4 = {
     "moe_layers": [1, 2],
     "no_rope_layer_interval": 2,
     "attention_chunk_size": 8,
+    "floor_scale": 16,  # tokens after which the layers without rotation attend more sharply
 }
 _VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 _PIXELS = {**_VISION, "image_size": 28, "patch_size": 14}
@@ -389,8 +390,10 @@ def save_tiny_model(
 
 
 def auto_model(config: PreTrainedConfig) -> Any:
-    """What the library makes such a model with."""
-    return AutoModelForCausalLM if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModelForImageTextToText
+    """What the library makes such a model with, images' part and all."""
+    images = hasattr(config, "vision_config")  # its text decoder alone may have a class too (Llama 4)
+    reads_text = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not images
+    return AutoModelForCausalLM if reads_text else AutoModelForImageTextToText
 
 
 def tiny_config(kind: str, **changes: object) -> PreTrainedConfig:

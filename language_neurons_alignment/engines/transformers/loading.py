@@ -115,10 +115,8 @@ def batch_that_fits(network: Network, most: int) -> int:
     text, experts = network.model.config.get_text_config(), network.experts
     d_mlp = network.shape[1] if experts is None else experts.top_k * experts.width
     itemsize = network.model.dtype.itemsize
-    hidden, repeated = (
-        int(text.hidden_size),
-        any(site.experts and site.experts.noted is not None for site in network.sites),
-    )
+    hidden = int(text.hidden_size)
+    repeated = any(site.experts is not None and site.experts.noted is not None for site in network.sites)
     token = batch_bytes(d_mlp, hidden, itemsize=itemsize)
     token += 3 * experts.number * hidden * itemsize if experts is not None and repeated else 0
     token += 2 * cache_bytes(text, len(network.widths), itemsize=itemsize)

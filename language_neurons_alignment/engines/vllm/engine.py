@@ -316,6 +316,9 @@ def _load(
     limit = max_model_len(text, checkpoint.longest_sequence(text, tokenizer), options)
     if (longest := family_of(config).longest_in_vllm) and (same := longest(text)):
         limit = min(limit, same + 1)
+    if (tuned := getattr(text, "attn_temperature_tuning", None)) is not None:  # Llama 4; vLLM goes by its length limit
+        given = options.get("override_generation_config") or {}
+        options["override_generation_config"] = {**given, "attn_temperature_tuning": tuned}
     if revision is not None:
         options["revision"] = revision
     d_mlp, architecture = neurons_per_layer(config), class_name(config) or config.model_type
