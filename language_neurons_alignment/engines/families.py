@@ -258,7 +258,7 @@ def _width(config: Any) -> int | list[int]:
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _TOP_K = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_k")
 _EXPERT_WIDTH = ("moe_intermediate_size", "intermediate_size")
-_SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size")
+_SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size", "share_expert_dim")
 _STEPS = ("decoder_sparse_step", "moe_layer_interval", "interleave_moe_layer_step")
 _SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
 """Names under which configs say how many experts a layer has, how many read a token, and what every token passes."""
@@ -288,7 +288,7 @@ def _is_sparse(text: Any, layer: int) -> bool:
     """Whether a layer has experts, in the ways in which configs say it."""
     kinds = getattr(text, "mlp_layer_types", None)
     if kinds:
-        return kinds[layer] == "sparse"
+        return kinds[layer] in ("sparse", "moe", "hash_moe")  # DeepSeek-V4 has the latter two
     if period := getattr(text, "expert_layer_period", None):  # Jamba
         return (layer - text.expert_layer_offset) % period == 0
     if isinstance(listed := getattr(text, "moe_layers", None), list):  # Llama 4

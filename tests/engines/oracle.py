@@ -31,6 +31,12 @@ from tests.tiny_models import auto_model
 
 _ELSEWHERE = re.compile("visi|visual|project|connector|attn|attention|mamba|router")
 """Names of modules that work on images, mix tokens, or choose experts."""
+_FUNCTIONS = {
+    "silu": nn.functional.silu,
+    "gelu": nn.functional.gelu,
+    "gelu_pytorch_tanh": partial(nn.functional.gelu, approximate="tanh"),
+}
+"""Of experts, by their name in a config."""
 _OWN_EXPERTS = {"gpt_oss": "gpt_oss", "llama4_text": "llama4"}
 """Kinds whose experts compute by an equation of their own."""
 _ACTIVATIONS = ("act_fn", "activation_fn", "activation", "act", "gelu_impl", "1")
@@ -86,7 +92,7 @@ class ExpertsTap(nn.Module):
             width = first.shape[1] // 2
             gate = torch.einsum("th,efh->tef", hidden, first[:, :width])
             up = torch.einsum("th,efh->tef", hidden, first[:, width:])
-            activation = {"silu": nn.functional.silu, "gelu": nn.functional.gelu}[self.act](gate)
+            activation = _FUNCTIONS[self.act](gate)
         share = torch.zeros(len(hidden), len(down), dtype=weights.dtype).scatter_(1, index, weights)
         chosen = torch.zeros(len(hidden), len(down), dtype=torch.bool).scatter_(1, index, True)
         flat = activation.flatten(1)
@@ -311,7 +317,8 @@ def _tap(network: nn.Module) -> list[list[Tap | ExpertsTap]]:
         experts = module._modules.get("experts")
         if experts is not None:
             config = network.config.get_text_config()
-            act = _OWN_EXPERTS.get(config.model_type, getattr(config, "hidden_act", "silu"))
+            named = getattr(config, "hidden_act", None) or getattr(config, "hidden_activation", "silu")
+            act = _OWN_EXPERTS.get(config.model_type, named)
             module.experts = ExpertsTap(experts, act)
             here.insert(0, module.experts)
         if type(module).__name__ == "Llama4TextMoe":

@@ -40,6 +40,7 @@ from tests.tiny_models import (
     HIDDEN,
     RAGGED_WIDTHS,
     auto_model,
+    often_and_seldom,
     save_quietly,
     tiny_config,
     tiny_tokenizer,
@@ -51,7 +52,7 @@ def decoder_of_kind(kind: str) -> tuple[PreTrainedConfig, nn.Module]:
     return config, decoder_of(auto_model(config).from_config(config).eval())
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", often_and_seldom(CONFIGS))
 def test_every_layer_s_site_is_a_module_of_its_own_and_of_the_config_s_width(kind: str) -> None:
     config, decoder = decoder_of_kind(kind)
     sites = find_sites(decoder, family_of(config).transformers)
