@@ -10,6 +10,7 @@ Every number is little-endian. Names and digests of results come from here, and 
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,7 +45,7 @@ class GgufHeader:
 def is_gguf(path: str | Path) -> bool:
     """Whether this is a GGUF file, by its first bytes."""
     try:
-        file = Path(path).expanduser()
+        file = Path(os.path.expanduser(path))
         if not file.is_file():
             return False
         with file.open("rb") as opened:
@@ -59,7 +60,7 @@ def read_gguf(path: str | Path) -> GgufHeader:
     Raises:
         ArtifactError: not such a file, one of another byte order or version, or one that was cut off.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     try:
         state = path.stat()
         return _read(path, state.st_size, state.st_mtime_ns)

@@ -19,6 +19,7 @@ afterwards comes from tensors alone.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -82,7 +83,7 @@ class NeuronSource:
         terms = list(dict.fromkeys(term for one in every for term in one.terms))
         operations = dict.fromkeys(step.operation for one in every for step in one.steps)
         named = {term.file: term for term in terms if term.file is not None and term.file not in self.files}
-        files = {path: self._read_file(Path(path).expanduser(), term) for path, term in named.items()}
+        files = {path: self._read_file(Path(os.path.expanduser(path)), term) for path, term in named.items()}
         source = replace(self, files={**self.files, **files})
         general = [source._includes_general(term) for term in terms]  # each term is checked
         if any(general) and self.general is None:

@@ -43,9 +43,10 @@ from .core.readings import LanguageReadings, Readout, in_order, margins, nearest
 from .core.resampling import Interval, control_range
 from .core.widths import is_neuron
 from .corpus.encode import EncodedCorpus, encode_groups, encode_texts
-from .corpus.pieces import Pieces, pieces_of, token_text
+from .corpus.language_id import known_languages
+from .corpus.pieces import Pieces, pieces_of, script_of, token_text
 from .corpus.records import Record, Texts, corpus_of
-from .corpus.token_scripts import check_lingua, languages_by_script, script_of
+from .corpus.token_languages import languages_of_tokens
 from .errors import IncompatibleError, MissingArtifactError, SettingsError
 from .languages import parse_languages
 from .store.counts import AnswerCounts, load_answer_counts
@@ -216,7 +217,7 @@ class NeuronCards:
         """Text, language and script of each token that is promoted or suppressed."""
         found = torch.cat([self._readout.promoted, self._readout.suppressed]).unique().tolist()
         texts = [token_text(token, self._tokenizer) for token in found]
-        spoken = languages_by_script(texts, self.languages)
+        spoken = languages_of_tokens(found, {code: one.tokens for code, one in self._texts.items()}, self._tokenizer)
         described = ((text, code, script_of(text)) for text, code in zip(texts, spoken, strict=True))
         return dict(zip(found, described, strict=True))
 
@@ -367,7 +368,7 @@ def neuron_cards(
 
     Raises:
         MissingArtifactError: there is no such mask, or no counts where general neurons or `top` need them.
-        MissingPackageError: two of the languages share a script, and lingua is not installed.
+        MissingPackageError: lingua is not installed.
         SettingsError: a neuron that the model does not have, no neurons at all, or the engine vLLM.
         UnknownArchitectureError: what neurons write cannot be read in this model.
     """
@@ -376,7 +377,7 @@ def neuron_cards(
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     chosen = parse_languages(languages) if languages else mask.languages
     mask.check_languages(chosen)
-    check_lingua(chosen)
+    known_languages(())  # where lingua is missing it says so now, and not behind the work
     counts = None
     needs_controls = settings.effects and settings.controls
     if "general" in settings.classes or settings.top is not None or needs_controls or neurons is not None:
@@ -472,7 +473,7 @@ def neuron_card(
             "top_rate= and lam= are a session's"
         )
     corpus, info = corpus_of(texts), session.info
-    check_lingua(corpus.languages)
+    known_languages(())
     engine = session.engine
     if engine.provenance.get("engine") != "transformers":
         raise SettingsError(_NOT_VLLM)

@@ -72,18 +72,6 @@ def identify_languages(
     return verdicts
 
 
-def confident_languages(texts: Sequence[str], candidates: Iterable[str], *, least: float) -> list[str | None]:
-    """The language of each text among the candidates alone, however short it is; None where no confidence is `least`.
-
-    >>> confident_languages(["because", "ooo"], ["en", "de"], least=0.9)
-    ['en', None]
-    """
-    codes = {base_language(code): code for code in known_languages(candidates)}
-    if len(codes) < 2 or not texts:
-        return [None] * len(texts)
-    return [codes[one.language] if one.confidence >= least else None for one in _likeliest(texts, codes)]
-
-
 def _likeliest(texts: Sequence[str], possible: Iterable[str]) -> list[Verdict]:
     """What lingua says of each text, among these languages (base codes that it knows)."""
     known = _by_code()

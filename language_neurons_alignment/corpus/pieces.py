@@ -9,8 +9,10 @@ hold parts of one character are one piece here:
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from .encode import Tokenizer
@@ -18,6 +20,10 @@ from .encode import Tokenizer
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 _LONGEST = 12
 """Tokens that one character can take at most: an emoji of several code points, byte by byte."""
+NO_SCRIPT = "none"
+"""The script of a token without letters."""
+_SCRIPTS = {"cjk": "han", "katakana-hiragana": "katakana", "halfwidth": "katakana", "fullwidth": "latin"}
+"""The scripts that the names of letters begin with otherwise."""
 
 
 @dataclass(frozen=True)
@@ -100,3 +106,21 @@ def _byte_letters() -> dict[str, int]:
 
 
 _BYTES = _byte_letters()
+
+
+def script_of(text: str) -> str:
+    """The script of a text's first letter, in small letters; "none" for a text without letters.
+
+    >>> [script_of(text) for text in (" water", "วัน", "水", "みず", "Вода", " 18.")]
+    ['latin', 'thai', 'han', 'hiragana', 'cyrillic', 'none']
+    """
+    if text.startswith("⟨") and text.endswith("⟩"):  # parts of a character (`token_text`)
+        return NO_SCRIPT
+    letter = next((one for one in text if one.isalpha()), None)
+    return NO_SCRIPT if letter is None else _script(letter)
+
+
+@lru_cache(maxsize=65536)
+def _script(letter: str) -> str:
+    first = unicodedata.name(letter, "unknown").split(" ")[0].lower()
+    return _SCRIPTS.get(first, first)

@@ -2,7 +2,7 @@
 
 With c_k(v) the number of times that token v stands in the texts of language k, which have n_k tokens:
 
-    r_k(v) = (c_k(v) + ¼) / n_k,      v is of language k if r_k(v) / Σ_j r_j(v) ≥ 0.7
+    r_k(v) = (c_k(v) + ¼) / n_k,      v is of language k if c_k(v) > 0 and r_k(v) / Σ_j r_j(v) ≥ 0.7
 
 A token that this leaves open is of the language that lingua finds in its letters, if it does so with a confidence of at
 least 0.6 and the token stands in no text of another language. Every other token with letters is ambiguous, and a
@@ -103,25 +103,59 @@ def token_languages(
         np.stack([_counted(records[fold::FOLDS], vocabulary) for records in texts.values()]) for fold in range(FOLDS)
     ]
     whole = np.sum(parts, axis=0)
-    group, by_lingua = _assigned(whole, guessed, lettered)
+
+    def assigned(counts: Int64[np.ndarray, "lang token"]) -> tuple[np.ndarray, np.ndarray]:
+        return _assigned(counts, counts.sum(axis=1), guessed, lettered)
+
+    group, by_lingua = assigned(whole)
     held_out = np.zeros((len(languages), len(OUTCOMES)), dtype=np.int64)
     if min(map(len, texts.values())) > 1:
         for part in parts:
-            held_out += _outcomes(part, *_assigned(whole - part, guessed, lettered), lettered)
+            held_out += _outcomes(part, *assigned(whole - part), lettered)
     return TokenLanguages(languages, group, by_lingua, held_out)
 
 
+def languages_of_tokens(
+    tokens: Sequence[int], texts: Mapping[str, Sequence[Tokens]], tokenizer: Tokenizer
+) -> list[str | None]:
+    """The language of each of these tokens, by the same rule; None for ambiguous ones and those without letters.
+
+    >>> class Words:
+    ...     def decode(self, tokens, **_):
+    ...         return ["", "Haus", "house", "7"][tokens[0]]
+    >>> languages_of_tokens([1, 2, 3], {"de": [(1, 3)] * 8, "en": [(2, 3)] * 8}, Words())
+    ['de', 'en', None]
+    """
+    languages, at = tuple(texts), np.array(tokens, dtype=np.int64)
+    highest = max([*tokens, *(token for some in texts.values() for text in some for token in text)], default=0)
+    counts = np.stack([_counted([some], highest + 1) for some in texts.values()])
+    decoded = [_text_of(tokenizer, token) for token in tokens]
+    lettered = np.array([_has_letters(text) for text in decoded], dtype=bool)
+    group, _ = _assigned(counts[:, at], counts.sum(axis=1), _guesses(decoded, languages), lettered)
+    return [languages[one] if one < len(languages) else None for one in group.tolist()]
+
+
 def _assigned(
-    counts: Int64[np.ndarray, "lang token"], guessed: Int64[np.ndarray, " token"], lettered: Bool[np.ndarray, " token"]
+    counts: Int64[np.ndarray, "lang token"],
+    sizes: Int64[np.ndarray, " lang"],
+    guessed: Int64[np.ndarray, " token"],
+    lettered: Bool[np.ndarray, " token"],
 ) -> tuple[Int64[np.ndarray, " token"], Bool[np.ndarray, " token"]]:
     """The group of each token, and whether lingua decided it."""
     languages = len(counts)
-    rates = (counts + EVIDENCE) / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    told = rates.max(axis=0) >= SHARE * rates.sum(axis=0)
-    elsewhere = counts.sum(axis=0) - np.take_along_axis(counts, np.maximum(guessed, 0)[None], axis=0)[0]
+    rates = (counts + EVIDENCE) / np.maximum(sizes, 1)[:, None]
+    likeliest = rates.argmax(axis=0)
+    # a token that is in no text has its largest rate in the shortest corpus: that tells nothing
+    told = (_of_row(counts, likeliest) > 0) & (rates.max(axis=0) >= SHARE * rates.sum(axis=0))
+    elsewhere = counts.sum(axis=0) - _of_row(counts, np.maximum(guessed, 0))
     by_lingua = lettered & ~told & (guessed >= 0) & (elsewhere == 0)
-    group = np.where(told, rates.argmax(axis=0), np.where(by_lingua, guessed, languages))
+    group = np.where(told, likeliest, np.where(by_lingua, guessed, languages))
     return np.where(lettered, group, languages + 1), by_lingua
+
+
+def _of_row(counts: Int64[np.ndarray, "lang token"], row: Int64[np.ndarray, " token"]) -> Int64[np.ndarray, " token"]:
+    """Each token's count in the language of its own row."""
+    return np.take_along_axis(counts, row[None], axis=0)[0]
 
 
 def _outcomes(

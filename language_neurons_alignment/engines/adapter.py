@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -104,7 +105,11 @@ def open_adapter(path: str | None, *, base: str, live: bool) -> Adapter | None:
             "pip install 'language_neurons_alignment[adapters]'"
         )
     named = str(config.get("base_model_name_or_path") or "")
-    if named and Path(named).name != Path(base).expanduser().resolve().name and Path(named).name != Path(base).name:
+    if (
+        named
+        and Path(named).name != Path(os.path.expanduser(base)).resolve().name
+        and Path(named).name != Path(base).name
+    ):
         warnings.warn(
             f"the adapter {path} was trained on {named!r} and is put onto {base}: is that the same model?",
             LNAWarning,

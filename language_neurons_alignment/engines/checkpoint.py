@@ -37,7 +37,7 @@ def check_dtype(name: str) -> None:
 
 def expand(path: str | Path) -> str:
     """A folder's path with ~ expanded; a hub id as it is."""
-    return str(Path(path).expanduser()) if looks_local(str(path)) else str(path)
+    return str(Path(os.path.expanduser(path))) if looks_local(str(path)) else str(path)
 
 
 def looks_local(path: str) -> bool:

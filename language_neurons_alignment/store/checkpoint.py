@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -121,7 +122,7 @@ def read_checkpoint(model_path: str, *, adapter: str | None = None, quantization
         quantization: how the weights are quantized when they are loaded.
     """
     if is_gguf(model_path):
-        file = Path(model_path).expanduser()
+        file = Path(os.path.expanduser(model_path))
         metadata = json.dumps(read_gguf(file).metadata, sort_keys=True)
         weights = _changed(digest_of_parts(_sample(file)), adapter, quantization)
         return Checkpoint(digest_of_parts([metadata.encode()]), weights)
@@ -180,7 +181,7 @@ def is_adapter(folder: Path) -> bool:
 
 def local_folder(model_path: str, config: str = "config.json") -> Path | None:
     """Find a model on this machine: the folder itself, or the hub cache's snapshot; None where there is neither."""
-    folder = Path(model_path).expanduser()
+    folder = Path(os.path.expanduser(model_path))
     if folder.is_dir():
         return folder
     if not _HUB_ID.fullmatch(model_path):

@@ -68,6 +68,11 @@ COMMANDS = {
         (*MADE, *(f"activation moved {one}" for one in LANGUAGES)),
     ),
     "report": Command(f"report {ON} {MASK} -b 0.8 --langs en,es,sw", (*MADE, "ppl")),
+    "neurons": Command(f"neurons {ON} {CPU} {MASK} --langs en,es,sw --effects --controls 2 --top 2 -k 2", MADE),
+    "neuron": Command(f"neuron 1.3 {ON} {CPU} {MASK} --langs en,es", MADE),
+    "lens": Command(f"lens {ON} {CPU} {MASK} --do zero~sw", MADE),
+    "plan": Command("plan tiny -d corpus.json --tokens-per-second 100"),
+    "shards": Command(f"shards {ON} {CPU} --parts 2 --shell"),
     "export-model": Command(f"export-model {ON} {MASK} --do zero~sw -o out/without-sw", MADE, once=True),
     "push": Command(f"push me/neurons {ON}", (*MADE, "ppl")),
     "pull": Command("pull me/neurons --root out/theirs", (*MADE, "push")),
@@ -79,7 +84,10 @@ COMMANDS = {
 }
 """By name; "~" stands for a space within an argument."""
 
-NEVER_OVERWRITING = ("autosweep", "analyze", "stability", "compare", "report", "export-model", "push")
+NEVER_OVERWRITING = (
+    *("autosweep", "analyze", "stability", "compare", "report", "neurons", "neuron", "lens", "plan"),
+    *("export-model", "push"),
+)
 OVERWRITING = tuple(name for name in COMMANDS if name not in NEVER_OVERWRITING)
 """The commands that take --force."""
 

@@ -304,7 +304,7 @@ def test_a_full_disk_is_one_line_and_exit_1_and_leaves_no_file(lna: Lna, here: P
     assert contents(here / "activations") == {}
 
 
-@pytest.mark.parametrize("path", ["/no/model", "../x"])
+@pytest.mark.parametrize("path", ["/no/model", "../x", "~nobody-of-this-name/model"])
 def test_a_model_that_is_nowhere_is_one_line_and_exit_1(lna: Lna, here: Path, path: str) -> None:
     call = lna("activation", "--model-path", path, "-l", "en", "-d", "datasets/mgsm.json", "-s", "mgsm")
     assert_one_line(call, 1, f"there is no model at {path}")

@@ -6,8 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from language_neurons_alignment.corpus.pieces import UNFINISHED, pieces_of, token_text
-from language_neurons_alignment.corpus.token_scripts import languages_by_script, script_of, scripts_of_language
+from language_neurons_alignment.corpus.pieces import UNFINISHED, pieces_of, script_of, token_text
 
 TEXTS = (
     "ราคาน้ำ ๓ บาท",
@@ -51,14 +50,3 @@ def test_a_part_of_a_character_is_named_by_its_bytes(bytewise: PreTrainedTokeniz
     assert token_text(first, bytewise) == "⟨e0⟩"
     assert script_of("⟨e0 b8⟩") == "none", "its letters are no text"
     assert token_text(bytewise.encode(" ", add_special_tokens=False)[0], bytewise) == " "
-
-
-def test_languages_of_tokens_by_script_and_by_lingua_and_the_ambiguous_apart() -> None:
-    candidates = ("en", "de", "ru", "zh", "ja", "th", "bn")
-    texts = [" Вода", "วัน", "দুটি", "みず", "水", "18", " haben", " because", "a", "שלום"]
-    expected = ["ru", "th", "bn", "ja", None, None, "de", "en", None, None]
-    assert languages_by_script(texts, candidates) == expected
-    assert languages_by_script(["水", "да"], ("zh", "ru", "bg")) == ["zh", None]
-    assert languages_by_script([" Вода"], ["th"]) == [None]
-    assert scripts_of_language("ko") == ("hangul", "han")
-    assert scripts_of_language("zh-Hant") == ("han",)

@@ -7,7 +7,12 @@ import pytest
 
 from language_neurons_alignment.corpus import token_languages as module
 from language_neurons_alignment.corpus.language_id import Verdict
-from language_neurons_alignment.corpus.token_languages import OUTCOMES, TokenLanguages, token_languages
+from language_neurons_alignment.corpus.token_languages import (
+    OUTCOMES,
+    TokenLanguages,
+    languages_of_tokens,
+    token_languages,
+)
 
 WORDS = ["", "7", "…", "Haus", "house", "both", "Wetter", "weather", "答案", "\ufffd", "nobody"]
 
@@ -74,3 +79,25 @@ def test_chinese_characters_alone_are_neither_chinese_nor_japanese_where_both_ar
     assert of(texts).group[8] == 2
     assert of({"zh": [[(1,)]], "en": [[(1,)]]}).group[8] == 0
     assert of({"zh": [[(1,)]], "zh-Hant": [[(1,)]]}).group[8] == 2
+
+
+@pytest.mark.parametrize("german", [1, 40])
+def test_a_token_that_is_in_no_text_is_not_of_the_language_with_the_fewest_tokens(
+    guessed: dict[str, Verdict], german: int
+) -> None:
+    """Its quarter of a token is a large rate there; nor is everything English where only English is read."""
+    guessed["weather"] = Verdict("en", 0.9)
+    found = of({"de": [[(3,)] * german] * 2, "en": [[(4,) * 10]] * 2})
+    assert [found.group[WORDS.index(one)] for one in ("Wetter", "weather")] == [2, 1]
+    assert of({"en": [[(4,)]] * 2}).group[WORDS.index("Wetter")] == 1, "ambiguous"
+
+
+def test_single_tokens_are_told_as_the_whole_vocabulary_is(guessed: dict[str, Verdict]) -> None:
+    guessed["Wetter"], guessed["weather"] = Verdict("de", 0.9), Verdict("en", 0.9)
+    german, english = [(3, 3, 3, 5, 1, 2, 9)] * 5, [(4, 4, 4, 5, 1, 2, 7)] * 5
+    whole = of({"de": [german], "en": [english]}).group.tolist()
+    asked = [7, 0, 6, 9, 1, 3, 5, 10]
+    found = languages_of_tokens(asked, {"de": german, "en": english}, Words())  # type: ignore[arg-type]
+    assert found == [("de", "en", None, None)[whole[token]] for token in asked]
+    assert found == ["en", None, "de", "de", None, "de", None, None]
+    assert languages_of_tokens([], {"de": german}, Words()) == []  # type: ignore[arg-type]
