@@ -108,7 +108,12 @@ class OpenExperts:
 
     def per_token(self, output: Float[Tensor, "row hidden"]) -> Float[Tensor, "token hidden"]:
         """What the experts give to each token together, from what their module gives."""
-        return output.unflatten(0, (self.number, -1)).sum(0) if self.noted is not None else output
+        return output.unflatten(0, (self.number, -1)).sum(0) if self.weighted else output
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the experts are called with w x of every token for every expert."""
+        return self.noted is not None
 
     @property
     def block(self) -> str:

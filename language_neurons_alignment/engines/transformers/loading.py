@@ -116,9 +116,9 @@ def batch_that_fits(network: Network, most: int) -> int:
     d_mlp = network.shape[1] if experts is None else experts.top_k * experts.width
     itemsize = network.model.dtype.itemsize
     hidden = int(text.hidden_size)
-    repeated = any(site.experts is not None and site.experts.noted is not None for site in network.sites)
     token = batch_bytes(d_mlp, hidden, itemsize=itemsize)
-    token += 3 * experts.number * hidden * itemsize if experts is not None and repeated else 0
+    if experts is not None and any(site.experts is not None and site.experts.weighted for site in network.sites):
+        token += 3 * experts.number * hidden * itemsize
     token += 2 * cache_bytes(text, len(network.widths), itemsize=itemsize)
     return halved_to_fit(most, room=int(ROOM * free_memory(network.device)), token=token)
 
