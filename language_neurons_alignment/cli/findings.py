@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._importing import importing
 from ..config import Selection, StabilitySettings
 from ..errors import ArtifactError, SettingsError, UnknownArchitectureError
 from ..languages import language_name, parse_languages
@@ -27,7 +28,6 @@ from .options import (
     only_one,
 )
 from .output import Bars, note, notes, result, table
-from .process import importing
 
 if TYPE_CHECKING:
     from .._compare import Comparison, PairComparison

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._importing import importing
 from ..config import DEFAULT_BAR, Counting, Selection, parse_shard
 from ..errors import LNAError
 from ..languages import language_code, language_name, parse_languages
 from .options import COUNTED, SEARCH, Model, Overwrite, Results, Setup, answered, languages_of, layout_of, only
 from .output import Bars, note, notes, result, show_evaluation, table
-from .process import importing
 
 if TYPE_CHECKING:
     from ..activation import Collected

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 import typer
 
 from .._flags import Flag, FlagPart, flag
+from .._importing import importing
 from ..config import DEFAULT_SELECTION, PipelineSettings, Selection
 from ..errors import SettingsError
 from ..languages import DEFAULT_LANGUAGES
@@ -437,7 +438,8 @@ class Setup:
 
     def open(self, selection: Selection = DEFAULT_SELECTION, *, existing: bool = False) -> Session:
         """The session; `existing` also looks for counts that lie under another name."""
-        from .._session import open_session
+        with importing():
+            from .._session import open_session
 
         named = {"model_name": self.model.model_name, "adapter": self.model.adapter}
         place: dict[str, Any] = {**named, "root": self.results.root, "existing": existing}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import gc
 import os
@@ -155,15 +156,7 @@ def complete_streams() -> None:
         setattr(sys, f"__{name}__", made)
 
 
-@contextmanager
-def importing() -> Iterator[None]:
-    """Import large libraries without Python's garbage collector, which would go through them again and again.
-
-    A tenth of the time that torch takes. What is imported stays, so the collector leaves it out from then on.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
+def end_at_once() -> None:
+    """Let Python not look for garbage when the process ends: it would go through all that torch brought."""
+    atexit.unregister(gc.freeze)  # of an earlier call in this process
+    atexit.register(gc.freeze)

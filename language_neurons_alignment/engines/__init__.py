@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from .._gguf import is_gguf
+from .._importing import importing
 from ..errors import LNAError, SettingsError
 from .base import Engine, each
 
@@ -129,7 +130,8 @@ def load_engine(settings: EngineSettings) -> Engine:
         return _pool(settings)
     name = _automatic(settings) if settings.engine == "auto" else settings.engine
     spec = _spec(name, settings.options)
-    engine = getattr(import_module(f".{name}", __name__), spec.name)
+    with importing():
+        engine = getattr(import_module(f".{name}", __name__), spec.name)
     return engine.load(settings.model_path, dtype=settings.dtype, **settings.options)
 
 

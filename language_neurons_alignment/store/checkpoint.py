@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from .._file_kinds import file_kind
 from .._gguf import is_gguf, read_gguf
-from ..core.model import IN_MEMORY
 from ..errors import ArtifactError, IncompatibleError
 
 DEFAULT_FAMILY = "Mistral"
@@ -83,6 +82,8 @@ class Checkpoint:
         A tokenizer that is not known never differs: earlier versions did not note it. Nor do weights in memory differ
         from those in files, because their digests are of other bytes.
         """
+        from ..core.model import IN_MEMORY  # here, because it needs torch, which paths and corpora do without
+
         for what in ("config", "weights", "tokenizer"):
             name = f"{what}_hash"
             ours = getattr(self, name)

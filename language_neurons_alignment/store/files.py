@@ -20,18 +20,20 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from zipfile import ZipFile, is_zipfile
 
-import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from .._file_kinds import EMPTY, ZEROS, file_kind
-from ..core.frames import Columns
 from ..errors import ArtifactError, ConflictError, MissingArtifactError
 from .checkpoint import digest_of_parts
 from .layout import with_ending
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..core.frames import Columns
 
 if sys.platform == "win32":  # where an open file cannot be deleted
     LOCK_EX = LOCK_NB = 0
@@ -411,6 +413,8 @@ def save_tensors(content: Any, file: IO[bytes]) -> None:
 
     The content goes through memory: when torch writes to a file itself, it hides the reason of a failure (a full disk).
     """
+    import torch
+
     buffer = io.BytesIO()
     torch.save(_canonical(content, {}), buffer)
     file.write(buffer.getbuffer())
@@ -418,6 +422,8 @@ def save_tensors(content: Any, file: IO[bytes]) -> None:
 
 def _canonical(content: Any, known: dict[str, str]) -> Any:
     """The same content, stored in one way only: pickle tells one object from an equal one, and a view from a tensor."""
+    from torch import Tensor
+
     if isinstance(content, str):
         return known.setdefault(content, content)
     if isinstance(content, Tensor) and content.untyped_storage().nbytes() != content.nbytes:
@@ -435,6 +441,8 @@ def load_tensors(path: Path, *, remedy: str, lazy: bool = False) -> Any:
     A file can ask for far more memory than it has bytes. What it asks for is looked at first: reading one takes about
     as much memory as the file takes on disk.
     """
+    import torch
+
     try:
         kind = file_kind(path)
         if kind not in (None, EMPTY, ZEROS):
@@ -500,10 +508,12 @@ def _check_pickle(file: IO[bytes]) -> None:
 
 def _check_plain(content: Any, size: int) -> None:
     """Raise where a tensor shows more numbers than a file of `size` bytes holds, as an expanded one does."""
+    import torch
+
     seen, left = set(), [content]  # what is nested in itself is looked at once
     while left:
         one = left.pop()
-        if isinstance(one, Tensor):
+        if isinstance(one, torch.Tensor):
             if one.layout != torch.strided or one.device.type != "cpu" or one.requires_grad:
                 raise ValueError(f"it holds a {one.layout} tensor on {one.device}, expected a plain one")
             if one.numel() * one.itemsize > size or _overlaps(one):

@@ -10,9 +10,9 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..core.effects import Effects
 from ..core.frames import Columns
@@ -223,11 +223,11 @@ def table(result: PerplexityMap) -> Columns:
     return {name: list(values) for name, values in zip((*_HEADER, *_AGAINST), zip(*rows, strict=True), strict=True)}
 
 
-def save_figure(path: Path, figure: Any, *, dpi: int = 160) -> Path:
-    """Write a matplotlib figure as PNG, whole or not at all. `path` is without ending."""
+def save_picture(path: Path, write: Callable[[IO[bytes]], None]) -> Path:
+    """Write the PNG that `write` gives, whole or not at all. `path` is without ending."""
     written = with_ending(path, ".png")
     with atomic_file(written) as file:
-        figure.savefig(file, format="png", dpi=dpi)
+        write(file)
     return written
 
 

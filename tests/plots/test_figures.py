@@ -6,6 +6,7 @@ import io
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -16,9 +17,9 @@ from matplotlib.figure import Figure
 
 from language_neurons_alignment.core.perplexity import UNDISTURBED, Perplexity, PerplexityMap
 from language_neurons_alignment.errors import IncompatibleError, SettingsError
-from language_neurons_alignment.plots.draw import INSIDE
+from language_neurons_alignment.plots.draw import INSIDE, write_png
 from language_neurons_alignment.plots.figures import ppl_chart, ppl_heatmap
-from language_neurons_alignment.store.maps import save_figure
+from language_neurons_alignment.store.maps import save_picture
 from tests.plots.test_draw import numbers_in
 
 TEN = ("en", "ru", "es", "fr", "de", "zh", "ja", "bn", "th", "sw")
@@ -178,8 +179,10 @@ def test_every_label_lies_inside_the_picture() -> None:
 
 
 def test_the_saved_file_is_a_png_and_the_same_every_time(tmp_path: Path) -> None:
-    one = save_figure(tmp_path / "ppl.Llama-v1.5", ppl_heatmap(a_map(("en", "es"))), dpi=40)
-    two = save_figure(tmp_path / "other", ppl_heatmap(a_map(("en", "es"))), dpi=40)
+    one, two = (
+        save_picture(tmp_path / name, partial(write_png, ppl_heatmap(a_map(("en", "es")))))
+        for name in ("ppl.Llama-v1.5", "other")
+    )
     assert one.name == "ppl.Llama-v1.5.png"
     assert one.read_bytes().startswith(b"\x89PNG")
     assert one.read_bytes() == two.read_bytes()

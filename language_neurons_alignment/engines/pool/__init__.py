@@ -7,6 +7,9 @@ cluster     Ray: started or joined, actors started and ended; the only module th
 threads     several pieces of work at a time, so that a pool has enough to do
 """
 
-from .engine import EnginePool
+from ..._importing import importing
+
+with importing():  # in a replica, torch and the transformers library too
+    from .engine import EnginePool
 
 __all__ = ["EnginePool"]
