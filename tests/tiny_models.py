@@ -394,7 +394,7 @@ RAGGED_WIDTHS = {"gemma3n_text": (96, 51, 64, 96), "gemma4_text": (96, 96, 192, 
 MODELS = (*CONFIGS, *VARIANTS)
 
 SELDOM = {"solar_open", "granitemoe_swa", "hy_v4", "mistral4", "deepseek_v32", "glm_moe_dsa", "deepseek_v4"}
-SELDOM |= {"qwen3_vl_moe", "glm4v_moe", "gemma4_text-experts"}
+SELDOM |= {"qwen3_vl_moe", "glm4v_moe", "gemma4_text-experts", "llama4"}
 """Kinds that only slow tests try: each has a relative among the others."""
 
 
