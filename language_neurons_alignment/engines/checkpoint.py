@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import transformers
 from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig
+from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VIDEO_PROCESSOR_NAME
+from transformers.utils.hub import cached_file
 
 from .._gguf import is_gguf
 from ..errors import EngineError, LNAError, LNAWarning, SettingsError
@@ -122,6 +124,13 @@ def warn_of_files_beside(path: str, *, config: PreTrainedConfig, tokenizer: Any)
         warnings.warn(line, LNAWarning, stacklevel=3)
 
 
+def processor_files(path: str, revision: str | None) -> list[Path]:
+    """The files beside a model's weights that say how it reads images, sound and film."""
+    names = {IMAGE_PROCESSOR_NAME, VIDEO_PROCESSOR_NAME, PROCESSOR_NAME}
+    found = (cached_file(path, name, revision=revision, _raise_exceptions_for_missing_entries=False) for name in names)
+    return sorted(Path(one) for one in found if one is not None)
+
+
 def end_tokens(config: Any, generation: Any, tokenizer: Any) -> tuple[int, ...]:
     """The tokens that end an answer, by a model's config, its generation config and its tokenizer together."""
     named = [getattr(one, "eos_token_id", None) for one in (config, generation, tokenizer)]
@@ -133,7 +142,8 @@ def end_tokens(config: Any, generation: Any, tokenizer: Any) -> tuple[int, ...]:
             f"the model's configs name {wrong[0]!r} as eos_token_id; expected a token's number: correct config.json or "
             "generation_config.json"
         )
-    return tuple(sorted(set(tokens)))
+    vocabulary = getattr(config, "vocab_size", None) or max(tokens, default=0) + 1
+    return tuple(sorted({token for token in tokens if token < vocabulary}))  # a default may lie beyond a small one
 
 
 def layer_widths(model_path: str) -> tuple[int, ...]:

@@ -49,6 +49,7 @@ class Family:
     transformers: TransformersPlace = TransformersPlace()
     without_vllm: str = ""  # why vLLM cannot serve the family, where that is known before it loads
     longest_in_vllm: Callable[[Any], int | None] | None = None  # tokens; longer texts are computed otherwise there
+    for_vllm: Callable[[Any], dict[str, Any]] | None = None  # what vLLM's class reads under names that the config lacks
     width: Callable[[Any], int | list[int] | None] | None = None  # of all layers or of each, from the text's config
 
 
@@ -75,16 +76,13 @@ FAMILIES: dict[str, Family] = {
     # the layers with a window see one token more there than in the transformers library
     "cohere2": Family(longest_in_vllm=lambda config: config.sliding_window),
     "cohere2_moe": Family(longest_in_vllm=lambda config: config.sliding_window),
-    "mimo_v2_flash": Family(
-        without_vllm="its counts there are not those of the transformers library, for a reason that is not known"
-    ),
+    # what the transformers library always computes, whatever the config says
+    "deepseek_v3": Family(for_vllm=lambda _config: {"scoring_func": "sigmoid", "topk_method": "noaux_tc"}),
+    "mimo_v2_flash": Family(for_vllm=lambda config: _mimo_names(config)),
     "phimoe": Family(without_vllm="its class there leaves out the bias of the lm_head"),
     "lfm2": Family(width=lambda config: _lfm2_width(config)),
     "llama4_text": Family(width=lambda config: getattr(config, "intermediate_size_mlp", None)),  # its dense layers
-    "gemma4_text": Family(
-        without_vllm="its layers may differ in width, and vLLM's are counted with one width",
-        width=lambda config: _gemma4_widths(config),
-    ),
+    "gemma4_text": Family(width=lambda config: _gemma4_widths(config)),
 }
 """The families of this package, by `model_type` in a model's config."""
 
@@ -143,6 +141,35 @@ def _gemma4_widths(config: Any) -> list[int] | int | None:
     if not getattr(config, "use_double_wide_mlp", False) or not 0 < first < layers or not isinstance(width, int):
         return width
     return [width if layer < first else 2 * width for layer in range(layers)]
+
+
+def _mimo_names(config: Any) -> dict[str, Any]:
+    """MiMo V2's config in the words of its first release, which vLLM's class reads.
+
+    Without them it takes a rotation of all places of a head, of base 10⁶, and says nothing.
+    """
+    kinds, rope = config.layer_types, config.rope_parameters
+    whole, window = (rope[kind] for kind in ("full_attention", "sliding_attention"))
+    if whole["partial_rotary_factor"] != window["partial_rotary_factor"]:
+        raise UnknownArchitectureError(
+            f"{class_name(config)} turns {whole['partial_rotary_factor']} of a head in some layers and "
+            f"{window['partial_rotary_factor']} in those with a window, vLLM's class the same in all: "
+            "try --engine transformers"
+        )
+    return {
+        "hybrid_layer_pattern": [int(kind == "sliding_attention") for kind in kinds],
+        "moe_layer_freq": [int(kind == "sparse") for kind in config.mlp_layer_types],
+        "layernorm_epsilon": config.rms_norm_eps,
+        "sliding_window_size": config.sliding_window,
+        "swa_num_attention_heads": config.num_attention_heads,
+        "swa_num_key_value_heads": 2 * config.num_key_value_heads,
+        "swa_head_dim": config.head_dim,
+        "swa_v_head_dim": config.v_head_dim,
+        "add_swa_attention_sink_bias": True,
+        "rope_theta": whole["rope_theta"],
+        "swa_rope_theta": window["rope_theta"],
+        "partial_rotary_factor": whole["partial_rotary_factor"],
+    }
 
 
 def family_of(config: Any) -> Family:

@@ -4,6 +4,7 @@
     python -m tests.engines.families_table --vllm [KIND …]    and vLLM against transformers (`vllm_families`), recorded
 
 It takes some minutes. With KIND, only these families are compared, and the others' rows stay as they are.
+To try the models of text and images too, make torchvision importable (decision 0075).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import shorten
@@ -36,18 +38,37 @@ def in_transformers(folder: Path) -> int:
 
 
 def record_vllm(folder: Path, kinds: Collection[str]) -> None:
-    """Try these families on vLLM, and keep what comes out."""
+    """Try these families on vLLM, and keep what comes out.
+
+    What is recorded of a family that needs another package stays where that is not installed.
+    """
     command = [sys.executable, "-m", "tests.engines.vllm_families", str(folder), *kinds]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    lines = [*RECORD.read_text(encoding="utf-8").splitlines(), *printed.splitlines()]
-    told = {json.loads(line)["model_type"]: line for line in lines if line.startswith("{")}
-    RECORD.write_text("".join(f"{told[kind]}\n" for kind in CONFIGS if kind in told), encoding="utf-8")
+    told = {one["model_type"]: one for one in _recorded()}
+    for one in (json.loads(line) for line in printed.splitlines() if line.startswith("{")):
+        if _is_there(told.get(one["model_type"], {}).get("needs")):
+            told[one["model_type"]] = one
+    lines = (json.dumps(told[kind], ensure_ascii=False) for kind in CONFIGS if kind in told)
+    RECORD.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _recorded() -> list[dict[str, str]]:
+    return [json.loads(line) for line in RECORD.read_text(encoding="utf-8").splitlines()]
+
+
+def _is_there(package: str | None) -> bool:
+    return package is None or find_spec(package) is not None
 
 
 def in_vllm() -> dict[str, str]:
     """What the record says of each family, in few words."""
-    told = map(json.loads, RECORD.read_text(encoding="utf-8").splitlines())
-    return {one["model_type"]: one["vllm"] + _why(one.get("reason", "")) for one in told}
+    return {
+        one["model_type"]: one["vllm"] + _with(one.get("needs")) + _why(one.get("reason", "")) for one in _recorded()
+    }
+
+
+def _with(package: str | None) -> str:
+    return "" if package is None else f", with {package}"
 
 
 def _why(reason: str) -> str:

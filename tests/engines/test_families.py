@@ -52,6 +52,19 @@ def decoder_of_kind(kind: str) -> tuple[PreTrainedConfig, nn.Module]:
     return config, decoder_of(auto_model(config).from_config(config).eval())
 
 
+def test_vllm_is_told_what_its_class_of_mimo_reads_under_other_names() -> None:
+    config = tiny_config("mimo_v2_flash")
+    told = family_of(config).for_vllm
+    assert told is not None
+    assert {
+        "hybrid_layer_pattern": [0, 1, 0], "moe_layer_freq": [0, 1, 1], "rope_theta": 5e6, "swa_rope_theta": 1e4,
+        "partial_rotary_factor": 0.334, "swa_num_key_value_heads": 4,
+    }.items() <= told(config).items()  # fmt: skip
+    config.rope_parameters["sliding_attention"]["partial_rotary_factor"] = 0.5
+    with pytest.raises(UnknownArchitectureError, match=r"turns 0\.334 of a head in some layers and 0\.5 in those"):
+        told(config)
+
+
 @pytest.mark.parametrize("kind", often_and_seldom(CONFIGS))
 def test_every_layer_s_site_is_a_module_of_its_own_and_of_the_config_s_width(kind: str) -> None:
     config, decoder = decoder_of_kind(kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -132,6 +133,7 @@ def test_every_end_token_that_is_named_anywhere_counts() -> None:
     assert end_tokens(Named(2), Named([128, 2, 9]), Named(7)) == (2, 7, 9, 128)
     assert end_tokens(Named(None), None, Named(7)) == (7,)
     assert end_tokens(Named(None), None, Named(None)) == ()
+    assert end_tokens(SimpleNamespace(eos_token_id=151645, vocab_size=320), None, Named(319)) == (319,)
 
 
 def test_a_follower_sees_whole_characters_and_can_end_the_answer() -> None:

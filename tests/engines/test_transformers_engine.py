@@ -7,17 +7,19 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.corpus.encode import Prompt, PromptGroup, ScoredText
 from language_neurons_alignment.engines import EngineSettings, load_engine
 from language_neurons_alignment.engines.transformers import TransformersEngine, network
 from language_neurons_alignment.engines.transformers.network import Head, token_losses
-from language_neurons_alignment.errors import EngineError, SettingsError
+from language_neurons_alignment.errors import EngineError, LNAWarning, SettingsError
 from tests.engines.contract import SHORT, assert_same_counts, groups_of
 from tests.tiny_models import save_tiny_model
 
@@ -25,6 +27,29 @@ from tests.tiny_models import save_tiny_model
 @pytest.fixture
 def engine(tiny_llama: Path) -> TransformersEngine:
     return TransformersEngine.load(tiny_llama, device="cpu")
+
+
+def test_a_scale_of_logits_that_the_model_s_class_leaves_out_is_said(recwarn: pytest.WarningsRecorder) -> None:
+    class Wrapper(nn.Module):
+        """Its class multiplies logits with `own`, its text decoder's config names `named`."""
+
+        def __init__(self, own: float, named: float) -> None:
+            super().__init__()
+            self.lm_head, self.own = nn.Linear(4, 7, bias=False), own
+            self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(logit_scale=named))
+
+        def forward(self, input_ids: torch.Tensor, use_cache: bool) -> SimpleNamespace:
+            return SimpleNamespace(logits=self.own * self.lm_head(hidden))
+
+    tokens, hidden = (
+        torch.ones(1, 3, dtype=torch.long),
+        torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0)),
+    )
+    right, other = Wrapper(0.5, 0.5), Wrapper(1.0, 0.5)
+    assert network._head(right, right.lm_head, tokens, hidden).scale == 0.5  # pyright: ignore[reportArgumentType]
+    assert not recwarn
+    with pytest.warns(LNAWarning, match=r"of Wrapper names a scale \(0\.5\) .* applies none: likelihoods"):
+        assert network._head(other, other.lm_head, tokens, hidden).scale == 1  # pyright: ignore[reportArgumentType]
 
 
 class TestLoading:

@@ -13,6 +13,7 @@ import pytest
 from transformers import AutoConfig
 
 from language_neurons_alignment.core.model import ModelInfo
+from language_neurons_alignment.engines.checkpoint import processor_files
 from language_neurons_alignment.engines.vllm import VLLMEngine, launch
 from language_neurons_alignment.engines.vllm import engine as loading
 from language_neurons_alignment.engines.vllm import launch as checks
@@ -170,6 +171,12 @@ def test_a_family_that_vllm_cannot_serve_is_refused_before_anything_is_loaded() 
         checks.check_model(tiny_config("bloom"), Launch("x", "float32"))
 
 
+def test_gemma_4_is_refused_only_where_its_layers_differ_in_width() -> None:
+    checks.check_model(tiny_config("gemma4_text", use_double_wide_mlp=False), Launch("x", "float32"))
+    with pytest.raises(UnknownArchitectureError, match=r"different widths \(96, 192 neurons\).*--engine transformers"):
+        checks.check_model(tiny_config("gemma4_text"), Launch("x", "float32"))
+
+
 def test_a_model_of_text_and_images_needs_torchvision_in_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "find_spec", lambda _name: None)
     with pytest.raises(
@@ -178,6 +185,15 @@ def test_a_model_of_text_and_images_needs_torchvision_in_vllm(monkeypatch: pytes
         checks.check_model(tiny_config("gemma3", architectures=["Gemma3"]), Launch("x", "float32"))
     monkeypatch.setattr(checks, "find_spec", lambda _name: object())
     checks.check_model(tiny_config("gemma3"), Launch("x", "float32"))
+
+
+def test_a_merged_model_of_text_and_images_has_the_files_of_its_processor(tmp_path: Path) -> None:
+    for name in ("config.json", "preprocessor_config.json", "processor_config.json"):
+        (tmp_path / name).write_text("{}")
+    assert [one.name for one in processor_files(str(tmp_path), None)] == [
+        "preprocessor_config.json",
+        "processor_config.json",
+    ]
 
 
 def test_layers_whose_neurons_could_not_be_proved() -> None:

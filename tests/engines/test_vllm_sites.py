@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from language_neurons_alignment.engines.vllm.experts import RankExperts, RoutedCall
+from language_neurons_alignment.engines.vllm.experts import RankExperts, RoutedCall, mend_routers
 from language_neurons_alignment.engines.vllm.firing import FiringSums, RowWeights
 from language_neurons_alignment.engines.vllm.sites import RankSite, Trace, decoder_layers
 from language_neurons_alignment.errors import UnknownArchitectureError
@@ -225,25 +225,30 @@ def test_another_width_and_ranks_that_are_not_summed_are_refused() -> None:
 
 
 class RotaryEmbedding(nn.Module):
-    """Called as vLLM's, with a kernel that may turn other rows than its equation does."""
+    """Called as vLLM's, with a kernel that may turn other rows than its equation does; `mendable` as its `CustomOp`."""
 
-    def __init__(self, *, right: bool) -> None:
+    def __init__(self, *, right: bool, mendable: bool = False) -> None:
         super().__init__()
-        self.right = right
+        self.right, self._forward_method = right, self.kernel
+        if mendable:
+            self.forward = lambda *args: self._forward_method(*args)
 
     def forward_native(self, positions: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         return query * positions[:, None], key * positions[:, None]
 
     def forward(self, positions: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        return self.kernel(positions, query, key)
+
+    def kernel(self, positions: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         query.mul_(positions[:, None])  # in place, as vLLM's kernel
         key.mul_((positions if self.right else positions.flip(0))[:, None])
         return query, key
 
 
 class Turning(MLP):
-    def __init__(self, *, right: bool) -> None:
+    def __init__(self, *, right: bool, mendable: bool = False) -> None:
         super().__init__(Merged())
-        self.rotary = RotaryEmbedding(right=right)
+        self.rotary = RotaryEmbedding(right=right, mendable=mendable)
 
     def forward(self, x: Tensor) -> Tensor:
         self.rotary(torch.arange(len(x)), x.clone(), x.clone())
@@ -256,15 +261,45 @@ def test_a_rotary_embedding_whose_kernel_turns_other_rows_is_refused() -> None:
         found(Turning(right=True), Turning(right=False))
 
 
+@pytest.mark.parametrize("mendable", [True, False])
+def test_a_rotary_embedding_computes_its_equation_where_its_kernel_gives_something_else(mendable: bool) -> None:
+    model = Decoder(Turning(right=True, mendable=True), Turning(right=False, mendable=mendable))
+    assert trace_of(model).mend()
+    again = trace_of(model)
+    assert not again.mend()
+    if mendable:
+        assert len(again.found(width=WIDTH, tensor=1)) == 2
+    else:  # what computes is not what was replaced
+        with pytest.raises(UnknownArchitectureError, match=r"layer 1 .*rotary embedding gives something else"):
+            again.found(width=WIDTH, tensor=1)
+
+
+def test_attention_over_another_layer_s_keys_is_not_tried_as_an_activation_function() -> None:
+    class Attention(nn.Module):
+        """As vLLM's, which cannot be called with queries alone."""
+
+        def forward(self, query: Tensor, key: Tensor | None, value: Tensor | None) -> Tensor:
+            return 2 * query
+
+    class Sharing(MLP):
+        def __init__(self) -> None:
+            super().__init__(Merged())
+            self.attn, self.o_proj = Attention(), nn.Linear(HIDDEN, HIDDEN)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + 0 * self.o_proj(self.attn(x, None, None))
+
+    assert len(found(Sharing())) == 1
+
+
 class Routed(nn.Module):
     """As vLLM's `RoutedExperts`, with weights as they were loaded."""
 
-    def __init__(self, bias: Tensor | None, *, grouped: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         first, down = (torch.randn(3, *shape, generator=generator) for shape in ((2 * WIDTH, HIDDEN), (HIDDEN, WIDTH)))
         self.__dict__["lna_weights"] = [first, down, None, None]
-        self.e_score_correction_bias, self.use_grouped_topk, self.custom_routing_function = bias, grouped, None
         self.activation, self.expert_map, self.global_num_experts = "silu", None, 3
         self.apply_router_weight_on_input = False
 
@@ -274,7 +309,7 @@ def routed_call() -> RoutedCall:
     generator = torch.Generator().manual_seed(1)
     x, weights = torch.randn(2, HIDDEN, generator=generator), torch.tensor([[0.75, 0.25], [0.5, 0.5]])
     index = torch.tensor([[2, 0], [1, 2]])
-    first, down, *_ = Routed(None).__dict__["lna_weights"]
+    first, down, *_ = Routed().__dict__["lna_weights"]
     gate, up = torch.einsum("th,efh->tef", x, first).chunk(2, dim=-1)
     given = torch.einsum("tef,ehf->teh", F.silu(gate) * up, down)
     return RoutedCall(
@@ -282,13 +317,57 @@ def routed_call() -> RoutedCall:
     )
 
 
-def test_a_bias_that_vllm_s_router_for_cpus_leaves_out_is_refused() -> None:
-    call, bias = routed_call(), torch.tensor([0.0, 0.1, 0.0])
-    for module in (Routed(None), Routed(bias * 0), Routed(bias, grouped=True)):
-        assert isinstance(RankExperts.of(module, call), RankExperts)
-    assert RankExperts.of(Routed(bias), call) == (
-        "vLLM's router for CPUs leaves out the bias that the model adds to its router's scores"
-    )
+class CPURouter:
+    """As vLLM's: without groups it leaves the bias out."""
+
+    def __init__(self, score: str = "softmax", bias: Tensor | None = None, *, custom: object = None) -> None:
+        self.scoring_func, self.e_score_correction_bias, self.custom_routing_function = score, bias, custom
+        self.use_grouped_topk, self.num_expert_group, self.topk_group = False, None, None
+
+
+class OtherRouter(CPURouter):
+    """Of another device."""
+
+
+@pytest.mark.parametrize(
+    ("router", "mended"),
+    [
+        (CPURouter(), False),
+        (CPURouter(bias=torch.ones(3)), True),
+        (CPURouter("sigmoid"), True),
+        (CPURouter("sigmoid", custom=print), False),
+        (CPURouter("sqrtsoftplus", torch.ones(3)), False),
+        (OtherRouter("sigmoid"), False),
+    ],
+)
+def test_a_router_for_cpus_that_would_leave_something_out_has_one_group(router: CPURouter, mended: bool) -> None:
+    block = nn.Module()
+    block.router = router
+    for _ in range(2):  # the second time nothing is left to do
+        assert mend_routers(nn.Sequential(block)) == mended
+        assert (router.use_grouped_topk, router.num_expert_group, router.topk_group) == (
+            (True, 1, 1) if mended or router.use_grouped_topk else (False, None, None)
+        )
+        mended = False
+
+
+def test_experts_of_gpt_oss_have_gates_in_turn_with_ups_and_clamps() -> None:
+    call, module = routed_call(), Routed()
+    first, down, *_ = module.__dict__["lna_weights"]
+    module.activation = "swigluoai"
+    assert RankExperts.of(module, call) == "their weights, as they were loaded, do not give what the kernel gives"
+    both = torch.einsum("th,efh->tef", 3 * call.x, first)
+    gate, up = both[..., ::2].clamp(max=7.0), both[..., 1::2].clamp(-7.0, 7.0)
+    assert (both > 7).any()
+    activation = gate * torch.sigmoid(1.702 * gate)
+    given = torch.einsum("tef,ehf->teh", activation * (up + 1), down)
+    chosen = given.gather(1, call.index[..., None].expand(-1, -1, HIDDEN)) * call.weights[..., None]
+    call = RoutedCall(3 * call.x, call.weights, call.index, chosen.sum(1))
+    experts = RankExperts.of(module, call, scale=2.5)
+    assert isinstance(experts, RankExperts)
+    assert experts.scale == 2.5
+    for expert, tokens, seen in experts.activations(call):
+        torch.testing.assert_close(seen, activation[tokens, expert])
 
 
 def test_experts_whose_inputs_are_weighted_compute_from_these_and_are_not_weighted_again() -> None:

@@ -15,7 +15,7 @@ from language_neurons_alignment.corpus.encode import PromptGroup
 from language_neurons_alignment.engines.vllm.firing import PIECE, FiringSums, RowWeights, change_
 from language_neurons_alignment.engines.vllm.gather import check_acted, check_pass, gather_counts, gather_losses
 from language_neurons_alignment.engines.vllm.messages import pack_intervention, pack_tree, unpack
-from language_neurons_alignment.engines.vllm.passes import Schedule, Scores
+from language_neurons_alignment.engines.vllm.passes import Pass, Schedule, Scores
 from language_neurons_alignment.engines.vllm.sites import RankSite
 from language_neurons_alignment.engines.vllm.tree import PrefixTree, weighted_tree
 from language_neurons_alignment.errors import EngineError, SilentHookError, TallyError
@@ -79,6 +79,23 @@ class TestSchedule:
         s = schedule.statistics
         assert (s.chunked, s.cached_tokens, s.preemptions, s.strangers, s.requests) == (1, 3, 1, 1, 3)
         assert schedule.unseen == 0
+
+
+@pytest.mark.parametrize("axes", [(), (1,), (3,)], ids=["rows", "one axis", "Qwen-VL's three axes"])
+def test_rows_that_hold_another_token_or_position_are_noticed(axes: tuple[int, ...]) -> None:
+    tree, weights = weighted_tree([PromptGroup(A[:3], (A,))])
+    rank = SimpleNamespace(
+        sites=(), d_mlp=1, device=CPU, last=False, layers=[], describe=dict, runner=SimpleNamespace(requests=["a"])
+    )
+    positions = torch.arange(len(A) + 2).expand(*axes, -1).clone()  # and two rows of padding
+    for place, wrong in ((None, 0), (0, 1), (len(A), 0)):
+        one = Pass(rank, pack_tree(tree, weights=weights))  # pyright: ignore[reportArgumentType] - all that it reads
+        one.step(step({"a": (A, 0, len(A))}))
+        fed = positions.clone()
+        if place is not None:
+            fed[..., place] += 1
+        one.before({"input_ids": torch.tensor([*A, 0, 0]), "positions": fed})
+        assert one.report()["wrong"] == wrong
 
 
 class TestSums:

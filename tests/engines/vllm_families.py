@@ -3,8 +3,9 @@
     python -m tests.engines.vllm_families FOLDER [KIND …]
 
 makes the tiny models in FOLDER, and prints one JSON object a line: `model_type`; `vllm`, which is "equal", "different"
-or "refused"; `reason` where it is not equal. Counts, moments, likelihoods and deactivations are compared in float32, by
-the rules of the engine contract, and greedy answers token for token. Without KIND it tries all of `KINDS`.
+or "refused"; `reason` where it is not equal; `needs`, a package that vLLM needs besides. Counts, moments, likelihoods
+and deactivations are compared in float32, by the rules of the engine contract, and greedy answers token for token.
+Without KIND it tries all of `KINDS`.
 
 A process of its own, because vLLM changes classes of the transformers library when it runs inside. Its imports are what
 takes the time: a family more costs seconds. The transformers engine is therefore asked first.
@@ -24,6 +25,7 @@ from traceback import extract_tb
 from typing import Any
 
 import pytest
+from transformers.utils import IMAGE_PROCESSOR_NAME
 
 from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.core.counts import LanguageCounts
@@ -45,7 +47,7 @@ from tests.engines.contract import (
 from tests.engines.generation_contract import SOME, prompts_of
 from tests.engines.moments_contract import assert_same_moments
 from tests.engines.vllm_engines import open_vllm
-from tests.tiny_models import CONFIGS, save_tiny_model
+from tests.tiny_models import CONFIGS, save_tiny_model, tiny_config
 
 KINDS = tuple(CONFIGS)
 
@@ -72,16 +74,26 @@ CHANGES: dict[str, dict[str, Any]] = {
     "llama4": {"text_config": {**CONFIGS["llama4_text"], **_LLAMA4}},
     "lfm2": {"conv_dim": 128, "block_dim": 128, "block_ff_dim": 144, "block_norm_eps": 1e-5},
     "lfm2_moe": {"conv_dim": 128},
-    "minimax_m2": {"rotary_dim": 16, "scoring_func": "sigmoid", "use_routing_bias": True},
+    "minimax_m2": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        "rotary_dim": 16,
+        "scoring_func": "sigmoid",
+        "use_routing_bias": True,
+    },
     "cohere2_moe": {"sliding_window": 512},
     "cohere2": {"sliding_window": 512},  # vLLM's window is one token longer, so the engine reads no longer texts
     "gemma2": {"attn_logit_softcapping": 50.0},  # as Gemma 2's own; at 1, vLLM's kernel for CPUs gives NaN
     "deepseek_v2": _MLA,  # the one size that vLLM's kernel for CPUs knows
     "deepseek_v3": {**_MLA, "topk_method": "noaux_tc"},  # as in its published config
     "glm4_moe_lite": _MLA,
+    "glm4_moe": {"routed_scaling_factor": 2.0},  # which vLLM applies to the experts' sum, not to the router's weights
+    "aya_vision": {"text_config": {**CONFIGS["aya_vision"]["text_config"], "sliding_window": 512, "logit_scale": 1.0}},
     "falcon": {"ffn_hidden_size": 512, "intermediate_size": 512},  # vLLM knows no other than 4 × the hidden size
 }
 """What a tiny model must have besides, so that vLLM can load it."""
+
+PROCESSORS = {"aya_vision": {"image_processor_type": "GotOcr2ImageProcessor", "processor_class": "AyaVisionProcessor"}}
+"""Of models that vLLM reads by the transformers library's code, which wants to know how they read images."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,8 @@ def compared(kind: str, folder: Path) -> dict[str, str]:
     """The result of one family."""
     try:
         save_tiny_model(kind, folder, **CHANGES.get(kind, {}))
+        if kind in PROCESSORS:
+            (folder / IMAGE_PROCESSOR_NAME).write_text(json.dumps(PROCESSORS[kind]), encoding="utf-8")
         theirs = Seen.of(TransformersEngine.load(folder, device="cpu", dtype="float32"))
         with inside(folder) as engine:
             Seen.of(engine).assert_same(theirs)
@@ -147,7 +161,9 @@ def compared(kind: str, folder: Path) -> dict[str, str]:
     except AssertionError as error:
         said = " ".join(str(error).split()) or str(extract_tb(error.__traceback__)[-1].line)
         return {"model_type": kind, "vllm": "different", "reason": said[:300]}
-    return {"model_type": kind, "vllm": "equal"}
+    config = tiny_config(kind)
+    needs = {} if config.get_text_config() is config else {"needs": "torchvision"}
+    return {"model_type": kind, "vllm": "equal", **needs}
 
 
 def tell(folder: Path, kinds: Iterable[str]) -> int:

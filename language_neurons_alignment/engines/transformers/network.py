@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from transformers.cache_utils import DynamicLayer
 from ...core.perplexity import TextLikelihood
 from ...core.routing import Experts
 from ...corpus.encode import ScoredText
-from ...errors import EngineError, LNAError, UnknownArchitectureError
+from ...errors import EngineError, LNAError, LNAWarning, UnknownArchitectureError
 from ..base import not_finite
 from ..checkpoint import quiet, rope_switch
 from ..families import family_of
@@ -201,8 +202,16 @@ def _head(model: PreTrainedModel, projection: nn.Module, tokens: Int64[Tensor, "
     scale = getattr(text, "logit_scale", None) or 1 / (getattr(text, "logits_scaling", None) or 1)
     named = Head(projection, getattr(text, "final_logit_softcapping", None), scale)
     own = model(input_ids=tokens, use_cache=False).logits.float()
-    for head in (named, Head(projection)):
+    for head in (named, plain := Head(projection)):
         if (own - head(hidden)).abs().max() <= 1e-2 * own.abs().max():
+            if head is plain:
+                warnings.warn(
+                    f"the config of {type(model).__name__} names a scale ({scale:g}) or a soft cap for its logits, "
+                    "and its class in the transformers library applies none: likelihoods and sampled answers are those "
+                    "of this class, and vLLM's may differ; counts and greedy answers do not depend on it",
+                    LNAWarning,
+                    stacklevel=4,
+                )
             return head
     raise EngineError(
         f"the logits of {type(model).__name__} are not those of its lm_head: expected them up to the known scale "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import platform
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -46,6 +48,8 @@ from .process import Process
 from .runner import COMPARED
 from .tree import Cut, PrefixTree, shards, weighted_tree
 from .watch import Guard
+
+_log = logging.getLogger(__name__)
 
 SHARD = 2_000_000
 """Tokens of a corpus in one prefix tree; a longer corpus is counted tree by tree."""
@@ -286,6 +290,20 @@ def _trace(process: Process, name: str, tokens: Tokens, *, end: str) -> list[Mes
     return process.rpc(end)
 
 
+def _find(process: Process, name: str, tokens: Tokens) -> list[Message]:
+    """What the ranks found while they followed a text."""
+    ranks = _trace(process, name, tokens, end="lna_find")
+    if any(rank.get("again") for rank in ranks):
+        ranks = _trace(process, name, tokens, end="lna_find")
+    if mended := {what for rank in ranks for what in rank.get("mended", ())}:
+        _log.warning(
+            "on this device, vLLM's %s of %s gives something else than its equation: the equation is computed instead",
+            " and ".join(sorted(mended)),
+            name,
+        )
+    return ranks
+
+
 def _load(
     launch: Launch, *, revision: str | None
 ) -> tuple[Process, Tokenizer, ModelInfo, dict[str, str | int | float | bool]]:
@@ -313,12 +331,17 @@ def _load(
     text = config.get_text_config()
     if text is not config:  # a model of text and images: the images' part is not loaded
         options.setdefault("language_model_only", True)
+        # some classes of these (vLLM's for any model of the transformers library) build its processor all the same
+        options |= {"skip_tokenizer_init": False, "tokenizer": path}
     limit = max_model_len(text, checkpoint.longest_sequence(text, tokenizer), options)
-    if (longest := family_of(config).longest_in_vllm) and (same := longest(text)):
+    family = family_of(config)
+    if family.longest_in_vllm and (same := family.longest_in_vllm(text)):
         limit = min(limit, same + 1)
     if (tuned := getattr(text, "attn_temperature_tuning", None)) is not None:  # Llama 4; vLLM goes by its length limit
         given = options.get("override_generation_config") or {}
         options["override_generation_config"] = {**given, "attn_temperature_tuning": tuned}
+    if family.for_vllm:
+        options["hf_overrides"] = {**family.for_vllm(config), **options.get("hf_overrides", {})}
     if revision is not None:
         options["revision"] = revision
     d_mlp, architecture = neurons_per_layer(config), class_name(config) or config.model_type
@@ -333,7 +356,7 @@ def _load(
         raise
     try:
         check_ranks(process.rpc("lna_attach", d_mlp), launch)
-        ranks = _trace(process, architecture, _probe(text.vocab_size, limit - 1), end="lna_find")
+        ranks = _find(process, architecture, _probe(text.vocab_size, limit - 1))
         check_sites(ranks, layers=text.num_hidden_layers)
         experts, d_mlp = gather_experts(ranks), max(rank["neurons"] for rank in ranks) * launch.tensor
     except BaseException:
@@ -399,6 +422,8 @@ def _model_folder(launch: Launch, *, config: Any, revision: str | None) -> Itera
         model = put_onto(load_weights(launch.path, config=config, dtype=dtype, revision=revision), added)
         with explained(f"cannot save the model with the adapter merged in {folder} (TMPDIR chooses another place)"):
             model.save_pretrained(folder)
+            for file in checkpoint.processor_files(launch.path, revision):
+                shutil.copy(file, folder)
         del model
         yield folder
 

@@ -4,6 +4,8 @@
     Σ_e w_e · down_e(act(gate_e x) · up_e x)        computed here, in place of the kernel, only under an intervention
     Σ_e down_e(act(gate_e w_e x) · up_e w_e x)      in Llama 4, whose neurons are act(gate_e w_e x)
 
+In GPT-OSS, g σ(α g) with g = min(gate_e x, c) stands in the place of act, and clip(up_e x, ±c) + 1 in that of up_e x.
+
 `x`, the chosen experts and their weights w are those that vLLM hands to its kernel (`RoutedExperts.forward_modular`),
 so the router is vLLM's own. Kernels may store the experts' weights in an order of their own, so the weights are kept as
 they were loaded (`keep_weights`): without more memory where the kernel uses them as they are, as on GPUs with
@@ -26,12 +28,36 @@ from ...core.interventions import LayerIntervention
 
 _KEPT = "lna_weights"
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda gate: F.gelu(gate, approximate="tanh"),
+
+@dataclass(frozen=True)
+class _Gating:
+    """What experts compute between their projections: act(gate) · factor(up)."""
+
+    act: Callable[[Tensor], Tensor]
+    factor: Callable[[Tensor], Tensor] = lambda up: up
+    step: int = 1  # from one row of the gate to the next; 2: gate and up take turns
+
+    def halves(self, width: int) -> tuple[slice, slice]:
+        """Which rows of the first projection, or which of its outputs, are the gate's and which are up's."""
+        return (slice(width), slice(width, None)) if self.step == 1 else (slice(0, None, 2), slice(1, None, 2))
+
+
+_LIMIT, _ALPHA = 7.0, 1.702
+"""Of vLLM's `swigluoai_and_mul`, as in the transformers library."""
+
+
+def _swish(gate: Tensor) -> Tensor:
+    gate = gate.clamp(max=_LIMIT)
+    return gate * torch.sigmoid(_ALPHA * gate)
+
+
+_GATINGS: dict[str, _Gating] = {
+    "silu": _Gating(F.silu),
+    "gelu": _Gating(F.gelu),
+    "gelu_tanh": _Gating(lambda gate: F.gelu(gate, approximate="tanh")),
+    "swigluoai": _Gating(_swish, lambda up: up.clamp(-_LIMIT, _LIMIT) + 1, step=2),
 }
-"""By vLLM's name; each is above 0 exactly where the gate is, and multiplied by up."""
+"""By vLLM's name of the activation function."""
 
 
 def keep_weights() -> None:
@@ -49,6 +75,26 @@ def keep_weights() -> None:
 
     setattr(process_weights_after_loading, _KEPT, True)
     UnquantizedFusedMoEMethod.process_weights_after_loading = process_weights_after_loading  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def mend_routers(model: nn.Module) -> bool:
+    """Let vLLM's routers for CPUs choose as the model's equation says; whether there was one that did not.
+
+    Without groups of experts they leave out the bias of the scores, and know no sigmoid. With groups they know both, so
+    all experts become one group.
+    """
+    routers = [getattr(module, "router", None) for module in model.modules()]
+    wrong: list[Any] = [one for one in routers if type(one).__name__ == "CPURouter" and _needs_a_group(one)]
+    for router in wrong:
+        router.use_grouped_topk, router.num_expert_group, router.topk_group = True, 1, 1
+    return bool(wrong)
+
+
+def _needs_a_group(router: Any) -> bool:
+    bias, score = router.e_score_correction_bias, router.scoring_func
+    if router.use_grouped_topk or router.custom_routing_function is not None:
+        return False
+    return score == "sigmoid" or (score == "softmax" and bias is not None)
 
 
 @dataclass(frozen=True)
@@ -69,36 +115,36 @@ class RankExperts:
         module: vLLM's `RoutedExperts`.
         number, width, top_k: experts, neurons of each, and experts to which each token is sent.
         weighted: the router's weights are of the experts' inputs, and not of what they give.
+        scale: what vLLM multiplies the experts' sum with afterwards, which belongs to the router's weights.
     """
 
     module: Any
-    act: Callable[[Tensor], Tensor]
-    first: Float[Tensor, "expert both hidden"]  # gate, then up
+    gating: _Gating
+    first: Float[Tensor, "expert both hidden"]  # gate and up
     down: Float[Tensor, "expert hidden width"]
     first_bias: Tensor | None
     down_bias: Tensor | None
     number: int
     width: int
     top_k: int
-    weighted: bool
+    weighted: bool = False
+    scale: float = 1.0
 
     @classmethod
-    def of(cls, module: Any, call: RoutedCall) -> RankExperts | str:
+    def of(cls, module: Any, call: RoutedCall, *, scale: float = 1.0) -> RankExperts | str:
         """A layer's experts, proved on what its kernel was given and gave; or why they cannot be."""
         kept = module.__dict__.get(_KEPT)
         if kept is None:
             return f"they are quantised ({type(module.quant_method).__name__}), so their weights cannot be read"
         first, down, first_bias, down_bias = kept
-        act = _ACTIVATIONS.get(str(getattr(module.activation, "value", module.activation)))
-        if act is None:
+        gating = _GATINGS.get(str(getattr(module.activation, "value", module.activation)))
+        if gating is None:
             return f"their activation function {module.activation} is not known"
         if module.expert_map is not None or len(first) != module.global_num_experts:
             return "they are shared out among ranks"
-        bias, elsewhere = module.e_score_correction_bias, module.use_grouped_topk or module.custom_routing_function
-        if call.x.device.type == "cpu" and bias is not None and not elsewhere and bool(bias.any()):
-            return "vLLM's router for CPUs leaves out the bias that the model adds to its router's scores"
         sizes = len(first), down.shape[2], call.index.shape[1]
-        found = cls(module, act, first, down, first_bias, down_bias, *sizes, bool(module.apply_router_weight_on_input))
+        weighted = bool(module.apply_router_weight_on_input)
+        found = cls(module, gating, first, down, first_bias, down_bias, *sizes, weighted, scale)
         index = call.index.sort(dim=-1).values
         if bool((index < 0).any()) or bool((index >= len(first)).any()) or bool((index.diff(dim=-1) == 0).any()):
             return "their router sends a token to no expert, or to one twice"
@@ -110,11 +156,12 @@ class RankExperts:
         """What the experts give, with their neurons changed; their numbers count from the first expert's on."""
         result = torch.zeros(call.x.shape, dtype=torch.float32, device=call.x.device)
         for expert, tokens, x, weights in self._sent(call):
-            gate, up = self._linear(self.first, self.first_bias, expert, x).chunk(2, dim=-1)
-            activation = self.act(gate)
+            both = self._linear(self.first, self.first_bias, expert, x)
+            gate, up = (both[:, half] for half in self.gating.halves(self.width))
+            activation = self.gating.act(gate)
             if change is not None:
                 change.within(expert * self.width, (expert + 1) * self.width).apply_(activation)
-            given = self._linear(self.down, self.down_bias, expert, activation * up).float()
+            given = self._linear(self.down, self.down_bias, expert, activation * self.gating.factor(up)).float()
             result.index_add_(0, tokens, given if self.weighted else given * weights.float())
         return result.to(call.x.dtype)
 
@@ -123,7 +170,8 @@ class RankExperts:
     ) -> Iterator[tuple[int, Int[Tensor, " routed"], Float[Tensor, "routed width"]]]:
         """For each expert with tokens: its number, the numbers of its tokens, and their activations, changed."""
         for expert, tokens, x, _ in self._sent(call):
-            activation = self.act(self._linear(self.first, self.first_bias, expert, x, rows=self.width))
+            gate, _ = self.gating.halves(self.width)
+            activation = self.gating.act(self._linear(self.first, self.first_bias, expert, x, rows=gate))
             if change is not None:
                 change.within(expert * self.width, (expert + 1) * self.width).apply_(activation)
             yield expert, tokens, activation
@@ -137,8 +185,8 @@ class RankExperts:
             x, weights = call.x[tokens], call.weights[tokens, choice][:, None]
             yield expert, tokens, x * weights.to(x.dtype) if self.weighted else x, weights
 
-    def _linear(self, weight: Tensor, bias: Tensor | None, expert: int, x: Tensor, rows: int | None = None) -> Tensor:
-        return F.linear(x, weight[expert][:rows], None if bias is None else bias[expert][:rows])
+    def _linear(self, weight: Tensor, bias: Tensor | None, expert: int, x: Tensor, rows: slice = slice(None)) -> Tensor:
+        return F.linear(x, weight[expert][rows], None if bias is None else bias[expert][rows])
 
 
 def agree(one: Tensor, other: Tensor) -> bool:

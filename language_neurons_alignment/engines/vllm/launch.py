@@ -278,7 +278,7 @@ def start(launch: Launch, *, limit: int, options: Mapping[str, Any], guard: Guar
         from vllm.platforms import current_platform
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        settings: dict[str, Any] = {"enable_prefix_caching": True, **options}
+        settings: dict[str, Any] = {"enable_prefix_caching": True, "skip_tokenizer_init": True, **options}
         if current_platform.is_cpu():
             settings.setdefault("block_size", 32)
             settings.setdefault("gpu_memory_utilization", 0.5)  # of main memory, which other programs use too
@@ -294,7 +294,6 @@ def start(launch: Launch, *, limit: int, options: Mapping[str, Any], guard: Guar
             distributed_executor_backend=launch.backend,
             max_model_len=limit,
             enforce_eager=True,
-            skip_tokenizer_init=True,
             disable_log_stats=True,
             worker_extension_cls=WORKER,
             **settings,

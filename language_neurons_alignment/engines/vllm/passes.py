@@ -244,9 +244,10 @@ class Pass:
         self._padded += self._now
         known = torch.from_numpy(rows != self._schedule.nodes).to(self._wrong.device)
         for given, expected in ((tokens, self._schedule.token), (positions, self._schedule.depth)):
-            if given is not None and given.dim() == 1:
+            if given is not None:  # Qwen-VL's positions have three axes, which are the same in a text
                 there = torch.from_numpy(expected[rows]).to(given.device)
-                self._wrong += ((given[: len(rows)] != there) & known).sum()
+                axes = given.reshape(-1, given.shape[-1])[:, : len(rows)]
+                self._wrong += ((axes != there).any(0) & known).sum()
 
     def layer(self, site: RankSite, inputs: Tensor, changed: tuple[Tensor, Tensor] | None) -> None:
         """Count a layer's firings, and add up its activations if the driver wants moments."""
@@ -270,7 +271,9 @@ class Pass:
             return
         rows = times.shape[1]  # the others are padding
         if self._routing is not None:
-            self._routing.add(self._place[site.layer], call.index[:rows], call.weights[:rows], times)
+            self._routing.add(
+                self._place[site.layer], call.index[:rows], call.weights[:rows] * site.experts.scale, times
+            )
         for expert, tokens, activation in site.experts.activations(call, change):
             start = site.start + expert * site.experts.width
             self._sums.add_expert(site, start, activation, tokens, weights)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.interventions import LayerIntervention
-from .experts import RoutedCall
+from .experts import RoutedCall, mend_routers
 from .firing import change_
 from .messages import Message, unpack_intervention
 from .runner import Runner
@@ -60,6 +60,7 @@ class Rank:
     last: bool  # whether the final hidden states come out here
     d_mlp: int  # neurons per layer on this rank
     tensor_size: int = 1  # how many ranks share each layer
+    mended: list[str] = field(default_factory=list)  # what computes its equation now, and gave something else before
     changes: dict[Place, LayerIntervention] = field(default_factory=dict)  # in force, neurons as numbered in the site
     acted: dict[Place, int] = field(default_factory=dict)  # how often each acted
     forwards: int = 0  # how often the model ran since the intervention changed
@@ -79,14 +80,16 @@ class Rank:
             own.intermediate_tensors = own.get_model().make_empty_intermediate_tensors(
                 batch_size=own.max_num_tokens, dtype=own.model_config.dtype, device=own.device
             )
+        runner = Runner(own)
         return cls(
-            runner=Runner(own),
+            runner=runner,
             sites=(),
             tensor_rank=tensor.rank_in_group,
             pipeline_rank=pipeline.rank_in_group,
             last=pipeline.is_last_rank,
             d_mlp=d_mlp // tensor.world_size,
             tensor_size=tensor.world_size,
+            mended=["router"] if mend_routers(runner.model) else [],
         )
 
     @property
@@ -105,6 +108,7 @@ class Rank:
             "pipeline_rank": self.pipeline_rank,
             "layers": self.layers,
             "neurons": self.d_mlp,
+            "mended": self.mended,
             "experts": [
                 [site.layer, site.experts.number, site.experts.width, site.experts.top_k]
                 for site in self.sites
@@ -136,14 +140,19 @@ class Rank:
         """Follow the next forward pass through every module of the layers."""
         self.observe(Trace(self.runner.model, self.sites))
 
-    def find(self) -> None:
-        """Find and prove this rank's neurons in what was followed."""
+    def find(self) -> bool:
+        """Find and prove this rank's neurons in what was followed; False: follow again, because it was mended."""
         trace = self.observer
         if not isinstance(trace, Trace):
             raise RuntimeError("there is no trace to find neurons in")
         self.observe(None)
+        if trace.mend():
+            trace.close()
+            self.mended.append("rotary embedding")
+            return False
         self.sites = trace.found(width=self.d_mlp, tensor=self.tensor_size)
         self.d_mlp = max((site.start + site.width for site in self.sites), default=0)
+        return True
 
     def observe(self, observer: RankObserver | None) -> None:
         """Call this observer from now on, in place of the one before; None: no observer."""

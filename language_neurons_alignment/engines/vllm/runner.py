@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 _CLASSES = {
     1: "vllm.v1.worker.gpu_model_runner.GPUModelRunner",
@@ -40,7 +39,6 @@ class Runner:
         self.name = bases[0]
         self.version = next((number for number, name in _CLASSES.items() if name in bases), None)
         self._fed: Sequence[str] = ()
-        self._handles: list[Any] = []
 
     @property
     def model(self) -> Any:
@@ -95,17 +93,15 @@ class Runner:
             before: with the model's inputs by name, before it runs, also in warm-ups.
             after: with what the model gave.
         """
+        original = self.model.forward
 
-        def forward(_module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def forward(*args: Any, **named: Any) -> Any:
             before({**dict(zip(("input_ids", "positions"), args, strict=False)), **named})
-
-        def ran(_module: nn.Module, _args: tuple[Any, ...], output: object) -> None:
+            output = original(*args, **named)
             after(output)
+            return output
 
-        self._handles = [
-            self.model.register_forward_pre_hook(forward, with_kwargs=True),
-            self.model.register_forward_hook(ran),
-        ]
+        self.model.__dict__["forward"] = forward  # classes that vLLM could compile as a whole (ERNIE 4.5) call no hooks
         if step is not None:
             self.own.execute_model = _stepping(self.own.execute_model, step)
             if self.version == 2:
@@ -113,9 +109,7 @@ class Runner:
 
     def leave(self) -> None:
         """Undo `follow`."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self.model.__dict__.pop("forward", None)
         for name in ("execute_model", "prepare_inputs"):
             self.own.__dict__.pop(name, None)
 

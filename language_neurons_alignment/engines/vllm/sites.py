@@ -69,8 +69,11 @@ class RankSite:
         return self.module.forward(torch.cat([gate, torch.ones_like(gate)], dim=-1))
 
 
+@dataclass
 class _Call(Call):
     """A call in a model of vLLM."""
+
+    arguments: int = 1  # also those that are no tensors
 
     @property
     def is_linear(self) -> bool:
@@ -94,8 +97,8 @@ class Trace:
     _layers: Mapping[int, nn.Module] = field(init=False)
     _calls: dict[int, list[_Call]] = field(init=False)
     _routed: dict[int, list[RoutedCall]] = field(init=False)
-    _inputs: dict[int, list[list[Tensor]]] = field(default_factory=dict)
-    _turned: set[int] = field(default_factory=set)  # layers whose rotary embedding's kernel computes something else
+    _inputs: dict[int, list[tuple[list[Tensor], int]]] = field(default_factory=dict)
+    _turned: dict[int, Any] = field(default_factory=dict)  # rotary embeddings that gave something else, by layer
     _here: int | None = None  # the layer that runs: layers may share modules
     _requests: bool = False
     _done: bool = False
@@ -162,6 +165,16 @@ class Trace:
                 reached.append(site.layer)
         return {"reached": reached}
 
+    def mend(self) -> bool:
+        """Let rotary embeddings whose kernel gave something else compute their equation; whether there was one.
+
+        What was followed is of no use then: follow another text.
+        """
+        other = [one for one in self._turned.values() if getattr(one, _FORWARD, None) not in (None, one.forward_native)]
+        for module in other:
+            setattr(module, _FORWARD, module.forward_native)
+        return bool(other)
+
     def found(self, *, width: int, tensor: int) -> tuple[RankSite, ...]:
         """The neurons of the rank's layers, proved, in their order.
 
@@ -178,7 +191,7 @@ class Trace:
         for index, layer in self._layers.items():
             refuse = partial(_refused, name, index, layer)
             if index in self._turned:
-                raise refuse("vLLM's kernel of its rotary embedding gives something else than its equation")
+                raise refuse("its rotary embedding gives something else than its equation")
             routed, experts = None, routed_experts(layer)
             if experts:
                 routed = _routed_site(index, layer, experts, self._routed[index], tensor=tensor, refuse=refuse)
@@ -203,7 +216,7 @@ class Trace:
 
     def _came(self, module: nn.Module, inputs: tuple[Any, ...], more: dict[str, Any]) -> None:
         if self._noting:
-            self._inputs.setdefault(id(module), []).append(what_came(inputs, more))
+            self._inputs.setdefault(id(module), []).append((what_came(inputs, more), len(inputs) + len(more)))
 
     def _route(self, original: Any, x: Tensor, topk_weights: Tensor, topk_ids: Tensor, *args: Any, **more: Any) -> Any:
         came = x.clone(), topk_weights.clone(), topk_ids.clone()  # a kernel may change them
@@ -216,12 +229,12 @@ class Trace:
     def _went(self, module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
         if not self._noting or self._here is None:
             return
-        inputs, given = self._inputs[id(module)].pop(), what_went(output)
-        if _is(module, "RotaryEmbedding") and len(inputs) == 3 and not _turns_as_it_says(module, inputs, output):
-            self._turned.add(self._here)
+        (inputs, arguments), given = self._inputs[id(module)].pop(), what_went(output)
+        if _is(module, "RotaryEmbedding") and len(inputs) in (2, 3) and not _turns_as_it_says(module, inputs, output):
+            self._turned[self._here] = module
         if given is not None:
             name = self._names[self._here].get(id(module), type(module).__name__)
-            self._calls[self._here].append(_Call(name, module, inputs, given))
+            self._calls[self._here].append(_Call(name, module, inputs, given, arguments))
 
 
 def decoder_layers(model: nn.Module) -> dict[int, nn.Module]:
@@ -254,10 +267,12 @@ def _routed_site(
             f"its experts ran {len(calls)} times where the router's choice can be seen; some kernels choose and "
             "compute in one, that of --engine-arg moe_backend=triton does not"
         )
-    found = RankExperts.of(experts[0][1], calls[0])
+    (name, module), *_ = experts
+    around = layer.get_submodule(name.rpartition(".")[0])
+    found = RankExperts.of(module, calls[0], scale=getattr(around, "routed_scaling_factor", 1.0))
     if isinstance(found, str):
         raise refuse(f"of its experts, {found}")
-    return RankSite(index, layer, experts[0][1], merged=False, width=found.number * found.width, experts=found)
+    return RankSite(index, layer, module, merged=False, width=found.number * found.width, experts=found)
 
 
 def _sites(
@@ -268,7 +283,8 @@ def _sites(
     found: list[RankSite] = []
     seen: list[str] = []
     for call in calls:
-        if call.is_linear or any(True for _ in call.module.children()) or len(call.inputs) != 1:
+        alone = len(call.inputs) == call.arguments == 1  # attention over another layer's keys has queries, and None
+        if call.is_linear or any(True for _ in call.module.children()) or not alone:
             continue
         given, merged = call.inputs[0], call.inputs[0].shape[-1] == 2 * call.output.shape[-1]
         if not given.is_floating_point() or not (merged or given.shape == call.output.shape):
@@ -435,6 +451,10 @@ def _is_multiple(one: Tensor, other: Tensor) -> bool:
     one, other = one.double().flatten(0, -2), other.double().flatten(0, -2)
     factor = (one * other).sum(-1, keepdim=True) / other.square().sum(-1, keepdim=True).clamp(min=1e-30)
     return bool(((one - factor * other).abs() <= off * one.abs().amax(-1, keepdim=True)).all())
+
+
+_FORWARD = "_forward_method"
+"""Where a `CustomOp` of vLLM keeps which of its ways to compute it takes."""
 
 
 def _turns_as_it_says(module: Any, inputs: Sequence[Tensor], output: Any) -> bool:

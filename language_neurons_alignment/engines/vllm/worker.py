@@ -42,10 +42,14 @@ class NeuronWorker:
         self.lna_rank.trace()
 
     def lna_find(self) -> Message:
-        """Find and prove this rank's neurons in what was followed; describe the rank, or say why it is refused."""
+        """Find and prove this rank's neurons in what was followed.
+
+        Describes the rank, or says why it is refused, or that it must be followed again.
+        """
         try:
             with torch.inference_mode():
-                self.lna_rank.find()
+                if not self.lna_rank.find():
+                    return {"again": True}
         except UnknownArchitectureError as error:
             return {"refused": str(error)}
         return self.lna_rank.describe()
