@@ -371,7 +371,7 @@ def test_experts_of_gpt_oss_have_gates_in_turn_with_ups_and_clamps() -> None:
 
 
 def test_experts_whose_inputs_are_weighted_compute_from_these_and_are_not_weighted_again() -> None:
-    call, module = routed_call(), Routed(None)
+    call, module = routed_call(), Routed()
     first, down, *_ = module.__dict__["lna_weights"]
     weights, index = call.weights[:, :1], call.index[:, :1]
     gate, up = torch.einsum("th,tfh->tf", call.x * weights, first[index[:, 0]]).chunk(2, dim=-1)
