@@ -15,6 +15,7 @@ import torch
 from .core.routing import Experts
 from .engines.checkpoint import DTYPES, expand, load_config, longest_sequence, quiet
 from .engines.families import check_vllm, class_name
+from .engines.quantization import describe_quantization
 from .engines.transformers import TransformersEngine
 from .engines.transformers.engine import BATCH_TOKENS
 from .engines.transformers.loading import auto_class, batch_bytes, free_memory, pick_device
@@ -75,6 +76,7 @@ class ModelDescription:
         proof: `PROVED`, `REFUSED` or `NOT_TRIED`; `said` tells what was seen or why not.
         memory: by precision.
         batch_tokens: the size of the batches that `memory` is about.
+        quantization: how its weights are stored and used; "" for plain ones. `memory` is that of plain ones.
         vllm: what the config says of the vLLM engine.
     """
 
@@ -93,6 +95,7 @@ class ModelDescription:
     memory: dict[str, Memory]
     batch_tokens: int
     vllm: str
+    quantization: str = ""
 
 
 def describe_model(
@@ -126,6 +129,7 @@ def describe_model(
     chosen = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.") if dtype == "auto" else dtype
     weights, free = parameters * DTYPES.get(chosen, torch.float32).itemsize, free_memory(where)
     info, places = None, ()
+    quantization = describe_quantization(config).get("quantization", "")
     if proof == NOT_TRIED and load:
         if weights > free:
             said = f"its weights take {in_gib(weights)} in {chosen}, and {in_gib(free)} of {where} are free"
@@ -133,6 +137,7 @@ def describe_model(
             try:
                 engine = TransformersEngine.load(model_path, device=str(where), dtype=dtype, revision=revision)
                 info, places, proof, said = engine.model, _places(engine), PROVED, ""
+                quantization = str(engine.provenance.get("quantization", ""))
                 engine.close()
             except UnknownArchitectureError as error:
                 proof, said = REFUSED, str(error)
@@ -164,6 +169,7 @@ def describe_model(
         memory=memory if parameters else {},
         batch_tokens=tokens,
         vllm=_vllm(config),
+        quantization=quantization,
     )
 
 

@@ -90,6 +90,8 @@ def model_lines(found: ModelDescription) -> list[str]:
         rows += [["routed experts", routed]]
     if found.parameters:
         rows += [["parameters", f"{found.parameters:,}"]]
+    if found.quantization:
+        rows += [["quantized", found.quantization]]
     rows += [["vocabulary", f"{found.vocabulary:,}"], ["longest sequence", f"{found.longest:,}"]]
     return table(["model", found.path], rows)
 

@@ -195,8 +195,8 @@ def _mappings(value: object) -> Iterator[Mapping[str, Any]]:
 
 
 @contextmanager
-def explained(what: str, path: str) -> Iterator[None]:
-    """Keep the transformers library quiet, and turn whatever it raises into one line."""
+def explained(what: str, path: str, *, remedy: str | None = None) -> Iterator[None]:
+    """Keep the transformers library quiet, and turn whatever it raises into one line that ends in the remedy."""
     try:
         with quiet():
             yield
@@ -207,7 +207,8 @@ def explained(what: str, path: str) -> Iterator[None]:
             raise
         said = " ".join(str(error).split()) or type(error).__name__
         raise EngineError(
-            f"cannot load {what} of {path}: {said[:300]}; a model folder needs config.json, tokenizer files and weights"
+            f"cannot load {what} of {path}: {said[:300].rstrip('.')}; "
+            f"{remedy or 'a model folder needs config.json, tokenizer files and weights'}"
         ) from error
 
 

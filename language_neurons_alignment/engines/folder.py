@@ -70,6 +70,9 @@ def _config(path: Path) -> dict[str, Any]:
         raise EngineError(f'{path} has "architectures": {_short(named)}; expected a list of names; {_AGAIN}')
     if "model_type" in config and not isinstance(config["model_type"], str):
         raise EngineError(f'{path} has "model_type": {_short(config["model_type"])}; expected a name; {_AGAIN}')
+    quantized = config.get("quantization_config")
+    if quantized is not None and not isinstance(quantized, dict):
+        raise EngineError(f'{path} has "quantization_config": {_short(quantized)}; expected an object; {_AGAIN}')
     return config
 
 

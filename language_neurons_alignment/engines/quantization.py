@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
+from unittest.mock import patch
 
+import torch
+import transformers
+from torch import Tensor
 from transformers import BitsAndBytesConfig, CompressedTensorsConfig
+from transformers.utils.quantization_config import Mxfp4Config
 
 from ..errors import EngineError, MissingEngineError, SettingsError
 
@@ -19,13 +27,23 @@ _PACKAGES = {
     "awq": ("accelerate", "gptqmodel"),
     "compressed-tensors": ("accelerate", "compressed-tensors"),
     "fp8": ("accelerate",),
-    "mxfp4": ("accelerate", "kernels"),
+    "mxfp4": ("accelerate",),
     "torchao": ("accelerate", "torchao"),
-    "quanto": ("accelerate", "optimum-quanto"),
-    "hqq": ("accelerate", "hqq"),
+    "auto-round": ("accelerate", "auto-round"),
 }
 """The packages that the transformers library reads weights with, by `quant_method`."""
-_MODULES: dict[str, str] = {"compressed-tensors": "compressed_tensors", "optimum-quanto": "optimum.quanto"}
+_MODULES: dict[str, str] = {
+    "compressed-tensors": "compressed_tensors",
+    "optimum-quanto": "optimum.quanto",
+    "auto-round": "auto_round",
+    "optimum": "optimum.gptq",  # a namespace, which optimum-quanto is in too
+}
+_NOT_READ = ("hqq", "quanto", "nvfp4")
+"""Methods that transformers names and of which it reads no stored weights (5.17)."""
+_LIBRARY = {"quanto": "optimum-quanto", "hqq": "hqq", "awq": "gptqmodel", "gptq": "gptqmodel"}
+"""The package whose kernels compute, where it is not called like the method."""
+_SCALES = ("scale", "scales", "scale_2", "scale_inv", "qweight", "qzeros", "weight_packed", "absmax", "_blocks")
+"""How the names of tensors end that only quantised weights come with."""
 
 
 def method_of(config: Any) -> str | None:
@@ -43,20 +61,60 @@ def describe_quantization(config: Any, loaded: Any = None) -> dict[str, str]:
 
     Args:
         config: the checkpoint's.
-        loaded: the loaded model's; it names no method where the library dequantized the weights while it read them.
+        loaded: the one of the model that transformers loaded; it names no method where the weights were dequantized
+            while they were read. With it, the library that reads them is named too.
     """
+    library = loaded is not None  # another engine has kernels of its own
     loaded = config if loaded is None else loaded
     named = _settings(loaded) or _settings(config)
     if named is None:
         return {}
-    method = named.get("quant_method") or "of unknown method"
+    method = str(named.get("quant_method") or "of unknown method")
+    shown = "-".join([method, *_detail(method, named)])
+    if _settings(loaded) is None or bool(named.get("dequantize")):
+        shown += " (dequantized, activations quantized)" if _rounds_activations(named) else " (dequantized)"
+    said = _version_of(method) if library else None
+    return {"quantization": shown, **({"quantization_library": said} if said else {})}
+
+
+def _detail(method: str, named: Mapping[str, Any]) -> Iterator[str]:
+    """The precision, in the method's own words."""
     if method == "bitsandbytes":
-        return {"quantization": f"bitsandbytes-{4 if named.get('load_in_4bit') else 8}bit"}
-    bits = named.get("bits") or named.get("w_bit")
-    detail = f"{bits}bit" if bits else named.get("format")
-    shown = f"{method}-{detail}" if detail else str(method)
-    plain = _settings(loaded) is None or bool(named.get("dequantize"))
-    return {"quantization": f"{shown} (dequantized)" if plain else shown}
+        yield "4bit" if named.get("load_in_4bit") else "8bit"
+        if named.get("load_in_4bit"):
+            yield str(named.get("bnb_4bit_quant_type") or "fp4")
+        return
+    kind = named.get("quant_type")  # torchao's: {"default": {"_type": "Int8WeightOnlyConfig", …}}, or the object itself
+    if kind is not None and method == "torchao":
+        inner = kind.get("default", kind) if isinstance(kind, Mapping) else kind
+        yield str(inner.get("_type", "") if isinstance(inner, Mapping) else type(inner).__name__)
+    elif bits := named.get("bits") or named.get("w_bit"):
+        yield f"{bits}bit"
+    elif said := named.get("format") or named.get("weights"):
+        yield str(said)
+
+
+def _rounds_activations(named: Mapping[str, Any]) -> bool:
+    """Whether compressed-tensors rounds what comes into the linear maps too, which stays so once they are plain."""
+    inner = named.get("quantization_config") or named
+    groups = inner.get("config_groups") if isinstance(inner, Mapping) else getattr(inner, "config_groups", None)
+    groups = groups.values() if isinstance(groups, Mapping) else ()
+    return any(
+        bool(one.get("input_activations") if isinstance(one, Mapping) else getattr(one, "input_activations", None))
+        for one in groups
+    )
+
+
+def _version_of(method: str) -> str | None:
+    """The library that reads a method's weights and its version, where that is not transformers itself."""
+    package = _LIBRARY.get(method, method)
+    try:
+        return f"{package} {version(package)}" if package in {*_LIBRARY.values(), *_OWN} else None
+    except PackageNotFoundError:
+        return None
+
+
+_OWN = ("bitsandbytes", "compressed-tensors", "torchao", "auto-round")
 
 
 def _settings(config: Any) -> Mapping[str, Any] | None:
@@ -81,6 +139,13 @@ def check_quantization(path: str, config: Any, asked: str | None) -> None:
     method = method_of(config)
     if asked is not None and method is not None:
         raise EngineError(f"the weights of {path} are quantized already ({method}): leave --quantization {asked} out")
+    if method is not None and not _is_read(method):
+        named = _settings(config) or {}
+        said = f"by {method!r}" if named.get("quant_method") else "(quantization_config), without a quant_method"
+        raise EngineError(
+            f"the weights of {path} are quantized {said}, which transformers {transformers.__version__} does not read: "
+            "give the model before it was quantized, or quantized by compressed-tensors, GPTQ, AWQ or bitsandbytes"
+        )
     needed = _PACKAGES.get(asked.split("-")[0] if asked else method or "", ())
     missing = [one for one in needed if not _installed(_MODULES.get(one) or one)]
     if missing:
@@ -90,23 +155,111 @@ def check_quantization(path: str, config: Any, asked: str | None) -> None:
         )
 
 
+def _is_read(method: str) -> bool:
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    return method in {*AUTO_QUANTIZATION_CONFIG_MAPPING, "bitsandbytes"} - {*_NOT_READ}
+
+
 def _installed(module: str) -> bool:
     try:
-        return find_spec(module) is not None
+        found = find_spec(module)
     except ModuleNotFoundError:  # the package around it is not there
         return False
+    return found is not None and found.origin is not None  # a folder of this name in the current one is no package
 
 
 def loading_config(config: Any, asked: str | None) -> Any:
     """What the transformers library is told besides what the checkpoint says of itself; None: nothing.
 
-    bitsandbytes in 8 bits has no columns of outliers here: which ones these are depends on all tokens of a batch, so a
-    token's activations would depend on what stands after it. compressed-tensors would wait with its weights for the
-    first forward of the whole model, and counting runs the decoder alone.
+    bitsandbytes in 4 bits is NF4, as in QLoRA; the library's own default is FP4, which is further from the weights.
+    In 8 bits it has no columns of outliers here: which ones these are depends on all tokens of a batch, so a token's
+    activations would depend on what stands after it. compressed-tensors would wait with its weights for the first
+    forward of the whole model, and counting runs the decoder alone. MXFP4's kernels show no activations.
     """
     if asked is not None:
         eight = asked.endswith("8bit")
-        return BitsAndBytesConfig(load_in_8bit=eight, load_in_4bit=not eight, llm_int8_threshold=0.0)
-    if method_of(config) == "compressed-tensors":
+        return BitsAndBytesConfig(
+            load_in_8bit=eight, load_in_4bit=not eight, bnb_4bit_quant_type="nf4", llm_int8_threshold=0.0
+        )
+    method = method_of(config)
+    if method == "compressed-tensors":
         return CompressedTensorsConfig(dequantize=True)
+    if method == "mxfp4":
+        return Mxfp4Config(dequantize=True)
     return None
+
+
+def without_outliers(config: Any) -> Any:
+    """A checkpoint's config; of bitsandbytes in 8 bits, with no columns of outliers (`loading_config`).
+
+    A stored threshold (6.0 where nobody chose) is how to compute, and no part of the weights.
+    """
+    named = _settings(config)
+    if named is not None and named.get("quant_method") == "bitsandbytes" and not named.get("load_in_4bit"):
+        config.quantization_config = {**named, "llm_int8_threshold": 0.0}
+    return config
+
+
+def check_all_read(path: str, unexpected: Iterable[str]) -> None:
+    """Refuse weights whose scales were left in the file: they would be taken for the numbers that they encode.
+
+    EngineError; nothing else that a model has no place for is refused here.
+    """
+    left = sorted(name for name in unexpected if name.endswith(_SCALES))
+    if left:
+        raise EngineError(
+            f"the weights of {path} are quantized, and {len(left)} of their scales were not read ({left[0]}, …), so "
+            "every number would be of another model: its config.json needs the quantization_config that they were "
+            "quantized with; give the model before it was quantized, or one whose config has it"
+        )
+
+
+def no_talk(method: str | None) -> AbstractContextManager[object]:
+    """While this is open, what gptqmodel prints of itself goes to stderr: stdout is for results (`--json`)."""
+    return redirect_stdout(sys.stderr) if "gptqmodel" in _PACKAGES.get(method or "", ()) else nullcontext()
+
+
+@contextmanager
+def whole_blocks(method: str | None) -> Iterator[None]:
+    """While this is open, matrices that end in the middle of a block are dequantized block by block.
+
+    transformers 5.17 (FP8) and compressed-tensors 0.17 (FP8 in blocks) take the size of a block to be rows / rows of
+    scales. For 192 rows in blocks of 128 that is 96, and rows 96 to 127 get another block's scale. Others, such as
+    576 rows (DeepSeek's latent keys and values), end in an error of theirs.
+    """
+    if method == "fp8":
+        from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+
+        original = Fp8Dequantize._dequantize_one
+
+        def dequantize_one(self: Any, quantized: Tensor, scales: Tensor, output_dtype: Any = None) -> Tensor:
+            block, (rows, columns) = self.hf_quantizer.quantization_config.weight_block_size, quantized.shape[-2:]
+            grid = None if block is None else (-(-rows // block[0]), -(-columns // block[1]))
+            if block is None or grid is None or not quantized.is_floating_point() or tuple(scales.shape[-2:]) != grid:
+                return original(self, quantized, scales, output_dtype)
+            short = (0, grid[1] * block[1] - columns, 0, grid[0] * block[0] - rows)
+            padded = torch.nn.functional.pad(quantized.float(), short)
+            return original(self, padded, scales, output_dtype)[..., :rows, :columns].contiguous()
+
+        with patch.object(Fp8Dequantize, "_dequantize_one", dequantize_one):
+            yield
+    elif method == "compressed-tensors":
+        from compressed_tensors.compressors.model_compressors import model_compressor
+        from compressed_tensors.compressors.naive_quantized.base import NaiveQuantizationCompressor
+        from compressed_tensors.quantization.lifecycle.forward import dequantize
+
+        def decompress(cls: Any, state_dict: dict[str, Tensor], scheme: Any) -> dict[str, Tensor]:
+            if scheme.weights.block_structure is None:
+                return before(state_dict, scheme)
+            scale, zero = state_dict["weight_scale"], state_dict.get("weight_zero_point")
+            return {**state_dict, "weight": dequantize(state_dict["weight"], scale, zero, scheme.weights, scale.dtype)}
+
+        before = NaiveQuantizationCompressor.decompress
+        with (
+            patch.object(NaiveQuantizationCompressor, "decompress", classmethod(decompress)),
+            patch.object(model_compressor, "tqdm", lambda modules, **_: modules),  # its bars cannot be switched off
+        ):
+            yield
+    else:
+        yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import platform
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
@@ -24,12 +25,12 @@ from ...core.model import SILENT, ModelInfo, Progress
 from ...core.perplexity import TextLikelihood
 from ...core.readings import LanguageReadings, Readout
 from ...corpus.encode import GeneratedAnswer, Prompt, PromptGroup, ScoredText, Tokenizer
-from ...errors import EngineError, SettingsError
+from ...errors import EngineError, LNAWarning, SettingsError, UnknownArchitectureError
 from .. import checkpoint, gguf
 from ..adapter import open_adapter, put_onto
 from ..base import CLOSED, check_batch_choices
 from ..generation import Follow, PartialAnswer, check_prompts, crosses
-from ..quantization import check_quantization, describe_quantization, method_of
+from ..quantization import check_quantization, describe_quantization, method_of, no_talk
 from . import ablating, guest, loading, reading, writing
 from .compiled import CompiledCounter, check_backend
 from .counting import FiringCounter, feed, feed_jobs
@@ -145,7 +146,7 @@ class TransformersEngine:
             device=where,
             quantization=quantization,
         )
-        weights = describe_quantization(stored, model.config)
+        weights: dict[str, str] = describe_quantization(stored, model.config)
         if added is not None:
             if method_of(model.config) is not None and not adapter_live:
                 raise EngineError(
@@ -154,8 +155,25 @@ class TransformersEngine:
                 )
             model, weights = put_onto(model, added), {**weights, **added.provenance}
         ends = checkpoint.load_end_tokens(path, config=config, tokenizer=tokenizer, revision=revision)
-        network = Network.of(loading.move(model, where))
+        try:
+            with no_talk(method_of(stored)):  # kernels that are compiled in the first forward
+                network = Network.of(loading.move(model, where))
+        except UnknownArchitectureError as error:
+            if method_of(stored) is None or dtype == "auto":
+                raise
+            raise UnknownArchitectureError(
+                f"{error} (its weights are quantized, {weights['quantization']}, and may compute in one precision "
+                f"alone: leave --dtype {dtype} out)"
+            ) from error
         info = loading.describe(network, path=str(model_path), tokenizer=tokenizer, ends=ends)
+        if network.experts is not None and method_of(model.config) == "bitsandbytes":
+            weights["quantization"] += f" (experts in {info.dtype})"
+            warnings.warn(
+                f"bitsandbytes quantizes linear maps alone: the experts of {path} stay in {info.dtype}, and take the "
+                "memory of that",
+                LNAWarning,
+                stacklevel=2,
+            )
         if is_gguf(path):
             weights = {**weights, "gguf": gguf.stored_as(path)}
         return cls(

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import GenerationConfig, PreTrainedModel
 
 from ...core.interventions import Intervention
@@ -114,11 +116,24 @@ def _open(network: Network) -> None:
 
 
 def weights_hash(model: PreTrainedModel) -> str:
-    """A digest of a sample of every weight, as rounded to bfloat16, so that precision and device do not matter."""
+    """A digest of a sample of every weight, as rounded to bfloat16, so that precision and device do not matter.
+
+    Of packed weights (GPTQ, AWQ, torchao) it is of the tensors that they are made of.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for name, weight in model.named_parameters():
-        flat = weight.detach().flatten()
-        some = flat[:: max(1, flat.numel() // _SAMPLES)]
-        shown = some.to(torch.bfloat16).view(torch.int16) if some.is_floating_point() else some
-        digest.update(f"{name}{tuple(weight.shape)}".encode() + shown.cpu().numpy().tobytes())
+    packed = (one for one in model.named_buffers() if one[0].endswith(("qweight", "qzeros", "scales")))
+    for name, weight in (*model.named_parameters(), *packed):
+        for part in _parts(weight.detach()):
+            flat = part.flatten()
+            some = flat[:: max(1, flat.numel() // _SAMPLES)]
+            shown = some.to(torch.bfloat16).view(torch.int16) if some.is_floating_point() else some
+            digest.update(f"{name}{tuple(part.shape)}".encode() + shown.cpu().numpy().tobytes())
     return IN_MEMORY + digest.hexdigest()
+
+
+def _parts(weight: Any) -> list[Tensor]:
+    """A tensor, or the plain ones that a wrapped one is made of."""
+    if not is_traceable_wrapper_subclass(weight):
+        return [weight]
+    names, _ = weight.__tensor_flatten__()
+    return [part for name in names for part in _parts(getattr(weight, name))]

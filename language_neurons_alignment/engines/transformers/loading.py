@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from contextlib import nullcontext
 from typing import Any
 
 import psutil
@@ -26,7 +25,7 @@ from ...errors import EngineError, SettingsError, UnknownArchitectureError
 from .. import gguf
 from ..checkpoint import explained, longest_sequence, rope_switch
 from ..families import class_name
-from ..quantization import loading_config, method_of
+from ..quantization import check_all_read, loading_config, method_of, no_talk, whole_blocks, without_outliers
 from .network import Network
 
 
@@ -151,17 +150,20 @@ def load_weights(
     quantization: str | None = None,
 ) -> PreTrainedModel:
     """A model with its weights, every one of them from its files; quantised ones are on their device already."""
-    quantized = quantization is not None or method_of(config) is not None
+    method = method_of(config)
+    quantized = quantization is not None or method is not None
     more: dict[str, Any] = {"device_map": {"": device}} if quantized and device is not None else {}
     if (told := loading_config(config, quantization)) is not None:
         more["quantization_config"] = told
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats itself in every matrix and forward
     kind, in_a_file = auto_class(config), is_gguf(path)
-    reading = gguf.quick_reader() if in_a_file else nullcontext()
-    with explained("the weights", path), reading, warnings.catch_warnings():
+    reading = gguf.quick_reader() if in_a_file else whole_blocks(method)
+    remedy = _REMEDY if quantized else None
+    with explained("the weights", path, remedy=remedy), reading, no_talk(method), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You passed `quantization_config`")  # of a checkpoint that has its own
         loaded: Any = kind.from_pretrained(
             **(gguf.arguments(path) if in_a_file else {"pretrained_model_name_or_path": path}),
-            config=config,
+            config=without_outliers(config),
             dtype=torch.float32 if in_a_file and dtype == "auto" else dtype,  # what dequantising gives
             revision=revision,
             # Gemma 2 caps its attention scores. Only eager does it; the library's default (sdpa) silently does not.
@@ -177,9 +179,22 @@ def load_weights(
             f"the weights at {path} are incomplete: {len(wrong)} are missing or have another shape ({wrong[0]}, …) and "
             "would have been random; download the model again"
         )
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats itself in every matrix and forward
+    check_all_read(path, info.get("unexpected_keys") or ())
+    if method in ("mxfp4", "compressed-tensors"):
+        _in_one_precision(model)
     model.generation_config = GenerationConfig()  # its own would decide whatever a caller leaves open
     return model.eval()
+
+
+_REMEDY = "the weights are quantized: give the model before that, or weights quantized by another method"
+
+
+def _in_one_precision(model: PreTrainedModel) -> None:
+    """Give matrices that were dequantized to bfloat16 (FP4) the model's precision; to float32 that is exact."""
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.dtype == torch.bfloat16 != model.dtype:
+                parameter.data = parameter.data.to(model.dtype)
 
 
 def describe(network: Network, *, path: str, tokenizer: Any, ends: tuple[int, ...] = ()) -> ModelInfo:

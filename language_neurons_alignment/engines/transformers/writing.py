@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ...core.readings import Readout, read_out
 from ...errors import EngineError, UnknownArchitectureError
@@ -37,7 +38,7 @@ def readout(
     """The tokens that neurons promote and suppress, and where they point among the languages (`core.read_out`)."""
     directions = written(network, neurons)
     weight = network.head.projection.weight
-    if not (isinstance(weight, Tensor) and weight.ndim == 2 and weight.is_floating_point()):
+    if not (isinstance(weight, Tensor) and weight.ndim == 2 and weight.is_floating_point()) or _is_wrapped(weight):
         raise EngineError(
             f"the unembedding of {type(network.model).__name__} is a {type(network.head.projection).__name__} whose "
             "weights cannot be read as a matrix, so the tokens that a neuron promotes are not known: load the model "
@@ -77,9 +78,9 @@ def _columns(down: nn.Module, site: NeuronSite, local: Tensor) -> Float32[Tensor
                 "model without quantization"
             )
         return (weights[expert, index] if site.experts.transposed else weights[expert, :, index]).float()
-    if type(down) is nn.Linear:
+    if type(down) is nn.Linear and not _is_wrapped(down.weight):
         return down.weight[:, local].T.float()
-    # Conv1D, adapters that are computed live, quantized matrices: ask for what they give
+    # Conv1D, adapters that are computed live, quantized matrices (torchao's are in a Linear): ask for what they give
     device = local.device
     dtype = next((one.dtype for one in down.parameters() if one.is_floating_point()), torch.float32)
     nothing = down(torch.zeros(1, site.d_mlp, device=device, dtype=dtype)).float()
@@ -89,6 +90,11 @@ def _columns(down: nn.Module, site: NeuronSite, local: Tensor) -> Float32[Tensor
         one_hot[torch.arange(len(some)), some] = 1
         parts.append(down(one_hot).float() - nothing)
     return torch.cat(parts)
+
+
+def _is_wrapped(weight: object) -> bool:
+    """Whether a tensor is made of others, as torchao's are: it may have no rows that can be picked."""
+    return is_traceable_wrapper_subclass(weight)
 
 
 def _norms(network: Network, layers: nn.ModuleList) -> tuple[list[Tensor | float], Tensor | float]:
