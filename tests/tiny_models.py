@@ -8,9 +8,11 @@ Deterministic by seed, made in well under a second each. The Llama and the Mistr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
@@ -89,6 +91,20 @@ _DEEPSEEK = {
     "v_head_dim": 32,
     "head_dim": 16,
 }
+_LLAMA4 = {
+    **_COMMON,
+    "intermediate_size": 40,
+    "intermediate_size_mlp": D_MLP,
+    "head_dim": 32,
+    "num_local_experts": EXPERTS,
+    "num_experts_per_tok": TOP_K,
+    "moe_layers": [1, 2],
+    "no_rope_layer_interval": 2,
+    "attention_chunk_size": 8,
+    "floor_scale": 16,  # tokens after which the layers without rotation attend more sharply
+}
+_MLA = {name: value for name, value in _DEEPSEEK.items() if name != "head_dim"}
+_INDEXER = {"index_n_heads": 2, "index_head_dim": 32, "index_topk": 64}
 _VISION = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 _PIXELS = {**_VISION, "image_size": 28, "patch_size": 14}
 _QWEN_VISION = {"depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32}
@@ -277,6 +293,38 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "n_head": 4,
     },
     "hyperclovax": _COMMON,
+    "llama4_text": _LLAMA4,
+    "llama4": {
+        "text_config": _LLAMA4,
+        "vision_config": {
+            **_PIXELS,
+            "vision_output_dim": 32,
+            "projector_input_dim": 32,
+            "projector_output_dim": 32,
+        },
+    },
+    "solar_open": _SHARED_EXPERTS,
+    "granitemoe_swa": {**_MIXTRAL, "head_dim": 32, "sliding_window": 8},
+    "hy_v4": {**_SHARED_EXPERTS, "first_k_dense_replace": 1},
+    "mistral4": {**_MLA, "q_lora_rank": 32},
+    "deepseek_v32": {**_DEEPSEEK, "q_lora_rank": 32, **_INDEXER},
+    "glm_moe_dsa": {**_DEEPSEEK, "q_lora_rank": 32, **_INDEXER},
+    "deepseek_v4": {
+        **{name: value for name, value in _SHARED_EXPERTS.items() if name != "intermediate_size"},
+        "mlp_layer_types": ["moe"] * LAYERS,  # others route by a table of tokens, which would be empty
+        "q_lora_rank": 32,
+        "o_lora_rank": 32,
+        "qk_rope_head_dim": 16,
+        **_INDEXER,
+    },
+    "qwen3_vl_moe": {
+        "text_config": {**_EXPERTS, "head_dim": 32, "rope_parameters": {**_QWEN_ROPE, "mrope_interleaved": True}},
+        "vision_config": {**_QWEN_VISION, "out_hidden_size": HIDDEN, "deepstack_visual_indexes": [0]},
+    },
+    "glm4v_moe": {
+        "text_config": {**_SHARED_EXPERTS, "rope_parameters": {**_QWEN_ROPE, "partial_rotary_factor": 1.0}},
+        "vision_config": {**_QWEN_VISION, "out_hidden_size": HIDDEN, "image_size": 28, "patch_size": 14},
+    },
     "qwen2_vl": {
         "text_config": {**_COMMON, "rope_parameters": _QWEN_ROPE},
         "vision_config": {**_QWEN_VISION, "hidden_size": HIDDEN},
@@ -316,6 +364,17 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "opt-post-norm": ("opt", {"do_layer_norm_before": False}),
     "deepseek_v3-dense": ("deepseek_v3", {"first_k_dense_replace": 1}),
     "qwen3_moe-dense": ("qwen3_moe", {"decoder_sparse_step": 2}),
+    "gemma4_text-experts": (
+        "gemma4_text",
+        {
+            "num_kv_shared_layers": 0,
+            "use_double_wide_mlp": False,
+            "enable_moe_block": True,
+            "num_experts": EXPERTS,
+            "top_k_experts": TOP_K,
+            "moe_intermediate_size": 40,
+        },
+    ),
     "llama-gelu": ("llama", {"hidden_act": "gelu_pytorch_tanh"}),
     "llama-relu": ("llama", {"hidden_act": "relu"}),
     "llama-odd": ("llama", {"intermediate_size": 51}),
@@ -339,8 +398,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 RAGGED_WIDTHS = {"gemma3n_text": (96, 51, 64, 96), "gemma4_text": (96, 96, 192, 192)}
 """The neurons of each layer where layers differ in width, by `model_type`."""
 
-ARCHITECTURES = tuple(CONFIGS)
 MODELS = (*CONFIGS, *VARIANTS)
+
+SELDOM = {"solar_open", "granitemoe_swa", "hy_v4", "mistral4", "deepseek_v32", "glm_moe_dsa", "deepseek_v4"}
+SELDOM |= {"qwen3_vl_moe", "glm4v_moe", "gemma4_text-experts", "llama4"}
+"""Kinds that only slow tests try: each has a relative among the others."""
 
 
 def save_tiny_model(
@@ -375,14 +437,15 @@ def save_tiny_model(
 
 
 def auto_model(config: PreTrainedConfig) -> Any:
-    """What the library makes such a model with."""
-    for mapping, loader in (
-        (MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM),
-        (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoModelForImageTextToText),
-    ):
-        if type(config) in mapping:
-            return loader
-    return AutoModelForMultimodalLM
+    """What the library makes such a model with, the part for images or sounds and all."""
+    images = hasattr(config, "vision_config")  # its text decoder alone may have a class too (Llama 4)
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not images:
+        return AutoModelForCausalLM
+    return (
+        AutoModelForImageTextToText
+        if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        else AutoModelForMultimodalLM
+    )
 
 
 def tiny_config(kind: str, **changes: object) -> PreTrainedConfig:
@@ -427,3 +490,8 @@ def wrap_tokenizer(backend: Tokenizer) -> PreTrainedTokenizerFast:
 
 def _is_scale(name: str, parameter: torch.Tensor) -> bool:
     return parameter.dim() == 1 and "norm" in name and name.endswith("weight")
+
+
+def often_and_seldom(kinds: Iterable[str]) -> list[Any]:
+    """These kinds as parameters of a test, those of `SELDOM` as slow ones."""
+    return [pytest.param(kind, marks=pytest.mark.slow) if kind in SELDOM else kind for kind in kinds]

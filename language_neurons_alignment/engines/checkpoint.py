@@ -176,6 +176,15 @@ def rope_switch(config: Any) -> int | None:
     return min(found, default=None)
 
 
+def unpadded_above(config: Any) -> int | None:
+    """The length above which what stands behind padding is computed differently, or None.
+
+    Llama 4's layers without rotation sharpen their attention every `floor_scale` tokens, and the library counts padding
+    as tokens.
+    """
+    return getattr(config, "floor_scale", None) if getattr(config, "attn_temperature_tuning", False) else None
+
+
 def _mappings(value: object) -> Iterator[Mapping[str, Any]]:
     """A mapping, and every mapping inside it: some configs have one for each kind of layer."""
     if isinstance(value, Mapping):

@@ -82,6 +82,7 @@ FAMILIES: dict[str, Family] = {
     "phimoe": Family(without_vllm="its class there leaves out the bias of the lm_head"),
     "lfm2": Family(width=lambda config: _lfm2_width(config)),
     "recurrent_gemma": Family(width=lambda config: config.intermediate_size // 2),  # its config counts gate and up
+    "llama4_text": Family(width=lambda config: getattr(config, "intermediate_size_mlp", None)),  # its dense layers
     "gemma4_text": Family(width=lambda config: _gemma4_widths(config)),
 }
 """The families of this package, by `model_type` in a model's config."""
@@ -271,7 +272,7 @@ def neurons_of_layers(config: Any, layers: int) -> tuple[int, ...]:
 def _width(config: Any) -> int | list[int]:
     """The neurons of all layers, or those of each."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    width = family_of(config).width
+    width = family_of(config).width or family_of(text).width
     found: Any = width(text) if width else next((one for name in _WIDTHS if (one := getattr(text, name, None))), None)
     if found is None and (hidden := getattr(text, "hidden_size", None)):
         found = 4 * hidden  # the default of configs that leave it open, from GPT-2 on
@@ -294,7 +295,8 @@ def _width(config: Any) -> int | list[int]:
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 _TOP_K = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_k")
 _EXPERT_WIDTH = ("moe_intermediate_size", "intermediate_size")
-_SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size")
+_SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size", "share_expert_dim")
+_STEPS = ("decoder_sparse_step", "moe_layer_interval", "interleave_moe_layer_step")
 _SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
 """Names under which configs say how many experts a layer has, how many read a token, and what every token passes."""
 
@@ -323,20 +325,24 @@ def _is_sparse(text: Any, layer: int) -> bool:
     """Whether a layer has experts, in the ways in which configs say it."""
     kinds = getattr(text, "mlp_layer_types", None)
     if kinds:
-        return kinds[layer] == "sparse"
+        return kinds[layer] in ("sparse", "moe", "hash_moe")  # DeepSeek-V4 has the latter two
     if period := getattr(text, "expert_layer_period", None):  # Jamba
         return (layer - text.expert_layer_offset) % period == 0
+    if isinstance(listed := getattr(text, "moe_layers", None), list):  # Llama 4
+        return layer in listed
     dense = getattr(text, "first_k_dense_replace", None) or getattr(text, "num_dense_layers", None) or 0
     start = getattr(text, "moe_layer_start_index", None) or 0
-    step = getattr(text, "decoder_sparse_step", None) or getattr(text, "moe_layer_interval", None) or 1
+    steps = (getattr(text, name, None) for name in _STEPS)
+    step = next((one for one in steps if one), 1)
     only = getattr(text, "mlp_only_layers", None) or []
     return layer >= max(dense, start) and layer not in only and (layer + 1) % step == 0
 
 
 def _shared_width(text: Any, experts: Experts) -> int:
     """The neurons that read every token beside the routed experts."""
-    dense = getattr(text, "enable_moe_block", False) or getattr(text, "model_type", None) == "hunyuan_v1_moe"
-    beside = text.intermediate_size if dense else 0  # Gemma 4 and Hunyuan: a dense MLP of the usual width
+    dense = getattr(text, "enable_moe_block", False)  # Gemma 4
+    dense = dense or getattr(text, "model_type", None) in ("hunyuan_v1_moe", "llama4_text")
+    beside = text.intermediate_size if dense else 0  # an MLP of the usual width
     return beside or _size(text, _SHARED_WIDTH) or _size(text, _SHARED) * experts.width
 
 

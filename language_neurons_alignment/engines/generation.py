@@ -172,7 +172,8 @@ def answer_batches(
 
     A batch takes prompts × (longest prompt + `new`) tokens of memory. The same prompts always give the same batches,
     and the prompts of one batch alone give that batch again, so a run that was cut off resumes in the same batches. A
-    prompt with less room than `new` gets its own batch, as does one whose answer may cross `switch` (`rope_switch`).
+    prompt whose answer may be longer than `longest` is alone, where nothing is padded, as is one whose answer may cross
+    `switch` (`rope_switch`).
     """
 
     def length(index: int) -> int:

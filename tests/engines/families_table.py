@@ -1,9 +1,10 @@
 """The table of families × engines in docs/models.md, made by comparing a tiny model of each family.
 
-    python -m tests.engines.families_table           transformers against independent hooks
-    python -m tests.engines.families_table --vllm    and vLLM against transformers (`vllm_families`), recorded anew
+    python -m tests.engines.families_table [KIND …]           transformers against independent hooks
+    python -m tests.engines.families_table --vllm [KIND …]    and vLLM against transformers (`vllm_families`), recorded
 
-It takes some minutes. To try the models of text and images too, make torchvision importable (decision 0075).
+It takes some minutes. With KIND, only these families are compared, and the others' rows stay as they are.
+To try the models of text and images too, make torchvision importable (decision 0075).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,16 +37,18 @@ def in_transformers(folder: Path) -> int:
     return error
 
 
-def record_vllm(folder: Path) -> None:
-    """Try every family on vLLM, and keep what comes out.
+def record_vllm(folder: Path, kinds: Collection[str]) -> None:
+    """Try these families on vLLM, and keep what comes out.
 
     What is recorded of a family that needs another package stays where that is not installed.
     """
-    command = [sys.executable, "-m", "tests.engines.vllm_families", str(folder)]
+    command = [sys.executable, "-m", "tests.engines.vllm_families", str(folder), *kinds]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    new = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
-    kept = {one["model_type"]: one for one in _recorded() if not _is_there(one.get("needs"))}
-    lines = (json.dumps(kept.get(one["model_type"], one), ensure_ascii=False) for one in new)
+    told = {one["model_type"]: one for one in _recorded()}
+    for one in (json.loads(line) for line in printed.splitlines() if line.startswith("{")):
+        if _is_there(told.get(one["model_type"], {}).get("needs")):
+            told[one["model_type"]] = one
+    lines = (json.dumps(told[kind], ensure_ascii=False) for kind in CONFIGS if kind in told)
     RECORD.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
@@ -79,23 +83,32 @@ def _why(reason: str) -> str:
 
 def rows_of(page: str) -> list[str]:
     """The families in the page's table, in order."""
-    lines = page[page.index(BEGIN) : page.index(END)].splitlines()
-    return [line.split("`")[1] for line in lines if line.startswith("| `")]
+    return [line.split("`")[1] for line in _lines(page)]
+
+
+def _lines(page: str) -> list[str]:
+    """Their rows."""
+    return [line for line in page[page.index(BEGIN) : page.index(END)].splitlines() if line.startswith("| `")]
 
 
 def main() -> None:
-    """Make the table, and write it into the page."""
+    """Make the table, or some of its rows, and write it into the page."""
+    kinds = [one for one in sys.argv[1:] if one != "--vllm"] or list(CONFIGS)
+    page = PAGE.read_text(encoding="utf-8")
+    before, after = page[: page.index(BEGIN)], page[page.index(END) :]
+    kept = dict(zip(rows_of(page), _lines(page), strict=True))
     lines = ["| family (`model_type`) | transformers: Σ\\|Δ\\| | vLLM |", "|---|---|---|"]
     with TemporaryDirectory() as place:
         if "--vllm" in sys.argv[1:]:
-            record_vllm(Path(place) / "vllm")
+            record_vllm(Path(place) / "vllm", kinds)
         vllm = in_vllm()
         for kind in sorted(CONFIGS):
+            if kind in kept and kind not in kinds:
+                lines.append(kept[kind])
+                continue
             said = in_transformers(save_tiny_model(kind, Path(place) / kind))
             lines.append(f"| `{kind}` | {said} | {vllm.get(kind, 'not tried')} |")
             print(lines[-1], flush=True)
-    page = PAGE.read_text(encoding="utf-8")
-    before, after = page[: page.index(BEGIN)], page[page.index(END) :]
     PAGE.write_text(before + BEGIN + "\n".join(lines) + "\n" + after, encoding="utf-8")
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,14 @@ from tests.tiny_models import auto_model
 
 _ELSEWHERE = re.compile("visi|visual|audio|temporal|project|connector|attn|attention|mamba|router")
 """Names of modules that work on images, mix tokens, or choose experts."""
+_FUNCTIONS = {
+    "silu": nn.functional.silu,
+    "gelu": nn.functional.gelu,
+    "gelu_pytorch_tanh": partial(nn.functional.gelu, approximate="tanh"),
+}
+"""Of experts, by their name in a config."""
+_OWN_EXPERTS = {"gpt_oss": "gpt_oss", "llama4_text": "llama4"}
+"""Kinds whose experts compute by an equation of their own."""
 _ACTIVATIONS = ("act_fn", "activation_fn", "activation", "act", "gelu_impl", "1")
 
 
@@ -74,11 +83,16 @@ class ExpertsTap(nn.Module):
             both = torch.einsum("th,ehf->tef", hidden, first) + experts.gate_up_proj_bias
             gate, up = both[..., 0::2].clamp(max=7.0), both[..., 1::2].clamp(-7.0, 7.0) + 1
             activation = gate / (1 + torch.exp(-1.702 * gate))
+        elif self.act == "llama4":  # the weights are of the experts' inputs
+            share = torch.zeros(len(hidden), len(down)).scatter_(1, index, weights)
+            both = torch.einsum("teh,ehf->tef", hidden[:, None] * share[..., None], first)
+            gate, up = both.chunk(2, dim=-1)
+            activation = gate / (1 + torch.exp(-gate))
         else:
             width = first.shape[1] // 2
             gate = torch.einsum("th,efh->tef", hidden, first[:, :width])
             up = torch.einsum("th,efh->tef", hidden, first[:, width:])
-            activation = {"silu": nn.functional.silu, "gelu": nn.functional.gelu}[self.act](gate)
+            activation = _FUNCTIONS[self.act](gate)
         share = torch.zeros(len(hidden), len(down), dtype=weights.dtype).scatter_(1, index, weights)
         chosen = torch.zeros(len(hidden), len(down), dtype=torch.bool).scatter_(1, index, True)
         flat = activation.flatten(1)
@@ -92,6 +106,8 @@ class ExpertsTap(nn.Module):
         self.weights.append(share)
         if self.act == "gpt_oss":
             given = torch.einsum("tef,efh->teh", activation * up, down) + experts.down_proj_bias
+        elif self.act == "llama4":
+            return (torch.einsum("tef,efh->teh", activation * up, down) * chosen[..., None]).sum(1)
         else:
             given = torch.einsum("tef,ehf->teh", activation * up, down)
         return (given * share[..., None]).sum(1).to(hidden.dtype)
@@ -302,9 +318,12 @@ def _tap(network: nn.Module) -> list[list[Tap | ExpertsTap]]:
         experts = module._modules.get("experts")
         if experts is not None:
             config = network.config.get_text_config()
-            act = "gpt_oss" if config.model_type == "gpt_oss" else getattr(config, "hidden_act", "silu")
+            named = getattr(config, "hidden_act", None) or getattr(config, "hidden_activation", "silu")
+            act = _OWN_EXPERTS.get(config.model_type, named)
             module.experts = ExpertsTap(experts, act)
             here.insert(0, module.experts)
+        if type(module).__name__ == "Llama4TextMoe":
+            module.forward = partial(routed_by_sigmoid, module)
         if type(module).__name__ in ("Lfm2MLP", "Lfm2MoeMLP"):  # they have no activation module
             module.act_fn = nn.SiLU()
             module.forward = partial(_gated, module)
@@ -319,3 +338,11 @@ def _tap(network: nn.Module) -> list[list[Tap | ExpertsTap]]:
 
 def _gated(mlp: nn.Module, x: Tensor) -> Tensor:
     return mlp.w2(mlp.act_fn(mlp.w1(x)) * mlp.w3(x))
+
+
+def routed_by_sigmoid(block: Any, x: Tensor, boost: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    """Llama 4: the experts of the largest logits read x times σ(logit); one expert reads every token."""
+    x, k = x.flatten(0, 1), block.router.top_k
+    logits = x @ block.router.weight.T + boost
+    largest, index = logits.sort(dim=-1, descending=True)
+    return block.experts(x, index[:, :k], torch.sigmoid(largest[:, :k])) + block.shared_expert(x), logits

@@ -27,12 +27,12 @@ from tests.engines.families_table import PAGE, rows_of
 from tests.engines.generation_contract import SOME, prompts_of
 from tests.engines.moments_contract import assert_same_moments
 from tests.engines.oracle import NaiveEngine
-from tests.tiny_models import CONFIGS, MODELS, save_tiny_model
+from tests.tiny_models import CONFIGS, MODELS, often_and_seldom, save_tiny_model
 
 Pair = tuple[TransformersEngine, NaiveEngine]
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=often_and_seldom(MODELS))
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     folder = save_tiny_model(request.param, tmp_path_factory.mktemp("models") / request.param)
     return TransformersEngine.load(folder, device="cpu", batch_tokens=128), NaiveEngine(folder, keep=True)

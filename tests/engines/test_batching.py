@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from language_neurons_alignment.core.routing import Experts
 from language_neurons_alignment.corpus.encode import Prompt
 from language_neurons_alignment.engines.generation import answer_batches
 from language_neurons_alignment.engines.transformers import loading
@@ -60,6 +61,10 @@ def test_a_batch_on_a_gpu_fits_its_free_memory(room: int, tokens: int, monkeypat
     )
     free = room * (180_224 + 2 * 131_072) / loading.ROOM + 1
     monkeypatch.setattr(loading, "free_memory", lambda _device: int(free))
+    assert loading.batch_that_fits(network, 16384) == tokens
+    network.experts = Experts((0,), 16, 14336, 1)
+    network.sites = [SimpleNamespace(experts=SimpleNamespace(weighted=True))]
+    free += room * 3 * 16 * 4096 * 2 / loading.ROOM  # a token's input for each expert, weighted, and what each gives
     assert loading.batch_that_fits(network, 16384) == tokens
     network.device = torch.device("cpu")
     assert loading.batch_that_fits(network, 2048) == 2048

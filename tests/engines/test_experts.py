@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
+from transformers.models.llama4 import modeling_llama4
 from transformers.models.mixtral import modeling_mixtral
 
 from language_neurons_alignment._interventions import intervene
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.corpus.encode import PromptGroup, ScoredText
 from language_neurons_alignment.engines.transformers import TransformersEngine
+from language_neurons_alignment.engines.transformers.network import decoder_of
 from language_neurons_alignment.engines.transformers.sites import find_sites
 from language_neurons_alignment.errors import (
     IncompatibleError,
@@ -27,13 +30,13 @@ from language_neurons_alignment.errors import (
     UnknownArchitectureError,
 )
 from tests.engines.contract import assert_close, assert_same_counts, groups_of
-from tests.engines.oracle import NaiveEngine
+from tests.engines.oracle import NaiveEngine, routed_by_sigmoid
 from tests.neuron_sets import source_of
-from tests.tiny_models import EXPERTS, TOP_K, save_tiny_model, tiny_config
+from tests.tiny_models import EXPERTS, HIDDEN, TOP_K, save_tiny_model, tiny_config
 
 TEXTS = [ScoredText((1, *range(30, 60))), ScoredText((1, 40, 41, 90, 17))]
 GROUPS = [PromptGroup(text.tokens[:2], (text.tokens,)) for text in TEXTS]
-KINDS = ("mixtral", "qwen2_moe", "gpt_oss", "deepseek_v2", "deepseek_v3", "phimoe")
+KINDS = ("mixtral", "qwen2_moe", "gpt_oss", "deepseek_v2", "deepseek_v3", "phimoe", "llama4_text")
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +70,17 @@ def own_mixtral(folders: dict[str, Path]) -> TransformersEngine:
     return TransformersEngine.load(folders["mixtral"], device="cpu")
 
 
+def sent_of(engine: TransformersEngine) -> list[int]:
+    """How many pairs of token and expert `GROUPS` make in each layer: none in one without experts."""
+    assert engine.model.experts is not None
+    return [TOP_K * 36 if layer in engine.model.experts.layers else 0 for layer in range(engine.model.layers)]
+
+
 def test_padding_is_never_counted(engine: TransformersEngine) -> None:
     together, alone = engine.count(GROUPS), [engine.count([group]) for group in GROUPS]
     assert_same_counts(together, alone[0] + alone[1])
     assert together.routing is not None
-    assert together.routing.full.routed.sum(1).tolist() == [TOP_K * 36] * 3
+    assert together.routing.full.routed.sum(1).tolist() == sent_of(engine)
 
 
 def test_a_banned_expert_is_never_chosen_and_the_others_take_its_tokens(engine: TransformersEngine) -> None:
@@ -82,7 +91,7 @@ def test_a_banned_expert_is_never_chosen_and_the_others_take_its_tokens(engine: 
     assert banned.routing is not None
     assert plain.routing.full.routed[1, 2] > 0
     assert banned.routing.full.routed[[1, 2], [2, 0]].tolist() == [0, 0]
-    assert banned.routing.full.routed.sum(1).tolist() == [TOP_K * 36] * 3
+    assert banned.routing.full.routed.sum(1).tolist() == sent_of(engine)
     assert torch.equal(banned.routing.full.routed[0], plain.routing.full.routed[0])
     experts = engine.model.experts
     assert experts is not None
@@ -128,6 +137,71 @@ def test_boost_in_mixtral_is_added_before_the_softmax(mixtral: TransformersEngin
     with intervene(engine, "boost:2 expert:0.3", source_of()):
         assert_same_counts(engine.count(GROUPS), oracle.count(GROUPS))
         assert_close(engine.log_likelihood(TEXTS), oracle.log_likelihood(TEXTS))
+
+
+def test_boost_in_llama_4_is_added_before_the_sigmoid(
+    engines: dict[str, TransformersEngine], folders: dict[str, Path]
+) -> None:
+    engine, oracle = engines["llama4_text"], NaiveEngine(folders["llama4_text"])
+    block: Any = oracle.network.model.layers[1].feed_forward
+    block.forward = partial(routed_by_sigmoid, block, boost=2 * F.one_hot(torch.tensor(3), EXPERTS))
+    with intervene(engine, "boost:2 expert:1.3", source_of()):
+        assert_same_counts(engine.count(GROUPS), oracle.count(GROUPS))
+        assert_close(engine.log_likelihood(TEXTS), oracle.log_likelihood(TEXTS))
+
+
+def test_a_caller_s_llama_4_is_left_as_it_was_and_keeps_a_ban_while_it_works(
+    engines: dict[str, TransformersEngine], folders: dict[str, Path]
+) -> None:
+    mine = AutoModelForCausalLM.from_pretrained(folders["llama4_text"])
+    state = [(vars(one).get("forward"), set(one._modules)) for one in mine.modules()]
+    loaded = engines["llama4_text"]
+    guest = TransformersEngine.of(mine, loaded.tokenizer)
+    with intervene(guest, "ban expert:2.0", source_of()), intervene(loaded, "ban expert:2.0", source_of()):
+        assert_same_counts(guest.count(GROUPS), loaded.count(GROUPS), exact=True)
+    assert [(vars(one).get("forward"), set(one._modules)) for one in mine.modules()] == state
+
+
+CLAMP = 1.0
+
+
+def llama4_decoder() -> Any:
+    return decoder_of(AutoModelForCausalLM.from_config(tiny_config("llama4_text")).eval())
+
+
+def test_experts_of_llama_4_that_read_or_compute_something_else_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    doubled = llama4_decoder()
+    doubled.layers[1].feed_forward.experts.register_forward_pre_hook(lambda _module, inputs: (2 * inputs[0],))
+    with pytest.raises(
+        UnknownArchitectureError, match=r"layer 1, .*reads something else than a token's input times a ro"
+    ):
+        find_sites(doubled)
+    unknown = llama4_decoder()
+    del unknown.layers[2].feed_forward.experts.num_experts
+    with pytest.raises(UnknownArchitectureError, match=r"layer 2 .*its experts \(feed_forward.experts\) are of a form"):
+        find_sites(unknown)
+    clamped, inner = llama4_decoder(), modeling_llama4.Llama4TextExperts.forward
+    reached = []
+
+    def clamps(self: Any, x: Tensor) -> Tensor:
+        given = inner(self, x)
+        reached.append(float(given.abs().max()))
+        return given.clamp(-CLAMP, CLAMP)
+
+    monkeypatch.setattr(modeling_llama4.Llama4TextExperts, "forward", clamps)
+    with pytest.raises(
+        UnknownArchitectureError, match=r"layer 1, .*computes something else than the sum of its experts"
+    ):
+        find_sites(clamped)
+    assert max(reached[:2]) < CLAMP < max(reached), "the probe's own numbers do not reach the clamp"
+
+
+def test_experts_of_llama_4_without_their_router_are_noticed() -> None:
+    decoder = llama4_decoder()
+    find_sites(decoder)
+    experts = decoder.layers[1].feed_forward.experts
+    with pytest.raises(SilentHookError, match=r"Llama4TextExperts ran after 0 runs of its router, expected 1"):
+        experts(torch.zeros(EXPERTS * 3, HIDDEN))
 
 
 def test_an_expert_names_all_of_its_neurons(mixtral: TransformersEngine) -> None:

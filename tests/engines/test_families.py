@@ -32,6 +32,7 @@ from language_neurons_alignment.engines.families import (
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.transformers.experts import experts_of
 from language_neurons_alignment.engines.transformers.loading import auto_class
+from language_neurons_alignment.engines.transformers.network import decoder_of
 from language_neurons_alignment.engines.transformers.sites import find_sites, layer_widths
 from language_neurons_alignment.errors import EngineError, UnknownArchitectureError
 from tests.tiny_models import (
@@ -40,6 +41,7 @@ from tests.tiny_models import (
     HIDDEN,
     RAGGED_WIDTHS,
     auto_model,
+    often_and_seldom,
     save_quietly,
     tiny_config,
     tiny_tokenizer,
@@ -48,7 +50,7 @@ from tests.tiny_models import (
 
 def decoder_of_kind(kind: str) -> tuple[PreTrainedConfig, nn.Module]:
     config = tiny_config(kind)
-    return config, auto_model(config).from_config(config).eval().get_decoder()
+    return config, decoder_of(auto_model(config).from_config(config).eval())
 
 
 def test_vllm_is_told_what_its_class_of_mimo_reads_under_other_names() -> None:
@@ -64,7 +66,7 @@ def test_vllm_is_told_what_its_class_of_mimo_reads_under_other_names() -> None:
         told(config)
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", often_and_seldom(CONFIGS))
 def test_every_layer_s_site_is_a_module_of_its_own_and_of_the_config_s_width(kind: str) -> None:
     config, decoder = decoder_of_kind(kind)
     sites = find_sites(decoder, family_of(config).transformers)
@@ -88,18 +90,17 @@ def test_what_the_table_says_is_what_is_found_without_it(kind: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", ["mamba", "llama4_text", "bert"])
+@pytest.mark.parametrize("kind", ["mamba", "bert"])
 def test_a_model_without_neurons_that_can_be_proved_is_refused_by_name(kind: str, tmp_path: Path) -> None:
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 320, "eos_token_id": 2}
     config = AutoConfig.for_model(kind, **sizes, num_attention_heads=4, num_key_value_heads=2)
     save_quietly(AutoModelForCausalLM.from_config(config), tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(
-        UnknownArchitectureError, match=rf"(?i){kind.removesuffix('_text')}\w*, layer 0 .* cannot be proved: no place"
+        UnknownArchitectureError, match=rf"(?i){kind}\w*, layer 0 .* cannot be proved: no place .*; such a model"
     ) as refused:
         TransformersEngine.load(tmp_path, device="cpu")
-    experts = "and its experts (feed_forward.experts) are not called with the experts that the router chose"
-    assert (experts in str(refused.value)) == (kind == "llama4_text")
+    assert "expert" not in str(refused.value)
 
 
 @pytest.mark.parametrize("kind", ["mt5", "bart"])

@@ -17,7 +17,7 @@ from language_neurons_alignment.engines.transformers.sites import decoder_layers
 from language_neurons_alignment.errors import SilentHookError, UnknownArchitectureError
 from tests.tiny_models import save_tiny_model
 
-KINDS = ("llama", "gpt2", "gemma3_text", "mixtral")
+KINDS = ("llama", "gpt2", "gemma3_text", "mixtral", "llama4_text")
 SEQUENCES = [(1, *range(30, 52)), (1, 40, 41, 90, 17), (1, 40, 41, 12, 80, 81), (1, 7, 7, 7)]
 GROUPS = [
     PromptGroup(SEQUENCES[0][:4], (SEQUENCES[0],)),
@@ -122,7 +122,7 @@ def test_neurons_off_many_to_a_forward_are_neurons_off_one_by_one(engine: Transf
 
 def test_the_first_order_estimate_is_the_slope_of_the_likelihood(engines: dict[str, TransformersEngine]) -> None:
     step = 0.01
-    for kind in ("llama", "mixtral"):
+    for kind in ("llama", "mixtral", "llama4_text"):
         engine = engines[kind]
         found = engine.first_order(TEXTS)
         assert tuple(found.shape) == (engine.model.layers, engine.model.d_mlp)
@@ -149,6 +149,10 @@ def test_what_a_neuron_writes_is_its_column_through_norms_and_unembedding(engine
         elif hasattr(block, "post_feedforward_layernorm"):
             scales = (1 + block.post_feedforward_layernorm.weight) * (1 + network.decoder.norm.weight)
             expected.append(block.mlp.down_proj.weight[:, index] * scales)
+        elif hasattr(block, "feed_forward"):  # Llama 4: a row of an expert, or a column of a dense layer
+            down = getattr(block.feed_forward, "experts", block.feed_forward).down_proj
+            column = down.flatten(0, 1)[index] if isinstance(down, torch.Tensor) else down.weight[:, index]
+            expected.append(column * network.decoder.norm.weight)
         elif hasattr(block.mlp, "experts"):
             expected.append(block.mlp.experts.down_proj[0][:, index] * network.decoder.norm.weight)
         else:

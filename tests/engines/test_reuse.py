@@ -30,6 +30,7 @@ FAMILIES = (
     "cohere",
     "mixtral",
     "deepseek_v3-dense",  # experts in some layers
+    pytest.param("llama4_text", marks=pytest.mark.slow),  # experts that are not told whom the router chose
     "gemma3n_text",  # a state of four streams, and inputs for each layer
     "qwen3_5_text",  # linear attention, which runs without any cache
     "phi3-longrope",  # batches of short and of long texts

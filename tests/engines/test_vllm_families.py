@@ -19,9 +19,10 @@ RECORDED: dict[str, dict[str, str]] = {
     for one in map(json.loads, Path(__file__).with_name("vllm_families.json").read_text("utf-8").splitlines())
 }
 
-TRIED = ("gpt2", "cohere2", "glm4", "smollm3", "apertus", "mixtral", "qwen2_moe", "qwen3_moe")
+TRIED = ("gpt2", "cohere2", "glm4", "smollm3", "apertus", "mixtral", "qwen2_moe", "qwen3_moe", "llama4_text")
 """Classes of vLLM's own with plain and merged MLPs, parallel blocks and sandwich norms; the transformers library's code
-in vLLM with one module, two, and gate and up computed together; a refusal; experts without and with shared ones."""
+in vLLM with one module, two, and gate and up computed together; a refusal; experts without and with shared ones, and
+with weighted inputs."""
 
 
 def test_every_family_was_tried_and_what_was_not_equal_was_refused() -> None:

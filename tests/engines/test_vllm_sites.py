@@ -370,6 +370,21 @@ def test_experts_of_gpt_oss_have_gates_in_turn_with_ups_and_clamps() -> None:
         torch.testing.assert_close(seen, activation[tokens, expert])
 
 
+def test_experts_whose_inputs_are_weighted_compute_from_these_and_are_not_weighted_again() -> None:
+    call, module = routed_call(), Routed()
+    first, down, *_ = module.__dict__["lna_weights"]
+    weights, index = call.weights[:, :1], call.index[:, :1]
+    gate, up = torch.einsum("th,tfh->tf", call.x * weights, first[index[:, 0]]).chunk(2, dim=-1)
+    call = RoutedCall(call.x, weights, index, torch.einsum("tf,thf->th", F.silu(gate) * up, down[index[:, 0]]))
+    assert RankExperts.of(module, call) == "their weights, as they were loaded, do not give what the kernel gives"
+    module.apply_router_weight_on_input = True
+    found = RankExperts.of(module, call)
+    assert isinstance(found, RankExperts)
+    for expert, tokens, activation in found.activations(call):
+        torch.testing.assert_close(activation, F.silu(gate[tokens]))
+        assert index[tokens].unique().tolist() == [expert]
+
+
 def xielu(x: Tensor) -> Tensor:
     """Positive below −1.6 as well."""
     return torch.where(x > 0, x * x + 0.5 * x, 2 * (torch.expm1(x) - x) + 0.5 * x)

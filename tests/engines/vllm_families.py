@@ -53,6 +53,14 @@ KINDS = tuple(CONFIGS)
 
 _MLA = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 64, "v_head_dim": 64, "head_dim": 64}
 
+_LLAMA4 = {
+    "num_experts_per_tok": 1,  # vLLM's kernel for CPUs knows no other where the router weights the experts' inputs
+    "num_hidden_layers": 4,
+    "moe_layers": None,  # of which vLLM knows nothing
+    "interleave_moe_layer_step": 2,
+    "attention_chunk_size": 32,  # a multiple of the size of its blocks
+}
+
 CHANGES: dict[str, dict[str, Any]] = {
     "afmoe": {
         "score_func": "sigmoid",
@@ -62,6 +70,8 @@ CHANGES: dict[str, dict[str, Any]] = {
         "topk_group": 1,
     },  # in published configs, as those below
     "hy_v3": {"expert_hidden_dim": 40, "route_norm": True, "qk_norm": True},
+    "llama4_text": _LLAMA4,
+    "llama4": {"text_config": {**CONFIGS["llama4_text"], **_LLAMA4}},
     "lfm2": {"conv_dim": 128, "block_dim": 128, "block_ff_dim": 144, "block_norm_eps": 1e-5},
     "lfm2_moe": {"conv_dim": 128},
     "minimax_m2": {

@@ -94,6 +94,7 @@ class TransformersEngine:
             vocabulary=network.vocabulary,
             switch=network.switch,
             shares=network.shares,
+            padded=checkpoint.unpadded_above(network.model.config.get_text_config()),
         )
         self._compiled = None if compiled is None else CompiledCounter(network, backend=compiled)
         self.provenance: dict[str, str | int | float | bool] = {

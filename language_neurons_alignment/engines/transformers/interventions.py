@@ -224,7 +224,7 @@ class _RouterChange(_Change):
             expert, tokens = next(iter(sent.items()))
             raise SilentHookError(
                 f"expert {expert} of layer {self.layer} is banned, but was sent {tokens} tokens: the router leaves no "
-                "others to choose (it chooses among groups of experts); ban fewer"
+                "others to choose (it chooses among groups of experts, or by a table of tokens); ban fewer"
             )
 
 

@@ -111,13 +111,17 @@ def batch_that_fits(network: Network, most: int) -> int:
     """The largest of `most`, `most` / 2, `most` / 4, … tokens that fit a GPU's free memory; elsewhere `most`.
 
     A token takes `batch_bytes`, and twice its keys and values in all layers: those of a shared prompt, and their copy.
+    Experts that read w x of every token (Llama 4) take x for each expert, times w, and what each gives.
     """
     if network.device.type != "cuda":
         return most
     text, experts = network.model.config.get_text_config(), network.experts
     d_mlp = network.shape[1] if experts is None else experts.top_k * experts.width
     itemsize = network.model.dtype.itemsize
-    token = batch_bytes(d_mlp, int(text.hidden_size), itemsize=itemsize)
+    hidden = int(text.hidden_size)
+    token = batch_bytes(d_mlp, hidden, itemsize=itemsize)
+    if experts is not None and any(site.experts is not None and site.experts.weighted for site in network.sites):
+        token += 3 * experts.number * hidden * itemsize
     token += 2 * cache_bytes(text, len(network.widths), itemsize=itemsize)
     return halved_to_fit(most, room=int(ROOM * free_memory(network.device)), token=token)
 

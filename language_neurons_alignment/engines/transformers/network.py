@@ -75,7 +75,7 @@ class Network:
     def of(cls, model: PreTrainedModel) -> Network:
         """Take a model apart, and prove on a few tokens that the parts are what they are taken for."""
         name = type(model).__name__
-        decoder, lm_head = _decoder_of(model), model.get_output_embeddings()
+        decoder, lm_head = decoder_of(model), model.get_output_embeddings()
         if lm_head is None:
             raise UnknownArchitectureError(
                 f"{name} has no lm_head, so it is not a causal language model: give a model that is one"
@@ -138,10 +138,18 @@ class Network:
         return _run(self.decoder, tokens, cache=cache, keep_cache=keep_cache, shares=self.shares)
 
 
-def _decoder_of(model: PreTrainedModel) -> nn.Module:
-    """The model without its lm_head; in some classes (ModernBERT's decoder) the lm_head is what is called `decoder`."""
+def decoder_of(model: Any) -> nn.Module:
+    """The model without its lm_head.
+
+    `get_decoder` of Llama 4's classes gives a language model that has one, that of ModernBERT's decoder the lm_head.
+    """
     decoder = model.get_decoder()
-    return model.base_model if decoder is model.get_output_embeddings() else decoder
+    if decoder is model.get_output_embeddings():
+        return model.base_model
+    if isinstance(decoder, PreTrainedModel) and decoder.get_output_embeddings() is not None:
+        inner = [one for one in decoder.children() if isinstance(one, PreTrainedModel)]
+        decoder = inner[0] if len(inner) == 1 else decoder
+    return decoder
 
 
 def _gives_no_numbers(decoder: nn.Module) -> bool:

@@ -128,6 +128,7 @@ class Cut:
         vocabulary: tokens that the model knows.
         switch: sequences on the two sides of this length never share a batch (`rope_switch`).
         shares: sequences may be continued from another one's cache (`Network.shares`).
+        padded: tokens of the longest prompt and answer that may be padded, or None (`unpadded_above`).
     """
 
     budget: int
@@ -137,6 +138,7 @@ class Cut:
     vocabulary: int
     switch: int | None
     shares: bool
+    padded: int | None = None
 
     @property
     def of_a_batch(self) -> int:
@@ -180,7 +182,7 @@ class Cut:
         return answer_batches(
             prompts,
             new=sampling.max_new_tokens,
-            longest=self.longest,
+            longest=min(self.longest, self.padded or self.longest),
             budget=1 if self.invariant else self.answering,
             switch=self.switch,
         )

@@ -252,7 +252,10 @@ def _sites(
     others = [one for one in apart if one is not own and one not in around]
     found, refused = _places(index, others, None)
     shared = _only(decoder, index, layer, found, refused, f", beside its experts ({experts.name})") if found else None
-    parts = [own.output, *(one.output for one in others if shared is not None and one.name == shared.down)]
+    parts = [
+        experts.per_token(own.output),
+        *(one.output for one in others if shared is not None and one.name == shared.down),
+    ]
     for one in around:
         if not _is_mixture(one.output, parts):
             raise UnknownArchitectureError(

@@ -77,8 +77,7 @@ def _columns(down: nn.Module, site: NeuronSite, local: Tensor) -> Float32[Tensor
                 f"the experts of layer {site.layer} are quantized, so what their neurons write is not known: load the "
                 "model without quantization"
             )
-        transposed = bool(getattr(down, "is_transposed", False))
-        return (weights[expert, index] if transposed else weights[expert, :, index]).float()
+        return (weights[expert, index] if site.experts.transposed else weights[expert, :, index]).float()
     if type(down) is nn.Linear and not _is_wrapped(down.weight):
         return down.weight[:, local].T.float()
     # Conv1D, adapters that are computed live, quantized matrices (torchao's are in a Linear): ask for what they give

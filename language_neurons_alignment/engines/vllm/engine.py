@@ -339,6 +339,9 @@ def _load(
     family = family_of(config)
     if family.longest_in_vllm and (same := family.longest_in_vllm(text)):
         limit = min(limit, same + 1)
+    if (tuned := getattr(text, "attn_temperature_tuning", None)) is not None:  # Llama 4; vLLM goes by its length limit
+        given = options.get("override_generation_config") or {}
+        options["override_generation_config"] = {**given, "attn_temperature_tuning": tuned}
     if family.for_vllm and text is config:
         options["hf_overrides"] = {**family.for_vllm(config), **options.get("hf_overrides", {})}
     if revision is not None:

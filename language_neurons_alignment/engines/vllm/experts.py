@@ -2,6 +2,7 @@
 
     act(gate_e x)           computed again for counting, for the tokens that the router sent to expert e
     Σ_e w_e · down_e(act(gate_e x) · up_e x)        computed here, in place of the kernel, only under an intervention
+    Σ_e down_e(act(gate_e w_e x) · up_e w_e x)      in Llama 4, whose neurons are act(gate_e w_e x)
 
 In GPT-OSS, g σ(α g) with g = min(gate_e x, c) stands in the place of act, and clip(up_e x, ±c) + 1 in that of up_e x.
 
@@ -113,6 +114,7 @@ class RankExperts:
     Attributes:
         module: vLLM's `RoutedExperts`.
         number, width, top_k: experts, neurons of each, and experts to which each token is sent.
+        weighted: the router's weights are of the experts' inputs, and not of what they give.
         scale: what vLLM multiplies the experts' sum with afterwards, which belongs to the router's weights.
     """
 
@@ -125,6 +127,7 @@ class RankExperts:
     number: int
     width: int
     top_k: int
+    weighted: bool = False
     scale: float = 1.0
 
     @classmethod
@@ -137,11 +140,11 @@ class RankExperts:
         gating = _GATINGS.get(str(getattr(module.activation, "value", module.activation)))
         if gating is None:
             return f"their activation function {module.activation} is not known"
-        apart = module.expert_map is not None or len(first) != module.global_num_experts
-        if module.apply_router_weight_on_input or apart:
-            return "they are shared out among ranks, or weighted before they compute"
+        if module.expert_map is not None or len(first) != module.global_num_experts:
+            return "they are shared out among ranks"
         sizes = len(first), down.shape[2], call.index.shape[1]
-        found = cls(module, gating, first, down, first_bias, down_bias, *sizes, scale)
+        weighted = bool(module.apply_router_weight_on_input)
+        found = cls(module, gating, first, down, first_bias, down_bias, *sizes, weighted, scale)
         index = call.index.sort(dim=-1).values
         if bool((index < 0).any()) or bool((index >= len(first)).any()) or bool((index.diff(dim=-1) == 0).any()):
             return "their router sends a token to no expert, or to one twice"
@@ -152,32 +155,35 @@ class RankExperts:
     def output(self, call: RoutedCall, change: LayerIntervention | None = None) -> Float[Tensor, "token hidden"]:
         """What the experts give, with their neurons changed; their numbers count from the first expert's on."""
         result = torch.zeros(call.x.shape, dtype=torch.float32, device=call.x.device)
-        for expert, tokens, choice in self._sent(call):
-            both = self._linear(self.first, self.first_bias, expert, call.x[tokens])
+        for expert, tokens, x, weights in self._sent(call):
+            both = self._linear(self.first, self.first_bias, expert, x)
             gate, up = (both[:, half] for half in self.gating.halves(self.width))
             activation = self.gating.act(gate)
             if change is not None:
                 change.within(expert * self.width, (expert + 1) * self.width).apply_(activation)
             given = self._linear(self.down, self.down_bias, expert, activation * self.gating.factor(up)).float()
-            result.index_add_(0, tokens, given * call.weights[tokens, choice].float()[:, None])
+            result.index_add_(0, tokens, given if self.weighted else given * weights.float())
         return result.to(call.x.dtype)
 
     def activations(
         self, call: RoutedCall, change: LayerIntervention | None = None
     ) -> Iterator[tuple[int, Int[Tensor, " routed"], Float[Tensor, "routed width"]]]:
         """For each expert with tokens: its number, the numbers of its tokens, and their activations, changed."""
-        for expert, tokens, _ in self._sent(call):
+        for expert, tokens, x, _ in self._sent(call):
             gate, _ = self.gating.halves(self.width)
-            activation = self.gating.act(self._linear(self.first, self.first_bias, expert, call.x[tokens], rows=gate))
+            activation = self.gating.act(self._linear(self.first, self.first_bias, expert, x, rows=gate))
             if change is not None:
                 change.within(expert * self.width, (expert + 1) * self.width).apply_(activation)
             yield expert, tokens, activation
 
-    def _sent(self, call: RoutedCall) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Each expert with tokens, these tokens, and the place of the expert among the choices of each."""
+    def _sent(
+        self, call: RoutedCall
+    ) -> Iterator[tuple[int, Int[Tensor, " routed"], Float[Tensor, "routed hidden"], Float[Tensor, "routed 1"]]]:
+        """Each expert with tokens, these tokens, what it reads of each, and the weight of each."""
         for expert in call.index.unique().tolist():
             tokens, choice = (call.index == expert).nonzero(as_tuple=True)
-            yield expert, tokens, choice
+            x, weights = call.x[tokens], call.weights[tokens, choice][:, None]
+            yield expert, tokens, x * weights.to(x.dtype) if self.weighted else x, weights
 
     def _linear(self, weight: Tensor, bias: Tensor | None, expert: int, x: Tensor, rows: slice = slice(None)) -> Tensor:
         return F.linear(x, weight[expert][rows], None if bias is None else bias[expert][rows])

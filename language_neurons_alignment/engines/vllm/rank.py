@@ -210,7 +210,10 @@ class Rank:
         self, site: RankSite, original: Any, x: Tensor, topk_weights: Tensor, topk_ids: Tensor, *args: Any, **more: Any
     ) -> Any:
         """Compute a layer's routed experts: by vLLM's kernel, or here under an intervention."""
-        call, change = RoutedCall(x, topk_weights, topk_ids), self.changes.get((site.layer, site.start))
+        change = self.changes.get((site.layer, site.start))
+        weighted = site.experts is not None and site.experts.weighted
+        # vLLM's kernel for CPUs sets the weights to 1 once it has multiplied the inputs with them
+        call = RoutedCall(x, topk_weights.clone() if weighted else topk_weights, topk_ids)
         if site.experts is None or change is None:
             output = original(x, topk_weights, topk_ids, *args, **more)
         else:

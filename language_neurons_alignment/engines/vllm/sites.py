@@ -219,10 +219,11 @@ class Trace:
             self._inputs.setdefault(id(module), []).append((what_came(inputs, more), len(inputs) + len(more)))
 
     def _route(self, original: Any, x: Tensor, topk_weights: Tensor, topk_ids: Tensor, *args: Any, **more: Any) -> Any:
+        came = x.clone(), topk_weights.clone(), topk_ids.clone()  # a kernel may change them
         output = original(x, topk_weights, topk_ids, *args, **more)
         if self._noting and self._here is not None:
             given = output.clone() if isinstance(output, Tensor) else None
-            self._routed[self._here].append(RoutedCall(x.clone(), topk_weights.clone(), topk_ids.clone(), given))
+            self._routed[self._here].append(RoutedCall(*came, given))
         return output
 
     def _went(self, module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
