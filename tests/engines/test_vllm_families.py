@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.campaign.processes import Child
+from tests.engines.families_table import PAGE, RECORD, rows_of
 from tests.engines.vllm_engines import needs_vllm
 from tests.engines.vllm_families import KINDS, tell
+from tests.tiny_models import CONFIGS
 
 RECORDED: dict[str, dict[str, str]] = {
-    one["model_type"]: one
-    for one in map(json.loads, Path(__file__).with_name("vllm_families.json").read_text("utf-8").splitlines())
+    one["model_type"]: one for one in map(json.loads, RECORD.read_text("utf-8").splitlines())
 }
 
 TRIED = ("gpt2", "cohere2", "glm4", "smollm3", "apertus", "mixtral", "qwen2_moe", "qwen3_moe", "llama4_text")
@@ -29,6 +31,16 @@ def test_every_family_was_tried_and_what_was_not_equal_was_refused() -> None:
     assert set(RECORDED) == set(KINDS)
     assert {one["vllm"] for one in RECORDED.values()} == {"equal", "refused"}
     assert all(one.get("reason") for one in RECORDED.values() if one["vllm"] == "refused")
+
+
+def test_the_page_has_a_row_for_every_family_and_readme_and_changelog_their_number() -> None:
+    assert rows_of(PAGE.read_text("utf-8")) == sorted(CONFIGS)
+    equal = sum(one["vllm"] == "equal" for one in RECORDED.values())
+    assert len(re.findall(r"^\| `\w+` \| 0 \| equal", PAGE.read_text("utf-8"), re.M)) == equal
+    readme, changelog = (Path(PAGE.parents[1], name).read_text("utf-8") for name in ("README.md", "CHANGELOG.md"))
+    assert f"[{len(CONFIGS)} families](docs/models.md)" in readme
+    assert f"The counts of {len(CONFIGS)} families" in changelog
+    assert f"The greedy answers of {equal} families" in changelog
 
 
 @pytest.fixture(scope="module")

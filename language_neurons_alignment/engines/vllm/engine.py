@@ -331,7 +331,7 @@ def _load(
     launch = replace(launch, path=path, dtype=own if launch.dtype == "auto" else launch.dtype)
     checkpoint.check_dtype(launch.dtype)
     text = config.get_text_config()
-    if text is not config:  # a model of text and images: the images' part is not loaded
+    if text is not config:  # a model that reads more than text: only the part for text is loaded
         options.setdefault("language_model_only", True)
         # some classes of these (vLLM's for any model of the transformers library) build its processor all the same
         options |= {"skip_tokenizer_init": False, "tokenizer": path}

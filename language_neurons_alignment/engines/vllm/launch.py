@@ -211,7 +211,7 @@ def check_model(config: Any, launch: Launch) -> None:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     if text is not config and find_spec("torchvision") is None:
         raise MissingEngineError(
-            f"{class_name(config)} is a model of text and images, and vLLM's classes of these need torchvision, which "
+            f"{class_name(config)} reads more than text, and vLLM's classes of such models need torchvision, which "
             "is not installed: pip install torchvision (for CPUs with --index-url "
             "https://download.pytorch.org/whl/cpu), or take --engine transformers"
         )
