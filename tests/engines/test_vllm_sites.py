@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,9 +117,9 @@ class Decoder(nn.Module):
         return x
 
 
-def trace_of(model: nn.Module, sites: tuple[RankSite, ...] = ()) -> Trace:
+def trace_of(model: nn.Module, sites: tuple[RankSite, ...] = (), *, twice: bool = False) -> Trace:
     """A trace of one scheduled step between a warm-up and the steps that follow."""
-    trace = Trace(model.requires_grad_(False), sites)
+    trace = Trace(model.requires_grad_(False), sites, twice)
     with torch.inference_mode():
         for scheduled in (None, object(), object()):
             trace.step(scheduled)
@@ -413,7 +414,97 @@ def test_zeros_that_do_not_reach_the_down_projection_are_noticed() -> None:
     sites = trace_of(model).found(width=WIDTH, tensor=1)
     for site in sites:
         site.module.register_forward_hook(lambda _m, _i, output: output.zero_())
-    assert trace_of(model, sites).report() == {"reached": [1]}
+    assert trace_of(model, sites).report() == {"reached": [1], "unused": []}
+
+
+class Beside(Decoder):
+    """Runs something besides its list of layers."""
+
+    def __init__(self, more: nn.Module) -> None:
+        super().__init__(MLP(Merged()), MLP(Merged()))
+        self.more = more
+
+    def forward(self, x: Tensor) -> Tensor:
+        for one in self.more if isinstance(self.more, nn.ModuleList) else (self.more,):
+            x = one(x)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (MLP(nn.GELU(), into=WIDTH), r"more\.act \(GELU\), followed by more\.down, outside of its list of layers"),
+        (Twice(Merged()), r"more\.act \(Merged\), followed by more\.down"),
+        (Layer(MLP(nn.Identity(), into=WIDTH)), r"more, a Layer as its layers are"),
+        (nn.ModuleList([nn.Sequential(nn.Linear(HIDDEN, HIDDEN))]), r"another list of modules \(Sequential\)"),
+    ],
+)
+def test_what_could_hold_neurons_outside_of_the_layers_is_refused(more: nn.Module, says: str) -> None:
+    with pytest.raises(UnknownArchitectureError, match=rf"^Beside in vLLM runs {says}.*--engine transformers$"):
+        trace_of(Beside(more)).found(width=WIDTH, tensor=1)
+
+
+def test_what_holds_no_neurons_may_stand_outside_of_the_layers() -> None:
+    more = (nn.Sequential(nn.LayerNorm(HIDDEN), nn.Linear(HIDDEN, HIDDEN)), nn.ModuleList([nn.Linear(HIDDEN, HIDDEN)]))
+    for one in more:
+        assert len(trace_of(Beside(one)).found(width=WIDTH, tensor=1)) == 2
+
+
+class Residual(nn.Module):
+    """As layers of vLLM: the sum of the residual stream is left to the next norm, which may work in place."""
+
+    def __init__(self, mlp: nn.Module, *, times: float = 1.0, norm: bool = False) -> None:
+        super().__init__()
+        self.mlp, self.times, self.norm = mlp, times, nn.LayerNorm(HIDDEN) if norm else nn.Identity()
+
+    def forward(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        residual.add_(x)
+        return self.norm(self.times * self.mlp(residual)), residual
+
+
+class Stack(Decoder):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = torch.zeros_like(x)
+        for layer in self.layers:
+            x, residual = layer(x, residual=residual)
+        return x + residual
+
+
+@pytest.mark.parametrize("kind", [Layer, Residual])
+def test_a_layer_that_does_not_use_what_its_down_projection_gives_is_noticed(kind: Callable[[nn.Module], Any]) -> None:
+    model = (Decoder if kind is Layer else Stack)()
+    model.layers = nn.ModuleList(kind(MLP(Merged())) for _ in range(3))
+    sites = trace_of(model).found(width=WIDTH, tensor=1)
+    expected = model(torch.ones(5, HIDDEN))
+    assert trace_of(model, sites, twice=True).report()["unused"] == []
+    model.layers[1].mlp.register_forward_hook(lambda _m, _i, output: 0 * output)
+    assert trace_of(model, sites, twice=True).report()["unused"] == [1]
+    assert trace_of(model, sites).report()["unused"] == []
+    model.layers[1].mlp._forward_hooks.clear()
+    torch.testing.assert_close(model(torch.ones(5, HIDDEN)), expected)
+
+
+def test_a_norm_behind_the_down_projection_or_a_small_factor_hides_nothing() -> None:
+    model = Stack(Residual(MLP(Merged()), norm=True), Residual(MLP(Merged()), times=1e-3))
+    sites = trace_of(model).found(width=WIDTH, tensor=1)
+    assert trace_of(model, sites, twice=True).report()["unused"] == []
+    model.layers[1].times = 0.0
+    assert trace_of(model, sites, twice=True).report()["unused"] == [1]
+
+
+def test_a_decoy_is_found_and_then_seen_not_to_be_used() -> None:
+    model = Decoder(MLP(Merged()))
+    layer = Layer(MLP(Merged()))
+    layer.register_module("used", Fused(Merged()))
+    layer.forward = lambda x: (layer.mlp(x), x + layer.used(x))[1]
+    model.layers.append(layer)
+    sites = trace_of(model).found(width=WIDTH, tensor=1)
+    assert sites[1].module is layer.mlp.act
+    assert trace_of(model, sites, twice=True).report()["unused"] == [1]
 
 
 def test_only_the_first_forward_with_requests_is_followed() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
@@ -197,6 +199,22 @@ def load_weights(
         _in_one_precision(model)
     model.generation_config = GenerationConfig()  # its own would decide whatever a caller leaves open
     return model.eval()
+
+
+def with_a_place(path: str, names: Sequence[str], *, config: PreTrainedConfig, revision: str | None) -> list[str]:
+    """Those of a checkpoint's weights that the library's class has a place of their own for; none is read."""
+    with explained("the names of the weights", path):
+        loaded: Any = auto_class(config).from_pretrained(
+            path, config=config, revision=revision, device_map="meta", trust_remote_code=False, output_loading_info=True
+        )
+    model, info = loaded
+    left = (*model._keys_to_ignore_on_load_unexpected, r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
+    unexpected, tied = set(info["unexpected_keys"]), getattr(model, "all_tied_weights_keys", {})
+    return [
+        name
+        for name in names
+        if name not in unexpected and name not in tied and not any(re.search(pattern, name) for pattern in left)
+    ]
 
 
 def _note_untied(model: PreTrainedModel, path: str) -> None:

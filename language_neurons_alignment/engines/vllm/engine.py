@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,8 @@ from ..families import class_name, family_of, neurons_per_layer
 from ..folder import check_weight_files
 from ..generation import Follow, PartialAnswer, check_prompts
 from ..quantization import describe_quantization, method_of
-from ..transformers.loading import load_weights
-from .gather import check_acted, check_pass, gather_counts, gather_experts, gather_losses
+from ..transformers.loading import load_weights, with_a_place
+from .gather import check_acted, check_loaded, check_pass, gather_counts, gather_experts, gather_losses
 from .launch import (
     Launch,
     check_backend,
@@ -233,6 +234,12 @@ class VLLMEngine:
                     f"projections of layers {report['reached'][:4]}, so interventions would do nothing; "
                     "try --engine transformers"
                 )
+        for report in _trace(self._process, self.model.architecture, tokens, end="lna_end"):
+            if report["unused"]:
+                raise UnknownArchitectureError(
+                    f"{self.model.architecture} in vLLM: layers {report['unused'][:4]} give the same whatever their "
+                    "down projections give, so these are not their neurons; try --engine transformers"
+                )
         self.log_likelihood([ScoredText(tokens)])
         self.last_pass = PassStatistics()
 
@@ -357,7 +364,9 @@ def _load(
         guard.close()
         raise
     try:
-        check_ranks(process.rpc("lna_attach", d_mlp), launch)
+        check_ranks(attached := process.rpc("lna_attach", d_mlp), launch)
+        named = partial(with_a_place, path, config=config, revision=revision)
+        check_loaded(attached, path=path, text_only=text is config, places=named)
         ranks = _find(process, architecture, _probe(text.vocab_size, limit - 1))
         check_sites(ranks, layers=text.num_hidden_layers)
         experts, d_mlp = gather_experts(ranks), max(rank["neurons"] for rank in ranks) * launch.tensor

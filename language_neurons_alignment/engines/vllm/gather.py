@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,11 +12,48 @@ from torch import Tensor
 
 from ...core.counts import LanguageCounts, SpanCounts
 from ...core.routing import Experts, routing_fault
-from ...errors import SilentHookError, TallyError, UnknownArchitectureError
+from ...errors import EngineError, LNAError, LNAWarning, SilentHookError, TallyError, UnknownArchitectureError
 from ..base import not_finite
 from ..moments import POWERS, SPANS, language_moments
 from ..routing import language_routing
 from .messages import Message, unpack
+
+
+def check_loaded(
+    reports: Sequence[Message], *, path: str, text_only: bool, places: Callable[[Sequence[str]], Sequence[str]]
+) -> None:
+    """Refuse a model of which vLLM filled a weight in part, or left out one that the transformers library has.
+
+    Args:
+        reports: what each rank's loading left unread and unfilled.
+        path: the model, for the error.
+        text_only: the checkpoint holds nothing but the decoder; else weights count that lie beside others in use.
+        places: those of some weights that the transformers library has a place for; asked only where some are unread.
+    """
+    for report in reports:
+        for name, written, size in report["unfilled"][:1]:
+            raise EngineError(
+                f"vLLM filled {written} of the {size} numbers of {name} from the weights at {path}, and the rest is "
+                "whatever memory held: the weights are incomplete; download the model again"
+            )
+    everywhere = set.intersection(*({name for name, _ in report["unread"]} for report in reports))
+    beside = {name for report in reports for name, others in report["unread"] if text_only or others}
+    if not (names := sorted(everywhere & beside)):
+        return
+    try:
+        lost = sorted(places(names))
+    except LNAError as error:
+        warnings.warn(f"vLLM {_left(names, path)}; whether they belong to it is not known: {error}", LNAWarning, 3)
+        return
+    if lost:
+        raise EngineError(
+            f"vLLM {_left(lost, path)}, for which the transformers library has a place: its numbers would be those of "
+            "another model; try --engine transformers"
+        )
+
+
+def _left(names: Sequence[str], path: str) -> str:
+    return f"left {len(names)} weights of {path} unread ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
 
 
 def check_pass(reports: Sequence[Message]) -> None:

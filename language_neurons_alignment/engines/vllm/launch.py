@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
@@ -24,7 +25,7 @@ from ..adapter import Adapter
 from ..base import check_batch_choices
 from ..checkpoint import rope_switch
 from ..families import check_vllm, class_name, experts_in, neurons_per_layer
-from .watch import Guard
+from .watch import CAUSE, MARK, Guard
 
 _log = logging.getLogger(__name__)
 
@@ -298,7 +299,12 @@ def start(launch: Launch, *, limit: int, options: Mapping[str, Any], guard: Guar
             worker_extension_cls=WORKER,
             **settings,
         )
-        return LLMEngine.from_engine_args(arguments)
+        try:
+            return LLMEngine.from_engine_args(arguments)
+        except Exception as error:
+            if not _ELSEWHERE.search(str(error)) or not (cause := guard.cause()):
+                raise
+            raise EngineError(f"vLLM cannot load {launch.path}: {cause} {_MORE}") from error
 
 
 @contextmanager
@@ -343,14 +349,46 @@ def explained(what: str) -> Iterator[None]:
     except LNAError:
         raise
     except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [_unexplained(error)]
-        if "validation error" in lines[0] and len(lines) > 1:  # pydantic's heading
-            said = lines[1].strip().removeprefix("Value error, ").partition(" [type=")[0]
-            lines = [said.partition(" Supported architectures: ")[0]]  # a list of hundreds
-        if "failed to be inspected" in lines[0] and find_spec("torchvision") is None:
-            lines = [
-                "its class cannot be imported, perhaps because torchvision is not installed: pip install torchvision"
-            ]
-        if isinstance(error, LookupError | AttributeError | TypeError):  # their messages alone say nothing
-            lines[0] = f"{type(error).__name__}: {lines[0]}"
-        raise EngineError(f"{what}: {lines[0][:400]} (--debug shows all; its own messages are above)") from error
+        raise EngineError(f"{what}: {one_line(error)} {_MORE}") from error
+
+
+_MORE = "(--debug shows all; its own messages are above)"
+
+_ELSEWHERE = re.compile(r"\broot cause\b")
+"""In errors of vLLM that point to another process's."""
+
+
+def one_line(error: Exception) -> str:
+    """What vLLM raised, in one line."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [_unexplained(error)]
+    if "validation error" in lines[0] and len(lines) > 1:  # pydantic's heading
+        said = lines[1].strip().removeprefix("Value error, ").partition(" [type=")[0]
+        lines = [said.partition(" Supported architectures: ")[0]]  # a list of hundreds
+    if "failed to be inspected" in lines[0] and find_spec("torchvision") is None:
+        lines = ["its class cannot be imported, perhaps because torchvision is not installed: pip install torchvision"]
+    if isinstance(error, LookupError | AttributeError | TypeError):  # their messages alone say nothing
+        lines[0] = f"{type(error).__name__}: {lines[0]}"
+    return lines[0][:400]
+
+
+class Causes(logging.Handler):
+    """Leaves what ended one of vLLM's processes to the driver, in a file: vLLM tells the driver only that one ended."""
+
+    def __init__(self, folder: str) -> None:
+        """Write into the folder of the driver's guard."""
+        super().__init__(logging.ERROR)
+        self._file = Path(folder) / CAUSE
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the exception of a record; the last one counts, but one that points to another's does not."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, Exception) and not _ELSEWHERE.search(str(error)):
+            with suppress(OSError):
+                self._file.write_text(one_line(error), encoding="utf-8")
+
+
+def tell_causes() -> None:
+    """From now on, the exceptions that vLLM logs in this process, which its driver started, are left to the driver."""
+    folder = os.environ.get("VLLM_RPC_BASE_PATH")
+    if MARK in os.environ and folder:
+        logging.getLogger("vllm").addHandler(Causes(folder))

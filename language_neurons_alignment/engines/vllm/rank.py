@@ -138,7 +138,7 @@ class Rank:
 
     def trace(self) -> None:
         """Follow the next forward pass through every module of the layers."""
-        self.observe(Trace(self.runner.model, self.sites))
+        self.observe(Trace(self.runner.model, self.sites, twice=not self.changes))
 
     def find(self) -> bool:
         """Find and prove this rank's neurons in what was followed; False: follow again, because it was mended."""

@@ -14,7 +14,11 @@ notes what came in and what went out. In each layer the neurons belong to the on
 3. modules around the down projection return what it gave, or add their own input;
 4. it runs once per layer and forward, and so does the down projection, which sums over the ranks (RowParallelLinear)
    where several share a layer;
-5. set to zero by a hook, only zeros reach the down projection (`Trace.report`, under an intervention).
+5. set to zero by a hook, only zeros reach the down projection (`Trace.report`, under an intervention);
+6. what the down projection gives is used: with something else in its place, the layer gives something else
+   (`Trace.report`, without an intervention; each layer runs once more on what it was given).
+
+Outside of the decoder layers nothing runs that could hold neurons: no such module, no layer, no other list of modules.
 
 A layer in which no module or more than one is found is refused by name. In a mixture of experts, the routed experts of
 a layer are proved by `engines.vllm.experts`, and the shared ones, which read every token, as above; but what they give
@@ -23,7 +27,7 @@ may be weighted, token by token, before it is added.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -33,7 +37,7 @@ from torch import Tensor, nn
 
 from ...core.interventions import LayerIntervention
 from ...errors import UnknownArchitectureError
-from ..proof import Call, heaviest_list, passes_on, what_came, what_went
+from ..proof import Call, heaviest_list, outer_lists, passes_on, what_came, what_went
 from .experts import RankExperts, RoutedCall, routed_experts
 from .messages import Message
 
@@ -90,22 +94,29 @@ class Trace:
     Attributes:
         model: the part of the model on this rank, as vLLM built it.
         sites: the rank's neurons where they are known already.
+        twice: whether each layer runs again for each of them, with something else in the place of what its down
+            projection gives.
     """
 
     model: nn.Module
     sites: Sequence[RankSite] = ()
+    twice: bool = False
     _layers: Mapping[int, nn.Module] = field(init=False)
     _calls: dict[int, list[_Call]] = field(init=False)
     _routed: dict[int, list[RoutedCall]] = field(init=False)
     _inputs: dict[int, list[tuple[list[Tensor], int]]] = field(default_factory=dict)
     _turned: dict[int, Any] = field(default_factory=dict)  # rotary embeddings that gave something else, by layer
+    _outside: list[_Call] = field(default_factory=list)
+    _given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})  # what the layer that runs was called with
+    _unused: set[int] = field(default_factory=set)
+    _other: RankSite | None = None  # while a layer runs again: the site whose down projection gives something else
     _here: int | None = None  # the layer that runs: layers may share modules
     _requests: bool = False
     _done: bool = False
     _handles: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Hook every module inside of the decoder layers."""
+        """Hook every module, those inside of the decoder layers and the others."""
         self._layers = decoder_layers(self.model)
         self._calls = {index: [] for index in self._layers}
         self._routed = {index: [] for index in self._layers}
@@ -115,14 +126,15 @@ class Trace:
         self._names = {
             index: {id(module): name for name, module in layer.named_modules()} for index, layer in self._layers.items()
         }
-        inside = {id(module): module for layer in self._layers.values() for module in layer.modules()}
+        self._all = {id(module): name for name, module in self.model.named_modules()}
+        modules = {id(module): module for module in self.model.modules() if module is not self.model}
         for index, layer in self._layers.items():
-            inside.pop(id(layer), None)
+            modules.pop(id(layer), None)
             self._handles += [
-                layer.register_forward_pre_hook(partial(self._enter, index)),
-                layer.register_forward_hook(self._leave),
+                layer.register_forward_pre_hook(partial(self._enter, index), with_kwargs=True),
+                layer.register_forward_hook(partial(self._leave, index)),
             ]
-        for module in inside.values():
+        for module in modules.values():
             self._handles += [
                 module.register_forward_pre_hook(self._came, with_kwargs=True),
                 module.register_forward_hook(self._went),
@@ -154,7 +166,11 @@ class Trace:
             module.__dict__.pop("forward_modular", None)
 
     def report(self) -> Message:
-        """The layers in which something else than zeros reached the down projection; of use where all are off."""
+        """What an intervention depends on.
+
+        `reached` has the layers in which something else than zeros reached the down projection, of use where all
+        neurons are off; `unused` those that gave the same with something else in the place of what it gives.
+        """
         self.close()
         reached = []
         for site in self.sites:
@@ -163,7 +179,7 @@ class Trace:
             given = [call.inputs for call in self._calls[site.layer] if call.module is site.down]
             if len(given) != 1 or not given[0] or bool(given[0][0].any()):
                 reached.append(site.layer)
-        return {"reached": reached}
+        return {"reached": reached, "unused": sorted(self._unused)}
 
     def mend(self) -> bool:
         """Let rotary embeddings whose kernel gave something else compute their equation; whether there was one.
@@ -183,7 +199,8 @@ class Trace:
             tensor: how many ranks share a layer.
 
         Raises:
-            UnknownArchitectureError: there is no such place in a layer, or more than one, or of another width.
+            UnknownArchitectureError: there is no such place in a layer, or more than one, or of another width, or there
+                may be one outside of the layers.
         """
         self.close()
         name, mixed = type(self.model).__name__, bool(self._experts)
@@ -202,16 +219,27 @@ class Trace:
             if len(dense) not in wanted or any(" runs " in one for one in seen):
                 raise refuse(_number(dense) + (f"; {seen[-1]}" if seen else ""))
             sites += [one if routed is None else replace(one, start=routed.width) for one in dense]
+        _prove_nothing_outside(self.model, self._layers, self._outside)
         return tuple(sites)
 
     @property
     def _noting(self) -> bool:
-        return self._here is not None and self._requests and not self._done
+        return self._requests and not self._done and self._other is None
 
-    def _enter(self, index: int, _layer: nn.Module, _inputs: object) -> None:
+    def _enter(self, index: int, _layer: nn.Module, inputs: tuple[Any, ...], more: dict[str, Any]) -> None:
         self._here = index
+        if self.twice and self._noting:
+            self._given = _copied(inputs), dict(zip(more, _copied(more.values()), strict=True))
 
-    def _leave(self, _layer: nn.Module, _inputs: object, _output: object) -> None:
+    def _leave(self, index: int, layer: nn.Module, _inputs: object, output: Any) -> None:
+        if self.twice and self._noting:
+            for site in self.sites:
+                if site.layer == index:
+                    (inputs, more), self._other = self._given, site
+                    other = layer.forward(*_copied(inputs), **dict(zip(more, _copied(more.values()), strict=True)))
+                    self._other = None
+                    if all(torch.equal(one, two) for one, two in zip(_tensors(output), _tensors(other), strict=True)):
+                        self._unused.add(index)
         self._here = None
 
     def _came(self, module: nn.Module, inputs: tuple[Any, ...], more: dict[str, Any]) -> None:
@@ -221,20 +249,70 @@ class Trace:
     def _route(self, original: Any, x: Tensor, topk_weights: Tensor, topk_ids: Tensor, *args: Any, **more: Any) -> Any:
         came = x.clone(), topk_weights.clone(), topk_ids.clone()  # a kernel may change them
         output = original(x, topk_weights, topk_ids, *args, **more)
+        if self._other is not None:
+            return _something_else(output) if self._other.experts is not None else output
         if self._noting and self._here is not None:
             given = output.clone() if isinstance(output, Tensor) else None
             self._routed[self._here].append(RoutedCall(*came, given))
         return output
 
-    def _went(self, module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-        if not self._noting or self._here is None:
-            return
+    def _went(self, module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> Any:
+        if self._other is not None and module is self._other.down:
+            return _something_else(output)
+        if not self._noting or not self._inputs.get(id(module)):
+            return None
         (inputs, arguments), given = self._inputs[id(module)].pop(), what_went(output)
+        if self._here is None:
+            if given is not None:
+                self._outside.append(_Call(self._all[id(module)], module, inputs, given, arguments))
+            return None
         if _is(module, "RotaryEmbedding") and len(inputs) in (2, 3) and not _turns_as_it_says(module, inputs, output):
             self._turned[self._here] = module
         if given is not None:
             name = self._names[self._here].get(id(module), type(module).__name__)
             self._calls[self._here].append(_Call(name, module, inputs, given, arguments))
+        return None
+
+
+def _copied(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(one.clone() if isinstance(one, Tensor) else one for one in values)
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    return [one for one in (output if isinstance(output, tuple) else (output,)) if isinstance(one, Tensor)]
+
+
+def _something_else(output: Any) -> Any:
+    """What a module gave, and a slope over its places, which no norm takes out."""
+    given = output[0] if isinstance(output, tuple) else output
+    slope = torch.linspace(-1, 1, given.shape[-1], device=given.device, dtype=torch.float32)
+    other = given + (slope * (1 + given.abs().max())).to(given.dtype)
+    return (other, *output[1:]) if isinstance(output, tuple) else other
+
+
+def _prove_nothing_outside(model: nn.Module, layers: Mapping[int, nn.Module], calls: Sequence[_Call]) -> None:
+    """No module outside of the layers could hold neurons, which would be left out of every count."""
+    kinds, ran = {type(layer) for layer in layers.values()}, {id(call.module) for call in calls}
+    within = {id(module) for layer in layers.values() for module in layer.modules()}
+    seen = [
+        f"{call.name} ({type(call.module).__name__}), followed by {downs[0].name}"
+        for call, downs, merged in _carried(calls)
+        if not _not_activation(call, merged=merged)
+    ]
+    seen += [
+        f"{call.name}, a {type(call.module).__name__} as its layers are" for call in calls if type(call.module) in kinds
+    ]
+    for some in outer_lists(model):
+        seen += [
+            f"another list of modules ({type(one).__name__})"
+            for one in some
+            if id(one) in ran and id(one) not in within and any(True for _ in one.children())
+        ]
+    if seen:
+        raise UnknownArchitectureError(
+            f"{type(model).__name__} in vLLM runs {seen[0]}, outside of its list of layers: neurons there would be "
+            "left out of every count, so the model is refused; try --engine transformers"
+        )
 
 
 def decoder_layers(model: nn.Module) -> dict[int, nn.Module]:
@@ -279,19 +357,9 @@ def _sites(
     index: int, layer: nn.Module, calls: Sequence[_Call], *, width: int | None, tensor: int
 ) -> tuple[list[RankSite], list[str]]:
     """The places in a layer that hold neurons which every token reads, and what speaks against others."""
-    linear = [one for one in calls if one.is_linear]
     found: list[RankSite] = []
     seen: list[str] = []
-    for call in calls:
-        alone = len(call.inputs) == call.arguments == 1  # attention over another layer's keys has queries, and None
-        if call.is_linear or any(True for _ in call.module.children()) or not alone:
-            continue
-        given, merged = call.inputs[0], call.inputs[0].shape[-1] == 2 * call.output.shape[-1]
-        if not given.is_floating_point() or not (merged or given.shape == call.output.shape):
-            continue
-        downs = [down for down in linear if _is_carried(call, down, linear, merged=merged)]
-        if not downs:
-            continue
+    for call, downs, merged in _carried(calls):
         objection = _not_activation(call, merged=merged)
         if not objection:
             objection = _objection(call, downs, calls, routed_experts(layer), width=width, tensor=tensor)
@@ -299,8 +367,25 @@ def _sites(
             seen.append(f"{call.name} ({type(call.module).__name__}) {objection}")
             continue
         site = RankSite(index, layer, call.module, merged, down=downs[0].module, width=call.output.shape[-1])
-        found.append(replace(site, signed=not merged or _signed(site, given)))
+        found.append(replace(site, signed=not merged or _signed(site, call.inputs[0])))
     return found, seen
+
+
+def _carried(calls: Sequence[_Call]) -> Iterator[tuple[_Call, list[_Call], bool]]:
+    """Modules without children of whose output the input of linear maps is made, these maps, and whether it is merged.
+
+    The output is as wide as the one input, or half as wide in a merged module.
+    """
+    linear = [one for one in calls if one.is_linear]
+    for call in calls:
+        alone = len(call.inputs) == call.arguments == 1  # attention over another layer's keys has queries, and None
+        if call.is_linear or any(True for _ in call.module.children()) or not alone:
+            continue
+        given, merged = call.inputs[0], call.inputs[0].shape[-1] == 2 * call.output.shape[-1]
+        if not given.is_floating_point() or not (merged or given.shape == call.output.shape):
+            continue
+        if downs := [down for down in linear if _is_carried(call, down, linear, merged=merged)]:
+            yield call, downs, merged
 
 
 def _number(found: Sequence[RankSite]) -> str:

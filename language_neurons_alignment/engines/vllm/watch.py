@@ -29,6 +29,9 @@ from pathlib import Path
 MARK = "LNA_VLLM_OF"
 """The environment variable by which a driver's processes are known: the driver's number and a random one."""
 
+CAUSE = "cause"
+"""The file in a driver's folder in which a process of vLLM says what ended it (`launch.Causes`)."""
+
 _OFTEN = 0.25
 """Seconds between two looks at whether the driver lives."""
 
@@ -74,6 +77,12 @@ class Guard:
         compiled = os.path.join(tempfile.gettempdir(), f"torchinductor_{os.getuid()}")  # outlives us
         kept = {} if "TORCHINDUCTOR_CACHE_DIR" in os.environ else {"TORCHINDUCTOR_CACHE_DIR": compiled}
         return {**marks, **kept, "VLLM_RPC_BASE_PATH": self.folder, "TMPDIR": self.folder}
+
+    def cause(self) -> str:
+        """What ended one of vLLM's processes, as far as it could tell; "" where none did."""
+        with suppress(OSError):
+            return Path(self.folder, CAUSE).read_text(encoding="utf-8")
+        return ""
 
     @contextmanager
     def marking(self) -> Iterator[None]:

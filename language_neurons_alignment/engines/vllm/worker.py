@@ -17,13 +17,17 @@ import torch
 
 from ...errors import UnknownArchitectureError
 from .experts import keep_weights
+from .launch import tell_causes
 from .messages import Message
 from .passes import AnswerWatch, Pass
 from .rank import Rank
 from .watch import end_with_driver
+from .weights import loaded, watch_loading
 
 end_with_driver()  # vLLM imports this module before a worker loads the model
 keep_weights()
+watch_loading()
+tell_causes()
 
 
 class NeuronWorker:
@@ -33,9 +37,9 @@ class NeuronWorker:
     lna_rank: Rank
 
     def lna_attach(self, d_mlp: int) -> Message:
-        """Describe this rank; where its neurons are is not known yet."""
+        """Describe this rank and how its weights were loaded; where its neurons are is not known yet."""
         self.lna_rank = Rank.of(self.model_runner, d_mlp=d_mlp)
-        return self.lna_rank.describe()
+        return {**self.lna_rank.describe(), **loaded(self.lna_rank.runner.model)}
 
     def lna_trace(self) -> None:
         """From now on, follow what the layers compute, until `lna_find` or `lna_end`."""
