@@ -477,33 +477,42 @@ class Stack(Decoder):
 @pytest.mark.parametrize("kind", [Layer, Residual])
 def test_a_layer_that_does_not_use_what_its_down_projection_gives_is_noticed(kind: Callable[[nn.Module], Any]) -> None:
     model = (Decoder if kind is Layer else Stack)()
-    model.layers = nn.ModuleList(kind(MLP(Merged())) for _ in range(3))
+    mlps = [MLP(Merged()) for _ in range(3)]
+    model.layers = nn.ModuleList(map(kind, mlps))
     sites = trace_of(model).found(width=WIDTH, tensor=1)
     expected = model(torch.ones(5, HIDDEN))
     assert trace_of(model, sites, twice=True).report()["unused"] == []
-    model.layers[1].mlp.register_forward_hook(lambda _m, _i, output: 0 * output)
+    handle = mlps[1].register_forward_hook(lambda _m, _i, output: 0 * output)
     assert trace_of(model, sites, twice=True).report()["unused"] == [1]
     assert trace_of(model, sites).report()["unused"] == []
-    model.layers[1].mlp._forward_hooks.clear()
+    handle.remove()
     torch.testing.assert_close(model(torch.ones(5, HIDDEN)), expected)
 
 
 def test_a_norm_behind_the_down_projection_or_a_small_factor_hides_nothing() -> None:
-    model = Stack(Residual(MLP(Merged()), norm=True), Residual(MLP(Merged()), times=1e-3))
+    model = Stack(Residual(MLP(Merged()), norm=True), last := Residual(MLP(Merged()), times=1e-3))
     sites = trace_of(model).found(width=WIDTH, tensor=1)
     assert trace_of(model, sites, twice=True).report()["unused"] == []
-    model.layers[1].times = 0.0
+    last.times = 0.0
     assert trace_of(model, sites, twice=True).report()["unused"] == [1]
 
 
 def test_a_decoy_is_found_and_then_seen_not_to_be_used() -> None:
+    class Deceiving(Layer):
+        """Adds what an MLP gives that calls no hooks, and leaves the other one's out."""
+
+        def __init__(self) -> None:
+            super().__init__(MLP(Merged()))
+            self.used = Fused(Merged())
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.mlp(x)
+            return x + self.used(x)
+
     model = Decoder(MLP(Merged()))
-    layer = Layer(MLP(Merged()))
-    layer.register_module("used", Fused(Merged()))
-    layer.forward = lambda x: (layer.mlp(x), x + layer.used(x))[1]
-    model.layers.append(layer)
+    model.layers.append(Deceiving())
     sites = trace_of(model).found(width=WIDTH, tensor=1)
-    assert sites[1].module is layer.mlp.act
+    assert [site.layer for site in sites] == [0, 1]
     assert trace_of(model, sites, twice=True).report()["unused"] == [1]
 
 
