@@ -122,7 +122,7 @@ class Trace:
         self._routed = {index: [] for index in self._layers}
         self._experts: list[Any] = [module for layer in self._layers.values() for _, module in routed_experts(layer)]
         for module in self._experts:
-            module.__dict__["forward_modular"] = partial(self._route, module.forward_modular)
+            module.__dict__[_ROUTED] = partial(self._route, module.forward_modular)
         self._names = {
             index: {id(module): name for name, module in layer.named_modules()} for index, layer in self._layers.items()
         }
@@ -163,7 +163,7 @@ class Trace:
             handle.remove()
         self._handles.clear()
         for module in self._experts:
-            module.__dict__.pop("forward_modular", None)
+            module.__dict__.pop(_ROUTED, None)
 
     def report(self) -> Message:
         """What an intervention depends on.
@@ -235,12 +235,25 @@ class Trace:
         if self.twice and self._noting:
             for site in self.sites:
                 if site.layer == index:
-                    (inputs, more), self._other = self._given, site
-                    other = layer.forward(*_copied(inputs), **dict(zip(more, _copied(more.values()), strict=True)))
-                    self._other = None
+                    other = self._again(layer, site)
                     if all(torch.equal(one, two) for one, two in zip(_tensors(output), _tensors(other), strict=True)):
                         self._unused.add(index)
         self._here = None
+
+    def _again(self, layer: nn.Module, site: RankSite) -> Any:
+        """Run a layer once more, with something else in the place of what the down projection of a site gives."""
+        (inputs, more), self._other = self._given, site
+        experts: Any = site.module
+        original, kept = getattr(experts, _ROUTED, None), experts.__dict__.get(_ROUTED)
+        if site.experts is not None and original is not None:
+            experts.__dict__[_ROUTED] = lambda *args, **named: _something_else(original(*args, **named))
+        try:
+            return layer.forward(*_copied(inputs), **dict(zip(more, _copied(more.values()), strict=True)))
+        finally:
+            self._other = None
+            if site.experts is not None:
+                experts.__dict__.pop(_ROUTED, None)
+                experts.__dict__.update({} if kept is None else {_ROUTED: kept})
 
     def _came(self, module: nn.Module, inputs: tuple[Any, ...], more: dict[str, Any]) -> None:
         if self._noting:
@@ -249,8 +262,6 @@ class Trace:
     def _route(self, original: Any, x: Tensor, topk_weights: Tensor, topk_ids: Tensor, *args: Any, **more: Any) -> Any:
         came = x.clone(), topk_weights.clone(), topk_ids.clone()  # a kernel may change them
         output = original(x, topk_weights, topk_ids, *args, **more)
-        if self._other is not None:
-            return _something_else(output) if self._other.experts is not None else output
         if self._noting and self._here is not None:
             given = output.clone() if isinstance(output, Tensor) else None
             self._routed[self._here].append(RoutedCall(*came, given))
@@ -537,6 +548,9 @@ def _is_multiple(one: Tensor, other: Tensor) -> bool:
     factor = (one * other).sum(-1, keepdim=True) / other.square().sum(-1, keepdim=True).clamp(min=1e-30)
     return bool(((one - factor * other).abs() <= off * one.abs().amax(-1, keepdim=True)).all())
 
+
+_ROUTED = "forward_modular"
+"""What vLLM calls of its `RoutedExperts`."""
 
 _FORWARD = "_forward_method"
 """Where a `CustomOp` of vLLM keeps which of its ways to compute it takes."""
