@@ -240,12 +240,24 @@ def check_vllm(config: Any) -> None:
             f"the config of {name} tells no number of layers or attention heads ({layers!r}, {heads!r}): only decoders "
             "with attention and MLPs are supported"
         )
+    both = next((what for what in ("use_bidirectional_attention", "is_causal") if _sees_ahead(text, what)), None)
+    if both is not None:
+        raise UnknownArchitectureError(
+            f"{name} is not causal: its config says {both} {getattr(text, both)!r}, which vLLM may pass over; only "
+            "decoders are supported"
+        )
     widths = sorted(set(neurons_of_layers(config, layers)))
     if len(widths) > 1 and experts_in(config) is None:
         raise UnknownArchitectureError(
             f"{name} has layers of different widths ({', '.join(map(str, widths))} neurons), which are not counted in "
             "vLLM, expected one width: try --engine transformers"
         )
+
+
+def _sees_ahead(text: Any, what: str) -> bool:
+    """Whether this entry of a config lets tokens attend to those behind them; "vision" is of images alone (Gemma 4)."""
+    value = getattr(text, what, None)
+    return value is False if what == "is_causal" else value in (True, "all")
 
 
 def neurons_of_layers(config: Any, layers: int) -> tuple[int, ...]:

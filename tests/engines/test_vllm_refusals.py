@@ -173,6 +173,14 @@ def test_a_family_that_vllm_cannot_serve_is_refused_before_anything_is_loaded() 
         checks.check_model(tiny_config("bloom"), Launch("x", "float32"))
 
 
+@pytest.mark.parametrize("entry", [{"use_bidirectional_attention": True}, {"is_causal": False}])
+def test_a_model_whose_tokens_see_those_behind_them_is_refused(entry: dict[str, Any]) -> None:
+    """vLLM passes over the first of these in Gemma 3, and would count as if the model were causal."""
+    with pytest.raises(UnknownArchitectureError, match=rf"is not causal: its config says {next(iter(entry))} "):
+        checks.check_model(tiny_config("gemma3_text", **entry), Launch("x", "float32"))
+    checks.check_model(tiny_config("gemma3_text", use_bidirectional_attention=False), Launch("x", "float32"))
+
+
 def test_gemma_4_is_refused_only_where_its_layers_differ_in_width() -> None:
     checks.check_model(tiny_config("gemma4_text", use_double_wide_mlp=False), Launch("x", "float32"))
     with pytest.raises(UnknownArchitectureError, match=r"different widths \(96, 192 neurons\).*--engine transformers"):

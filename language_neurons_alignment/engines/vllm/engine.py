@@ -56,6 +56,9 @@ _log = logging.getLogger(__name__)
 SHARD = 2_000_000
 """Tokens of a corpus in one prefix tree; a longer corpus is counted tree by tree."""
 
+_ROUNDING = 0.05
+"""The share of firings that may differ where the same text is computed beside other rows."""
+
 ANSWER_TOKENS = {"cpu": 2**13, "cuda": 2**18}
 """Tokens of prompts and answers inside vLLM at a time: enough to keep it busy, few enough to lose when interrupted."""
 
@@ -215,10 +218,19 @@ class VLLMEngine:
         return nullcontext()
 
     def self_test(self) -> None:
-        """Count and score one short sequence, also with every neuron off: every hook on every rank must act."""
+        """Count and score one short sequence, also with every neuron off: every hook on every rank must act.
+
+        The sequence's beginning is counted alone, too: a text must fire the same neurons whatever stands behind it.
+        """
         tokens = tuple(range(1, 1 + min(8, self.model.max_length)))
         group = PromptGroup(tokens[:3], (tokens,))
-        self.count([group])
+        counted = self.count([group])
+        alone = self.count([PromptGroup(tokens[:1], (group.prefix,))]).full.over_zero
+        if int((counted.prefix.over_zero - alone).abs().sum()) > _ROUNDING * int(alone.sum()):
+            raise UnknownArchitectureError(
+                f"{self.model.architecture} in vLLM is not causal: other neurons fire on a text alone than on the same "
+                "text with more behind it; only decoders are supported"
+            )
         nothing = Intervention.identity(self.model.layers, self.model.d_mlp)
         with self.intervene(Intervention(nothing.scale * 0, nothing.shift)):
             silenced = self.count([group])
