@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from language_neurons_alignment.core.interventions import Intervention
 from language_neurons_alignment.core.perplexity import perplexity
@@ -115,6 +117,36 @@ def test_vllm_says_nothing_on_stdout_and_its_refusals_are_one_line(
     printed = capfd.readouterr()
     assert printed.out == ""
     assert "Error" in printed.err, "its own messages are where the refusal says that they are"
+
+
+@pytest.mark.parametrize(
+    ("config", "weight", "options", "says"),
+    [
+        (
+            {},
+            "model.layers.1.mlp.up_proj.weight",
+            {},
+            "filled 12288 of the 24576 numbers of model.layers.1.mlp.gate_up",
+        ),
+        (
+            {"attention_bias": True},
+            None,
+            {"hf_overrides": {"attention_bias": False}},
+            "left 12 weights of .*k_proj.bias",
+        ),
+    ],
+    ids=["a matrix in part", "biases"],
+)
+def test_weights_that_vllm_does_not_fill_or_read_are_refused(
+    config: dict[str, Any], weight: str | None, options: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    """vLLM itself says nothing, and counts were of another model."""
+    folder = save_tiny_model("llama", tmp_path / "model", **config)
+    weights = load_file(folder / "model.safetensors")
+    weights.pop(weight, None)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EngineError, match=says):
+        open_vllm(folder, apart=False, engine_args=options)
 
 
 def left_over(running: set[int], *, seconds: float = 30.0) -> set[int]:

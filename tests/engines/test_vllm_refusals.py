@@ -224,6 +224,10 @@ def test_room_for_the_token_that_is_sampled_and_never_fed() -> None:
     assert request.max_model_len(phi3, 1000, {}) == 1001
 
 
+def fails_with(what: str) -> None:
+    raise ValueError(what)
+
+
 def says_nothing() -> None:
     raise AssertionError
 
@@ -233,6 +237,7 @@ def says_nothing() -> None:
     [
         (lambda: {}["layers.0"], "KeyError: 'layers.0'"),
         (lambda: attrgetter("size")(None), "AttributeError: 'NoneType' object has no attribute 'size'"),
+        (lambda: fails_with("No kernel. Reasons: \n one: no AMX.\n two"), "No kernel. Reasons: one: no AMX."),
         (lambda: int("a\nb"), "invalid literal for int() with base 10: 'a\\nb'"),
         (says_nothing, "AssertionError at 'raise AssertionError' (test_vllm_refusals.py)"),
     ],

@@ -364,6 +364,8 @@ def one_line(error: Exception) -> str:
     if "validation error" in lines[0] and len(lines) > 1:  # pydantic's heading
         said = lines[1].strip().removeprefix("Value error, ").partition(" [type=")[0]
         lines = [said.partition(" Supported architectures: ")[0]]  # a list of hundreds
+    if lines[0].rstrip().endswith(":"):  # it says what the next one is
+        lines[0] = " ".join(map(str.strip, lines[:2]))
     if "failed to be inspected" in lines[0] and find_spec("torchvision") is None:
         lines = ["its class cannot be imported, perhaps because torchvision is not installed: pip install torchvision"]
     if isinstance(error, LookupError | AttributeError | TypeError):  # their messages alone say nothing
