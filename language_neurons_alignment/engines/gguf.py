@@ -28,6 +28,7 @@ from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedConfig
 
 from .._gguf import GgufHeader, read_gguf
 from ..errors import EngineError, LNAWarning, MissingEngineError
+from .replaced import replaced
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 """tokenizer.ggml.token_type."""
@@ -111,11 +112,8 @@ def quick_reader() -> Iterator[None]:
                 self.data: Any = self.data.view(np.ndarray)
             return super()._get(*arguments, **named)
 
-    before, gguf.GGUFReader = gguf.GGUFReader, Reader
-    try:
+    with replaced(gguf, "GGUFReader", Reader):
         yield
-    finally:
-        gguf.GGUFReader = before
 
 
 def load_config(path: str) -> PreTrainedConfig:

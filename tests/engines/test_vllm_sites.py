@@ -246,12 +246,13 @@ class RotaryEmbedding(nn.Module):
 
 
 class Turning(MLP):
-    def __init__(self, *, right: bool, mendable: bool = False) -> None:
+    def __init__(self, *, right: bool, mendable: bool = False, times: int = 1) -> None:
         super().__init__(Merged())
-        self.rotary = RotaryEmbedding(right=right, mendable=mendable)
+        self.rotary = nn.ModuleList(RotaryEmbedding(right=right, mendable=mendable) for _ in range(times))
 
     def forward(self, x: Tensor) -> Tensor:
-        self.rotary(torch.arange(len(x)), x.clone(), x.clone())
+        for one in self.rotary:
+            one(torch.arange(len(x)), x.clone(), x.clone())
         return super().forward(x)
 
 
@@ -272,6 +273,12 @@ def test_a_rotary_embedding_computes_its_equation_where_its_kernel_gives_somethi
     else:  # what computes is not what was replaced
         with pytest.raises(UnknownArchitectureError, match=r"layer 1 .*rotary embedding gives something else"):
             again.found(width=WIDTH, tensor=1)
+
+
+def test_several_rotary_embeddings_of_a_layer_are_all_mended() -> None:
+    model = Decoder(Turning(right=True), Turning(right=False, mendable=True, times=2))  # as DeepSeek-V3.2's indexer
+    assert trace_of(model).mend()
+    assert len(trace_of(model).found(width=WIDTH, tensor=1)) == 2
 
 
 def test_attention_over_another_layer_s_keys_is_not_tried_as_an_activation_function() -> None:

@@ -40,6 +40,7 @@ from torch.nn import functional as F
 
 from ...core.routing import Experts
 from ...errors import SilentHookError, UnknownArchitectureError
+from ..proof import zeros
 
 Gating = Callable[[Any, Tensor], tuple[Tensor, Tensor | None]]
 """From an experts module and what its first projection gives to the activation and what it is multiplied with."""
@@ -509,17 +510,13 @@ def _prove(opened: OpenExperts, seen: _Seen, refuse: Callable[[str], UnknownArch
             stack.callback(opened.noted.clear)
         if not _agree(experts(*seen.inputs), seen.output):
             raise refuse(f"{opened.name} computes something else than the sum of its experts")
-        stack.callback(opened.neurons.register_forward_hook(_zeros).remove)
+        stack.callback(opened.neurons.register_forward_hook(zeros).remove)
         left = experts(*seen.inputs)
     biases = torch.zeros_like(left)
     if _mark(experts, "has_bias"):
         biases = (experts.down_proj_bias[seen.index] * seen.weights[..., None]).sum(1).to(left.dtype)
     if not torch.allclose(left, biases, atol=1e-2 * float(seen.output.abs().max())):
         raise refuse(f"setting the activations of {opened.name} to zero leaves something of its experts")
-
-
-def _zeros(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-    return torch.zeros_like(output)
 
 
 def _refused(decoder: str, layer: int, what: str) -> UnknownArchitectureError:

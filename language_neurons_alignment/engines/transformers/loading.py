@@ -167,7 +167,8 @@ def load_weights(
     more: dict[str, Any] = {"device_map": {"": device}} if quantized and device is not None else {}
     if (told := loading_config(config, quantization)) is not None:
         more["quantization_config"] = told
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats itself in every matrix and forward
+    if "bitsandbytes" in (quantization or method or ""):
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats itself in every matrix and forward
     kind, in_a_file = auto_class(config), is_gguf(path)
     reading = gguf.quick_reader() if in_a_file else whole_blocks(method)
     remedy = _REMEDY if quantized else None
@@ -185,6 +186,7 @@ def load_weights(
             **more,
         )
     model, info = loaded
+    check_all_read(path, info.get("unexpected_keys") or (), method=quantization or method)
     wrong = sorted(map(str, [*info["missing_keys"], *info.get("mismatched_keys", [])]))
     if wrong:
         raise EngineError(
@@ -192,7 +194,6 @@ def load_weights(
             "would have been random; download the model again"
         )
     _note_untied(model, path)
-    check_all_read(path, info.get("unexpected_keys") or ())
     if method in ("mxfp4", "compressed-tensors"):
         _in_one_precision(model)
     model.generation_config = GenerationConfig()  # its own would decide whatever a caller leaves open

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from ...errors import UnknownArchitectureError
 from ..families import TransformersPlace
-from ..proof import Call, heaviest_list, outer_lists, passes_on, what_came, what_went
+from ..proof import Call, heaviest_list, outer_lists, passes_on, what_came, what_went, zeros
 from .experts import OpenExperts, closed_experts, open_experts
 from .functional import open_mlps
 
@@ -454,13 +454,9 @@ def _with_zeros(
 
     with ExitStack() as hooks:
         for site in sites:
-            hooks.callback(site.module.register_forward_hook(_zeros).remove)
+            hooks.callback(site.module.register_forward_hook(zeros).remove)
             hooks.callback(layer.get_submodule(site.down).register_forward_hook(partial(look, site.down)).remove)
         return downs, what_went(layer(*inputs, **more))
-
-
-def _zeros(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-    return torch.zeros_like(output)
 
 
 def _prove_causal(name: str, decoder: nn.Module, tokens: Int64[Tensor, "one token"], hidden: Tensor) -> None:

@@ -294,7 +294,7 @@ def _trace(process: Process, name: str, tokens: Tokens, *, end: str) -> list[Mes
 def _find(process: Process, name: str, tokens: Tokens) -> list[Message]:
     """What the ranks found while they followed a text."""
     ranks = _trace(process, name, tokens, end="lna_find")
-    if any(rank.get("again") for rank in ranks):
+    while any(rank.get("again") for rank in ranks):  # each time something was mended that was not before
         ranks = _trace(process, name, tokens, end="lna_find")
     if mended := {what for rank in ranks for what in rank.get("mended", ())}:
         _log.warning(

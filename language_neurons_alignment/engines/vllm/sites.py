@@ -98,7 +98,7 @@ class Trace:
     _calls: dict[int, list[_Call]] = field(init=False)
     _routed: dict[int, list[RoutedCall]] = field(init=False)
     _inputs: dict[int, list[tuple[list[Tensor], int]]] = field(default_factory=dict)
-    _turned: dict[int, Any] = field(default_factory=dict)  # rotary embeddings that gave something else, by layer
+    _turned: dict[int, list[Any]] = field(default_factory=dict)  # rotary embeddings that gave something else, by layer
     _here: int | None = None  # the layer that runs: layers may share modules
     _requests: bool = False
     _done: bool = False
@@ -170,7 +170,8 @@ class Trace:
 
         What was followed is of no use then: follow another text.
         """
-        other = [one for one in self._turned.values() if getattr(one, _FORWARD, None) not in (None, one.forward_native)]
+        turned = [one for some in self._turned.values() for one in some]
+        other = [one for one in turned if getattr(one, _FORWARD, None) not in (None, one.forward_native)]
         for module in other:
             setattr(module, _FORWARD, module.forward_native)
         return bool(other)
@@ -231,7 +232,7 @@ class Trace:
             return
         (inputs, arguments), given = self._inputs[id(module)].pop(), what_went(output)
         if _is(module, "RotaryEmbedding") and len(inputs) in (2, 3) and not _turns_as_it_says(module, inputs, output):
-            self._turned[self._here] = module
+            self._turned.setdefault(self._here, []).append(module)
         if given is not None:
             name = self._names[self._here].get(id(module), type(module).__name__)
             self._calls[self._here].append(_Call(name, module, inputs, given, arguments))
