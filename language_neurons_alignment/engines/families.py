@@ -296,9 +296,10 @@ _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_exp
 _TOP_K = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_k")
 _EXPERT_WIDTH = ("moe_intermediate_size", "intermediate_size")
 _SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size", "share_expert_dim")
-_STEPS = ("decoder_sparse_step", "moe_layer_interval", "interleave_moe_layer_step")
 _SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
 """Names under which configs say how many experts a layer has, how many read a token, and what every token passes."""
+_STEPS = ("decoder_sparse_step", "moe_layer_interval", "interleave_moe_layer_step")
+"""Names under which they say which layers have experts: each whose number, counted from 1, is a multiple."""
 
 
 def experts_in(config: Any) -> Experts | None:

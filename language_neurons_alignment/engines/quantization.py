@@ -234,8 +234,9 @@ def check_all_read(path: str, unexpected: Iterable[str], *, method: str | None) 
 
 def _matrices_of(scale: str) -> set[str]:
     """The names that the matrix of a scale may have in the file."""
-    stem, module = re.sub(r"_(scales?|scale_2|scale_inv|blocks)$", "", scale), scale.rpartition(".")[0]
-    return {module, stem, f"{stem}_blocks", *(f"{module}.{one}" for one in ("weight", "qweight", "weight_packed"))}
+    module, stem = scale.rpartition(".")[0], re.sub(r"_(scales?|scale_2|scale_inv|blocks)$", "", scale)
+    of_stem = () if stem == scale else (stem, f"{stem}_blocks")
+    return {module, *of_stem, *(f"{module}.{one}" for one in ("weight", "qweight", "weight_packed"))}
 
 
 def no_talk(method: str | None) -> AbstractContextManager[object]:

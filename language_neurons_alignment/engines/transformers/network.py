@@ -23,7 +23,7 @@ from ..checkpoint import quiet, rope_switch
 from ..families import family_of
 from .experts import experts_of
 from .interventions import Interventions
-from .sites import NeuronSite, find_sites, layer_widths, probe
+from .sites import NeuronSite, decoder_layers, find_sites, layer_widths, probe
 
 LOGITS = {"cpu": 2**24, "cuda": 2**27, "mps": 2**25}
 """The most logits (tokens × vocabulary) in memory, by device: 64, 512 and 128 MiB in float32."""
@@ -62,6 +62,7 @@ class Network:
 
     model: PreTrainedModel  # generates
     decoder: nn.Module  # the model without its lm_head
+    layers: nn.ModuleList  # the decoder's
     sites: tuple[NeuronSite, ...]
     head: Head
     device: torch.device
@@ -81,7 +82,9 @@ class Network:
                 f"{name} has no lm_head, so it is not a causal language model: give a model that is one"
             )
         try:
-            sites = find_sites(decoder, family_of(model.config).transformers)
+            place = family_of(model.config).transformers
+            layers = decoder_layers(decoder, place)
+            sites = find_sites(decoder, place, layers=layers)
             with torch.no_grad():  # what a caller's model keeps of it may meet its gradients later
                 tokens = probe(decoder)
                 hidden = decoder(input_ids=tokens, use_cache=False)[0]
@@ -102,7 +105,7 @@ class Network:
             ) from error
         switch = rope_switch(model.config.get_text_config())
         interventions = Interventions(decoder, sites)
-        return cls(model, decoder, sites, head, model.device, switch, interventions, shares, pads, mixes)
+        return cls(model, decoder, layers, sites, head, model.device, switch, interventions, shares, pads, mixes)
 
     @property
     def vocabulary(self) -> int:

@@ -97,13 +97,20 @@ def _is_linear(module: nn.Module) -> bool:
     return matrix and not isinstance(module, nn.Embedding)
 
 
-def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tuple[NeuronSite, ...]:
+def find_sites(
+    decoder: nn.Module, place: TransformersPlace | None = None, *, layers: nn.ModuleList | None = None
+) -> tuple[NeuronSite, ...]:
     """Find the neurons of every decoder layer, and prove them; of each layer, in the order of their flat indices.
+
+    Args:
+        decoder: a model without its lm_head.
+        place: what the table of families says of it.
+        layers: its `decoder_layers`, where they are known.
 
     Raises:
         UnknownArchitectureError: there is no such place in a layer, or more than one, or it is not where `place` says.
     """
-    name, layers = type(decoder).__name__, decoder_layers(decoder, place)
+    name, layers = type(decoder).__name__, layers or decoder_layers(decoder, place)
     with torch.no_grad():
         tokens = probe(decoder)
         run = partial(_run, decoder, tokens)
@@ -140,7 +147,10 @@ def layer_widths(sites: Sequence[NeuronSite]) -> list[int]:
 
 
 def decoder_layers(decoder: nn.Module, place: TransformersPlace | None = None) -> nn.ModuleList:
-    """The list of a decoder's layers: the one that the table names, else the heaviest that text runs through."""
+    """The list of a decoder's layers: the one that the table names, else the heaviest that text runs through.
+
+    Where there are several lists, a few tokens run through the decoder; of a loaded model ask `Network.layers`.
+    """
     name = type(decoder).__name__
     if place is not None and place.layers is not None:
         found = _submodule(decoder, place.layers)
