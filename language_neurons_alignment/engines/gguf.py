@@ -102,9 +102,11 @@ def quick_reader() -> Iterator[None]:
     """While this is open, what transformers reads of a GGUF file is cut from plain memory.
 
     The reader of the package gguf makes a `numpy.memmap` of every number and string, three times slower. With a
-    vocabulary of 262,144 tokens that is 12 seconds in place of 4, and transformers reads it twice.
+    vocabulary of 262,144 tokens that is 12 seconds in place of 4, and transformers reads it twice. The bar that it
+    draws of the tensors is left out.
     """
     import gguf
+    from transformers import modeling_gguf_pytorch_utils as reading
 
     class Reader(gguf.GGUFReader):
         def _get(self, *arguments: Any, **named: Any) -> Any:
@@ -112,7 +114,10 @@ def quick_reader() -> Iterator[None]:
                 self.data: Any = self.data.view(np.ndarray)
             return super()._get(*arguments, **named)
 
-    with replaced(gguf, "GGUFReader", Reader):
+    with (
+        replaced(gguf, "GGUFReader", Reader),
+        replaced(reading, "tqdm", lambda tensors, **_: tensors),  # it cannot be switched off
+    ):
         yield
 
 

@@ -97,7 +97,7 @@ class Network:
         except Exception as error:  # whatever a model's own code raises
             if _gives_no_numbers(decoder):
                 raise not_finite("hidden states, on a few tokens of text,", model.device) from error
-            if isinstance(error, LNAError):
+            if isinstance(error, LNAError | Warning):  # a warning that the caller made an error
                 raise
             raise UnknownArchitectureError(
                 f"{name} does not run on a few tokens of text alone, so its neurons cannot be proved: "
