@@ -313,21 +313,11 @@ def _own_forward(experts: Any) -> Iterator[None]:
 def _open(decoder: str, index: int, name: str, experts: Any, block: Any, seen: _Seen) -> OpenExperts:
     """Give one layer's experts our forward, and prove it on what the library's own was given and gave."""
     refuse = partial(_refused, decoder, index)
-    hidden, chosen = seen.inputs[0], seen.index
-    first = getattr(experts, "gate_up_proj" if _mark(experts, "has_gate") else "up_proj", None)
-    if not _is_stack(first) or {first.dtype, experts.down_proj.dtype} != {hidden.dtype}:
-        raise refuse(f"the weights of {name} are not tensors of {hidden.dtype} with an expert in each row")
-    transposed, weighted = _mark(experts, "is_transposed"), len(seen.inputs) == 1
-    number, width = int(experts.num_experts), int(experts.down_proj.shape[1 if transposed else 2])
-    if len(experts.down_proj) != number:
-        raise refuse(f"{name} holds {len(experts.down_proj)} of {number} experts")
-    tokens = len(hidden) // number if weighted else len(hidden)
-    ordered = chosen.sort(dim=-1).values
-    if chosen.shape != (tokens, chosen.shape[-1]) or chosen.min() < 0 or chosen.max() >= number:
-        raise refuse(f"its router leaves tokens out or sends them nowhere ({chosen.min()}..{chosen.max()} of {number})")
-    if bool((ordered.diff(dim=-1) == 0).any()):
-        raise refuse("its router sends a token to one expert twice")
-    gating = _proved_gating(experts, width, hidden)
+    if reason := _objection(name, experts, seen):
+        raise refuse(reason)
+    transposed, weighted, top_k = _mark(experts, "is_transposed"), len(seen.inputs) == 1, seen.index.shape[-1]
+    width = int(experts.down_proj.shape[1 if transposed else 2])
+    gating = _proved_gating(experts, width, seen.inputs[0])
     if gating is None:
         raise refuse(f"the gating of {type(experts).__name__} is none of those that are known")
     cases = [seen] if hasattr(experts, "_apply_gate") else [seen, *_at_other_sizes(experts, seen)]
@@ -335,7 +325,7 @@ def _open(decoder: str, index: int, name: str, experts: Any, block: Any, seen: _
     forward = partial(_forward, gating=gating) if noted is None else partial(_weighted, gating=gating, noted=noted)
     forwards: list[tuple[Any, Callable[..., Any]]] = [(experts, MethodType(forward, experts))]
     if noted is not None and seen.router is not None:
-        noting = partial(_noting, forward=block.forward, router=seen.router, noted=noted, top_k=chosen.shape[-1])
+        noting = partial(_noting, forward=block.forward, router=seen.router, noted=noted, top_k=top_k)
         forwards.append((block, noting))
     opened = OpenExperts(
         layer=index,
@@ -344,9 +334,9 @@ def _open(decoder: str, index: int, name: str, experts: Any, block: Any, seen: _
         routing=Routing(),
         neurons=RoutedNeurons(),
         router=seen.router,
-        number=number,
+        number=int(experts.num_experts),
         width=width,
-        top_k=chosen.shape[-1],
+        top_k=top_k,
         transposed=transposed,
         noted=noted,
         forwards=tuple(forwards),
@@ -355,6 +345,22 @@ def _open(decoder: str, index: int, name: str, experts: Any, block: Any, seen: _
     for case in cases:
         _prove(opened, case, refuse)
     return opened
+
+
+def _objection(name: str, experts: Any, seen: _Seen) -> str:
+    """Why a layer's experts cannot be computed by our forward; "" if nothing speaks against it."""
+    hidden, chosen, number = seen.inputs[0], seen.index, int(experts.num_experts)
+    first = getattr(experts, "gate_up_proj" if _mark(experts, "has_gate") else "up_proj", None)
+    if not _is_stack(first) or {first.dtype, experts.down_proj.dtype} != {hidden.dtype}:
+        return f"the weights of {name} are not tensors of {hidden.dtype} with an expert in each row"
+    if len(experts.down_proj) != number:
+        return f"{name} holds {len(experts.down_proj)} of {number} experts"
+    tokens = len(hidden) // number if len(seen.inputs) == 1 else len(hidden)
+    if chosen.shape != (tokens, chosen.shape[-1]) or chosen.min() < 0 or chosen.max() >= number:
+        return f"its router leaves tokens out or sends them nowhere ({chosen.min()}..{chosen.max()} of {number})"
+    if bool((chosen.sort(dim=-1).values.diff(dim=-1) == 0).any()):
+        return "its router sends a token to one expert twice"
+    return ""
 
 
 def _forward(
