@@ -39,11 +39,11 @@ _MODULES: dict[str, str] = {
     "optimum": "optimum.gptq",  # a namespace, which optimum-quanto is in too
 }
 _NOT_READ = ("hqq", "quanto", "nvfp4")
-"""Methods that transformers names and of which it reads no stored weights (5.17)."""
+"""Methods that transformers names, but whose stored weights it does not read (5.17)."""
 _LIBRARY = {"quanto": "optimum-quanto", "hqq": "hqq", "awq": "gptqmodel", "gptq": "gptqmodel"}
-"""The package whose kernels compute, where it is not called like the method."""
+"""The package whose kernels compute, if its name is not the method's."""
 _SCALES = ("scale", "scales", "scale_2", "scale_inv", "qweight", "qzeros", "weight_packed", "absmax", "_blocks")
-"""How the names of tensors end that only quantised weights come with."""
+"""Endings of the names of tensors that only quantised weights have."""
 
 
 def method_of(config: Any) -> str | None:
@@ -61,8 +61,8 @@ def describe_quantization(config: Any, loaded: Any = None) -> dict[str, str]:
 
     Args:
         config: the checkpoint's.
-        loaded: the one of the model that transformers loaded; it names no method where the weights were dequantized
-            while they were read. With it, the library that reads them is named too.
+        loaded: that of the model that transformers loaded; it names no method if the weights were dequantized while
+            they were read. If it is given, the library that reads them is named too.
     """
     library = loaded is not None  # another engine has kernels of its own
     loaded = config if loaded is None else loaded
@@ -95,7 +95,7 @@ def _detail(method: str, named: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _rounds_activations(named: Mapping[str, Any]) -> bool:
-    """Whether compressed-tensors rounds what comes into the linear maps too, which stays so once they are plain."""
+    """Whether compressed-tensors also rounds the inputs of linear maps; it still does so after they are dequantized."""
     inner = named.get("quantization_config") or named
     groups = inner.get("config_groups") if isinstance(inner, Mapping) else getattr(inner, "config_groups", None)
     groups = groups.values() if isinstance(groups, Mapping) else ()
@@ -106,7 +106,7 @@ def _rounds_activations(named: Mapping[str, Any]) -> bool:
 
 
 def _version_of(method: str) -> str | None:
-    """The library that reads a method's weights and its version, where that is not transformers itself."""
+    """The library that reads a method's weights and its version; None if that is transformers itself."""
     package = _LIBRARY.get(method, method)
     try:
         return f"{package} {version(package)}" if package in {*_LIBRARY.values(), *_OWN} else None
@@ -173,9 +173,9 @@ def loading_config(config: Any, asked: str | None) -> Any:
     """What the transformers library is told besides what the checkpoint says of itself; None: nothing.
 
     bitsandbytes in 4 bits is NF4, as in QLoRA; the library's own default is FP4, which is further from the weights.
-    In 8 bits it has no columns of outliers here: which ones these are depends on all tokens of a batch, so a token's
-    activations would depend on what stands after it. compressed-tensors would wait with its weights for the first
-    forward of the whole model, and counting runs the decoder alone. MXFP4's kernels show no activations.
+    In 8 bits, columns of outliers are turned off: which columns these are depends on all tokens of a batch, so a
+    token's activations would depend on the text after it. compressed-tensors would decompress its weights only in the
+    first forward of the whole model, and counting runs the decoder alone. MXFP4's kernels show no activations.
     """
     if asked is not None:
         eight = asked.endswith("8bit")
@@ -191,9 +191,9 @@ def loading_config(config: Any, asked: str | None) -> Any:
 
 
 def without_outliers(config: Any) -> Any:
-    """A checkpoint's config; of bitsandbytes in 8 bits, with no columns of outliers (`loading_config`).
+    """A checkpoint's config; for bitsandbytes in 8 bits, with columns of outliers turned off (`loading_config`).
 
-    A stored threshold (6.0 where nobody chose) is how to compute, and no part of the weights.
+    A stored threshold (6.0 by default) only says how to compute: the stored weights do not depend on it.
     """
     named = _settings(config)
     if named is not None and named.get("quant_method") == "bitsandbytes" and not named.get("load_in_4bit"):
@@ -202,21 +202,21 @@ def without_outliers(config: Any) -> Any:
 
 
 def check_all_read(path: str, unexpected: Iterable[str]) -> None:
-    """Refuse weights whose scales were left in the file: they would be taken for the numbers that they encode.
+    """Refuse weights whose scales were not read: the encoded numbers would be taken for the weights.
 
-    EngineError; nothing else that a model has no place for is refused here.
+    EngineError; other tensors that the model has no place for are not refused here.
     """
     left = sorted(name for name in unexpected if name.endswith(_SCALES))
     if left:
         raise EngineError(
             f"the weights of {path} are quantized, and {len(left)} of their scales were not read ({left[0]}, …), so "
-            "every number would be of another model: its config.json needs the quantization_config that they were "
-            "quantized with; give the model before it was quantized, or one whose config has it"
+            "every result would be wrong: its config.json needs the quantization_config that they were quantized with; "
+            "give a checkpoint whose config has it, or the model before it was quantized"
         )
 
 
 def no_talk(method: str | None) -> AbstractContextManager[object]:
-    """While this is open, what gptqmodel prints of itself goes to stderr: stdout is for results (`--json`)."""
+    """While this is open, what gptqmodel prints goes to stderr: stdout is for results (`--json`)."""
     return redirect_stdout(sys.stderr) if "gptqmodel" in _PACKAGES.get(method or "", ()) else nullcontext()
 
 
@@ -226,7 +226,7 @@ def whole_blocks(method: str | None) -> Iterator[None]:
 
     transformers 5.17 (FP8) and compressed-tensors 0.17 (FP8 in blocks) take the size of a block to be rows / rows of
     scales. For 192 rows in blocks of 128 that is 96, and rows 96 to 127 get another block's scale. Others, such as
-    576 rows (DeepSeek's latent keys and values), end in an error of theirs.
+    576 rows (DeepSeek's latent keys and values), end in an error in these libraries.
     """
     if method == "fp8":
         from transformers.integrations.finegrained_fp8 import Fp8Dequantize
