@@ -298,9 +298,9 @@ def _find(process: Process, name: str, tokens: Tokens) -> list[Message]:
         ranks = _trace(process, name, tokens, end="lna_find")
     if corrected := {what for rank in ranks for what in rank.get("corrected", ())}:
         _log.warning(
-            "on this device, vLLM's kernels for %s in %s do not compute what the model defines: "
-            "its equation is computed instead",
-            " and ".join(sorted(corrected)),
+            "on this device, vLLM computes the %s of %s differently from the model's equation: "
+            "the equation is computed instead",
+            " and the ".join(sorted(corrected)),
             name,
         )
     return ranks
