@@ -40,7 +40,7 @@ _MODULES: dict[str, str] = {
     "optimum": "optimum.gptq",  # a namespace, which optimum-quanto is in too
 }
 _NOT_READ = ("hqq", "quanto", "nvfp4")
-"""Methods that transformers names and of which it reads no stored weights (5.17)."""
+"""Methods that transformers names, but whose stored weights it does not read (5.17)."""
 _LIBRARIES = {
     **{method: method for method in ("bitsandbytes", "compressed-tensors", "torchao", "auto-round", "hqq")},
     **{"quanto": "optimum-quanto", "awq": "gptqmodel", "gptq": "gptqmodel"},
@@ -50,7 +50,7 @@ _OF_QUANTIZED = re.compile(
     r".*(\.scales?|(weight|weight_global|_proj|\.w\d+)_scales?(_2|_inv)?"
     r"|\.SCB|\.absmax|qweight|qzeros|weight_packed|_blocks)"
 )
-"""Names of tensors that only quantised weights come with; scales of activations, keys and values are none of them."""
+"""Names of tensors that only quantised weights have; scales of activations, keys and values are none of them."""
 
 
 def method_of(config: Any) -> str | None:
@@ -68,8 +68,8 @@ def describe_quantization(config: Any, loaded: Any = None) -> dict[str, str]:
 
     Args:
         config: the checkpoint's.
-        loaded: the one of the model that transformers loaded; it names no method where the weights were dequantized
-            while they were read. With it, the library that reads them is named too.
+        loaded: that of the model that transformers loaded; it names no method if the weights were dequantized while
+            they were read. If it is given, the library that reads them is named too.
     """
     library = loaded is not None  # another engine has kernels of its own
     loaded = config if loaded is None else loaded
@@ -102,7 +102,7 @@ def _detail(method: str, named: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _rounds_activations(named: Mapping[str, Any]) -> bool:
-    """Whether compressed-tensors rounds what comes into the linear maps too, which stays so once they are plain."""
+    """Whether compressed-tensors also rounds the inputs of linear maps; it still does so after they are dequantized."""
     inner = named.get("quantization_config") or named
     groups = inner.get("config_groups") if isinstance(inner, Mapping) else getattr(inner, "config_groups", None)
     groups = groups.values() if isinstance(groups, Mapping) else ()
@@ -113,7 +113,7 @@ def _rounds_activations(named: Mapping[str, Any]) -> bool:
 
 
 def _version_of(method: str) -> str | None:
-    """The library of `_LIBRARIES` and its version."""
+    """The library that reads a method's weights and its version; None if that is transformers itself."""
     package = _LIBRARIES.get(method)
     try:
         return f"{package} {version(package)}" if package is not None else None
@@ -177,9 +177,9 @@ def loading_config(config: Any, asked: str | None) -> Any:
     """What the transformers library is told besides what the checkpoint says of itself; None: nothing.
 
     bitsandbytes in 4 bits is NF4, as in QLoRA; the library's own default is FP4, which is further from the weights.
-    In 8 bits it has no columns of outliers here: which ones these are depends on all tokens of a batch, so a token's
-    activations would depend on what stands after it. compressed-tensors would wait with its weights for the first
-    forward of the whole model, and counting runs the decoder alone. MXFP4's kernels show no activations.
+    In 8 bits, columns of outliers are turned off: which columns these are depends on all tokens of a batch, so a
+    token's activations would depend on the text after it. compressed-tensors would decompress its weights only in the
+    first forward of the whole model, and counting runs the decoder alone. MXFP4's kernels show no activations.
     """
     if asked is not None:
         eight = asked.endswith("8bit")
@@ -195,9 +195,9 @@ def loading_config(config: Any, asked: str | None) -> Any:
 
 
 def without_outliers(config: Any) -> Any:
-    """A checkpoint's config; of bitsandbytes in 8 bits a copy, with no columns of outliers (`loading_config`).
+    """A checkpoint's config; for bitsandbytes in 8 bits, a copy with columns of outliers turned off (`loading_config`).
 
-    A stored threshold (6.0 where nobody chose) is how to compute, and no part of the weights.
+    A stored threshold (6.0 by default) only says how to compute: the stored weights do not depend on it.
     """
     named = _settings(config)
     if named is None or named.get("quant_method") != "bitsandbytes" or named.get("load_in_4bit"):
@@ -208,10 +208,10 @@ def without_outliers(config: Any) -> Any:
 
 
 def check_all_read(path: str, unexpected: Iterable[str], *, method: str | None) -> None:
-    """Refuse weights whose scales were left in the file: they would be taken for the numbers that they encode.
+    """Refuse weights whose scales were not read: the encoded numbers would be taken for the weights.
 
-    A part of the file that the model has no place for at all, such as layers that predict further tokens, leaves its
-    scales there together with its matrices, and is no objection where the config says how the others are quantised.
+    Layers in the file that the model leaves out, such as those for multi-token prediction, have scales too. They are
+    accepted if their matrices were not read either and the config names a method.
 
     Args:
         path: for the error.
@@ -227,8 +227,8 @@ def check_all_read(path: str, unexpected: Iterable[str], *, method: str | None) 
     if left:
         raise EngineError(
             f"the weights of {path} are quantized, and {len(left)} of their scales were not read ({left[0]}, …), so "
-            "every number would be of another model: its config.json needs the quantization_config that they were "
-            "quantized with; give the model before it was quantized, or one whose config has it"
+            "every result would be wrong: its config.json needs the quantization_config that they were quantized with; "
+            "give a checkpoint whose config has it, or the model before it was quantized"
         )
 
 
@@ -240,7 +240,7 @@ def _matrices_of(scale: str) -> set[str]:
 
 
 def no_talk(method: str | None) -> AbstractContextManager[object]:
-    """While this is open, what gptqmodel prints of itself goes to stderr: stdout is for results (`--json`)."""
+    """While this is open, what gptqmodel prints goes to stderr: stdout is for results (`--json`)."""
     return redirect_stdout(sys.stderr) if "gptqmodel" in _PACKAGES.get(method or "", ()) else nullcontext()
 
 
@@ -251,7 +251,7 @@ def whole_blocks(method: str | None) -> AbstractContextManager[None]:
 
     transformers 5.17 (FP8) and compressed-tensors 0.17 (FP8 in blocks) take R to be rows / rows of scales. For 192 rows
     in blocks of 128 that is 96, and rows 96 to 127 get another block's scale. Others, such as 576 rows (DeepSeek's
-    latent keys and values), end in an error of theirs.
+    latent keys and values), end in an error in these libraries.
     """
     return {"fp8": _blocks_of_fp8, "compressed-tensors": _blocks_of_compressed_tensors}.get(method or "", nullcontext)()
 

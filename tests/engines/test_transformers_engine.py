@@ -60,7 +60,7 @@ def test_a_scale_or_cap_of_logits_that_the_model_s_class_leaves_out_is_said(recw
     with pytest.warns(LNAWarning, match=r"of Wrapper names a scale \(0\.5\) .* applies none: likelihoods"):
         assert head_of(Wrapper(lambda logits: logits, logit_scale=0.5)).scale == 1
     for cap in (1.0, 30.0):
-        with pytest.warns(LNAWarning, match="or a soft cap for its logits, and its class .* applies none"):
+        with pytest.warns(LNAWarning, match="or a soft cap for its logits, but its class .* applies none"):
             assert head_of(Wrapper(lambda logits: logits, final_logit_softcapping=cap)).softcap is None
     with pytest.raises(EngineError, match="are not those of its lm_head"):
         head_of(Wrapper(lambda logits: 2 * logits, logit_scale=0.5))

@@ -196,13 +196,13 @@ def test_a_merged_model_of_text_and_images_has_the_files_of_its_processor(tmp_pa
     ]
 
 
-def test_a_text_is_followed_again_as_often_as_something_was_mended(
+def test_a_text_is_followed_again_until_nothing_is_left_to_correct(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = iter([[{"again": True}, {}], [{}, {"again": True}], [{"mended": ["router"]}, {"mended": []}]])
+    told = iter([[{"again": True}, {}], [{}, {"again": True}], [{"corrected": ["router"]}, {"corrected": []}]])
     monkeypatch.setattr(loading, "_trace", lambda *_, **__: next(told))
-    assert loading._find(None, "X", (1,)) == [{"mended": ["router"]}, {"mended": []}]  # pyright: ignore[reportArgumentType]
-    assert "vLLM's router of X gives something else than its equation" in caplog.text
+    assert loading._find(None, "X", (1,)) == [{"corrected": ["router"]}, {"corrected": []}]  # pyright: ignore[reportArgumentType]
+    assert "vLLM computes the router of X differently from the model's equation" in caplog.text
 
 
 def test_layers_whose_neurons_could_not_be_proved() -> None:

@@ -18,10 +18,10 @@ class defines; and activations set to zero leave nothing of an expert but its bi
     swish      down(g σ(α g) · (clip(up x, ±c) + 1)),  g = min(gate x, c)      g σ(α g)      (GPT-OSS)
     plain      down(act(up x))                                 act(up x)
 
-Most blocks hand their experts x, the router's choice and its weights w, and multiply what an expert gives with its w.
-Llama 4's hands them the inputs alone, w x of every token for every expert, where w is 0 unless the router chose the
-expert: [expert · token, hidden]. There the block gets a forward of ours too, which notes what its router gives, and
-only the rows of the tokens that were sent to an expert are computed. An expert gives 0 for the others.
+Most blocks hand their experts x, the router's choice and its weights w, and multiply an expert's output by its w.
+Llama 4's hands them only inputs: w x of every token for every expert, [expert · token, hidden], where w is 0 unless the
+router chose the expert. There the block gets a forward of ours too, which records the router's output, and only the
+rows of tokens that were sent to an expert are computed. For the others an expert gives 0.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ _Choice = tuple[Int64[Tensor, "token k"], Float[Tensor, "token k"]]
 """The experts of each token, and their weights."""
 
 _MARKS = {"has_gate": True, "has_bias": False, "is_concatenated": True, "is_transposed": None}
-"""What the library's decorator `use_experts_implementation` says of its experts, and what holds where it is not used;
-which dimension of the weights is the hidden one shows their shape. The proof finds whatever is wrong in this."""
+"""What the library's decorator `use_experts_implementation` says of its experts, and what is assumed without it; which
+dimension of the weights is the hidden one is read off their shape. The proof refuses a model if this is wrong."""
 
 
 class Routing(nn.Module):
@@ -83,8 +83,8 @@ class OpenExperts:
         router: the module that chooses; None where the choice is made elsewhere, so that it cannot be changed.
         transposed: a neuron's weights of the down projection are a row, [expert, width, hidden].
         noted: the router's choice and its weights in this forward, for experts that are called with w x of every token
-            for every expert; None for those that are called with the choice.
-        forwards: ours, each with its module.
+            for every expert; None for experts that are called with the choice.
+        forwards: our forwards, each with its module.
     """
 
     layer: int
@@ -246,7 +246,7 @@ def _eager(
         else:
             found = _weighting_router(given[0], gave[index])
             if found is None:
-                what = "reads something else than a token's input times a router's weight"
+                what = "reads something other than a token's input times a router's weight"
                 raise _refused(decoder, index, f"{places[index][0]} {what}")
             router, (chosen, weights) = found
         copies = tuple(one.clone() for one in given)
@@ -271,9 +271,9 @@ _Gave = tuple[nn.Module, tuple[Any, ...], tuple[Any, ...]]
 
 
 def _weighting_router(given: Float[Tensor, "row hidden"], gave: Sequence[_Gave]) -> tuple[nn.Module, _Choice] | None:
-    """The module of these whose weights the inputs of all experts were multiplied with, and its choice.
+    """The module among these by whose weights the inputs of all experts were multiplied, and its choice.
 
-    It gives weights and logits, [token, expert] both, and a token's weights are 0 but for the k largest logits.
+    It gives weights and logits, both [token, expert]. A token's weights are 0 except for the k largest logits.
     """
     for module, inputs, output in gave:
         if len(output) < 2 or not inputs or not all(isinstance(one, Tensor) for one in (inputs[0], *output[:2])):
@@ -386,8 +386,8 @@ def _weighted(
     """What each expert gives for each token, from w x of each, [expert · token, hidden]: 0 where w is."""
     if len(noted) != 1:
         raise SilentHookError(
-            f"{type(self).__name__} ran after {len(noted)} runs of its router, expected 1, so which tokens its experts "
-            "have is not known: run the block around them, not a part of it"
+            f"{type(self).__name__} ran after {len(noted)} runs of its router, expected 1, so it is not known which "
+            "tokens its experts have: run the block around them, not a part of it"
         )
     inputs = hidden_states.unflatten(0, (self.num_experts, -1))
     result = torch.zeros_like(inputs)
@@ -399,7 +399,7 @@ def _weighted(
 def _noting(
     *args: Any, forward: Callable[..., Any], router: nn.Module, noted: list[_Choice], top_k: int, **more: Any
 ) -> Any:
-    """The forward of a block, whose router's choice is noted while it runs."""
+    """The forward of a block; its router's choice is recorded while it runs."""
     note = router.register_forward_hook(lambda _module, _inputs, output: noted.append(_choice(output, top_k=top_k)))
     try:
         return forward(*args, **more)
@@ -515,7 +515,7 @@ def _prove(opened: OpenExperts, seen: _Seen, refuse: Callable[[str], UnknownArch
             opened.noted.append((seen.index, seen.weights))
             stack.callback(opened.noted.clear)
         if not _agree(experts(*seen.inputs), seen.output):
-            raise refuse(f"{opened.name} computes something else than the sum of its experts")
+            raise refuse(f"{opened.name} computes something other than the sum of its experts")
         stack.callback(opened.neurons.register_forward_hook(zeros).remove)
         left = experts(*seen.inputs)
     biases = torch.zeros_like(left)

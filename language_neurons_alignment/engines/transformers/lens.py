@@ -119,8 +119,8 @@ def _end(name: str, state: Tensor, around: Sequence[Call], given: Tensor) -> tup
 
 def _refused(name: str, seen: str) -> UnknownArchitectureError:
     return UnknownArchitectureError(
-        f"the logit lens cannot be proved on {name}: {seen}; it would read something else than the residual stream, so "
-        "the model is refused: give another model"
+        f"the logit lens cannot be proved on {name}: {seen}; it would read something other than the residual stream, "
+        "so the model is refused: give another model"
     )
 
 

@@ -127,10 +127,10 @@ def batch_that_fits(network: Network, most: int) -> int:
 
 
 def auto_class(config: PreTrainedConfig) -> Any:
-    """What the library loads such a model with: as a causal language model, or with images or sounds beside text.
+    """The class that loads such a model: a causal language model, of text alone or with images or sounds.
 
-    The text part of a larger model, saved alone, is in no table of the library; then it is the class that the config
-    names, if the library has that.
+    The text part of a larger model, saved alone, is in no table of the library. It is loaded by the class that its
+    config names, if the library has that class.
 
     UnknownArchitectureError for anything else, such as an encoder with a decoder (mT5).
     """
@@ -209,13 +209,13 @@ def _note_untied(model: PreTrainedModel, path: str) -> None:
     if one.shape == other.shape and (one.dtype != other.dtype or not torch.equal(one, other)):
         warnings.warn(
             f"{path} says in config.json that embeddings and lm_head are one matrix, and its weights hold two: both "
-            "are used as they are; other engines may use one of them for both",
+            "are used as they are, and other engines may use one of them for both",
             LNAWarning,
             stacklevel=3,
         )
 
 
-_REMEDY = "the weights are quantized: give the model before that, or weights quantized by another method"
+_REMEDY = "the weights are quantized: give the model before it was quantized, or weights quantized by another method"
 
 
 def _in_one_precision(model: PreTrainedModel) -> None:

@@ -70,7 +70,7 @@ class Network:
     interventions: Interventions
     shares: bool = True  # whether a sequence can be continued from another one's KV cache
     pads: bool = True  # whether a prompt padded on the left can be continued from the library's cache
-    mixes: bool = True  # whether prompts of several lengths can be answered together at all, padded on the left
+    mixes: bool = True  # whether prompts of several lengths can be answered together, padded on the left
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Network:
@@ -135,7 +135,7 @@ class Network:
 
         The cache is always ours, because the library's own choices make the host wait for the device: no cache at all
         in each forward (`Passing`), and a sliding window's cache in each layer. A cache of whole texts gives the same
-        attention, because the masks know the window. A model whose layers keep something else than keys and values
+        attention, because the masks know the window. A model whose layers keep something other than keys and values
         runs without any cache.
         """
         return _run(self.decoder, tokens, cache=cache, keep_cache=keep_cache, shares=self.shares)
@@ -144,7 +144,7 @@ class Network:
 def decoder_of(model: Any) -> nn.Module:
     """The model without its lm_head.
 
-    `get_decoder` of Llama 4's classes gives a language model that has one, that of ModernBERT's decoder the lm_head.
+    `get_decoder` gives a language model with an lm_head in Llama 4's classes, and the lm_head itself in ModernBERT's.
     """
     decoder = model.get_decoder()
     if decoder is model.get_output_embeddings():
@@ -156,7 +156,7 @@ def decoder_of(model: Any) -> nn.Module:
 
 
 def _gives_no_numbers(decoder: nn.Module) -> bool:
-    """Whether what the decoder gives on a few tokens is NaN or infinite; False where it does not run."""
+    """Whether the decoder gives NaN or infinite numbers on a few tokens; False if it does not run."""
     try:
         with torch.no_grad():
             return not bool(torch.isfinite(decoder(input_ids=probe(decoder), use_cache=False)[0]).all())
@@ -197,8 +197,8 @@ def _continues(decoder: nn.Module, tokens: Int64[Tensor, "row position"], hidden
 def _continues_padded(model: Any, tokens: Int64[Tensor, "row position"], *, cache: bool) -> bool:
     """Whether the second new token of a prompt padded on the left has the logits that it has without cache or padding.
 
-    With a cache, MiniMax's have not: its linear attention reads the padding's mask at each new token. Recurrent Gemma's
-    have not without one either: its recurrence reads the padding.
+    With a cache, MiniMax's does not: its linear attention reads the padding's mask at each new token. Recurrent Gemma's
+    does not even without one: its recurrence reads the padding.
     """
     prompt = tokens[:, 4:]
     padded = torch.cat([tokens, nn.functional.pad(prompt, (4, 0))])
@@ -244,7 +244,7 @@ def _head(model: PreTrainedModel, projection: nn.Module, tokens: Int64[Tensor, "
         return named
     warnings.warn(
         f"the config of {type(model).__name__} names a scale ({scale:g}) or a soft cap for its logits, "
-        "and its class in the transformers library applies none: likelihoods and sampled answers are those "
+        "but its class in the transformers library applies none: likelihoods and sampled answers are those "
         "of this class, and vLLM's may differ; counts and greedy answers do not depend on it",
         LNAWarning,
         stacklevel=4,

@@ -91,7 +91,7 @@ def _columns(down: nn.Module, site: NeuronSite, local: Tensor) -> Float32[Tensor
 
 
 def _is_wrapped(weight: object) -> bool:
-    """Whether a tensor is made of others, as torchao's are: it may have no rows that can be picked."""
+    """Whether a tensor is made of others, as torchao's are: rows of it may not be selectable."""
     return is_traceable_wrapper_subclass(weight)
 
 

@@ -73,7 +73,7 @@ class RankSite:
 class _Call(Call):
     """A call in a model of vLLM."""
 
-    arguments: int = 1  # also those that are no tensors
+    arguments: int = 1  # including those that are not tensors
 
     @property
     def is_linear(self) -> bool:
@@ -154,7 +154,7 @@ class Trace:
             module.__dict__.pop("forward_modular", None)
 
     def report(self) -> Message:
-        """The layers in which something else than zeros reached the down projection; of use where all are off."""
+        """The layers in which something other than zeros reached the down projection; of use where all are off."""
         self.close()
         reached = []
         for site in self.sites:
@@ -165,10 +165,10 @@ class Trace:
                 reached.append(site.layer)
         return {"reached": reached}
 
-    def mend(self) -> bool:
-        """Let rotary embeddings whose kernel gave something else compute their equation; whether there was one.
+    def correct(self) -> bool:
+        """Let rotary embeddings compute their equation if their kernel gave something else; whether there was one.
 
-        What was followed is of no use then: follow another text.
+        If so, this trace is of no use: follow another text.
         """
         turned = [one for some in self._turned.values() for one in some]
         other = [one for one in turned if getattr(one, _FORWARD, None) not in (None, one.forward_native)]
@@ -192,7 +192,7 @@ class Trace:
         for index, layer in self._layers.items():
             refuse = partial(_refused, name, index, layer)
             if index in self._turned:
-                raise refuse("its rotary embedding gives something else than its equation")
+                raise refuse("its rotary embedding does not compute its own equation")
             routed, experts = None, routed_experts(layer)
             if experts:
                 routed = _routed_site(index, layer, experts, self._routed[index], tensor=tensor, refuse=refuse)
@@ -440,7 +440,7 @@ def _objection(
         if experts and _is_multiple(around.output, down.output):
             continue
         if not passes_on(around, down):
-            return f"is followed by {down.name}, but {around.name} returns something else than what that gives"
+            return f"is followed by {down.name}, but {around.name} returns something other than what that gives"
     return ""
 
 
