@@ -76,7 +76,7 @@ class ModelDescription:
         proof: `PROVED`, `REFUSED` or `NOT_TRIED`; `said` tells what was seen or why not.
         memory: by precision.
         batch_tokens: the size of the batches that `memory` is about.
-        quantization: how its weights are stored and used; "" for plain ones. `memory` is that of plain ones.
+        quantization: how its weights are stored and used; "" for plain ones. `memory` is computed for plain weights.
         vllm: what the config says of the vLLM engine.
     """
 

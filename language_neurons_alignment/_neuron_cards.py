@@ -377,7 +377,7 @@ def neuron_cards(
     mask = open_mask(layout, top_rate=top_rate, lam=lam, checkpoint=session.checkpoint)
     chosen = parse_languages(languages) if languages else mask.languages
     mask.check_languages(chosen)
-    known_languages(())  # where lingua is missing it says so now, and not behind the work
+    known_languages(())  # report a missing lingua now, not after the work
     counts = None
     needs_controls = settings.effects and settings.controls
     if "general" in settings.classes or settings.top is not None or needs_controls or neurons is not None:

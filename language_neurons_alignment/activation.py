@@ -443,7 +443,7 @@ def merge_counts(layout: Layout, shards: Sequence[Layout], *, overwrite: bool = 
         MissingArtifactError: a shard lacks a language that another one has.
         IncompatibleError: shards of different models or settings, some with moments and some without, or the same
             shard twice.
-        ConflictError: counts of something else than these shards exist, and not `overwrite`.
+        ConflictError: counts of something other than these shards exist, and not `overwrite`.
     """
     if not shards:
         raise MissingArtifactError("nothing to merge: name at least one folder of counts")

@@ -16,9 +16,6 @@ GROUP = 32
 BLOCK = 128
 """Rows and columns of a matrix that share a scale, in FP8 with blocks."""
 
-METHODS = ("fp8", "fp8-dynamic", "fp8-blocks", "fp8-deepseek", "int4")
-"""All but fp8-deepseek, which transformers reads by itself, are formats of compressed-tensors."""
-
 FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 """The numbers that four bits stand for in MXFP4."""
 
@@ -32,7 +29,8 @@ def save_quantized(model: Path, folder: Path, method: str) -> tuple[Path, Path]:
     Args:
         model: a model folder.
         folder: made; the folder of the dequantised model lies beside it.
-        method: one of `METHODS`.
+        method: fp8, fp8-dynamic, fp8-blocks or int4, which are formats of compressed-tensors, or fp8-deepseek, which
+            transformers reads by itself.
     """
     stored: dict[str, Tensor] = {}
     plain: dict[str, Tensor] = {}

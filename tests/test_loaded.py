@@ -236,7 +236,7 @@ def test_what_a_refused_model_was_it_still_is(tmp_path: Path) -> None:
     mine, tokenizer = from_pretrained(save_tiny_model("qwen3_moe", tmp_path / "moe"))
     mine.model.layers[2].mlp.register_forward_hook(lambda _m, _i, out: (out[0] if isinstance(out, tuple) else out) + 1)
     state = state_of(mine)
-    with pytest.raises(lna.LNAError, match="returns something else than what its experts"):
+    with pytest.raises(lna.LNAError, match="returns something other than what its experts"):
         lna.load(mine, tokenizer=tokenizer)
     assert state_of(mine) == state
 

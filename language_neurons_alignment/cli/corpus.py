@@ -220,7 +220,7 @@ def check(
     }
     result(printing.as_json, shown, _table(found), _problems(found))
     if found.errors:
-        raise CorpusError(f"{file}: {_count(found)}; mend the errors that are listed, then check it again")
+        raise CorpusError(f"{file}: {_count(found)}; fix the errors that are listed, then check it again")
 
 
 def _table(found: Checked) -> list[str]:

@@ -157,6 +157,6 @@ def complete_streams() -> None:
 
 
 def end_at_once() -> None:
-    """Let Python not look for garbage when the process ends: it would go through all that torch brought."""
+    """Skip the last garbage collection when the process ends: it would search everything that torch loaded."""
     atexit.unregister(gc.freeze)  # of an earlier call in this process
     atexit.register(gc.freeze)

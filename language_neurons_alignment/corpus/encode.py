@@ -87,8 +87,8 @@ class Framing:
         """Tokenize a record's instruction, followed by an answer.
 
         Raises:
-            CorpusError: a sequence would begin with BOS twice: with the tokenizer's and the text's, or with the text's
-                two.
+            CorpusError: the sequence would begin with two BOS tokens: the tokenizer's and the text's, or two of the
+                text.
         """
         text = record.instruction + answer
         if not record.add_special_tokens:
@@ -115,7 +115,7 @@ class Framing:
             )
 
     def second_opening(self, tokens: Tokens) -> int | None:
-        """Where a sequence that begins with BOS has it again, at once or behind spaces; None where it does not."""
+        """The position of a second BOS, directly after the first or after spaces; None where there is none."""
         front = self._front
         if not front or tokens[: len(front)] != front or front[0] not in tokens[len(front) :]:
             return None
@@ -125,7 +125,7 @@ class Framing:
 
     @property
     def _front(self) -> Tokens:
-        """What a sequence may begin with once: what the tokenizer puts in front, or its BOS where it puts nothing."""
+        """What may stand once at the beginning: the tokens that the tokenizer puts in front, or BOS if it puts none."""
         bos = getattr(self.tokenizer, "bos_token_id", None)
         return self.opening or (() if bos is None else (bos,))
 

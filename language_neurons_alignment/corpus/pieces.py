@@ -23,7 +23,7 @@ _LONGEST = 12
 NO_SCRIPT = "none"
 """The script of a token without letters."""
 _SCRIPTS = {"cjk": "han", "katakana-hiragana": "katakana", "halfwidth": "katakana", "fullwidth": "latin"}
-"""The scripts that the names of letters begin with otherwise."""
+"""Scripts for which the names of letters begin with another word."""
 
 
 @dataclass(frozen=True)

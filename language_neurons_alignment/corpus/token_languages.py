@@ -145,7 +145,7 @@ def _assigned(
     languages = len(counts)
     rates = (counts + EVIDENCE) / np.maximum(sizes, 1)[:, None]
     likeliest = rates.argmax(axis=0)
-    # a token that is in no text has its largest rate in the shortest corpus: that tells nothing
+    # a token that is in no text has its largest rate in the shortest corpus, which says nothing of the token
     told = (_of_row(counts, likeliest) > 0) & (rates.max(axis=0) >= SHARE * rates.sum(axis=0))
     elsewhere = counts.sum(axis=0) - _of_row(counts, np.maximum(guessed, 0))
     by_lingua = lettered & ~told & (guessed >= 0) & (elsewhere == 0)

@@ -152,14 +152,14 @@ def _check_kind(path: str, config: Mapping[str, Any]) -> None:
 
 
 def _note_unknown(path: str, config: Mapping[str, Any]) -> None:
-    """Say which settings the installed peft does not know: it leaves them out in silence."""
+    """Warn of settings that the installed peft does not know: it ignores them silently."""
     from peft import LoraConfig
 
     known = {one.name for one in fields(LoraConfig)}
     if unknown := sorted(name for name, value in config.items() if value and name not in known):
         warnings.warn(
-            f"the adapter {path} has settings that the installed peft does not know and leaves out "
-            f"({', '.join(unknown[:4])}): install the version that saved it, if they matter",
+            f"the adapter {path} has settings that the installed peft does not know and ignores "
+            f"({', '.join(unknown[:4])}): if they matter, install the version that saved it",
             LNAWarning,
             stacklevel=4,
         )
@@ -219,7 +219,7 @@ def _untie(model: PreTrainedModel, adapter: Adapter) -> None:
 
 
 def _trains_rows_of_both(adapter: Adapter, embeddings: str, head: str) -> bool:
-    """Whether it trains rows of the one matrix (trainable_token_indices), as peft does where it names the embeddings.
+    """Whether it trains rows of the shared matrix (trainable_token_indices): peft then trains both uses of it.
 
     Raises:
         EngineError: it changes the matrix in another way too.

@@ -142,7 +142,7 @@ def end_tokens(config: Any, generation: Any, tokenizer: Any) -> tuple[int, ...]:
             "generation_config.json"
         )
     vocabulary = getattr(config, "vocab_size", None) or max(tokens, default=0) + 1
-    return tuple(sorted({token for token in tokens if token < vocabulary}))  # a default may lie beyond a small one
+    return tuple(sorted({token for token in tokens if token < vocabulary}))  # a default may lie beyond the vocabulary
 
 
 def layer_widths(model_path: str) -> tuple[int, ...]:
@@ -177,10 +177,10 @@ def rope_switch(config: Any) -> int | None:
 
 
 def unpadded_above(config: Any) -> int | None:
-    """The length above which what stands behind padding is computed differently, or None.
+    """The length above which tokens after padding are computed differently, or None.
 
-    Llama 4's layers without rotation sharpen their attention every `floor_scale` tokens, and the library counts padding
-    as tokens.
+    Llama 4's layers without rotary embeddings scale their queries up every `floor_scale` tokens, and the library counts
+    padding as tokens.
     """
     return getattr(config, "floor_scale", None) if getattr(config, "attn_temperature_tuning", False) else None
 

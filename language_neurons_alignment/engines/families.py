@@ -95,7 +95,7 @@ def families() -> Mapping[str, Family]:
     """The table: the families of this package, and those that installed packages name.
 
     Raises:
-        UnknownArchitectureError: an entry point does not load, gives something else than a `Family`, or names a
+        UnknownArchitectureError: an entry point does not load, gives something other than a `Family`, or names a
             family that is in the table already.
     """
     return {**FAMILIES, **_from_packages()}
@@ -145,16 +145,16 @@ def _gemma4_widths(config: Any) -> list[int] | int | None:
 
 
 def _mimo_names(config: Any) -> dict[str, Any]:
-    """MiMo V2's config in the words of its first release, which vLLM's class reads.
+    """MiMo V2's config under the names of its first release, which vLLM's class reads.
 
-    Without them it takes a rotation of all places of a head, of base 10⁶, and says nothing.
+    Without them it rotates all dimensions of a head, with base 10⁶, and gives no warning.
     """
     kinds, rope = config.layer_types, config.rope_parameters
     whole, window = (rope[kind] for kind in ("full_attention", "sliding_attention"))
     if whole["partial_rotary_factor"] != window["partial_rotary_factor"]:
         raise UnknownArchitectureError(
-            f"{class_name(config)} turns {whole['partial_rotary_factor']} of a head in some layers and "
-            f"{window['partial_rotary_factor']} in those with a window, vLLM's class the same in all: "
+            f"{class_name(config)} rotates {whole['partial_rotary_factor']} of a head in some layers and "
+            f"{window['partial_rotary_factor']} in those with a window, and vLLM's class the same share in all: "
             "try --engine transformers"
         )
     return {
@@ -176,7 +176,7 @@ def _mimo_names(config: Any) -> dict[str, Any]:
 def family_of(config: Any) -> Family:
     """The family of a model, from its config; an empty entry for one that is not in the table.
 
-    A model of text and something else whose own family is not there has that of its text decoder.
+    If the family of a model of text and images or sounds is not in the table, that of its text decoder is taken.
 
     >>> text = SimpleNamespace(model_type="lfm2")
     >>> family_of(SimpleNamespace(model_type="lfm2_vl", get_text_config=lambda: text)) is FAMILIES["lfm2"]
@@ -308,9 +308,10 @@ _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_exp
 _TOP_K = ("num_experts_per_tok", "top_k_experts", "moe_topk", "moe_k")
 _EXPERT_WIDTH = ("moe_intermediate_size", "intermediate_size")
 _SHARED_WIDTH = ("shared_expert_intermediate_size", "shared_intermediate_size", "share_expert_dim")
-_STEPS = ("decoder_sparse_step", "moe_layer_interval", "interleave_moe_layer_step")
 _SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
 """Names under which configs say how many experts a layer has, how many read a token, and what every token passes."""
+_STEPS = ("decoder_sparse_step", "moe_layer_interval", "interleave_moe_layer_step")
+"""Names under which they say which layers have experts: each whose number, counted from 1, is a multiple."""
 
 
 def experts_in(config: Any) -> Experts | None:

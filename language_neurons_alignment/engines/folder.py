@@ -28,7 +28,7 @@ def check_model_path(path: str) -> dict[str, Any] | None:
     """The config of a local model folder; None for a hub id.
 
     Raises:
-        EngineError: the path is a file, or a folder of something else than a model, or its config is malformed.
+        EngineError: the path is a file, or a folder of something other than a model, or its config is malformed.
     """
     folder = Path(path)
     if not folder.exists():
@@ -73,7 +73,8 @@ def _give_one(files: list[Path]) -> str:
     if len(files) == 1:
         return f"holds a GGUF model: give the file itself, {files[0]}"
     names = ", ".join(one.name for one in files[:4])
-    return f"holds {len(files)} GGUF files ({names}{', …' if len(files) > 4 else ''}): give one of them, as {files[0]}"
+    more = ", …" if len(files) > 4 else ""
+    return f"holds {len(files)} GGUF files ({names}{more}): give one of them, such as {files[0]}"
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -210,7 +211,7 @@ def remarks(path: str, *, tokenizer: Any, vocabulary: int | None) -> Iterator[st
     settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
     yield from _about_weights(folder, config)
     for inner in sorted(folder.glob("*/adapter_config.json"))[:3]:
-        yield f"{inner.parent} holds an adapter, which is not used: give it as --adapter if it is to be"
+        yield f"{inner.parent} holds an adapter, which is not used: to use it, give it as --adapter"
     yield from _about_code(folder, config, settings)
     yield from _about_answers(folder)
     yield from _about_tokenizer(folder, settings, tokenizer=tokenizer, vocabulary=vocabulary)

@@ -172,7 +172,7 @@ def answer_batches(
 
     A batch takes prompts × (longest prompt + `new`) tokens of memory. The same prompts always give the same batches,
     and the prompts of one batch alone give that batch again, so a run that was cut off resumes in the same batches. A
-    prompt whose answer may be longer than `longest` is alone, where nothing is padded, as is one whose answer may cross
+    prompt is alone in its batch, without padding, if prompt and answer may be longer than `longest` or may cross
     `switch` (`rope_switch`).
     """
 

@@ -28,6 +28,7 @@ from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedConfig
 
 from .._gguf import GgufHeader, read_gguf
 from ..errors import EngineError, LNAWarning, MissingEngineError
+from .replaced import replaced
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 """tokenizer.ggml.token_type."""
@@ -101,9 +102,11 @@ def quick_reader() -> Iterator[None]:
     """While this is open, what transformers reads of a GGUF file is cut from plain memory.
 
     The reader of the package gguf makes a `numpy.memmap` of every number and string, three times slower. With a
-    vocabulary of 262,144 tokens that is 12 seconds in place of 4, and transformers reads it twice.
+    vocabulary of 262,144 tokens that is 12 seconds in place of 4, and transformers reads it twice. The bar that it
+    draws of the tensors is left out.
     """
     import gguf
+    from transformers import modeling_gguf_pytorch_utils as reading
 
     class Reader(gguf.GGUFReader):
         def _get(self, *arguments: Any, **named: Any) -> Any:
@@ -111,11 +114,11 @@ def quick_reader() -> Iterator[None]:
                 self.data: Any = self.data.view(np.ndarray)
             return super()._get(*arguments, **named)
 
-    before, gguf.GGUFReader = gguf.GGUFReader, Reader
-    try:
+    with (
+        replaced(gguf, "GGUFReader", Reader),
+        replaced(reading, "tqdm", lambda tensors, **_: tensors),  # it cannot be switched off
+    ):
         yield
-    finally:
-        gguf.GGUFReader = before
 
 
 def load_config(path: str) -> PreTrainedConfig:

@@ -31,8 +31,13 @@ def what_went(output: Any) -> Tensor | None:
     return first.clone() if isinstance(first, Tensor) else None
 
 
+def zeros(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    """A forward hook that sets what a module gives to zero."""
+    return torch.zeros_like(output)
+
+
 def outer_lists(model: nn.Module) -> list[nn.ModuleList]:
-    """The lists of modules that are in no other one."""
+    """The lists of modules that are in no other list."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
     inner = {id(one) for some in lists for one in some.modules() if one is not some}
     return [one for one in lists if id(one) not in inner]
@@ -42,8 +47,8 @@ def heaviest_list(model: nn.Module, among: Sequence[nn.ModuleList] = ()) -> nn.M
     """The outermost list of modules with the most weights: a decoder's layers.
 
     Args:
-        model: where it is looked for.
-        among: the lists to choose from; all outermost ones where there are none.
+        model: the model to search.
+        among: the lists to choose from; if empty, all outermost ones.
     """
     lists = among or outer_lists(model)
     return max(lists, key=lambda one: sum(weight.numel() for weight in one.parameters()), default=None)

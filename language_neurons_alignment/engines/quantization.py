@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from copy import copy
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
-from unittest.mock import patch
 
 import torch
 import transformers
@@ -17,6 +18,7 @@ from transformers import BitsAndBytesConfig, CompressedTensorsConfig
 from transformers.utils.quantization_config import Mxfp4Config
 
 from ..errors import EngineError, MissingEngineError, SettingsError
+from .replaced import replaced
 
 QUANTIZATIONS = ("bitsandbytes-8bit", "bitsandbytes-4bit")
 """What `--quantization` takes: methods that need no calibration, so that any checkpoint can be loaded with them."""
@@ -34,16 +36,21 @@ _PACKAGES = {
 """The packages that the transformers library reads weights with, by `quant_method`."""
 _MODULES: dict[str, str] = {
     "compressed-tensors": "compressed_tensors",
-    "optimum-quanto": "optimum.quanto",
     "auto-round": "auto_round",
     "optimum": "optimum.gptq",  # a namespace, which optimum-quanto is in too
 }
 _NOT_READ = ("hqq", "quanto", "nvfp4")
-"""Methods that transformers names and of which it reads no stored weights (5.17)."""
-_LIBRARY = {"quanto": "optimum-quanto", "hqq": "hqq", "awq": "gptqmodel", "gptq": "gptqmodel"}
-"""The package whose kernels compute, where it is not called like the method."""
-_SCALES = ("scale", "scales", "scale_2", "scale_inv", "qweight", "qzeros", "weight_packed", "absmax", "_blocks")
-"""How the names of tensors end that only quantised weights come with."""
+"""Methods that transformers names, but whose stored weights it does not read (5.17)."""
+_LIBRARIES = {
+    **{method: method for method in ("bitsandbytes", "compressed-tensors", "torchao", "auto-round", "hqq")},
+    **{"quanto": "optimum-quanto", "awq": "gptqmodel", "gptq": "gptqmodel"},
+}
+"""The package that unpacks a method's weights or computes with them, where that is not transformers itself."""
+_OF_QUANTIZED = re.compile(
+    r".*(\.scales?|(weight|weight_global|_proj|\.w\d+)_scales?(_2|_inv)?"
+    r"|\.SCB|\.absmax|qweight|qzeros|weight_packed|_blocks)"
+)
+"""Names of tensors that only quantised weights have; scales of activations, keys and values are none of them."""
 
 
 def method_of(config: Any) -> str | None:
@@ -61,8 +68,8 @@ def describe_quantization(config: Any, loaded: Any = None) -> dict[str, str]:
 
     Args:
         config: the checkpoint's.
-        loaded: the one of the model that transformers loaded; it names no method where the weights were dequantized
-            while they were read. With it, the library that reads them is named too.
+        loaded: that of the model that transformers loaded; it names no method if the weights were dequantized while
+            they were read. If it is given, the library that reads them is named too.
     """
     library = loaded is not None  # another engine has kernels of its own
     loaded = config if loaded is None else loaded
@@ -95,7 +102,7 @@ def _detail(method: str, named: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _rounds_activations(named: Mapping[str, Any]) -> bool:
-    """Whether compressed-tensors rounds what comes into the linear maps too, which stays so once they are plain."""
+    """Whether compressed-tensors also rounds the inputs of linear maps; it still does so after they are dequantized."""
     inner = named.get("quantization_config") or named
     groups = inner.get("config_groups") if isinstance(inner, Mapping) else getattr(inner, "config_groups", None)
     groups = groups.values() if isinstance(groups, Mapping) else ()
@@ -106,15 +113,12 @@ def _rounds_activations(named: Mapping[str, Any]) -> bool:
 
 
 def _version_of(method: str) -> str | None:
-    """The library that reads a method's weights and its version, where that is not transformers itself."""
-    package = _LIBRARY.get(method, method)
+    """The library that reads a method's weights and its version; None if that is transformers itself."""
+    package = _LIBRARIES.get(method)
     try:
-        return f"{package} {version(package)}" if package in {*_LIBRARY.values(), *_OWN} else None
+        return f"{package} {version(package)}" if package is not None else None
     except PackageNotFoundError:
         return None
-
-
-_OWN = ("bitsandbytes", "compressed-tensors", "torchao", "auto-round")
 
 
 def _settings(config: Any) -> Mapping[str, Any] | None:
@@ -173,9 +177,9 @@ def loading_config(config: Any, asked: str | None) -> Any:
     """What the transformers library is told besides what the checkpoint says of itself; None: nothing.
 
     bitsandbytes in 4 bits is NF4, as in QLoRA; the library's own default is FP4, which is further from the weights.
-    In 8 bits it has no columns of outliers here: which ones these are depends on all tokens of a batch, so a token's
-    activations would depend on what stands after it. compressed-tensors would wait with its weights for the first
-    forward of the whole model, and counting runs the decoder alone. MXFP4's kernels show no activations.
+    In 8 bits, columns of outliers are turned off: which columns these are depends on all tokens of a batch, so a
+    token's activations would depend on the text after it. compressed-tensors would decompress its weights only in the
+    first forward of the whole model, and counting runs the decoder alone. MXFP4's kernels show no activations.
     """
     if asked is not None:
         eight = asked.endswith("8bit")
@@ -191,75 +195,104 @@ def loading_config(config: Any, asked: str | None) -> Any:
 
 
 def without_outliers(config: Any) -> Any:
-    """A checkpoint's config; of bitsandbytes in 8 bits, with no columns of outliers (`loading_config`).
+    """A checkpoint's config; for bitsandbytes in 8 bits, a copy with columns of outliers turned off (`loading_config`).
 
-    A stored threshold (6.0 where nobody chose) is how to compute, and no part of the weights.
+    A stored threshold (6.0 by default) only says how to compute: the stored weights do not depend on it.
     """
     named = _settings(config)
-    if named is not None and named.get("quant_method") == "bitsandbytes" and not named.get("load_in_4bit"):
-        config.quantization_config = {**named, "llm_int8_threshold": 0.0}
-    return config
+    if named is None or named.get("quant_method") != "bitsandbytes" or named.get("load_in_4bit"):
+        return config
+    changed = copy(config)
+    changed.quantization_config = {**named, "llm_int8_threshold": 0.0}
+    return changed
 
 
-def check_all_read(path: str, unexpected: Iterable[str]) -> None:
-    """Refuse weights whose scales were left in the file: they would be taken for the numbers that they encode.
+def check_all_read(path: str, unexpected: Iterable[str], *, method: str | None) -> None:
+    """Refuse weights whose scales were not read: the encoded numbers would be taken for the weights.
 
-    EngineError; nothing else that a model has no place for is refused here.
+    Layers in the file that the model leaves out, such as those for multi-token prediction, have scales too. They are
+    accepted if their matrices were not read either and the config names a method.
+
+    Args:
+        path: for the error.
+        unexpected: the names of the tensors in the file that were not read.
+        method: the config's `quant_method` (`method_of`).
+
+    Raises:
+        EngineError: scales were not read.
     """
-    left = sorted(name for name in unexpected if name.endswith(_SCALES))
+    unread = set(unexpected)
+    scales = {one for one in unread if _OF_QUANTIZED.fullmatch(one)}
+    left = sorted(one for one in scales if method is None or not unread & _matrices_of(one))
     if left:
         raise EngineError(
             f"the weights of {path} are quantized, and {len(left)} of their scales were not read ({left[0]}, …), so "
-            "every number would be of another model: its config.json needs the quantization_config that they were "
-            "quantized with; give the model before it was quantized, or one whose config has it"
+            "every result would be wrong: its config.json needs the quantization_config that they were quantized with; "
+            "give a checkpoint whose config has it, or the model before it was quantized"
         )
 
 
+def _matrices_of(scale: str) -> set[str]:
+    """The names that the matrix of a scale may have in the file."""
+    module, stem = scale.rpartition(".")[0], re.sub(r"_(scales?|scale_2|scale_inv|blocks)$", "", scale)
+    of_stem = () if stem == scale else (stem, f"{stem}_blocks")
+    return {module, *of_stem, *(f"{module}.{one}" for one in ("weight", "qweight", "weight_packed"))}
+
+
 def no_talk(method: str | None) -> AbstractContextManager[object]:
-    """While this is open, what gptqmodel prints of itself goes to stderr: stdout is for results (`--json`)."""
+    """While this is open, what gptqmodel prints goes to stderr: stdout is for results (`--json`)."""
     return redirect_stdout(sys.stderr) if "gptqmodel" in _PACKAGES.get(method or "", ()) else nullcontext()
 
 
-@contextmanager
-def whole_blocks(method: str | None) -> Iterator[None]:
+def whole_blocks(method: str | None) -> AbstractContextManager[None]:
     """While this is open, matrices that end in the middle of a block are dequantized block by block.
 
-    transformers 5.17 (FP8) and compressed-tensors 0.17 (FP8 in blocks) take the size of a block to be rows / rows of
-    scales. For 192 rows in blocks of 128 that is 96, and rows 96 to 127 get another block's scale. Others, such as
-    576 rows (DeepSeek's latent keys and values), end in an error of theirs.
+        w[r, c] = q[r, c] · s[⌊r / R⌋, ⌊c / C⌋]        of blocks of R rows and C columns, as the config says
+
+    transformers 5.17 (FP8) and compressed-tensors 0.17 (FP8 in blocks) take R to be rows / rows of scales. For 192 rows
+    in blocks of 128 that is 96, and rows 96 to 127 get another block's scale. Others, such as 576 rows (DeepSeek's
+    latent keys and values), end in an error in these libraries.
     """
-    if method == "fp8":
-        from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+    return {"fp8": _blocks_of_fp8, "compressed-tensors": _blocks_of_compressed_tensors}.get(method or "", nullcontext)()
 
-        original = Fp8Dequantize._dequantize_one
 
-        def dequantize_one(self: Any, quantized: Tensor, scales: Tensor, output_dtype: Any = None) -> Tensor:
-            block, (rows, columns) = self.hf_quantizer.quantization_config.weight_block_size, quantized.shape[-2:]
-            grid = None if block is None else (-(-rows // block[0]), -(-columns // block[1]))
-            if block is None or grid is None or not quantized.is_floating_point() or tuple(scales.shape[-2:]) != grid:
-                return original(self, quantized, scales, output_dtype)
-            short = (0, grid[1] * block[1] - columns, 0, grid[0] * block[0] - rows)
-            padded = torch.nn.functional.pad(quantized.float(), short)
-            return original(self, padded, scales, output_dtype)[..., :rows, :columns].contiguous()
+@contextmanager
+def _blocks_of_fp8() -> Iterator[None]:
+    from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 
-        with patch.object(Fp8Dequantize, "_dequantize_one", dequantize_one):
-            yield
-    elif method == "compressed-tensors":
-        from compressed_tensors.compressors.model_compressors import model_compressor
-        from compressed_tensors.compressors.naive_quantized.base import NaiveQuantizationCompressor
-        from compressed_tensors.quantization.lifecycle.forward import dequantize
+    original = Fp8Dequantize._dequantize_one
 
-        def decompress(cls: Any, state_dict: dict[str, Tensor], scheme: Any) -> dict[str, Tensor]:
-            if scheme.weights.block_structure is None:
-                return before(state_dict, scheme)
-            scale, zero = state_dict["weight_scale"], state_dict.get("weight_zero_point")
-            return {**state_dict, "weight": dequantize(state_dict["weight"], scale, zero, scheme.weights, scale.dtype)}
+    def dequantize_one(self: Any, quantized: Tensor, scales: Tensor, output_dtype: Any = None) -> Tensor:
+        block, (rows, columns) = self.hf_quantizer.quantization_config.weight_block_size, quantized.shape[-2:]
+        if block is None or not (rows % block[0] or columns % block[1]) or not quantized.is_floating_point():
+            return original(self, quantized, scales, output_dtype)
+        grid = -(-rows // block[0]), -(-columns // block[1])
+        if tuple(scales.shape[-2:]) != grid:  # blocks of another size than the config's
+            return original(self, quantized, scales, output_dtype)
+        short = (0, grid[1] * block[1] - columns, 0, grid[0] * block[0] - rows)
+        padded = torch.nn.functional.pad(quantized.float(), short)
+        return original(self, padded, scales, output_dtype)[..., :rows, :columns].contiguous()
 
-        before = NaiveQuantizationCompressor.decompress
-        with (
-            patch.object(NaiveQuantizationCompressor, "decompress", classmethod(decompress)),
-            patch.object(model_compressor, "tqdm", lambda modules, **_: modules),  # its bars cannot be switched off
-        ):
-            yield
-    else:
+    with replaced(Fp8Dequantize, "_dequantize_one", dequantize_one):
+        yield
+
+
+@contextmanager
+def _blocks_of_compressed_tensors() -> Iterator[None]:
+    from compressed_tensors.compressors.model_compressors import model_compressor
+    from compressed_tensors.compressors.naive_quantized.base import NaiveQuantizationCompressor
+    from compressed_tensors.quantization.lifecycle.forward import dequantize
+
+    original = NaiveQuantizationCompressor.decompress
+
+    def decompress(_class: Any, state_dict: dict[str, Tensor], scheme: Any) -> dict[str, Tensor]:
+        if scheme.weights.block_structure is None:
+            return original(state_dict, scheme)
+        scale, zero = state_dict["weight_scale"], state_dict.get("weight_zero_point")
+        return {**state_dict, "weight": dequantize(state_dict["weight"], scale, zero, scheme.weights, scale.dtype)}
+
+    with (
+        replaced(NaiveQuantizationCompressor, "decompress", classmethod(decompress)),
+        replaced(model_compressor, "tqdm", lambda modules, **_: modules),  # its bars cannot be switched off
+    ):
         yield

@@ -102,7 +102,7 @@ def test_check_lists_errors_before_warnings_and_exits_with_1(lna: Lna, here: Pat
     write_corpus(here / "c.json", [*records, *[{"lang": "en"}] * 12])
     call = lna("dataset", "check", "c.json", "--no-language-id")
     assert call.code == 1
-    assert call.err == "lna: c.json: 14 errors, 0 warnings; mend the errors that are listed, then check it again\n"
+    assert call.err == "lna: c.json: 14 errors, 0 warnings; fix the errors that are listed, then check it again\n"
     assert "error (schema): c.json, record 5: the record has no 'instruction' and no 'answers'" in call.out
     assert "  … and 2 more of this kind: see --json" in call.out
     shown = lna("dataset", "check", "c.json", "--no-language-id", "--json")

@@ -173,7 +173,7 @@ def test_experts_of_llama_4_that_read_or_compute_something_else_are_refused(monk
     doubled = llama4_decoder()
     doubled.layers[1].feed_forward.experts.register_forward_pre_hook(lambda _module, inputs: (2 * inputs[0],))
     with pytest.raises(
-        UnknownArchitectureError, match=r"layer 1, .*reads something else than a token's input times a ro"
+        UnknownArchitectureError, match=r"layer 1, .*reads something other than a token's input times a ro"
     ):
         find_sites(doubled)
     unknown = llama4_decoder()
@@ -190,7 +190,7 @@ def test_experts_of_llama_4_that_read_or_compute_something_else_are_refused(monk
 
     monkeypatch.setattr(modeling_llama4.Llama4TextExperts, "forward", clamps)
     with pytest.raises(
-        UnknownArchitectureError, match=r"layer 1, .*computes something else than the sum of its experts"
+        UnknownArchitectureError, match=r"layer 1, .*computes something other than the sum of its experts"
     ):
         find_sites(clamped)
     assert max(reached[:2]) < CLAMP < max(reached), "the probe's own numbers do not reach the clamp"
@@ -299,7 +299,7 @@ def test_experts_whose_gate_is_the_other_half_are_refused(monkeypatch: pytest.Mo
                 result[token] += share * F.linear(F.silu(gate) * up, self.down_proj[expert])
         return result
 
-    with pytest.raises(UnknownArchitectureError, match=r"MixtralModel, layer 0, .*something else than the sum"):
+    with pytest.raises(UnknownArchitectureError, match=r"MixtralModel, layer 0, .*something other than the sum"):
         find_sites(decoder_with(monkeypatch, experts=exchanged))
 
 
@@ -328,7 +328,7 @@ def test_whatever_else_the_block_adds_is_noticed(monkeypatch: pytest.MonkeyPatch
     block: Any = decoder.layers[2].mlp  # type: ignore[union-attr]
     inner = block.forward
     block.forward = lambda hidden: inner(hidden) + hidden
-    with pytest.raises(UnknownArchitectureError, match=r"layer 2 .*mlp returns something else than what its experts"):
+    with pytest.raises(UnknownArchitectureError, match=r"layer 2 .*mlp returns something other than what its experts"):
         find_sites(decoder)
 
 

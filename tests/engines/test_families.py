@@ -62,7 +62,7 @@ def test_vllm_is_told_what_its_class_of_mimo_reads_under_other_names() -> None:
         "partial_rotary_factor": 0.334, "swa_num_key_value_heads": 4,
     }.items() <= told(config).items()  # fmt: skip
     config.rope_parameters["sliding_attention"]["partial_rotary_factor"] = 0.5
-    with pytest.raises(UnknownArchitectureError, match=r"turns 0\.334 of a head in some layers and 0\.5 in those"):
+    with pytest.raises(UnknownArchitectureError, match=r"rotates 0\.334 of a head in some layers and 0\.5 in those"):
         told(config)
 
 

@@ -95,7 +95,7 @@ class TestRefused:
         for name in ("q4.gguf", "q8.gguf"):
             (tmp_path / name).write_bytes(b"GGUF")
         (tmp_path / "notes.gguf").write_text("no such file")
-        said = f"holds 2 GGUF files (q4.gguf, q8.gguf): give one of them, as {tmp_path / 'q4.gguf'}"
+        said = f"holds 2 GGUF files (q4.gguf, q8.gguf): give one of them, such as {tmp_path / 'q4.gguf'}"
         assert refusal(tmp_path) == f"{tmp_path} has no config.json and {said}"
         (tmp_path / "config.json").write_text('{"model_type": "llama"}')
         assert refusal(tmp_path) == f"{tmp_path} has no model.safetensors and no pytorch_model.bin, and {said}"

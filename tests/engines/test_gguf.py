@@ -79,9 +79,12 @@ def load(path: Path, **options: Any) -> TransformersEngine:
 
 class TestWeights:
     @pytest.mark.parametrize("both", CHANGES, indirect=True)
-    def test_counts_and_likelihoods_are_those_of_the_folder(self, both: tuple[Path, Path]) -> None:
+    def test_counts_and_likelihoods_are_those_of_the_folder(
+        self, both: tuple[Path, Path], capfd: pytest.CaptureFixture[str]
+    ) -> None:
         folder, file = both
         ours, theirs = load(file), load(folder)
+        assert capfd.readouterr() == ("", ""), "nothing of the library's is printed"
         groups = groups_of(theirs.tokenizer)
         one, other = ours.count(groups), theirs.count(groups)
         for a, b in ((one.full, other.full), (one.prefix, other.prefix)):

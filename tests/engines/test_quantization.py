@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.testing._internal.two_tensor import TwoTensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from language_neurons_alignment.engines import EngineSettings, load_engine
-from language_neurons_alignment.engines.quantization import describe_quantization, without_outliers
+from language_neurons_alignment.engines.quantization import check_all_read, describe_quantization, without_outliers
 from language_neurons_alignment.engines.transformers import TransformersEngine
 from language_neurons_alignment.engines.transformers.guest import weights_hash
 from language_neurons_alignment.errors import EngineError, LNAWarning, MissingEngineError, SettingsError
@@ -220,6 +221,32 @@ class TestRefused:
         with pytest.raises(EngineError, match=r"scales were not read \(.*_inv, …\).*needs the quantization_config"):
             load(quantized)
 
+    @pytest.mark.parametrize("scale", ["weight_scale", "weight_scale_inv", "scale", "SCB", "weight.absmax"])
+    def test_scales_of_matrices_that_were_read(self, scale: str) -> None:
+        for method in (None, "fp8"):
+            with pytest.raises(EngineError, match=rf"1 of their scales were not read \(model\.q_proj\.{scale}, …\)"):
+                check_all_read("m", ["model.norm.bias", f"model.q_proj.{scale}"], method=method)
+        stacked = ["model.experts.gate_up_proj_scale_inv", "model.experts.0.w1.weight_scale"]
+        with pytest.raises(EngineError, match="2 of their scales were not read"):
+            check_all_read("m", stacked, method="fp8")
+
+    def test_scales_without_which_the_weights_are_the_same(self) -> None:
+        further = "model.layers.61.q_proj"  # of a layer that predicts further tokens, of which the model has nothing
+        check_all_read("m", [f"{further}.weight", f"{further}.weight_scale_inv"], method="fp8")
+        check_all_read("m", [f"{further}.qweight", f"{further}.qzeros", f"{further}.scales"], method="gptq")
+        others = ["self_attn.k_scale", "self_attn.v_scale", "q_proj.input_scale", "logit_scale", "eyes.per_dim_scale"]
+        for method in (None, "fp8"):
+            check_all_read("m", others, method=method)
+
+    def test_gptq_without_its_config_is_told_so_and_not_to_be_incomplete(self, model: Path, tmp_path: Path) -> None:
+        folder = shutil.copytree(model, tmp_path / "model")
+        weights = load_file(folder / "model.safetensors")
+        name = "model.layers.0.mlp.up_proj"
+        weights[f"{name}.qweight"] = weights.pop(f"{name}.weight").to(torch.int32)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(EngineError, match=rf"scales were not read \({name}\.qweight, …\).*quantization_config"):
+            load(folder)
+
     def test_a_config_that_is_no_object(self, model: Path, tmp_path: Path) -> None:
         folder = shutil.copytree(model, tmp_path / "model")
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -275,8 +302,9 @@ def test_the_library_that_reads_them_is_named_with_its_version(monkeypatch: pyte
 
 def test_eight_bits_are_loaded_without_columns_of_outliers() -> None:
     stored = {"quant_method": "bitsandbytes", "load_in_8bit": True, "llm_int8_threshold": 6.0}
-    config = without_outliers(SimpleNamespace(quantization_config=stored))
-    assert config.quantization_config["llm_int8_threshold"] == 0.0
+    given = SimpleNamespace(quantization_config=stored)
+    assert without_outliers(given).quantization_config["llm_int8_threshold"] == 0.0
+    assert given.quantization_config is stored
     assert stored["llm_int8_threshold"] == 6.0
 
 

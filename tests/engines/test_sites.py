@@ -231,7 +231,7 @@ class Pair(nn.Module):
         (ChangedAfterwards, "no place could hold its neurons"),
         (Functional, "no place could hold its neurons"),
         (Deaf, r"does not reach thought.deed in layer 0|runs 2 times"),
-        (More, "thought returns something else than what the down projection gives"),
+        (More, "thought returns something other than what the down projection gives"),
         (Normed, "no place could hold its neurons"),
         (
             Pair,

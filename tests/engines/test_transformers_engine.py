@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -29,27 +30,40 @@ def engine(tiny_llama: Path) -> TransformersEngine:
     return TransformersEngine.load(tiny_llama, device="cpu")
 
 
-def test_a_scale_of_logits_that_the_model_s_class_leaves_out_is_said(recwarn: pytest.WarningsRecorder) -> None:
+def test_a_scale_or_cap_of_logits_that_the_model_s_class_leaves_out_is_said(recwarn: pytest.WarningsRecorder) -> None:
     class Wrapper(nn.Module):
-        """Its class multiplies logits with `own`, its text decoder's config names `named`."""
+        """Its class makes logits with `own`, its text decoder's config names `named`."""
 
-        def __init__(self, own: float, named: float) -> None:
+        def __init__(self, own: Callable[[torch.Tensor], torch.Tensor], **named: float) -> None:
             super().__init__()
+            torch.manual_seed(0)
             self.lm_head, self.own = nn.Linear(4, 7, bias=False), own
-            self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(logit_scale=named))
+            self.config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(**named))
 
         def forward(self, input_ids: torch.Tensor, use_cache: bool) -> SimpleNamespace:
-            return SimpleNamespace(logits=self.own * self.lm_head(hidden))
+            return SimpleNamespace(logits=self.own(self.lm_head(hidden)))
+
+    def head_of(model: Any) -> Head:
+        return network._head(model, model.lm_head, tokens, hidden)
 
     tokens, hidden = (
         torch.ones(1, 3, dtype=torch.long),
         torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0)),
     )
-    right, other = Wrapper(0.5, 0.5), Wrapper(1.0, 0.5)
-    assert network._head(right, right.lm_head, tokens, hidden).scale == 0.5  # pyright: ignore[reportArgumentType]
+    assert head_of(Wrapper(lambda logits: 0.5 * logits, logit_scale=0.5)).scale == 0.5
+    assert head_of(Wrapper(lambda logits: logits)).softcap is None
+    for cap in (1.0, 30.0, 1e4):  # the logits are about 1: far above the cap's effect, below, and below rounding
+        assert head_of(Wrapper(Head(nn.Identity(), cap).finish, final_logit_softcapping=cap)).softcap == cap
+    in_bfloat16 = Wrapper(lambda logits: 30 * torch.tanh(logits.bfloat16() / 30), final_logit_softcapping=30.0)
+    assert head_of(in_bfloat16).softcap == 30
     assert not recwarn
     with pytest.warns(LNAWarning, match=r"of Wrapper names a scale \(0\.5\) .* applies none: likelihoods"):
-        assert network._head(other, other.lm_head, tokens, hidden).scale == 1  # pyright: ignore[reportArgumentType]
+        assert head_of(Wrapper(lambda logits: logits, logit_scale=0.5)).scale == 1
+    for cap in (1.0, 30.0):
+        with pytest.warns(LNAWarning, match="or a soft cap for its logits, but its class .* applies none"):
+            assert head_of(Wrapper(lambda logits: logits, final_logit_softcapping=cap)).softcap is None
+    with pytest.raises(EngineError, match="are not those of its lm_head"):
+        head_of(Wrapper(lambda logits: 2 * logits, logit_scale=0.5))
 
 
 class TestLoading:

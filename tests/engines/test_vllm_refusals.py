@@ -206,6 +206,15 @@ def test_a_merged_model_of_text_and_images_has_the_files_of_its_processor(tmp_pa
     ]
 
 
+def test_a_text_is_followed_again_until_nothing_is_left_to_correct(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = iter([[{"again": True}, {}], [{}, {"again": True}], [{"corrected": ["router"]}, {"corrected": []}]])
+    monkeypatch.setattr(loading, "_trace", lambda *_, **__: next(told))
+    assert loading._find(None, "X", (1,)) == [{"corrected": ["router"]}, {"corrected": []}]  # pyright: ignore[reportArgumentType]
+    assert "vLLM computes the router of X differently from the model's equation" in caplog.text
+
+
 def test_layers_whose_neurons_could_not_be_proved() -> None:
     loading.check_sites([{"layers": [2, 3]}, {"layers": [0, 1]}, {"layers": [0, 1]}], layers=4)
     with pytest.raises(UnknownArchitectureError, match=r"^the neurons of X$"):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from language_neurons_alignment.engines.vllm.experts import RankExperts, RoutedCall, mend_routers
+from language_neurons_alignment.engines.vllm.experts import RankExperts, RoutedCall, correct_routers
 from language_neurons_alignment.engines.vllm.firing import FiringSums, RowWeights
 from language_neurons_alignment.engines.vllm.sites import RankSite, Trace, decoder_layers
 from language_neurons_alignment.errors import UnknownArchitectureError
@@ -206,7 +206,7 @@ class Fused(MLP):
     [
         (Twice(Merged()), r"mlp\.act runs 2 times per layer"),
         (InPlace(Merged()), "no place could hold them"),
-        (Scaled(Merged()), "mlp returns something else"),
+        (Scaled(Merged()), "mlp returns something other than"),
         (Fused(Merged()), "no place could hold them"),
     ],
 )
@@ -226,12 +226,12 @@ def test_another_width_and_ranks_that_are_not_summed_are_refused() -> None:
 
 
 class RotaryEmbedding(nn.Module):
-    """Called as vLLM's, with a kernel that may turn other rows than its equation does; `mendable` as its `CustomOp`."""
+    """Called as vLLM's, with a kernel that may turn other rows than its equation; `correctable` as its `CustomOp`."""
 
-    def __init__(self, *, right: bool, mendable: bool = False) -> None:
+    def __init__(self, *, right: bool, correctable: bool = False) -> None:
         super().__init__()
         self.right, self._forward_method = right, self.kernel
-        if mendable:
+        if correctable:
             self.forward = lambda *args: self._forward_method(*args)
 
     def forward_native(self, positions: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
@@ -247,32 +247,39 @@ class RotaryEmbedding(nn.Module):
 
 
 class Turning(MLP):
-    def __init__(self, *, right: bool, mendable: bool = False) -> None:
+    def __init__(self, *, right: bool, correctable: bool = False, times: int = 1) -> None:
         super().__init__(Merged())
-        self.rotary = RotaryEmbedding(right=right, mendable=mendable)
+        self.rotary = nn.ModuleList(RotaryEmbedding(right=right, correctable=correctable) for _ in range(times))
 
     def forward(self, x: Tensor) -> Tensor:
-        self.rotary(torch.arange(len(x)), x.clone(), x.clone())
+        for one in self.rotary:
+            one(torch.arange(len(x)), x.clone(), x.clone())
         return super().forward(x)
 
 
 def test_a_rotary_embedding_whose_kernel_turns_other_rows_is_refused() -> None:
     assert found(Turning(right=True))
-    with pytest.raises(UnknownArchitectureError, match=r"layer 1 .*rotary embedding gives something else than its eq"):
+    with pytest.raises(UnknownArchitectureError, match=r"layer 1 .*rotary embedding does not compute its own eq"):
         found(Turning(right=True), Turning(right=False))
 
 
-@pytest.mark.parametrize("mendable", [True, False])
-def test_a_rotary_embedding_computes_its_equation_where_its_kernel_gives_something_else(mendable: bool) -> None:
-    model = Decoder(Turning(right=True, mendable=True), Turning(right=False, mendable=mendable))
-    assert trace_of(model).mend()
+@pytest.mark.parametrize("correctable", [True, False])
+def test_a_rotary_embedding_computes_its_equation_where_its_kernel_gives_something_else(correctable: bool) -> None:
+    model = Decoder(Turning(right=True, correctable=True), Turning(right=False, correctable=correctable))
+    assert trace_of(model).correct()
     again = trace_of(model)
-    assert not again.mend()
-    if mendable:
+    assert not again.correct()
+    if correctable:
         assert len(again.found(width=WIDTH, tensor=1)) == 2
     else:  # what computes is not what was replaced
-        with pytest.raises(UnknownArchitectureError, match=r"layer 1 .*rotary embedding gives something else"):
+        with pytest.raises(UnknownArchitectureError, match=r"layer 1 .*rotary embedding does not compute"):
             again.found(width=WIDTH, tensor=1)
+
+
+def test_several_rotary_embeddings_of_a_layer_are_all_corrected() -> None:
+    model = Decoder(Turning(right=True), Turning(right=False, correctable=True, times=2))  # as DeepSeek-V3.2's indexer
+    assert trace_of(model).correct()
+    assert len(trace_of(model).found(width=WIDTH, tensor=1)) == 2
 
 
 def test_attention_over_another_layer_s_keys_is_not_tried_as_an_activation_function() -> None:
@@ -331,7 +338,7 @@ class OtherRouter(CPURouter):
 
 
 @pytest.mark.parametrize(
-    ("router", "mended"),
+    ("router", "corrected"),
     [
         (CPURouter(), False),
         (CPURouter(bias=torch.ones(3)), True),
@@ -341,15 +348,15 @@ class OtherRouter(CPURouter):
         (OtherRouter("sigmoid"), False),
     ],
 )
-def test_a_router_for_cpus_that_would_leave_something_out_has_one_group(router: CPURouter, mended: bool) -> None:
+def test_a_router_for_cpus_that_would_leave_something_out_has_one_group(router: CPURouter, corrected: bool) -> None:
     block = nn.Module()
     block.router = router
     for _ in range(2):  # the second time nothing is left to do
-        assert mend_routers(nn.Sequential(block)) == mended
+        assert correct_routers(nn.Sequential(block)) == corrected
         assert (router.use_grouped_topk, router.num_expert_group, router.topk_group) == (
-            (True, 1, 1) if mended or router.use_grouped_topk else (False, None, None)
+            (True, 1, 1) if corrected or router.use_grouped_topk else (False, None, None)
         )
-        mended = False
+        corrected = False
 
 
 def test_experts_of_gpt_oss_have_gates_in_turn_with_ups_and_clamps() -> None:

@@ -96,7 +96,7 @@ def check(reports: Sequence[Message], *, text_only: bool = True, missing: Sequen
         asked.extend(names)
         return [name for name in names if name not in missing]
 
-    check_loaded(reports, path="x", text_only=text_only, places=places)
+    check_loaded(reports, path="x", method=None, text_only=text_only, places=places)
     return asked
 
 
@@ -116,12 +116,18 @@ def test_a_rank_of_a_pipeline_leaves_out_what_another_one_reads() -> None:
     assert check(ranks) == []
 
 
+def test_scales_that_are_left_unread_are_refused_whoever_has_a_place_for_them() -> None:
+    unread = ["layers.0.up.weight_scale"]
+    with pytest.raises(EngineError, match=r"1 of their scales were not read"):
+        check([{"unread": [[name, True] for name in unread], "unfilled": []}], missing=unread)
+
+
 def test_unread_weights_of_a_model_that_the_transformers_library_does_not_know_are_told() -> None:
     def places(_names: Sequence[str]) -> list[str]:
         raise EngineError("it is not known")
 
     with pytest.warns(LNAWarning, match=r"left 3 weights of x unread \(layers.0.mlp.up.bias, .*: it is not known$"):
-        check_loaded([report(Loading)], path="x", text_only=True, places=places)
+        check_loaded([report(Loading)], path="x", method=None, text_only=True, places=places)
 
 
 def test_which_weights_the_transformers_library_has_a_place_for(tmp_path: Path) -> None:

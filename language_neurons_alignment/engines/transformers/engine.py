@@ -165,14 +165,14 @@ class TransformersEngine:
                 raise
             raise UnknownArchitectureError(
                 f"{error} (its weights are quantized, {weights['quantization']}, and may compute in one precision "
-                f"alone: leave --dtype {dtype} out)"
+                f"only: leave --dtype {dtype} out)"
             ) from error
         info = loading.describe(network, path=str(model_path), tokenizer=tokenizer, ends=ends)
         if network.experts is not None and method_of(model.config) == "bitsandbytes":
             weights["quantization"] += f" (experts in {info.dtype})"
             warnings.warn(
-                f"bitsandbytes quantizes linear maps alone: the experts of {path} stay in {info.dtype}, and take the "
-                "memory of that",
+                f"bitsandbytes quantizes linear maps alone: the experts of {path} stay in {info.dtype}, and take as "
+                "much memory as without quantization",
                 LNAWarning,
                 stacklevel=2,
             )

@@ -18,10 +18,10 @@ class defines; and activations set to zero leave nothing of an expert but its bi
     swish      down(g σ(α g) · (clip(up x, ±c) + 1)),  g = min(gate x, c)      g σ(α g)      (GPT-OSS)
     plain      down(act(up x))                                 act(up x)
 
-Most blocks hand their experts x, the router's choice and its weights w, and multiply what an expert gives with its w.
-Llama 4's hands them the inputs alone, w x of every token for every expert, where w is 0 unless the router chose the
-expert: [expert · token, hidden]. There the block gets a forward of ours too, which notes what its router gives, and
-only the rows of the tokens that were sent to an expert are computed. An expert gives 0 for the others.
+Most blocks hand their experts x, the router's choice and its weights w, and multiply an expert's output by its w.
+Llama 4's hands them only inputs: w x of every token for every expert, [expert · token, hidden], where w is 0 unless the
+router chose the expert. There the block gets a forward of ours too, which records the router's output, and only the
+rows of tokens that were sent to an expert are computed. For the others an expert gives 0.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from torch.nn import functional as F
 
 from ...core.routing import Experts
 from ...errors import SilentHookError, UnknownArchitectureError
+from ..proof import zeros
 
 Gating = Callable[[Any, Tensor], tuple[Tensor, Tensor | None]]
 """From an experts module and what its first projection gives to the activation and what it is multiplied with."""
@@ -48,8 +49,8 @@ _Choice = tuple[Int64[Tensor, "token k"], Float[Tensor, "token k"]]
 """The experts of each token, and their weights."""
 
 _MARKS = {"has_gate": True, "has_bias": False, "is_concatenated": True, "is_transposed": None}
-"""What the library's decorator `use_experts_implementation` says of its experts, and what holds where it is not used;
-which dimension of the weights is the hidden one shows their shape. The proof finds whatever is wrong in this."""
+"""What the library's decorator `use_experts_implementation` says of its experts, and what is assumed without it; which
+dimension of the weights is the hidden one is read off their shape. The proof refuses a model if this is wrong."""
 
 
 class Routing(nn.Module):
@@ -82,8 +83,8 @@ class OpenExperts:
         router: the module that chooses; None where the choice is made elsewhere, so that it cannot be changed.
         transposed: a neuron's weights of the down projection are a row, [expert, width, hidden].
         noted: the router's choice and its weights in this forward, for experts that are called with w x of every token
-            for every expert; None for those that are called with the choice.
-        forwards: ours, each with its module.
+            for every expert; None for experts that are called with the choice.
+        forwards: our forwards, each with its module.
     """
 
     layer: int
@@ -245,7 +246,7 @@ def _eager(
         else:
             found = _weighting_router(given[0], gave[index])
             if found is None:
-                what = "reads something else than a token's input times a router's weight"
+                what = "reads something other than a token's input times a router's weight"
                 raise _refused(decoder, index, f"{places[index][0]} {what}")
             router, (chosen, weights) = found
         copies = tuple(one.clone() for one in given)
@@ -270,9 +271,9 @@ _Gave = tuple[nn.Module, tuple[Any, ...], tuple[Any, ...]]
 
 
 def _weighting_router(given: Float[Tensor, "row hidden"], gave: Sequence[_Gave]) -> tuple[nn.Module, _Choice] | None:
-    """The module of these whose weights the inputs of all experts were multiplied with, and its choice.
+    """The module among these by whose weights the inputs of all experts were multiplied, and its choice.
 
-    It gives weights and logits, [token, expert] both, and a token's weights are 0 but for the k largest logits.
+    It gives weights and logits, both [token, expert]. A token's weights are 0 except for the k largest logits.
     """
     for module, inputs, output in gave:
         if len(output) < 2 or not inputs or not all(isinstance(one, Tensor) for one in (inputs[0], *output[:2])):
@@ -312,21 +313,11 @@ def _own_forward(experts: Any) -> Iterator[None]:
 def _open(decoder: str, index: int, name: str, experts: Any, block: Any, seen: _Seen) -> OpenExperts:
     """Give one layer's experts our forward, and prove it on what the library's own was given and gave."""
     refuse = partial(_refused, decoder, index)
-    hidden, chosen = seen.inputs[0], seen.index
-    first = getattr(experts, "gate_up_proj" if _mark(experts, "has_gate") else "up_proj", None)
-    if not _is_stack(first) or {first.dtype, experts.down_proj.dtype} != {hidden.dtype}:
-        raise refuse(f"the weights of {name} are not tensors of {hidden.dtype} with an expert in each row")
-    transposed, weighted = _mark(experts, "is_transposed"), len(seen.inputs) == 1
-    number, width = int(experts.num_experts), int(experts.down_proj.shape[1 if transposed else 2])
-    if len(experts.down_proj) != number:
-        raise refuse(f"{name} holds {len(experts.down_proj)} of {number} experts")
-    tokens = len(hidden) // number if weighted else len(hidden)
-    ordered = chosen.sort(dim=-1).values
-    if chosen.shape != (tokens, chosen.shape[-1]) or chosen.min() < 0 or chosen.max() >= number:
-        raise refuse(f"its router leaves tokens out or sends them nowhere ({chosen.min()}..{chosen.max()} of {number})")
-    if bool((ordered.diff(dim=-1) == 0).any()):
-        raise refuse("its router sends a token to one expert twice")
-    gating = _proved_gating(experts, width, hidden)
+    if reason := _objection(name, experts, seen):
+        raise refuse(reason)
+    transposed, weighted, top_k = _mark(experts, "is_transposed"), len(seen.inputs) == 1, seen.index.shape[-1]
+    width = int(experts.down_proj.shape[1 if transposed else 2])
+    gating = _proved_gating(experts, width, seen.inputs[0])
     if gating is None:
         raise refuse(f"the gating of {type(experts).__name__} is none of those that are known")
     cases = [seen] if hasattr(experts, "_apply_gate") else [seen, *_at_other_sizes(experts, seen)]
@@ -334,7 +325,7 @@ def _open(decoder: str, index: int, name: str, experts: Any, block: Any, seen: _
     forward = partial(_forward, gating=gating) if noted is None else partial(_weighted, gating=gating, noted=noted)
     forwards: list[tuple[Any, Callable[..., Any]]] = [(experts, MethodType(forward, experts))]
     if noted is not None and seen.router is not None:
-        noting = partial(_noting, forward=block.forward, router=seen.router, noted=noted, top_k=chosen.shape[-1])
+        noting = partial(_noting, forward=block.forward, router=seen.router, noted=noted, top_k=top_k)
         forwards.append((block, noting))
     opened = OpenExperts(
         layer=index,
@@ -343,9 +334,9 @@ def _open(decoder: str, index: int, name: str, experts: Any, block: Any, seen: _
         routing=Routing(),
         neurons=RoutedNeurons(),
         router=seen.router,
-        number=number,
+        number=int(experts.num_experts),
         width=width,
-        top_k=chosen.shape[-1],
+        top_k=top_k,
         transposed=transposed,
         noted=noted,
         forwards=tuple(forwards),
@@ -354,6 +345,22 @@ def _open(decoder: str, index: int, name: str, experts: Any, block: Any, seen: _
     for case in cases:
         _prove(opened, case, refuse)
     return opened
+
+
+def _objection(name: str, experts: Any, seen: _Seen) -> str:
+    """Why a layer's experts cannot be computed by our forward; "" if nothing speaks against it."""
+    hidden, chosen, number = seen.inputs[0], seen.index, int(experts.num_experts)
+    first = getattr(experts, "gate_up_proj" if _mark(experts, "has_gate") else "up_proj", None)
+    if not _is_stack(first) or {first.dtype, experts.down_proj.dtype} != {hidden.dtype}:
+        return f"the weights of {name} are not tensors of {hidden.dtype} with an expert in each row"
+    if len(experts.down_proj) != number:
+        return f"{name} holds {len(experts.down_proj)} of {number} experts"
+    tokens = len(hidden) // number if len(seen.inputs) == 1 else len(hidden)
+    if chosen.shape != (tokens, chosen.shape[-1]) or chosen.min() < 0 or chosen.max() >= number:
+        return f"its router leaves tokens out or sends them nowhere ({chosen.min()}..{chosen.max()} of {number})"
+    if bool((chosen.sort(dim=-1).values.diff(dim=-1) == 0).any()):
+        return "its router sends a token to one expert twice"
+    return ""
 
 
 def _forward(
@@ -379,8 +386,8 @@ def _weighted(
     """What each expert gives for each token, from w x of each, [expert · token, hidden]: 0 where w is."""
     if len(noted) != 1:
         raise SilentHookError(
-            f"{type(self).__name__} ran after {len(noted)} runs of its router, expected 1, so which tokens its experts "
-            "have is not known: run the block around them, not a part of it"
+            f"{type(self).__name__} ran after {len(noted)} runs of its router, expected 1, so it is not known which "
+            "tokens its experts have: run the block around them, not a part of it"
         )
     inputs = hidden_states.unflatten(0, (self.num_experts, -1))
     result = torch.zeros_like(inputs)
@@ -392,7 +399,7 @@ def _weighted(
 def _noting(
     *args: Any, forward: Callable[..., Any], router: nn.Module, noted: list[_Choice], top_k: int, **more: Any
 ) -> Any:
-    """The forward of a block, whose router's choice is noted while it runs."""
+    """The forward of a block; its router's choice is recorded while it runs."""
     note = router.register_forward_hook(lambda _module, _inputs, output: noted.append(_choice(output, top_k=top_k)))
     try:
         return forward(*args, **more)
@@ -508,18 +515,14 @@ def _prove(opened: OpenExperts, seen: _Seen, refuse: Callable[[str], UnknownArch
             opened.noted.append((seen.index, seen.weights))
             stack.callback(opened.noted.clear)
         if not _agree(experts(*seen.inputs), seen.output):
-            raise refuse(f"{opened.name} computes something else than the sum of its experts")
-        stack.callback(opened.neurons.register_forward_hook(_zeros).remove)
+            raise refuse(f"{opened.name} computes something other than the sum of its experts")
+        stack.callback(opened.neurons.register_forward_hook(zeros).remove)
         left = experts(*seen.inputs)
     biases = torch.zeros_like(left)
     if _mark(experts, "has_bias"):
         biases = (experts.down_proj_bias[seen.index] * seen.weights[..., None]).sum(1).to(left.dtype)
     if not torch.allclose(left, biases, atol=1e-2 * float(seen.output.abs().max())):
         raise refuse(f"setting the activations of {opened.name} to zero leaves something of its experts")
-
-
-def _zeros(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-    return torch.zeros_like(output)
 
 
 def _refused(decoder: str, layer: int, what: str) -> UnknownArchitectureError:

@@ -20,9 +20,8 @@ from transformers.pytorch_utils import Conv1D
 
 from ...core.interventions import Intervention, LayerIntervention
 from ...errors import EngineError
-from ..families import family_of
 from .network import Network
-from .sites import NeuronSite, decoder_layers
+from .sites import NeuronSite
 
 _INPUTS = {nn.Linear: 1, Conv1D: 0}
 """The dimension of a linear map's weight that its inputs, the neurons, lie along."""
@@ -62,7 +61,6 @@ def foldable(network: Network, intervention: Intervention) -> list[tuple[NeuronS
         raise EngineError(
             "ban and boost act on a router's logits and cannot be folded into a down projection: leave these steps out"
         )
-    layers = decoder_layers(network.decoder, family_of(network.model.config).transformers)
     parameters, found = list(network.model.named_parameters(remove_duplicate=False)), []
     for site in network.sites:
         part = intervention.layer(site.layer).within(site.start, site.stop)
@@ -73,7 +71,7 @@ def foldable(network: Network, intervention: Intervention) -> list[tuple[NeuronS
                 f"layer {site.layer} has {len(part.neurons)} of the neurons in routed experts ({site.experts.name}), "
                 "whose weights are stored in ways that differ by family: this is not supported; leave them out"
             )
-        down: Any = layers[site.layer].get_submodule(site.down)
+        down: Any = network.layers[site.layer].get_submodule(site.down)
         if type(down) not in _INPUTS:
             raise EngineError(
                 f"the down projection of layer {site.layer} ({site.down}) is a {type(down).__name__}, and only Linear "

@@ -118,7 +118,7 @@ def _open(network: Network) -> None:
 def weights_hash(model: PreTrainedModel) -> str:
     """A digest of a sample of every weight, as rounded to bfloat16, so that precision and device do not matter.
 
-    Of packed weights (GPTQ, AWQ, torchao) it is of the tensors that they are made of.
+    For packed weights (GPTQ, AWQ, torchao), it covers the tensors of which they are made.
     """
     digest = hashlib.blake2b(digest_size=16)
     packed = (one for one in model.named_buffers() if one[0].endswith(("qweight", "qzeros", "scales")))

@@ -28,11 +28,10 @@ from ...core.lens import read_out
 from ...corpus.encode import ScoredText
 from ...errors import SilentHookError, UnknownArchitectureError
 from ..base import not_finite
-from ..families import family_of
 from ..proof import Call, what_came, what_went
 from .interventions import hooked
 from .network import Head, Network, in_pieces
-from .sites import decoder_layers, probe
+from .sites import probe
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class LensHead:
             UnknownArchitectureError: one of the proofs fails; the message says which.
         """
         decoder, name = network.decoder, type(network.model).__name__
-        layers = tuple(decoder_layers(decoder, family_of(network.model.config).transformers))
+        layers = tuple(network.layers)
         with torch.no_grad():
             tokens = probe(decoder)
             through, around, given = _trace(decoder, layers, tokens)
@@ -120,8 +119,8 @@ def _end(name: str, state: Tensor, around: Sequence[Call], given: Tensor) -> tup
 
 def _refused(name: str, seen: str) -> UnknownArchitectureError:
     return UnknownArchitectureError(
-        f"the logit lens cannot be proved on {name}: {seen}; it would read something else than the residual stream, so "
-        "the model is refused: give another model"
+        f"the logit lens cannot be proved on {name}: {seen}; it would read something other than the residual stream, "
+        "so the model is refused: give another model"
     )
 
 

@@ -129,10 +129,10 @@ def batch_that_fits(network: Network, most: int) -> int:
 
 
 def auto_class(config: PreTrainedConfig) -> Any:
-    """What the library loads such a model with: as a causal language model, or with images or sounds beside text.
+    """The class that loads such a model: a causal language model, of text alone or with images or sounds.
 
-    The text part of a larger model, saved alone, is in no table of the library; then it is the class that the config
-    names, if the library has that.
+    The text part of a larger model, saved alone, is in no table of the library. It is loaded by the class that its
+    config names, if the library has that class.
 
     UnknownArchitectureError for anything else, such as an encoder with a decoder (mT5).
     """
@@ -169,7 +169,8 @@ def load_weights(
     more: dict[str, Any] = {"device_map": {"": device}} if quantized and device is not None else {}
     if (told := loading_config(config, quantization)) is not None:
         more["quantization_config"] = told
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats itself in every matrix and forward
+    if "bitsandbytes" in (quantization or method or ""):
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats itself in every matrix and forward
     kind, in_a_file = auto_class(config), is_gguf(path)
     reading = gguf.quick_reader() if in_a_file else whole_blocks(method)
     remedy = _REMEDY if quantized else None
@@ -187,6 +188,7 @@ def load_weights(
             **more,
         )
     model, info = loaded
+    check_all_read(path, info.get("unexpected_keys") or (), method=quantization or method)
     wrong = sorted(map(str, [*info["missing_keys"], *info.get("mismatched_keys", [])]))
     if wrong:
         raise EngineError(
@@ -194,7 +196,6 @@ def load_weights(
             "would have been random; download the model again"
         )
     _note_untied(model, path)
-    check_all_read(path, info.get("unexpected_keys") or ())
     if method in ("mxfp4", "compressed-tensors"):
         _in_one_precision(model)
     model.generation_config = GenerationConfig()  # its own would decide whatever a caller leaves open
@@ -226,13 +227,13 @@ def _note_untied(model: PreTrainedModel, path: str) -> None:
     if one.shape == other.shape and (one.dtype != other.dtype or not torch.equal(one, other)):
         warnings.warn(
             f"{path} says in config.json that embeddings and lm_head are one matrix, and its weights hold two: both "
-            "are used as they are; other engines may use one of them for both",
+            "are used as they are, and other engines may use one of them for both",
             LNAWarning,
             stacklevel=3,
         )
 
 
-_REMEDY = "the weights are quantized: give the model before that, or weights quantized by another method"
+_REMEDY = "the weights are quantized: give the model before it was quantized, or weights quantized by another method"
 
 
 def _in_one_precision(model: PreTrainedModel) -> None:

@@ -23,7 +23,7 @@ from ..checkpoint import quiet, rope_switch
 from ..families import family_of
 from .experts import experts_of
 from .interventions import Interventions
-from .sites import NeuronSite, find_sites, layer_widths, probe
+from .sites import NeuronSite, decoder_layers, find_sites, layer_widths, probe
 
 LOGITS = {"cpu": 2**24, "cuda": 2**27, "mps": 2**25}
 """The most logits (tokens × vocabulary) in memory, by device: 64, 512 and 128 MiB in float32."""
@@ -62,6 +62,7 @@ class Network:
 
     model: PreTrainedModel  # generates
     decoder: nn.Module  # the model without its lm_head
+    layers: nn.ModuleList  # the decoder's
     sites: tuple[NeuronSite, ...]
     head: Head
     device: torch.device
@@ -69,7 +70,7 @@ class Network:
     interventions: Interventions
     shares: bool = True  # whether a sequence can be continued from another one's KV cache
     pads: bool = True  # whether a prompt padded on the left can be continued from the library's cache
-    mixes: bool = True  # whether prompts of several lengths can be answered together at all, padded on the left
+    mixes: bool = True  # whether prompts of several lengths can be answered together, padded on the left
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Network:
@@ -81,7 +82,9 @@ class Network:
                 f"{name} has no lm_head, so it is not a causal language model: give a model that is one"
             )
         try:
-            sites = find_sites(decoder, family_of(model.config).transformers)
+            place = family_of(model.config).transformers
+            layers = decoder_layers(decoder, place)
+            sites = find_sites(decoder, place, layers=layers)
             with torch.no_grad():  # what a caller's model keeps of it may meet its gradients later
                 tokens = probe(decoder)
                 hidden = decoder(input_ids=tokens, use_cache=False)[0]
@@ -94,7 +97,7 @@ class Network:
         except Exception as error:  # whatever a model's own code raises
             if _gives_no_numbers(decoder):
                 raise not_finite("hidden states, on a few tokens of text,", model.device) from error
-            if isinstance(error, LNAError):
+            if isinstance(error, LNAError | Warning):  # a warning that the caller made an error
                 raise
             raise UnknownArchitectureError(
                 f"{name} does not run on a few tokens of text alone, so its neurons cannot be proved: "
@@ -102,7 +105,7 @@ class Network:
             ) from error
         switch = rope_switch(model.config.get_text_config())
         interventions = Interventions(decoder, sites)
-        return cls(model, decoder, sites, head, model.device, switch, interventions, shares, pads, mixes)
+        return cls(model, decoder, layers, sites, head, model.device, switch, interventions, shares, pads, mixes)
 
     @property
     def vocabulary(self) -> int:
@@ -132,7 +135,7 @@ class Network:
 
         The cache is always ours, because the library's own choices make the host wait for the device: no cache at all
         in each forward (`Passing`), and a sliding window's cache in each layer. A cache of whole texts gives the same
-        attention, because the masks know the window. A model whose layers keep something else than keys and values
+        attention, because the masks know the window. A model whose layers keep something other than keys and values
         runs without any cache.
         """
         return _run(self.decoder, tokens, cache=cache, keep_cache=keep_cache, shares=self.shares)
@@ -141,7 +144,7 @@ class Network:
 def decoder_of(model: Any) -> nn.Module:
     """The model without its lm_head.
 
-    `get_decoder` of Llama 4's classes gives a language model that has one, that of ModernBERT's decoder the lm_head.
+    `get_decoder` gives a language model with an lm_head in Llama 4's classes, and the lm_head itself in ModernBERT's.
     """
     decoder = model.get_decoder()
     if decoder is model.get_output_embeddings():
@@ -153,7 +156,7 @@ def decoder_of(model: Any) -> nn.Module:
 
 
 def _gives_no_numbers(decoder: nn.Module) -> bool:
-    """Whether what the decoder gives on a few tokens is NaN or infinite; False where it does not run."""
+    """Whether the decoder gives NaN or infinite numbers on a few tokens; False if it does not run."""
     try:
         with torch.no_grad():
             return not bool(torch.isfinite(decoder(input_ids=probe(decoder), use_cache=False)[0]).all())
@@ -194,8 +197,8 @@ def _continues(decoder: nn.Module, tokens: Int64[Tensor, "row position"], hidden
 def _continues_padded(model: Any, tokens: Int64[Tensor, "row position"], *, cache: bool) -> bool:
     """Whether the second new token of a prompt padded on the left has the logits that it has without cache or padding.
 
-    With a cache, MiniMax's have not: its linear attention reads the padding's mask at each new token. Recurrent Gemma's
-    have not without one either: its recurrence reads the padding.
+    With a cache, MiniMax's does not: its linear attention reads the padding's mask at each new token. Recurrent Gemma's
+    does not even without one: its recurrence reads the padding.
     """
     prompt = tokens[:, 4:]
     padded = torch.cat([tokens, nn.functional.pad(prompt, (4, 0))])
@@ -218,7 +221,8 @@ def _continues_padded(model: Any, tokens: Int64[Tensor, "row position"], *, cach
 def _head(model: PreTrainedModel, projection: nn.Module, tokens: Int64[Tensor, "row position"], hidden: Tensor) -> Head:
     """The head that gives the model's own logits from the decoder's output (`hidden`), proved on a few tokens.
 
-    A config can name a scale and a soft cap that the model's class does not apply (Aya Vision).
+    A config can name a scale and a soft cap that the model's class does not apply (Aya Vision). On logits far below a
+    soft cap both heads come close to the model's, so the one without is taken where it comes ten times as close.
     """
     text = model.config.get_text_config()
 
@@ -228,21 +232,24 @@ def _head(model: PreTrainedModel, projection: nn.Module, tokens: Int64[Tensor, "
     scale = told("logit_scale", "output_multiplier") or 1 / (told("logits_scaling") or 1)
     named = Head(projection, told("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap"), scale)
     own = model(input_ids=tokens, use_cache=False).logits.float()
-    for head in (named, plain := Head(projection)):
-        if (own - head(hidden)).abs().max() <= 1e-2 * own.abs().max():
-            if head is plain:
-                warnings.warn(
-                    f"the config of {type(model).__name__} names a scale ({scale:g}) or a soft cap for its logits, "
-                    "and its class in the transformers library applies none: likelihoods and sampled answers are those "
-                    "of this class, and vLLM's may differ; counts and greedy answers do not depend on it",
-                    LNAWarning,
-                    stacklevel=4,
-                )
-            return head
-    raise EngineError(
-        f"the logits of {type(model).__name__} are not those of its lm_head: expected them up to the known scale "
-        "and soft cap, so likelihoods would be wrong and the model is refused"
+    plain = Head(projection)
+    off, off_plain = ((own - head(hidden)).abs().max() for head in (named, plain))
+    most = 1e-2 * own.abs().max()
+    if not min(off, off_plain) <= most:
+        raise EngineError(
+            f"the logits of {type(model).__name__} are not those of its lm_head: expected them up to the known scale "
+            "and soft cap, so likelihoods would be wrong and the model is refused"
+        )
+    if off <= min(most, 10 * off_plain):
+        return named
+    warnings.warn(
+        f"the config of {type(model).__name__} names a scale ({scale:g}) or a soft cap for its logits, "
+        "but its class in the transformers library applies none: likelihoods and sampled answers are those "
+        "of this class, and vLLM's may differ; counts and greedy answers do not depend on it",
+        LNAWarning,
+        stacklevel=4,
     )
+    return plain
 
 
 class Passing(DynamicLayer):

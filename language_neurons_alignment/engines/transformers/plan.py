@@ -128,7 +128,7 @@ class Cut:
         vocabulary: tokens that the model knows.
         switch: sequences on the two sides of this length never share a batch (`rope_switch`).
         shares: sequences may be continued from another one's cache (`Network.shares`).
-        padded: tokens of the longest prompt and answer that may be padded, or None (`unpadded_above`).
+        padded: the most tokens of prompt and answer together that may be padded, or None (`unpadded_above`).
     """
 
     budget: int

@@ -15,12 +15,11 @@ from ...core.readings import LanguageReadings, Readings
 from ...corpus.encode import PromptGroup
 from ...errors import SilentHookError
 from ..base import not_finite
-from ..families import family_of
 from ..generation import batches
 from .interventions import ForwardHook, hooked
 from .network import Network
 from .plan import padded, send
-from .sites import NeuronSite, decoder_layers
+from .sites import NeuronSite
 
 
 class NeuronReader:
@@ -28,7 +27,6 @@ class NeuronReader:
 
     def __init__(self, network: Network, neurons: Int64[Tensor, "neuron 2"]) -> None:
         """Find the places of `neurons`, which are (layer, flat index) in ascending order."""
-        layers = decoder_layers(network.decoder, family_of(network.model.config).transformers)
         self._sites: list[tuple[NeuronSite, slice, Tensor, nn.Module]] = []
         self.factors = True  # whether the factor beside every activation is seen
         self._shape = (0, 0)
@@ -36,7 +34,7 @@ class NeuronReader:
             at = site.holds(neurons).nonzero().flatten()
             if len(at):
                 local = (neurons[at, 1] - site.start).to(network.device)
-                down = layers[site.layer].get_submodule(site.down)
+                down = network.layers[site.layer].get_submodule(site.down)
                 self._sites.append((site, slice(int(at[0]), int(at[-1]) + 1), local, down))
                 self.factors &= site.experts is None
         self._number = len(neurons)

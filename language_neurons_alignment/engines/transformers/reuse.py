@@ -22,10 +22,9 @@ from torch import Tensor, nn
 
 from ...core.interventions import Intervention
 from ...corpus.encode import Tokens
-from ..families import family_of
 from .interventions import forward_replaced, hooked
 from .network import Network
-from .sites import decoder_layers, probe
+from .sites import probe
 
 State = Any
 """What a layer gives, with a copy of its tensor of hidden states."""
@@ -36,7 +35,7 @@ class PartialForwards:
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._layers = list(decoder_layers(network.decoder, family_of(network.model.config).transformers))
+        self._layers = list(network.layers)
 
     def forward(
         self, tokens: Tensor, *, found: dict[int, State], start: int = 0, state: State = None, keep: Sequence[int] = ()

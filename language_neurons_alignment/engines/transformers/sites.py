@@ -9,11 +9,11 @@ decoder layer the neurons are the output `a` of the one module for which all of 
 1. it is an activation function: each of its outputs depends on the input at the same place alone;
 2. the input of a linear map, the down projection, is `a`, or `a` times the output of another linear map, bit for bit;
 3. what the down projection gives is what the MLP adds: each module around it returns the same, or adds its own input;
-4. it runs once per forward, on each token once, and so does the down projection;
-5. set to zero by a hook, nothing but zeros reaches the down projection, and the layer gives something else than before,
-   so that interventions take hold.
+4. it and the down projection run once per forward, over each token once;
+5. when a hook sets it to zero, only zeros reach the down projection, and the layer's output changes, so that
+   interventions take effect.
 
-Outside of the list of layers nothing runs that could hold neurons: no such place, no layer, no other stack of modules.
+Outside the list of layers nothing runs that could hold neurons: no such place, no layer, no other list of modules.
 
 In a mixture of experts the routed experts are a place of their own, proved in `experts`; behind them in the layer's
 flat order stand the shared experts, found in the way above. What router and experts together give must be, on every
@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from ...errors import UnknownArchitectureError
 from ..families import TransformersPlace
-from ..proof import Call, heaviest_list, outer_lists, passes_on, what_came, what_went
+from ..proof import Call, heaviest_list, outer_lists, passes_on, what_came, what_went, zeros
 from .experts import OpenExperts, closed_experts, open_experts
 from .functional import open_mlps
 
@@ -97,13 +97,20 @@ def _is_linear(module: nn.Module) -> bool:
     return matrix and not isinstance(module, nn.Embedding)
 
 
-def find_sites(decoder: nn.Module, place: TransformersPlace | None = None) -> tuple[NeuronSite, ...]:
+def find_sites(
+    decoder: nn.Module, place: TransformersPlace | None = None, *, layers: nn.ModuleList | None = None
+) -> tuple[NeuronSite, ...]:
     """Find the neurons of every decoder layer, and prove them; of each layer, in the order of their flat indices.
+
+    Args:
+        decoder: a model without its lm_head.
+        place: what the table of families says of it.
+        layers: its `decoder_layers`, where they are known.
 
     Raises:
         UnknownArchitectureError: there is no such place in a layer, or more than one, or it is not where `place` says.
     """
-    name, layers = type(decoder).__name__, decoder_layers(decoder, place)
+    name, layers = type(decoder).__name__, layers or decoder_layers(decoder, place)
     with torch.no_grad():
         tokens = probe(decoder)
         run = partial(_run, decoder, tokens)
@@ -140,7 +147,10 @@ def layer_widths(sites: Sequence[NeuronSite]) -> list[int]:
 
 
 def decoder_layers(decoder: nn.Module, place: TransformersPlace | None = None) -> nn.ModuleList:
-    """The list of a decoder's layers: the one that the table names, else the heaviest that text runs through."""
+    """The list of a decoder's layers: the one that the table names, else that with the most weights in use on text.
+
+    If there are several lists, this runs a few tokens through the decoder; for a loaded model use `Network.layers`.
+    """
     name = type(decoder).__name__
     if place is not None and place.layers is not None:
         found = _submodule(decoder, place.layers)
@@ -152,9 +162,9 @@ def decoder_layers(decoder: nn.Module, place: TransformersPlace | None = None) -
 
 
 def _heaviest_that_runs(decoder: nn.Module) -> nn.ModuleList | None:
-    """Of several outermost lists, the one with the most weights among those with a module that a text runs through.
+    """Of several outermost lists, the one with the most weights among those that text runs through.
 
-    A part for images or sounds may be heavier than the decoder, and text alone never enters it.
+    A part for images or sounds may have more weights than the decoder, and text alone never enters it.
     """
     ran: set[int] = set()
     lists = outer_lists(decoder)
@@ -180,7 +190,7 @@ class _Seen:
     """What a probe saw.
 
     Attributes:
-        calls: of each layer, those of the modules inside of it in their order; a module around others comes last.
+        calls: for each layer, those of the modules inside it, in order; a module around others comes after them.
         given: what each layer was called with.
         outputs: what each layer gave; None where it gave no tensor.
         outside: the calls of the decoder's modules that are in no layer.
@@ -260,7 +270,7 @@ def _sites(
         if not _is_mixture(one.output, parts):
             raise UnknownArchitectureError(
                 f"the neurons of {decoder}, layer {index} ({type(layer).__name__}) cannot be proved: {one.name} "
-                f"returns something else than what its experts ({experts.name}"
+                f"returns something other than what its experts ({experts.name}"
                 f"{f', {shared.down}' if shared else ''}) give; the model is refused"
             )
     return [routed] if shared is None else [routed, replace(shared, start=routed.d_mlp)]
@@ -381,7 +391,7 @@ def _objection(
         if not down.name.startswith(f"{around.name}."):
             continue
         if not passes_on(around, down):
-            return f"{around.name} returns something else than what the down projection gives"
+            return f"{around.name} returns something other than what the down projection gives"
     if place is not None and place.projection is not None:
         before = next((call for call in calls if call.name == place.projection), None)
         given = activation.inputs[0]
@@ -411,17 +421,17 @@ def _prove_nothing_outside(name: str, decoder: nn.Module, layers: nn.ModuleList,
     seen = [f"{site.activation}, followed by {site.down}" for site in found] + others + refused
     if seen:
         raise UnknownArchitectureError(
-            f"{name} runs {seen[0]}, outside of its list of layers ({type(layers[0]).__name__}): neurons there would "
+            f"{name} runs {seen[0]}, outside its list of layers ({type(layers[0]).__name__}): neurons there would "
             "be left out of every count, so the model is refused"
         )
 
 
 def _prove_interventions(name: str, layers: nn.ModuleList, sites: Sequence[NeuronSite], seen: _Seen) -> None:
-    """With all activations set to zero by hooks, only zeros reach the down projections, and each layer gives another.
+    """With all activations set to zero by hooks, only zeros reach the down projections, and layers' outputs change.
 
-    Each layer runs once more by itself, on what it was given. Where the down projection gives the same as before (its
-    weights are 0, or the activations were), the layer may too. For routed experts, whose down projections are no
-    modules, `experts` proves that only zeros reach them.
+    Each layer runs once more by itself, on the same input. If the down projection gives the same as before (because its
+    weights are 0, or the activations were), the layer may too. The down projections of routed experts are no modules;
+    `experts` proves that only zeros reach them.
     """
     for index, layer in enumerate(layers):
         here = [site for site in sites if site.layer == index]
@@ -454,13 +464,9 @@ def _with_zeros(
 
     with ExitStack() as hooks:
         for site in sites:
-            hooks.callback(site.module.register_forward_hook(_zeros).remove)
+            hooks.callback(site.module.register_forward_hook(zeros).remove)
             hooks.callback(layer.get_submodule(site.down).register_forward_hook(partial(look, site.down)).remove)
         return downs, what_went(layer(*inputs, **more))
-
-
-def _zeros(_module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-    return torch.zeros_like(output)
 
 
 def _prove_causal(name: str, decoder: nn.Module, tokens: Int64[Tensor, "one token"], hidden: Tensor) -> None:

@@ -18,11 +18,10 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ...core.readings import Readout, read_out
 from ...errors import EngineError, UnknownArchitectureError
-from ..families import family_of
 from ..proof import what_came, what_went
 from .interventions import hooked
 from .network import Network
-from .sites import NeuronSite, decoder_layers, probe
+from .sites import NeuronSite, probe
 
 _ROWS = 256
 """Columns of a matrix that is no plain one, read at a time."""
@@ -54,15 +53,14 @@ def readout(
 
 def written(network: Network, neurons: Int64[Tensor, "neuron 2"]) -> Float32[Tensor, "neuron hidden"]:
     """What each neuron writes for an activation of 1 and a factor of 1, times the final norm's scale."""
-    layers = decoder_layers(network.decoder, family_of(network.model.config).transformers)
     found: list[Tensor] = []
     with torch.no_grad():
-        between, final = _norms(network, layers)
+        between, final = _norms(network)
         for site in network.sites:
             inside = site.holds(neurons)
             if inside.any():
                 local = (neurons[inside, 1] - site.start).to(network.device)
-                columns = _columns(layers[site.layer].get_submodule(site.down), site, local)
+                columns = _columns(network.layers[site.layer].get_submodule(site.down), site, local)
                 found.append(columns * between[site.layer] * final)
     return torch.cat(found)
 
@@ -93,16 +91,16 @@ def _columns(down: nn.Module, site: NeuronSite, local: Tensor) -> Float32[Tensor
 
 
 def _is_wrapped(weight: object) -> bool:
-    """Whether a tensor is made of others, as torchao's are: it may have no rows that can be picked."""
+    """Whether a tensor is made of others, as torchao's are: rows of it may not be selectable."""
     return is_traceable_wrapper_subclass(weight)
 
 
-def _norms(network: Network, layers: nn.ModuleList) -> tuple[list[Tensor | float], Tensor | float]:
+def _norms(network: Network) -> tuple[list[Tensor | float], Tensor | float]:
     """The scales of the norms between each layer's MLP and the residual stream, 1 where there is none; the final one's.
 
     Found by what goes in and comes out on a few tokens.
     """
-    decoder, calls = network.decoder, {}
+    decoder, layers, calls = network.decoder, network.layers, {}
 
     def noted(key: object) -> Any:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:

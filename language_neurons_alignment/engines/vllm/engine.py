@@ -313,12 +313,13 @@ def _trace(process: Process, name: str, tokens: Tokens, *, end: str) -> list[Mes
 def _find(process: Process, name: str, tokens: Tokens) -> list[Message]:
     """What the ranks found while they followed a text."""
     ranks = _trace(process, name, tokens, end="lna_find")
-    if any(rank.get("again") for rank in ranks):
+    while any(rank.get("again") for rank in ranks):  # each time another module was corrected
         ranks = _trace(process, name, tokens, end="lna_find")
-    if mended := {what for rank in ranks for what in rank.get("mended", ())}:
+    if corrected := {what for rank in ranks for what in rank.get("corrected", ())}:
         _log.warning(
-            "on this device, vLLM's %s of %s gives something else than its equation: the equation is computed instead",
-            " and ".join(sorted(mended)),
+            "on this device, vLLM computes the %s of %s differently from the model's equation: "
+            "the equation is computed instead",
+            " and the ".join(sorted(corrected)),
             name,
         )
     return ranks
@@ -352,7 +353,7 @@ def _load(
     text = config.get_text_config()
     if text is not config:  # a model that reads more than text: only the part for text is loaded
         options.setdefault("language_model_only", True)
-        # some classes of these (vLLM's for any model of the transformers library) build its processor all the same
+        # some of these classes (vLLM's for any model of the transformers library) build its processor anyway
         options |= {"skip_tokenizer_init": False, "tokenizer": path}
     limit = max_model_len(text, checkpoint.longest_sequence(text, tokenizer), options)
     family = family_of(config)
@@ -378,7 +379,7 @@ def _load(
     try:
         check_ranks(attached := process.rpc("lna_attach", d_mlp), launch)
         named = partial(with_a_place, path, config=config, revision=revision)
-        check_loaded(attached, path=path, text_only=text is config, places=named)
+        check_loaded(attached, path=path, method=method_of(config), text_only=text is config, places=named)
         ranks = _find(process, architecture, _probe(text.vocab_size, limit - 1))
         check_sites(ranks, layers=text.num_hidden_layers)
         experts, d_mlp = gather_experts(ranks), max(rank["neurons"] for rank in ranks) * launch.tensor

@@ -4,7 +4,8 @@
     Σ_e w_e · down_e(act(gate_e x) · up_e x)        computed here, in place of the kernel, only under an intervention
     Σ_e down_e(act(gate_e w_e x) · up_e w_e x)      in Llama 4, whose neurons are act(gate_e w_e x)
 
-In GPT-OSS, g σ(α g) with g = min(gate_e x, c) stands in the place of act, and clip(up_e x, ±c) + 1 in that of up_e x.
+In GPT-OSS, g σ(α g) with g = min(gate_e x, c) takes the place of act(gate_e x), and clip(up_e x, ±c) + 1 that of
+up_e x.
 
 `x`, the chosen experts and their weights w are those that vLLM hands to its kernel (`RoutedExperts.forward_modular`),
 so the router is vLLM's own. Kernels may store the experts' weights in an order of their own, so the weights are kept as
@@ -43,7 +44,7 @@ class _Gating:
 
 
 _LIMIT, _ALPHA = 7.0, 1.702
-"""Of vLLM's `swigluoai_and_mul`, as in the transformers library."""
+"""Constants of vLLM's `swigluoai_and_mul`, the same as in the transformers library."""
 
 
 def _swish(gate: Tensor) -> Tensor:
@@ -77,10 +78,10 @@ def keep_weights() -> None:
     UnquantizedFusedMoEMethod.process_weights_after_loading = process_weights_after_loading  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def mend_routers(model: nn.Module) -> bool:
+def correct_routers(model: nn.Module) -> bool:
     """Let vLLM's routers for CPUs choose as the model's equation says; whether there was one that did not.
 
-    Without groups of experts they leave out the bias of the scores, and know no sigmoid. With groups they know both, so
+    Without groups of experts they leave out the bias of the scores and have no sigmoid. With groups they have both, so
     all experts become one group.
     """
     routers = [getattr(module, "router", None) for module in model.modules()]
@@ -114,8 +115,8 @@ class RankExperts:
     Attributes:
         module: vLLM's `RoutedExperts`.
         number, width, top_k: experts, neurons of each, and experts to which each token is sent.
-        weighted: the router's weights are of the experts' inputs, and not of what they give.
-        scale: what vLLM multiplies the experts' sum with afterwards, which belongs to the router's weights.
+        weighted: the router's weights multiply the experts' inputs, not their outputs.
+        scale: the factor by which vLLM multiplies the experts' sum afterwards; it belongs to the router's weights.
     """
 
     module: Any
@@ -179,7 +180,7 @@ class RankExperts:
     def _sent(
         self, call: RoutedCall
     ) -> Iterator[tuple[int, Int[Tensor, " routed"], Float[Tensor, "routed hidden"], Float[Tensor, "routed 1"]]]:
-        """Each expert with tokens, these tokens, what it reads of each, and the weight of each."""
+        """Each expert with tokens: its number, its tokens, its input for each, and the weight of each."""
         for expert in call.index.unique().tolist():
             tokens, choice = (call.index == expert).nonzero(as_tuple=True)
             x, weights = call.x[tokens], call.weights[tokens, choice][:, None]

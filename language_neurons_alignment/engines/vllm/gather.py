@@ -15,18 +15,25 @@ from ...core.routing import Experts, routing_fault
 from ...errors import EngineError, LNAError, LNAWarning, SilentHookError, TallyError, UnknownArchitectureError
 from ..base import not_finite
 from ..moments import POWERS, SPANS, language_moments
+from ..quantization import check_all_read
 from ..routing import language_routing
 from .messages import Message, unpack
 
 
 def check_loaded(
-    reports: Sequence[Message], *, path: str, text_only: bool, places: Callable[[Sequence[str]], Sequence[str]]
+    reports: Sequence[Message],
+    *,
+    path: str,
+    method: str | None,
+    text_only: bool,
+    places: Callable[[Sequence[str]], Sequence[str]],
 ) -> None:
     """Refuse a model of which vLLM filled a weight in part, or left out one that the transformers library has.
 
     Args:
         reports: what each rank's loading left unread and unfilled.
         path: the model, for the error.
+        method: how its weights are quantized, by its config.
         text_only: the checkpoint holds nothing but the decoder; else weights count that lie beside others in use.
         places: those of some weights that the transformers library has a place for; asked only where some are unread.
     """
@@ -40,6 +47,7 @@ def check_loaded(
     beside = {name for report in reports for name, others in report["unread"] if text_only or others}
     if not (names := sorted(everywhere & beside)):
         return
+    check_all_read(path, names, method=method)
     try:
         lost = sorted(places(names))
     except LNAError as error:

@@ -244,7 +244,7 @@ class Pass:
         self._padded += self._now
         known = torch.from_numpy(rows != self._schedule.nodes).to(self._wrong.device)
         for given, expected in ((tokens, self._schedule.token), (positions, self._schedule.depth)):
-            if given is not None:  # Qwen-VL's positions have three axes, which are the same in a text
+            if given is not None:  # Qwen-VL's positions have three axes, which are equal in a text
                 there = torch.from_numpy(expected[rows]).to(given.device)
                 axes = given.reshape(-1, given.shape[-1])[:, : len(rows)]
                 self._wrong += ((axes != there).any(0) & known).sum()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.interventions import LayerIntervention
-from .experts import RoutedCall, mend_routers
+from .experts import RoutedCall, correct_routers
 from .firing import change_
 from .messages import Message, unpack_intervention
 from .runner import Runner
@@ -60,7 +60,7 @@ class Rank:
     last: bool  # whether the final hidden states come out here
     d_mlp: int  # neurons per layer on this rank
     tensor_size: int = 1  # how many ranks share each layer
-    mended: list[str] = field(default_factory=list)  # what computes its equation now, and gave something else before
+    corrected: list[str] = field(default_factory=list)  # what computes its equation now, and did not before
     changes: dict[Place, LayerIntervention] = field(default_factory=dict)  # in force, neurons as numbered in the site
     acted: dict[Place, int] = field(default_factory=dict)  # how often each acted
     forwards: int = 0  # how often the model ran since the intervention changed
@@ -89,7 +89,7 @@ class Rank:
             last=pipeline.is_last_rank,
             d_mlp=d_mlp // tensor.world_size,
             tensor_size=tensor.world_size,
-            mended=["router"] if mend_routers(runner.model) else [],
+            corrected=["router"] if correct_routers(runner.model) else [],
         )
 
     @property
@@ -108,7 +108,7 @@ class Rank:
             "pipeline_rank": self.pipeline_rank,
             "layers": self.layers,
             "neurons": self.d_mlp,
-            "mended": self.mended,
+            "corrected": self.corrected,
             "experts": [
                 [site.layer, site.experts.number, site.experts.width, site.experts.top_k]
                 for site in self.sites
@@ -141,14 +141,14 @@ class Rank:
         self.observe(Trace(self.runner.model, self.sites, twice=not self.changes))
 
     def find(self) -> bool:
-        """Find and prove this rank's neurons in what was followed; False: follow again, because it was mended."""
+        """Find and prove this rank's neurons in what was followed; False: follow again, because it was corrected."""
         trace = self.observer
         if not isinstance(trace, Trace):
             raise RuntimeError("there is no trace to find neurons in")
         self.observe(None)
-        if trace.mend():
+        if trace.correct():
             trace.close()
-            self.mended.append("rotary embedding")
+            self.corrected.append("rotary embedding")
             return False
         self.sites = trace.found(width=self.d_mlp, tensor=self.tensor_size)
         self.d_mlp = max((site.start + site.width for site in self.sites), default=0)
@@ -212,7 +212,7 @@ class Rank:
         """Compute a layer's routed experts: by vLLM's kernel, or here under an intervention."""
         change = self.changes.get((site.layer, site.start))
         weighted = site.experts is not None and site.experts.weighted
-        # vLLM's kernel for CPUs sets the weights to 1 once it has multiplied the inputs with them
+        # vLLM's kernel for CPUs sets the weights to 1 once it has multiplied the inputs by them
         call = RoutedCall(x, topk_weights.clone() if weighted else topk_weights, topk_ids)
         if site.experts is None or change is None:
             output = original(x, topk_weights, topk_ids, *args, **more)

@@ -77,7 +77,7 @@ class RankSite:
 class _Call(Call):
     """A call in a model of vLLM."""
 
-    arguments: int = 1  # also those that are no tensors
+    arguments: int = 1  # including those that are not tensors
 
     @property
     def is_linear(self) -> bool:
@@ -105,7 +105,7 @@ class Trace:
     _calls: dict[int, list[_Call]] = field(init=False)
     _routed: dict[int, list[RoutedCall]] = field(init=False)
     _inputs: dict[int, list[tuple[list[Tensor], int]]] = field(default_factory=dict)
-    _turned: dict[int, Any] = field(default_factory=dict)  # rotary embeddings that gave something else, by layer
+    _turned: dict[int, list[Any]] = field(default_factory=dict)  # rotary embeddings that gave something else, by layer
     _outside: list[_Call] = field(default_factory=list)
     _given: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})  # what the layer that runs was called with
     _unused: set[int] = field(default_factory=set)
@@ -168,7 +168,7 @@ class Trace:
     def report(self) -> Message:
         """What an intervention depends on.
 
-        `reached` has the layers in which something else than zeros reached the down projection, of use where all
+        `reached` has the layers in which something other than zeros reached the down projection, of use where all
         neurons are off; `unused` those that gave the same with something else in the place of what it gives.
         """
         self.close()
@@ -181,12 +181,13 @@ class Trace:
                 reached.append(site.layer)
         return {"reached": reached, "unused": sorted(self._unused)}
 
-    def mend(self) -> bool:
-        """Let rotary embeddings whose kernel gave something else compute their equation; whether there was one.
+    def correct(self) -> bool:
+        """Let rotary embeddings compute their equation if their kernel gave something else; whether there was one.
 
-        What was followed is of no use then: follow another text.
+        If so, this trace is of no use: follow another text.
         """
-        other = [one for one in self._turned.values() if getattr(one, _FORWARD, None) not in (None, one.forward_native)]
+        turned = [one for some in self._turned.values() for one in some]
+        other = [one for one in turned if getattr(one, _FORWARD, None) not in (None, one.forward_native)]
         for module in other:
             setattr(module, _FORWARD, module.forward_native)
         return bool(other)
@@ -208,7 +209,7 @@ class Trace:
         for index, layer in self._layers.items():
             refuse = partial(_refused, name, index, layer)
             if index in self._turned:
-                raise refuse("its rotary embedding gives something else than its equation")
+                raise refuse("its rotary embedding does not compute its own equation")
             routed, experts = None, routed_experts(layer)
             if experts:
                 routed = _routed_site(index, layer, experts, self._routed[index], tensor=tensor, refuse=refuse)
@@ -278,7 +279,7 @@ class Trace:
                 self._outside.append(_Call(self._all[id(module)], module, inputs, given, arguments))
             return None
         if _is(module, "RotaryEmbedding") and len(inputs) in (2, 3) and not _turns_as_it_says(module, inputs, output):
-            self._turned[self._here] = module
+            self._turned.setdefault(self._here, []).append(module)
         if given is not None:
             name = self._names[self._here].get(id(module), type(module).__name__)
             self._calls[self._here].append(_Call(name, module, inputs, given, arguments))
@@ -535,7 +536,7 @@ def _objection(
         if experts and _is_multiple(around.output, down.output):
             continue
         if not passes_on(around, down):
-            return f"is followed by {down.name}, but {around.name} returns something else than what that gives"
+            return f"is followed by {down.name}, but {around.name} returns something other than what that gives"
     return ""
 
 
