@@ -25,7 +25,7 @@ WEIGHTS = {
     "layers.0.mlp.down.weight": torch.ones(3, 4),
     "layers.0.mlp.down.bias": torch.zeros(3),
     "layers.0.scale": torch.ones(()),
-    "layers.7.mlp.up.weight": torch.ones(4, 3),
+    "layers.7.mlp.up.weight": torch.ones(4, 3).to(torch.float8_e4m3fn),
     "tower.0.up.weight": torch.ones(4, 3),
 }
 

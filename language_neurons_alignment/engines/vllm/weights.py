@@ -60,11 +60,11 @@ class Reading(TorchDispatchMode):
         super().__init__()
         self._model = model
         self._waiting: dict[int, str] = {}  # the names of weights that nothing has read, by their memory
-        self._held: list[StorageWeakRef] = []  # so that no other memory gets the same number
+        self._held = [_hold(one) for one in model.parameters()]  # so that no other memory gets the same number
         self._names: list[str] = []
         self._zero: set[str] = set()  # weights of zeros, which say what no weight says
         self._sizes = {_memory(one): (name, one.numel()) for name, one in model.named_parameters()}
-        self._written: dict[int | None, int] = {}
+        self._written: dict[int, int] = {}
         self._kinds: dict[Any, tuple[bool, bool]] = {}
         self._ours = False
 
@@ -83,15 +83,16 @@ class Reading(TorchDispatchMode):
     def _follow(self, weights: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         for name, weight in weights:
             memory = _memory(weight)
-            if memory is not None:
-                self._held.append(StorageWeakRef(weight.untyped_storage()))
+            if memory:
+                self._held.append(_hold(weight))
                 self._waiting[memory] = name
             self._names.append(name)
             yield name, weight
             if memory in self._waiting and weight.numel() <= _LARGE:
                 self._ours = True
-                if not bool(weight.any()):
-                    self._zero.add(name)
+                with suppress(RuntimeError, NotImplementedError):  # in 8 bits and fewer not all is implemented
+                    if not bool(weight.any()):
+                        self._zero.add(name)
                 self._ours = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
@@ -104,7 +105,7 @@ class Reading(TorchDispatchMode):
             for one in (*args, *(kwargs or {}).values()):
                 for tensor in one if isinstance(one, list | tuple) else (one,):
                     if isinstance(tensor, Tensor):
-                        self._waiting.pop(_memory(tensor), None)  # pyright: ignore[reportArgumentType]
+                        self._waiting.pop(_memory(tensor), None)
         if writes and isinstance(args[0], Tensor) and (memory := _memory(args[0])) in self._sizes:
             self._written[memory] = self._written.get(memory, 0) + args[0].numel()
         return result
@@ -125,7 +126,8 @@ class Reading(TorchDispatchMode):
         if any(getattr(getattr(one, "quant_method", None), "uses_meta_device", False) for one in self._model.modules()):
             return _NOTHING  # vLLM quantizes as it loads, and puts that off
         for one in (*self._model.parameters(), *self._model.buffers()):
-            self._waiting.pop(_memory(one), None)  # pyright: ignore[reportArgumentType]
+            self._waiting.pop(_memory(one), None)
+        own = {_memory(one) for one in self._model.parameters()} - {0}
         unread = set(self._waiting.values())
         read = {place for name in self._names if name not in unread for place in _places(name)}
         return {
@@ -133,7 +135,7 @@ class Reading(TorchDispatchMode):
             "unfilled": [
                 [name, self._written[memory], size]
                 for memory, (name, size) in self._sizes.items()
-                if not quantized and 0 < self._written.get(memory, 0) < size
+                if not quantized and memory in own and 0 < self._written.get(memory, 0) < size
             ],
         }
 
@@ -144,8 +146,12 @@ def _places(name: str) -> set[str]:
     return {name.rpartition(".")[0], *([numbered[0]] if numbered else [])} - {""}
 
 
-def _memory(tensor: Tensor) -> int | None:
-    """The memory of a tensor and of its views, as a number."""
+def _hold(tensor: Tensor) -> StorageWeakRef | None:
+    return StorageWeakRef(tensor.untyped_storage()) if _memory(tensor) else None
+
+
+def _memory(tensor: Tensor) -> int:
+    """The memory of a tensor and of its views, as a number; 0 for none."""
     with suppress(RuntimeError, NotImplementedError):  # some quantized tensors have none of their own
         return tensor.untyped_storage()._cdata
-    return None
+    return 0
