@@ -20,7 +20,7 @@ from language_neurons_alignment.engines.vllm import engine as loading
 from language_neurons_alignment.engines.vllm import launch as checks
 from language_neurons_alignment.engines.vllm import launch as request
 from language_neurons_alignment.engines.vllm.launch import Launch
-from language_neurons_alignment.engines.vllm.watch import Guard
+from language_neurons_alignment.engines.vllm.watch import MARK, Guard
 from language_neurons_alignment.errors import (
     EngineError,
     MissingEngineError,
@@ -258,31 +258,26 @@ def test_whatever_vllm_raises_says_what_it_was(fail: Callable[[], object], says:
 
 
 def test_what_ended_a_process_of_vllm_is_told_and_not_only_that_one_ended(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    guard = Guard()
-    log = logging.getLogger("vllm.of.a.worker")
+    guard: Any = SimpleNamespace(folder=str(tmp_path))
+    log, of_all = logging.getLogger("vllm.of.a.worker"), logging.getLogger("vllm")
     monkeypatch.setenv("VLLM_RPC_BASE_PATH", guard.folder)
-    before = list(logging.getLogger("vllm").handlers)
-    try:
-        launch.tell_causes()  # a process that no driver started
-        assert logging.getLogger("vllm").handlers == before
-        monkeypatch.setenv("LNA_VLLM_OF", guard.mark)
-        launch.tell_causes()
-        assert guard.cause() == ""
-        for error in (
-            NotImplementedError("no kernel for float8\nand more"),
-            Exception("WorkerProc initialization failed due to an exception. See stack trace for root cause."),
-        ):
-            try:
-                raise error
-            except Exception:
-                log.exception("WorkerProc failed to start.")
-        assert guard.cause() == "no kernel for float8"
-    finally:
-        logging.getLogger("vllm").handlers[:] = before
-        guard.close()
-    assert guard.cause() == ""
+    monkeypatch.setattr(of_all, "handlers", [])
+    launch.tell_causes()  # a process that no driver started
+    assert not of_all.handlers
+    monkeypatch.setenv(MARK, "1-2")
+    launch.tell_causes()
+    assert Guard.cause(guard) == ""
+    for error in (
+        NotImplementedError("no kernel for float8\nand more"),
+        Exception("WorkerProc initialization failed due to an exception. See stack trace for root cause."),
+    ):
+        try:
+            raise error
+        except Exception:
+            log.exception("WorkerProc failed to start.")
+    assert Guard.cause(guard) == "no kernel for float8"
 
 
 def test_a_class_that_needs_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
