@@ -171,3 +171,23 @@ def test_sockets_fit_where_the_usual_folder_has_a_long_name(
 def test_a_process_whose_parent_was_gone_before_it_looked_ends_too() -> None:
     other = [sys.executable, "-c", LOADED + "watch.end_with(os.getppid() + 1); time.sleep(60)"]
     assert subprocess.run(other, check=False, timeout=WITHIN * 4).returncode == -signal.SIGKILL
+
+
+def test_a_forked_process_puts_its_files_into_the_driver_s_folder() -> None:
+    """Where it is killed, they go with the folder. Python remembers the usual place, and a fork with it."""
+    code = (
+        LOADED
+        + """
+import tempfile
+guard = watch.Guard()
+usual = tempfile.gettempdir()
+os.environ["TMPDIR"] = guard.environment(elsewhere=False)["TMPDIR"]
+with guard.marking():
+    if (child := os.fork()) == 0:
+        os._exit(0 if tempfile.gettempdir() == guard.folder else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), tempfile.gettempdir() == usual)
+guard.close()
+"""
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["0", "True"], done.stderr

@@ -108,6 +108,7 @@ def _watch_if_started_here() -> None:
     global _starting
     if _starting is not None:
         parent, _starting = _starting, os.getpid()
+        tempfile.tempdir = None  # the parent's, which a fork remembers: this process has a TMPDIR of its own
         end_with(parent)
 
 
