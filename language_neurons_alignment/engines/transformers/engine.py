@@ -95,6 +95,7 @@ class TransformersEngine:
             switch=network.switch,
             shares=network.shares,
             padded=checkpoint.unpadded_above(network.model.config.get_text_config()),
+            mixes=network.mixes,
         )
         self._compiled = None if compiled is None else CompiledCounter(network, backend=compiled)
         self.provenance: dict[str, str | int | float | bool] = {
@@ -336,14 +337,7 @@ class TransformersEngine:
 
     def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
         """The batches, by position, in which `generate` answers these prompts."""
-        batches = self.batching.answer_batches(prompts, sampling=sampling)
-        if self._network.mixes:
-            return batches
-        alike: dict[tuple[int, int], list[int]] = {}
-        for number, batch in enumerate(batches):
-            for index in batch:
-                alike.setdefault((number, len(prompts[index].tokens)), []).append(index)
-        return list(alike.values())
+        return self.batching.answer_batches(prompts, sampling=sampling)
 
     def intervene(self, intervention: Intervention) -> AbstractContextManager[None]:
         """While the context is open, the model runs under `intervention`, on top of those already in force."""

@@ -129,6 +129,7 @@ class Cut:
         switch: sequences on the two sides of this length never share a batch (`rope_switch`).
         shares: sequences may be continued from another one's cache (`Network.shares`).
         padded: the most tokens of prompt and answer together that may be padded, or None (`unpadded_above`).
+        mixes: prompts of several lengths may be answered together (`Network.mixes`).
     """
 
     budget: int
@@ -139,6 +140,7 @@ class Cut:
     switch: int | None
     shares: bool
     padded: int | None = None
+    mixes: bool = True
 
     @property
     def of_a_batch(self) -> int:
@@ -179,13 +181,20 @@ class Cut:
 
     def answer_batches(self, prompts: Sequence[Prompt], *, sampling: Sampling) -> list[list[int]]:
         """The batches, by position, in which prompts are answered."""
-        return answer_batches(
+        found = answer_batches(
             prompts,
             new=sampling.max_new_tokens,
             longest=min(self.longest, self.padded or self.longest),
             budget=1 if self.invariant else self.answering,
             switch=self.switch,
         )
+        if self.mixes:
+            return found
+        alike: dict[tuple[int, int], list[int]] = {}
+        for number, batch in enumerate(found):
+            for index in batch:
+                alike.setdefault((number, len(prompts[index].tokens)), []).append(index)
+        return list(alike.values())
 
 
 @dataclass(frozen=True)
