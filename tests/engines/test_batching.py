@@ -10,10 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from language_neurons_alignment.config import Sampling
 from language_neurons_alignment.core.routing import Experts
 from language_neurons_alignment.corpus.encode import Prompt
 from language_neurons_alignment.engines.generation import answer_batches
 from language_neurons_alignment.engines.transformers import loading
+from language_neurons_alignment.engines.transformers.plan import Cut
 
 LONGEST = 40
 prompts_of_any_length = st.lists(st.integers(1, LONGEST - 1).map(lambda n: Prompt((1,) * n)), max_size=30)
@@ -49,6 +51,15 @@ def test_a_batch_by_itself_is_one_batch_again_in_the_same_order(
 def test_prompts_of_like_length_stand_together() -> None:
     prompts = [Prompt((1,) * n) for n in (3, 9, 4, 8)]
     assert answer_batches(prompts, new=1, longest=LONGEST, budget=20) == [[1, 3], [2, 0]]
+
+
+@pytest.mark.parametrize(("mixes", "expected"), [(True, [[3, 0, 2, 4], [1]]), (False, [[3], [0, 2, 4], [1]])])
+def test_prompts_of_several_lengths_are_apart_where_a_model_reads_padding(
+    mixes: bool, expected: list[list[int]]
+) -> None:
+    prompts = [Prompt((1,) * length) for length in (3, 1, 3, 4, 3)]
+    cut = Cut(64, 24, invariant=False, longest=64, vocabulary=9, switch=None, shares=True, mixes=mixes)
+    assert cut.answer_batches(prompts, sampling=Sampling(max_new_tokens=2)) == expected
 
 
 @pytest.mark.parametrize(("room", "tokens"), [(99999, 16384), (16384, 16384), (16383, 8192), (4095, 2048), (9, 256)])
